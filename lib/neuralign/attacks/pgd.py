@@ -1,0 +1,47 @@
+"""Projected gradient descent in the l-infinity ball (Madry et al. 2018)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuralign.networks import criterion, logits
+from neuralign.options import Count, Flag, Positive
+
+
+def pgd(
+    predict: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    eps: Positive,
+    step: Positive,
+    steps: Count = 5,
+    restarts: Count = 1,
+    random_start: Flag = True,
+) -> Tensor:
+    """Pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, that raise the criterion.
+
+    `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt.
+    """
+    low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
+    best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
+    for _ in range(restarts):
+        attacked = pixels
+        if random_start:
+            noise = torch.rand(pixels.shape, generator=generator, device=generator.device).to(pixels.device)
+            attacked = pixels + (2 * noise - 1) * eps
+        for _ in range(steps):
+            attacked = attacked.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(criterion(predict(attacked), labels), attacked)
+            attacked = (attacked.detach() + step * gradient.sign()).clamp(low, high)
+        if restarts == 1:
+            return attacked
+        with torch.no_grad():
+            loss = F.cross_entropy(logits(predict(attacked)), labels, reduction="none")
+        better = loss > worst
+        best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
+        worst = torch.where(better, loss, worst)
+    return best

@@ -1,0 +1,65 @@
+"""Which code of this repository a script runs, and a digest of it that comments, docstrings and formatting do not change.
+
+Python's import system is not asked: the syntax trees are read, so the answer costs milliseconds and no torch.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
+    """{name: digest} of `script`, of the `modules` it loads by name, and of all that these import from the package."""
+    found = {f"scripts/{script.name}": _digest(script)}
+    waiting = {*_imports(script), *modules}
+    while waiting:
+        name = waiting.pop()
+        path = module_path(name)
+        if name in found or path is None:
+            continue
+        found[name] = _digest(path)
+        waiting |= _imports(path) | ({name.rpartition(".")[0]} if name.count(".") else set())
+    return dict(sorted(found.items()))
+
+
+def module_path(name: str) -> Path | None:
+    """The file of a module of this package; None if there is none."""
+    relative = Path(*name.split(".")[1:])
+    candidates = (PACKAGE / relative / "__init__.py", (PACKAGE / relative).with_suffix(".py")) if relative.parts else ()
+    return next((p for p in (*candidates, PACKAGE / "__init__.py")[: 2 if relative.parts else 1] if p.is_file()), None)
+
+
+def file_digest(path: Path) -> str:
+    """Short sha256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+@cache
+def _digest(path: Path) -> str:
+    tree = ast.parse(path.read_text(), str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(n for n in names if n.split(".")[0] == "neuralign" and module_path(n))

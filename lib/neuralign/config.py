@@ -1,0 +1,314 @@
+"""The config, checked: every entry against the signature of its plug-in, every reference against the catalogue.
+
+`Catalogue(config)` raises one `ConfigError` that lists everything wrong, each with the path of the key, what was found
+and what is allowed. It costs no import of torch, so a typo stops Snakemake before any job is planned.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neuralign.options import Count, Flag, Fraction, Literal, NonNegative, Positive, Seed
+from neuralign.schemas import plugins, schema
+
+Entry = dict[str, Any]
+PLACES = ("dataset", "network", "regime")  # what an override may depend on
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")  # names become folders of results; a hyphen would split a pair
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong in a config."""
+
+    def __init__(self, problems: Iterable[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(["the config is refused:", *(f"  {p}" for p in self.problems)]))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _DatasetKeys(_Strict):
+    augment: list[Any] = []
+    mean: list[Fraction] | None = None
+    std: list[Positive] | None = None
+
+
+class _NetworkKeys(_Strict):
+    input_size: Count | None = None
+
+
+class _Nothing(_Strict):
+    pass
+
+
+class _Training(_Strict):
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    momentum: Fraction = 0.9
+    weight_decay: NonNegative = 0.0
+    nesterov: Flag = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    schedule: Any = Field(default_factory=lambda: {"use": "constant"})
+
+
+class _Regime(_Strict):
+    endpoint: _Training
+    curve: _Training
+    attack: str | None = None
+    normalise: Flag = True
+
+
+class _Method(_Strict):
+    alignment: str
+    curve: str
+
+
+class _Evaluation(_Strict):
+    points: int = Field(ge=2)
+    batch_size: Count = 512
+    images: Count | None = None  # for batch-norm statistics; None: the whole training set
+    augment: Flag = True
+    attacks: list[str] = []
+    seed: Seed = 0
+
+
+class _Grid(_Strict):
+    dataset: list[str]
+    network: list[str]
+    regime: list[str]
+    pair: list[str]
+    curve_seed: list[Seed]
+    method: list[str]
+    evaluation: str
+
+
+class _Study(_Strict):
+    title: str
+    description: str = ""
+    grids: list[Any] = Field(min_length=1)
+
+
+# section of the config -> folder of its plug-ins, and the keys of an entry that are not the plug-in's
+PLUGIN_SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
+    "datasets": ("data", _DatasetKeys),
+    "networks": ("networks", _NetworkKeys),
+    "attacks": ("attacks", _Nothing),
+    "alignments": ("align", _Nothing),
+    "curves": ("curves", _Nothing),
+}
+PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
+    "regimes": _Regime,
+    "methods": _Method,
+    "evaluations": _Evaluation,
+    "studies": _Study,
+}
+SECTIONS = [*PLUGIN_SECTIONS, *PLAIN_SECTIONS]
+
+
+class Catalogue:
+    """A checked config. `entry` gives one entry of a section for one place; `grids` the combinations of a study."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        self._problems: list[str] = []
+        self._raw = {section: self._section(config, section) for section in SECTIONS}
+        for key in config.keys() - {*SECTIONS, "default_study"}:
+            self._refuse(str(key), "unknown section", key, [*SECTIONS, "default_study"])
+        for section in SECTIONS:
+            for name, raw in self._raw[section].items():
+                self._check_entry(section, name, raw)
+        self.default_study = config.get("default_study", next(iter(self._raw["studies"]), None))
+        self._refer("default_study", self.default_study, "studies")
+        if self._problems:
+            raise ConfigError(self._problems)
+        self.studies = {name: self._study(name) for name in self._raw["studies"]}
+        if self._problems:
+            raise ConfigError(self._problems)
+
+    # what the workflow asks
+
+    def entry(self, section: str, name: str, **place: str) -> Any:
+        """The entry with the overrides for this dataset, network, regime applied, and defaults filled in."""
+        return self._bind(section, name, _merge(self._raw[section][name], place), f"{section}.{name}")
+
+    def trained(self, curve: str) -> bool:
+        """Whether curves of this entry have bends to train."""
+        return self.entry("curves", curve)["use"] != "segment"
+
+    # checks; each notes its problems and goes on
+
+    def _note(self, path: str, text: str) -> None:
+        if (problem := f"{path}: {text}") not in self._problems:
+            self._problems.append(problem)
+
+    def _refuse(self, path: str, what: str, found: Any, allowed: Iterable[str]) -> None:
+        allowed = list(allowed)
+        near = difflib.get_close_matches(str(found), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        self._note(path, f"{what} {found!r}{hint} (allowed: {', '.join(allowed) or 'none'})")
+
+    def _refer(self, path: str, name: Any, section: str) -> None:
+        if name not in self._raw[section]:
+            self._refuse(path, f"no such entry of {section!r}:", name, self._raw[section])
+
+    def _section(self, config: Mapping[str, Any], section: str) -> Entry:
+        found = config.get(section) or {}
+        if not isinstance(found, Mapping):
+            self._note(section, f"must map names to entries, found {found!r}")
+            return {}
+        for name in found:
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                self._note(f"{section}.{name}", "a name may have letters, digits, '_' and '.', and starts with no '.'")
+        return {str(name): entry for name, entry in found.items()}
+
+    def _check_entry(self, section: str, name: str, raw: Any) -> None:
+        path = f"{section}.{name}"
+        if raw is None and section != "alignments":
+            raw = {}
+        if raw is not None and not isinstance(raw, Mapping):
+            return self._note(path, f"must be a mapping, found {raw!r}")
+        self._raw[section][name] = raw
+        for i, override in enumerate((raw or {}).get("overrides") or []):
+            here = f"{path}.overrides[{i}]"
+            when = override.get("when") if isinstance(override, Mapping) else None
+            if not isinstance(when, Mapping) or not when:
+                self._note(here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {override!r}")
+                continue
+            for key, value in when.items():
+                if key not in PLACES:
+                    self._refuse(f"{here}.when", "unknown key", key, PLACES)
+                else:
+                    self._refer(f"{here}.when.{key}", value, f"{key}s")
+            self._bind(section, name, _merge(raw, {k: str(v) for k, v in when.items()}), here)
+        self._bind(section, name, _merge(raw, {}), path)
+
+    def _bind(self, section: str, name: str, raw: Any, path: str) -> Any:
+        if raw is None:
+            return None
+        if section in PLUGIN_SECTIONS:
+            home, keys = PLUGIN_SECTIONS[section]
+            own = {k: v for k, v in raw.items() if k in keys.model_fields}
+            rest = {"use": name} | {k: v for k, v in raw.items() if k not in own}
+            entry = self._plugin(home, rest, path, extra=list(keys.model_fields))
+            common = self._model(keys, own, path)
+            if section == "datasets":
+                steps = common.get("augment", [])
+                common["augment"] = [self._plugin("augmentations", s, f"{path}.augment[{i}]") for i, s in enumerate(steps)]
+            return entry | common if keys is not _Nothing else entry
+        entry = self._model(PLAIN_SECTIONS[section], raw, path)
+        if entry:
+            getattr(self, f"_check_{section}")(entry, path)
+        return entry
+
+    def _plugin(self, home: str, raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("use"), str):
+            self._note(path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {raw!r}")
+            return {}
+        if raw["use"] not in plugins(home):
+            self._refuse(f"{path}.use", "no such plug-in", raw["use"], plugins(home))
+            return {}
+        options = {k: v for k, v in raw.items() if k != "use"}
+        return {"use": raw["use"]} | self._model(schema(home, raw["use"]), options, path, extra)
+
+    def _model(self, model: type[BaseModel], raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
+        try:
+            return model.model_validate(raw).model_dump()
+        except ValidationError as error:
+            for found in error.errors():
+                self._explain(model, found, path, extra)
+            return {}
+
+    def _explain(self, model: type[BaseModel], found: Any, path: str, extra: Iterable[str]) -> None:
+        *parents, last = found["loc"] or ("",)
+        here = ".".join([path, *map(str, parents)])
+        for parent in parents:
+            inner = model.model_fields[parent].annotation if parent in model.model_fields else None
+            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+        if found["type"] == "extra_forbidden":
+            self._refuse(here, "unknown key", last, [*model.model_fields, *extra])
+        elif found["type"] == "missing":
+            self._note(here, f"the key {last!r} is missing (allowed: {', '.join([*model.model_fields, *extra])})")
+        else:
+            where = f"{here}.{last}" if last != "" else here
+            self._note(where, f"found {found['input']!r}: {found['msg'].removeprefix('Value error, ').lower()}")
+
+    def _check_regimes(self, regime: Entry, path: str) -> None:
+        if regime["attack"] is not None:
+            self._refer(f"{path}.attack", regime["attack"], "attacks")
+        for kind in ("endpoint", "curve"):
+            here = f"{path}.{kind}"
+            regime[kind]["schedule"] = self._plugin("schedules", regime[kind]["schedule"], f"{here}.schedule")
+            if regime[kind]["momentum"] == 1:
+                self._note(f"{here}.momentum", "found 1: must be less than 1")
+
+    def _check_methods(self, method: Entry, path: str) -> None:
+        self._refer(f"{path}.alignment", method["alignment"], "alignments")
+        self._refer(f"{path}.curve", method["curve"], "curves")
+
+    def _check_evaluations(self, evaluation: Entry, path: str) -> None:
+        for i, attack in enumerate(evaluation["attacks"]):
+            self._refer(f"{path}.attacks[{i}]", attack, "attacks")
+            if attack == "clean":
+                self._note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
+
+    def _check_studies(self, study: Entry, path: str) -> None:
+        for i, grid in enumerate(study["grids"]):
+            self._grid(grid, f"{path}.grids[{i}]")
+
+    # studies
+
+    def _study(self, name: str) -> Entry:
+        study = self.entry("studies", name)
+        study["grids"] = [self._grid(g, f"studies.{name}.grids[{i}]") for i, g in enumerate(study["grids"])]
+        return study
+
+    def _grid(self, raw: Any, path: str) -> Entry:
+        if not isinstance(raw, Mapping):
+            self._note(path, f"must be a mapping, found {raw!r}")
+            return {}
+        several = [k for k in _Grid.model_fields if k != "evaluation"]
+        listed = {k: [v] if k in several and not isinstance(v, list) else v for k, v in raw.items()}
+        grid = self._model(_Grid, listed, path)
+        if not grid:
+            return {}
+        for key in ("dataset", "network", "regime", "method"):
+            for name in grid[key]:
+                self._refer(f"{path}.{key}", name, f"{key}s")
+        self._refer(f"{path}.evaluation", grid["evaluation"], "evaluations")
+        for key in several:
+            if not grid[key]:
+                self._note(f"{path}.{key}", "is empty; a study needs at least one")
+            if key != "curve_seed" and len(set(grid[key])) < len(grid[key]):
+                self._note(f"{path}.{key}", f"names something twice: {grid[key]}")
+        for pair in grid["pair"]:
+            seeds = re.fullmatch(r"(\d+)-(\d+)", pair)
+            if not seeds or int(seeds[1]) == int(seeds[2]) or pair != f"{int(seeds[1])}-{int(seeds[2])}":
+                self._note(f"{path}.pair", f"found {pair!r}: a pair is two different seeds, such as 1-2")
+        if len(grid["curve_seed"]) == 1:
+            grid["curve_seed"] *= len(grid["pair"])
+        if len(grid["curve_seed"]) != len(grid["pair"]):
+            found = f"{len(grid['curve_seed'])} seeds for {len(grid['pair'])} pairs"
+            self._note(f"{path}.curve_seed", f"found {found}: give one for each pair, or one for all")
+        return grid
+
+
+def _merge(raw: Any, place: Mapping[str, str]) -> Any:
+    """`raw` without its overrides, those that fit `place` merged in, in their order."""
+    if raw is None:
+        return None
+    merged = {k: v for k, v in raw.items() if k != "overrides"}
+    for override in raw.get("overrides") or []:
+        when = override.get("when") if isinstance(override, Mapping) else None
+        if when and all(place.get(k) == v for k, v in when.items()):
+            merged = _deep(merged, {k: v for k, v in override.items() if k != "when"})
+    return merged
+
+
+def _deep(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping) and "use" not in over:
+        return {**base, **{k: _deep(base.get(k), v) for k, v in over.items()}}
+    return over

@@ -1,0 +1,61 @@
+"""Correlation signatures: how alike matched units are, layer by layer, before and after alignment."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuralign import figures
+from neuralign.options import Whole
+from neuralign.summary import label
+
+LONGEST = 20  # characters of a layer's name
+
+
+def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
+    """A panel per setting: mean correlation per layer over pairs, with a band of one sd; at most `labels` tick labels.
+
+    The value of a pair and layer is itself a mean over units, on held-out data; the band says how much pairs differ.
+    """
+    names = list(dict.fromkeys(frame["alignment"]))
+    settings = figures.present(frame, ["dataset", "network", "regime"])
+    with figures.style():
+        figure, axes = figures.sheet(len(settings), 1, width=6.9, height=2.5)
+        for (dataset, network, regime), panel in zip(settings, axes[:, 0], strict=True):
+            rows = figures.where(frame, dataset=dataset, network=network, regime=regime)
+            _draw(panel, rows, names, labels)
+            panel.set_title(", ".join(map(label, (network, dataset, regime))))
+            panel.set_ylabel("correlation of\nmatched units")
+        n = figures.counted(frame, "pair")
+        after = [(f"After alignment: {a.replace('_', ' ')} ({n})", _look(a, names)) for a in names]
+        figures.legend(figure, [(f"Before alignment ({n})", figures.look("unaligned")), *after])
+    return figure
+
+
+def _look(alignment: str, names: list[str]) -> dict:
+    return figures.look("aligned" if len(names) == 1 else alignment)
+
+
+def _draw(axes: Axes, rows: pd.DataFrame, names: list[str], labels: int) -> None:
+    layers = rows.drop_duplicates("order").sort_values("order").set_index("order")["layer"]
+    # what there was before does not depend on the alignment: any one of them shows it
+    before = figures.over_replicates(rows[rows["alignment"] == rows["alignment"].iloc[0]], "order", ["before"])
+    figures.draw(axes, _placed(before, layers), "before", markers=99, **figures.look("unaligned"))
+    for alignment in (name for name in names if (rows["alignment"] == name).any()):
+        after = figures.over_replicates(rows[rows["alignment"] == alignment], "order", ["after"])
+        figures.draw(axes, _placed(after, layers), "after", markers=99, **_look(alignment, names))
+    every = -(-len(layers) // max(labels, 1))
+    shown = range(0, len(layers), every)
+    texts = [_short(layers.iloc[i]) for i in shown]
+    upright = len(texts) > 6 or max(map(len, texts)) > 9
+    axes.set_xticks(list(shown), texts, rotation=90 if upright else 0, fontsize=6 if upright else 7)
+    axes.set_xlim(-0.5, len(layers) - 0.5)
+    axes.axhline(0, color="#888888", linewidth=0.6)
+
+
+def _placed(table: pd.DataFrame, layers: pd.Series) -> pd.DataFrame:
+    """By place in the row of layers, since `order` may have gaps."""
+    return table.set_index(layers.index.get_indexer(table.index))
+
+
+def _short(layer: str) -> str:
+    return layer if len(layer) <= LONGEST else f"{layer[:8]}…{layer[-(LONGEST - 9) :]}"

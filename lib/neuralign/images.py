@@ -1,0 +1,76 @@
+"""Prepared datasets in the device's memory, and mini-batches of them without Python work per image."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (n, c, h, w) -> float32 in [0, 1]
+
+
+@dataclass(frozen=True)
+class Images:
+    pixels: Tensor  # uint8 (n, c, h, w)
+    labels: Tensor  # int64 (n,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int | None) -> "Images":
+        """The first `count` images in file order; all of them for None."""
+        return self if count is None else Images(self.pixels[:count], self.labels[:count])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Plain pixels in [0, 1] and labels, in file order."""
+        for pixels, labels in zip(self.pixels.split(size), self.labels.split(size), strict=True):
+            yield as_float(pixels), labels
+
+    def shuffled(
+        self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented batches in the random order of `order`; `draws` feeds the augmentation. The last may be smaller."""
+        for index in torch.randperm(len(self), generator=order).to(self.labels.device).split(size):
+            yield transform(self.pixels[index], draws), self.labels[index]
+
+
+@dataclass(frozen=True)
+class Data:
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # of the training pixels in [0, 1], per channel
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.train.pixels.shape[1]
+
+
+def load(path: str | Path, device: torch.device, size: int | None = None) -> Data:
+    """The dataset that `fetch_data` prepared, on `device`; resized to `size` x `size` where that differs."""
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+        train, test = (
+            Images(_resized(file.get_tensor(f"{s}_images"), size).to(device), file.get_tensor(f"{s}_labels").to(device))
+            for s in ("train", "test")
+        )
+    classes, mean, std = (tuple(json.loads(facts[key])) for key in ("classes", "mean", "std"))
+    return Data(train, test, classes, mean, std)
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1], channels last in memory."""
+    return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def _resized(pixels: Tensor, size: int | None) -> Tensor:
+    """Bilinear with antialiasing, as PIL does it; rounded back to uint8."""
+    if size is None or tuple(pixels.shape[-2:]) == (size, size):
+        return pixels
+    parts: Sequence[Tensor] = pixels.split(4096)
+    return torch.cat([F.interpolate(p, (size, size), mode="bilinear", antialias=True) for p in parts])

@@ -1,0 +1,275 @@
+"""The report of a study: one HTML page that holds everything it shows and can be read without this repository."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from neuralign.summary import SETTING, label
+
+METRIC_NAMES = {  # name, unit, digits
+    "accuracy_mean": ("average accuracy", "%", 2),
+    "accuracy_min": ("worst accuracy", "%", 2),
+    "loss_mean": ("average loss", "nats", 3),
+    "loss_barrier": ("loss barrier", "nats", 3),
+}
+NONE = "–"
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    head: list[str]
+    groups: list[tuple[str, Rows]]  # a title and its rows; the first cell of a row names it
+
+
+def render(
+    accuracy: pd.DataFrame,
+    robust: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    paths: pd.DataFrame,
+    *,
+    pictures: Sequence[tuple[bytes, str]],
+    notes: Sequence[Mapping[str, Any]],
+    study: Mapping[str, Any],
+) -> str:
+    """The page, from the tables of `neuralign.summary`, pictures (PNG, caption), notes of origin, the study."""
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        title=study.get("title") or study.get("name", "Study"),
+        description=study.get("description", ""),
+        facts=facts(accuracy, paths),
+        headlines=headlines(contrasts),
+        main=main_table(accuracy),
+        robust=robust_table(robust) if len(robust) else None,
+        contrasts=contrast_table(contrasts) if len(contrasts) else None,
+        individual=individual_table(paths),
+        pictures=[(b64encode(png).decode(), caption) for png, caption in pictures],
+        settings=settings_table(study),
+        times=time_table(notes),
+        origin=origin(notes),
+        results=results_table(notes),
+    )
+
+
+def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    """A number for reading, with a true minus sign; a dash where there is none."""
+    return NONE if pd.isna(value) else f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def spread(row: Mapping[str, Any], name: str, digits: int = 2, std: str | None = None) -> str:
+    """ "88.50 ± 0.12"; without ± where one value has no deviation."""
+    mean, deviation = row.get(name, float("nan")), row.get(std or f"{name}_std", float("nan"))
+    return number(mean, digits) + ("" if pd.isna(deviation) else f" ± {number(deviation, digits)}")
+
+
+def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
+    """What was run: {what: which}."""
+
+    def words(values: Iterable[Any]) -> str:
+        return ", ".join(label(str(value)) for value in dict.fromkeys(values))
+
+    seeds = paths["curve_seed"][~paths["method"].str.startswith("linear_")].dropna()
+    return {
+        "Datasets": words(paths["dataset"]),
+        "Networks": words(paths["network"]),
+        "Training regimes": words(paths["regime"]),
+        "Pairs of endpoints (their seeds)": words(paths["pair"]),
+        "Seeds of the trained curves": words(f"{seed:g}" for seed in sorted(seeds)) or "no curve was trained",
+        "Points evaluated on a path": words(sorted(paths["n_points"])),
+        "Test images": words(f"{n:,}" for n in sorted(accuracy["images"])),
+        "Images": words(paths["attack"]),
+    }
+
+
+def headlines(contrasts: pd.DataFrame) -> list[str]:
+    """One sentence per setting and attack: what alignment does to the worst accuracy on the path."""
+    rows = contrasts[contrasts["metric"] == "accuracy_min"]
+    for method, kind in (("aligned", "the trained curve"), ("linear_aligned", "the straight line")):
+        chosen = rows[(rows["method"] == method) & rows["baseline"].str.endswith("unaligned")]
+        if len(chosen):
+            return [_headline(row, kind) for row in chosen.to_dict("records") if row["n_pairs"]]
+    return []
+
+
+def _headline(row: Mapping[str, Any], kind: str) -> str:
+    difference, low, high, n = row["difference"], row["ci_low"], row["ci_high"], int(row["n_pairs"])
+    verb = "raises" if difference >= 0.005 else "lowers" if difference <= -0.005 else "hardly moves"
+    images = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
+    if pd.isna(low):
+        certainty = "from one pair, so without an interval"
+    else:
+        certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {n} pairs"
+        certainty += "; the interval includes zero" if low <= 0 <= high else ""
+    return (
+        f"{_title(SETTING, [row[k] for k in SETTING])}: alignment {verb} the worst accuracy on {kind}{images} "
+        f"from {number(row['baseline_mean'])} % to {number(row['method_mean'])} % "
+        f"(paired difference {number(difference, sign=True)} points; {certainty})."
+    )
+
+
+def groups(table: pd.DataFrame, by: Sequence[str], rows: Any) -> list[tuple[str, Rows]]:
+    """The titled row groups of a table: `rows` turns each record into its rows of cells."""
+    parts = table.groupby(list(by), sort=False)
+    return [(_title(by, keys), [r for rec in part.to_dict("records") for r in rows(rec)]) for keys, part in parts]
+
+
+def _title(by: Sequence[str], keys: Iterable[str]) -> str:
+    named = dict(zip(by, keys, strict=True))
+    attack = {"clean": ", clean images"}.get(named.get("attack", ""), f", under {named.get('attack')}")
+    where = f"{label(named['network'])} on {label(named['dataset'])}, {label(named['regime'])} training"
+    return where + (attack if "attack" in named else "")
+
+
+def main_table(accuracy: pd.DataFrame) -> Table:
+    """Mean ± sd along each kind of path, with the published values beside it."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        ends = r["method"] == "endpoints"
+        row = [label(r["method"]) + (", re-estimated statistics" if ends else ""), spread(r, "accuracy_mean")]
+        row += [spread(r, "published_mean", 1), spread(r, "accuracy_min"), spread(r, "published_min", 1)]
+        row += [spread(r, name, 3) for name in ("loss_mean", "loss_max", "loss_barrier")]
+        row += [spread(r, "length", 1), _count(r)]
+        if not ends or pd.isna(r["stored_accuracy_mean"]):
+            return [row]
+        stored = spread(r, "stored_accuracy_mean", std="stored_accuracy_std")
+        return [row, ["Endpoints, stored statistics", stored, *[NONE] * 7, _count(r)]]
+
+    sources = sorted(set(accuracy.get("published_source", pd.Series(dtype=str)).dropna()))
+    caption = "Test accuracy and loss along the path, on clean images: mean ± sample standard deviation over n pairs "
+    caption += "(endpoints: over n networks)."
+    caption += "".join(f" Published: {source}." for source in sources)
+    head = ["Method", "Average accuracy (%)", "published", "Worst accuracy (%)", "published", "Average loss (nats)"]
+    head += ["Largest loss (nats)", "Loss barrier (nats)", "Length", "n"]
+    return Table(caption, head, groups(accuracy, SETTING, rows))
+
+
+def _count(r: Mapping[str, Any]) -> str:
+    """What a mean is over: pairs, and in the rows of endpoints networks."""
+    return f"{r['n_pairs'] if pd.isna(ends := r.get('n_endpoints')) else ends:.0f}"
+
+
+def robust_table(robust: pd.DataFrame) -> Table:
+    """Accuracy under attack: average, worst and best on the path, each with the clean accuracy there."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        row = [label(r["method"]), spread(r, "accuracy_mean"), spread(r, "clean_mean")]
+        for which in ("worst", "best"):
+            row += [spread(r, f"{which}_accuracy"), number(r[f"{which}_t"]), spread(r, f"{which}_clean")]
+        return [[*row, spread(r, "loss_mean", 3), spread(r, "loss_barrier", 3), _count(r)]]
+
+    head = ["Method", "Average robust (%)", "Average clean (%)", "Worst robust (%)", "at t", "clean there (%)"]
+    head += ["Best robust (%)", "at t", "clean there (%)", "Average robust loss", "Robust loss barrier", "n"]
+    caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). Beside the worst and "
+    caption += "the best robust accuracy on the path are the mean t where it is found and the clean accuracy there."
+    return Table(caption, head, groups(robust, [*SETTING, "attack"], rows))
+
+
+def contrast_table(contrasts: pd.DataFrame) -> Table:
+    """Paired differences with their intervals."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        name, unit, digits = METRIC_NAMES[r["metric"]]
+        values = [number(r[k], digits) for k in ("method_mean", "baseline_mean")]
+        low, high = (number(r[k], digits, sign=True) for k in ("ci_low", "ci_high"))
+        interval = r["reason"] if pd.isna(r["ci_low"]) else f"{low} to {high}"
+        contrast = f"{label(r['method'])} − {label(r['baseline'])}"
+        sd = number(r["difference_std"], digits)
+        row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd]
+        return [[*row, interval, f"{r['n_pairs']:.0f}"]]
+
+    head = ["Contrast and measure", "Unit", "First", "Second", "Difference", "sd", "95 % t-interval", "n"]
+    caption = "Paired differences, first minus second method, over the pairs that have both. The intervals are not "
+    return Table(caption + "adjusted for their number.", head, groups(contrasts, [*SETTING, "attack"], rows))
+
+
+def individual_table(paths: pd.DataFrame) -> Table:
+    """Every single path."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        seed = NONE if pd.isna(r["curve_seed"]) else f"{r['curve_seed']:g}"
+        row = [f"{label(r['method'])}, pair {r['pair']}", seed, *(number(r[f"accuracy_{k}"]) for k in ("mean", "min"))]
+        row += [number(r["accuracy_min_t"], 3), *(number(r[f"loss_{k}"], 3) for k in ("mean", "max"))]
+        return [[*row, number(r["loss_max_t"], 3), number(r["loss_barrier"], 3), number(r["length"], 1)]]
+
+    head = ["Path", "Curve seed", "Average accuracy (%)", "Worst accuracy (%)", "at t", "Average loss (nats)"]
+    head += ["Largest loss (nats)", "at t", "Loss barrier (nats)", "Length"]
+    return Table("Each path by itself.", head, groups(paths, [*SETTING, "attack"], rows))
+
+
+def settings_table(study: Mapping[str, Any]) -> Table:
+    """The settings of the study: a group per section, a row per entry, nested options in dotted names."""
+    sections = {k: v for k, v in study.items() if k not in ("name", "title", "description")}
+    for nested in ("settings", "catalogue"):
+        sections |= sections.pop(nested, None) or {}
+    return Table("Settings of the study.", ["Entry", "Value"], [(k, _entries(v)) for k, v in sections.items()])
+
+
+def _entries(value: Any) -> Rows:
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        value = dict(enumerate(value, 1))
+    if not isinstance(value, Mapping):
+        return [["value", _plain(value)]]
+    return [[str(name), "; ".join(_flat(entry)) or "defaults"] for name, entry in value.items()]
+
+
+def _flat(value: Any, prefix: str = "") -> list[str]:
+    if isinstance(value, Mapping):
+        return [text for key, v in value.items() for text in _flat(v, f"{prefix}.{key}" if prefix else str(key))]
+    return [f"{prefix} = {_plain(value)}" if prefix else _plain(value)]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "(" + "; ".join(_flat(value)) + ")"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else {None: "none"}.get(value, str(value))
+
+
+def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:
+    """Seconds per rule, from the notes that tell them."""
+    seconds: dict[str, list[float]] = {}
+    for note in notes:
+        if note.get("seconds") is not None:
+            seconds.setdefault(str(note.get("rule", "unknown")), []).append(float(note["seconds"]))
+    rows = [[rule, str(len(s)), number(sum(s), 1), number(median(s), 1)] for rule, s in sorted(seconds.items())]
+    return Table("Time per rule.", ["Rule", "Results", "Total (s)", "Median (s)"], [("", rows)])
+
+
+def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Where the results come from, over all notes: commits, versions, devices, dates."""
+
+    def all_of(key: str) -> list[str]:
+        return sorted({str(note[key]) for note in notes if note.get(key)})
+
+    changed = sum(bool(note.get("dirty") or note.get("modified")) for note in notes)
+    versions = {f"{name} {number}" for note in notes for name, number in (note.get("versions") or {}).items()}
+    started = all_of("started")
+    found = {
+        "Commit": ", ".join(all_of("commit")) + (f" ({changed} results with uncommitted changes)" if changed else ""),
+        "Versions": ", ".join(sorted(versions)),
+        "Devices": ", ".join(all_of("device")),
+        "Computed": " to ".join(dict.fromkeys(started[:1] + started[-1:])),
+    }
+    return {what: which or "not recorded" for what, which in found.items()}
+
+
+def results_table(notes: Sequence[Mapping[str, Any]]) -> Table:
+    """Every result with the key of what it was made from."""
+
+    def row(note: Mapping[str, Any]) -> list[str]:
+        place = [str(v) if k in SETTING else f"{k} {v}" for k, v in (note.get("wildcards") or {}).items()]
+        cells = ["; ".join([*place, *_flat(note.get("seeds") or {})]) or NONE, str(note.get("device") or NONE)]
+        return [*cells, number(note.get("seconds", float("nan")), 1), str(note.get("key") or NONE)]
+
+    rules = sorted({str(note.get("rule", "unknown")) for note in notes})
+    parts = [(rule, [row(n) for n in notes if str(n.get("rule", "unknown")) == rule]) for rule in rules]
+    return Table("Results and their keys.", ["Result", "Device", "Seconds", "Key"], parts)

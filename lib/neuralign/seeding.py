@@ -1,0 +1,16 @@
+"""Independent random streams from one seed: one per purpose and epoch, so that nothing depends on what ran before."""
+
+import hashlib
+
+import torch
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """A 63-bit seed that depends on `seed` and on the words and numbers of `purpose`."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on `device` for that purpose."""
+    return torch.Generator(device).manual_seed(derive(seed, *purpose))

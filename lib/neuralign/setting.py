@@ -1,0 +1,105 @@
+"""What endpoints, curves and evaluations of one setting share: its data, its model, the artefacts they read and write."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from neuralign.files import atomic
+from neuralign.images import Data, load
+from neuralign.networks import Model, buffers, build, parameters
+from neuralign.parameters import Layout
+from neuralign.plugins import plugin
+from neuralign.symmetry import Permutation, permute
+from neuralign.tracing import Trace, trace
+from neuralign.training import Attack, Regime
+
+
+def device() -> torch.device:
+    """The GPU this job was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
+    """Data and model of a setting on this job's device; the model freshly initialised from `seed`."""
+    data = load(path, device(), settings["input_size"])
+    mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
+    if seed is not None:
+        torch.manual_seed(seed)
+    model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
+    return data, model.to(device())
+
+
+def regime(training: dict[str, Any]) -> Regime:
+    """The training settings of a config entry, its schedule bound."""
+    return Regime(**{**training, "schedule": plugin("schedules", training["schedule"])})
+
+
+def attack(entry: dict[str, Any] | None) -> Attack | None:
+    """The attack of a config entry; None for none."""
+    return plugin("attacks", entry) if entry else None
+
+
+def symmetry(model: Model, data: Data) -> Trace:
+    """The permutation symmetry of the model, traced on one training image pair."""
+    pixels = data.train.pixels[:2].float() / 255
+    return trace(model.network, model.normalise(pixels))
+
+
+def read_state(path: str, model: Model) -> dict[str, Tensor]:
+    """Parameters and buffers of a checkpoint, refused unless they fit the model."""
+    state = load_file(path, device=str(model.mean.device))
+    expected = {**parameters(model.network), **buffers(model.network)}
+    if missing := expected.keys() - state.keys():
+        raise ValueError(f"{path}: tensors are missing for this network: {sorted(missing)[:5]}")
+    if extra := state.keys() - expected.keys():
+        raise ValueError(f"{path}: tensors that this network does not have: {sorted(extra)[:5]}")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}")
+        if not torch.isfinite(state[name]).all():
+            raise ValueError(f"{path}: {name} has values that are not finite")
+    return state
+
+
+def read_ends(
+    target: str, source: str, permutation: str | None, model: Model, data: Data
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Both ends of a path; the second with its neurons permuted, where there is a permutation."""
+    start, end = (read_state(path, model) for path in (target, source))
+    if permutation is not None:
+        end = permute(symmetry(model, data).spec, read_permutation(permutation), end)
+    return start, end
+
+
+def read_permutation(path: str) -> Permutation:
+    return load_file(path)
+
+
+def save(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as safetensors, whole or not at all."""
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(plain, temporary, metadata)
+
+
+def split(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state's parameters and its buffers."""
+    names = parameters(model.network).keys()
+    return {n: state[n] for n in names}, {n: t for n, t in state.items() if n not in names}
+
+
+def name_bends(layout: Layout, bends: Tensor) -> dict[str, Tensor]:
+    """Control points (k, d) between the ends as named tensors: bend 1's `fc.weight` is `1.fc.weight`."""
+    return {f"{i}.{n}": t for i, bend in enumerate(bends, 1) for n, t in layout.views(bend).items()}
+
+
+def read_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
+    """The control points (k, d) that `name_bends` named."""
+    named = load_file(path, device=str(like.device))
+    wanted = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]
+    if {full for names in wanted for full in names.values()} != named.keys():
+        raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
+    return torch.stack([layout.flatten({n: named[full] for n, full in names.items()}) for names in wanted])

@@ -1,0 +1,84 @@
+"""Permutation symmetry as data: which channel groups lie on which axis of which tensor, and the action on them.
+
+A *group* is a set of channels that must be reordered together. An axis of a tensor is described by the groups laid end
+to end on it; `cells` > 1 where every channel owns several neighbours (a feature map flattened channel by channel).
+No function here knows an architecture (spec of Git Re-Basin, Ainsworth et al. 2023, made general).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old channel permutation[i]
+Axis = tuple[tuple[str, int], ...]  # (group, cells) laid end to end; () for an axis no group lies on
+
+
+@dataclass(frozen=True)
+class Spec:
+    axes: Mapping[str, tuple[Axis, ...]]  # tensor name -> one Axis per dimension
+    sizes: Mapping[str, int]  # group -> number of channels
+    fixed: frozenset[str] = frozenset()  # groups that touch the input or the output
+
+    @cached_property
+    def free(self) -> tuple[str, ...]:
+        """The groups one may permute, in the order of the graph."""
+        return tuple(g for g in self.sizes if g not in self.fixed)
+
+
+def permute(spec: Spec, permutation: Permutation, state: State) -> dict[str, Tensor]:
+    """`state` with its channels reordered. Groups absent from `permutation` stay in place."""
+
+    def reorder(group: str, block: Tensor, dim: int) -> Tensor:
+        return block.index_select(dim, permutation[group].to(block.device)) if group in permutation else block
+
+    return _act(spec, state, reorder)
+
+
+def identity(spec: Spec) -> dict[str, Tensor]:
+    """The permutation that moves nothing."""
+    return {g: torch.arange(spec.sizes[g]) for g in spec.free}
+
+
+def random(spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+    """A uniformly random admissible permutation."""
+    return {g: torch.randperm(spec.sizes[g], generator=generator) for g in spec.free}
+
+
+def inverse(permutation: Permutation) -> dict[str, Tensor]:
+    """The permutation that undoes `permutation`."""
+    return {g: p.argsort() for g, p in permutation.items()}
+
+
+def moved(permutation: Permutation) -> dict[str, int]:
+    """How many channels of each group do not keep their place."""
+    return {g: int((p != torch.arange(len(p))).sum()) for g, p in permutation.items()}
+
+
+def check(spec: Spec, permutation: Permutation) -> None:
+    """Refuse anything that is not a permutation of free groups of the right size."""
+    for group, index in permutation.items():
+        if group not in spec.free:
+            raise ValueError(f"group {group!r} cannot be permuted; the free groups are {list(spec.free)}")
+        if not torch.equal(index.sort().values, torch.arange(spec.sizes[group])):
+            raise ValueError(f"group {group!r}: not a permutation of {spec.sizes[group]} channels")
+
+
+def _act(spec: Spec, state: State, action: Callable[[str, Tensor, int], Tensor]) -> dict[str, Tensor]:
+    """Apply `action(group, block, dim)` to every block of channels; `block` has the channels on axis `dim`."""
+    out = {}
+    for name, tensor in state.items():
+        for dim, axis in enumerate(spec.axes.get(name, ())):
+            if not axis:
+                continue
+            widths = [spec.sizes[group] * cells for group, cells in axis]
+            blocks = [
+                action(group, block.unflatten(dim, (-1, cells)), dim).flatten(dim, dim + 1)
+                for (group, cells), block in zip(axis, tensor.split(widths, dim), strict=True)
+            ]
+            tensor = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
+        out[name] = tensor
+    return out

@@ -1,0 +1,208 @@
+"""From a network to its permutation symmetry, and to probes on its activations, by one walk over its torch.fx graph.
+
+Every tensor in the graph carries its channels on axis 1, as a tuple of (group, cells): a concatenation adds tuples, a
+sum ties them (union-find), flattening multiplies the cells. The walk is linear in the size of the graph.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional as F
+
+from neuralign.symmetry import Axis, Spec
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Mish)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+PASSING = (*ACTIVATIONS, *POOLS, nn.Identity, nn.Dropout, nn.Dropout2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+ACTIVATION_FUNCTIONS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, torch.relu, torch.tanh}
+POOL_FUNCTIONS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
+PASSING_FUNCTIONS = ACTIVATION_FUNCTIONS | POOL_FUNCTIONS | {F.dropout, F.dropout2d, operator.neg}
+ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, operator.iadd, operator.imul}
+ELEMENTWISE |= {torch.add, torch.sub, torch.mul, torch.div}
+PASSING_METHODS = {"relu", "relu_", "contiguous", "float", "tanh", "sigmoid"}
+FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
+
+
+class Untraceable(NotImplementedError):
+    """A network with an operation no permutation rule is known for; the message names the operation."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a group's activations can be read: channels `start` .. `start + size` of the output of a graph node."""
+
+    node: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    spec: Spec
+    taps: dict[str, tuple[Tap, ...]]  # free group -> the post-activations that carry it, in graph order
+    graph: fx.GraphModule
+
+    def probe(self) -> tuple[fx.GraphModule, list[str]]:
+        """A module that returns the tapped activations of one input, and the node names they belong to."""
+        names = list(dict.fromkeys(tap.node for taps in self.taps.values() for tap in taps))
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        graph.graph_copy(self.graph.graph, copies)
+        by_name = {node.name: copy for node, copy in copies.items()}
+        graph.output(tuple(by_name[name] for name in names))
+        graph.eliminate_dead_code()
+        return fx.GraphModule(self.graph, graph).eval(), names
+
+
+def trace(network: nn.Module, example: Tensor) -> Trace:
+    """The symmetry of `network`, seen with a normalised `example` input (n, c, h, w).
+
+    Traced in training mode, so that auxiliary heads take part; the network's mode is left as it was.
+    Raises `Untraceable` where an operation has no rule.
+    """
+    was_training = network.training
+    try:
+        graph = fx.symbolic_trace(network.train())
+        ShapeProp(graph.eval()).propagate(example)
+    finally:
+        network.train(was_training)
+    walk = _Walk(graph)
+    for node in graph.graph.nodes:
+        walk.visit(node)
+    return walk.result()
+
+
+class _Walk:
+    def __init__(self, graph: fx.GraphModule):
+        self.graph = graph
+        self.modules = dict(graph.named_modules())
+        self.channels: dict[fx.Node, Axis] = {}
+        self.parent: dict[str, str] = {}  # union-find over groups; a root is its own parent, and the oldest of its set
+        self.sizes: dict[str, int] = {}
+        self.fixed: set[str] = set()
+        self.axes: dict[str, tuple[Axis, ...]] = {}
+        self.active: list[fx.Node] = []
+
+    # groups
+
+    def new(self, name: str, size: int) -> Axis:
+        self.parent[name] = name
+        self.sizes[name] = size
+        return ((name, 1),)
+
+    def root(self, group: str) -> str:
+        while self.parent[group] != group:
+            self.parent[group] = group = self.parent[self.parent[group]]
+        return group
+
+    def tie(self, node: fx.Node, first: Axis, second: Axis) -> Axis:
+        def widths(axis: Axis) -> list[tuple[int, int]]:
+            return [(self.sizes[g], cells) for g, cells in axis]
+
+        if widths(first) != widths(second):
+            raise Untraceable(f"{node}: joins channels laid out as {widths(first)} and {widths(second)}")
+        for (a, _), (b, _) in zip(first, second, strict=True):
+            old, young = sorted((self.root(a), self.root(b)), key=list(self.sizes).index)
+            self.parent[young] = old
+        return first
+
+    # nodes
+
+    def visit(self, node: fx.Node) -> None:
+        inputs = [n for n in node.all_input_nodes if n in self.channels]
+        if node.op == "placeholder":
+            self.channels[node] = self.new(node.name, self.shape(node)[1])
+            self.fixed.add(node.name)
+        elif node.op == "output":
+            self.fixed |= {group for n in inputs for group, _ in self.channels[n]}
+        elif node.op == "call_module":
+            self.channels[node] = self.layer(node, self.modules[str(node.target)], self.channels[inputs[0]])
+        elif node.op in ("call_function", "call_method") and inputs:
+            self.channels[node] = self.function(node, inputs)
+        if self.is_activation(node):
+            self.active.append(node)
+
+    def layer(self, node: fx.Node, layer: nn.Module, source: Axis) -> Axis:
+        name = str(node.target)
+        if isinstance(layer, nn.Conv2d | nn.Conv1d | nn.Linear) and getattr(layer, "groups", 1) == 1:
+            if f"{name}.weight" in self.axes:
+                raise Untraceable(f"layer {name!r} is used twice")
+            if isinstance(layer, nn.Linear) and len(self.shape(node)) != 2:
+                raise Untraceable(f"layer {name!r}: a linear layer on an input of shape {self.shape(node)}")
+            out = self.new(name, layer.weight.shape[0])
+            self.axes[f"{name}.weight"] = (out, source, *[()] * (layer.weight.dim() - 2))
+            self.axes[f"{name}.bias"] = (out,)
+            return out
+        if isinstance(layer, NORMS):
+            self.axes |= {f"{name}.{t}": (source,) for t in ("weight", "bias", "running_mean", "running_var")}
+            return source
+        if isinstance(layer, nn.Flatten):
+            return self.flatten(node, source)
+        if isinstance(layer, PASSING):
+            return source
+        raise Untraceable(f"no permutation rule for layer {name!r}: {layer}")
+
+    def function(self, node: fx.Node, inputs: Sequence[fx.Node]) -> Axis:
+        target, source = node.target, self.channels[inputs[0]]
+        if target is torch.cat and (node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)) == 1:
+            return sum((self.channels[n] for n in node.args[0]), ())  # type: ignore[union-attr, misc]
+        if target in FLATTENING:
+            return self.flatten(node, source)
+        if target in ELEMENTWISE:
+            for other in inputs[1:]:
+                source = self.tie(node, source, self.channels[other])
+            return source
+        if target in PASSING_FUNCTIONS or (node.op == "call_method" and target in PASSING_METHODS):
+            return source
+        if target in (torch.mean, "mean") and len(self.shape(node)) < len(self.shape(inputs[0])):
+            dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else ())
+            rank = len(self.shape(inputs[0]))
+            if {d % rank for d in (dims if isinstance(dims, list | tuple) else [dims])} == set(range(2, rank)):
+                return source
+        raise Untraceable(f"no permutation rule for operation {node.format_node()}")
+
+    def flatten(self, node: fx.Node, source: Axis) -> Axis:
+        before, after = self.shape(node.all_input_nodes[0]), self.shape(node)
+        if len(after) != 2 or before[0] != after[0]:
+            raise Untraceable(f"{node}: reshapes {before} to {after}; only flattening all but the batch is known")
+        cells = after[1] // before[1]
+        return tuple((group, own * cells) for group, own in source)
+
+    @staticmethod
+    def shape(node: fx.Node) -> tuple[int, ...]:
+        return tuple(node.meta["tensor_meta"].shape)
+
+    def is_activation(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.modules[str(node.target)], ACTIVATIONS)
+        return node.target in ACTIVATION_FUNCTIONS or (node.op == "call_method" and node.target in ("relu", "relu_"))
+
+    # the answer
+
+    def result(self) -> Trace:
+        def settle(axis: Axis) -> Axis:
+            return tuple((self.root(group), cells) for group, cells in axis)
+
+        tensors = {n for n, _ in self.graph.named_parameters()} | {n for n, _ in self.graph.named_buffers()}
+        axes = {name: tuple(map(settle, dims)) for name, dims in self.axes.items() if name in tensors}
+        sizes = {g: n for g, n in self.sizes.items() if self.root(g) == g}
+        spec = Spec(axes, sizes, frozenset(map(self.root, self.fixed)))
+        return Trace(spec, self.tap(spec), self.graph)
+
+    def tap(self, spec: Spec) -> dict[str, tuple[Tap, ...]]:
+        """Post-activations of every free group; where none carries it, the last tensor that does."""
+        on_activations, anywhere = ({g: [] for g in spec.free} for _ in range(2))  # type: dict[str, list[Tap]], dict[str, list[Tap]]
+        for node, axis in self.channels.items():
+            start = 0
+            for group, cells in axis:
+                name = self.root(group)
+                if name in on_activations and cells == 1:
+                    anywhere[name].append(Tap(node.name, start))
+                    if node in self.active:
+                        on_activations[name].append(Tap(node.name, start))
+                start += spec.sizes[name] * cells
+        return {g: tuple(on_activations[g] or anywhere[g][-1:]) for g in spec.free}

@@ -1,0 +1,273 @@
+"""The graph of the workflow, torch-free: what each job reads, which settings it may see, and which code it runs.
+
+Every rule of the workflow has one function here that describes one of its jobs. Snakemake's rules take their inputs from
+it and `recipes.py` its keys, so what a script is given and what its staleness depends on are the same thing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from neuralign.config import Catalogue, Entry
+
+Wildcards = dict[str, str]
+PAIR = ("dataset", "network", "regime", "pair")
+
+
+class Ref(NamedTuple):
+    """One output of another job."""
+
+    rule: str
+    output: str
+    wildcards: tuple[tuple[str, str], ...]
+
+
+def ref(rule: str, output: str, **wildcards: str) -> Ref:
+    return Ref(rule, output, tuple(sorted(wildcards.items())))
+
+
+@dataclass(frozen=True)
+class Job:
+    inputs: dict[str, Ref | list[Ref]]
+    settings: Entry
+    plugins: list[tuple[str, str]] = field(default_factory=list)  # (folder, name): code that is loaded by name
+    files: list[str] = field(default_factory=list)  # data files of the package that the code reads
+    software: tuple[str, ...] = ()  # packages whose version the numbers depend on
+
+
+NUMERIC = ("torch",)
+
+
+def job(catalogue: Catalogue, rule: str, wildcards: Wildcards) -> Job:
+    """The job of `rule` with these wildcards."""
+    return RULES[rule](catalogue, **wildcards)
+
+
+def fetch_data(c: Catalogue, dataset: str) -> Job:
+    entry = c.entry("datasets", dataset)
+    source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
+    return Job({}, {"dataset": source}, [("data", entry["use"])])
+
+
+def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: str) -> Job:
+    settings, plugins = _training(c, dataset, network, regime, "endpoint")
+    return Job(
+        {"data": ref("fetch_data", "data", dataset=dataset)}, settings | {"seed": int(seed)}, plugins, software=NUMERIC
+    )
+
+
+def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+    model, plugins = _model(c, dataset, network, regime)
+    method = c.entry("alignments", alignment, dataset=dataset, network=network, regime=regime)
+    target, source = _ends(dataset, network, regime, pair)
+    inputs: dict[str, Ref | list[Ref]] = {"data": ref("fetch_data", "data", dataset=dataset)}
+    inputs |= {"target": target, "source": source}
+    return Job(inputs, {"model": model, "method": method}, [*plugins, ("align", method["use"])], software=NUMERIC)
+
+
+def signature(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+    model, plugins = _model(c, dataset, network, regime)
+    return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
+
+
+def train_curve(
+    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str, curve: str, curve_seed: str
+) -> Job:
+    settings, plugins = _training(c, dataset, network, regime, "curve")
+    family = c.entry("curves", curve)
+    return Job(
+        _path_inputs(c, dataset, network, regime, pair, alignment),
+        settings | {"curve": family, "seed": int(curve_seed)},
+        [*plugins, ("curves", family["use"])],
+        software=NUMERIC,
+    )
+
+
+def evaluate(
+    c: Catalogue,
+    dataset: str,
+    network: str,
+    regime: str,
+    pair: str,
+    alignment: str,
+    curve: str,
+    curve_seed: str,
+    evaluation: str,
+) -> Job:
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    model, plugins = _model(c, **place)
+    family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
+    attacks = {name: c.entry("attacks", name, **place) for name in protocol.pop("attacks")}
+    augment = c.entry("datasets", dataset)["augment"] if protocol.pop("augment") else []
+    inputs = _path_inputs(c, dataset, network, regime, pair, alignment)
+    if c.trained(curve):
+        names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
+        inputs["bends"] = ref("train_curve", "bends", **place, **names)
+    settings = {"model": model, "curve": family, "augment": augment, "attacks": attacks, "protocol": protocol}
+    plugins += [("curves", family["use"]), *_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
+    return Job(inputs, settings, plugins, software=NUMERIC)
+
+
+def tabulate(c: Catalogue, study: str) -> Job:
+    runs = list(_runs(c, study))
+    return Job({"evaluations": [_evaluation(r) for r in runs]}, {"runs": [_described(r) for r in runs]}, files=["published.csv"])
+
+
+def plot(c: Catalogue, study: str, figure: str) -> Job:
+    kind, options, frames = figures(c, study)[figure]
+    runs = [run for run, _ in frames]
+    return Job({"frames": [r for _, r in frames]}, {"kind": kind, "options": options, "runs": runs}, [("figures", kind)])
+
+
+def report(c: Catalogue, study: str) -> Job:
+    tables = {name: ref("tabulate", name, study=study) for name in ("accuracy", "robust", "contrasts", "paths")}
+    drawings = figures(c, study)
+    drawn = [ref("plot", "png", study=study, figure=figure) for figure in drawings]
+    inputs: dict[str, Ref | list[Ref]] = {**tables, "figures": drawn, "artefacts": list(artefacts(c, study))}
+    entry = c.studies[study]
+    settings = {"name": study, "title": entry["title"], "description": entry["description"], "grids": entry["grids"]}
+    used = {
+        "datasets": _all(entry, "dataset"),
+        "networks": _all(entry, "network"),
+        "regimes": _all(entry, "regime"),
+        "evaluations": list(dict.fromkeys(g["evaluation"] for g in entry["grids"])),
+    }
+    settings["catalogue"] = {section: {n: c.entry(section, n) for n in names} for section, names in used.items()}
+    attacks = [r["attack"] for r in settings["catalogue"]["regimes"].values() if r["attack"]]
+    attacks += [a for e in settings["catalogue"]["evaluations"].values() for a in e["attacks"]]
+    settings["catalogue"]["attacks"] = {name: c.entry("attacks", name) for name in dict.fromkeys(attacks)}
+    captions = [{"use": kind, **options} for kind, options, _ in drawings.values()]
+    return Job(inputs, {"study": settings, "drawings": captions}, files=["report.html"])
+
+
+RULES: dict[str, Callable[..., Job]] = {
+    rule.__name__: rule
+    for rule in (fetch_data, train_endpoint, align, signature, train_curve, evaluate, tabulate, plot, report)
+}
+
+
+def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
+    """The first output of every job that a study's tables depend on, each once."""
+    seen: set[Ref] = set()
+    waiting: list[Ref] = [_evaluation(run) for run in _runs(c, study)]
+    waiting += [r for _, _, frames in figures(c, study).values() for _, r in frames]
+    while waiting:
+        found = waiting.pop(0)
+        if found in seen:
+            continue
+        seen.add(found)
+        if found.output != "history":
+            yield found
+        for needed in job(c, found.rule, dict(found.wildcards)).inputs.values():
+            waiting += needed if isinstance(needed, list) else [needed]
+
+
+def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]]:
+    """{figure: (plug-in, its options, [(description, CSV)])} of a study, in the order of the report."""
+    out: dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]] = {}
+    for regime in _all(c.studies[study], "regime"):
+        runs = [run for run in _runs(c, study) if run["regime"] == regime]
+        paths = [(_described(run), _evaluation(run)) for run in runs]
+        attacks = list(dict.fromkeys(a for r in runs for a in c.entry("evaluations", r["evaluation"])["attacks"]))
+        for attack in ["clean", *attacks]:
+            suffix = regime if attack == "clean" else f"{regime}_{attack}"
+            for column in ("accuracy", "loss"):
+                out[f"{column}_{suffix}"] = ("path", {"column": column, "attack": attack}, paths)
+        signatures = list(_signatures(c, runs))
+        if signatures:
+            out[f"signature_{regime}"] = ("signature", {}, signatures)
+        out[f"training_{regime}"] = ("training", {}, list(_histories(c, runs)))
+    return out
+
+
+def _all(study: Entry, key: str) -> list[str]:
+    return list(dict.fromkeys(value for grid in study["grids"] for value in grid[key]))
+
+
+def _runs(c: Catalogue, study: str) -> Iterator[Entry]:
+    """Every evaluated curve of a study: dataset, network, regime, pair, curve_seed, method, evaluation, ..."""
+    for grid in c.studies[study]["grids"]:
+        for dataset in grid["dataset"]:
+            for network in grid["network"]:
+                for regime in grid["regime"]:
+                    for method in grid["method"]:
+                        how = c.entry("methods", method, dataset=dataset, network=network, regime=regime)
+                        for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
+                            place = {"dataset": dataset, "network": network, "regime": regime, "pair": pair}
+                            seed = seed if c.trained(how["curve"]) else 0  # a segment draws nothing: one job for all
+                            yield {**place, "method": method, **how, "curve_seed": seed, "evaluation": grid["evaluation"]}
+
+
+def _described(run: Entry) -> Entry:
+    return {key: run[key] for key in (*PAIR, "method", "curve_seed")}
+
+
+def _evaluation(run: Entry) -> Ref:
+    keys = (*PAIR, "alignment", "curve", "curve_seed", "evaluation")
+    return ref("evaluate", "points", **{key: str(run[key]) for key in keys})
+
+
+def _signatures(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
+    seen = set()
+    for run in runs:
+        found = ref("signature", "signature", **{k: run[k] for k in (*PAIR, "alignment")})
+        if c.entry("alignments", run["alignment"]) is not None and found not in seen:
+            seen.add(found)
+            yield {k: run[k] for k in (*PAIR, "alignment")}, found
+
+
+def _histories(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
+    seen = set()
+    for run in runs:
+        for seed in run["pair"].split("-"):
+            place = {k: run[k] for k in ("dataset", "network", "regime")}
+            found = ref("train_endpoint", "history", **place, seed=seed)
+            if found not in seen:
+                seen.add(found)
+                yield {**place, "pair": run["pair"], "method": "endpoints", "seed": int(seed)}, found
+        if c.trained(run["curve"]):
+            keys = (*PAIR, "alignment", "curve", "curve_seed")
+            yield _described(run), ref("train_curve", "history", **{k: str(run[k]) for k in keys})
+
+
+def _ends(dataset: str, network: str, regime: str, pair: str) -> list[Ref]:
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    return [ref("train_endpoint", "network", **place, seed=seed) for seed in pair.split("-")]
+
+
+def _path_inputs(
+    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str
+) -> dict[str, Ref | list[Ref]]:
+    """Data, both ends, and the permutation where the alignment is not `null`."""
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    start, end = _ends(**place, pair=pair)
+    inputs: dict[str, Ref | list[Ref]] = {"data": ref("fetch_data", "data", dataset=dataset), "target": start, "source": end}
+    if c.entry("alignments", alignment, **place) is not None:
+        inputs["permutation"] = ref("align", "permutation", **place, pair=pair, alignment=alignment)
+    return inputs
+
+
+def _model(c: Catalogue, dataset: str, network: str, regime: str) -> tuple[Entry, list[tuple[str, str]]]:
+    """What `setting.prepare` needs to build the model of a setting."""
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    entry, data = c.entry("networks", network, **place), c.entry("datasets", dataset)
+    size = entry.pop("input_size")
+    normalise = c.entry("regimes", regime, **place)["normalise"]
+    mean, std = (data["mean"], data["std"]) if normalise else (None, None)
+    model = {"network": entry, "input_size": size, "normalise": normalise, "mean": mean, "std": std}
+    return model, [("networks", entry["use"])]
+
+
+def _training(c: Catalogue, dataset: str, network: str, regime: str, kind: str) -> tuple[Entry, list[tuple[str, str]]]:
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    model, plugins = _model(c, **place)
+    entry = c.entry("regimes", regime, **place)
+    attack = c.entry("attacks", entry["attack"], **place) if entry["attack"] else None
+    augment = c.entry("datasets", dataset)["augment"]
+    settings = {"model": model, "training": entry[kind], "attack": attack, "augment": augment}
+    plugins += [("schedules", entry[kind]["schedule"]["use"]), *_uses("augmentations", augment)]
+    return settings, plugins + (_uses("attacks", [attack]) if attack else [])
+
+
+def _uses(home: str, entries: Any) -> list[tuple[str, str]]:
+    return [(home, entry["use"]) for entry in entries]

@@ -1,0 +1,64 @@
+"""What all rules share: the checked config, and recipes as inputs (lib/neuralign/recipes.py says why)."""
+
+import shlex
+
+from neuralign.config import Catalogue, ConfigError
+from neuralign.recipes import Recipes
+from snakemake.exceptions import WorkflowError
+
+REPORT = "results/studies/{study}/report.html"
+
+try:
+    CATALOGUE = Catalogue(config)
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+
+def paths(rule, wildcards):
+    """The output files of a job, by name."""
+    return {name: str(pattern).format(**wildcards) for name, pattern in getattr(rules, rule).output.items()}
+
+
+RECIPES = Recipes(CATALOGUE, Path(workflow.basedir, "scripts"), paths)
+
+
+def inputs(rule):
+    """An input function: the job's recipe, and the files it reads."""
+
+    def of(wildcards):
+        recipe = RECIPES.of(rule, dict(wildcards))
+        return {"recipe": RECIPES.write(rule, dict(wildcards))} | recipe["inputs"]
+
+    return of
+
+
+def command(rule):
+    """A parameter: the command line of the job. Made from input and resources, it is no cause for a rerun itself."""
+    script = Path(workflow.basedir, "scripts", f"{rule}.py")
+    library = f"PYTHONPATH={Path(workflow.basedir, 'lib')}"
+    python = "python" if workflow.deployment_settings.deployment_method else sys.executable
+
+    def of(wildcards, input, resources):
+        key = RECIPES.of(rule, dict(wildcards))["key"]
+        return shlex.join(["env", library, python, "-P", str(script), input.recipe, "--key", key, "--gpu", str(resources.get("gpu", 0))])
+
+    return of
+
+
+def known(section):
+    """A wildcard constraint: one of the names of a section of the config."""
+    return "|".join(map(re.escape, config[section]))
+
+
+wildcard_constraints:
+    dataset=known("datasets"),
+    network=known("networks"),
+    regime=known("regimes"),
+    alignment=known("alignments"),
+    curve=known("curves"),
+    evaluation=known("evaluations"),
+    study=known("studies"),
+    pair=r"\d+-\d+",
+    seed=r"\d+",
+    curve_seed=r"\d+",
+    figure=r"\w[\w.]*",

@@ -1,0 +1,82 @@
+"""What is done with a pair of endpoints: alignment, signatures, curves and their evaluation."""
+
+
+rule align:
+    input:
+        unpack(inputs("align")),
+    output:
+        permutation="results/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.safetensors",
+    log:
+        "logs/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
+    params:
+        command=command("align"),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule signature:
+    input:
+        unpack(inputs("signature")),
+    output:
+        signature="results/signatures/{dataset}/{network}/{regime}/{pair}/{alignment}.csv",
+    log:
+        "logs/signatures/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
+    params:
+        command=command("signature"),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule train_curve:
+    input:
+        unpack(inputs("train_curve")),
+    output:
+        bends="results/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.safetensors",
+        history="results/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.history.csv",
+    log:
+        "logs/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.log",
+    params:
+        command=command("train_curve"),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=1440,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        unpack(inputs("evaluate")),
+    output:
+        points="results/evaluations/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.csv",
+    log:
+        "logs/evaluations/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.log",
+    params:
+        command=command("evaluate"),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=720,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"

@@ -1,0 +1,22 @@
+"""Endpoints: one network from one seed, standard or adversarially trained."""
+
+
+rule train_endpoint:
+    input:
+        unpack(inputs("train_endpoint")),
+    output:
+        network="results/endpoints/{dataset}/{network}/{regime}/{seed}.safetensors",
+        history="results/endpoints/{dataset}/{network}/{regime}/{seed}.history.csv",
+    log:
+        "logs/endpoints/{dataset}/{network}/{regime}/{seed}.log",
+    params:
+        command=command("train_endpoint"),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=1440,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"

@@ -1,0 +1,60 @@
+"""Studies: tables, figures and the report. None of these needs torch or a GPU."""
+
+
+rule tabulate:
+    input:
+        unpack(inputs("tabulate")),
+    output:
+        accuracy="results/studies/{study}/tables/accuracy.csv",
+        robust="results/studies/{study}/tables/robust.csv",
+        contrasts="results/studies/{study}/tables/contrasts.csv",
+        paths="results/studies/{study}/tables/paths.csv",
+        points="results/studies/{study}/tables/points.csv",
+    log:
+        "logs/studies/{study}/tables.log",
+    params:
+        command=command("tabulate"),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule plot:
+    input:
+        unpack(inputs("plot")),
+    output:
+        png="results/studies/{study}/figures/{figure}.png",
+        pdf="results/studies/{study}/figures/{figure}.pdf",
+    log:
+        "logs/studies/{study}/figures/{figure}.log",
+    params:
+        command=command("plot"),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule report:
+    input:
+        unpack(inputs("report")),
+    output:
+        html="results/studies/{study}/report.html",
+    log:
+        "logs/studies/{study}/report.log",
+    params:
+        command=command("report"),
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/neuralign.yaml"
+    shell:
+        "{params.command} > {log} 2>&1"

@@ -1,0 +1,40 @@
+"""Loss and accuracy along a path, clean and attacked, as tidy rows."""
+
+from dataclasses import replace
+
+import torch
+
+from neuralign import augmentations, setting
+from neuralign.curves import straight
+from neuralign.evaluation import along, estimation_batches
+from neuralign.job import run
+from neuralign.parameters import Layout
+from neuralign.plugins import plugin
+from neuralign.tables import write_rows
+
+
+def main(data, target, source, points, *, model, curve, augment, attacks, protocol, permutation=None, bends=None):
+    images, net = setting.prepare(data, model)
+    ends = [setting.split(net, state) for state in setting.read_ends(target, source, permutation, net, images)]
+    layout = Layout.of(ends[0][0])
+    path = straight(plugin("curves", curve), *(layout.flatten(parameters) for parameters, _ in ends))
+    if bends is not None:
+        path = replace(path, bends=setting.read_bends(bends, layout, path.bends))
+    size, seed = protocol["batch_size"], protocol["seed"]
+    rows = along(
+        net,
+        path,
+        layout,
+        tuple(buffers for _, buffers in ends),
+        torch.linspace(0, 1, protocol["points"], dtype=torch.float64).tolist(),
+        estimation_batches(images.train.first(protocol["images"]), augmentations.pipeline(augment), size, seed),
+        images.test,
+        {"clean": None} | {name: setting.attack(entry) for name, entry in attacks.items()},
+        batch_size=size,
+        seed=seed,
+    )
+    write_rows(rows, points)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,57 @@
+"""One self-contained HTML page from the tables, figures and notes of a study."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neuralign.files import atomic
+from neuralign.job import run
+from neuralign.report import render
+
+
+def main(
+    accuracy: str,
+    robust: str,
+    contrasts: str,
+    paths: str,
+    figures: Sequence[str],
+    artefacts: Sequence[str],
+    html: str,
+    *,
+    study: dict[str, Any],
+    drawings: Sequence[dict[str, Any]],
+) -> None:
+    """`drawings[i]` is the entry `figures[i]` (PNG) was drawn with; the note of an artefact lies beside it."""
+    tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
+    pairs = zip(figures, drawings, strict=True)
+    pictures = [(Path(figure).read_bytes(), caption(drawing)) for figure, drawing in pairs]
+    notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
+    with atomic(html) as temporary:
+        temporary.write_text(render(*tables, pictures=pictures, notes=notes, study=study), encoding="utf-8")
+
+
+def caption(drawing: Mapping[str, Any]) -> str:
+    """What a figure shows, from the entry it was drawn with; its own `caption` wins."""
+    if "caption" in drawing:
+        return str(drawing["caption"])
+    attack, column = drawing.get("attack", "clean"), str(drawing.get("column", "accuracy"))
+    images = "clean test images" if attack == "clean" else f"test images under the attack {attack}"
+    above = " (above: clean images)" if drawing.get("beside_clean") else ""
+    which = {"all": "", "curves": ", trained curves only", "lines": ", straight lines only"}[drawing.get("show", "all")]
+    shows = {
+        "path": f"Test {column} along the path from one endpoint (t = 0) to the other (t = 1), "
+        f"on {images}{above}{which}.",
+        "signature": "Correlation of matched units on held-out data, layer by layer in order of depth, before and "
+        "after alignment. A value is a mean over the units of a layer.",
+        "training": "Cross-entropy (left) and accuracy (right) on the training data while training. "
+        "The points of a curve are drawn at random.",
+    }
+    text = shows.get(str(drawing.get("use")), f"{str(drawing.get('use', 'figure')).capitalize()}.")
+    return f"{text} Lines are means over repetitions, bands one sample standard deviation (none for n = 1)."
+
+
+if __name__ == "__main__":
+    run(main)

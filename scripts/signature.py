@@ -1,0 +1,17 @@
+"""The correlation signature of a pair: how well matched units correlate in each layer, before and after alignment."""
+
+from neuralign import align, setting
+from neuralign.job import run
+from neuralign.signatures import compare
+from neuralign.tables import write_rows
+
+
+def main(data, target, source, permutation, signature, *, model):
+    images, net = setting.prepare(data, model)
+    sides = (setting.read_state(path, net) for path in (target, source))
+    problem = align.Problem(net, setting.symmetry(net, images), *sides, images.test)
+    write_rows(compare(problem, setting.read_permutation(permutation)), signature)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Every evaluation of a study in five tables; `neuralign.summary` says what their columns mean."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from neuralign import summary
+from neuralign.files import atomic
+from neuralign.job import run
+
+
+def main(
+    evaluations: Sequence[str],
+    points: str,
+    paths: str,
+    accuracy: str,
+    robust: str,
+    contrasts: str,
+    *,
+    runs: Sequence[dict[str, Any]],
+    compared: Sequence[str] = ("standard",),
+) -> None:
+    """`runs[i]` says which path `evaluations[i]` is; published values stand beside the regimes in `compared`."""
+    files = zip(evaluations, runs, strict=True)
+    rows = pd.concat([summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in files], ignore_index=True)
+    per_path = summary.paths(rows)
+    tables = {
+        points: rows,
+        paths: per_path,
+        accuracy: summary.accuracy(rows, per_path, compared=compared),
+        robust: summary.robust(rows, per_path),
+        contrasts: summary.contrasts(per_path),
+    }
+    for path, table in tables.items():
+        with atomic(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run(main)
