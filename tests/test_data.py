@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,12 +58,12 @@ def toy(n: int = 6, classes: int = 2) -> Dataset:
 class Python2Pickler(pickle._Pickler):
     """Spells text and bytes as Python 2 did in the official archives: both as raw byte strings."""
 
-    def raw(self, value: str | bytes) -> None:
+    def raw(self: Any, value: str | bytes) -> None:
         blob = value.encode("latin1") if isinstance(value, str) else value
         self.write(pickle.BINSTRING + len(blob).to_bytes(4, "little") + blob)
         self.memoize(value)
 
-    dispatch = pickle._Pickler.dispatch | {str: raw, bytes: raw}
+    dispatch = pickle._Pickler.dispatch | {str: raw, bytes: raw}  # type: ignore[assignment]
 
 
 def python2(value: object) -> bytes:
@@ -329,7 +330,7 @@ def test_npz_finds_the_channels_or_asks(tmp_path, shape, layout, expected):
     ("changed", "message"),
     [
         ({"x_train": pixels(4, 8, 8, 3) / 255}, r"float64 in 0 \.\. 1, 0 of them not finite; only uint8"),
-        ({"x_train": np.full((4, 8, 8, 3), np.nan, np.float32)}, "float32 .* 768 of them not finite"),
+        ({"x_train": np.full((4, 8, 8, 3), np.nan, np.float32)}, "float32, 768 of them not finite"),
         ({"x_train": pixels(4, 8, 8, 3).astype(np.int64)}, "train images are int64; only uint8"),
         ({"x_train": pixels(4, 8, 8, 3).astype(object)}, "Object arrays cannot be loaded"),
         ({"x_test": pixels(2, 9, 9, 3)}, r"train images have shape \(3, 8, 8\), test images \(3, 9, 9\)"),
@@ -342,7 +343,7 @@ def test_npz_finds_the_channels_or_asks(tmp_path, shape, layout, expected):
         ({"y_train": np.array([0.0, 1, 0, 1])}, "y_train is float64; only integers"),
         ({"y_train": np.array([[0], [1], [0], [1]])}, r"int64 of shape \(4, 1\); int64 of shape \(n,\)"),
         ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "1 class, at least 2"),
-        ({"classes": np.array(["a", "a"])}, "class names a, a occur twice"),
+        ({"classes": np.array(["a", "a"])}, "but a occurs more than once"),
         ({"classes": np.array(["a", "b", "c"])}, "no train image of class c;"),
         ({"classes": np.array([["a", "b"]])}, "classes has shape"),
         ({"y_test": None}, "no array y_test; found x_train, y_train, x_test"),
@@ -452,7 +453,7 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(server, tmp_path)
 
 
 def test_a_wrong_checksum_is_named_with_both_sums_and_nothing_is_left(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "tar_members", None)  # nothing may be read before the checksum is verified
+    monkeypatch.setattr("neuralign.data.cifar.tar_members", None)  # nothing may be read before the checksum is verified
     expected, server.content = sha256(server.content), b"an error page"
     with pytest.raises(DataError) as caught:
         fetched(server, tmp_path)

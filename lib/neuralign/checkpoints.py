@@ -1,4 +1,4 @@
-"""Training progress on disk, outside the declared outputs: a job that was killed goes on where it was, to the same bits."""
+"""Training progress on disk, outside the declared outputs: a killed job goes on where it was, to the same bits."""
 
 import json
 import shutil

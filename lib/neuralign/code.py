@@ -1,4 +1,4 @@
-"""Which code of this repository a script runs, and a digest of it that comments, docstrings and formatting do not change.
+"""Which code of this repository a script runs, with digests that comments, docstrings and formatting do not change.
 
 Python's import system is not asked: the syntax trees are read, so the answer costs milliseconds and no torch.
 """
@@ -49,7 +49,11 @@ def _digest(path: Path) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 

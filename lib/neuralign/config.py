@@ -7,16 +7,16 @@ and what is allowed. It costs no import of torch, so a typo stops Snakemake befo
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neuralign.options import Count, Flag, Fraction, Literal, NonNegative, Positive, Seed
+from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Seed
 from neuralign.schemas import plugins, schema
 
 Entry = dict[str, Any]
 PLACES = ("dataset", "network", "regime")  # what an override may depend on
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")  # names become folders of results; a hyphen would split a pair
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names become folders of results
 
 
 class ConfigError(ValueError):
@@ -162,7 +162,10 @@ class Catalogue:
             return {}
         for name in found:
             if not isinstance(name, str) or not NAME.fullmatch(name):
-                self._note(f"{section}.{name}", "a name may have letters, digits, '_' and '.', and starts with no '.'")
+                self._note(
+                    f"{section}.{name}",
+                    "a name has letters, digits, '_', '-' and '.', and starts with a letter or digit",
+                )
         return {str(name): entry for name, entry in found.items()}
 
     def _check_entry(self, section: str, name: str, raw: Any) -> None:
@@ -172,6 +175,10 @@ class Catalogue:
         if raw is not None and not isinstance(raw, Mapping):
             return self._note(path, f"must be a mapping, found {raw!r}")
         self._raw[section][name] = raw
+        sound = len(self._problems)
+        self._bind(section, name, _merge(raw, {}), path)
+        if len(self._problems) > sound:
+            return  # overrides would repeat what is wrong with the entry itself
         for i, override in enumerate((raw or {}).get("overrides") or []):
             here = f"{path}.overrides[{i}]"
             when = override.get("when") if isinstance(override, Mapping) else None
@@ -184,7 +191,6 @@ class Catalogue:
                 else:
                     self._refer(f"{here}.when.{key}", value, f"{key}s")
             self._bind(section, name, _merge(raw, {k: str(v) for k, v in when.items()}), here)
-        self._bind(section, name, _merge(raw, {}), path)
 
     def _bind(self, section: str, name: str, raw: Any, path: str) -> Any:
         if raw is None:
@@ -197,7 +203,9 @@ class Catalogue:
             common = self._model(keys, own, path)
             if section == "datasets":
                 steps = common.get("augment", [])
-                common["augment"] = [self._plugin("augmentations", s, f"{path}.augment[{i}]") for i, s in enumerate(steps)]
+                common["augment"] = [
+                    self._plugin("augmentations", s, f"{path}.augment[{i}]") for i, s in enumerate(steps)
+                ]
             return entry | common if keys is not _Nothing else entry
         entry = self._model(PLAIN_SECTIONS[section], raw, path)
         if entry:

@@ -47,7 +47,13 @@ def run(main: Callable[..., None]) -> None:
         with lease(arguments.gpu):
             perform(main, recipe)
     except BaseException:
-        log.error("this job alone: env PYTHONPATH=%s %s -P %s %s", PACKAGE.parent, sys.executable, sys.argv[0], arguments.recipe)
+        log.error(
+            "this job alone: env PYTHONPATH=%s %s -P %s %s",
+            PACKAGE.parent,
+            sys.executable,
+            sys.argv[0],
+            arguments.recipe,
+        )
         raise
 
 
@@ -103,13 +109,12 @@ def _origin() -> dict[str, Any]:
     """Commit, versions and device of this process."""
     torch = sys.modules.get("torch")
     packages = ["numpy", *(["torch"] if torch else [])]
-    cuda = torch is not None and torch.cuda.is_available()
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
         "modified": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "device": torch.cuda.get_device_name() if cuda else "CPU",
+        "device": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "CPU",
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
     }
 

@@ -7,7 +7,7 @@ annotations without importing the plug-in, so this module knows nothing of torch
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _number(value: Any) -> Any:
@@ -31,7 +31,34 @@ Seed = Annotated[int, _NotBool, Field(ge=0, lt=2**31)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1)]
 
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError("the smaller number comes first")
+    return value
+
+
+Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+
+
+def every(step: int, first: int) -> AfterValidator:
+    """For `Annotated[int, every(6, 8)]`: one of first, first + step, first + 2 step, ..."""
+
+    def check(value: int) -> int:
+        if value < first or (value - first) % step:
+            raise ValueError(f"allowed are {first}, {first + step}, {first + 2 * step}, ...")
+        return value
+
+    return AfterValidator(check)
+
+
+def least(value: int) -> Any:
+    """For `Annotated[int, least(6)]`: at least that."""
+    return Field(ge=value)
+
+
 __all__ = [
+    "Annotated",
     "Any",
     "Count",
     "Flag",
@@ -41,6 +68,9 @@ __all__ = [
     "Positive",
     "Real",
     "Seed",
+    "Span",
     "Text",
     "Whole",
+    "every",
+    "least",
 ]

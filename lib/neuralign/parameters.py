@@ -1,4 +1,4 @@
-"""All parameters of a network as one flat vector and back, so that curves, penalties and optimisers are one operation."""
+"""All parameters of a network as one flat vector and back: curves, penalties and optimisers become one operation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ def render(
         contrasts=contrast_table(contrasts) if len(contrasts) else None,
         individual=individual_table(paths),
         pictures=[(b64encode(png).decode(), caption) for png, caption in pictures],
-        settings=settings_table(study),
+        settings=sections(study),
         times=time_table(notes),
         origin=origin(notes),
         results=results_table(notes),
@@ -85,8 +85,14 @@ def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
         "Seeds of the trained curves": words(f"{seed:g}" for seed in sorted(seeds)) or "no curve was trained",
         "Points evaluated on a path": words(sorted(paths["n_points"])),
         "Test images": words(f"{n:,}" for n in sorted(accuracy["images"])),
-        "Images": words(paths["attack"]),
+        "Attacks on them": words(paths["attack"].replace("clean", "none (clean)")),
     }
+
+
+def sections(study: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the study by section: whatever it says besides its name, title and description."""
+    flat = dict(study) | study.get("settings", {}) | study.get("catalogue", {})
+    return {k: v for k, v in flat.items() if k not in ("name", "title", "description", "settings", "catalogue")}
 
 
 def headlines(contrasts: pd.DataFrame) -> list[str]:
@@ -103,11 +109,9 @@ def _headline(row: Mapping[str, Any], kind: str) -> str:
     difference, low, high, n = row["difference"], row["ci_low"], row["ci_high"], int(row["n_pairs"])
     verb = "raises" if difference >= 0.005 else "lowers" if difference <= -0.005 else "hardly moves"
     images = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
-    if pd.isna(low):
-        certainty = "from one pair, so without an interval"
-    else:
-        certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {n} pairs"
-        certainty += "; the interval includes zero" if low <= 0 <= high else ""
+    certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {n} pairs"
+    certainty += "; the interval includes zero" if low <= 0 <= high else ""
+    certainty = "from one pair, so without an interval" if pd.isna(low) else certainty
     return (
         f"{_title(SETTING, [row[k] for k in SETTING])}: alignment {verb} the worst accuracy on {kind}{images} "
         f"from {number(row['baseline_mean'])} % to {number(row['method_mean'])} % "
@@ -167,8 +171,8 @@ def robust_table(robust: pd.DataFrame) -> Table:
 
     head = ["Method", "Average robust (%)", "Average clean (%)", "Worst robust (%)", "at t", "clean there (%)"]
     head += ["Best robust (%)", "at t", "clean there (%)", "Average robust loss", "Robust loss barrier", "n"]
-    caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). Beside the worst and "
-    caption += "the best robust accuracy on the path are the mean t where it is found and the clean accuracy there."
+    caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). Beside the "
+    caption += "worst and the best robust accuracy on the path: the mean t where it is found, the clean accuracy there."
     return Table(caption, head, groups(robust, [*SETTING, "attack"], rows))
 
 
@@ -180,10 +184,9 @@ def contrast_table(contrasts: pd.DataFrame) -> Table:
         values = [number(r[k], digits) for k in ("method_mean", "baseline_mean")]
         low, high = (number(r[k], digits, sign=True) for k in ("ci_low", "ci_high"))
         interval = r["reason"] if pd.isna(r["ci_low"]) else f"{low} to {high}"
-        contrast = f"{label(r['method'])} − {label(r['baseline'])}"
-        sd = number(r["difference_std"], digits)
-        row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd]
-        return [[*row, interval, f"{r['n_pairs']:.0f}"]]
+        contrast, sd = f"{label(r['method'])} − {label(r['baseline'])}", number(r["difference_std"], digits)
+        row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd, interval]
+        return [[*row, _count(r)]]
 
     head = ["Contrast and measure", "Unit", "First", "Second", "Difference", "sd", "95 % t-interval", "n"]
     caption = "Paired differences, first minus second method, over the pairs that have both. The intervals are not "
@@ -202,36 +205,6 @@ def individual_table(paths: pd.DataFrame) -> Table:
     head = ["Path", "Curve seed", "Average accuracy (%)", "Worst accuracy (%)", "at t", "Average loss (nats)"]
     head += ["Largest loss (nats)", "at t", "Loss barrier (nats)", "Length"]
     return Table("Each path by itself.", head, groups(paths, [*SETTING, "attack"], rows))
-
-
-def settings_table(study: Mapping[str, Any]) -> Table:
-    """The settings of the study: a group per section, a row per entry, nested options in dotted names."""
-    sections = {k: v for k, v in study.items() if k not in ("name", "title", "description")}
-    for nested in ("settings", "catalogue"):
-        sections |= sections.pop(nested, None) or {}
-    return Table("Settings of the study.", ["Entry", "Value"], [(k, _entries(v)) for k, v in sections.items()])
-
-
-def _entries(value: Any) -> Rows:
-    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        value = dict(enumerate(value, 1))
-    if not isinstance(value, Mapping):
-        return [["value", _plain(value)]]
-    return [[str(name), "; ".join(_flat(entry)) or "defaults"] for name, entry in value.items()]
-
-
-def _flat(value: Any, prefix: str = "") -> list[str]:
-    if isinstance(value, Mapping):
-        return [text for key, v in value.items() for text in _flat(v, f"{prefix}.{key}" if prefix else str(key))]
-    return [f"{prefix} = {_plain(value)}" if prefix else _plain(value)]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "(" + "; ".join(_flat(value)) + ")"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value)) or "none"
-    return f"{value:.6g}" if isinstance(value, float) else {None: "none"}.get(value, str(value))
 
 
 def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:
@@ -267,9 +240,11 @@ def results_table(notes: Sequence[Mapping[str, Any]]) -> Table:
 
     def row(note: Mapping[str, Any]) -> list[str]:
         place = [str(v) if k in SETTING else f"{k} {v}" for k, v in (note.get("wildcards") or {}).items()]
-        cells = ["; ".join([*place, *_flat(note.get("seeds") or {})]) or NONE, str(note.get("device") or NONE)]
+        place += [f"{k} seed {v}" for k, v in (note.get("seeds") or {}).items()]
+        cells = [", ".join(place) or NONE, str(note.get("device") or NONE)]
         return [*cells, number(note.get("seconds", float("nan")), 1), str(note.get("key") or NONE)]
 
-    rules = sorted({str(note.get("rule", "unknown")) for note in notes})
-    parts = [(rule, [row(n) for n in notes if str(n.get("rule", "unknown")) == rule]) for rule in rules]
-    return Table("Results and their keys.", ["Result", "Device", "Seconds", "Key"], parts)
+    parts: dict[str, Rows] = {}
+    for note in sorted(notes, key=lambda note: str(note.get("rule", "unknown"))):
+        parts.setdefault(str(note.get("rule", "unknown")), []).append(row(note))
+    return Table("Results and their keys.", ["Result", "Device", "Seconds", "Key"], list(parts.items()))

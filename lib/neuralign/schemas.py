@@ -27,7 +27,9 @@ def schema(home: str, use: str) -> type[BaseModel]:
         raise KeyError(f"{home}/{use}.py does not define {use}()")
     fields: dict[str, Any] = {}
     for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
-        annotation = eval(ast.unparse(argument.annotation), VOCABULARY) if argument.annotation else Any  # our own source
+        annotation = (
+            eval(ast.unparse(argument.annotation), VOCABULARY) if argument.annotation else Any
+        )  # our own source
         fields[argument.arg] = (annotation, ... if default is None else ast.literal_eval(default))
     return create_model(f"{home}.{use}", __config__=ConfigDict(extra="forbid"), **fields)
 

@@ -1,4 +1,4 @@
-"""What endpoints, curves and evaluations of one setting share: its data, its model, the artefacts they read and write."""
+"""What the jobs of one setting share: its data, its model, and the artefacts they read and write."""
 
 from pathlib import Path
 from typing import Any

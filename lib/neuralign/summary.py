@@ -1,7 +1,6 @@
 """Summary tables of evaluated paths: pure functions from data frames to data frames, without torch.
 
-`tidy` checks one evaluation; `paths` has a row per path; `accuracy`, `robust` and `contrasts` average over pairs.
-Accuracies are in percent, losses in nats, distances in weight space (L2). "mean" along a path is by arc length: the
+Accuracies are in percent, losses in nats, lengths in weight space (L2). A "mean" along a path is by arc length: the
 trapezoid rule over the chord lengths, divided by their sum. Every `_std` is a sample standard deviation (ddof 1)
 over pairs and is empty for one pair. The metrics are those of the evaluation code published with Tatro et al. (2020).
 """
@@ -42,8 +41,7 @@ CONTRASTED = ["accuracy_mean", "accuracy_min", "loss_mean", "loss_barrier"]
 
 def rank(method: str) -> tuple[int, str]:
     """The place of a method in every table and legend."""
-    names = list(METHODS)
-    return (names.index(method) if method in METHODS else len(names), method)
+    return (list(METHODS).index(method) if method in METHODS else len(METHODS), method)
 
 
 def label(word: str) -> str:
@@ -56,7 +54,7 @@ def tidy(frame: pd.DataFrame, run: Mapping[str, Any], *, source: str) -> pd.Data
     if missing := [key for key in KEYS if key not in run]:
         raise ValueError(f"{source}: its run does not say {missing}; it says {sorted(run)}")
     _check(frame, source)
-    return pd.DataFrame({key: run[key] for key in KEYS}, index=frame.index).join(frame)
+    return frame.reset_index(drop=True).assign(**{key: run[key] for key in KEYS})[[*KEYS, *frame]]
 
 
 def _check(frame: pd.DataFrame, source: str) -> None:
@@ -70,7 +68,7 @@ def _check(frame: pd.DataFrame, source: str) -> None:
         if bad.any():
             raise ValueError(f"{source}: column '{column}' is empty or infinite in data row {int(bad.argmax()) + 1}")
     if not frame["accuracy"].between(0, 100).all():
-        raise ValueError(f"{source}: column 'accuracy' is outside 0 .. 100 percent")
+        raise ValueError(f"{source}: column 'accuracy' leaves 0 .. 100 percent")
     if unknown := set(frame["statistics"]) - {"reestimated", "stored"}:
         raise ValueError(f"{source}: column 'statistics' says {sorted(unknown)}; allowed are 'reestimated', 'stored'")
     if not ((frame["attack"] == "clean") & (frame["statistics"] == "reestimated")).any():
@@ -89,40 +87,38 @@ def _check(frame: pd.DataFrame, source: str) -> None:
 def paths(points: pd.DataFrame) -> pd.DataFrame:
     """One row per path and attack: averages by arc length, extremes with their t, barriers, length.
 
-    A barrier is how much worse the path gets than its worse end (0 where it does not): for the loss
-    max_t L(t) - max(L(0), L(1)), for the accuracy min(A(0), A(1)) - min_t A(t). `accuracy_min_clean` is the clean
-    accuracy at the point of the smallest accuracy, `clean_mean` the clean average of the same path.
+    A barrier is how much worse the path gets than its worse end: max_t L(t) - max(L(0), L(1)) for the loss,
+    min(A(0), A(1)) - min_t A(t) for the accuracy. `accuracy_min_clean` is the clean accuracy where the accuracy is
+    smallest, `clean_mean` the clean average of the same path.
     """
     rows = []
     along = points[points["statistics"] == "reestimated"]
     if (twice := along.duplicated([*KEYS, "attack", "t"])).any():
-        raise ValueError(f"two evaluations of the same path: {dict(along.loc[twice, KEYS].iloc[0])}")
+        raise ValueError(f"two evaluations of the same path: {' '.join(map(str, along.loc[twice, KEYS].iloc[0]))}")
     for keys, path in along.groupby(KEYS, sort=False, dropna=False):
         clean = path[path["attack"] == "clean"].set_index("t")
-        clean_mean = _mean(clean["accuracy"], clean["distance"])
         for attack, curve in path.groupby("attack", sort=False):
             row = dict(zip(KEYS, keys, strict=True)) | {"attack": attack} | _measures(curve.set_index("t"))
-            there = {
-                f"{k}_clean": clean["accuracy"].get(row[f"{k}_t"], np.nan) for k in ("accuracy_min", "accuracy_max")
-            }
-            rows.append(row | there | {"clean_mean": clean_mean})
+            for end in ("accuracy_min", "accuracy_max"):
+                row[f"{end}_clean"] = clean["accuracy"].get(row[f"{end}_t"], np.nan)
+            rows.append(row | {"clean_mean": _mean(clean["accuracy"], clean["distance"])})
     return pd.DataFrame(rows)
 
 
 def _measures(curve: pd.DataFrame) -> dict[str, float]:
-    accuracy, loss = curve["accuracy"], curve["loss"]
+    accuracy, loss, distance = curve["accuracy"], curve["loss"], curve["distance"]
     return {
-        "accuracy_mean": _mean(accuracy, curve["distance"]),
+        "accuracy_mean": _mean(accuracy, distance),
         "accuracy_min": accuracy.min(),
         "accuracy_min_t": accuracy.idxmin(),
         "accuracy_max": accuracy.max(),
         "accuracy_max_t": accuracy.idxmax(),
-        "loss_mean": _mean(loss, curve["distance"]),
+        "loss_mean": _mean(loss, distance),
         "loss_max": loss.max(),
         "loss_max_t": loss.idxmax(),
         "loss_barrier": loss.max() - max(loss.iloc[0], loss.iloc[-1]),
         "accuracy_barrier": min(accuracy.iloc[0], accuracy.iloc[-1]) - accuracy.min(),
-        "length": curve["distance"].iloc[-1] - curve["distance"].iloc[0],
+        "length": distance.iloc[-1] - distance.iloc[0],
         "n_points": len(curve),
         "images": _same(curve["images"]),
     }
@@ -150,25 +146,22 @@ def over_pairs(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -
 
 
 def ends(points: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair, end (t of 0 or 1), statistics and attack.
+    """One row per pair, end (t of 0 or 1), statistics and attack, of the first method listed.
 
-    Every method of a pair evaluates the same two functions, since a permutation of neurons leaves the function alone;
-    the first method listed is taken, and the others must agree with it on clean images.
+    A permutation leaves the function alone, so the other methods must agree with it on clean images.
     """
     by = [*SETTING, "pair", "t", "statistics", "attack"]
     rows = points[points["t"].isin([0.0, 1.0])].copy()
     first = rows.groupby(by, sort=False)[["method", "accuracy", "loss"]].transform("first")
     # what other batches, other kernels and a few borderline images may change
     apart = (rows["accuracy"] - first["accuracy"]).abs() > np.maximum(0.25, 300 / rows["images"]) + 1e-9
-    apart |= (rows["loss"] - first["loss"]).abs() > 0.02 + 0.02 * first["loss"].abs()
+    apart |= (rows["loss"] - first["loss"]).abs() > 0.02 + 0.05 * first["loss"].abs()
     apart &= rows["attack"] == "clean"
     if apart.any():
-        row, other = rows[apart].iloc[0], first[apart].iloc[0]
-        raise ValueError(
-            f"{'/'.join(row[SETTING])}, pair {row['pair']}, endpoint t = {row['t']:g}, {row['statistics']} statistics: one "
-            f"function, but {row['method']} finds accuracy {row['accuracy']:.2f} and loss {row['loss']:.4f}, "
-            f"{other['method']} {other['accuracy']:.2f} and {other['loss']:.4f}"
-        )
+        told = ["method", "accuracy", "loss"]
+        row, other = (" ".join(map(str, part.loc[apart, told].iloc[0])) for part in (rows, first))
+        place = ", ".join(f"{key} {rows[apart].iloc[0][key]}" for key in by)
+        raise ValueError(f"{place}: one function, but method, accuracy and loss are {row}; {other}")
     return rows.drop_duplicates(by)
 
 
@@ -190,10 +183,9 @@ def endpoint_rows(points: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def published() -> pd.DataFrame:
     """The published main table, by dataset, network and method."""
-    table = pd.read_csv(Path(__file__).with_name("published.csv")).rename(columns={"model": "network"})
-    names = {f"accuracy_{m}{s}": f"published_{m}{s}" for m in ("mean", "min") for s in ("", "_std")}
-    names |= {"source": "published_source"}
-    return table.rename(columns=names)[["dataset", "network", "method", *names.values()]]
+    table = pd.read_csv(Path(__file__).with_name("published.csv"))
+    table.columns = table.columns.str.replace("accuracy", "published")
+    return table.rename(columns={"model": "network", "source": "published_source"})
 
 
 def accuracy(points: pd.DataFrame, paths: pd.DataFrame, *, compared: Sequence[str] = ("standard",)) -> pd.DataFrame:
@@ -210,12 +202,10 @@ def accuracy(points: pd.DataFrame, paths: pd.DataFrame, *, compared: Sequence[st
 
 def robust(points: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
     """Under attack: a row per setting, attack and method; `_clean` is the clean accuracy at the worst or best point."""
-    by = [*SETTING, "attack", "method"]
-    attacked = paths[paths["attack"] != "clean"]
-    for name, end in (("worst", "min"), ("best", "max")):
-        old = {f"accuracy_{end}": f"{name}_accuracy", f"accuracy_{end}_t": f"{name}_t"}
-        attacked = attacked.rename(columns=old | {f"accuracy_{end}_clean": f"{name}_clean"})
-    methods = over_pairs(attacked, by, ROBUST_METRICS)
+    names = {f"accuracy_{end}": f"{name}_accuracy" for end, name in (("min", "worst"), ("max", "best"))}
+    names |= {f"{old}_{x}": new.replace("accuracy", x) for old, new in names.items() for x in ("t", "clean")}
+    attacked = paths[paths["attack"] != "clean"].rename(columns=names)
+    methods = over_pairs(attacked, [*SETTING, "attack", "method"], ROBUST_METRICS)
     endpoints = endpoint_rows(points[points["attack"] != "clean"], [*SETTING, "attack"])
     clean = endpoint_rows(points[points["attack"] == "clean"], SETTING).set_index(SETTING)
     clean = clean[["accuracy_mean", "accuracy_mean_std"]].set_axis(["clean_mean", "clean_mean_std"], axis=1)
@@ -241,10 +231,9 @@ def contrasts(paths: pd.DataFrame) -> pd.DataFrame:
         for method, baseline in (c for c in CONTRASTS if present.issuperset(c)):
             ours, theirs = values.loc[method].align(values.loc[baseline], join="inner")
             for metric in CONTRASTED:
-                names = dict(zip([*SETTING, "attack"], keys, strict=True))
-                names |= {"method": method, "baseline": baseline, "metric": metric}
-                means = {"method_mean": ours[metric].mean(), "baseline_mean": theirs[metric].mean()}
-                rows.append(names | means | interval(ours[metric] - theirs[metric]))
+                means = ours[metric].mean(), theirs[metric].mean()
+                found = interval(ours[metric] - theirs[metric])
+                rows.append([*keys, method, baseline, metric, *means, *found.values()])
     columns = [*SETTING, "attack", "method", "baseline", "metric", "method_mean", "baseline_mean", *interval([])]
     return pd.DataFrame(rows, columns=columns)
 
@@ -259,5 +248,5 @@ def interval(differences: Sequence[float] | pd.Series) -> dict[str, Any]:
 
         std = d.std(ddof=1)
         half = stdtrit(d.size - 1, 0.975) * std / np.sqrt(d.size)
-    names = ["difference", "difference_std", "ci_low", "ci_high", "n_pairs", "reason"]
-    return dict(zip(names, [mean, std, mean - half, mean + half, d.size, reason], strict=True))
+    found = {"difference": mean, "difference_std": std, "ci_low": mean - half, "ci_high": mean + half}
+    return found | {"n_pairs": d.size, "reason": reason}

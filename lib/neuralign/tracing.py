@@ -7,6 +7,7 @@ sum ties them (union-find), flattening multiplies the cells. The walk is linear 
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -54,8 +55,10 @@ class Trace:
         graph.graph_copy(self.graph.graph, copies)
         by_name = {node.name: copy for node, copy in copies.items()}
         graph.output(tuple(by_name[name] for name in names))
-        graph.eliminate_dead_code()
-        return fx.GraphModule(self.graph, graph).eval(), names
+        probe = fx.GraphModule(self.graph, graph)
+        probe.graph.eliminate_dead_code()
+        probe.recompile()
+        return probe.eval(), names
 
 
 def trace(network: nn.Module, example: Tensor) -> Trace:
@@ -74,6 +77,11 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
     for node in graph.graph.nodes:
         walk.visit(node)
     return walk.result()
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """An argument of a call, however it was passed."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
 class _Walk:
@@ -148,8 +156,8 @@ class _Walk:
 
     def function(self, node: fx.Node, inputs: Sequence[fx.Node]) -> Axis:
         target, source = node.target, self.channels[inputs[0]]
-        if target is torch.cat and (node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)) == 1:
-            return sum((self.channels[n] for n in node.args[0]), ())  # type: ignore[union-attr, misc]
+        if target is torch.cat and _argument(node, 1, "dim", 0) == 1:
+            return sum((self.channels[n] for n in node.all_input_nodes), ())
         if target in FLATTENING:
             return self.flatten(node, source)
         if target in ELEMENTWISE:
@@ -158,9 +166,8 @@ class _Walk:
             return source
         if target in PASSING_FUNCTIONS or (node.op == "call_method" and target in PASSING_METHODS):
             return source
-        if target in (torch.mean, "mean") and len(self.shape(node)) < len(self.shape(inputs[0])):
-            dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else ())
-            rank = len(self.shape(inputs[0]))
+        if target in (torch.mean, "mean"):
+            rank, dims = len(self.shape(inputs[0])), _argument(node, 1, "dim", ())
             if {d % rank for d in (dims if isinstance(dims, list | tuple) else [dims])} == set(range(2, rank)):
                 return source
         raise Untraceable(f"no permutation rule for operation {node.format_node()}")
@@ -195,7 +202,8 @@ class _Walk:
 
     def tap(self, spec: Spec) -> dict[str, tuple[Tap, ...]]:
         """Post-activations of every free group; where none carries it, the last tensor that does."""
-        on_activations, anywhere = ({g: [] for g in spec.free} for _ in range(2))  # type: dict[str, list[Tap]], dict[str, list[Tap]]
+        on_activations: dict[str, list[Tap]] = {g: [] for g in spec.free}
+        anywhere: dict[str, list[Tap]] = {g: [] for g in spec.free}
         for node, axis in self.channels.items():
             start = 0
             for group, cells in axis:

@@ -79,7 +79,9 @@ def fit(
     batch statistics but never updates the buffers. Histories have one row per epoch: epoch, lr, loss (the criterion),
     penalty (the norm term), accuracy (percent). Raises `Diverged`.
     """
-    start = Progress(trainable.detach().clone(), torch.zeros_like(trainable), {k: b.clone() for k, b in buffers.items()})
+    start = Progress(
+        trainable.detach().clone(), torch.zeros_like(trainable), {k: b.clone() for k, b in buffers.items()}
+    )
     progress = keeper.restore(start) if keeper else start
     if progress.epoch:
         log.info("resumed after epoch %d of %d", progress.epoch, regime.epochs)

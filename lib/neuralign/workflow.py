@@ -1,7 +1,7 @@
 """The graph of the workflow, torch-free: what each job reads, which settings it may see, and which code it runs.
 
-Every rule of the workflow has one function here that describes one of its jobs. Snakemake's rules take their inputs from
-it and `recipes.py` its keys, so what a script is given and what its staleness depends on are the same thing.
+Every rule of the workflow has one function here that describes one of its jobs. Snakemake's rules take their inputs
+from it and `recipes.py` its keys, so what a script is given and what its staleness depends on are the same thing.
 """
 
 from collections.abc import Callable, Iterator
@@ -110,13 +110,19 @@ def evaluate(
 
 def tabulate(c: Catalogue, study: str) -> Job:
     runs = list(_runs(c, study))
-    return Job({"evaluations": [_evaluation(r) for r in runs]}, {"runs": [_described(r) for r in runs]}, files=["published.csv"])
+    return Job(
+        {"evaluations": [_evaluation(r) for r in runs]},
+        {"runs": [_described(r) for r in runs]},
+        files=["published.csv"],
+    )
 
 
 def plot(c: Catalogue, study: str, figure: str) -> Job:
     kind, options, frames = figures(c, study)[figure]
     runs = [run for run, _ in frames]
-    return Job({"frames": [r for _, r in frames]}, {"kind": kind, "options": options, "runs": runs}, [("figures", kind)])
+    return Job(
+        {"frames": [r for _, r in frames]}, {"kind": kind, "options": options, "runs": runs}, [("figures", kind)]
+    )
 
 
 def report(c: Catalogue, study: str) -> Job:
@@ -195,7 +201,13 @@ def _runs(c: Catalogue, study: str) -> Iterator[Entry]:
                         for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
                             place = {"dataset": dataset, "network": network, "regime": regime, "pair": pair}
                             seed = seed if c.trained(how["curve"]) else 0  # a segment draws nothing: one job for all
-                            yield {**place, "method": method, **how, "curve_seed": seed, "evaluation": grid["evaluation"]}
+                            yield {
+                                **place,
+                                "method": method,
+                                **how,
+                                "curve_seed": seed,
+                                "evaluation": grid["evaluation"],
+                            }
 
 
 def _described(run: Entry) -> Entry:
@@ -241,7 +253,11 @@ def _path_inputs(
     """Data, both ends, and the permutation where the alignment is not `null`."""
     place = {"dataset": dataset, "network": network, "regime": regime}
     start, end = _ends(**place, pair=pair)
-    inputs: dict[str, Ref | list[Ref]] = {"data": ref("fetch_data", "data", dataset=dataset), "target": start, "source": end}
+    inputs: dict[str, Ref | list[Ref]] = {
+        "data": ref("fetch_data", "data", dataset=dataset),
+        "target": start,
+        "source": end,
+    }
     if c.entry("alignments", alignment, **place) is not None:
         inputs["permutation"] = ref("align", "permutation", **place, pair=pair, alignment=alignment)
     return inputs

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from neuralign.augmentations import Batch, Motion
-from neuralign.options import NonNegative, Positive
+from neuralign.options import NonNegative, Span
 
 
-def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: tuple[Positive, Positive] = (1.0, 1.0)) -> Motion:
+def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)) -> Motion:
     """Each image turned by an angle in [-degrees, degrees] and enlarged by a factor in `scale`, both uniform.
 
     The nearest pixel is taken and the corners are black: torchvision's RandomAffine on PIL images, bit for bit (but for

@@ -10,8 +10,8 @@ def check(dataset: Dataset, source: str) -> None:
     classes = dataset.classes
     if len(classes) < 2:
         raise DataError(f"{source}: {len(classes)} class, at least 2 are needed")
-    if len(set(classes)) < len(classes):
-        raise DataError(f"{source}: class names {_some([c for c in classes if classes.count(c) > 1])} occur twice")
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise DataError(f"{source}: class names must differ, but {_some(twice)} occurs more than once")
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         _check_images(split.images, f"{source}: {name} images")
         _check_labels(split, len(classes), f"{source}: {name} labels")
@@ -49,8 +49,9 @@ def _found(images: np.ndarray) -> str:
     """The type and, of floating numbers, the range: it tells why they are no pixels."""
     if images.dtype.kind != "f" or not images.size:
         return str(images.dtype)
-    infinite = images.size - int(np.isfinite(images).sum())
-    return f"{images.dtype} in {np.nanmin(images):g} .. {np.nanmax(images):g}, {infinite} of them not finite"
+    finite = images[np.isfinite(images)]
+    span = f" in {finite.min():g} .. {finite.max():g}" if finite.size else ""
+    return f"{images.dtype}{span}, {images.size - finite.size} of them not finite"
 
 
 def _some(names: list[str]) -> str:

@@ -34,9 +34,9 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: holds one array; a .npz file with {', '.join(NEEDED)} is needed")
+        if path.exists() and not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: not a whole .npz file")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if missing := [name for name in NEEDED if name not in file]:
                 raise DataError(f"{path}: no array {', '.join(missing)}; found {', '.join(file) or 'none'}")
             return {name: file[name] for name in (*NEEDED, "classes") if name in file}

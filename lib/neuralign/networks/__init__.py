@@ -39,7 +39,12 @@ class Model:
 
 
 def build(
-    entry: Entry, *, classes: int, channels: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    entry: Entry,
+    *,
+    classes: int,
+    channels: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Model:
     """The model of a config entry, freshly initialised from torch's global generator.
 

@@ -1,12 +1,14 @@
 """Residual networks for small images: He et al. 2016, Deep Residual Learning for Image Recognition, section 4.2,
 with the projection shortcuts ("option B") of Tatro et al. 2020."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
-from neuralign.options import Count
+from neuralign.options import Count, every
 
 
-def resnet(classes: int, channels: int, *, depth: Count = 32, width: Count = 16) -> nn.Module:
+def resnet(classes: int, channels: int, *, depth: Annotated[int, every(6, 8)] = 32, width: Count = 16) -> nn.Module:
     """A stem, three stages of (depth - 2) / 6 residual blocks and one linear layer, for images from 16x16.
 
     The stages have `width`, twice and four times as many channels. Depth 32 and width 16 are the paper's.

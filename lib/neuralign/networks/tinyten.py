@@ -2,10 +2,11 @@
 Representations Revisited, with the strides, paddings and initialisation of Tatro et al. 2020."""
 
 from collections import OrderedDict
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from neuralign.options import Count
+from neuralign.options import Count, least
 
 # each convolution as (outputs in widths, kernel, stride, padding)
 HEAD = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
@@ -13,16 +14,16 @@ MIDDLE = (2, 3, 1, 1)
 TAIL = (4, 3, 2, 1), (4, 3, 1, 0), (4, 1, 1, 0)
 
 
-def tinyten(classes: int, channels: int, *, width: Count = 16, depth: Count = 8) -> nn.Module:
+def tinyten(classes: int, channels: int, *, width: Count = 16, depth: Annotated[int, least(6)] = 8) -> nn.Module:
     """A chain of `depth` convolutions and one linear layer, for images from 16x16.
 
     Channels grow from `width` to four times as many. Depth 8 is the paper's; other depths have more or fewer 3x3
     convolutions in the middle, at twice the width.
     """
-    least = len(HEAD) + len(TAIL)
-    if depth < least:
-        raise ValueError(f"depth: found {depth}, TinyTen needs at least {least} convolutions (the paper has 8)")
-    return TinyTen(classes, channels, width, (*HEAD, *[MIDDLE] * (depth - least), *TAIL))
+    ends = len(HEAD) + len(TAIL)
+    if depth < ends:
+        raise ValueError(f"depth: found {depth}, TinyTen needs at least {ends} convolutions (the paper has 8)")
+    return TinyTen(classes, channels, width, (*HEAD, *[MIDDLE] * (depth - ends), *TAIL))
 
 
 class TinyTen(nn.Module):

@@ -1,0 +1,179 @@
+"""The report stands alone, says what the tables say, and copes with what is missing."""
+
+import base64
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from test_summary import load_script, study
+
+from neuralign import report, summary
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+STUDY = {
+    "name": "main",
+    "title": "A <small> study",
+    "description": "What it is.",
+    "grids": [{"pair": ["1-2", "3-4"], "dataset": ["cifar10"]}, {"pair": ["5-6"]}],
+    "catalogue": {"regimes": {"standard": {"training": {"epochs": 250, "lr": 0.1}, "attack": None}}, "networks": {}},
+}
+
+
+class Page(HTMLParser):
+    """Tags with attributes, the visible text, and whether every element is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def note(rule="evaluate", seconds=2.0, **more):
+    wildcards = {"dataset": "cifar10", "pair": "1-2"}
+    return {"rule": rule, "wildcards": wildcards, "key": "abcdef0123", "commit": "c0ffee", "seconds": seconds} | more
+
+
+def page(rows=None, pictures=((PNG, "A figure."),), notes=(), study_=STUDY):
+    rows = study(attacks=["clean", "pgd5"]) if rows is None else rows
+    paths = summary.paths(rows)
+    tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
+    return report.render(*tables, pictures=pictures, notes=notes, study=study_)
+
+
+def test_the_page_needs_nothing_from_outside():
+    html = page()
+    parsed = Page(html)
+    assert html.startswith("<!DOCTYPE html>")
+    for _, attributes in parsed.tags:
+        for name in ("src", "href", "action", "data"):
+            assert attributes.get(name) is None or attributes[name].startswith("data:image/png;base64,")
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in parsed.tags}
+    assert "http://" not in html and "https://" not in html and "url(" not in html and "@import" not in html
+
+
+def test_the_figures_are_embedded_with_alternative_texts():
+    (image,) = Page(page()).all("img")
+    assert base64.b64decode(image["src"].partition(",")[2]) == PNG
+    assert image["alt"] == "A figure."
+
+
+def test_tables_have_captions_and_scopes():
+    parsed = Page(page(notes=[note()]))
+    assert len(parsed.all("caption")) == len(parsed.all("table")) == 7
+    assert all(cell.get("scope") in {"col", "row", "rowgroup"} for cell in parsed.all("th"))
+
+
+def test_the_numbers_are_those_of_the_tables():
+    text = Page(page()).text
+    deviation = np.std([85, 86, 89], ddof=1)
+    assert f"86.67 ± {deviation:.2f}" in text  # worst accuracy, aligned
+    assert "87.8 ± 0.1" in text  # published
+    assert "Endpoints, stored statistics" in text and "89.00 ± 0.00" in text
+    assert "Robustness along the path" in text and "46.67" in text
+    assert "TinyTen on CIFAR-10, standard training, under pgd5" in text
+
+
+def test_the_headline_says_difference_interval_and_n():
+    lines = report.headlines(summary.contrasts(summary.paths(study())))
+    assert lines == [
+        "TinyTen on CIFAR-10, standard training: alignment raises the worst accuracy on the trained curve from 80.00 % to "
+        "86.67 % (paired difference +6.67 points; 95 % interval +1.50 to +11.84, n = 3 pairs)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lift", "pairs", "words"),
+    [
+        ((-9, -8, -7), ("1-2", "3-4", "5-6"), "lowers the worst accuracy"),
+        ((-5, -5.5, -4.5), ("1-2", "3-4", "5-6"), "hardly moves the worst accuracy"),
+        ((-9, 3, 4), ("1-2", "3-4", "5-6"), "n = 3 pairs; the interval includes zero"),
+        ((1,), ("1-2",), "from one pair, so without an interval"),
+    ],
+)
+def test_the_headline_does_not_say_more_than_the_data(lift, pairs, words):
+    (line,) = report.headlines(summary.contrasts(summary.paths(study(pairs=pairs, lift=lift))))
+    assert words in line
+
+
+def test_one_pair_shows_no_deviation():
+    text = Page(page(study(pairs=["1-2"]))).text
+    assert "one pair: no spread to estimate" in text
+    assert "Robustness along the path" not in text
+    assert "nan" not in text.lower()
+
+
+def test_the_settings_are_shown_and_escaped():
+    html = page()
+    text = Page(html).text
+    assert "A &lt;small&gt; study" in html and "What it is." in text
+    assert "training (epochs 250; lr 0.1); attack none" in text
+    assert "pair 1-2, 3-4; dataset cifar10" in text and "catalogue" not in text
+
+
+def test_notes_make_times_and_origin():
+    notes = [note(), note(seconds=4), note("align", 1.5, device="H100", started="2026-01-02", versions={"numpy": "2"})]
+    text = Page(page(notes=[*notes, note(dirty=True), note(modified=True), {}])).text
+    table = report.time_table(notes)
+    assert table.groups == [("", [["align", "1", "1.5", "1.5"], ["evaluate", "2", "6.0", "3.0"]])]
+    assert "c0ffee (2 results with uncommitted changes)" in text
+    assert all(word in text for word in ("H100", "numpy 2", "2026-01-02", "abcdef0123", "cifar10, pair 1-2"))
+    assert "not recorded" in Page(page()).text
+
+
+def test_nothing_to_compare_is_said():
+    rows = study()
+    assert "nothing to compare" in Page(page(rows[rows["method"] == "aligned"], pictures=[])).text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "text"), [(-1.005, 1, True, "−1.0"), (2, 2, True, "+2.00"), (np.nan, 2, False, "–")]
+)
+def test_numbers_are_for_reading(value, digits, sign, text):
+    assert report.number(value, digits, sign=sign) == text
+
+
+def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monkeypatch):
+    rows = study()
+    paths = summary.paths(rows)
+    tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
+    names = ["accuracy", "robust", "contrasts", "paths"]
+    inputs = {name: str(tmp_path / f"{name}.csv") for name in names}
+    for name, table in zip(names, tables, strict=True):
+        table.to_csv(inputs[name], index=False)
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "x.csv.json").write_text(json.dumps(note()))
+    html = tmp_path / "out" / "report.html"
+    script = load_script("report", monkeypatch)
+    script.main(
+        **inputs,
+        figures=[str(tmp_path / "a.png")],
+        artefacts=[str(tmp_path / "x.csv"), str(tmp_path / "gone.csv")],
+        html=str(html),
+        study=STUDY,
+        drawings=[{"use": "path", "column": "loss", "attack": "pgd5", "beside_clean": True}],
+    )
+    parsed = Page(html.read_text(encoding="utf-8"))
+    assert "Test loss along the path" in parsed.all("img")[0]["alt"]
+    assert "86.67" in parsed.text and "c0ffee" in parsed.text
+    assert "nan" not in parsed.text.lower()
+    assert [p.name for p in html.parent.iterdir()] == ["report.html"]
+    assert script.caption({"caption": "Mine."}) == "Mine." and script.caption({"use": "new"}).startswith("New.")
