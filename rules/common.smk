@@ -3,6 +3,7 @@
 import shlex
 
 from neuralign.config import Catalogue, ConfigError
+from neuralign.gpus import slots
 from neuralign.recipes import Recipes
 from snakemake.exceptions import WorkflowError
 
@@ -12,6 +13,10 @@ try:
     CATALOGUE = Catalogue(config)
 except ConfigError as error:
     raise WorkflowError(str(error))
+
+
+if slots() and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", len(slots()))  # local jobs wait for a GPU here, not while they hold a core
 
 
 def paths(rule, wildcards):

@@ -175,10 +175,13 @@ def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[
         runs = [run for run in _runs(c, study) if run["regime"] == regime]
         paths = [(_described(run), _evaluation(run)) for run in runs]
         attacks = list(dict.fromkeys(a for r in runs for a in c.entry("evaluations", r["evaluation"])["attacks"]))
-        for attack in ["clean", *attacks]:
-            suffix = regime if attack == "clean" else f"{regime}_{attack}"
+        out[f"accuracy_{regime}"] = ("path", {"column": "accuracy"}, paths)
+        out[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
+        out[f"loss_{regime}"] = ("path", {"column": "loss"}, paths)
+        for attack in attacks:
             for column in ("accuracy", "loss"):
-                out[f"{column}_{suffix}"] = ("path", {"column": column, "attack": attack}, paths)
+                options = {"column": column, "attack": attack, "beside_clean": True}
+                out[f"{column}_{regime}_{attack}"] = ("path", options, paths)
         signatures = list(_signatures(c, runs))
         if signatures:
             out[f"signature_{regime}"] = ("signature", {}, signatures)
