@@ -33,4 +33,3 @@ for study in CATALOGUE.studies:
             study
         input:
             REPORT.format(study=study),
-

@@ -16,7 +16,7 @@ except ConfigError as error:
 
 
 if slots() and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", len(slots()))  # local jobs wait for a GPU here, not while they hold a core
+    workflow.register_resource("gpu", len(slots()))  # jobs wait for a GPU here, not while they hold a core
 
 
 def paths(rule, wildcards):
@@ -45,7 +45,8 @@ def command(rule):
 
     def of(wildcards, input, resources):
         key = RECIPES.of(rule, dict(wildcards))["key"]
-        return shlex.join(["env", library, python, "-P", str(script), input.recipe, "--key", key, "--gpu", str(resources.get("gpu", 0))])
+        gpus = str(resources.get("gpu", 0))
+        return shlex.join(["env", library, python, "-P", str(script), input.recipe, "--key", key, "--gpu", gpus])
 
     return of
 
@@ -66,4 +67,4 @@ wildcard_constraints:
     pair=r"\d+-\d+",
     seed=r"\d+",
     curve_seed=r"\d+",
-    figure=r"\w[\w.]*",
+    figure=r"[\w.-]+",

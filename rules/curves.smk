@@ -8,15 +8,15 @@ rule align:
         permutation="results/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.safetensors",
     log:
         "logs/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
-    params:
-        command=command("align"),
+    conda:
+        "../envs/neuralign.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=60,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("align"),
     shell:
         "{params.command} > {log} 2>&1"
 
@@ -28,15 +28,15 @@ rule signature:
         signature="results/signatures/{dataset}/{network}/{regime}/{pair}/{alignment}.csv",
     log:
         "logs/signatures/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
-    params:
-        command=command("signature"),
+    conda:
+        "../envs/neuralign.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=60,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("signature"),
     shell:
         "{params.command} > {log} 2>&1"
 
@@ -49,15 +49,15 @@ rule train_curve:
         history="results/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.history.csv",
     log:
         "logs/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.log",
-    params:
-        command=command("train_curve"),
+    conda:
+        "../envs/neuralign.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=1440,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("train_curve"),
     shell:
         "{params.command} > {log} 2>&1"
 
@@ -69,14 +69,14 @@ rule evaluate:
         points="results/evaluations/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.csv",
     log:
         "logs/evaluations/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.log",
-    params:
-        command=command("evaluate"),
+    conda:
+        "../envs/neuralign.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=720,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("evaluate"),
     shell:
         "{params.command} > {log} 2>&1"

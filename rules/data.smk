@@ -8,13 +8,12 @@ rule fetch_data:
         data="results/data/{dataset}.safetensors",
     log:
         "logs/data/{dataset}.log",
-    params:
-        command=command("fetch_data"),
+    conda:
+        "../envs/neuralign.yaml"
     resources:
         mem_mb=6000,
         runtime=120,
-    retries: 1
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("fetch_data"),
     shell:
         "{params.command} > {log} 2>&1"

@@ -9,14 +9,14 @@ rule train_endpoint:
         history="results/endpoints/{dataset}/{network}/{regime}/{seed}.history.csv",
     log:
         "logs/endpoints/{dataset}/{network}/{regime}/{seed}.log",
-    params:
-        command=command("train_endpoint"),
+    conda:
+        "../envs/neuralign.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=8000,
         runtime=1440,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("train_endpoint"),
     shell:
         "{params.command} > {log} 2>&1"

@@ -12,13 +12,13 @@ rule tabulate:
         points="results/studies/{study}/tables/points.csv",
     log:
         "logs/studies/{study}/tables.log",
-    params:
-        command=command("tabulate"),
+    conda:
+        "../envs/neuralign.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("tabulate"),
     shell:
         "{params.command} > {log} 2>&1"
 
@@ -31,13 +31,13 @@ rule plot:
         pdf="results/studies/{study}/figures/{figure}.pdf",
     log:
         "logs/studies/{study}/figures/{figure}.log",
-    params:
-        command=command("plot"),
+    conda:
+        "../envs/neuralign.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("plot"),
     shell:
         "{params.command} > {log} 2>&1"
 
@@ -49,12 +49,12 @@ rule report:
         html="results/studies/{study}/report.html",
     log:
         "logs/studies/{study}/report.log",
-    params:
-        command=command("report"),
+    conda:
+        "../envs/neuralign.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/neuralign.yaml"
+    params:
+        command=command("report"),
     shell:
         "{params.command} > {log} 2>&1"

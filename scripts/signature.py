@@ -2,7 +2,7 @@
 
 from neuralign import align, setting
 from neuralign.job import run
-from neuralign.signatures import compare
+from neuralign.signature import compare
 from neuralign.tables import write_rows
 
 

@@ -148,7 +148,7 @@ def test_an_attack_that_is_not_there_is_refused():
 def test_layer_labels_do_not_crowd(layers, shown):
     (axes,) = plugin("figures", {"use": "signature"})(signature_frame(layers=layers)).axes
     names = [label.get_text() for label in axes.get_xticklabels()]
-    assert len(names) == shown and all(len(name) <= 20 for name in names)
+    assert len(names) == shown and all(len(name) <= 24 for name in names)
 
 
 def test_training_counts_endpoints_by_seed_and_curves_by_pair():

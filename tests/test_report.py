@@ -95,8 +95,8 @@ def test_the_numbers_are_those_of_the_tables():
 def test_the_headline_says_difference_interval_and_n():
     lines = report.headlines(summary.contrasts(summary.paths(study())))
     assert lines == [
-        "TinyTen on CIFAR-10, standard training: alignment raises the worst accuracy on the trained curve from 80.00 % to "
-        "86.67 % (paired difference +6.67 points; 95 % interval +1.50 to +11.84, n = 3 pairs)."
+        "TinyTen on CIFAR-10, standard training: alignment raises the worst accuracy on the trained curve "
+        "from 80.00 % to 86.67 % (paired difference +6.67 points; 95 % interval +1.50 to +11.84, n = 3 pairs)."
     ]
 
 
@@ -137,6 +137,15 @@ def test_notes_make_times_and_origin():
     assert "c0ffee (2 results with uncommitted changes)" in text
     assert all(word in text for word in ("H100", "numpy 2", "2026-01-02", "abcdef0123", "cifar10, pair 1-2"))
     assert "not recorded" in Page(page()).text
+
+
+def test_published_columns_are_there_where_there_are_values():
+    rows = study()
+    other = rows.assign(dataset="blobs")
+    for table, n in ((rows, 10), (other, 8)):
+        main = report.main_table(summary.accuracy(table, summary.paths(table)))
+        assert len(main.head) == n and ("published" in main.head) == (n == 10)
+        assert {len(row) for _, part in main.groups for row in part} == {n}
 
 
 def test_nothing_to_compare_is_said():

@@ -31,7 +31,7 @@ def refresh(model: Model, parameters: State, buffers: State, batches: Batches) -
     norms = [m for m in model.network.modules() if isinstance(m, NORMS) and m.track_running_stats]
     if not norms:
         return fresh
-    momenta = [norm.momentum for norm in norms]
+    modes, momenta = [(m, m.training) for m in model.network.modules()], [norm.momentum for norm in norms]
     model.network.eval()
     for norm in norms:
         norm.train()  # only the norms: dropout stays off
@@ -45,6 +45,8 @@ def refresh(model: Model, parameters: State, buffers: State, batches: Batches) -
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+        for module, training in modes:
+            module.training = training
     return fresh
 
 

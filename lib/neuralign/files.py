@@ -1,5 +1,6 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and where the files about an output lie."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """The digest of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recipe_path(output: str | Path) -> str:
+    """Where the recipe of the job that makes `output` lies: results/x/y.csv -> results/recipes/x/y.csv.json."""
+    root, *rest = Path(output).parts
+    return str(Path(root, "recipes", *rest)) + ".json"
+
+
+def note_path(output: str | Path) -> str:
+    """Where the note of origin of an artefact lies: beside it."""
+    return f"{output}.json"
 
 
 def _umask() -> int:

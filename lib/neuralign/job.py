@@ -6,7 +6,6 @@ if it asks for it. When it has returned, a note of origin is written beside each
 
 import argparse
 import fcntl
-import hashlib
 import inspect
 import json
 import logging
@@ -22,12 +21,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from neuralign.code import PACKAGE
-from neuralign.files import atomic
+from neuralign.files import atomic, note_path, sha256
 from neuralign.gpus import lease
-from neuralign.recipes import note_path
 
 log = logging.getLogger("neuralign")
+PACKAGE = Path(__file__).parent
 SCRATCH = Path("results", ".scratch")
 
 
@@ -75,9 +73,8 @@ def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
         **_origin(),
     }
     for output in recipe["outputs"].values():
-        digest = hashlib.file_digest(Path(output).open("rb"), "sha256").hexdigest()
         with atomic(note_path(output)) as temporary:
-            temporary.write_text(json.dumps(note | {"sha256": digest}, indent=1, sort_keys=True) + "\n")
+            temporary.write_text(json.dumps(note | {"sha256": sha256(output)}, indent=1, sort_keys=True) + "\n")
     log.info("%s done in %.1f s", recipe["rule"], note["seconds"])
 
 

@@ -3,13 +3,14 @@
 It holds the job's files, its settings, the digest of every module its script can reach, and the keys of the recipes
 upstream (a Merkle tree). Its content changes if and only if the result would, so Snakemake's ordinary comparison of
 input files decides what is stale: after any edit, with its own records lost, in a copied results folder, on another
-branch. `diff` of two recipes says why.
+branch. `diff` of two recipes says why. Where there is an output of another key, the recipe also says what it replaces.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from neuralign.code import PACKAGE, closure, file_digest
 from neuralign.config import Catalogue
 from neuralign.data.sources import identity
-from neuralign.files import atomic
+from neuralign.files import atomic, note_path, recipe_path, sha256
 from neuralign.workflow import Job, Ref, job
 
 MEMO = Path("results", ".identities.json")  # digests of local data already computed
@@ -31,6 +32,8 @@ class Recipes:
     def __init__(self, catalogue: Catalogue, scripts: Path, paths: Paths):
         self.catalogue, self.scripts, self.paths = catalogue, scripts, paths
         self.made: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}
+        self.needed: dict[str, list[Ref]] = {}  # key -> what the job reads
+        self.written: set[Path] = set()
 
     def of(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
         """The recipe of one job; its `key` names the result."""
@@ -40,18 +43,28 @@ class Recipes:
         return self.made[name]
 
     def write(self, rule: str, wildcards: dict[str, str]) -> str:
-        """Write the recipe if it is new or has changed; its path."""
+        """Write the recipe if it is new or has changed, after those upstream; its path. File times come to say what
+        keys say: a recipe is newer than an output of another key, and older than one of its own, as are its inputs.
+        """
         recipe = self.of(rule, wildcards)
         outputs = [Path(p) for p in recipe["outputs"].values()]
         path = Path(recipe_path(outputs[0]))
-        text = json.dumps(recipe, indent=1, sort_keys=True) + "\n"
+        if path in self.written:
+            return str(path)
+        self.written.add(path)
+        for needed in self.needed[recipe["key"]]:
+            self.write(needed.rule, dict(needed.wildcards))
+        made = all(p.exists() for p in outputs)
+        notes = [read_note(p) for p in outputs] if made else []
+        others = [n for n in notes if n and n["key"] != recipe["key"]]
+        replaces = {"replaces": {k: others[0].get(k) for k in ("key", "started")}} if others else {}
+        text = json.dumps(recipe | replaces, indent=1, sort_keys=True) + "\n"
         if not path.exists() or path.read_text() != text:
             with atomic(path) as temporary:
                 temporary.write_text(text)
-        if all(p.exists() for p in outputs) and noted_key(outputs[0]) == recipe["key"]:
-            oldest = min(p.stat().st_mtime for p in outputs)
-            if path.stat().st_mtime >= oldest:  # the outputs are of this very recipe, whatever the clock says
-                os.utime(path, (oldest - 1, oldest - 1))
+            _date(path, max([time.time(), *(p.stat().st_mtime + 1 for p in outputs if made)]))
+        if made and all(n.get("key") == recipe["key"] for n in notes):
+            _settle(path, [Path(p) for p in _flat(recipe["inputs"].values())], outputs)
         return str(path)
 
     def _make(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
@@ -68,10 +81,11 @@ class Recipes:
         if rule == "fetch_data":
             source = found.settings["dataset"]
             recipe["source"] = source.get("checksum") or _identity(json.dumps(source, sort_keys=True))
-            # the same bytes from another mirror are the same data
-            identity_of = recipe | {"settings": {k: v for k, v in source.items() if k != "url"}}
+            # the same bytes from another place are the same data
+            identity_of = recipe | {"settings": {k: v for k, v in source.items() if k not in ("url", "path")}}
         key = hashlib.sha256(json.dumps(identity_of, sort_keys=True).encode()).hexdigest()[:20]
         files = {"inputs": {n: self._path(r) for n, r in found.inputs.items()}, "outputs": self.paths(rule, wildcards)}
+        self.needed[key] = list(_flat(found.inputs.values()))
         return recipe | files | {"key": key}
 
     def _upstream(self, needed: Ref | list[Ref]) -> Any:
@@ -85,23 +99,36 @@ class Recipes:
         return self.paths(needed.rule, dict(needed.wildcards))[needed.output]
 
 
-def recipe_path(output: str | Path) -> str:
-    """Where the recipe of the job that makes `output` lies: results/x/y.csv -> results/recipes/x/y.csv.json."""
-    root, *rest = Path(output).parts
-    return str(Path(root, "recipes", *rest)) + ".json"
-
-
-def note_path(output: str | Path) -> str:
-    """Where the note of origin of an artefact lies: beside it."""
-    return f"{output}.json"
-
-
-def noted_key(output: Path) -> str | None:
-    """The key of the recipe that `output` was made from; None if it has no note."""
+def read_note(output: Path) -> dict[str, Any]:
+    """The note of origin of `output`; empty if it has none that can be read."""
     try:
-        return json.loads(Path(note_path(output)).read_text())["key"]
-    except FileNotFoundError:
-        return None
+        note = json.loads(Path(note_path(output)).read_text())
+        return note if "key" in note else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _settle(recipe: Path, inputs: list[Path], outputs: list[Path]) -> None:
+    """Date the outputs, which are of this very recipe, after it and after all inputs, which copying may have mixed up;
+    but not after an input that is no longer what its own note says.
+    """
+    oldest = min(p.stat().st_mtime for p in outputs)
+    newer = [p for p in inputs if p.exists() and p.stat().st_mtime > oldest]
+    if newer and all(read_note(p).get("sha256") == sha256(p) for p in newer):
+        oldest = max(p.stat().st_mtime for p in newer)
+        for path in outputs:
+            _date(path, max(oldest, path.stat().st_mtime))
+    if recipe.stat().st_mtime >= oldest:
+        _date(recipe, oldest - 1)
+
+
+def _date(path: Path, when: float) -> None:
+    os.utime(path, (when, when))
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
 
 
 @cache

@@ -4,7 +4,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -106,10 +105,10 @@ def headlines(contrasts: pd.DataFrame) -> list[str]:
 
 
 def _headline(row: Mapping[str, Any], kind: str) -> str:
-    difference, low, high, n = row["difference"], row["ci_low"], row["ci_high"], int(row["n_pairs"])
+    difference, low, high = row["difference"], row["ci_low"], row["ci_high"]
     verb = "raises" if difference >= 0.005 else "lowers" if difference <= -0.005 else "hardly moves"
     images = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
-    certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {n} pairs"
+    certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {row['n_pairs']} pairs"
     certainty += "; the interval includes zero" if low <= 0 <= high else ""
     certainty = "from one pair, so without an interval" if pd.isna(low) else certainty
     return (
@@ -133,26 +132,28 @@ def _title(by: Sequence[str], keys: Iterable[str]) -> str:
 
 
 def main_table(accuracy: pd.DataFrame) -> Table:
-    """Mean ± sd along each kind of path, with the published values beside it."""
+    """Mean ± sd along each kind of path, with the published values beside it where there are any."""
+    sources = sorted(set(accuracy["published_source"].dropna()))
 
     def rows(r: dict[str, Any]) -> Rows:
-        ends = r["method"] == "endpoints"
-        row = [label(r["method"]) + (", re-estimated statistics" if ends else ""), spread(r, "accuracy_mean")]
-        row += [spread(r, "published_mean", 1), spread(r, "accuracy_min"), spread(r, "published_min", 1)]
+        row = [label(r["method"])]
+        for which in ("mean", "min"):
+            row += [spread(r, f"accuracy_{which}"), *([spread(r, f"published_{which}", 1)] if sources else [])]
         row += [spread(r, name, 3) for name in ("loss_mean", "loss_max", "loss_barrier")]
         row += [spread(r, "length", 1), _count(r)]
-        if not ends or pd.isna(r["stored_accuracy_mean"]):
+        if r["method"] != "endpoints" or pd.isna(r["stored_accuracy_mean"]):
             return [row]
         stored = spread(r, "stored_accuracy_mean", std="stored_accuracy_std")
-        return [row, ["Endpoints, stored statistics", stored, *[NONE] * 7, _count(r)]]
+        stored_row = ["Endpoints, stored statistics", stored, *[NONE] * (len(row) - 3), row[-1]]
+        return [["Endpoints, re-estimated statistics", *row[1:]], stored_row]
 
-    sources = sorted(set(accuracy.get("published_source", pd.Series(dtype=str)).dropna()))
     caption = "Test accuracy and loss along the path, on clean images: mean ± sample standard deviation over n pairs "
-    caption += "(endpoints: over n networks)."
-    caption += "".join(f" Published: {source}." for source in sources)
-    head = ["Method", "Average accuracy (%)", "published", "Worst accuracy (%)", "published", "Average loss (nats)"]
-    head += ["Largest loss (nats)", "Loss barrier (nats)", "Length", "n"]
-    return Table(caption, head, groups(accuracy, SETTING, rows))
+    caption += "(endpoints: over n networks)." + "".join(f" Published: {source}." for source in sources)
+    beside = ["published"] if sources else []
+    head = ["Method", "Average accuracy (%)", *beside, "Worst accuracy (%)", *beside, "Average loss (nats)"]
+    return Table(
+        caption, [*head, "Largest loss (nats)", "Loss barrier (nats)", "Length", "n"], groups(accuracy, SETTING, rows)
+    )
 
 
 def _count(r: Mapping[str, Any]) -> str:
@@ -209,11 +210,11 @@ def individual_table(paths: pd.DataFrame) -> Table:
 
 def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:
     """Seconds per rule, from the notes that tell them."""
-    seconds: dict[str, list[float]] = {}
-    for note in notes:
-        if note.get("seconds") is not None:
-            seconds.setdefault(str(note.get("rule", "unknown")), []).append(float(note["seconds"]))
-    rows = [[rule, str(len(s)), number(sum(s), 1), number(median(s), 1)] for rule, s in sorted(seconds.items())]
+    told = (
+        pd.DataFrame(notes, columns=["rule", "seconds"]).fillna({"rule": "unknown"}).dropna().astype({"seconds": float})
+    )
+    times = told.groupby("rule")["seconds"].agg(["count", "sum", "median"])
+    rows = [[str(rule), str(n), number(total, 1), number(middle, 1)] for rule, n, total, middle in times.itertuples()]
     return Table("Time per rule.", ["Rule", "Results", "Total (s)", "Median (s)"], [("", rows)])
 
 
@@ -245,6 +246,6 @@ def results_table(notes: Sequence[Mapping[str, Any]]) -> Table:
         return [*cells, number(note.get("seconds", float("nan")), 1), str(note.get("key") or NONE)]
 
     parts: dict[str, Rows] = {}
-    for note in sorted(notes, key=lambda note: str(note.get("rule", "unknown"))):
+    for note in notes:
         parts.setdefault(str(note.get("rule", "unknown")), []).append(row(note))
-    return Table("Results and their keys.", ["Result", "Device", "Seconds", "Key"], list(parts.items()))
+    return Table("Results and their keys.", ["Result", "Device", "Seconds", "Key"], sorted(parts.items()))

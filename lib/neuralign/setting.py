@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from neuralign.images import Data, load
 from neuralign.networks import Model, buffers, build, parameters
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
-from neuralign.symmetry import Permutation, permute
+from neuralign.symmetry import Permutation, check, permute
 from neuralign.tracing import Trace, trace
 from neuralign.training import Attack, Regime
 
@@ -50,7 +51,7 @@ def symmetry(model: Model, data: Data) -> Trace:
 
 def read_state(path: str, model: Model) -> dict[str, Tensor]:
     """Parameters and buffers of a checkpoint, refused unless they fit the model."""
-    state = load_file(path, device=str(model.mean.device))
+    state = read(path, model.mean.device)
     expected = {**parameters(model.network), **buffers(model.network)}
     if missing := expected.keys() - state.keys():
         raise ValueError(f"{path}: tensors are missing for this network: {sorted(missing)[:5]}")
@@ -70,12 +71,22 @@ def read_ends(
     """Both ends of a path; the second with its neurons permuted, where there is a permutation."""
     start, end = (read_state(path, model) for path in (target, source))
     if permutation is not None:
-        end = permute(symmetry(model, data).spec, read_permutation(permutation), end)
+        spec, found = symmetry(model, data).spec, read_permutation(permutation)
+        check(spec, found)
+        end = permute(spec, found, end)
     return start, end
 
 
 def read_permutation(path: str) -> Permutation:
-    return load_file(path)
+    return read(path)
+
+
+def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The named tensors of a safetensors file; whatever else it is, nothing in it is executed."""
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from None
 
 
 def save(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -98,7 +109,7 @@ def name_bends(layout: Layout, bends: Tensor) -> dict[str, Tensor]:
 
 def read_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
     """The control points (k, d) that `name_bends` named."""
-    named = load_file(path, device=str(like.device))
+    named = read(path, like.device)
     wanted = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]
     if {full for names in wanted for full in names.values()} != named.keys():
         raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")

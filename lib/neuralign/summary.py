@@ -1,4 +1,4 @@
-"""Summary tables of evaluated paths: pure functions from data frames to data frames, without torch.
+"""Summary tables of evaluated paths: pure functions on data frames, without torch.
 
 Accuracies are in percent, losses in nats, lengths in weight space (L2). A "mean" along a path is by arc length: the
 trapezoid rule over the chord lengths, divided by their sum. Every `_std` is a sample standard deviation (ddof 1)
@@ -184,8 +184,8 @@ def endpoint_rows(points: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def published() -> pd.DataFrame:
     """The published main table, by dataset, network and method."""
     table = pd.read_csv(Path(__file__).with_name("published.csv"))
-    table.columns = table.columns.str.replace("accuracy", "published")
-    return table.rename(columns={"model": "network", "source": "published_source"})
+    table = table.rename(columns={"model": "network", "source": "published_source"})
+    return table.rename(columns=lambda name: name.replace("accuracy", "published"))
 
 
 def accuracy(points: pd.DataFrame, paths: pd.DataFrame, *, compared: Sequence[str] = ("standard",)) -> pd.DataFrame:
@@ -216,8 +216,7 @@ def robust(points: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
 def _ordered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The parts in one table: settings (and attacks) as they came, methods by rank within each."""
     table = pd.concat([part for part in parts if len(part)] or list(parts), ignore_index=True)
-    by = [name for name in (*SETTING, "attack") if name in table]
-    places = table.groupby(by, sort=False).ngroup()
+    places = table.groupby([name for name in (*SETTING, "attack") if name in table], sort=False).ngroup()
     order = sorted(table.index, key=lambda i: (places[i], rank(table["method"][i])))
     return table.loc[order].reset_index(drop=True)
 
@@ -227,8 +226,7 @@ def contrasts(paths: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for keys, group in paths.groupby([*SETTING, "attack"], sort=False):
         values = group.groupby(["method", "pair"], sort=False)[CONTRASTED].mean()
-        present = set(group["method"])
-        for method, baseline in (c for c in CONTRASTS if present.issuperset(c)):
+        for method, baseline in (c for c in CONTRASTS if set(c) <= set(group["method"])):
             ours, theirs = values.loc[method].align(values.loc[baseline], join="inner")
             for metric in CONTRASTED:
                 means = ours[metric].mean(), theirs[metric].mean()
@@ -241,12 +239,11 @@ def contrasts(paths: pd.DataFrame) -> pd.DataFrame:
 def interval(differences: Sequence[float] | pd.Series) -> dict[str, Any]:
     """The mean difference with its 95 % t-interval; empty, with the reason, where it cannot be computed."""
     d = np.asarray(differences, dtype=float)
-    mean, std, half = d.mean() if d.size else np.nan, np.nan, np.nan
+    mean, std, half = d.mean() if d.size else np.nan, d.std(ddof=1) if d.size > 1 else np.nan, np.nan
     reason = "" if d.size > 1 else "one pair: no spread to estimate" if d.size else "no pair has both methods"
     if d.size > 1:
         from scipy.special import stdtrit  # here, for it takes a third of a second to import; scipy.stats takes more
 
-        std = d.std(ddof=1)
         half = stdtrit(d.size - 1, 0.975) * std / np.sqrt(d.size)
     found = {"difference": mean, "difference_std": std, "ci_low": mean - half, "ci_high": mean + half}
     return found | {"n_pairs": d.size, "reason": reason}

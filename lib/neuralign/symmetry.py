@@ -63,7 +63,7 @@ def check(spec: Spec, permutation: Permutation) -> None:
     for group, index in permutation.items():
         if group not in spec.free:
             raise ValueError(f"group {group!r} cannot be permuted; the free groups are {list(spec.free)}")
-        if not torch.equal(index.sort().values, torch.arange(spec.sizes[group])):
+        if index.dtype != torch.int64 or not torch.equal(index.sort().values, torch.arange(spec.sizes[group])):
             raise ValueError(f"group {group!r}: not a permutation of {spec.sizes[group]} channels")
 
 

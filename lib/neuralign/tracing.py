@@ -6,6 +6,7 @@ sum ties them (union-find), flattening multiplies the cells. The walk is linear 
 
 import operator
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,13 @@ PASSING = (*ACTIVATIONS, *POOLS, nn.Identity, nn.Dropout, nn.Dropout2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 ACTIVATION_FUNCTIONS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, torch.relu, torch.tanh}
 POOL_FUNCTIONS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
-PASSING_FUNCTIONS = ACTIVATION_FUNCTIONS | POOL_FUNCTIONS | {F.dropout, F.dropout2d, operator.neg}
-ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, operator.iadd, operator.imul}
+DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
+PASSING_FUNCTIONS = ACTIVATION_FUNCTIONS | POOL_FUNCTIONS | DROPOUT_FUNCTIONS | {operator.neg}
+IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
+ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, *IN_PLACE}
 ELEMENTWISE |= {torch.add, torch.sub, torch.mul, torch.div}
 PASSING_METHODS = {"relu", "relu_", "contiguous", "float", "tanh", "sigmoid"}
+SIZES = {"size", "dim", getattr}  # getattr: x.shape
 FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
 
 
@@ -55,6 +59,10 @@ class Trace:
         graph.graph_copy(self.graph.graph, copies)
         by_name = {node.name: copy for node, copy in copies.items()}
         graph.output(tuple(by_name[name] for name in names))
+        for node in graph.nodes:
+            node.target = IN_PLACE.get(node.target, node.target)  # a tapped activation is not overwritten
+            if node.target in DROPOUT_FUNCTIONS:  # traced in training mode, where it is on
+                node.replace_all_uses_with(node.all_input_nodes[0])
         probe = fx.GraphModule(self.graph, graph)
         probe.graph.eliminate_dead_code()
         probe.recompile()
@@ -64,15 +72,11 @@ class Trace:
 def trace(network: nn.Module, example: Tensor) -> Trace:
     """The symmetry of `network`, seen with a normalised `example` input (n, c, h, w).
 
-    Traced in training mode, so that auxiliary heads take part; the network's mode is left as it was.
+    Traced in training mode, so that auxiliary heads take part; on a copy, so that the network's mode is left as it was.
     Raises `Untraceable` where an operation has no rule.
     """
-    was_training = network.training
-    try:
-        graph = fx.symbolic_trace(network.train())
-        ShapeProp(graph.eval()).propagate(example)
-    finally:
-        network.train(was_training)
+    graph = fx.symbolic_trace(deepcopy(network).train())
+    ShapeProp(graph.eval()).propagate(example)
     walk = _Walk(graph)
     for node in graph.graph.nodes:
         walk.visit(node)
@@ -123,22 +127,25 @@ class _Walk:
     def visit(self, node: fx.Node) -> None:
         inputs = [n for n in node.all_input_nodes if n in self.channels]
         if node.op == "placeholder":
-            self.channels[node] = self.new(node.name, self.shape(node)[1])
-            self.fixed.add(node.name)
+            name = f"<{node.name}>"  # not the name of any layer
+            self.channels[node] = self.new(name, self.shape(node)[1])
+            self.fixed.add(name)
         elif node.op == "output":
             self.fixed |= {group for n in inputs for group, _ in self.channels[n]}
+        elif node.op == "call_module" and not inputs:
+            raise Untraceable(f"layer {node.target!r}: its input does not come from the image")
         elif node.op == "call_module":
             self.channels[node] = self.layer(node, self.modules[str(node.target)], self.channels[inputs[0]])
-        elif node.op in ("call_function", "call_method") and inputs:
+        elif node.op in ("call_function", "call_method") and inputs and not self.is_size(node):
             self.channels[node] = self.function(node, inputs)
         if self.is_activation(node):
             self.active.append(node)
 
     def layer(self, node: fx.Node, layer: nn.Module, source: Axis) -> Axis:
         name = str(node.target)
+        if f"{name}.weight" in self.axes:
+            raise Untraceable(f"layer {name!r} is used twice")
         if isinstance(layer, nn.Conv2d | nn.Conv1d | nn.Linear) and getattr(layer, "groups", 1) == 1:
-            if f"{name}.weight" in self.axes:
-                raise Untraceable(f"layer {name!r} is used twice")
             if isinstance(layer, nn.Linear) and len(self.shape(node)) != 2:
                 raise Untraceable(f"layer {name!r}: a linear layer on an input of shape {self.shape(node)}")
             out = self.new(name, layer.weight.shape[0])
@@ -156,19 +163,22 @@ class _Walk:
 
     def function(self, node: fx.Node, inputs: Sequence[fx.Node]) -> Axis:
         target, source = node.target, self.channels[inputs[0]]
-        if target is torch.cat and _argument(node, 1, "dim", 0) == 1:
-            return sum((self.channels[n] for n in node.all_input_nodes), ())
+        if target is torch.cat and _argument(node, 1, "dim", 0) % len(self.shape(node)) == 1:
+            parts = _argument(node, 0, "tensors", ())
+            if all(part in self.channels for part in parts):
+                return sum((self.channels[part] for part in parts), ())
         if target in FLATTENING:
             return self.flatten(node, source)
-        if target in ELEMENTWISE:
+        if target in ELEMENTWISE and all(self.is_aligned(node, n) for n in node.all_input_nodes):
             for other in inputs[1:]:
                 source = self.tie(node, source, self.channels[other])
             return source
         if target in PASSING_FUNCTIONS or (node.op == "call_method" and target in PASSING_METHODS):
             return source
         if target in (torch.mean, "mean"):
-            rank, dims = len(self.shape(inputs[0])), _argument(node, 1, "dim", ())
-            if {d % rank for d in (dims if isinstance(dims, list | tuple) else [dims])} == set(range(2, rank)):
+            rank, dims = len(self.shape(inputs[0])), _argument(node, 1, "dim", None) or ()
+            averaged = {d % rank for d in (dims if isinstance(dims, list | tuple) else [dims])}
+            if averaged and averaged == set(range(2, rank)):
                 return source
         raise Untraceable(f"no permutation rule for operation {node.format_node()}")
 
@@ -183,6 +193,19 @@ class _Walk:
     def shape(node: fx.Node) -> tuple[int, ...]:
         return tuple(node.meta["tensor_meta"].shape)
 
+    @staticmethod
+    def is_size(node: fx.Node) -> bool:
+        """Whether the result is a number or a shape, which no permutation changes."""
+        return node.target in SIZES and "tensor_meta" not in node.meta
+
+    def is_aligned(self, node: fx.Node, operand: fx.Node) -> bool:
+        """Whether an operand has its channels where the result has them, or does the same to every channel."""
+        if operand in self.channels:
+            return len(self.shape(operand)) == len(self.shape(node))
+        if "tensor_meta" not in operand.meta:
+            return True  # a number
+        return self.shape(operand)[::-1][len(self.shape(node)) - 2 :][:1] in ((), (1,))
+
     def is_activation(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return isinstance(self.modules[str(node.target)], ACTIVATIONS)
@@ -194,7 +217,15 @@ class _Walk:
         def settle(axis: Axis) -> Axis:
             return tuple((self.root(group), cells) for group, cells in axis)
 
-        tensors = {n for n, _ in self.graph.named_parameters()} | {n for n, _ in self.graph.named_buffers()}
+        tensors = dict(self.graph.named_parameters(remove_duplicate=False))
+        tensors |= dict(self.graph.named_buffers(remove_duplicate=False))
+        known = self.axes.keys() | {node.target for node in self.graph.graph.nodes if node.op == "get_attr"}
+        names: dict[Tensor, str] = {}
+        for name, tensor in tensors.items():
+            if (first := names.setdefault(tensor, name)) != name:
+                raise Untraceable(f"{first!r} and {name!r} are one tensor")
+            if name not in known and tensor.numel() > 1:
+                raise Untraceable(f"no permutation rule for tensor {name!r}")
         axes = {name: tuple(map(settle, dims)) for name, dims in self.axes.items() if name in tensors}
         sizes = {g: n for g, n in self.sizes.items() if self.root(g) == g}
         spec = Spec(axes, sizes, frozenset(map(self.root, self.fixed)))

@@ -151,13 +151,14 @@ def _epoch(step: _Step, images: Images, transform: Transform, seed: int, epoch: 
     count = -(-len(images) // size)
     ts = torch.rand(count, generator=stream(seed, "t", epoch), dtype=torch.float64).tolist()
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # criterion, penalty, right answers
-    bad = torch.full((), count, dtype=torch.int64, device=device)  # the first step with a non-finite loss
+    bad = torch.full((), count, dtype=torch.int64, device=device)  # the first step with a non-finite loss or result
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(derive(seed, "dropout", epoch))
         for i, (x, y) in enumerate(images.shuffled(size, transform, order, draws)):
             loss, penalty, right = step(x, y, ts[i], lr, noise)
             totals += torch.stack([loss * len(y), penalty * len(y), right]).double()
             bad = torch.where(torch.isfinite(loss + penalty), bad, bad.clamp(max=i))
+    bad = torch.where(torch.isfinite(step.progress.trainable).all(), bad, bad.clamp(max=count - 1))
     if (first := int(bad)) < count:  # the only wait for the device in an epoch
         raise Diverged(
             f"the loss is not finite in epoch {epoch + 1}, step {first + 1} of {count}, at learning rate {lr:.4g}: "

@@ -8,7 +8,7 @@ from neuralign import figures
 from neuralign.options import Whole
 from neuralign.summary import label
 
-LONGEST = 20  # characters of a layer's name
+LONGEST = 24  # characters of a layer's name; what comes last tells layers apart
 
 
 def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
@@ -58,4 +58,4 @@ def _placed(table: pd.DataFrame, layers: pd.Series) -> pd.DataFrame:
 
 
 def _short(layer: str) -> str:
-    return layer if len(layer) <= LONGEST else f"{layer[:8]}…{layer[-(LONGEST - 9) :]}"
+    return layer if len(layer) <= LONGEST else f"…{layer[1 - LONGEST :]}"

@@ -1,0 +1,25 @@
+"""Fixtures: the tiny problems of tiny.py; `model` runs a test once for every network plug-in."""
+
+import pytest
+import tiny
+
+from neuralign.images import Images
+from neuralign.networks import Model
+from neuralign.schemas import plugins
+
+
+@pytest.fixture(params=plugins("networks"))
+def model(request: pytest.FixtureRequest) -> Model:
+    """A small model of every network plug-in in turn."""
+    return tiny.small(request.param)
+
+
+@pytest.fixture
+def tinyten() -> Model:
+    return tiny.small("tinyten")
+
+
+@pytest.fixture
+def images() -> Images:
+    """12 pictures of 16x16 in 5 classes."""
+    return tiny.pictures()

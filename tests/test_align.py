@@ -1,0 +1,282 @@
+"""Alignment: planted permutations are found, and no permutation that changes the function gets through."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from tiny import generator, pictures, randomised, shifts, small
+from torch import Tensor, nn
+
+from neuralign import align, symmetry
+from neuralign.align import CertificateError, Problem, activations, assign, certify
+from neuralign.align.correlation import correlation, correlations
+from neuralign.evaluation import refresh
+from neuralign.images import Images, as_float
+from neuralign.networks import Model
+from neuralign.plugins import plugin
+from neuralign.schemas import plugins
+from neuralign.symmetry import inverse, permute, random
+from neuralign.tracing import trace
+
+
+def alive(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
+    """A random state in which every unit varies: batch norms fit the images, linear layers have large biases."""
+    state = randomised(model.network, seed)
+    for name, layer in model.network.named_modules():
+        if isinstance(layer, nn.Linear):
+            state[f"{name}.bias"] += 10
+    return state | refresh(model, state, {n: state[n] for n, _ in model.network.named_buffers()}, images.batches(100))
+
+
+def problem_of(model: Model, images: Images) -> Problem:
+    """Two unrelated networks."""
+    found = trace(model.network, model.normalise(as_float(images.pixels[:2])))
+    return Problem(model, found, alive(model, images, 1), alive(model, images, 2), images)
+
+
+def planted(model: Model, images: Images) -> tuple[Problem, dict[str, Tensor]]:
+    """Target and source differ by a random permutation and a little noise; and the permutation."""
+    problem = problem_of(model, images)
+    permutation, draws = random(problem.trace.spec, generator(5)), generator(6)
+    source = {
+        name: t + 1e-4 * torch.randn(t.shape, generator=draws, dtype=t.dtype) * t.std() if t.dim() > 1 else t
+        for name, t in permute(problem.trace.spec, permutation, problem.target).items()
+    }
+    return replace(problem, source=source), permutation
+
+
+@pytest.fixture
+def resnet() -> Model:
+    return small("resnet", depth=14)
+
+
+@pytest.mark.parametrize("use", plugins("align"))
+def test_every_method_finds_a_planted_permutation_in_every_network(model: Model, images: Images, use: str) -> None:
+    problem, permutation = planted(model, images)
+    found = plugin("align", {"use": use})(problem)
+    assert found.keys() == set(problem.trace.spec.free)
+    wrong = {group: (found[group], inverse(permutation)[group]) for group in found}
+    assert not {g: pair for g, pair in wrong.items() if not torch.equal(*pair)}
+    certify(problem, found)
+
+
+@pytest.mark.parametrize("use", plugins("align"))
+def test_every_method_gives_a_certifiable_permutation_of_unrelated_networks(
+    model: Model, images: Images, use: str
+) -> None:
+    problem = problem_of(model, images)
+    found = plugin("align", {"use": use})(problem)
+    assert certify(problem, found) < 1e-9
+    again = plugin("align", {"use": use})(problem)
+    assert all(torch.equal(found[group], again[group]) for group in found)
+
+
+@pytest.mark.parametrize("use", plugins("align"))
+def test_every_method_copes_with_dead_units(tinyten: Model, images: Images, use: str) -> None:
+    problem, permutation = planted(tinyten, images)
+    dead = {**problem.source}
+    dead["features.bn3.weight"], dead["features.bn3.bias"] = (torch.zeros(8).double(), -torch.ones(8).double())
+    problem = replace(problem, source=dead)  # one whole layer gives zeros, and all after it are constant
+    found = plugin("align", {"use": use})(problem)
+    certify(problem, found)
+    first = "features.conv1"
+    assert torch.equal(found[first], inverse(permutation)[first])
+
+
+def test_single_dead_units_leave_the_others_matched(tinyten: Model, images: Images) -> None:
+    problem, permutation = planted(tinyten, images)
+    source, target = {**problem.source}, {**problem.target}
+    dead = 2  # of the target's units; the source's follows from the permutation
+    place = int(inverse(permutation)["features.conv4"][dead])
+    for state, unit in ((target, dead), (source, place)):
+        for name, value in (("weight", 0.0), ("bias", -1.0)):
+            state[f"features.bn4.{name}"] = state[f"features.bn4.{name}"].clone()
+            state[f"features.bn4.{name}"][unit] = value
+    found = correlation(replace(problem, source=source, target=target))
+    assert torch.equal(found["features.conv4"], inverse(permutation)["features.conv4"])
+
+
+# correlations, recomputed without the library
+
+
+def seen(model: Model, state: dict[str, Tensor], images: Images, names: list[str]) -> dict[str, np.ndarray]:
+    """What the layers `names` put out, as (images * positions, units), by forward hooks."""
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            kept[name] = output.detach().numpy().transpose(0, 2, 3, 1).reshape(-1, output.shape[1])
+
+        return hook
+
+    handles = [model.network.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    model.network.eval()
+    model(state, as_float(images.pixels))
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The paper's estimator: z-scores with the population's deviation, then the mean of products."""
+    a, b = ((x - x.mean(0)) / x.std(0) for x in (first, second))
+    return a.T @ b / len(a)
+
+
+def best(score: np.ndarray) -> list[int]:
+    """By brute force for few units."""
+    assert len(score) <= 6
+    return list(max(permutations(range(len(score))), key=lambda p: score[range(len(p)), p].sum()))
+
+
+def expected_layers(use: str) -> dict[str, list[str]]:
+    """The post-activations of every group, spelt out by hand."""
+    if use == "tinyten":
+        return {f"features.conv{i}": [f"features.relu{i}"] for i in range(1, 9)}
+    layers = {f"stage{s}.{i}.conv1": [f"stage{s}.{i}.relu1"] for s in (1, 2, 3) for i in (0, 1)}
+    layers |= {f"stage{s}.0.conv2": [f"stage{s}.{i}.relu2" for i in (0, 1)] for s in (2, 3)}
+    return layers | {"conv1": ["relu", "stage1.0.relu2", "stage1.1.relu2"]}
+
+
+@pytest.mark.parametrize("use, options", [("tinyten", {}), ("resnet", {"depth": 14})])
+@pytest.mark.parametrize("batch_size", [5, 100])
+def test_correlations_are_those_of_the_paper(use: str, options: dict, batch_size: int, images: Images) -> None:
+    model = small(use, **options)
+    problem, layers = problem_of(model, images), expected_layers(use)
+    found, matches = correlations(problem, batch_size=batch_size), correlation(problem, batch_size=batch_size)
+    names = [name for members in layers.values() for name in members]
+    target, source = (seen(model, dict(state), images, names) for state in (problem.target, problem.source))
+    assert found.keys() == layers.keys()
+    for group, members in layers.items():
+        assert [tap.node for tap in found[group]] == [name.replace(".", "_") for name in members]
+        single = [pearson(target[name], source[name]) for name in members]
+        for matrix, expected in zip(found[group].values(), single, strict=True):
+            np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-10)
+        total, match = sum(single), matches[group].tolist()
+        rows = range(len(match))
+        if len(match) <= 6:
+            assert match == best(total)
+        assert total[rows, match].sum() >= np.trace(total) - 1e-12
+
+
+def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    target, source = (
+        seen(tinyten, dict(state), images, ["features.relu2"])["features.relu2"]
+        for state in (problem.target, problem.source)
+    )
+    expected = (target / np.linalg.norm(target, axis=0)).T @ (source / np.linalg.norm(source, axis=0))
+    (matrix,) = correlations(problem, centred=False)["features.conv2"].values()
+    np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-12)
+    assert torch.equal(correlation(problem, centred=False)["features.conv2"], assign(torch.from_numpy(expected)))
+
+
+def test_only_the_first_images_count(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    few = replace(problem, images=images.first(5))
+    batches = [len(next(iter(target.values()))) for target, _ in activations(problem, 2, 5)]
+    assert batches == [2, 2, 1]
+    limited, all_of_few = (correlations(p, images=n) for p, n in ((problem, 5), (few, None)))
+    for group in limited:
+        for tap in limited[group]:
+            torch.testing.assert_close(limited[group][tap], all_of_few[group][tap], rtol=0, atol=1e-12)
+    by_option, by_images = correlation(problem, images=5), correlation(few)
+    assert all(torch.equal(by_option[group], by_images[group]) for group in by_images)
+    assert any(not torch.equal(by_option[group], match) for group, match in correlation(problem).items())
+
+
+def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    tinyten.network.train()
+    before = {name: tensor.clone() for name, tensor in problem.target.items()}
+    ((target, _),) = activations(problem, 100, None)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in problem.target.items())
+    expected = seen(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
+    found = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+# assignment
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_assignment_is_the_best_of_all(seed: int) -> None:
+    score = torch.randn(5, 5, generator=generator(seed))
+    assert assign(score).tolist() == best(score.numpy())
+
+
+def test_assignment_means_that_the_sources_unit_moves_to_the_targets_place() -> None:
+    match = assign(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    assert match.dtype == torch.int64
+    assert match.tolist() == [2, 0, 1]
+
+
+def test_assignment_may_have_to_give_up_the_greatest_score() -> None:
+    assert assign(torch.tensor([[10.0, 9.0], [9.0, 0.0]])).tolist() == [1, 0]
+
+
+# certificates
+
+
+def test_every_admissible_permutation_is_certified(model: Model, images: Images) -> None:
+    problem = problem_of(model, images)
+    assert certify(problem, random(problem.trace.spec, generator(9))) < 1e-11
+    assert certify(problem, {}) == 0
+
+
+def test_a_certificate_is_in_float64_whatever_the_weights(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    model = Model(tinyten.network.float(), tinyten.mean.float(), tinyten.std.float())
+    source = {name: t.float() if t.is_floating_point() else t for name, t in problem.source.items()}
+    assert certify(replace(problem, model=model, source=source), shifts(problem.trace.spec)) < 1e-11
+
+
+@pytest.mark.parametrize("forgotten", ["features.conv4.weight", "features.bn2.running_var", "fc.weight"])
+def test_a_permutation_that_forgets_a_tensor_is_caught(tinyten: Model, images: Images, forgotten: str) -> None:
+    problem = problem_of(tinyten, images)
+    axes = {name: axis for name, axis in problem.trace.spec.axes.items() if name != forgotten}
+    wrong = replace(problem, trace=replace(problem.trace, spec=replace(problem.trace.spec, axes=axes)))
+    with pytest.raises(CertificateError) as error:
+        certify(wrong, shifts(problem.trace.spec))
+    assert "the permuted network is another function: its logits differ by" in str(error.value)
+    assert "of their size on 12 images, at most 1e-09 is allowed" in str(error.value)
+    assert certify(wrong, shifts(problem.trace.spec), tolerance=100) > 1e-3
+    with pytest.raises(CertificateError, match="on 3 images"):
+        certify(wrong, shifts(problem.trace.spec), images=3)
+
+
+def test_a_network_that_gives_no_numbers_is_not_certified(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    source = {**problem.source, "fc.bias": torch.full((5,), float("nan")).double()}
+    with pytest.raises(CertificateError, match="differ by nan"):
+        certify(replace(problem, source=source), {})
+
+
+def test_what_is_not_admissible_is_refused_before_anything_is_computed(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    with pytest.raises(ValueError, match="group 'fc' cannot be permuted"):
+        certify(problem, {"fc": torch.tensor([1, 0, 2, 3, 4])})
+    with pytest.raises(ValueError, match="group 'features.conv1': not a permutation of 4 channels"):
+        certify(problem, {"features.conv1": torch.tensor([1, 1, 2, 3])})
+
+
+def test_aligning_leaves_states_and_images_alone(tinyten: Model) -> None:
+    images = pictures()
+    problem = problem_of(tinyten, images)
+    before = {name: tensor.clone() for name, tensor in problem.source.items()}
+    align.certify(problem, correlation(problem))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in problem.source.items())
+    assert torch.equal(images.pixels, pictures().pixels)
+
+
+def test_aligned_networks_are_closer_than_before(tinyten: Model, images: Images) -> None:
+    problem, _ = planted(tinyten, images)
+    aligned = symmetry.permute(problem.trace.spec, correlation(problem), problem.source)
+
+    def distance(state: dict[str, Tensor]) -> float:
+        return sum((state[n] - t).square().sum().item() for n, t in problem.target.items() if t.is_floating_point())
+
+    assert distance(aligned) < 1e-4 * distance(dict(problem.source))

@@ -1,0 +1,48 @@
+"""All parameters as one flat vector, and back."""
+
+import pytest
+import torch
+
+from neuralign.networks import Model, parameters
+from neuralign.parameters import Layout
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7.0), "c": torch.empty(0), "d": torch.tensor([8.0])}
+
+
+def test_flattening_lays_the_tensors_end_to_end() -> None:
+    assert Layout.of(TENSORS).flatten(TENSORS).tolist() == [0, 1, 2, 3, 4, 5, 7, 8]
+
+
+def test_the_order_is_the_layouts_whatever_the_order_of_the_tensors() -> None:
+    backwards = dict(reversed(TENSORS.items()))
+    assert Layout.of(TENSORS).flatten(backwards | {"other": torch.ones(9)}).tolist() == [0, 1, 2, 3, 4, 5, 7, 8]
+
+
+def test_views_undo_flattening_for_every_network(model: Model) -> None:
+    tensors = parameters(model.network)
+    layout = Layout.of(tensors)
+    views = layout.views(layout.flatten(tensors))
+    assert list(views) == list(tensors)
+    assert all(torch.equal(views[name], tensor) for name, tensor in tensors.items())
+
+
+def test_flattening_copies_even_a_single_tensor() -> None:
+    one = {"a": torch.zeros(3)}
+    Layout.of(one).flatten(one).add_(1)
+    assert one["a"].tolist() == [0, 0, 0]
+
+
+def test_views_share_memory_and_pass_gradients_back() -> None:
+    layout = Layout.of(TENSORS)
+    flat = layout.flatten(TENSORS).requires_grad_()
+    views = layout.views(flat)
+    (gradient,) = torch.autograd.grad(2 * views["a"].sum() + 3 * views["d"].sum(), flat)
+    assert gradient.tolist() == [2, 2, 2, 2, 2, 2, 0, 3]
+    with torch.no_grad():
+        layout.views(flat)["b"].fill_(9)
+    assert flat[6].item() == 9
+
+
+def test_a_vector_of_another_length_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="split_with_sizes"):
+        Layout.of(TENSORS).views(torch.zeros(9))

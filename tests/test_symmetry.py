@@ -1,0 +1,129 @@
+"""Permutations of neurons: they change the weights, never the function."""
+
+import pytest
+import torch
+from tiny import assert_same, generator, randomised, shifts, whole
+from torch import Tensor, nn
+
+from neuralign import symmetry
+from neuralign.images import Images, as_float
+from neuralign.networks import Model
+from neuralign.symmetry import Spec, check, identity, inverse, moved, permute
+from neuralign.tracing import trace
+
+# a: 2 channels, b: 3; `w` has a then b on its rows, each channel of a owns two neighbouring columns
+SPEC = Spec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("b", 1),),)}, sizes={"a": 2, "b": 3})
+
+
+def spec_of(model: Model, images: Images) -> Spec:
+    return trace(model.network, model.normalise(as_float(images.pixels[:2]))).spec
+
+
+def behaviour(model: Model, state: dict[str, Tensor], pixels: Tensor, training: bool) -> list[Tensor]:
+    """Every head's output, and the gradient of all of them with respect to the pixels."""
+    model.network.train(training)
+    for layer in model.network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()
+    pixels = pixels.clone().requires_grad_()
+    outputs = model(state, pixels)
+    heads = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    return heads + list(torch.autograd.grad(sum(head.logsumexp(1).sum() for head in heads), pixels))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_random_permutation_leaves_outputs_and_gradients_unchanged(
+    model: Model, images: Images, training: bool
+) -> None:
+    spec, state = spec_of(model, images), randomised(model.network)
+    permutation = symmetry.random(spec, generator(1))
+    permuted = permute(spec, permutation, state)
+    pixels = as_float(images.pixels).double()
+    before, after = (behaviour(model, s, pixels, training) for s in (state, permuted))
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-9, atol=1e-9 * old.abs().max().item())
+    # what training mode wrote into the running statistics moved along
+    for name, tensor in permute(spec, permutation, state).items():
+        torch.testing.assert_close(permuted[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def test_moving_every_channel_changes_every_tensor_that_has_one(model: Model, images: Images) -> None:
+    spec, state = spec_of(model, images), randomised(model.network)
+    permuted = permute(spec, shifts(spec), state)
+    movable = {n for n, axes in spec.axes.items() if any(g in spec.free for axis in axes for g, _ in axis)}
+    assert {name for name in state if not torch.equal(state[name], permuted[name])} == movable
+    assert {name for name, tensor in state.items() if tensor.dim() > 1} <= movable
+
+
+def test_every_free_group_lies_on_some_tensor(model: Model, images: Images) -> None:
+    spec = spec_of(model, images)
+    described = {group for axes in spec.axes.values() for axis in axes for group, _ in axis}
+    assert described == spec.sizes.keys()
+
+
+def test_the_inverse_undoes_a_permutation(model: Model, images: Images) -> None:
+    spec, state = spec_of(model, images), randomised(model.network)
+    permutation = symmetry.random(spec, generator(2))
+    assert_same(permute(spec, inverse(permutation), permute(spec, permutation, state)), state)
+
+
+def test_two_permutations_in_a_row_are_one(model: Model, images: Images) -> None:
+    spec, state = spec_of(model, images), randomised(model.network)
+    first, second = (symmetry.random(spec, generator(seed)) for seed in (3, 4))
+    both = {group: first[group][second[group]] for group in spec.free}
+    assert_same(permute(spec, second, permute(spec, first, state)), permute(spec, both, state))
+
+
+def test_blocks_are_reordered_each_in_its_place_and_cells_stay_together() -> None:
+    state = {"w": torch.arange(20).view(5, 4), "v": torch.arange(3), "other": torch.arange(3)}
+    permuted = permute(SPEC, {"a": torch.tensor([1, 0]), "b": torch.tensor([2, 0, 1])}, state)
+    rows, columns = [1, 0, 4, 2, 3], [2, 3, 0, 1]
+    assert permuted["w"].tolist() == state["w"][rows][:, columns].tolist()
+    assert permuted["v"].tolist() == [2, 0, 1]
+    assert permuted["other"].tolist() == [0, 1, 2]
+
+
+def test_groups_that_a_permutation_does_not_name_stay_in_place() -> None:
+    permuted = permute(SPEC, {"a": torch.tensor([1, 0])}, {"w": torch.arange(20).view(5, 4), "v": torch.arange(3)})
+    assert permuted["v"].tolist() == [0, 1, 2]
+    assert permuted["w"][:, 0].tolist() == [6, 2, 10, 14, 18]
+
+
+def test_the_identity_moves_nothing_and_moved_counts_channels() -> None:
+    assert moved(identity(SPEC)) == {"a": 0, "b": 0}
+    assert moved({"a": torch.tensor([1, 0]), "b": torch.tensor([0, 2, 1])}) == {"a": 2, "b": 2}
+    state = {"w": torch.rand(5, 4), "v": torch.rand(3)}
+    assert_same(permute(SPEC, identity(SPEC), state), state)
+
+
+def test_random_permutations_follow_their_generator(model: Model, images: Images) -> None:
+    spec = spec_of(model, images)
+    assert_same(symmetry.random(spec, generator(5)), symmetry.random(spec, generator(5)))
+    check(spec, symmetry.random(spec, generator(5)))
+    assert sum(moved(symmetry.random(spec, generator(5))).values()) > 0
+
+
+def test_permuting_does_not_touch_the_state_it_is_given(tinyten: Model, images: Images) -> None:
+    spec, state = spec_of(tinyten, images), whole(tinyten.network)
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    permute(spec, shifts(spec), state)
+    assert_same(state, before)
+
+
+@pytest.mark.parametrize("index", [[0, 0, 1], [0, 1], [0, 1, 3], [-1, 0, 1], [0, 1, 2, 3], [[0, 1, 2]], []])
+def test_what_is_no_permutation_of_a_group_is_refused(index: list) -> None:
+    with pytest.raises(ValueError, match="group 'b': not a permutation of 3 channels"):
+        check(SPEC, {"b": torch.tensor(index, dtype=torch.int64)})
+
+
+def test_a_permutation_of_other_numbers_than_int64_is_refused() -> None:
+    with pytest.raises(ValueError, match="group 'b': not a permutation of 3 channels"):
+        check(SPEC, {"b": torch.tensor([0.0, 1.0, 2.0])})
+
+
+def test_fixed_and_unknown_groups_are_refused() -> None:
+    spec = Spec(SPEC.axes, SPEC.sizes, fixed=frozenset({"a"}))
+    with pytest.raises(ValueError, match=r"group 'a' cannot be permuted; the free groups are \['b'\]"):
+        check(spec, {"a": torch.tensor([0, 1])})
+    with pytest.raises(ValueError, match="group 'c' cannot be permuted"):
+        check(spec, {"c": torch.tensor([0])})

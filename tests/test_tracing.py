@@ -1,0 +1,455 @@
+"""From a network to its symmetry: the right answer, or a refusal that names the operation; never a wrong answer."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny import generator, pictures, randomised, small, unnormalised
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from neuralign import align, symmetry
+from neuralign.images import as_float
+from neuralign.networks import Model
+from neuralign.symmetry import Spec
+from neuralign.tracing import Trace, Untraceable, trace
+
+Forward = Callable[[nn.Module, Tensor], Tensor]
+
+
+def conv(inputs: int, outputs: int, **options: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+class Net(nn.Module):
+    """Named layers and what to do with them."""
+
+    def __init__(self, do: Forward, **layers: nn.Module | nn.Parameter):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.do = do
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.do(self, x)
+
+
+def traced(network: nn.Module) -> Trace:
+    """The trace of a network, after a check that it is right: permutations leave the function, the probe works."""
+    model, images = unnormalised(network), pictures(side=8)
+    found = trace(network, as_float(images.pixels[:2]).double())
+    state = randomised(network)
+    problem = align.Problem(model, found, state, state, images)
+    for seed in range(3):
+        align.certify(problem, symmetry.random(found.spec, generator(seed)))
+    ((target, _),) = align.activations(problem, batch_size=12, count=None)
+    for group, taps in found.taps.items():
+        assert taps, group
+        assert all(tap.start + found.spec.sizes[group] <= target[tap.node].shape[1] for tap in taps)
+    return found
+
+
+def refusal(network: nn.Module) -> str:
+    with pytest.raises(Untraceable) as error:
+        trace(network.double(), as_float(pictures(side=8).pixels[:2]).double())
+    return str(error.value)
+
+
+# the networks of the paper
+
+
+@pytest.mark.parametrize(
+    "use, options, groups", [("tinyten", {}, 8), ("resnet", {"depth": 32}, 18), ("googlenet", {}, 61)]
+)
+def test_the_networks_of_the_paper_have_as_many_free_groups_as_it_says(use: str, options: dict, groups: int) -> None:
+    model = small(use, **options)
+    spec = trace(model.network, as_float(pictures().pixels[:2]).double()).spec
+    assert len(spec.free) == groups
+
+
+def test_the_widths_of_tinyten_are_those_of_the_paper() -> None:
+    model = small("tinyten", width=16)
+    spec = trace(model.network, as_float(pictures().pixels[:2]).double()).spec
+    assert [spec.sizes[group] for group in spec.free] == [16, 16, 32, 32, 32, 64, 64, 64]
+
+
+def declared_resnet(blocks: int) -> dict[str, tuple]:
+    """The spec of a ResNet, spelt out by hand."""
+
+    def layer(name: str, *groups: str) -> dict[str, tuple]:
+        axes = tuple(((group, 1),) for group in groups)
+        return {f"{name}.weight": axes if len(axes) == 1 else (*axes, (), ())}
+
+    def norm(name: str, group: str) -> dict[str, tuple]:
+        return {f"{name}.{t}": (((group, 1),),) for t in ("weight", "bias", "running_mean", "running_var")}
+
+    streams = {1: "conv1", 2: "stage2.0.conv2", 3: "stage3.0.conv2"}
+    axes = layer("conv1", "conv1", "<x>") | norm("bn1", "conv1")
+    for stage, stream in streams.items():
+        for i in range(blocks):
+            name = f"stage{stage}.{i}"
+            before = streams[stage - 1] if i == 0 and stage > 1 else stream
+            axes |= layer(f"{name}.conv1", f"{name}.conv1", before) | norm(f"{name}.bn1", f"{name}.conv1")
+            axes |= layer(f"{name}.conv2", stream, f"{name}.conv1") | norm(f"{name}.bn2", stream)
+            if before != stream:
+                axes |= layer(f"{name}.shortcut.0", stream, before) | norm(f"{name}.shortcut.1", stream)
+    return axes | {"fc.weight": ((("fc", 1),), ((streams[3], 1),)), "fc.bias": ((("fc", 1),),)}
+
+
+def test_the_traced_resnet_equals_the_one_declared_by_hand() -> None:
+    model = small("resnet", depth=20)
+    spec = trace(model.network, as_float(pictures().pixels[:2]).double()).spec
+    assert spec.axes == declared_resnet(3)
+    assert spec.fixed == {"<x>", "fc"}
+
+
+def test_a_stream_is_tapped_at_every_post_activation_that_carries_it() -> None:
+    model = small("resnet", depth=14)
+    taps = trace(model.network, as_float(pictures().pixels[:2]).double()).taps
+    assert [tap.node for tap in taps["conv1"]] == ["relu", "stage1_0_relu2", "stage1_1_relu2"]
+    assert [tap.node for tap in taps["stage2.0.conv2"]] == ["stage2_0_relu2", "stage2_1_relu2"]
+    assert [tap.node for tap in taps["stage1.0.conv1"]] == ["stage1_0_relu1"]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_tracing_leaves_the_network_as_it_was(model: Model, training: bool) -> None:
+    model.network.train(training)
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    found = trace(model.network, as_float(pictures().pixels[:2]).double())
+    found.probe()
+    assert {module.training for module in model.network.modules()} == {training}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
+
+
+def test_tracing_leaves_the_mode_of_a_network_that_it_refuses() -> None:
+    network = Net(lambda n, x: n.a(x), a=nn.PixelShuffle(1)).train()
+    refusal(network)
+    assert network.training
+
+
+# networks nobody wrote a rule for
+
+
+def dense(n: nn.Module, x: Tensor) -> Tensor:
+    x = n.stem(x)
+    x = torch.cat([x, n.grow1(F.relu(n.bn1(x)))], 1)
+    x = torch.cat([x, n.grow2(F.relu(n.bn2(x)))], 1)
+    return n.fc(F.adaptive_avg_pool2d(F.relu(n.bn3(x)), 1).flatten(1))
+
+
+DENSE = {"stem": conv(3, 4), "grow1": conv(4, 3), "grow2": conv(7, 5), "fc": nn.Linear(12, 5)}
+DENSE |= {"bn1": nn.BatchNorm2d(4), "bn2": nn.BatchNorm2d(7), "bn3": nn.BatchNorm2d(12)}
+
+
+def test_a_dense_net_concatenates_groups_under_its_norms() -> None:
+    found = traced(Net(dense, **DENSE))
+    assert found.spec.axes["bn3.weight"] == ((("stem", 1), ("grow1", 1), ("grow2", 1)),)
+    assert found.spec.axes["fc.weight"] == ((("fc", 1),), (("stem", 1), ("grow1", 1), ("grow2", 1)))
+    assert [tap.start for tap in found.taps["grow1"]] == [4, 4]
+    assert len(found.taps["stem"]) == 3
+
+
+def concat(n: nn.Module, x: Tensor) -> list[Tensor]:
+    return [n.a(x).relu(), n.b(x).relu()]
+
+
+FLAT = [
+    lambda n, x: torch.flatten(torch.cat(concat(n, x), 1), 1),
+    lambda n, x: torch.cat(concat(n, x), dim=1).flatten(start_dim=1),
+    lambda n, x: torch.cat(tensors=concat(n, x), dim=-3).contiguous().view(x.size(0), -1),
+    lambda n, x: torch.cat([y.flatten(1) for y in concat(n, x)], -1),
+    lambda n, x: torch.reshape(torch.cat(concat(n, x), 1), (x.shape[0], -1)),
+    lambda n, x: (lambda y: y.reshape(y.shape[0], y.shape[1] * y.shape[2] * y.size(3)))(torch.cat(concat(n, x), 1)),
+    lambda n, x: n.flat(torch.cat(concat(n, x), 1)),
+]
+
+
+@pytest.mark.parametrize("flat", FLAT)
+def test_a_flattened_concatenation_owns_cells_of_the_linear_layer(flat: Forward) -> None:
+    layers = {"a": conv(3, 4), "b": conv(3, 3), "norm": nn.BatchNorm1d(7 * 64), "fc": nn.Linear(7 * 64, 5)}
+    found = traced(Net(lambda n, x: n.fc(n.norm(flat(n, x))), **layers, flat=nn.Flatten()))
+    assert found.spec.axes["fc.weight"] == ((("fc", 1),), (("a", 64), ("b", 64)))
+    assert found.spec.axes["norm.running_var"] == ((("a", 64), ("b", 64)),)
+
+
+def test_the_same_tensor_concatenated_twice_has_its_group_twice() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.a(x).relu()
+        return n.b(torch.cat([x, x], dim=1)).mean((2, 3))
+
+    assert traced(Net(do, a=conv(3, 4), b=conv(8, 5))).spec.axes["b.weight"][1] == (("a", 1), ("a", 1))
+
+
+def test_chained_sums_tie_all_they_join() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        a, b, c, d = (getattr(n, name)(x) for name in "abcd")
+        return n.e((c + d).relu() + (torch.add(a, b, alpha=2) + 0.5 * b - c / 2)).mean(dim=[-1, -2])
+
+    found = traced(Net(do, e=conv(4, 5), **{name: conv(3, 4) for name in "abcd"}))
+    assert found.spec.free == ("a",)
+    assert found.spec.axes["d.weight"][0] == (("a", 1),)
+
+
+def test_a_sum_of_concatenations_ties_them_block_by_block() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        a, b, c, d = (getattr(n, name)(x) for name in "abcd")
+        return n.e(torch.cat([a, b], 1) + torch.cat([c, d], 1)).mean((2, 3))
+
+    layers = {"a": conv(3, 4), "b": conv(3, 2), "c": conv(3, 4), "d": conv(3, 2), "e": conv(6, 5)}
+    assert traced(Net(do, **layers)).spec.free == ("a", "b")
+
+
+def test_a_sum_of_a_concatenation_and_its_swap_ties_both_halves() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        a, b = n.a(x), n.b(x)
+        return n.c(torch.cat([a, b], 1) + torch.cat([b, a], 1)).mean((2, 3))
+
+    found = traced(Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(8, 5)))
+    assert found.spec.axes["c.weight"][1] == (("a", 1), ("a", 1))
+
+
+def test_a_sum_with_the_input_or_with_the_output_cannot_be_permuted() -> None:
+    found = traced(Net(lambda n, x: (n.a(x) + x).relu() + n.b(n.c(x)), a=conv(3, 3), b=conv(4, 3), c=conv(3, 4)))
+    assert found.spec.free == ("c",)
+    assert found.spec.axes["a.weight"][0] == found.spec.axes["b.weight"][0] == (("<x>", 1),)
+
+
+def test_a_gate_of_one_number_per_channel_is_tied_to_what_it_scales() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.a(x).relu()
+        gate = n.up(F.relu(n.down(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
+        return n.b(x * gate).mean((2, 3))
+
+    found = traced(Net(do, a=conv(3, 4), down=nn.Conv2d(4, 2, 1), up=nn.Conv2d(2, 4, 1), b=conv(4, 5)))
+    assert found.spec.free == ("a", "down")
+
+
+def test_a_layer_of_the_name_of_the_input_is_not_mistaken_for_it() -> None:
+    found = traced(Net(lambda n, x: n.b(n.x(x).relu()).mean((2, 3)), x=conv(3, 4), b=conv(4, 5)))
+    assert found.spec.sizes == {"<x>": 3, "x": 4, "b": 5}
+    assert found.spec.free == ("x",)
+
+
+FUNCTIONS = [
+    lambda x: F.max_pool2d(F.relu(x), 2),
+    lambda x: F.avg_pool2d(torch.relu(x), 2),
+    lambda x: F.gelu(x).contiguous(),
+    lambda x: F.leaky_relu(x, 0.2) * 3 - 1,
+    lambda x: F.silu(x) / 2.0,
+    lambda x: 2 - torch.mul(x.tanh(), 2),
+    lambda x: -F.elu(x, inplace=True),
+    lambda x: F.dropout(F.relu(x), 0.5, training=False),
+    lambda x: F.adaptive_max_pool2d(F.hardswish(x), 2),
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_of_each_channel_alone_pass_it_on(function: Callable[[Tensor], Tensor]) -> None:
+    found = traced(Net(lambda n, x: n.b(function(n.a(x))).mean((2, 3)), a=conv(3, 4), b=conv(4, 5)))
+    assert found.spec.free == ("a",)
+
+
+LAYERS = [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.ReLU(inplace=True), nn.Dropout2d(), nn.AvgPool2d(2), nn.Identity()]
+LAYERS += [nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.BatchNorm2d(4, affine=False)]
+LAYERS += [nn.BatchNorm2d(4, track_running_stats=False)]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_layers_of_each_channel_alone_pass_it_on(layer: nn.Module) -> None:
+    found = traced(Net(lambda n, x: n.b(n.layer(n.a(x))).mean((2, 3)), a=conv(3, 4), layer=layer, b=conv(4, 5)))
+    assert found.spec.free == ("a",)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (1, 1, 8, 8), (8, 8), (2, 1, 1, 1)])
+def test_a_learned_scale_shared_by_all_channels_is_harmless(shape: tuple[int, ...]) -> None:
+    scale = nn.Parameter(torch.ones(shape))
+
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        return n.b(n.a(x) * n.scale).mean((2, 3))
+
+    network = Net(do, a=conv(3, 4), b=conv(4, 5), scale=scale)
+    found = trace(network.double(), as_float(pictures(side=8).pixels[:2]).double())
+    if shape != (2, 1, 1, 1):  # for two images only
+        assert traced(network).spec == found.spec
+    assert found.spec.free == ("a",)
+
+
+# refusals
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1), (1, 4, 8, 8)])
+def test_a_learned_scale_of_each_channel_is_refused(shape: tuple[int, ...]) -> None:
+    scale = nn.Parameter(torch.ones(shape))
+    message = refusal(Net(lambda n, x: n.b(n.a(x) * n.scale), a=conv(3, 4), b=conv(4, 5), scale=scale))
+    assert "no permutation rule for operation" in message and "mul" in message and "scale" in message
+
+
+def test_a_learned_shift_of_each_feature_is_refused() -> None:
+    shift = nn.Parameter(torch.ones(4))
+    network = Net(lambda n, x: n.b(n.a(x).mean((2, 3)) + n.shift), a=conv(3, 4), b=nn.Linear(4, 5), shift=shift)
+    assert "add" in refusal(network)
+
+
+def test_a_function_of_a_learned_scale_of_each_channel_is_refused() -> None:
+    scale = nn.Parameter(torch.ones(1, 4, 1, 1))
+    network = Net(lambda n, x: n.b(n.a(x) * torch.sigmoid(n.scale)), a=conv(3, 4), b=conv(4, 5), scale=scale)
+    assert "mul" in refusal(network)
+
+
+def test_a_concatenation_with_a_constant_is_refused() -> None:
+    extra = nn.Parameter(torch.ones(2, 1, 8, 8))
+    network = Net(lambda n, x: n.b(torch.cat([n.a(x), n.extra], 1)), a=conv(3, 4), b=conv(5, 5), extra=extra)
+    assert "cat" in refusal(network)
+
+
+def test_a_layer_on_a_constant_is_refused() -> None:
+    extra = nn.Parameter(torch.ones(2, 3, 8, 8))
+    network = Net(lambda n, x: n.a(n.extra) + x, a=conv(3, 3), extra=extra)
+    assert refusal(network) == "layer 'a': its input does not come from the image"
+
+
+def test_a_sum_of_misaligned_concatenations_is_refused() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        a, b = n.a(x), n.b(x)
+        return n.c(torch.cat([a, b], 1) + torch.cat([b, a], 1))
+
+    message = refusal(Net(do, a=conv(3, 4), b=conv(3, 2), c=conv(6, 5)))
+    assert message == "add: joins channels laid out as [(4, 1), (2, 1)] and [(2, 1), (4, 1)]"
+
+
+def test_a_sum_that_broadcasts_one_channel_over_all_is_refused() -> None:
+    network = Net(lambda n, x: n.c(n.a(x) * n.b(x)), a=conv(3, 4), b=conv(3, 1), c=conv(4, 5))
+    assert refusal(network).startswith("mul: joins channels laid out as")
+
+
+def test_a_sum_whose_channels_lie_on_different_axes_is_refused() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        return n.c(n.a(x) + n.b(x).mean((2, 3)))  # (2, 8, 8, 8) + (2, 8): the channels meet the columns
+
+    network = Net(do, a=conv(3, 8), b=conv(3, 8), c=conv(8, 5))
+    with pytest.raises(Untraceable, match="no permutation rule for operation .*add"):
+        trace(network, torch.rand(8, 3, 8, 8))
+
+
+@pytest.mark.parametrize("layer", [conv(4, 4), nn.BatchNorm2d(4)], ids=["conv", "norm"])
+def test_a_layer_used_twice_is_refused(layer: nn.Module) -> None:
+    network = Net(lambda n, x: n.b(n.twice(n.twice(n.a(x)).relu())), a=conv(3, 4), twice=layer, b=conv(4, 5))
+    assert refusal(network) == "layer 'twice' is used twice"
+
+
+def test_layers_that_share_a_tensor_are_refused() -> None:
+    network = Net(lambda n, x: n.c(n.b(n.a(n.stem(x)))), stem=conv(3, 4), a=conv(4, 4), b=conv(4, 4), c=conv(4, 5))
+    network.b.weight = network.a.weight
+    assert refusal(network) == "'a.weight' and 'b.weight' are one tensor"
+
+
+def test_weights_that_are_computed_from_others_are_refused() -> None:
+    network = Net(lambda n, x: n.b(n.a(x)), a=parametrizations.weight_norm(conv(3, 4)), b=conv(4, 5))
+    assert "weight.original0" in refusal(network)
+
+
+def test_grouped_convolutions_are_refused_by_name() -> None:
+    network = Net(lambda n, x: n.c(n.middle(n.a(x))), a=conv(3, 4), middle=conv(4, 4, groups=2), c=conv(4, 5))
+    message = refusal(network)
+    assert message.startswith("no permutation rule for layer 'middle': Conv2d(") and "groups=2" in message
+
+
+REFUSED: dict[str, Forward] = {
+    "permute": lambda n, x: n.b(n.a(x).permute(0, 1, 3, 2)),
+    "softmax": lambda n, x: n.b(n.a(x).softmax(1)),
+    "getitem": lambda n, x: n.b(n.a(x)[:, [3, 2, 1, 0]]),
+    "flip": lambda n, x: n.b(torch.flip(n.a(x), [1])),
+    "conv2d": lambda n, x: n.b(F.conv2d(n.a(x), torch.ones(4, 4, 1, 1).double())),
+    "cat": lambda n, x: n.b(torch.cat([n.a(x), n.a.bias.view(1, 4, 1, 1).expand(2, 4, 8, 8)], 2)),
+    "mean": lambda n, x: (lambda y: n.b(y - y.mean()))(n.a(x)),
+    "chunk": lambda n, x: n.b(n.a(x).chunk(1, 1)[0]),
+    "matmul": lambda n, x: n.b(n.a(x) @ torch.ones(8, 8).double()),
+    "view": lambda n, x: n.b(n.a(x).view(2, 2, 2, 8, 8).flatten(1, 2)),
+    "layer_norm": lambda n, x: n.b(F.layer_norm(n.a(x), (4, 8, 8))),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_operation_without_a_rule_is_refused_by_name(name: str) -> None:
+    assert name in refusal(Net(REFUSED[name], a=conv(3, 4), b=conv(4, 5)))
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.GroupNorm(2, 4), nn.PReLU(4), nn.ConvTranspose2d(4, 4, 1), nn.Softmax(1)], ids=str
+)
+def test_a_layer_without_a_rule_is_refused_by_name(layer: nn.Module) -> None:
+    message = refusal(Net(lambda n, x: n.b(n.layer(n.a(x))), a=conv(3, 4), layer=layer, b=conv(4, 5)))
+    assert message == f"no permutation rule for layer 'layer': {layer}"
+
+
+def test_the_average_of_everything_is_refused_whatever_the_rank() -> None:
+    network = Net(lambda n, x: (lambda y: n.b(y - y.mean()))(n.a(x).flatten(1)), a=conv(3, 4), b=nn.Linear(256, 5))
+    assert "mean" in refusal(network)
+
+
+# the probe
+
+
+def test_the_probe_reads_activations_before_a_sum_in_place_overwrites_them() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        kept = F.relu(n.a(x))
+        kept += n.b(x)
+        return n.c(kept).mean((2, 3))
+
+    network = Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(4, 5)).double()
+    pixels = as_float(pictures(side=8).pixels).double()
+    probe, names = trace(network, pixels[:2]).probe()
+    assert names == ["relu"]
+    torch.testing.assert_close(probe(pixels)[0], network.a(pixels).relu())
+
+
+def test_the_probe_drops_nothing_where_dropout_is_a_function() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        return n.c(F.relu(n.b(F.dropout(F.relu(n.a(x)), 0.5, n.training)))).mean((2, 3))
+
+    network = Net(do, a=conv(3, 4), b=conv(4, 4), c=conv(4, 5)).double()
+    pixels = as_float(pictures(side=8).pixels).double()
+    probe, names = trace(network, pixels[:2]).probe()
+    found = dict(zip(names, probe(pixels), strict=True))
+    torch.testing.assert_close(found["relu_1"], network.b(network.a(pixels).relu()).relu())
+
+
+def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
+    model.network.eval()
+    pixels = model.normalise(as_float(pictures().pixels))
+    seen = {}
+    for name, layer in model.network.named_modules():
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda _, __, output, name=name: seen.update({name.replace(".", "_"): output}))
+    found = trace(model.network, pixels[:2])
+    seen.clear()
+    model.network(pixels)
+    probe, names = found.probe()
+    for name, activation in zip(names, probe(pixels), strict=True):
+        if name in seen:  # heads of training mode only are not
+            torch.testing.assert_close(activation, seen[name])
+    assert seen.keys() <= set(names)
+
+
+def test_a_group_without_a_post_activation_is_tapped_where_it_is_last_seen() -> None:
+    found = traced(
+        Net(lambda n, x: n.b(n.norm(n.a(x))).mean((2, 3)), a=conv(3, 4), norm=nn.BatchNorm2d(4), b=conv(4, 5))
+    )
+    assert [tap.node for tap in found.taps["a"]] == ["norm"]
+
+
+def test_an_input_that_is_flattened_at_once_is_fixed_with_all_its_cells() -> None:
+    layers = [nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5)]
+    found = traced(nn.Sequential(*layers))
+    assert found.spec == Spec(
+        axes={
+            "1.weight": ((("1", 1),), (("<input_1>", 64),)),
+            "1.bias": ((("1", 1),),),
+            **{f"2.{t}": ((("1", 1),),) for t in ("weight", "bias", "running_mean", "running_var")},
+            "4.weight": ((("4", 1),), (("1", 1),)),
+            "4.bias": ((("4", 1),),),
+        },
+        sizes={"<input_1>": 3, "1": 6, "4": 5},
+        fixed=frozenset({"<input_1>", "4"}),
+    )

@@ -1,0 +1,436 @@
+"""The training loop: plain SGD where it should be, the paper's objective on curves, the same bits every time."""
+
+import copy
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import assert_close, assert_same, perceptron, pictures, plain, randomised, small
+from torch import Tensor
+
+from neuralign.attacks.pgd import pgd
+from neuralign.augmentations import pipeline
+from neuralign.checkpoints import Checkpoint
+from neuralign.curves import Curve, straight
+from neuralign.curves.bezier import bezier
+from neuralign.images import Images, as_float
+from neuralign.networks import Model, State, criterion, logits
+from neuralign.parameters import Layout
+from neuralign.schedules.constant import constant
+from neuralign.schedules.halving import halving
+from neuralign.seeding import stream
+from neuralign.setting import split
+from neuralign.training import Diverged, Progress, Regime, fit
+
+REGIME = Regime(
+    epochs=4, batch_size=5, lr=0.05, momentum=0.9, weight_decay=0.01, schedule=partial(halving, every=2, drift=0.99)
+)
+ONE_STEP = replace(REGIME, epochs=1, batch_size=100, lr=1.0, momentum=0.0, nesterov=False, schedule=constant)
+
+
+def train(model: Model, state: State, images: Images, regime: Regime = REGIME, **options: Any) -> Progress:
+    """An endpoint trained from `state`."""
+    start, buffers = split(model, dict(state))
+    layout = Layout.of(start)
+    options = {"transform": plain, "seed": 1} | options
+    return fit(model, layout.flatten(start), lambda w, t: w, layout, buffers, images, regime, **options)
+
+
+def bend(
+    model: Model,
+    ends: tuple[Tensor, Tensor],
+    buffers: State,
+    layout: Layout,
+    images: Images,
+    regime: Regime,
+    **more: Any,
+) -> Progress:
+    """A Bezier curve of one bend, trained from the straight line."""
+    line = straight(bezier, *ends)
+    options = {"transform": plain, "seed": 1} | more
+    return fit(
+        model, line.bends, lambda b, t: Curve(bezier, line.ends, b)(t), layout, buffers, images, regime, **options
+    )
+
+
+def trained_state(progress: Progress, model: Model, state: State) -> dict[str, Tensor]:
+    return {**Layout.of(split(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
+
+
+def ordinary_training(
+    model: Model, state: State, images: Images, regime: Regime, seed: int = 1
+) -> tuple[dict[str, Tensor], list[float]]:
+    """The loop everybody writes, with PyTorch's own optimiser; the state it ends in, and the loss of every epoch."""
+    network = copy.deepcopy(model.network)
+    network.load_state_dict(dict(state))
+    network.train()
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=regime.lr,
+        momentum=regime.momentum,
+        nesterov=regime.nesterov,
+        weight_decay=regime.weight_decay,
+    )
+    losses = []
+    for epoch in range(regime.epochs):
+        optimizer.param_groups[0]["lr"] = regime.lr * regime.schedule(epoch, regime.epochs)
+        total = 0.0
+        for x, y in images.shuffled(
+            regime.batch_size, plain, stream(seed, "order", epoch), stream(seed, "augmentation", epoch)
+        ):
+            optimizer.zero_grad()
+            loss = criterion(network((x - model.mean) / model.std), y)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(y)
+        losses.append(total / len(images))
+    return {name: tensor.detach() for name, tensor in network.state_dict().items()}, losses
+
+
+def without_dropout(model: Model) -> Model:
+    for layer in model.network.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    return model
+
+
+# endpoints are plain SGD
+
+
+def test_one_epoch_of_every_network_is_plain_sgd(model: Model, images: Images) -> None:
+    model, regime = without_dropout(model), replace(REGIME, epochs=1, batch_size=6)
+    state = randomised(model.network)
+    progress = train(model, state, images, regime)
+    expected, losses = ordinary_training(model, state, images, regime)
+    assert_close(trained_state(progress, model, state), expected, 1e-9)
+    assert progress.history[0]["loss"] == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.9, True), (0.9, False), (0.0, False)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_an_endpoint_is_plain_sgd_over_several_epochs(
+    tinyten: Model, images: Images, momentum: float, nesterov: bool, weight_decay: float
+) -> None:
+    regime = replace(REGIME, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    state = randomised(tinyten.network)
+    progress = train(tinyten, state, images, regime)
+    expected, losses = ordinary_training(tinyten, state, images, regime)
+    assert_close(trained_state(progress, tinyten, state), expected, 1e-11)
+    assert [row["loss"] for row in progress.history] == pytest.approx(losses, rel=1e-6)
+
+
+def test_training_learns(tinyten: Model) -> None:
+    state = randomised(tinyten.network)
+    history = train(tinyten, state, pictures(10), replace(REGIME, epochs=12, schedule=constant)).history
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+    assert history[-1]["accuracy"] > history[0]["accuracy"]
+
+
+def test_nothing_that_it_is_given_is_changed(tinyten: Model, images: Images) -> None:
+    state = randomised(tinyten.network)
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    pixels = images.pixels.clone()
+    own = {name: tensor.clone() for name, tensor in tinyten.network.state_dict().items()}
+    train(tinyten, state, images)
+    assert_same(state, before)
+    assert_same(tinyten.network.state_dict(), own)
+    assert torch.equal(images.pixels, pixels)
+
+
+# curves
+
+
+def curve_problem(model: Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], Layout]:
+    (start, buffers), (end, _) = (split(model, randomised(model.network, seed)) for seed in (1, 2))
+    layout = Layout.of(start)
+    return (layout.flatten(start), layout.flatten(end)), buffers, layout
+
+
+def first_t(seed: int = 1) -> float:
+    return torch.rand(1, generator=stream(seed, "t", 0), dtype=torch.float64).item()
+
+
+def test_the_gradient_of_a_bend_is_that_of_the_paper(tinyten: Model, images: Images) -> None:
+    ends, buffers, layout = curve_problem(tinyten)
+    progress = bend(tinyten, ends, buffers, layout, images, ONE_STEP)
+    middle, t = (ends[0] + ends[1]) / 2, first_t()
+    theta = ((1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * middle + t**2 * ends[1]).requires_grad_()
+    tinyten.network.train()
+    fresh = {name: buffer.clone() for name, buffer in buffers.items()}
+    loss = criterion(tinyten({**layout.views(theta), **fresh}, as_float(images.pixels)), images.labels)
+    (slope,) = torch.autograd.grad(loss, theta)
+    gradient = 2 * t * (1 - t) * (slope + ONE_STEP.weight_decay * theta.detach())
+    torch.testing.assert_close(middle - progress.trainable[0], gradient, rtol=1e-9, atol=1e-11)
+    assert progress.history[0]["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert progress.history[0]["penalty"] == pytest.approx(ONE_STEP.weight_decay / 2 * theta.square().sum().item())
+    assert_close(progress.buffers, fresh)
+
+
+def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
+    model = perceptron(16)
+    ends, buffers, layout = curve_problem(model)
+    line, seen = straight(bezier, *ends), []
+
+    def sample(bends: Tensor, t: float) -> Tensor:
+        seen.append(t)
+        return Curve(bezier, line.ends, bends)(t)
+
+    fit(model, line.bends, sample, layout, buffers, images, REGIME, transform=plain, seed=1)
+    assert len(set(seen)) == len(seen) == REGIME.epochs * 3
+    assert all(0 <= t < 1 for t in seen)
+
+
+def test_the_penalty_of_an_endpoint_is_half_the_decay_times_the_squared_norm(images: Images) -> None:
+    model = perceptron(16)
+    state = randomised(model.network)
+    (row,) = train(model, state, images, ONE_STEP).history
+    squares = sum(tensor.square().sum().item() for tensor in split(model, state)[0].values())
+    assert row["penalty"] == pytest.approx(0.005 * squares)
+
+
+# attacks
+
+
+def test_a_robust_step_is_an_ordinary_step_on_the_attacked_pixels(tinyten: Model, images: Images) -> None:
+    state = randomised(tinyten.network)
+    attacked = train(tinyten, state, images, ONE_STEP, attack=lambda predict, x, y, noise: 1 - x)
+    ordinary = train(tinyten, state, Images(255 - images.pixels, images.labels), ONE_STEP)
+    assert_close(trained_state(attacked, tinyten, state), trained_state(ordinary, tinyten, state), 1e-5)
+
+
+def test_an_attack_that_looks_but_does_nothing_changes_no_bit(tinyten: Model, images: Images) -> None:
+    state = randomised(tinyten.network)
+
+    def look(predict: Callable, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
+        predict(1 - x)
+        return x
+
+    with_attack, without = (train(tinyten, state, images, attack=attack) for attack in (look, None))
+    assert torch.equal(with_attack.trainable, without.trainable)
+    assert_same(with_attack.buffers, without.buffers)
+
+
+def test_an_attack_sees_the_weights_of_this_step_with_batch_statistics(tinyten: Model, images: Images) -> None:
+    state = randomised(tinyten.network)
+    seen = []
+
+    def look(predict: Callable, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
+        seen.append(predict(x))
+        return x
+
+    train(tinyten, state, images, ONE_STEP, attack=look)
+    tinyten.network.train()
+    order = torch.randperm(len(images), generator=stream(1, "order", 0))
+    expected = tinyten({name: t.clone() for name, t in state.items()}, as_float(images.pixels[order]))
+    torch.testing.assert_close(seen[0], expected)
+
+
+# divergence
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_says_where(tinyten: Model, images: Images) -> None:
+    calls = []
+
+    def spoil(pixels: Tensor, draws: torch.Generator) -> Tensor:
+        calls.append(len(pixels))
+        return as_float(pixels) * (float("nan") if len(calls) >= 8 else 1)
+
+    with pytest.raises(Diverged) as error:
+        train(tinyten, randomised(tinyten.network), images, replace(REGIME, schedule=constant), transform=spoil)
+    assert str(error.value) == (
+        "the loss is not finite in epoch 3, step 2 of 3, at learning rate 0.05: "
+        "lower `lr` of this regime, or look for non-finite weights in what it starts from"
+    )
+
+
+def test_weights_that_are_not_finite_stop_training_in_the_first_step(tinyten: Model, images: Images) -> None:
+    state = randomised(tinyten.network)
+    state["fc.weight"][0, 0] = float("nan")
+    with pytest.raises(Diverged, match="not finite in epoch 1, step 1 of 3, at learning rate 0.05"):
+        train(tinyten, state, images)
+
+
+def test_weights_that_the_very_last_step_spoils_are_not_let_through(images: Images) -> None:
+    model = perceptron(16)
+    with pytest.raises(Diverged, match="not finite in epoch 1, step 1 of 1"):
+        train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
+
+
+def test_a_diverged_epoch_is_not_kept(images: Images) -> None:
+    model, kept = perceptron(16), []
+
+    class Keep:
+        def restore(self, fresh: Progress) -> Progress:
+            return fresh
+
+        def keep(self, progress: Progress) -> None:
+            kept.append(progress.epoch)
+
+    def spoil(pixels: Tensor, draws: torch.Generator) -> Tensor:
+        return as_float(pixels) * (float("nan") if kept == [1, 2] else 1)
+
+    with pytest.raises(Diverged, match="epoch 3, step 1 of 3"):
+        train(model, randomised(model.network), images, transform=spoil, keeper=Keep())
+    assert kept == [1, 2]
+
+
+# shapes
+
+
+def test_the_last_batch_may_be_smaller_and_counts_by_its_images(tinyten: Model) -> None:
+    seen = []
+
+    def watch(pixels: Tensor, draws: torch.Generator) -> Tensor:
+        seen.append(len(pixels))
+        return as_float(pixels)
+
+    images = pictures(11)
+    regime = replace(REGIME, epochs=1, batch_size=4, lr=1e-300, momentum=0.0, nesterov=False)
+    state = randomised(tinyten.network)
+    (row,) = train(tinyten, state, images, regime, transform=watch).history
+    assert seen == [4, 4, 3]
+    tinyten.network.train()
+    losses, right = [], 0
+    for index in torch.randperm(11, generator=stream(1, "order", 0)).split(4):
+        outputs = tinyten({n: t.clone() for n, t in state.items()}, as_float(images.pixels[index]))
+        losses += [criterion(outputs, images.labels[index]).item()] * len(index)
+        right += (logits(outputs).argmax(1) == images.labels[index]).sum().item()
+    assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert row["accuracy"] == pytest.approx(100 * right / 11)
+
+
+def test_the_history_has_a_row_for_every_epoch(tinyten: Model, images: Images) -> None:
+    history = train(tinyten, randomised(tinyten.network), images).history
+    assert [list(row) for row in history] == [["epoch", "lr", "loss", "penalty", "accuracy"]] * 4
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert [row["lr"] for row in history] == pytest.approx(
+        [0.05, 0.05 * 0.99, 0.05 * 0.5 * 0.99**2, 0.05 * 0.5 * 0.99**3]
+    )
+
+
+@pytest.mark.parametrize("count, batch_size", [(1, 1), (1, 64), (7, 7), (7, 64)])
+def test_one_image_or_one_batch_is_enough(tinyten: Model, count: int, batch_size: int) -> None:
+    progress = train(tinyten, randomised(tinyten.network), pictures(count), replace(REGIME, batch_size=batch_size))
+    assert progress.epoch == 4
+    assert torch.isfinite(progress.trainable).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_and_buffers_stay_float32_in_every_precision(images: Images, precision: str) -> None:
+    torch.manual_seed(0)
+    model = small("tinyten")
+    model = Model(model.network.float(), model.mean.float(), model.std.float())
+    progress = train(model, randomised(model.network), images, replace(REGIME, precision=precision))
+    assert progress.trainable.dtype == progress.velocity.dtype == torch.float32
+    assert all(b.dtype == torch.float32 for b in progress.buffers.values() if b.is_floating_point())
+    assert torch.isfinite(progress.trainable).all()
+
+
+# the same bits
+
+FULL = {"transform": pipeline([{"use": "crop"}, {"use": "flip"}]), "attack": partial(pgd, eps=0.03, step=0.01, steps=2)}
+VARIANTS: dict[str, Mapping[str, Any]] = {
+    "plain": {},
+    "augmented": {"transform": FULL["transform"]},
+    "attacked": {"attack": FULL["attack"]},
+    "both": FULL,
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(images: Images, variant: str) -> None:
+    model = perceptron(16, dropout=0.5)
+    state, options = randomised(model.network), VARIANTS[variant]
+    first = train(model, state, images, **options)
+    torch.rand(17)  # what else a process drew does not matter
+    second = train(model, state, images, **options)
+    other = train(model, state, images, seed=2, **options)
+    assert torch.equal(first.trainable, second.trainable) and first.history == second.history
+    assert_same(first.buffers, second.buffers)
+    assert not torch.equal(first.trainable, other.trainable)
+
+
+def test_dropout_differs_from_epoch_to_epoch_and_from_seed_to_seed(images: Images) -> None:
+    model = perceptron(16, dropout=0.5)
+    still = replace(REGIME, lr=1e-300, batch_size=100, weight_decay=0.0)
+    runs = [train(model, randomised(model.network), images, still, seed=seed) for seed in (1, 2)]
+    losses = [row["loss"] for run in runs for row in run.history]
+    assert len(set(losses)) == len(losses)
+
+
+def test_training_leaves_the_global_random_numbers_alone(images: Images) -> None:
+    model = perceptron(16, dropout=0.5)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    train(model, randomised(model.network), images, **FULL)
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+# going on after an interruption
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Fragile:
+    """A keeper whose job is killed after some epoch."""
+
+    def __init__(self, folder: Path, epoch: int):
+        self.disk, self.epoch = Checkpoint(folder, every=0), epoch
+
+    def restore(self, fresh: Progress) -> Progress:
+        return self.disk.restore(fresh)
+
+    def keep(self, progress: Progress) -> None:
+        self.disk.keep(progress)
+        if progress.epoch == self.epoch:
+            raise Interrupted
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_going_on_after_an_interruption_gives_the_same_bits(
+    images: Images, tmp_path: Path, variant: str, epoch: int
+) -> None:
+    model = perceptron(16, dropout=0.5)
+    state, options = randomised(model.network), VARIANTS[variant]
+    whole = train(model, state, images, **options)
+    with pytest.raises(Interrupted):
+        train(model, state, images, keeper=Fragile(tmp_path, epoch), **options)
+    resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
+    assert torch.equal(resumed.trainable, whole.trainable) and torch.equal(resumed.velocity, whole.velocity)
+    assert_same(resumed.buffers, whole.buffers)
+    assert resumed.history == whole.history
+
+
+def test_a_curve_goes_on_after_two_interruptions(tinyten: Model, images: Images, tmp_path: Path) -> None:
+    problem = curve_problem(tinyten)
+    whole = bend(tinyten, *problem, images, REGIME)
+    for epoch in (1, 3):
+        with pytest.raises(Interrupted):
+            bend(tinyten, *problem, images, REGIME, keeper=Fragile(tmp_path, epoch))
+    resumed = bend(tinyten, *problem, images, REGIME, keeper=Checkpoint(tmp_path, every=0))
+    assert torch.equal(resumed.trainable, whole.trainable)
+    assert_same(resumed.buffers, whole.buffers)
+    assert resumed.history == whole.history
+
+
+def test_a_resumed_run_trains_the_missing_epochs_only(images: Images, tmp_path: Path) -> None:
+    model, calls = perceptron(16), []
+
+    def count(pixels: Tensor, draws: torch.Generator) -> Tensor:
+        calls.append(len(pixels))
+        return as_float(pixels)
+
+    with pytest.raises(Interrupted):
+        train(model, randomised(model.network), images, keeper=Fragile(tmp_path, 3))
+    train(model, randomised(model.network), images, keeper=Checkpoint(tmp_path), transform=count)
+    assert sum(calls) == len(images)
