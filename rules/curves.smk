@@ -6,6 +6,7 @@ rule align:
         unpack(inputs("align")),
     output:
         permutation="results/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.safetensors",
+        moved="results/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.moved.csv",
     log:
         "logs/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
     conda:

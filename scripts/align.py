@@ -1,17 +1,29 @@
 """The permutation that aligns the neurons of `source` to those of `target`, certified."""
 
-from neuralign import align, setting
+import json
+
+from neuralign import align, augmentations, setting
 from neuralign.job import run
 from neuralign.plugins import plugin
+from neuralign.symmetry import identity, moves
+from neuralign.tables import write_rows
 
 
-def main(data, target, source, permutation, *, model, method):
+def main(data, target, source, permutation, moved, *, model, method, start=None, augment=(), attack=None):
     images, net = setting.prepare(data, model)
-    sides = (setting.read_state(path, net) for path in (target, source))
-    problem = align.Problem(net, setting.symmetry(net, images), *sides, images.train)
+    problem = align.Problem(
+        net,
+        setting.symmetry(net, images),
+        *(setting.read_state(path, net) for path in (target, source)),
+        images.train,
+        augmentations.pipeline(augment),
+        setting.read_permutation(start) if start else None,
+        setting.attack(attack),
+    )
     found = plugin("align", method)(problem)
-    error = align.certify(problem, found)
-    setting.save(found, permutation, {"certificate": f"largest relative change of the logits in float64: {error:.3g}"})
+    problem.facts["certificate"] = align.certify(problem, found)
+    setting.save(found, permutation, {"facts": json.dumps(problem.facts)})
+    write_rows(moves(found, problem.start or identity(problem.trace.spec), problem.facts), moved)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,12 @@ class _NetworkKeys(_Strict):
     input_size: Count | None = None
 
 
+class _AlignmentKeys(_Strict):
+    start: str | None = None  # the alignment whose permutation this one improves on; None: the identity
+    augmented: Flag = False  # whether the method sees images as training does
+    attacked: Flag = False  # whether it sees them attacked, as the regime does in training
+
+
 class _Nothing(_Strict):
     pass
 
@@ -98,7 +104,7 @@ PLUGIN_SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "datasets": ("data", _DatasetKeys),
     "networks": ("networks", _NetworkKeys),
     "attacks": ("attacks", _Nothing),
-    "alignments": ("align", _Nothing),
+    "alignments": ("align", _AlignmentKeys),
     "curves": ("curves", _Nothing),
 }
 PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
@@ -201,6 +207,8 @@ class Catalogue:
             rest = {"use": name} | {k: v for k, v in raw.items() if k not in own}
             entry = self._plugin(home, rest, path, extra=list(keys.model_fields))
             common = self._model(keys, own, path)
+            if common.get("start"):
+                self._check_start(name, common["start"], path)
             if section == "datasets":
                 steps = common.get("augment", [])
                 common["augment"] = [
@@ -243,6 +251,15 @@ class Catalogue:
         else:
             where = f"{here}.{last}" if last != "" else here
             self._note(where, f"found {found['input']!r}: {found['msg'].removeprefix('Value error, ').lower()}")
+
+    def _check_start(self, name: str, start: str, path: str) -> None:
+        self._refer(f"{path}.start", start, "alignments")
+        seen = [name]
+        while start in self._raw["alignments"] and start not in seen:
+            seen.append(start)
+            start = (self._raw["alignments"][start] or {}).get("start")
+        if start in seen:
+            self._note(f"{path}.start", f"goes round in a circle: {' -> '.join([*seen, start])}")
 
     def _check_regimes(self, regime: Entry, path: str) -> None:
         if regime["attack"] is not None:

@@ -68,6 +68,11 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
+def as_is(pixels: Tensor, _: torch.Generator) -> Tensor:
+    """The transform that changes nothing."""
+    return as_float(pixels)
+
+
 def _resized(pixels: Tensor, size: int | None) -> Tensor:
     """Bilinear with antialiasing, as PIL does it; rounded back to uint8."""
     if size is None or tuple(pixels.shape[-2:]) == (size, size):

@@ -38,6 +38,18 @@ def permute(spec: Spec, permutation: Permutation, state: State) -> dict[str, Ten
     return _act(spec, state, reorder)
 
 
+def transport(spec: Spec, matrices: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+    """`state` with its channels mixed: channel i becomes the sum over j of matrices[group][i, j] times channel j.
+
+    On permutation matrices this is `permute`; on doubly stochastic ones a soft permutation, differentiable in both.
+    """
+
+    def mix(group: str, block: Tensor, dim: int) -> Tensor:
+        return torch.tensordot(matrices[group], block, ([1], [dim])).movedim(0, dim) if group in matrices else block
+
+    return _act(spec, state, mix)
+
+
 def identity(spec: Spec) -> dict[str, Tensor]:
     """The permutation that moves nothing."""
     return {g: torch.arange(spec.sizes[g]) for g in spec.free}
@@ -53,9 +65,17 @@ def inverse(permutation: Permutation) -> dict[str, Tensor]:
     return {g: p.argsort() for g, p in permutation.items()}
 
 
-def moved(permutation: Permutation) -> dict[str, int]:
-    """How many channels of each group do not keep their place."""
-    return {g: int((p != torch.arange(len(p))).sum()) for g, p in permutation.items()}
+def moves(permutation: Permutation, start: Permutation, facts: Mapping[str, float]) -> list[dict[str, float | str]]:
+    """One row per group: group, units, moved (from their first place), moved_from_start, and the `facts` of all groups."""
+
+    def apart(one: Tensor, other: Tensor) -> int:
+        return int((one != other).sum())
+
+    return [
+        {"group": g, "units": len(p), "moved": apart(p, torch.arange(len(p))), "moved_from_start": apart(p, start[g])}
+        | dict(facts)
+        for g, p in permutation.items()
+    ]
 
 
 def check(spec: Spec, permutation: Permutation) -> None:

@@ -71,12 +71,14 @@ def fit(
     attack: Attack | None = None,
     seed: int,
     keeper: Keeper | None = None,
+    constrain: Callable[[Tensor, float], None] | None = None,
 ) -> Progress:
     """Train `trainable` so that `sample(trainable, t)`, t uniform in [0, 1] afresh for each batch, has a low loss.
 
     The objective is the criterion plus weight_decay / 2 times the squared norm of the *sampled* parameters, which at an
     endpoint is SGD's own weight decay and on a curve the paper's (section 1.2 of its code's objective). An attack sees
-    batch statistics but never updates the buffers. Histories have one row per epoch: epoch, lr, loss (the criterion),
+    batch statistics but never updates the buffers.
+    `constrain(trainable, lr)` changes `trainable` in place after every step. Histories have one row per epoch: epoch, lr, loss (the criterion),
     penalty (the norm term), accuracy (percent). Raises `Diverged`.
     """
     start = Progress(
@@ -87,7 +89,7 @@ def fit(
         log.info("resumed after epoch %d of %d", progress.epoch, regime.epochs)
     began, done = time.monotonic(), progress.epoch
     model.network.train()
-    step = _Step(model, progress, sample, layout, regime, attack)
+    step = _Step(model, progress, sample, layout, regime, attack, constrain)
     for epoch in range(progress.epoch, regime.epochs):
         row = _epoch(step, images, transform, seed, epoch)
         progress.history.append(row)
@@ -106,6 +108,7 @@ class _Step:
     layout: Layout
     regime: Regime
     attack: Attack | None
+    constrain: Callable[[Tensor, float], None] | None
 
     def __call__(self, x: Tensor, y: Tensor, t: float, lr: float, noise: torch.Generator) -> list[Tensor]:
         """One step; the criterion, the penalty and the number of right answers, left on the device."""
@@ -119,6 +122,8 @@ class _Step:
         penalty = self.regime.weight_decay / 2 * flat.square().sum()
         (gradient,) = torch.autograd.grad(loss + penalty, weights)
         self._descend(gradient, lr)
+        if self.constrain:
+            self.constrain(self.progress.trainable, lr)
         return [loss.detach(), penalty.detach(), (logits(outputs).argmax(1) == y).sum()]
 
     def _descend(self, gradient: Tensor, lr: float) -> None:

@@ -58,11 +58,20 @@ def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: 
 
 def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
     model, plugins = _model(c, dataset, network, regime)
-    method = c.entry("alignments", alignment, dataset=dataset, network=network, regime=regime)
-    target, source = _ends(dataset, network, regime, pair)
-    inputs: dict[str, Ref | list[Ref]] = {"data": ref("fetch_data", "data", dataset=dataset)}
-    inputs |= {"target": target, "source": source}
-    return Job(inputs, {"model": model, "method": method}, [*plugins, ("align", method["use"])], software=NUMERIC)
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    method = c.entry("alignments", alignment, **place)
+    start = method.pop("start") or "none"
+    inputs = _path_inputs(c, **place, pair=pair, alignment=start)
+    if "permutation" in inputs:
+        inputs["start"] = inputs.pop("permutation")
+    settings: Entry = {"model": model}
+    if method.pop("augmented"):
+        settings["augment"] = c.entry("datasets", dataset)["augment"]
+        plugins += _uses("augmentations", settings["augment"])
+    if method.pop("attacked") and (attack := c.entry("regimes", regime, **place)["attack"]):
+        settings["attack"] = c.entry("attacks", attack, **place)
+        plugins += _uses("attacks", [settings["attack"]])
+    return Job(inputs, settings | {"method": method}, [*plugins, ("align", method["use"])], software=NUMERIC)
 
 
 def signature(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
@@ -261,7 +270,7 @@ def _path_inputs(
         "target": start,
         "source": end,
     }
-    if c.entry("alignments", alignment, **place) is not None:
+    if alignment != "none" and c.entry("alignments", alignment, **place) is not None:
         inputs["permutation"] = ref("align", "permutation", **place, pair=pair, alignment=alignment)
     return inputs
 

@@ -5,18 +5,21 @@ network's function unchanged.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from neuralign.images import Images
+from neuralign.birkhoff import assign
+from neuralign.images import Images, Transform, as_is
 from neuralign.networks import Model, State, logits
 from neuralign.symmetry import Permutation, check, permute
 from neuralign.tracing import Trace
+from neuralign.training import Attack
+
+__all__ = ["CertificateError", "Problem", "activations", "assign", "certify"]
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,15 @@ class Problem:
     trace: Trace
     target: State
     source: State
-    images: Images  # what a method may look at
+    images: Images  # what a method may look at: pixels as they are,
+    transform: Transform = as_is  # or augmented as in training
+    start: Permutation | None = None  # the permutation to improve on; None: the identity
+    attack: Attack | None = None  # how the networks were attacked in training
+    facts: dict[str, Any] = field(default_factory=dict)  # what a method found out besides, for the record
 
 
 class CertificateError(RuntimeError):
     """A permutation that changes the network's function."""
-
-
-def assign(score: Tensor) -> Tensor:
-    """The permutation (n,) that maximises the sum of score[i, permutation[i]], exactly; score is (n, n), finite."""
-    _, columns = linear_sum_assignment(score.double().cpu().numpy(), maximize=True)
-    return torch.from_numpy(np.ascontiguousarray(columns, dtype=np.int64))
 
 
 def activations(problem: Problem, batch_size: int, count: int | None) -> Iterator[tuple[dict[str, Tensor], ...]]:
