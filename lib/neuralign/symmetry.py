@@ -66,7 +66,7 @@ def inverse(permutation: Permutation) -> dict[str, Tensor]:
 
 
 def moves(permutation: Permutation, start: Permutation, facts: Mapping[str, float]) -> list[dict[str, float | str]]:
-    """One row per group: group, units, moved (from their first place), moved_from_start, and the `facts` of all groups."""
+    """One row per group: group, units, moved (from their first place), moved_from_start, and the common `facts`."""
 
     def apart(one: Tensor, other: Tensor) -> int:
         return int((one != other).sum())

@@ -76,10 +76,9 @@ def fit(
     """Train `trainable` so that `sample(trainable, t)`, t uniform in [0, 1] afresh for each batch, has a low loss.
 
     The objective is the criterion plus weight_decay / 2 times the squared norm of the *sampled* parameters, which at an
-    endpoint is SGD's own weight decay and on a curve the paper's (section 1.2 of its code's objective). An attack sees
-    batch statistics but never updates the buffers.
-    `constrain(trainable, lr)` changes `trainable` in place after every step. Histories have one row per epoch: epoch, lr, loss (the criterion),
-    penalty (the norm term), accuracy (percent). Raises `Diverged`.
+    endpoint is SGD's own weight decay and on a curve the paper's. An attack sees batch statistics but never updates the
+    buffers. `constrain(trainable, lr)` changes `trainable` in place after every step. Histories have one row per epoch:
+    epoch, lr, loss (the criterion), penalty (the norm term), accuracy (percent). Raises `Diverged`.
     """
     start = Progress(
         trainable.detach().clone(), torch.zeros_like(trainable), {k: b.clone() for k, b in buffers.items()}

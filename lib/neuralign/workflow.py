@@ -60,7 +60,7 @@ def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alig
     model, plugins = _model(c, dataset, network, regime)
     place = {"dataset": dataset, "network": network, "regime": regime}
     method = c.entry("alignments", alignment, **place)
-    start = method.pop("start") or "none"
+    start = method.pop("start")
     inputs = _path_inputs(c, **place, pair=pair, alignment=start)
     if "permutation" in inputs:
         inputs["start"] = inputs.pop("permutation")
@@ -260,7 +260,7 @@ def _ends(dataset: str, network: str, regime: str, pair: str) -> list[Ref]:
 
 
 def _path_inputs(
-    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str
+    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str | None
 ) -> dict[str, Ref | list[Ref]]:
     """Data, both ends, and the permutation where the alignment is not `null`."""
     place = {"dataset": dataset, "network": network, "regime": regime}
@@ -270,7 +270,7 @@ def _path_inputs(
         "target": start,
         "source": end,
     }
-    if alignment != "none" and c.entry("alignments", alignment, **place) is not None:
+    if alignment is not None and c.entry("alignments", alignment, **place) is not None:
         inputs["permutation"] = ref("align", "permutation", **place, pair=pair, alignment=alignment)
     return inputs
 
