@@ -255,10 +255,10 @@ class Catalogue:
     def _check_start(self, name: str, start: str, path: str) -> None:
         self._refer(f"{path}.start", start, "alignments")
         seen = [name]
-        while start in self._raw["alignments"] and start not in seen:
+        while start and start not in seen:
             seen.append(start)
-            start = (self._raw["alignments"][start] or {}).get("start")
-        if start in seen:
+            start = (self._raw["alignments"].get(start) or {}).get("start") or ""
+        if start:
             self._note(f"{path}.start", f"goes round in a circle: {' -> '.join([*seen, start])}")
 
     def _check_regimes(self, regime: Entry, path: str) -> None:

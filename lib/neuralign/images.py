@@ -25,6 +25,14 @@ class Images:
         """The first `count` images in file order; all of them for None."""
         return self if count is None else Images(self.pixels[:count], self.labels[:count])
 
+    def balanced(self, count: int) -> "Images":
+        """Up to `count` images, equally many of each class (one more of the first ones), the first in file order."""
+        classes = self.labels.unique()
+        share, rest = divmod(count, len(classes))
+        found = [(self.labels == c).nonzero()[: share + (i < rest), 0] for i, c in enumerate(classes)]
+        index = torch.cat(found).sort().values
+        return Images(self.pixels[index], self.labels[index])
+
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Plain pixels in [0, 1] and labels, in file order."""
         for pixels, labels in zip(self.pixels.split(size), self.labels.split(size), strict=True):

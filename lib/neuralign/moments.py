@@ -23,9 +23,9 @@ class Moments:
         m = len(first)
         means = torch.stack([first.mean(0), second.mean(0)])
         a, b = first - means[0], second - means[1]
-        rest = torch.stack([a.mean(0), b.mean(0)]).double()  # of the true mean, lost where the samples are float32
-        squares = torch.stack([a.square().sum(0), b.square().sum(0)]).double() - m * rest.square()
-        cross = (a.T @ b).double() - m * torch.outer(rest[0], rest[1])
+        rest = torch.stack([a.mean(0), b.mean(0)]).double()  # of the mean, lost to rounding in float32
+        squares = torch.stack([a.square().sum(0), b.square().sum(0)]).double()
+        cross = (a.T @ b).double()
         means = means.double() + rest
         if self.means is None:
             self.count, self.means, self.squares, self.cross = m, means, squares, cross
@@ -48,3 +48,9 @@ class Moments:
         noise = 1e-12 * self.count * (self.means.square() + 1e-12)
         norms = torch.where(squares > noise, squares, torch.inf).sqrt()
         return cross / norms[0][:, None] / norms[1][None, :]
+
+    def products(self) -> Tensor:
+        """(n, n) float64: the mean product of raw values."""
+        if self.means is None:
+            raise ValueError("no samples were added")
+        return self.cross / self.count + torch.outer(self.means[0], self.means[1])

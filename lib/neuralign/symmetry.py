@@ -8,6 +8,7 @@ No function here knows an architecture (spec of Git Re-Basin, Ainsworth et al. 2
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def inverse(permutation: Permutation) -> dict[str, Tensor]:
     return {g: p.argsort() for g, p in permutation.items()}
 
 
-def moves(permutation: Permutation, start: Permutation, facts: Mapping[str, float]) -> list[dict[str, float | str]]:
+def moves(permutation: Permutation, start: Permutation, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per group: group, units, moved (from their first place), moved_from_start, and the common `facts`."""
 
     def apart(one: Tensor, other: Tensor) -> int:

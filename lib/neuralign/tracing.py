@@ -25,8 +25,7 @@ ACTIVATION_FUNCTIONS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.
 POOL_FUNCTIONS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
 DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
 PASSING_FUNCTIONS = ACTIVATION_FUNCTIONS | POOL_FUNCTIONS | DROPOUT_FUNCTIONS | {operator.neg}
-IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
-ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, *IN_PLACE}
+ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv}  # x += y is traced as x + y
 ELEMENTWISE |= {torch.add, torch.sub, torch.mul, torch.div}
 PASSING_METHODS = {"relu", "relu_", "contiguous", "float", "tanh", "sigmoid"}
 SIZES = {"size", "dim", getattr}  # getattr: x.shape
@@ -43,24 +42,38 @@ class Tap:
 
     node: str
     start: int
+    summed: bool = False  # whether it follows a sum, as on a residual stream
+
+
+Taps = dict[str, tuple[Tap, ...]]  # free group -> the activations that carry it, in graph order
 
 
 @dataclass(frozen=True)
 class Trace:
     spec: Spec
-    taps: dict[str, tuple[Tap, ...]]  # free group -> the post-activations that carry it, in graph order
+    taps: Taps  # post-activations
+    before: Taps  # pre-activations: what enters those nonlinearities
     graph: fx.GraphModule
 
-    def probe(self) -> tuple[fx.GraphModule, list[str]]:
-        """A module that returns the tapped activations of one input, and the node names they belong to."""
-        names = list(dict.fromkeys(tap.node for taps in self.taps.values() for tap in taps))
+    def probe(self, taps: Taps, *, largest: int | None = None) -> tuple[fx.GraphModule, list[str]]:
+        """A module that returns the tapped activations of one input, and the node names they belong to.
+
+        Maps of more than `largest` rows are halved where they are tapped, and go on halved.
+        """
+        names = list(dict.fromkeys(tap.node for found in taps.values() for tap in found))
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         graph.graph_copy(self.graph.graph, copies)
         by_name = {node.name: copy for node, copy in copies.items()}
+        if largest is not None:
+            for name in names:
+                with graph.inserting_after(by_name[name]):
+                    halved = graph.call_function(_halve, (by_name[name], largest))
+                by_name[name].replace_all_uses_with(halved)
+                halved.args = (by_name[name], largest)
+                by_name[name] = halved
         graph.output(tuple(by_name[name] for name in names))
         for node in graph.nodes:
-            node.target = IN_PLACE.get(node.target, node.target)  # a tapped activation is not overwritten
             if node.target in DROPOUT_FUNCTIONS:  # traced in training mode, where it is on
                 node.replace_all_uses_with(node.all_input_nodes[0])
         probe = fx.GraphModule(self.graph, graph)
@@ -76,11 +89,19 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
     Raises `Untraceable` where an operation has no rule.
     """
     graph = fx.symbolic_trace(deepcopy(network).train())
+    for module in graph.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]  # a pre-activation that is read is not overwritten
     ShapeProp(graph.eval()).propagate(example)
     walk = _Walk(graph)
     for node in graph.graph.nodes:
         walk.visit(node)
     return walk.result()
+
+
+def _halve(activation: Tensor, largest: int) -> Tensor:
+    """Every second row and column of maps (n, c, h, w) that are larger than `largest`."""
+    return activation[..., ::2, ::2] if activation.dim() == 4 and activation.shape[-1] > largest else activation
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
@@ -217,7 +238,7 @@ class _Walk:
         def settle(axis: Axis) -> Axis:
             return tuple((self.root(group), cells) for group, cells in axis)
 
-        tensors = dict(self.graph.named_parameters(remove_duplicate=False))
+        tensors: dict[str, Tensor] = {**dict(self.graph.named_parameters(remove_duplicate=False))}
         tensors |= dict(self.graph.named_buffers(remove_duplicate=False))
         known = self.axes.keys() | {node.target for node in self.graph.graph.nodes if node.op == "get_attr"}
         names: dict[Tensor, str] = {}
@@ -229,19 +250,23 @@ class _Walk:
         axes = {name: tuple(map(settle, dims)) for name, dims in self.axes.items() if name in tensors}
         sizes = {g: n for g, n in self.sizes.items() if self.root(g) == g}
         spec = Spec(axes, sizes, frozenset(map(self.root, self.fixed)))
-        return Trace(spec, self.tap(spec), self.graph)
+        before = [n for node in self.active for n in node.all_input_nodes[:1] if n in self.channels]
+        return Trace(spec, self.tap(spec, self.active), self.tap(spec, before), self.graph)
 
-    def tap(self, spec: Spec) -> dict[str, tuple[Tap, ...]]:
-        """Post-activations of every free group; where none carries it, the last tensor that does."""
-        on_activations: dict[str, list[Tap]] = {g: [] for g in spec.free}
+    def tap(self, spec: Spec, nodes: Sequence[fx.Node]) -> Taps:
+        """Where `nodes` carry each free group; where none does, the last tensor that carries it."""
+        chosen: dict[str, list[Tap]] = {g: [] for g in spec.free}
         anywhere: dict[str, list[Tap]] = {g: [] for g in spec.free}
         for node, axis in self.channels.items():
-            start = 0
+            start, summed = 0, self.is_sum(node) or any(map(self.is_sum, node.all_input_nodes))
             for group, cells in axis:
                 name = self.root(group)
-                if name in on_activations and cells == 1:
-                    anywhere[name].append(Tap(node.name, start))
-                    if node in self.active:
-                        on_activations[name].append(Tap(node.name, start))
+                if name in chosen and cells == 1:
+                    anywhere[name].append(Tap(node.name, start, summed))
+                    if node in nodes:
+                        chosen[name].append(anywhere[name][-1])
                 start += spec.sizes[name] * cells
-        return {g: tuple(on_activations[g] or anywhere[g][-1:]) for g in spec.free}
+        return {g: tuple(chosen[g] or anywhere[g][-1:]) for g in spec.free}
+
+    def is_sum(self, node: fx.Node) -> bool:
+        return node.target in ELEMENTWISE and sum(n in self.channels for n in node.all_input_nodes) > 1

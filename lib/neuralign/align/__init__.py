@@ -10,13 +10,15 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from neuralign.birkhoff import assign
 from neuralign.images import Images, Transform, as_is
 from neuralign.networks import Model, State, logits
+from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check, permute
-from neuralign.tracing import Trace
+from neuralign.tracing import Taps, Trace
 from neuralign.training import Attack
 
 __all__ = ["CertificateError", "Problem", "activations", "assign", "certify"]
@@ -39,16 +41,30 @@ class CertificateError(RuntimeError):
     """A permutation that changes the network's function."""
 
 
-def activations(problem: Problem, batch_size: int, count: int | None) -> Iterator[tuple[dict[str, Tensor], ...]]:
-    """Batch by batch, the tapped activations of target and source in evaluation mode: {node: (n, c, ...)} each."""
-    probe, names = problem.trace.probe()
+def activations(
+    problem: Problem, taps: Taps, batch_size: int, *, largest: int | None = None
+) -> Iterator[tuple[dict[str, Tensor], ...]]:
+    """Batch by batch, the tapped activations of target and source in evaluation mode: {node: (n, c, ...)} each.
+
+    Where the problem has an attack, either network sees the images attacked against itself.
+    """
+    probe, names = problem.trace.probe(taps, largest=largest)
+    noise = stream(0, "activations", device=problem.images.labels.device)
+    for pixels, labels in problem.images.batches(batch_size):
+        yield tuple(
+            dict(zip(names, _probed(problem, probe, state, pixels, labels, noise), strict=True))
+            for state in (problem.target, problem.source)
+        )
+
+
+def _probed(
+    problem: Problem, probe: nn.Module, state: State, pixels: Tensor, labels: Tensor, noise: torch.Generator
+) -> tuple[Tensor, ...]:
+    if problem.attack:
+        problem.model.network.eval()
+        pixels = problem.attack(lambda x: problem.model(state, x), pixels, labels, noise)
     with torch.no_grad():
-        for pixels, _ in problem.images.first(count).batches(batch_size):
-            inputs = (problem.model.normalise(pixels),)
-            yield tuple(
-                dict(zip(names, torch.func.functional_call(probe, dict(state), inputs), strict=True))
-                for state in (problem.target, problem.source)
-            )
+        return functional_call(probe, dict(state), (problem.model.normalise(pixels),))
 
 
 @torch.no_grad()
