@@ -7,7 +7,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from tiny import generator, pictures, randomised, shifts, small
+from scipy.optimize import linear_sum_assignment
+from tiny import generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, nn
 
 from neuralign import align, symmetry
@@ -46,11 +47,6 @@ def planted(model: Model, images: Images) -> tuple[Problem, dict[str, Tensor]]:
         for name, t in permute(problem.trace.spec, permutation, problem.target).items()
     }
     return replace(problem, source=source), permutation
-
-
-@pytest.fixture
-def resnet() -> Model:
-    return small("resnet", depth=14)
 
 
 @pytest.mark.parametrize("use", plugins("align"))
@@ -127,9 +123,12 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def best(score: np.ndarray) -> list[int]:
-    """By brute force for few units."""
-    assert len(score) <= 6
+    """By brute force."""
     return list(max(permutations(range(len(score))), key=lambda p: score[range(len(p)), p].sum()))
+
+
+def hungarian(score: np.ndarray) -> list[int]:
+    return linear_sum_assignment(score, maximize=True)[1].tolist()
 
 
 def expected_layers(use: str) -> dict[str, list[str]]:
@@ -155,11 +154,39 @@ def test_correlations_are_those_of_the_paper(use: str, options: dict, batch_size
         single = [pearson(target[name], source[name]) for name in members]
         for matrix, expected in zip(found[group].values(), single, strict=True):
             np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-10)
-        total, match = sum(single), matches[group].tolist()
-        rows = range(len(match))
-        if len(match) <= 6:
-            assert match == best(total)
-        assert total[rows, match].sum() >= np.trace(total) - 1e-12
+        assert matches[group].tolist() == hungarian(sum(single))
+
+
+def test_the_activations_of_a_stream_decide_together(images: Images) -> None:
+    problem = problem_of(small("resnet", depth=14), images)
+    found, matches = correlations(problem), correlation(problem)
+    streams = {group: list(matrices.values()) for group, matrices in found.items() if len(matrices) > 1}
+    assert len(streams) == 3
+    for group, matrices in streams.items():
+        assert matches[group].tolist() == hungarian(sum(matrices).numpy())
+        assert any(matches[group].tolist() != hungarian(matrix.numpy()) for matrix in matrices)
+
+
+class Wide(nn.Module):
+    """Two convolutions side by side, whose post-activations exist only together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 6, 3), nn.BatchNorm2d(10)
+        self.relu, self.pool, self.fc = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.relu(self.norm(torch.cat([self.a(x), self.b(x)], 1)))).flatten(1))
+
+
+def test_concatenated_groups_are_matched_each_on_channels_of_its_own(images: Images) -> None:
+    model = unnormalised(Wide())
+    problem, permutation = planted(model, images)
+    found = correlation(problem)
+    assert all(torch.equal(found[group], match) for group, match in inverse(permutation).items())
+    target, source = (seen(model, dict(s), images, ["relu"])["relu"] for s in (problem.target, problem.source))
+    (matrix,) = correlations(problem)["b"].values()
+    np.testing.assert_allclose(matrix, pearson(target[:, 4:], source[:, 4:]), rtol=0, atol=1e-10)
 
 
 def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> None:

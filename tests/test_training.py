@@ -141,6 +141,24 @@ def test_nothing_that_it_is_given_is_changed(tinyten: Model, images: Images) -> 
     assert_same(state, before)
     assert_same(tinyten.network.state_dict(), own)
     assert torch.equal(images.pixels, pixels)
+    weights, buffers = split(tinyten, state)
+    layout = Layout.of(weights)
+    flat = layout.flatten(weights)
+    fit(tinyten, flat, lambda w, t: w, layout, buffers, images, REGIME, transform=plain, seed=1)
+    assert torch.equal(flat, layout.flatten(weights))
+
+
+def test_every_epoch_has_an_order_and_an_augmentation_of_its_own(images: Images) -> None:
+    model, seen = perceptron(16), []
+
+    def watch(pixels: Tensor, draws: torch.Generator) -> Tensor:
+        seen.append((pixels[0, :, ::5, ::5].flatten().tolist(), torch.rand((), generator=draws).item()))
+        return as_float(pixels)
+
+    train(model, randomised(model.network), images, replace(REGIME, batch_size=100), transform=watch)
+    firsts, draws = zip(*seen, strict=True)
+    assert len(set(draws)) == 4
+    assert len(set(map(tuple, firsts))) > 1
 
 
 # curves

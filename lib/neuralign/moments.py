@@ -23,9 +23,9 @@ class Moments:
         m = len(first)
         means = torch.stack([first.mean(0), second.mean(0)])
         a, b = first - means[0], second - means[1]
-        rest = torch.stack([a.mean(0), b.mean(0)]).double()  # of the true mean, lost where the samples are float32
-        squares = torch.stack([a.square().sum(0), b.square().sum(0)]).double() - m * rest.square()
-        cross = (a.T @ b).double() - m * torch.outer(rest[0], rest[1])
+        rest = torch.stack([a.mean(0), b.mean(0)]).double()  # of the mean, lost to rounding in float32
+        squares = torch.stack([a.square().sum(0), b.square().sum(0)]).double()
+        cross = (a.T @ b).double()
         means = means.double() + rest
         if self.means is None:
             self.count, self.means, self.squares, self.cross = m, means, squares, cross

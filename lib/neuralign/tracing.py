@@ -25,8 +25,7 @@ ACTIVATION_FUNCTIONS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.
 POOL_FUNCTIONS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
 DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
 PASSING_FUNCTIONS = ACTIVATION_FUNCTIONS | POOL_FUNCTIONS | DROPOUT_FUNCTIONS | {operator.neg}
-IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
-ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, *IN_PLACE}
+ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv}  # x += y is traced as x + y
 ELEMENTWISE |= {torch.add, torch.sub, torch.mul, torch.div}
 PASSING_METHODS = {"relu", "relu_", "contiguous", "float", "tanh", "sigmoid"}
 SIZES = {"size", "dim", getattr}  # getattr: x.shape
@@ -60,7 +59,6 @@ class Trace:
         by_name = {node.name: copy for node, copy in copies.items()}
         graph.output(tuple(by_name[name] for name in names))
         for node in graph.nodes:
-            node.target = IN_PLACE.get(node.target, node.target)  # a tapped activation is not overwritten
             if node.target in DROPOUT_FUNCTIONS:  # traced in training mode, where it is on
                 node.replace_all_uses_with(node.all_input_nodes[0])
         probe = fx.GraphModule(self.graph, graph)
@@ -217,7 +215,7 @@ class _Walk:
         def settle(axis: Axis) -> Axis:
             return tuple((self.root(group), cells) for group, cells in axis)
 
-        tensors = dict(self.graph.named_parameters(remove_duplicate=False))
+        tensors: dict[str, Tensor] = dict(self.graph.named_parameters(remove_duplicate=False))
         tensors |= dict(self.graph.named_buffers(remove_duplicate=False))
         known = self.axes.keys() | {node.target for node in self.graph.graph.nodes if node.op == "get_attr"}
         names: dict[Tensor, str] = {}
