@@ -49,10 +49,21 @@ def planted(model: Model, images: Images) -> tuple[Problem, dict[str, Tensor]]:
     return replace(problem, source=source), permutation
 
 
-@pytest.mark.parametrize("use", plugins("align"))
-def test_every_method_finds_a_planted_permutation_in_every_network(model: Model, images: Images, use: str) -> None:
+CHEAP = {"pam": {"epochs": 1, "batch_size": 10, "candidates": 2, "scoring_batches": 2}}
+FINDERS = [use for use in plugins("align") if use not in ("random", "pam")]  # a control; a search for another goal
+
+
+def method(use: str) -> Callable[[Problem], dict[str, Tensor]]:
+    return plugin("align", {"use": use} | CHEAP.get(use, {}))
+
+
+@pytest.mark.parametrize("read", ["post", "pre"])
+@pytest.mark.parametrize("use", FINDERS)
+def test_every_method_finds_a_planted_permutation_in_every_network(
+    model: Model, images: Images, use: str, read: str
+) -> None:
     problem, permutation = planted(model, images)
-    found = plugin("align", {"use": use})(problem)
+    found = plugin("align", {"use": use, "read": read})(problem)
     assert found.keys() == set(problem.trace.spec.free)
     wrong = {group: (found[group], inverse(permutation)[group]) for group in found}
     assert not {g: pair for g, pair in wrong.items() if not torch.equal(*pair)}
@@ -64,13 +75,13 @@ def test_every_method_gives_a_certifiable_permutation_of_unrelated_networks(
     model: Model, images: Images, use: str
 ) -> None:
     problem = problem_of(model, images)
-    found = plugin("align", {"use": use})(problem)
+    found = method(use)(problem)
     assert certify(problem, found) < 1e-9
-    again = plugin("align", {"use": use})(problem)
+    again = method(use)(problem)
     assert all(torch.equal(found[group], again[group]) for group in found)
 
 
-@pytest.mark.parametrize("use", plugins("align"))
+@pytest.mark.parametrize("use", FINDERS)
 def test_every_method_copes_with_dead_units(tinyten: Model, images: Images, use: str) -> None:
     problem, permutation = planted(tinyten, images)
     dead = {**problem.source}
@@ -204,12 +215,8 @@ def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> N
 def test_only_the_first_images_count(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     few = replace(problem, images=images.first(5))
-    batches = [len(next(iter(target.values()))) for target, _ in activations(problem, 2, 5)]
+    batches = [len(next(iter(target.values()))) for target, _ in activations(few, few.trace.taps, 2)]
     assert batches == [2, 2, 1]
-    limited, all_of_few = (correlations(p, images=n) for p, n in ((problem, 5), (few, None)))
-    for group in limited:
-        for tap in limited[group]:
-            torch.testing.assert_close(limited[group][tap], all_of_few[group][tap], rtol=0, atol=1e-12)
     by_option, by_images = correlation(problem, images=5), correlation(few)
     assert all(torch.equal(by_option[group], by_images[group]) for group in by_images)
     assert any(not torch.equal(by_option[group], match) for group, match in correlation(problem).items())
@@ -219,7 +226,7 @@ def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images
     problem = problem_of(tinyten, images)
     tinyten.network.train()
     before = {name: tensor.clone() for name, tensor in problem.target.items()}
-    ((target, _),) = activations(problem, 100, None)
+    ((target, _),) = activations(problem, problem.trace.taps, 100)
     assert all(torch.equal(tensor, before[name]) for name, tensor in problem.target.items())
     expected = seen(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
     found = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
@@ -268,7 +275,7 @@ def test_a_permutation_that_forgets_a_tensor_is_caught(tinyten: Model, images: I
     wrong = replace(problem, trace=replace(problem.trace, spec=replace(problem.trace.spec, axes=axes)))
     with pytest.raises(CertificateError) as error:
         certify(wrong, shifts(problem.trace.spec))
-    assert "the permuted network is another function: its logits differ by" in str(error.value)
+    assert "the permuted network is another function: its outputs differ by" in str(error.value)
     assert "of their size on 12 images, at most 1e-09 is allowed" in str(error.value)
     assert certify(wrong, shifts(problem.trace.spec), tolerance=100) > 1e-3
     with pytest.raises(CertificateError, match="on 3 images"):
@@ -307,3 +314,93 @@ def test_aligned_networks_are_closer_than_before(tinyten: Model, images: Images)
         return sum((state[n] - t).square().sum().item() for n, t in problem.target.items() if t.is_floating_point())
 
     assert distance(aligned) < 1e-4 * distance(dict(problem.source))
+
+
+# the criteria
+
+
+def test_pre_activations_are_what_enters_the_nonlinearity(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    target, source = (seen(tinyten, dict(s), images, ["features.bn2"])["features.bn2"] for s in sides(problem))
+    ((tap, matrix),) = correlations(problem, read="pre")["features.conv2"].items()
+    assert tap.node == "features_bn2"
+    np.testing.assert_allclose(matrix, pearson(target, source), rtol=0, atol=1e-10)
+
+
+def test_transport_minimises_the_distance_of_activations(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    target, source = (seen(tinyten, dict(s), images, ["features.relu2"])["features.relu2"] for s in sides(problem))
+    distance = ((target[:, :, None] - source[:, None, :]) ** 2).sum(0)
+    assert plugin("align", {"use": "transport"})(problem)["features.conv2"].tolist() == hungarian(-distance)
+
+
+def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
+    problem = problem_of(small("resnet", depth=14), images)
+    found, matches = correlations(problem), correlation(problem, streams="stem")
+    (stem, *_), sums = found["conv1"].items(), found["stage2.0.conv2"].values()
+    assert stem[0].node == "relu"
+    assert matches["conv1"].tolist() == hungarian(stem[1].numpy())
+    assert matches["stage2.0.conv2"].tolist() == hungarian(sum(sums).numpy())
+
+
+def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
+    problem = problem_of(tinyten, pictures(side=40))
+    whole, halved = (next(activations(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
+    assert torch.equal(halved["features_relu1"], whole["features_relu1"][..., ::2, ::2])
+    assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
+
+
+def test_balanced_images_are_equally_many_of_each_class_and_the_first_of_each() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
+    found = Images(torch.arange(8).view(8, 1, 1, 1), labels).balanced(4)
+    assert found.pixels.flatten().tolist() == [0, 1, 3, 5]
+
+
+def test_a_random_alignment_depends_on_its_seed_only(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    one, again, other = (plugin("align", {"use": "random", "seed": seed})(problem) for seed in (1, 1, 2))
+    assert all(torch.equal(one[g], again[g]) for g in one) and any(not torch.equal(one[g], other[g]) for g in one)
+
+
+def test_attacked_activations_are_those_of_images_attacked_against_each_network(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+
+    def darken(predict: Callable, pixels: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
+        return pixels * 0 + predict(pixels).mean().detach()
+
+    attacked = replace(problem, attack=darken)
+    tinyten.network.eval()
+    for side, found in enumerate(next(activations(attacked, problem.trace.taps, 100))):
+        state = sides(problem)[side]
+        level = tinyten(state, as_float(images.pixels)).mean()
+        alone = Images(torch.zeros_like(images.pixels), images.labels)
+        shown = replace(problem, images=alone, model=replace(tinyten, mean=tinyten.mean - level))
+        expected = next(activations(shown, problem.trace.taps, 100))[side]
+        torch.testing.assert_close(found["features_relu8"], expected["features_relu8"])
+
+
+def sides(problem: Problem) -> list[dict[str, Tensor]]:
+    return [dict(problem.target), dict(problem.source)]
+
+
+# PAM
+
+
+def test_pam_keeps_an_alignment_that_nothing_beats(tinyten: Model, images: Images) -> None:
+    problem, permutation = planted(tinyten, images)
+    solved = replace(problem, start=inverse(permutation))
+    found = method("pam")(solved)
+    assert all(torch.equal(found[g], p) for g, p in solved.start.items())
+    assert solved.facts["objective_after"] == solved.facts["objective_before"]
+
+
+def test_pam_never_ends_worse_than_it_began(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    method("pam")(problem)
+    assert problem.facts["objective_after"] <= problem.facts["objective_before"]
+
+
+def test_pam_takes_several_rounds_and_an_exact_projection(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    options = CHEAP["pam"] | {"rounds": 2, "bend_epochs": 1, "projection": "exact", "proximal": 1.0}
+    certify(problem, plugin("align", {"use": "pam"} | options)(problem))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from neuralign import symmetry
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
-from neuralign.symmetry import Spec, check, identity, inverse, moved, permute
+from neuralign.symmetry import Spec, check, identity, inverse, moves, permute, transport
 from neuralign.tracing import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, each channel of a owns two neighbouring columns
@@ -89,9 +89,22 @@ def test_groups_that_a_permutation_does_not_name_stay_in_place() -> None:
     assert permuted["w"][:, 0].tolist() == [6, 2, 10, 14, 18]
 
 
-def test_the_identity_moves_nothing_and_moved_counts_channels() -> None:
-    assert moved(identity(SPEC)) == {"a": 0, "b": 0}
-    assert moved({"a": torch.tensor([1, 0]), "b": torch.tensor([0, 2, 1])}) == {"a": 2, "b": 2}
+def test_moves_count_channels_that_lost_their_place() -> None:
+    found, start = {"a": torch.tensor([1, 0]), "b": torch.tensor([0, 2, 1])}, {"a": torch.tensor([1, 0])}
+    rows = moves(found, {**identity(SPEC), **start}, {"fact": 3})
+    assert rows[0] == {"group": "a", "units": 2, "moved": 2, "moved_from_start": 0, "fact": 3}
+    assert rows[1] == {"group": "b", "units": 3, "moved": 2, "moved_from_start": 2, "fact": 3}
+
+
+def test_transport_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:
+    spec, state = spec_of(model, images), randomised(model.network, 1)
+    state = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    permutation = symmetry.random(spec, generator(5))
+    matrices = {g: torch.eye(len(p), dtype=torch.float64)[p] for g, p in permutation.items()}
+    assert_same(transport(spec, matrices, state), permute(spec, permutation, state))
+
+
+def test_the_identity_moves_nothing() -> None:
     state = {"w": torch.rand(5, 4), "v": torch.rand(3)}
     assert_same(permute(SPEC, identity(SPEC), state), state)
 
@@ -100,7 +113,7 @@ def test_random_permutations_follow_their_generator(model: Model, images: Images
     spec = spec_of(model, images)
     assert_same(symmetry.random(spec, generator(5)), symmetry.random(spec, generator(5)))
     check(spec, symmetry.random(spec, generator(5)))
-    assert sum(moved(symmetry.random(spec, generator(5))).values()) > 0
+    assert any(not torch.equal(p, identity(spec)[g]) for g, p in symmetry.random(spec, generator(5)).items())
 
 
 def test_permuting_does_not_touch_the_state_it_is_given(tinyten: Model, images: Images) -> None:

@@ -43,7 +43,7 @@ def traced(network: nn.Module) -> Trace:
     problem = align.Problem(model, found, state, state, images)
     for seed in range(3):
         align.certify(problem, symmetry.random(found.spec, generator(seed)))
-    ((target, _),) = align.activations(problem, batch_size=12, count=None)
+    ((target, _),) = align.activations(problem, found.taps, 12)
     for group, taps in found.taps.items():
         assert taps, group
         assert all(tap.start + found.spec.sizes[group] <= target[tap.node].shape[1] for tap in taps)
@@ -117,7 +117,7 @@ def test_tracing_leaves_the_network_as_it_was(model: Model, training: bool) -> N
     model.network.train(training)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     found = trace(model.network, as_float(pictures().pixels[:2]).double())
-    found.probe()
+    found.probe(found.taps)
     assert {module.training for module in model.network.modules()} == {training}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
 
@@ -400,7 +400,8 @@ def test_the_probe_reads_activations_before_a_sum_in_place_overwrites_them() -> 
 
     network = Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(4, 5)).double()
     pixels = as_float(pictures(side=8).pixels).double()
-    probe, names = trace(network, pixels[:2]).probe()
+    found = trace(network, pixels[:2])
+    probe, names = found.probe(found.taps)
     assert names == ["relu"]
     torch.testing.assert_close(probe(pixels)[0], network.a(pixels).relu())
 
@@ -411,7 +412,8 @@ def test_the_probe_drops_nothing_where_dropout_is_a_function() -> None:
 
     network = Net(do, a=conv(3, 4), b=conv(4, 4), c=conv(4, 5)).double()
     pixels = as_float(pictures(side=8).pixels).double()
-    probe, names = trace(network, pixels[:2]).probe()
+    found = trace(network, pixels[:2])
+    probe, names = found.probe(found.taps)
     found = dict(zip(names, probe(pixels), strict=True))
     torch.testing.assert_close(found["relu_1"], network.b(network.a(pixels).relu()).relu())
 
@@ -426,7 +428,7 @@ def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
     found = trace(model.network, pixels[:2])
     seen.clear()
     model.network(pixels)
-    probe, names = found.probe()
+    probe, names = found.probe(found.taps)
     for name, activation in zip(names, probe(pixels), strict=True):
         if name in seen:  # heads of training mode only are not
             torch.testing.assert_close(activation, seen[name])

@@ -64,6 +64,8 @@ def _imports(path: Path) -> frozenset[str]:
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(f"{path}, line {node.lineno}: a relative import, write `from neuralign...`")
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return frozenset(n for n in names if n.split(".")[0] == "neuralign" and module_path(n))

@@ -7,6 +7,7 @@ and what is allowed. It costs no import of torch, so a typo stops Snakemake befo
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -114,6 +115,7 @@ PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
     "studies": _Study,
 }
 SECTIONS = [*PLUGIN_SECTIONS, *PLAIN_SECTIONS]
+OVERRIDABLE = ("networks", "attacks", "alignments", "regimes", "methods", "evaluations")
 
 
 class Catalogue:
@@ -139,11 +141,14 @@ class Catalogue:
 
     def entry(self, section: str, name: str, **place: str) -> Any:
         """The entry with the overrides for this dataset, network, regime applied, and defaults filled in."""
-        return self._bind(section, name, _merge(self._raw[section][name], place), f"{section}.{name}")
+        found = self._bind(section, name, _merge(self._raw[section][name], place), f"{section}.{name}")
+        if self._problems:  # overrides that are sound one by one may not be so together
+            raise ConfigError(self._problems)
+        return found
 
     def trained(self, curve: str) -> bool:
         """Whether curves of this entry have bends to train."""
-        return self.entry("curves", curve)["use"] != "segment"
+        return "bends" in self.entry("curves", curve)
 
     # checks; each notes its problems and goes on
 
@@ -158,7 +163,7 @@ class Catalogue:
         self._note(path, f"{what} {found!r}{hint} (allowed: {', '.join(allowed) or 'none'})")
 
     def _refer(self, path: str, name: Any, section: str) -> None:
-        if name not in self._raw[section]:
+        if not isinstance(name, str) or name not in self._raw[section]:
             self._refuse(path, f"no such entry of {section!r}:", name, self._raw[section])
 
     def _section(self, config: Mapping[str, Any], section: str) -> Entry:
@@ -180,12 +185,17 @@ class Catalogue:
             raw = {}
         if raw is not None and not isinstance(raw, Mapping):
             return self._note(path, f"must be a mapping, found {raw!r}")
+        overrides = (raw or {}).get("overrides") or []
+        if overrides and section not in OVERRIDABLE:
+            return self._note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
+        if not isinstance(overrides, list):
+            return self._note(f"{path}.overrides", f"must be a list, found {overrides!r}")
         self._raw[section][name] = raw
         sound = len(self._problems)
         self._bind(section, name, _merge(raw, {}), path)
         if len(self._problems) > sound:
             return  # overrides would repeat what is wrong with the entry itself
-        for i, override in enumerate((raw or {}).get("overrides") or []):
+        for i, override in enumerate(overrides):
             here = f"{path}.overrides[{i}]"
             when = override.get("when") if isinstance(override, Mapping) else None
             if not isinstance(when, Mapping) or not when:
@@ -281,8 +291,13 @@ class Catalogue:
                 self._note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
 
     def _check_studies(self, study: Entry, path: str) -> None:
+        seen: dict[tuple[str, ...], int] = {}
         for i, grid in enumerate(study["grids"]):
-            self._grid(grid, f"{path}.grids[{i}]")
+            if found := self._grid(grid, f"{path}.grids[{i}]"):
+                runs = set(product(*(found[k] for k in (*PLACES, "pair", "method"))))
+                for run in sorted(runs & seen.keys())[:1]:
+                    self._note(f"{path}.grids[{i}]", f"repeats {'/'.join(run)} of grids[{seen[run]}]")
+                seen |= dict.fromkeys(runs, i)
 
     # studies
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -19,13 +20,17 @@ log = logging.getLogger(__name__)
 def devices() -> list[str]:
     """Ids of the GPUs this process may use: those of CUDA_VISIBLE_DEVICES, else all the machine has."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [d for d in visible.split(",") if d]
+        listed = map(str.strip, visible.split(","))
+        return list(takewhile(lambda d: d and not d.startswith("-"), listed))  # -1 ends the list, says CUDA
     return sorted((p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
 def slots() -> list[tuple[str, int]]:
     """(device, slot) pairs, one slot of every device first, so that jobs spread over the devices."""
-    return [(device, i) for i in range(int(os.environ.get("NEURALIGN_SLOTS_PER_GPU", "1"))) for device in devices()]
+    wanted = os.environ.get("NEURALIGN_SLOTS_PER_GPU", "1")
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise ValueError(f"NEURALIGN_SLOTS_PER_GPU: found {wanted!r}, a number from 1 is wanted")
+    return [(device, i) for i in range(int(wanted)) for device in devices()]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -45,13 +46,10 @@ def run(main: Callable[..., None]) -> None:
         with lease(arguments.gpu):
             perform(main, recipe)
     except BaseException:
-        log.error(
-            "this job alone: env PYTHONPATH=%s %s -P %s %s",
-            PACKAGE.parent,
-            sys.executable,
-            sys.argv[0],
-            arguments.recipe,
-        )
+        threads = [f"OMP_NUM_THREADS={n}" for n in filter(None, [os.environ.get("OMP_NUM_THREADS")])]
+        environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *threads]
+        alone = shlex.join([*environment, sys.executable, "-P", sys.argv[0], str(arguments.recipe)])
+        log.error("this job alone, in %s: %s", Path.cwd(), alone)
         raise
 
 

@@ -238,7 +238,7 @@ class _Walk:
         def settle(axis: Axis) -> Axis:
             return tuple((self.root(group), cells) for group, cells in axis)
 
-        tensors: dict[str, Tensor] = {**dict(self.graph.named_parameters(remove_duplicate=False))}
+        tensors: dict[str, Tensor] = dict(self.graph.named_parameters(remove_duplicate=False))
         tensors |= dict(self.graph.named_buffers(remove_duplicate=False))
         known = self.axes.keys() | {node.target for node in self.graph.graph.nodes if node.op == "get_attr"}
         names: dict[Tensor, str] = {}

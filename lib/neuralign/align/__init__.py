@@ -69,21 +69,26 @@ def _probed(
 
 @torch.no_grad()
 def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float = 1e-9) -> float:
-    """The largest change of the source's logits under `permutation`, in float64 on real images, relative to their size.
+    """The largest change of the source's outputs under `permutation`, in float64 on real images, of their size.
 
-    Raises `CertificateError` if it exceeds `tolerance`, and ValueError if `permutation` is not admissible.
+    Looks at the network's own logits, and at every output of the traced graph: its auxiliary heads too. Raises
+    `CertificateError` if it exceeds `tolerance`, and ValueError if `permutation` is not admissible.
     """
     check(problem.trace.spec, permutation)
     state = {name: t.double() if t.is_floating_point() else t for name, t in problem.source.items()}
     model = Model(problem.model.network, problem.model.mean.double(), problem.model.std.double())
     pixels = next(islice(problem.images.batches(images), 1))[0].double()
-    model.network.eval()
-    before = logits(model(state, pixels))
-    after = logits(model(permute(problem.trace.spec, permutation, state), pixels))
-    error = ((after - before).abs().max() / before.abs().max().clamp(min=1e-300)).item()
+
+    def outputs(state: State) -> list[Tensor]:
+        model.network.eval()
+        heads = functional_call(problem.trace.graph.eval(), dict(state), (model.normalise(pixels),))
+        return [logits(model(state, pixels)), *(heads if isinstance(heads, tuple) else (heads,))]
+
+    pairs = zip(outputs(permute(problem.trace.spec, permutation, state)), outputs(state), strict=True)
+    error = max(((after - before).abs().max() / before.abs().max().clamp(min=1e-300)).item() for after, before in pairs)
     if not error <= tolerance:
         raise CertificateError(
-            f"the permuted network is another function: its logits differ by {error:.3g} of their size on "
+            f"the permuted network is another function: its outputs differ by {error:.3g} of their size on "
             f"{len(pixels)} images, at most {tolerance:.1g} is allowed"
         )
     return error

@@ -84,8 +84,7 @@ class _Search:
         self.offsets = self.origin.new_zeros(bends, len(self.origin))
         self.rungs = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
         self.basis = lambda t: bezier(t, bends=bends)
-        eye = {g: torch.eye(self.spec.sizes[g], device=self.origin.device) for g in self.spec.free}
-        self.matrices = Layout.of(eye)
+        self.matrices = Layout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
         points = [torch.lerp(self.origin, end, rung) + offset for rung, offset in zip(self.rungs, offsets, strict=True)]
@@ -95,8 +94,7 @@ class _Search:
         self, permutation: Permutation, regime: Regime, proximal: float, projection: str, sweeps: int, turn: int
     ) -> dict[str, Tensor]:
         """Doubly stochastic matrices {group: (n, n)} after SGD on the curve's objective, projected at every step."""
-        hard = {g: torch.eye(len(p))[p].to(self.origin.device) for g, p in permutation.items()}
-        before = self.matrices.flatten(hard)
+        before = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
 
         def sample(flat: Tensor, t: float) -> Tensor:
             end = self.layout.flatten(transport(self.spec, self.matrices.views(flat), self.end))

@@ -2,7 +2,8 @@
 
 A plug-in of this folder is a basis: `name(t, *, ...options) -> (n,)` weights of the n control points, which sum to one;
 at t = 0 all weight is on the first point and at t = 1 on the last. The first and the last control points are the
-endpoints, the others are the bends that training moves.
+endpoints, the others are the bends that training moves. Their number is the option `bends`; a family without it has
+nothing to train.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,64 @@
+"""Doubly stochastic matrices: nearest points, and the way back to permutations."""
+
+import torch
+from tiny import generator
+
+from neuralign.birkhoff import alternate, balance, decompose, project
+
+
+def noisy(n: int, seed: int) -> torch.Tensor:
+    return torch.eye(n, dtype=torch.float64) + 0.3 * torch.randn(n, n, generator=generator(seed), dtype=torch.float64)
+
+
+def assert_sums_are_one(matrix: torch.Tensor, tolerance: float = 1e-9) -> None:
+    for dim in (0, 1):
+        torch.testing.assert_close(matrix.sum(dim), torch.ones(len(matrix)).double(), rtol=0, atol=tolerance)
+
+
+def test_balancing_makes_sums_one_and_is_the_nearest_such_point() -> None:
+    matrix = noisy(5, 0)
+    balanced = balance(matrix)
+    assert_sums_are_one(balanced)
+    direction = balance(noisy(5, 1)) - balance(noisy(5, 2))  # along the affine space
+    assert abs((matrix - balanced).mul(direction).sum()) < 1e-12  # at right angles to it
+
+
+def test_alternating_comes_close_to_the_polytope() -> None:
+    found = alternate(noisy(6, 3), 200)
+    assert_sums_are_one(found)
+    assert found.min() > -1e-6
+
+
+def test_the_projection_is_the_nearest_point_of_the_polytope() -> None:
+    matrix = noisy(6, 4)
+    found = project(matrix, tolerance=1e-12, sweeps=20_000)
+    assert_sums_are_one(found)
+    assert found.min() > -1e-10
+    for seed in range(200):  # no vertex lies on the other side of the tangent plane (the variational inequality)
+        vertex = torch.eye(6, dtype=torch.float64)[torch.randperm(6, generator=generator(seed))]
+        assert ((matrix - found) * (vertex - found)).sum() < 1e-8
+
+
+def test_alternating_is_not_the_nearest_point() -> None:
+    matrix = noisy(6, 4)
+    assert (alternate(matrix, 500) - matrix).norm() > (project(matrix, tolerance=1e-12, sweeps=20_000) - matrix).norm()
+
+
+def test_points_of_the_polytope_stay() -> None:
+    matrix = torch.full((4, 4), 0.25, dtype=torch.float64)
+    assert torch.equal(project(matrix), matrix) and torch.equal(alternate(matrix, 3), matrix)
+
+
+def test_a_mixture_of_permutations_is_taken_apart() -> None:
+    parts = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0], [3, 2, 1, 0]])
+    weights = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    mixture = sum(w * torch.eye(4, dtype=torch.float64)[p] for w, p in zip(weights, parts, strict=True))
+    coefficients, permutations = decompose(mixture, terms=11)
+    torch.testing.assert_close(coefficients, weights)
+    assert torch.equal(permutations, parts)
+
+
+def test_terms_are_limited_and_a_permutation_is_one_term() -> None:
+    coefficients, permutations = decompose(torch.eye(5)[[2, 0, 1, 4, 3]], terms=3)
+    assert coefficients.tolist() == [1.0] and permutations.tolist() == [[2, 0, 1, 4, 3]]
+    assert len(decompose(project(noisy(6, 5)), terms=2)[0]) <= 2

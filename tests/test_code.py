@@ -1,0 +1,169 @@
+"""The digests of code: exact about what a script can reach, blind to comments, docstrings and formatting."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from neuralign import code
+
+MODULE = '''"""What it does."""
+
+import math  # for pi
+
+
+class A:
+    """A class."""
+
+    size = 1
+
+
+def f(x, *, y=1):
+    """A function."""
+    return x + y * math.pi
+
+
+async def g():
+    """Nothing else."""
+'''
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of its own: write(name, text) makes or edits a module and forgets what was read before."""
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "neuralign")
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for cached in (code._tree, code._digest, code._imports):
+            cached.cache_clear()
+        return path
+
+    write("neuralign/__init__.py", "")
+    yield write
+    for cached in (code._tree, code._digest, code._imports):
+        cached.cache_clear()
+
+
+def digest(package, text):
+    return code._digest(package("neuralign/m.py", text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# for pi", "# for something else"),
+        ('"""What it does."""', '"""Something\n\nelse."""'),
+        ('"""What it does."""\n', ""),
+        ('    """A class."""\n', ""),
+        ('"""A function."""', '"""Another."""'),
+        ('    """Nothing else."""', "    pass"),
+        ("x + y * math.pi", "(x + (y*math.pi))"),
+        ("def f(x, *, y=1):", "def f(\n    x,\n    *,\n    y=1,\n):"),
+        ("import math", "\n\n\nimport math"),
+        ("size = 1", "size = 0x1"),
+    ],
+)
+def test_comments_docstrings_and_format_do_not_count(package, old, new):
+    assert MODULE.count(old) == 1
+    assert digest(package, MODULE) == digest(package, MODULE.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("size = 1", "size = 2"),
+        ("size = 1", "size = 1.0"),
+        ("size = 1", "size: int = 1"),
+        ("y=1", "y=2"),
+        ("x + y", "x - y"),
+        ("x + y * math.pi", "(x + y) * math.pi"),
+        ("def f", "def h"),
+        ("import math", "import cmath as math"),
+        ("async def g", "def g"),
+        ("    size = 1", "    size = 1\n    'a string that is no docstring'"),
+        ("return x + y * math.pi", "'a sentence'; return x + y * math.pi + 0"),
+    ],
+)
+def test_code_counts(package, old, new):
+    assert MODULE.count(old) == 1
+    assert digest(package, MODULE) != digest(package, MODULE.replace(old, new))
+
+
+def test_the_closure_is_what_a_script_reaches_and_nothing_else(package):
+    package("neuralign/a.py", "import neuralign.b\n")
+    package("neuralign/b.py", "def f():\n    from neuralign.kind import one\n")
+    package("neuralign/kind/__init__.py", "from neuralign.c import x, y\n")
+    package("neuralign/kind/one.py", "import os\n")
+    package("neuralign/kind/two.py", "import neuralign.unused\n")
+    package("neuralign/c.py", "x = y = 1\n")
+    package("neuralign/unused.py", "")
+    script = package("scripts/s.py", "import numpy\nfrom neuralign import a\n")
+    expected = {"neuralign", "neuralign.a", "neuralign.b", "neuralign.c", "neuralign.kind", "neuralign.kind.one"}
+    assert code.closure(script).keys() == expected | {"scripts/s.py"}
+
+
+def test_a_module_loaded_by_name_brings_its_imports_and_its_package(package):
+    package("neuralign/kind/__init__.py", "import neuralign.c\n")
+    package("neuralign/kind/two.py", "import neuralign.d\n")
+    package("neuralign/c.py", "")
+    package("neuralign/d.py", "")
+    script = package("scripts/s.py", "")
+    expected = {"neuralign", "neuralign.kind", "neuralign.kind.two", "neuralign.c", "neuralign.d", "scripts/s.py"}
+    assert code.closure(script, ["neuralign.kind.two"]).keys() == expected
+
+
+def test_an_edit_far_down_changes_the_closure(package):
+    script = package("scripts/s.py", "import neuralign.a\n")
+    package("neuralign/a.py", "from neuralign import b\n")
+    before = code.closure(package("neuralign/b.py", "x = 1\n") and script)
+    after = code.closure(package("neuralign/b.py", "x = 2\n") and script)
+    assert {name for name in before if before[name] != after[name]} == {"neuralign.b"}
+
+
+def test_imports_in_a_circle_end(package):
+    package("neuralign/a.py", "import neuralign.b\n")
+    package("neuralign/b.py", "import neuralign.a\n")
+    assert len(code.closure(package("scripts/s.py", "import neuralign.a\n"))) == 4
+
+
+@pytest.mark.parametrize("statement", ["from . import b", "from .b import f", "from .. import neuralign"])
+def test_relative_imports_are_refused_because_they_would_escape(package, statement):
+    package("neuralign/b.py", "")
+    package("neuralign/a.py", statement)
+    with pytest.raises(ValueError, match=r"a\.py, line 1: a relative import"):
+        code.closure(package("scripts/s.py", "import neuralign.a\n"))
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a\n")
+    before = code.file_digest(path)
+    path.touch()
+    assert code.file_digest(path) == before
+    path.write_text("b\n")
+    assert code.file_digest(path) != before
+
+
+def test_no_script_reaches_the_code_that_plans():
+    """An edit of the config check or of the graph changes results only through settings, which recipes hold."""
+    for script in sorted((code.PACKAGE.parents[1] / "scripts").glob("*.py")):
+        planning = {f"neuralign.{name}" for name in ("config", "workflow", "recipes", "schemas", "code", "show")}
+        assert planning.isdisjoint(code.closure(script)), script.name
+
+
+def test_closures_import_nothing():
+    program = (
+        "import sys, json; from pathlib import Path; from neuralign import code\n"
+        "scripts = sorted((code.PACKAGE.parents[1] / 'scripts').glob('*.py'))\n"
+        "found = {s.name: len(code.closure(s, ['neuralign.networks.resnet'])) for s in scripts}\n"
+        "print(json.dumps([found, sorted({m.split('.')[0] for m in sys.modules})]))"
+    )
+    environment = {"PYTHONPATH": str(code.PACKAGE.parent)}
+    answer = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True).stdout
+    found, modules = json.loads(answer)
+    assert len(found) == 9 and min(found.values()) > 3
+    assert not {"torch", "numpy", "pandas", "pydantic"} & set(modules)

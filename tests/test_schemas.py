@@ -1,0 +1,93 @@
+"""Signatures as schemas: what a plug-in's keyword-only parameters say is what the config may say."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from pydantic import ValidationError
+
+from neuralign import options, schemas
+from neuralign.schemas import PACKAGE, plugins, schema
+
+HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "networks", "schedules")
+SHIPPED = [(home, use) for home in HOMES for use in plugins(home)]
+
+
+def test_the_plug_ins_of_a_folder_are_the_files_with_a_function_of_their_own_name():
+    assert plugins("networks") == ["googlenet", "resnet", "tinyten"]
+    assert plugins("curves") == ["bezier", "chain", "segment"]
+    assert {"archives", "checks", "downloads", "pickles", "sources", "storage"}.isdisjoint(plugins("data"))
+
+
+def test_every_folder_has_plug_ins():
+    assert {home for home, _ in SHIPPED} == set(HOMES)
+
+
+@pytest.mark.parametrize(("home", "use"), SHIPPED)
+def test_every_option_of_a_shipped_plug_in_has_a_type_and_reads_as_the_function_has_it(home, use):
+    function = getattr(import_module(f"neuralign.{home}.{use}"), use)
+    wanted = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    fields = schema(home, use).model_fields
+    assert fields.keys() == wanted.keys()
+    for name, parameter in wanted.items():
+        assert parameter.annotation is not parameter.empty, f"{use}: {name} has no type"
+        assert fields[name].is_required() == (parameter.default is parameter.empty)
+        if parameter.default is not parameter.empty:
+            assert fields[name].default == parameter.default
+
+
+@pytest.mark.parametrize(("home", "use"), SHIPPED)
+def test_the_defaults_of_a_shipped_plug_in_are_within_their_own_ranges(home, use):
+    model = schema(home, use)
+    defaults = {name: f.default for name, f in model.model_fields.items() if not f.is_required()}
+    for name, value in defaults.items():
+        assert model.__pydantic_validator__.validate_assignment(model.model_construct(**defaults), name, value)
+
+
+@pytest.mark.parametrize(("home", "use"), SHIPPED)
+def test_a_plug_in_takes_options_by_keyword_only(home, use):
+    """A positional parameter with a default would be an option that the config cannot reach."""
+    tree = ast.parse((PACKAGE / home / f"{use}.py").read_text())
+    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == use)
+    assert not function.args.defaults and function.args.vararg is None and function.args.kwarg is None
+
+
+def test_an_unknown_plug_in_is_refused():
+    for use in ("nothing", "__init__", "../code", "checks"):
+        with pytest.raises(KeyError, match="does not define"):
+            schema("data", use)
+
+
+def test_options_are_checked():
+    pgd = schema("attacks", "pgd")
+    assert pgd.model_validate({"eps": "8/255", "step": 1}).model_dump()["eps"] == 8 / 255
+    for wrong in (
+        {"eps": 0},
+        {"eps": 1, "step": 1, "steps": 0},
+        {"eps": 1, "step": 1, "size": 1},
+        {"eps": True, "step": 1},
+    ):
+        with pytest.raises(ValidationError):
+            pgd.model_validate(wrong)
+
+
+@pytest.mark.parametrize("value", ["1/0", "/2", "1/", "1/2/3", "--1/2", "a/b", ""])
+def test_an_odd_fraction_is_no_number(value):
+    with pytest.raises(ValidationError):
+        schema("attacks", "pgd").model_validate({"eps": value, "step": 1})
+
+
+def test_the_vocabulary_of_annotations_is_that_of_the_options():
+    assert set(options.__all__) <= set(schemas.VOCABULARY)
+
+
+def test_reading_signatures_imports_no_torch():
+    code = (
+        "import sys; from neuralign.schemas import plugins, schema\n"
+        f"for home in {HOMES}: [schema(home, use) for use in plugins(home)]\n"
+        "assert not {'torch', 'numpy', 'pandas', 'matplotlib'} & sys.modules.keys(), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(PACKAGE.parent)})
