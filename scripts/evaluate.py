@@ -32,6 +32,7 @@ def main(data, target, source, points, *, model, curve, augment, attacks, protoc
         {"clean": None} | {name: setting.attack(entry) for name, entry in attacks.items()},
         batch_size=size,
         seed=seed,
+        attacked_statistics=setting.attack(protocol["attacked_statistics"]),
     )
     write_rows(rows, points)
 

@@ -40,6 +40,7 @@ class _DatasetKeys(_Strict):
 
 class _NetworkKeys(_Strict):
     input_size: Count | None = None
+    on_curve: dict[str, Any] = {}  # options that differ on curves: a mistake of the paper's code, to be repeated
 
 
 class _AlignmentKeys(_Strict):
@@ -81,6 +82,7 @@ class _Evaluation(_Strict):
     images: Count | None = None  # for batch-norm statistics; None: the whole training set
     augment: Flag = True
     attacks: list[str] = []
+    attacked_statistics: str | None = None  # re-estimate them under this attack, as the paper's code does
     seed: Seed = 0
 
 
@@ -217,6 +219,8 @@ class Catalogue:
             rest = {"use": name} | {k: v for k, v in raw.items() if k not in own}
             entry = self._plugin(home, rest, path, extra=list(keys.model_fields))
             common = self._model(keys, own, path)
+            if common.get("on_curve"):
+                self._plugin(home, {**rest, **common["on_curve"]}, f"{path}.on_curve")
             if common.get("start"):
                 self._check_start(name, common["start"], path)
             if section == "datasets":
@@ -285,6 +289,8 @@ class Catalogue:
         self._refer(f"{path}.curve", method["curve"], "curves")
 
     def _check_evaluations(self, evaluation: Entry, path: str) -> None:
+        if evaluation["attacked_statistics"] is not None:
+            self._refer(f"{path}.attacked_statistics", evaluation["attacked_statistics"], "attacks")
         for i, attack in enumerate(evaluation["attacks"]):
             self._refer(f"{path}.attacks[{i}]", attack, "attacks")
             if attack == "clean":

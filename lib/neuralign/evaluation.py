@@ -22,10 +22,13 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @torch.no_grad()
-def refresh(model: Model, parameters: State, buffers: State, batches: Batches) -> dict[str, Tensor]:
+def refresh(
+    model: Model, parameters: State, buffers: State, batches: Batches, attack: Attack | None = None, seed: int = 0
+) -> dict[str, Tensor]:
     """Buffers whose running statistics are the average over `batches`, each weighted by its number of images.
 
-    The variance is the average of the batches' unbiased variances, as in `torch.optim.swa_utils.update_bn`.
+    The variance is the average of the batches' unbiased variances, as in `torch.optim.swa_utils.update_bn`. With an
+    attack, every pass of the attack updates the statistics like that too, as in the paper's code: not an average then.
     """
     fresh = {name: b.clone() for name, b in buffers.items()}
     norms = [m for m in model.network.modules() if isinstance(m, NORMS) and m.track_running_stats]
@@ -35,12 +38,15 @@ def refresh(model: Model, parameters: State, buffers: State, batches: Batches) -
     model.network.eval()
     for norm in norms:
         norm.train()  # only the norms: dropout stays off
-    seen = 0
+    seen, noise = 0, stream(seed, "attacked statistics", device=model.mean.device)
     try:
-        for pixels, _ in batches:
+        for pixels, labels in batches:
             seen += len(pixels)
             for norm in norms:
                 norm.momentum = len(pixels) / seen
+            if attack:
+                with torch.enable_grad():
+                    pixels = attack(lambda x: model({**parameters, **fresh}, x), pixels, labels, noise)
             model({**parameters, **fresh}, pixels)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -80,6 +86,7 @@ def along(
     *,
     batch_size: int,
     seed: int,
+    attacked_statistics: Attack | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One tidy row per point and attack: t, distance, attack, statistics, the metrics, images.
 
@@ -90,7 +97,7 @@ def along(
     for t, distance in zip(ts, distances(curve, ts), strict=True):
         with torch.no_grad():
             parameters = layout.views(curve(t))
-        kinds = {"reestimated": refresh(model, parameters, stored[0], estimate())}
+        kinds = {"reestimated": refresh(model, parameters, stored[0], estimate(), attacked_statistics, seed)}
         if t in ends:
             kinds["stored"] = dict(ends[t])
         for statistics, buffers in kinds.items():

@@ -104,10 +104,13 @@ def evaluate(
     evaluation: str,
 ) -> Job:
     place = {"dataset": dataset, "network": network, "regime": regime}
-    model, plugins = _model(c, **place)
+    model, plugins = _model(c, **place, on_curve=True)
     family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
     attacks = {name: c.entry("attacks", name, **place) for name in protocol.pop("attacks")}
     augment = c.entry("datasets", dataset)["augment"] if protocol.pop("augment") else []
+    if protocol["attacked_statistics"]:
+        protocol["attacked_statistics"] = c.entry("attacks", protocol["attacked_statistics"], **place)
+        plugins += _uses("attacks", [protocol["attacked_statistics"]])
     inputs = _path_inputs(c, dataset, network, regime, pair, alignment)
     if c.trained(curve):
         names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
@@ -275,11 +278,14 @@ def _path_inputs(
     return inputs
 
 
-def _model(c: Catalogue, dataset: str, network: str, regime: str) -> tuple[Entry, list[tuple[str, str]]]:
-    """What `setting.prepare` needs to build the model of a setting."""
+def _model(
+    c: Catalogue, dataset: str, network: str, regime: str, *, on_curve: bool = False
+) -> tuple[Entry, list[tuple[str, str]]]:
+    """What `setting.prepare` needs to build the model of a setting; `on_curve`: of a point of a curve."""
     place = {"dataset": dataset, "network": network, "regime": regime}
     entry, data = c.entry("networks", network, **place), c.entry("datasets", dataset)
-    size = entry.pop("input_size")
+    size, differing = entry.pop("input_size"), entry.pop("on_curve")
+    entry |= differing if on_curve else {}
     normalise = c.entry("regimes", regime, **place)["normalise"]
     mean, std = (data["mean"], data["std"]) if normalise else (None, None)
     model = {"network": entry, "input_size": size, "normalise": normalise, "mean": mean, "std": std}
@@ -288,7 +294,7 @@ def _model(c: Catalogue, dataset: str, network: str, regime: str) -> tuple[Entry
 
 def _training(c: Catalogue, dataset: str, network: str, regime: str, kind: str) -> tuple[Entry, list[tuple[str, str]]]:
     place = {"dataset": dataset, "network": network, "regime": regime}
-    model, plugins = _model(c, **place)
+    model, plugins = _model(c, **place, on_curve=kind == "curve")
     entry = c.entry("regimes", regime, **place)
     attack = c.entry("attacks", entry["attack"], **place) if entry["attack"] else None
     augment = c.entry("datasets", dataset)["augment"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from neuralign.options import Count, least
+from neuralign.options import Count, Flag, least
 
 # each convolution as (outputs in widths, kernel, stride, padding)
 HEAD = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
@@ -14,20 +14,31 @@ MIDDLE = (2, 3, 1, 1)
 TAIL = (4, 3, 2, 1), (4, 3, 1, 0), (4, 1, 1, 0)
 
 
-def tinyten(classes: int, channels: int, *, width: Count = 16, depth: Annotated[int, least(6)] = 8) -> nn.Module:
+def tinyten(
+    classes: int,
+    channels: int,
+    *,
+    width: Count = 16,
+    depth: Annotated[int, least(6)] = 8,
+    strided: Flag = False,
+) -> nn.Module:
     """A chain of `depth` convolutions and one linear layer, for images from 16x16.
 
     Channels grow from `width` to four times as many. Depth 8 is the paper's; other depths have more or fewer 3x3
-    convolutions in the middle, at twice the width.
+    convolutions in the middle, at twice the width. `strided`: the last 3x3 convolution has stride 2 and padding 1, as
+    the curve version of the paper's code has it for Tiny ImageNet.
     """
     ends = len(HEAD) + len(TAIL)
     if depth < ends:
         raise ValueError(f"depth: found {depth}, TinyTen needs at least {ends} convolutions (the paper has 8)")
-    return TinyTen(classes, channels, width, (*HEAD, *[MIDDLE] * (depth - ends), *TAIL))
+    plan = [*HEAD, *[MIDDLE] * (depth - ends), *TAIL]
+    if strided:
+        plan[-2] = (4, 3, 2, 1)
+    return TinyTen(classes, channels, width, plan)
 
 
 class TinyTen(nn.Module):
-    def __init__(self, classes: int, channels: int, width: int, plan: tuple[tuple[int, int, int, int], ...]):
+    def __init__(self, classes: int, channels: int, width: int, plan: list[tuple[int, int, int, int]]):
         super().__init__()
         layers = OrderedDict[str, nn.Module]()
         for i, (widths, kernel, stride, padding) in enumerate(plan, start=1):
