@@ -5,7 +5,6 @@ Every function takes a batch of square matrices (..., n, n) unless it says other
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -38,6 +37,8 @@ def project(matrices: Tensor, *, tolerance: float = 1e-6, sweeps: int = 1000) ->
 
 def assign(score: Tensor) -> Tensor:
     """The permutation (n,) that maximises the sum of score[i, permutation[i]], exactly; score is (n, n), finite."""
+    from scipy.optimize import linear_sum_assignment  # here: its import takes a quarter of a second
+
     _, columns = linear_sum_assignment(score.double().cpu().numpy(), maximize=True)
     return torch.from_numpy(np.ascontiguousarray(columns, dtype=np.int64))
 

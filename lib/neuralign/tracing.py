@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from neuralign.symmetry import Axis, Spec
@@ -92,7 +91,8 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
     for module in graph.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]  # a pre-activation that is read is not overwritten
-    ShapeProp(graph.eval()).propagate(example)
+    with torch.no_grad():
+        _Shapes(graph.eval()).run(example)
     walk = _Walk(graph)
     for node in graph.graph.nodes:
         walk.visit(node)
@@ -107,6 +107,16 @@ def _halve(activation: Tensor, largest: int) -> Tensor:
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
     """An argument of a call, however it was passed."""
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+class _Shapes(fx.Interpreter):
+    """Notes the shape of every tensor (torch.fx's own ShapeProp imports sympy, a third of a second in every job)."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
 
 
 class _Walk:
@@ -212,18 +222,18 @@ class _Walk:
 
     @staticmethod
     def shape(node: fx.Node) -> tuple[int, ...]:
-        return tuple(node.meta["tensor_meta"].shape)
+        return node.meta["shape"]
 
     @staticmethod
     def is_size(node: fx.Node) -> bool:
         """Whether the result is a number or a shape, which no permutation changes."""
-        return node.target in SIZES and "tensor_meta" not in node.meta
+        return node.target in SIZES and "shape" not in node.meta
 
     def is_aligned(self, node: fx.Node, operand: fx.Node) -> bool:
         """Whether an operand has its channels where the result has them, or does the same to every channel."""
         if operand in self.channels:
             return len(self.shape(operand)) == len(self.shape(node))
-        if "tensor_meta" not in operand.meta:
+        if "shape" not in operand.meta:
             return True  # a number
         return self.shape(operand)[::-1][len(self.shape(node)) - 2 :][:1] in ((), (1,))
 
