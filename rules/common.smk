@@ -53,7 +53,7 @@ def command(rule):
 
 def known(section):
     """A wildcard constraint: one of the names of a section of the config."""
-    return "|".join(map(re.escape, config[section]))
+    return "|".join(map(re.escape, config.get(section) or ["-"]))  # no name starts with "-"
 
 
 wildcard_constraints:
@@ -63,6 +63,8 @@ wildcard_constraints:
     alignment=known("alignments"),
     curve=known("curves"),
     evaluation=known("evaluations"),
+    plane=known("planes"),
+    through=rf"initial|({known('curves')})/\d+",
     study=known("studies"),
     pair=r"\d+-\d+",
     seed=r"\d+",

@@ -81,3 +81,65 @@ rule evaluate:
         command=command("evaluate"),
     shell:
         "{params.command} > {log} 2>&1"
+
+
+rule plane:
+    input:
+        unpack(inputs("plane")),
+    output:
+        grid="results/planes/{dataset}/{network}/{regime}/{pair}/{alignment}/{through}/{plane}.csv",
+        marks="results/planes/{dataset}/{network}/{regime}/{pair}/{alignment}/{through}/{plane}.marks.csv",
+    log:
+        "logs/planes/{dataset}/{network}/{regime}/{pair}/{alignment}/{through}/{plane}.log",
+    conda:
+        "../envs/neuralign.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=720,
+    params:
+        command=command("plane"),
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule midpoint:
+    input:
+        unpack(inputs("midpoint")),
+    output:
+        midpoint="results/midpoints/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.csv",
+    log:
+        "logs/midpoints/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.log",
+    conda:
+        "../envs/neuralign.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        command=command("midpoint"),
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule bound:
+    input:
+        unpack(inputs("bound")),
+    output:
+        bound="results/bounds/{dataset}/{network}/{regime}/{pair}/{alignment}.csv",
+        layers="results/bounds/{dataset}/{network}/{regime}/{pair}/{alignment}.layers.csv",
+    log:
+        "logs/bounds/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
+    conda:
+        "../envs/neuralign.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        command=command("bound"),
+    shell:
+        "{params.command} > {log} 2>&1"

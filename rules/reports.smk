@@ -23,6 +23,45 @@ rule tabulate:
         "{params.command} > {log} 2>&1"
 
 
+rule tabulate_claims:
+    input:
+        unpack(inputs("tabulate_claims")),
+    output:
+        published="results/studies/{study}/tables/published.csv",
+        claims="results/studies/{study}/tables/claims.csv",
+        alignments="results/studies/{study}/tables/alignments.csv",
+    log:
+        "logs/studies/{study}/claims.log",
+    conda:
+        "../envs/neuralign.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        command=command("tabulate_claims"),
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule tabulate_theory:
+    input:
+        unpack(inputs("tabulate_theory")),
+    output:
+        theory="results/studies/{study}/tables/theory.csv",
+        theory_paths="results/studies/{study}/tables/theory_paths.csv",
+    log:
+        "logs/studies/{study}/theory.log",
+    conda:
+        "../envs/neuralign.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        command=command("tabulate_theory"),
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
 rule plot:
     input:
         unpack(inputs("plot")),

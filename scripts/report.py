@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign import paper
 from neuralign.files import atomic
 from neuralign.job import run
 from neuralign.report import render
@@ -17,6 +18,9 @@ def main(
     robust: str,
     contrasts: str,
     paths: str,
+    alignments: str,
+    published: str,
+    claims: str,
     figures: Sequence[str],
     artefacts: Sequence[str],
     html: str,
@@ -28,9 +32,12 @@ def main(
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)
     pictures = [(Path(figure).read_bytes(), caption(drawing)) for figure, drawing in pairs]
+    beside = paper.sections(pd.read_csv(published), pd.read_csv(claims), drawings, tables[0]["method"].unique())
     notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
+    more = {"alignments": paper.alignment_tables(pd.read_csv(alignments)), "paper": beside}
+    page = render(*tables, pictures=pictures, notes=notes, study=study, **more)
     with atomic(html) as temporary:
-        temporary.write_text(render(*tables, pictures=pictures, notes=notes, study=study), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def caption(drawing: Mapping[str, Any]) -> str:
@@ -48,8 +55,13 @@ def caption(drawing: Mapping[str, Any]) -> str:
         "after alignment. A value is a mean over the units of a layer.",
         "training": "Cross-entropy (left) and accuracy (right) on the training data while training. "
         "The points of a curve are drawn at random.",
+        "plane": f"Test {column} on the plane of weight space through three models, batch-norm statistics re-estimated "
+        "at every node of a grid: mean over pairs and, below, sample standard deviation (none for n = 1). A dot is a "
+        "model of a pair.",
     }
     text = shows.get(str(drawing.get("use")), f"{str(drawing.get('use', 'figure')).capitalize()}.")
+    if drawing.get("use") == "plane":
+        return text
     return f"{text} Lines are means over repetitions, bands one sample standard deviation (none for n = 1)."
 
 

@@ -27,6 +27,7 @@ alignments: {none: null, correlation: {images: 100}}
 curves: {linear: {use: segment}, bezier: {}}
 methods: {unaligned: {alignment: none, curve: bezier}, aligned: {alignment: correlation, curve: bezier}}
 evaluations: {standard: {points: 5}, robust: {points: 5, attacks: [pgd5]}}
+planes: {coarse: {points: 5}}
 studies:
   small:
     title: Small

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,58 @@ def training_frame(pairs=3, epochs=4):
     return pd.concat(parts, ignore_index=True)
 
 
+def midpoint_frame(pairs=3, layers=9, methods=("unaligned", "aligned")):
+    parts = [
+        pd.DataFrame({"layer": [f"features_relu{j}" for j in range(layers)], "order": range(layers)} | PLACE).assign(
+            pair=f"{i}-{i + 1}", method=m, end=e, series=s, correlation=0.1 * i + 0.2 * k, correlation_sd=0.1
+        )
+        for i in range(pairs)
+        for m in methods
+        for e in ("start", "end")
+        for k, s in enumerate(("before", "re-aligned", "linear midpoint"))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def theory_frame(pairs=3, methods=("unaligned", "aligned"), **columns):
+    rows = [
+        PLACE
+        | {
+            "pair": f"{i}-{i + 1}",
+            "method": m,
+            "loss": 1 - 0.1 * i - 0.3 * j,
+            "bound": 1e6 / (1 + j),
+            "estimate": 9 - j,
+        }
+        | {"distance": 0.9 - 0.1 * j, "line_loss": 2.0 - j}
+        | columns
+        for i in range(pairs)
+        for j, m in enumerate(methods)
+    ]
+    return pd.DataFrame(rows)
+
+
+def plane_frame(pairs=3, points=5, kind="curve", networks=("tinyten",)):
+    t1, t2 = (axis.ravel() for axis in np.meshgrid(np.linspace(-0.05, 1.05, points), np.linspace(-0.1, 1.5, points)))
+    far = np.minimum(np.hypot(t1, t2), np.hypot(t1 - 1, t2))
+    t = np.linspace(0, 1, 9)
+    parts = []
+    for network, i, aligned in product(networks, range(pairs), [False, True] if kind == "curve" else [True]):
+        run = PLACE | {"network": network, "pair": f"{i}-{i + 1}"}
+        run |= {"method": "aligned" if aligned else "unaligned"} if kind == "curve" else {"alignment": "correlation"}
+        values = {"loss": 0.1 * np.exp(4 * far), "accuracy": 90 - 40 * far + i * t1, "images": 100}
+        nodes = pd.DataFrame({"t1": t1, "t2": t2} | values)
+        names = ["theta1", "P theta2" if aligned else "theta2", "midpoint"]
+        names = names if kind == "curve" else ["theta1", "theta2", "P theta2"]
+        models = pd.DataFrame({"name": names, "t": np.nan, "t1": [0, 1, 0.5 + 0.01 * i], "t2": [0, 0, 1]})
+        curve = pd.DataFrame({"name": "curve", "t": t, "t1": t, "t2": 4 * t * (1 - t)})
+        for part in [nodes, models, curve] if kind == "curve" else [nodes, models]:
+            parts.append(part.assign(x=part["t1"] * (20 + i), y=part["t2"] * (11 + i), **run))
+    return pd.concat(parts, ignore_index=True)
+
+
 TINY = {
+    "plane": [plane_frame(), plane_frame(pairs=1), plane_frame(kind="initial"), plane_frame(points=2)],
     "path": [path_frame(), path_frame(pairs=1), path_frame(points=1), path_frame(pairs=1, points=1)],
     "signature": [
         signature_frame(),
@@ -63,6 +115,8 @@ TINY = {
         signature_frame(layers=61),
         signature_frame(alignments=["correlation", "weights"]),
     ],
+    "midpoint": [midpoint_frame(), midpoint_frame(pairs=1, methods=["aligned"]), midpoint_frame(layers=61)],
+    "theory": [theory_frame(), theory_frame(pairs=1, methods=["aligned"]), theory_frame(bound=float("nan"))],
     "training": [training_frame(), training_frame(pairs=1), training_frame(epochs=1)],
 }
 
@@ -199,3 +253,23 @@ def test_plot_reads_frames_with_their_runs(tmp_path, monkeypatch):
     assert imread(png).shape[1] > 600 and Path(pdf).stat().st_size > 1000
     with pytest.raises(ValueError, match="a figure 'path' of nothing"):
         plot.main([], png, pdf, kind="path", runs=[])
+
+
+def test_a_midpoint_averages_ends_first_and_its_band_is_over_pairs():
+    frame = midpoint_frame(layers=2)
+    frame.loc[frame["end"] == "end", "correlation"] += 0.1
+    left, right = plugin("figures", {"use": "midpoint"})(frame).axes
+    assert [axes.get_title().split(":")[0] for axes in (left, right)] == ["Curve, unaligned", "Curve, aligned"]
+    assert list(left.lines[0].get_ydata()) == pytest.approx([0.15, 0.15])
+    assert left.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(0.25)
+
+
+def test_theory_says_how_well_each_predictor_ranks():
+    frame = theory_frame()
+    wide = frame.assign(bound=10.0**frame.index)
+    assert plugin("figures", {"use": "theory"})(wide).axes[0].get_xscale() == "log"
+    figure = plugin("figures", {"use": "theory"})(frame)
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear"] * 4
+    assert all(axes.get_title(loc="right").endswith("(n = 6)") for axes in figure.axes)
+    points = [line for axes in figure.axes[:1] for line in axes.lines]
+    assert sum(len(line.get_xdata()) for line in points) == 6

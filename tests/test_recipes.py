@@ -36,7 +36,9 @@ NAMES = {
     "signature": ["signature"],
     "train_curve": ["bends", "history"],
     "evaluate": ["points"],
+    "plane": ["grid", "marks"],
     "tabulate": ["accuracy", "robust", "contrasts", "paths", "points"],
+    "tabulate_claims": ["published", "claims", "alignments"],
     "plot": ["png", "pdf"],
     "report": ["html"],
 }

@@ -5,10 +5,13 @@ import json
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
+from test_claims import moved
 from test_summary import load_script, study
 
-from neuralign import report, summary
+from neuralign import claims, comparison, paper, report, summary
+from neuralign.evidence import Evidence, alignments
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -52,11 +55,60 @@ def note(rule="evaluate", seconds=2.0, **more):
     return {"rule": rule, "wildcards": wildcards, "key": "abcdef0123", "commit": "c0ffee", "seconds": seconds} | more
 
 
-def page(rows=None, pictures=((PNG, "A figure."),), notes=(), study_=STUDY):
+def page(rows=None, pictures=((PNG, "A figure."),), notes=(), study_=STUDY, **more):
     rows = study(attacks=["clean", "pgd5"]) if rows is None else rows
     paths = summary.paths(rows)
     tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
-    return report.render(*tables, pictures=pictures, notes=notes, study=study_)
+    return report.render(*tables, pictures=pictures, notes=notes, study=study_, **more)
+
+
+def beside(rows):
+    """The tables that `tabulate_claims` makes, for a study without anything but evaluations."""
+    paths = summary.paths(rows)
+    accuracy = summary.accuracy(rows, paths)
+    return {
+        "published": comparison.against_published(accuracy, summary.published()),
+        "claims": claims.judged(Evidence(points=rows, paths=paths)),
+        "alignments": alignments(moved((0, 1, 5), "pam_aligned", "pam")),
+    }
+
+
+def test_the_paper_stands_beside_the_study():
+    rows = study(attacks=["clean", "pgd5"])
+    tables = beside(rows)
+    sections = paper.sections(tables["published"], tables["claims"], [{"use": "path", "show": "curves"}], ["aligned"])
+    html = page(rows, alignments=paper.alignment_tables(tables["alignments"]), paper=sections)
+    parsed = Page(html)
+    assert "The paper and this study" in parsed.text and "Of 69 published accuracies 5 were run" in parsed.text
+    assert "−0.17 [" in parsed.text and "within" in parsed.text and "apart" in parsed.text  # 88.33 against 88.5
+    assert "Not measured in this study" in parsed.text and "3 pairs" in parsed.text
+    assert "10.0 ± 0.0 (50.0 %)" in parsed.text and "What the alignments move" in parsed.text
+    assert "nan" not in parsed.text.lower()
+
+
+def test_a_study_of_other_settings_folds_the_published_numbers_away():
+    rows = study().assign(dataset="blobs")
+    tables = beside(rows)
+    sections = paper.sections(tables["published"], tables["claims"], [], [])
+    text = Page(page(rows, paper=sections)).text
+    assert "None of the 69 published accuracies is of a setting that this study runs." in text
+    assert "Every published number, none of them run here" in text
+    assert "What the alignments move" not in text
+
+
+def test_the_headlines_speak_of_lines_too():
+    rows = study()
+    lines = rows.assign(method="linear_" + rows["method"])
+    found = report.headlines(summary.contrasts(summary.paths(pd.concat([lines, rows]))))
+    assert [("trained curve" in line, "straight line" in line) for line in found] == [(True, False), (False, True)]
+
+
+def test_every_attack_has_its_own_rows_and_headline():
+    rows = study(attacks=["clean", "pgd5", "pgd20"])
+    paths = summary.paths(rows)
+    titles = [title for title, _ in report.robust_table(summary.robust(rows, paths)).groups]
+    assert [title.rpartition(" ")[2] for title in titles] == ["pgd5", "pgd20"]
+    assert [line.count("under the attack") for line in report.headlines(summary.contrasts(paths))] == [0, 1, 1]
 
 
 def test_the_page_needs_nothing_from_outside():
@@ -164,7 +216,8 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     rows = study()
     paths = summary.paths(rows)
     tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
-    names = ["accuracy", "robust", "contrasts", "paths"]
+    tables += [t.iloc[:0] if name == "alignments" else t for name, t in beside(rows).items()]
+    names = ["accuracy", "robust", "contrasts", "paths", "published", "claims", "alignments"]
     inputs = {name: str(tmp_path / f"{name}.csv") for name in names}
     for name, table in zip(names, tables, strict=True):
         table.to_csv(inputs[name], index=False)

@@ -1,18 +1,19 @@
 """Correlation signatures of a pair."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from tiny import randomised, shifts
+from tiny import pictures, randomised, shifts
 from torch import Tensor
 
 from neuralign.align import Problem
-from neuralign.align.correlation import correlations
+from neuralign.align.correlation import correlation, correlations
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
-from neuralign.signature import compare
+from neuralign.signature import compare, midpoint
 from neuralign.symmetry import identity, inverse, permute
 from neuralign.tracing import trace
 
@@ -85,3 +86,38 @@ def test_a_single_unit_has_no_deviation(images: Images) -> None:
     (row,) = compare(problem := problem_of(model, images), identity(problem.trace.spec))
     assert row["units"] == 1
     assert math.isnan(row["before_sd"]) and math.isnan(row["after_sd"])
+
+
+# midpoints
+
+
+def by_series(rows: list[dict]) -> dict[str, list[float]]:
+    return {s: [r["correlation"] for r in rows if r["series"] == s] for s in dict.fromkeys(r["series"] for r in rows)}
+
+
+def test_a_midpoint_has_three_series_in_every_layer(model: Model, images: Images) -> None:
+    problem = problem_of(model, images)
+    rows = list(midpoint(problem, randomised(model.network, 3), images.first(7)))
+    layers = list(compare(problem, identity(problem.trace.spec)))
+    assert len(rows) == 3 * len(layers)
+    assert {tuple(r) for r in rows} == {("layer", "order", "group", "units", "series", "correlation", "correlation_sd")}
+    assert [r["layer"] for r in rows[::3]] == [r["layer"] for r in layers]
+
+
+def test_a_midpoint_is_compared_on_held_out_images_and_realigned_on_the_others(tinyten: Model, images: Images) -> None:
+    problem, initial, held_out = problem_of(tinyten, images), randomised(tinyten.network, 3), pictures(9, seed=4)
+    rows = by_series(list(midpoint(problem, initial, held_out)))
+    held = dataclasses.replace(problem, images=held_out)
+    expected = list(compare(held, correlation(problem)))
+    assert rows["before"] == [r["before"] for r in expected]
+    assert rows["re-aligned"] == [r["after"] for r in expected]
+    other = compare(dataclasses.replace(held, source=initial), identity(problem.trace.spec))
+    assert rows["linear midpoint"] == [r["before"] for r in other]
+
+
+def test_a_midpoint_that_is_a_permuted_end_is_realigned_to_it(tinyten: Model, images: Images) -> None:
+    spec, target = problem_of(tinyten, images).trace.spec, randomised(tinyten.network, 1)
+    problem = problem_of(tinyten, images, permute(spec, shifts(spec), target))
+    rows = by_series(list(midpoint(problem, target, pictures(9, seed=4))))
+    assert rows["re-aligned"][0] == pytest.approx(1, abs=1e-6) and rows["before"][0] < 0.9
+    assert rows["linear midpoint"][0] == pytest.approx(1, abs=1e-6)

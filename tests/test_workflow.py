@@ -19,7 +19,7 @@ from workflow_project import OVERLAY, REPOSITORY, Project, jobs
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 NOTHING: dict[str, int] = {}
-TABLES = {"tabulate": 1, "report": 1}
+TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
 # the smoke study: seeds 1, 2, 3 and pairs 1-2, 1-3 in two regimes; `plain` with three methods, `hardened` with one
 ALL = {"fetch_data": 1, "train_endpoint": 6, "align": 4, "signature": 4, "train_curve": 6, "evaluate": 8, "plot": 12}
 ALL |= TABLES

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Seed
+from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Range, Seed
 from neuralign.schemas import plugins, schema
 
 Entry = dict[str, Any]
@@ -86,6 +86,27 @@ class _Evaluation(_Strict):
     seed: Seed = 0
 
 
+class _Window(_Strict):
+    """Which part of a plane is looked at: t1 = 1 is the second model, t2 = 1 the height of the third."""
+
+    t1: Range = [-0.05, 1.05]
+    t2: Range = [-0.05, 1.05]
+
+
+class _CurveWindow(_Window):
+    t2: Range = [-0.1, 1.5]
+
+
+class _Plane(_Strict):
+    points: int = Field(ge=2)  # of the grid, in each direction
+    initial: _Window = _Window()  # the plane of both ends and the second one aligned
+    curve: _CurveWindow = _CurveWindow()  # the plane of a curve
+    batch_size: Count = 512
+    images: Count | None = None  # for batch-norm statistics, equally many of each class; None: the whole training set
+    augment: Flag = True
+    seed: Seed = 0
+
+
 class _Grid(_Strict):
     dataset: list[str]
     network: list[str]
@@ -94,6 +115,7 @@ class _Grid(_Strict):
     curve_seed: list[Seed]
     method: list[str]
     evaluation: str
+    plane: str | None = None  # the protocol of the planes; None: none
 
 
 class _Study(_Strict):
@@ -114,10 +136,11 @@ PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
     "regimes": _Regime,
     "methods": _Method,
     "evaluations": _Evaluation,
+    "planes": _Plane,
     "studies": _Study,
 }
 SECTIONS = [*PLUGIN_SECTIONS, *PLAIN_SECTIONS]
-OVERRIDABLE = ("networks", "attacks", "alignments", "regimes", "methods", "evaluations")
+OVERRIDABLE = ("networks", "attacks", "alignments", "regimes", "methods", "evaluations", "planes")
 
 
 class Catalogue:
@@ -230,7 +253,7 @@ class Catalogue:
                 ]
             return entry | common if keys is not _Nothing else entry
         entry = self._model(PLAIN_SECTIONS[section], raw, path)
-        if entry:
+        if entry and section != "planes":  # which refer to nothing
             getattr(self, f"_check_{section}")(entry, path)
         return entry
 
@@ -316,7 +339,7 @@ class Catalogue:
         if not isinstance(raw, Mapping):
             self._note(path, f"must be a mapping, found {raw!r}")
             return {}
-        several = [k for k in _Grid.model_fields if k != "evaluation"]
+        several = [k for k in _Grid.model_fields if k not in ("evaluation", "plane")]
         listed = {k: [v] if k in several and not isinstance(v, list) else v for k, v in raw.items()}
         grid = self._model(_Grid, listed, path)
         if not grid:
@@ -325,6 +348,8 @@ class Catalogue:
             for name in grid[key]:
                 self._refer(f"{path}.{key}", name, f"{key}s")
         self._refer(f"{path}.evaluation", grid["evaluation"], "evaluations")
+        if grid["plane"] is not None:
+            self._refer(f"{path}.plane", grid["plane"], "planes")
         for key in several:
             if not grid[key]:
                 self._note(f"{path}.{key}", "is empty; a study needs at least one")

@@ -38,6 +38,13 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _growing(value: list[float]) -> list[float]:
+    if value[0] >= value[1]:
+        raise ValueError("the smaller number comes first")
+    return value
+
+
+Range = Annotated[list[Real], Field(min_length=2, max_length=2), AfterValidator(_growing)]
 Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
 
 
@@ -66,6 +73,7 @@ __all__ = [
     "Literal",
     "NonNegative",
     "Positive",
+    "Range",
     "Real",
     "Seed",
     "Span",

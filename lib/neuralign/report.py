@@ -2,13 +2,13 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from neuralign.cells import NONE, Rows, Table, groups, number, span, spread, title
 from neuralign.summary import SETTING, label
 
 METRIC_NAMES = {  # name, unit, digits
@@ -17,15 +17,6 @@ METRIC_NAMES = {  # name, unit, digits
     "loss_mean": ("average loss", "nats", 3),
     "loss_barrier": ("loss barrier", "nats", 3),
 }
-NONE = "–"
-Rows = list[list[str]]
-
-
-@dataclass(frozen=True)
-class Table:
-    caption: str
-    head: list[str]
-    groups: list[tuple[str, Rows]]  # a title and its rows; the first cell of a row names it
 
 
 def render(
@@ -37,8 +28,12 @@ def render(
     pictures: Sequence[tuple[bytes, str]],
     notes: Sequence[Mapping[str, Any]],
     study: Mapping[str, Any],
+    alignments: tuple[Table, Table] | None = None,
+    paper: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page, from the tables of `neuralign.summary`, pictures (PNG, caption), notes of origin, the study."""
+    """The page, from the tables of `neuralign.summary`, pictures (PNG, caption), notes of origin, the study; and from
+    `paper.alignment_tables` and `paper.sections`.
+    """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
@@ -49,6 +44,8 @@ def render(
         main=main_table(accuracy),
         robust=robust_table(robust) if len(robust) else None,
         contrasts=contrast_table(contrasts) if len(contrasts) else None,
+        alignments=alignments,
+        paper=paper,
         individual=individual_table(paths),
         pictures=[(b64encode(png).decode(), caption) for png, caption in pictures],
         settings=sections(study),
@@ -56,17 +53,6 @@ def render(
         origin=origin(notes),
         results=results_table(notes),
     )
-
-
-def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
-    """A number for reading, with a true minus sign; a dash where there is none."""
-    return NONE if pd.isna(value) else f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def spread(row: Mapping[str, Any], name: str, digits: int = 2, std: str | None = None) -> str:
-    """ "88.50 ± 0.12"; without ± where one value has no deviation."""
-    mean, deviation = row.get(name, float("nan")), row.get(std or f"{name}_std", float("nan"))
-    return number(mean, digits) + ("" if pd.isna(deviation) else f" ± {number(deviation, digits)}")
 
 
 def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
@@ -95,13 +81,17 @@ def sections(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headlines(contrasts: pd.DataFrame) -> list[str]:
-    """One sentence per setting and attack: what alignment does to the worst accuracy on the path."""
-    rows = contrasts[contrasts["metric"] == "accuracy_min"]
-    for method, kind in (("aligned", "the trained curve"), ("linear_aligned", "the straight line")):
-        chosen = rows[(rows["method"] == method) & rows["baseline"].str.endswith("unaligned")]
-        if len(chosen):
-            return [_headline(row, kind) for row in chosen.to_dict("records") if row["n_pairs"]]
-    return []
+    """What alignment does to the worst accuracy: a sentence per setting and attack, of curves, then of lines."""
+    rows = contrasts[(contrasts["metric"] == "accuracy_min") & (contrasts["n_pairs"] > 0)]
+    kinds = {
+        ("aligned", "unaligned"): "the trained curve",
+        ("linear_aligned", "linear_unaligned"): "the straight line",
+    }
+    return [
+        _headline(row, kind)
+        for (method, baseline), kind in kinds.items()
+        for row in rows[(rows["method"] == method) & (rows["baseline"] == baseline)].to_dict("records")
+    ]
 
 
 def _headline(row: Mapping[str, Any], kind: str) -> str:
@@ -112,23 +102,10 @@ def _headline(row: Mapping[str, Any], kind: str) -> str:
     certainty += "; the interval includes zero" if low <= 0 <= high else ""
     certainty = "from one pair, so without an interval" if pd.isna(low) else certainty
     return (
-        f"{_title(SETTING, [row[k] for k in SETTING])}: alignment {verb} the worst accuracy on {kind}{images} "
+        f"{title(SETTING, [row[k] for k in SETTING])}: alignment {verb} the worst accuracy on {kind}{images} "
         f"from {number(row['baseline_mean'])} % to {number(row['method_mean'])} % "
         f"(paired difference {number(difference, sign=True)} points; {certainty})."
     )
-
-
-def groups(table: pd.DataFrame, by: Sequence[str], rows: Any) -> list[tuple[str, Rows]]:
-    """The titled row groups of a table: `rows` turns each record into its rows of cells."""
-    parts = table.groupby(list(by), sort=False)
-    return [(_title(by, keys), [r for rec in part.to_dict("records") for r in rows(rec)]) for keys, part in parts]
-
-
-def _title(by: Sequence[str], keys: Iterable[str]) -> str:
-    named = dict(zip(by, keys, strict=True))
-    attack = {"clean": ", clean images"}.get(named.get("attack", ""), f", under {named.get('attack')}")
-    where = f"{label(named['network'])} on {label(named['dataset'])}, {label(named['regime'])} training"
-    return where + (attack if "attack" in named else "")
 
 
 def main_table(accuracy: pd.DataFrame) -> Table:
@@ -183,10 +160,8 @@ def contrast_table(contrasts: pd.DataFrame) -> Table:
     def rows(r: dict[str, Any]) -> Rows:
         name, unit, digits = METRIC_NAMES[r["metric"]]
         values = [number(r[k], digits) for k in ("method_mean", "baseline_mean")]
-        low, high = (number(r[k], digits, sign=True) for k in ("ci_low", "ci_high"))
-        interval = r["reason"] if pd.isna(r["ci_low"]) else f"{low} to {high}"
         contrast, sd = f"{label(r['method'])} − {label(r['baseline'])}", number(r["difference_std"], digits)
-        row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd, interval]
+        row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd, span(r, digits)]
         return [[*row, _count(r)]]
 
     head = ["Contrast and measure", "Unit", "First", "Second", "Difference", "sd", "95 % t-interval", "n"]

@@ -12,6 +12,7 @@ from neuralign.config import Catalogue, Entry
 
 Wildcards = dict[str, str]
 PAIR = ("dataset", "network", "regime", "pair")
+INITIAL = "initial"  # the plane of both ends and the aligned one
 
 
 class Ref(NamedTuple):
@@ -120,11 +121,89 @@ def evaluate(
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
+def plane(
+    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str, through: str, plane: str
+) -> Job:
+    """`through` is INITIAL, or <curve>/<curve seed>."""
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    model, plugins = _model(c, **place, on_curve=True)
+    protocol = c.entry("planes", plane, **place)
+    windows = {kind: protocol.pop(kind) for kind in ("initial", "curve")}
+    augment = c.entry("datasets", dataset)["augment"] if protocol.pop("augment") else []
+    inputs = _path_inputs(c, **place, pair=pair, alignment=alignment)
+    settings: Entry = {"model": model, "augment": augment, "protocol": protocol, "window": windows["initial"]}
+    plugins += _uses("augmentations", augment)
+    if through != INITIAL:
+        curve, seed = through.split("/")
+        names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": seed}
+        inputs["bends"] = ref("train_curve", "bends", **place, **names)
+        settings |= {"curve": c.entry("curves", curve), "window": windows["curve"]}
+        plugins += _uses("curves", [settings["curve"]])
+    return Job(inputs, settings, plugins, software=NUMERIC)
+
+
+def midpoint(
+    c: Catalogue,
+    dataset: str,
+    network: str,
+    regime: str,
+    pair: str,
+    alignment: str,
+    curve: str,
+    curve_seed: str,
+    evaluation: str,
+) -> Job:
+    place = {"dataset": dataset, "network": network, "regime": regime}
+    names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
+    model, plugins = _model(c, **place, on_curve=True)
+    family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
+    augment = c.entry("datasets", dataset)["augment"] if protocol["augment"] else []
+    inputs = _path_inputs(c, **place, pair=pair, alignment=alignment)
+    inputs["bends"] = ref("train_curve", "bends", **place, **names)
+    settings = {"model": model, "curve": family, "augment": augment}
+    settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
+    plugins += [*_uses("curves", [family]), *_uses("augmentations", augment)]
+    return Job(inputs, settings, plugins, software=NUMERIC)
+
+
+def bound(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+    model, plugins = _model(c, dataset, network, regime, on_curve=True)
+    return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
+
+
+def tabulate_theory(c: Catalogue, study: str) -> Job:
+    runs = [run for run in _runs(c, study) if c.trained(run["curve"])]
+    return Job(
+        {
+            "bounds": [ref("bound", "bound", **{k: run[k] for k in (*PAIR, "alignment")}) for run in runs],
+            "evaluations": [_evaluation(run) for run in runs],
+        },
+        {"runs": [_described(run) | {"alignment": run["alignment"]} for run in runs]},
+    )
+
+
 def tabulate(c: Catalogue, study: str) -> Job:
     runs = list(_runs(c, study))
     return Job(
         {"evaluations": [_evaluation(r) for r in runs]},
         {"runs": [_described(r) for r in runs]},
+        files=["published.csv"],
+    )
+
+
+def tabulate_claims(c: Catalogue, study: str) -> Job:
+    runs = list(_runs(c, study))
+    histories = [(about, found) for about, found in _histories(c, runs) if found.rule == "train_curve"]
+    parts = {"moved": _permutations(c, runs, "align", "moved"), "histories": histories}
+    parts["signatures"] = _permutations(c, runs, "signature", "signature")
+    parts["midpoints"] = [(_described(run), _midpoint(run)) for run in runs if c.trained(run["curve"])]
+    tables: dict[str, Ref | list[Ref]] = {n: ref("tabulate", n, study=study) for n in ("accuracy", "points", "paths")}
+    if parts["midpoints"]:
+        tables["theory"] = ref("tabulate_theory", "theory_paths", study=study)
+    described = {name: [about for about, _ in part] for name, part in parts.items()}
+    return Job(
+        tables | {name: [found for _, found in part] for name, part in parts.items()},
+        {"runs": described},
         files=["published.csv"],
     )
 
@@ -139,6 +218,7 @@ def plot(c: Catalogue, study: str, figure: str) -> Job:
 
 def report(c: Catalogue, study: str) -> Job:
     tables = {name: ref("tabulate", name, study=study) for name in ("accuracy", "robust", "contrasts", "paths")}
+    tables |= {n: ref("tabulate_claims", n, study=study) for n in ("alignments", "published", "claims")}
     drawings = figures(c, study)
     drawn = [ref("plot", "png", study=study, figure=figure) for figure in drawings]
     inputs: dict[str, Ref | list[Ref]] = {**tables, "figures": drawn, "artefacts": list(artefacts(c, study))}
@@ -150,17 +230,34 @@ def report(c: Catalogue, study: str) -> Job:
         "regimes": _all(entry, "regime"),
         "evaluations": list(dict.fromkeys(g["evaluation"] for g in entry["grids"])),
     }
+    if planes := list(dict.fromkeys(g["plane"] for g in entry["grids"] if g["plane"])):
+        used["planes"] = planes
     settings["catalogue"] = {section: {n: c.entry(section, n) for n in names} for section, names in used.items()}
     attacks = [r["attack"] for r in settings["catalogue"]["regimes"].values() if r["attack"]]
     attacks += [a for e in settings["catalogue"]["evaluations"].values() for a in e["attacks"]]
     settings["catalogue"]["attacks"] = {name: c.entry("attacks", name) for name in dict.fromkeys(attacks)}
-    captions = [{"use": kind, **options} for kind, options, _ in drawings.values()]
-    return Job(inputs, {"study": settings, "drawings": captions}, files=["report.html"])
+    captions = [{"name": name, "use": kind, **options} for name, (kind, options, _) in drawings.items()]
+    return Job(inputs, {"study": settings, "drawings": captions}, files=["report.html", "figures.csv"])
 
 
 RULES: dict[str, Callable[..., Job]] = {
     rule.__name__: rule
-    for rule in (fetch_data, train_endpoint, align, signature, train_curve, evaluate, tabulate, plot, report)
+    for rule in (
+        fetch_data,
+        train_endpoint,
+        align,
+        signature,
+        train_curve,
+        evaluate,
+        midpoint,
+        bound,
+        plane,
+        tabulate,
+        tabulate_claims,
+        tabulate_theory,
+        plot,
+        report,
+    )
 }
 
 
@@ -174,7 +271,7 @@ def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
         if found in seen:
             continue
         seen.add(found)
-        if found.output != "history":
+        if found.output not in ("history", "marks"):
             yield found
         for needed in job(c, found.rule, dict(found.wildcards)).inputs.values():
             waiting += needed if isinstance(needed, list) else [needed]
@@ -197,7 +294,15 @@ def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[
         signatures = list(_signatures(c, runs))
         if signatures:
             out[f"signature_{regime}"] = ("signature", {}, signatures)
+        midpoints = [(_described(run), _midpoint(run)) for run in runs if c.trained(run["curve"])]
+        if midpoints:
+            out[f"midpoint_{regime}"] = ("midpoint", {}, midpoints)
+        for dataset, kind, frames in _planes(c, runs):
+            for column in ("accuracy", "loss"):
+                out[f"plane_{kind}_{column}_{dataset}_{regime}"] = ("plane", {"column": column}, frames)
         out[f"training_{regime}"] = ("training", {}, list(_histories(c, runs)))
+    if any(c.trained(run["curve"]) for run in _runs(c, study)):
+        out["theory"] = ("theory", {}, [({}, ref("tabulate_theory", "theory_paths", study=study))])
     return out
 
 
@@ -222,6 +327,7 @@ def _runs(c: Catalogue, study: str) -> Iterator[Entry]:
                                 **how,
                                 "curve_seed": seed,
                                 "evaluation": grid["evaluation"],
+                                "plane": grid["plane"],
                             }
 
 
@@ -234,6 +340,11 @@ def _evaluation(run: Entry) -> Ref:
     return ref("evaluate", "points", **{key: str(run[key]) for key in keys})
 
 
+def _midpoint(run: Entry) -> Ref:
+    keys = (*PAIR, "alignment", "curve", "curve_seed", "evaluation")
+    return ref("midpoint", "midpoint", **{key: str(run[key]) for key in keys})
+
+
 def _signatures(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
     seen = set()
     for run in runs:
@@ -241,6 +352,34 @@ def _signatures(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
         if c.entry("alignments", run["alignment"]) is not None and found not in seen:
             seen.add(found)
             yield {k: run[k] for k in (*PAIR, "alignment")}, found
+
+
+def _permutations(c: Catalogue, runs: list[Entry], rule: str, output: str) -> list[tuple[Entry, Ref]]:
+    """An output of `rule` for each permutation, with the `methods` whose paths go to it, separated by commas."""
+    users: dict[Ref, tuple[Entry, list[str]]] = {}
+    for run in runs:
+        if c.entry("alignments", run["alignment"]) is not None:
+            place = {k: run[k] for k in (*PAIR, "alignment")}
+            users.setdefault(ref(rule, output, **place), (place, []))[1].append(run["method"])
+    return [(place | {"methods": ",".join(dict.fromkeys(names))}, found) for found, (place, names) in users.items()]
+
+
+def _planes(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[str, str, list[tuple[Entry, Ref]]]]:
+    """(dataset, INITIAL or "curve", frames) of the planes that are asked for: two frames each, grid and marks."""
+    found: dict[tuple[str, str], dict[Ref, Entry]] = {}
+    for run in (r for r in runs if r["plane"] is not None):
+        place = {k: run[k] for k in (*PAIR, "alignment")}
+        planes = []
+        if c.entry("alignments", run["alignment"]) is not None:
+            planes.append((INITIAL, INITIAL, place))
+        if c.trained(run["curve"]):
+            planes.append(("curve", f"{run['curve']}/{run['curve_seed']}", _described(run)))
+        for kind, through, description in planes:
+            for output in ("grid", "marks"):
+                file = ref("plane", output, **place, through=through, plane=run["plane"])
+                found.setdefault((run["dataset"], kind), {}).setdefault(file, description)
+    for (dataset, kind), frames in sorted(found.items(), key=lambda f: f[0][1] != INITIAL):
+        yield dataset, kind, [(description, file) for file, description in frames.items()]
 
 
 def _histories(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:

@@ -28,6 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
+LONGEST = 24  # characters of a layer's name; what comes last tells layers apart
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -102,6 +103,17 @@ def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **lo
     if spread.notna().any():
         low, high = table[column] - spread, table[column] + spread
         axes.fill_between(table.index, low, high, color=looks["color"], alpha=0.18, linewidth=0)
+
+
+def name_layers(axes: Axes, layers: pd.Series, labels: int) -> None:
+    """An x axis of layers in their order, with at most `labels` tick labels."""
+    every = -(-len(layers) // max(labels, 1))
+    shown = range(0, len(layers), every)
+    names = [layers.iloc[i] for i in shown]
+    texts = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}" for name in names]
+    upright = len(texts) > 6 or max(map(len, texts)) > 9
+    axes.set_xticks(list(shown), texts, rotation=90 if upright else 0, fontsize=6 if upright else 7)
+    axes.set_xlim(-0.5, len(layers) - 0.5)
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:

@@ -8,8 +8,6 @@ from neuralign import figures
 from neuralign.options import Whole
 from neuralign.summary import label
 
-LONGEST = 24  # characters of a layer's name; what comes last tells layers apart
-
 
 def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
     """A panel per setting: mean correlation per layer over pairs, with a band of one sd; at most `labels` tick labels.
@@ -43,19 +41,10 @@ def _draw(axes: Axes, rows: pd.DataFrame, names: list[str], labels: int) -> None
     for alignment in (name for name in names if (rows["alignment"] == name).any()):
         after = figures.over_replicates(rows[rows["alignment"] == alignment], "order", ["after"])
         figures.draw(axes, _placed(after, layers), "after", markers=99, **_look(alignment, names))
-    every = -(-len(layers) // max(labels, 1))
-    shown = range(0, len(layers), every)
-    texts = [_short(layers.iloc[i]) for i in shown]
-    upright = len(texts) > 6 or max(map(len, texts)) > 9
-    axes.set_xticks(list(shown), texts, rotation=90 if upright else 0, fontsize=6 if upright else 7)
-    axes.set_xlim(-0.5, len(layers) - 0.5)
+    figures.name_layers(axes, layers, labels)
     axes.axhline(0, color="#888888", linewidth=0.6)
 
 
 def _placed(table: pd.DataFrame, layers: pd.Series) -> pd.DataFrame:
     """By place in the row of layers, since `order` may have gaps."""
     return table.set_index(layers.index.get_indexer(table.index))
-
-
-def _short(layer: str) -> str:
-    return layer if len(layer) <= LONGEST else f"…{layer[1 - LONGEST :]}"

@@ -1,0 +1,136 @@
+"""What a job costs, counted from its settings before it runs: forward passes of one image, bytes on disk, peak memory.
+
+The unit of work is the forward pass of one image. A backward pass counts two, the gradient for an attack one (it needs
+none for the weights), so a training step is 3, one under PGD of k steps 3 + 2k, as in the FLOP counts for the paper.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Settings = Mapping[str, Any]
+STEP = 3  # forward, and backward to the weights
+FLOAT = 4  # bytes
+TRAINS = ("train_endpoint", "train_curve")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a dataset: numbers of images, and the shape of one as the network sees it."""
+
+    train: int
+    test: int
+    channels: int
+    side: int
+    classes: int
+
+    @property
+    def bytes(self) -> int:
+        """uint8 pixels and int64 labels of both splits."""
+        return (self.train + self.test) * (self.channels * self.side**2 + 8)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a network: trainable numbers, numbers in buffers, and numbers in all layers' outputs for one image."""
+
+    parameters: int
+    buffers: int
+    activations: int
+
+
+def attacked(entry: Settings | None) -> int:
+    """Forward passes per image that an attack adds; 0 for none. Restarts are compared by one more pass each."""
+    if not entry:
+        return 0
+    restarts = entry.get("restarts", 1)
+    return restarts * 2 * entry.get("steps", 1) + (restarts if restarts > 1 else 0)
+
+
+def seen(protocol: Settings, sizes: Sizes) -> int:
+    """Training images that batch-norm statistics are estimated on."""
+    return sizes.train if protocol["images"] is None else min(protocol["images"], sizes.train)
+
+
+def work(rule: str, settings: Settings, sizes: Sizes) -> float:
+    """Forward passes of one image, or as many as cost the same, in a job; 0 for a rule without networks."""
+    return float(WORK[rule](settings, sizes)) if rule in WORK else 0.0
+
+
+def _training(s: Settings, sizes: Sizes) -> int:
+    return s["training"]["epochs"] * sizes.train * (STEP + attacked(s["attack"]))
+
+
+def _align(s: Settings, sizes: Sizes) -> int:
+    method, attack = s["method"], attacked(s.get("attack"))
+    if "epochs" not in method:  # one look at the activations of both networks, if any
+        return 2 * min(method["images"], sizes.train) * (1 + attack) if "images" in method else 0
+    rounds, candidates = method.get("rounds", 1), method.get("candidates", 0)
+    scored = min(method.get("scoring_batches", 0) * method["batch_size"], sizes.train)
+    epochs = rounds * method["epochs"] + (rounds - 1) * method.get("bend_epochs", 0)
+    return epochs * sizes.train * (STEP + attack) + (2 + rounds * (candidates + 2)) * scored
+
+
+def _signature(s: Settings, sizes: Sizes) -> int:
+    return 2 * sizes.test
+
+
+def _midpoint(s: Settings, sizes: Sizes) -> int:
+    return 6 * seen(s["protocol"], sizes) + 8 * sizes.test  # two refreshed; both ends matched, then compared twice
+
+
+def _evaluate(s: Settings, sizes: Sizes) -> int:
+    points, tests = s["protocol"]["points"], 1 + sum(1 + attacked(a) for a in s["attacks"].values())
+    return points * seen(s["protocol"], sizes) + (points + 2) * tests * sizes.test  # ends with stored statistics too
+
+
+def _plane(s: Settings, sizes: Sizes) -> int:
+    return s["protocol"]["points"] ** 2 * (seen(s["protocol"], sizes) + sizes.test)
+
+
+def _bound(s: Settings, sizes: Sizes) -> int:
+    return s.get("points", 17) * min(s.get("images", 500), sizes.test)
+
+
+WORK: dict[str, Callable[[Settings, Sizes], int]] = {
+    "train_endpoint": _training,
+    "train_curve": _training,
+    "align": _align,
+    "signature": _signature,
+    "midpoint": _midpoint,
+    "evaluate": _evaluate,
+    "plane": _plane,
+    "bound": _bound,
+}
+
+
+def disk(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -> int | None:
+    """Bytes that a job leaves: of data, networks and bends; tables and figures are not counted. None: not known."""
+    if rule == "fetch_data":
+        return sizes.bytes
+    if rule not in TRAINS:
+        return 0
+    if counts is None:
+        return None
+    numbers = counts.parameters + counts.buffers
+    return FLOAT * (numbers if rule == "train_endpoint" else settings["curve"]["bends"] * counts.parameters)
+
+
+def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -> int | None:
+    """Peak bytes, an estimate from above: the data, a few copies of the weights, a batch in all layers (training: and
+    its gradient). None: not known.
+    """
+    if rule not in WORK:
+        return sizes.bytes if rule == "fetch_data" else 0
+    if counts is None:
+        return None
+    learns = rule in TRAINS or "epochs" in settings.get("method", {})
+    source = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
+    batch = source.get("batch_size", 500)
+    return sizes.bytes + FLOAT * (8 * counts.parameters + (2 if learns else 1) * batch * counts.activations)
+
+
+def rate(done: Iterable[tuple[float, float]]) -> float | None:
+    """Seconds per forward pass over finished jobs (seconds, forward passes); None if there are none."""
+    pairs = [(seconds, passes) for seconds, passes in done if passes]
+    return sum(s for s, _ in pairs) / sum(p for _, p in pairs) if pairs else None

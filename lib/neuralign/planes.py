@@ -1,0 +1,113 @@
+"""Loss and accuracy on a plane of weight space through three models (the paper's figures 2 and 3; Garipov et al. 2018).
+
+(x, y) are distances in weight space: the first model is the origin, the second lies on the x-axis, the third above it.
+(t1, t2) are the same in units of the plane: t1 = 1 is as far as the second model, t2 = 1 as high as the third, so that
+the grids of several pairs agree.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralign.evaluation import Batches, measure, refresh
+from neuralign.images import Images
+from neuralign.networks import Model, State
+from neuralign.parameters import Layout
+
+log = logging.getLogger(__name__)
+
+FLATTEST = 1e-5  # height of the third point, of its distance: below it there is only what float32 leaves of a line
+
+
+@dataclass(frozen=True)
+class Plane:
+    points: Tensor  # (3, d); the first is the origin
+    axes: Tensor  # (2, d) float64, orthonormal
+    corners: Tensor  # (3, 2) float64: (x, y) of the points
+
+    @property
+    def unit(self) -> tuple[float, float]:
+        """(x, y) of t1 = t2 = 1."""
+        return self.corners[1, 0].item(), self.corners[2, 1].item()
+
+    def __call__(self, t1: float, t2: float) -> Tensor:
+        """The parameters (d,) there; at a corner those of the model itself, to the bit."""
+        second = t1 - t2 * (self.corners[2, 0].item() / self.unit[0])
+        weights = torch.tensor([1 - second - t2, second, t2], dtype=torch.float64)
+        return weights.to(self.points) @ self.points
+
+    def place(self, point: Tensor) -> dict[str, float]:
+        """Where the point of the plane closest to `point` (d,) lies: x, y, t1, t2; and how far it is, `off_plane`."""
+        arm = point.double() - self.points[0].double()
+        x, y = (self.axes @ arm).tolist()
+        off = (arm - x * self.axes[0] - y * self.axes[1]).norm().item()
+        return {"x": x, "y": y, "t1": x / self.unit[0], "t2": y / self.unit[1], "off_plane": off}
+
+
+def through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
+    """The plane through three points (d,), by Gram-Schmidt in float64; refused where they lie on a line."""
+    points = torch.stack([first, second, third])
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        if torch.equal(points[i], points[j]):
+            raise ValueError(f"no plane: its points {i + 1} and {j + 1} are the same model")
+    base, arm = points[1:].double() - points[0].double()
+    length = base.norm()
+    across = base / length
+    along = arm @ across
+    up = arm - along * across
+    up -= (up @ across) * across  # once more, for what rounding left
+    height = up.norm()
+    if height < FLATTEST * arm.norm():
+        raise ValueError("no plane: its three models lie on a line (is the curve trained?)")
+    zero = torch.zeros_like(length)
+    corners = torch.stack([zero, zero, length, zero, along, height]).view(3, 2)
+    return Plane(points, torch.stack([across, up / height]), corners)
+
+
+def grid(t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[float, float]]:
+    """`points` x `points` places (t1, t2), evenly from the first to the last number of either range, row by row."""
+    columns, rows = (torch.linspace(a, b, points, dtype=torch.float64).tolist() for a, b in (t1, t2))
+    return [(x, y) for y in rows for x in columns]
+
+
+def landscape(
+    model: Model,
+    plane: Plane,
+    layout: Layout,
+    buffers: State,
+    places: Sequence[tuple[float, float]],
+    batches: Batches,
+    images: Images,
+    *,
+    batch_size: int,
+) -> Iterator[dict[str, Any]]:
+    """One tidy row per place (t1, t2): x, y, t1, t2, the metrics, images.
+
+    Batch-norm statistics are re-estimated on `batches` at every place; `buffers` are of any of the models.
+    """
+    width, height = plane.unit
+    for i, (t1, t2) in enumerate(places):
+        parameters = layout.views(plane(t1, t2))
+        state = {**parameters, **refresh(model, parameters, buffers, batches)}
+        values = measure(model, state, images, batch_size=batch_size, attack=None, noise=torch.Generator())
+        yield {"x": t1 * width, "y": t2 * height, "t1": t1, "t2": t2} | values | {"images": len(images)}
+        if i % max(1, len(places) // 10) == 0:
+            log.info("%d of %d  %s", i + 1, len(places), "  ".join(f"{m} {v:.3f}" for m, v in values.items()))
+
+
+def marks(
+    plane: Plane, models: Mapping[str, Tensor], curve: Callable[[float], Tensor] | None = None, points: int = 65
+) -> Iterator[dict[str, Any]]:
+    """One tidy row per model, then per point of the curve ("curve"): name, t on the curve, x, y, t1, t2, off_plane.
+
+    A curve with one bend lies in the plane through its ends and its middle; any other is projected, `off_plane` away.
+    """
+    for name, model in models.items():
+        yield {"name": name, "t": None} | plane.place(model)
+    if curve:
+        for t in torch.linspace(0, 1, points, dtype=torch.float64).tolist():
+            yield {"name": "curve", "t": t} | plane.place(curve(t))

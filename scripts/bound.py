@@ -1,0 +1,23 @@
+"""A bound on the loss of the straight line between two networks, and what it is made of, layer by layer."""
+
+from neuralign import setting, theory
+from neuralign.job import run
+from neuralign.tables import write_rows
+from neuralign.tracing import Untraceable
+
+
+def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
+    """On the first `images` test images, equally many of each class; the mean loss is measured at `points` points."""
+    found, net = setting.prepare(data, model)
+    ends = setting.read_ends(target, source, permutation, net, found)
+    trace = setting.symmetry(net, found)
+    try:
+        total, rows = theory.bound(net, trace, *ends, found.test.balanced(images), points=points)
+    except Untraceable as error:  # the study has more to say than this
+        total, rows = theory.refused(str(error))
+    write_rows([total], bound)
+    write_rows(rows, layers)
+
+
+if __name__ == "__main__":
+    run(main)

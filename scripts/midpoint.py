@@ -1,0 +1,39 @@
+"""How a trained curve's midpoint correlates with either end, unit by unit, in every layer."""
+
+from dataclasses import replace
+
+from neuralign import align, augmentations, setting, signature
+from neuralign.curves import straight
+from neuralign.evaluation import estimation_batches, refresh
+from neuralign.job import run
+from neuralign.networks import Model
+from neuralign.parameters import Layout
+from neuralign.plugins import plugin
+from neuralign.tables import write_rows
+
+
+def main(data, target, source, bends, midpoint, *, model, curve, augment, protocol, permutation=None):
+    """Compared on all test images; batch-norm statistics and re-alignment are of training images."""
+    images, net = setting.prepare(data, model)
+    trace = setting.symmetry(net, images)
+    ends = setting.read_ends(target, source, permutation, net, images)
+    (start, stored), (end, _) = (setting.split(net, state) for state in ends)
+    layout = Layout.of(start)
+    line = straight(plugin("curves", curve), layout.flatten(start), layout.flatten(end))
+    path = replace(line, bends=setting.read_bends(bends, layout, line.bends))
+    seen, size = images.train.first(protocol["images"]), protocol["batch_size"]
+    batches = estimation_batches(seen, augmentations.pipeline(augment), size, protocol["seed"])
+    whole = Model(trace.graph, net.mean, net.std)  # auxiliary heads too
+    trained, initial = (
+        middle | refresh(whole, middle, stored, batches()) for middle in (layout.views(c(0.5)) for c in (path, line))
+    )
+    rows = [
+        {"end": place} | row
+        for place, state in zip(("start", "end"), ends, strict=True)
+        for row in signature.midpoint(align.Problem(net, trace, state, trained, images.train), initial, images.test)
+    ]
+    write_rows(rows, midpoint)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,56 @@
+"""Loss and accuracy on a plane of weight space, as tidy rows, and where its models and the curve lie in it.
+
+The plane of a curve goes through both ends and the middle; without a curve it is that of the initialisation, through
+both ends as they were trained and the second as it was aligned.
+"""
+
+from dataclasses import replace
+
+from neuralign import augmentations, planes, setting
+from neuralign.curves import straight
+from neuralign.evaluation import estimation_batches
+from neuralign.job import run
+from neuralign.parameters import Layout
+from neuralign.plugins import plugin
+from neuralign.tables import write_rows
+
+
+def main(
+    data,
+    target,
+    source,
+    grid,
+    marks,
+    *,
+    model,
+    augment,
+    window,
+    protocol,
+    curve=None,
+    permutation=None,
+    bends=None,
+):
+    images, net = setting.prepare(data, model)
+    (start, stored), (end, _) = (
+        setting.split(net, state) for state in setting.read_ends(target, source, permutation, net, images)
+    )
+    layout, path = Layout.of(start), None
+    first, last = layout.flatten(start), layout.flatten(end)
+    moved = "theta2" if permutation is None else "P theta2"
+    if curve:
+        path = straight(plugin("curves", curve), first, last)
+        path = replace(path, bends=setting.read_bends(bends, layout, path.bends))
+        models = {"theta1": first, moved: last, "midpoint": path(0.5)}
+    else:
+        models = {"theta1": first, "theta2": layout.flatten(setting.read_state(source, net)), moved: last}
+    plane = planes.through(*models.values())
+    size, count = protocol["batch_size"], protocol["images"]
+    train = images.train if count is None else images.train.balanced(count)
+    batches = list(estimation_batches(train, augmentations.pipeline(augment), size, protocol["seed"])())
+    places = planes.grid(window["t1"], window["t2"], protocol["points"])
+    write_rows(planes.landscape(net, plane, layout, stored, places, batches, images.test, batch_size=size), grid)
+    write_rows(planes.marks(plane, models, path), marks)
+
+
+if __name__ == "__main__":
+    run(main)

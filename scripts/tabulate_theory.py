@@ -1,0 +1,32 @@
+"""Bounds beside the losses of trained curves, and how well they rank them (columns: `neuralign.theory_summary`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from neuralign import summary, theory_summary
+from neuralign.files import atomic
+from neuralign.job import run
+
+
+def main(
+    bounds: Sequence[str],
+    evaluations: Sequence[str],
+    theory: str,
+    theory_paths: str,
+    *,
+    runs: Sequence[dict[str, Any]],
+) -> None:
+    """`runs[i]` says which trained curve `bounds[i]` and `evaluations[i]` are of."""
+    lines = [pd.read_csv(f).assign(**r) for f, r in zip(bounds, runs, strict=True)]
+    points = [summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in zip(evaluations, runs, strict=True)]
+    measured = summary.paths(pd.concat(points, ignore_index=True))
+    paths = theory_summary.paths(pd.concat(lines, ignore_index=True), measured)
+    for path, table in {theory: theory_summary.ranks(paths), theory_paths: paths}.items():
+        with atomic(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run(main)

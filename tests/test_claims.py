@@ -1,0 +1,263 @@
+"""Published cells beside ours, claims and alignments: known answers, and nothing said without evidence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_summary import evaluation, load_script, only, points, run, study
+
+from neuralign import claims, comparison, paper, summary
+from neuralign.evidence import Evidence, alignments
+
+PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
+PAIRS = ("1-2", "3-4", "5-6")
+
+
+def evidence(**tables):
+    rows = study(attacks=["clean", "pgd5"])
+    return Evidence(**{"points": rows, "paths": summary.paths(rows), **tables})
+
+
+def verdicts(table):
+    """{claim: the set of its verdicts}."""
+    return {claim: set(of["verdict"]) for claim, of in table.groupby("claim")}
+
+
+def frame(values, **columns):
+    """A row per pair with these values."""
+    return pd.DataFrame([PLACE | {"pair": pair} | columns | row for pair, row in zip(PAIRS, values, strict=True)])
+
+
+def test_welch_has_the_interval_of_scipy():
+    from scipy.stats import ttest_ind_from_stats
+
+    ours, theirs = (87.0, 0.4, 3), (87.8, 0.1, 3)
+    found = comparison.welch(ours, theirs)
+    expected = ttest_ind_from_stats(*ours, *theirs, equal_var=False)
+    # the interval just excludes zero where p is 5 %: compare through the p-value at its edge
+    half = found["ci_high"] - found["difference"]
+    edge = ttest_ind_from_stats(half, *ours[1:], 0, *theirs[1:], equal_var=False)
+    assert found["difference"] == pytest.approx(-0.8) and edge.pvalue == pytest.approx(0.05)
+    assert (found["ci_low"] <= 0 <= found["ci_high"]) == (expected.pvalue >= 0.05)
+
+
+@pytest.mark.parametrize(
+    ("ours", "reason"),
+    [
+        ((87.0, np.nan, 1), "no interval: no spread is known"),
+        ((87.0, 0.0, 3), "no interval: both deviations are zero"),
+        ((np.nan, np.nan, np.nan), "not run"),
+    ],
+)
+def test_cells_without_spread_say_so(ours, reason):
+    found = comparison.welch(ours, (87.8, 0.0, 3))
+    assert found["reason"] == reason and np.isnan(found["ci_low"])
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ((87.9, 88.0, 88.1), "within"),  # 0.5 below the published 88.5
+        ((86.0, 86.1, 86.2), "apart"),
+        ((80.0, 86.0, 92.0), "within"),  # far, but the interval includes zero
+    ],
+)
+def test_a_cell_is_within_by_the_margin_or_by_the_interval(accuracies, verdict):
+    parts = [(evaluation([a, a, a]), run(pair=p)) for a, p in zip(accuracies, PAIRS, strict=True)]
+    rows = points(*parts)
+    table = comparison.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    cell = only(table, dataset="cifar10", network="tinyten", method="aligned", measure="mean")
+    assert cell["verdict"] == verdict and cell["n"] == 3
+    assert cell["difference"] == pytest.approx(np.mean(accuracies) - 88.5)
+    assert len(table) == 9 + 2 * 30 and (table["verdict"] == "not run").sum() == 69 - 3  # endpoints, mean and min
+
+
+def test_without_evidence_nothing_is_measured():
+    table = claims.judged(Evidence())
+    assert len(table) == len(claims.CLAIMS) and set(table["verdict"]) == {"not measured"}
+
+
+def test_claims_have_ids_of_their_own_and_say_what_they_want():
+    assert len({claim.id for claim in claims.CLAIMS}) == len(claims.CLAIMS)
+    assert {claim.wanted for claim in claims.CLAIMS} == {"more", "less"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted", "bound", "verdict"),
+    [
+        (0.1, 0.2, "more", 0, "supported"),
+        (0.1, 0.2, "less", 0, "contradicted"),
+        (-0.1, 0.2, "more", 0, "not decided"),
+        (0.0, 0.0, "more", 0, "not decided"),
+        (-0.1, 0.4, "less", 0.5, "supported"),
+        (np.nan, np.nan, "more", 0, "not decided"),
+    ],
+)
+def test_a_verdict_is_where_the_interval_lies(low, high, wanted, bound, verdict):
+    assert claims.judge({"ci_low": low, "ci_high": high}, wanted, bound) == verdict
+
+
+def test_accuracy_claims_are_paired_differences():
+    table = claims.judged(evidence())
+    row = only(table, claim="worst")
+    assert (row["first"], row["second"], row["n"], row["n_of"]) == (pytest.approx(260 / 3), 80, 3, "pairs")
+    assert row["verdict"] == "supported"
+    assert only(table, claim="robust_barrier")["attack"] == "pgd5"
+    found = verdicts(table)
+    assert found["pam_helps"] == {"not measured"} and found["above_ends"] == {"not decided"}
+
+
+def test_one_pair_decides_nothing():
+    rows = study(pairs=["1-2"])
+    row = only(claims.judged(Evidence(points=rows, paths=summary.paths(rows))), claim="worst")
+    assert row["verdict"] == "not decided" and row["reason"] == "one pair: no spread to estimate"
+
+
+def test_the_middle_of_the_line():
+    parts = []
+    for pair, up in zip(PAIRS, (0.0, 0.1, 0.2), strict=True):
+        for method, loss in (("linear_unaligned", 2.0), ("linear_aligned", 1.0 + up)):
+            parts.append((evaluation([90, 50, 90], loss=[0.1, loss, 0.1]), run(pair=pair, method=method)))
+    rows = points(*parts)
+    row = only(claims.judged(Evidence(points=rows, paths=summary.paths(rows))), claim="line")
+    assert row["difference"] == pytest.approx(-0.9) and row["verdict"] == "supported"
+
+
+def test_training_is_faster():
+    epochs = np.arange(1, 9)
+    parts = []
+    for i, pair in enumerate(PAIRS):
+        for method, rate in (("unaligned", 1.0), ("aligned", 2.0 + i / 10)):
+            losses = pd.DataFrame({"epoch": epochs, "loss": 1 / (rate * epochs)})
+            parts.append(losses.assign(**PLACE, pair=pair, method=method, curve_seed=1))
+    table = claims.judged(Evidence(histories=pd.concat(parts)))
+    assert verdicts(table)["faster"] == {"supported"} and len(table[table["claim"] == "faster"]) == 2
+    row = only(table, claim="sooner")
+    assert row["first"] == 4 and row["second"] == 8 and row["verdict"] == "supported"
+
+
+def moved(shares, method, alignment, before=2.0, after=1.0):
+    rows = [
+        {"group": g, "units": 10, "moved": 5, "moved_from_start": s, "certificate": 1e-12} for s in shares for g in "ab"
+    ]
+    facts = {"objective_before": before, "objective_after": after, "search_seconds": 3.0}
+    pairs = [p for p in PAIRS for _ in "ab"]
+    return pd.DataFrame(rows).assign(**PLACE, pair=pairs, methods=method, alignment=alignment, **facts)
+
+
+def test_a_search_that_moves_little_supports_local_optimality():
+    aligned = moved((0, 0, 1), "pam_aligned", "pam_from_aligned", after=1.9)
+    other = moved((9, 9, 10), "pam_unaligned", "pam")
+    table = claims.judged(
+        Evidence(moved=pd.concat([aligned, other.assign(objective_after=[1.0, 1.0, 1.1, 1.1, 1.0, 1.0])]))
+    )
+    row = only(table, claim="local_units")
+    assert row["first"] == pytest.approx(10 / 3) and row["verdict"] == "not decided"  # one pair in three moves 10 %
+    row = only(table, claim="local_objective")
+    assert row["first"] == pytest.approx(5) and row["verdict"] == "supported"
+
+
+def test_alignments_are_summed_over_groups_and_averaged_over_pairs():
+    table = alignments(moved((0, 1, 5), "pam_aligned", "pam"))
+    assert list(table["group"]) == ["all", "a", "b"]
+    whole = only(table, group="all")
+    assert (whole["units"], whole["moved"], whole["moved_from_start"], whole["n_pairs"]) == (20, 10, 4, 3)
+    assert whole["moved_from_start_std"] == pytest.approx(np.std([0, 2, 10], ddof=1))
+    assert (whole["objective_before"], whole["search_seconds"], whole["certificate"]) == (2, 3, 1e-12)
+    assert only(table, group="a")["moved_from_start"] == 2 and np.isnan(only(table, group="a")["objective_before"])
+    assert alignments(pd.DataFrame()).empty
+
+
+def test_signatures_are_judged_by_the_layer_that_gains_least():
+    rows = [
+        frame([{"before": 0.1, "after": a} for a in after], layer=layer, methods="linear_aligned,aligned")
+        for layer, after in (("x", (0.5, 0.6, 0.5)), ("y", (0.11, 0.09, 0.1)))
+    ]
+    row = only(claims.judged(Evidence(signatures=pd.concat(rows))), claim="layers")
+    assert row["difference"] == pytest.approx(0) and row["verdict"] == "not decided"
+
+
+def test_midpoints():
+    series = [
+        ("before", "aligned", 0.6),
+        ("re-aligned", "aligned", 0.61),
+        ("before", "unaligned", 0.2),
+        ("re-aligned", "unaligned", 0.5),
+        ("linear midpoint", "aligned", 0.9),
+    ]
+    rows = [
+        frame([{"correlation": value + i / 100} for i in range(3)], layer="x", end=end, series=name, method=method)
+        for name, method, value in series
+        for end in ("start", "end")
+    ]
+    rows[0]["correlation"] += 0.1  # of two ends the less alike counts
+    table = claims.judged(Evidence(midpoints=pd.concat(rows)))
+    assert only(table, claim="midpoint")["difference"] == pytest.approx(0.4)
+    assert only(table, claim="settled")["difference"] == pytest.approx(0.01 - 0.05 - 0.3)
+
+
+def test_the_bound_ranks():
+    losses = {"unaligned": 3.0, "pam_unaligned": 2.0, "aligned": 1.0}
+    parts = [
+        (evaluation([90, 80, 90], loss=[v, v, v]), run(pair=p, method=m)) for p in PAIRS for m, v in losses.items()
+    ]
+    theory = pd.concat([frame([{"bound": 10 * v}] * 3, method=m) for m, v in losses.items()])
+    table = claims.judged(Evidence(paths=summary.paths(points(*parts)), theory=theory))
+    assert only(table, claim="ranks")["difference"] == pytest.approx(1)
+    assert only(table, claim="bound")["difference"] == pytest.approx(-20)
+
+
+def test_three_settings_are_summed_up():
+    lifts = {"cifar10": (0, 1, 4), "cifar100": (0, 2, 4), "digits": (1, 2, 3)}
+    rows = pd.concat([study(lift=lift).assign(dataset=d) for d, lift in lifts.items()])
+    table = claims.judged(Evidence(points=rows, paths=summary.paths(rows)))
+    row = only(table, claim="worst", scope="all settings")
+    assert (row["n"], row["n_of"]) == (3, "settings") and row["difference"] == pytest.approx(5 + 17 / 9)
+    shown = paper.claims_table(table)
+    (cells,) = dict(shown.groups)["Alignment raises the worst accuracy on the trained curve. (published table)"]
+    assert cells[-1] == "supported; by themselves: supported 3"
+
+
+def test_the_page_counts_what_it_has():
+    rows = study()
+    table = comparison.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    assert paper.numbers_said(table) == ["Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."]
+    nothing = table.assign(verdict="not run")
+    assert paper.numbers_said(nothing) == ["None of the 69 published accuracies is of a setting that this study runs."]
+    said = paper.claims_said(claims.judged(evidence()))
+    assert said.startswith(f"Of {len(claims.CLAIMS)} claims: ") and "not measured" in said
+
+
+def test_every_figure_of_the_paper_is_listed_with_ours():
+    drawings = [{"name": "curves_standard", "use": "path", "column": "accuracy", "show": "curves"}]
+    drawings += [{"name": "loss_robust_pgd5", "use": "path", "column": "loss", "attack": "pgd5"}]
+    drawings += [{"name": "plane_curve_loss_cifar10_standard", "use": "plane", "column": "loss"}]
+    rows = {row[0]: row[-1] for row in paper.figures_table(drawings, ["aligned"]).groups[0][1]}
+    assert rows["Test accuracy against t (the figure of the README)"] == "Figure 1"
+    assert rows["Robust loss against t, with clean loss"] == "Figure 2"
+    assert rows["Plane through both ends and the middle of the curve: loss, accuracy"] == "Figure 3"
+    assert list(rows.values()).count("not run") == len(rows) - 3
+
+
+def test_the_script_joins_what_the_runs_say(tmp_path, monkeypatch):
+    rows = study()
+    paths = summary.paths(rows)
+    inputs = {"accuracy": summary.accuracy(rows, paths), "points": rows, "paths": paths}
+    for name, table in inputs.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    (tmp_path / "m.csv").write_text("group,units,moved,moved_from_start,certificate\na,10,4,4,0\n")
+    (tmp_path / "h.csv").write_text("epoch,loss\n1,0.5\n")
+    script = load_script("tabulate_claims", monkeypatch)
+    about = PLACE | {"pair": "1-2"}
+    script.main(
+        **{name: str(tmp_path / f"{name}.csv") for name in inputs},
+        moved=[str(tmp_path / "m.csv")],
+        signatures=[],
+        histories=[str(tmp_path / "h.csv")],
+        **{name: str(tmp_path / "out" / f"{name}.csv") for name in ("published", "claims", "alignments")},
+        runs={
+            "moved": [about | {"alignment": "x", "methods": "aligned"}],
+            "histories": [about | {"method": "aligned"}],
+        },
+    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["alignments.csv", "claims.csv", "published.csv"]
+    assert only(pd.read_csv(tmp_path / "out" / "alignments.csv"), group="all")["moved"] == 4

@@ -1,0 +1,155 @@
+"""Costs counted by hand, the number of runs of the paper's grid, and what the plan prints."""
+
+import json
+import sys
+from collections import Counter
+
+import pytest
+import yaml
+from test_house import REPOSITORY
+
+from neuralign import plan
+from neuralign.config import Catalogue
+from neuralign.costs import Counts, Sizes, attacked, disk, memory, rate, work
+
+CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
+PGD5 = {"use": "pgd", "steps": 5, "restarts": 1}
+MACS = 11.36e6  # of TinyTen on 32x32 images, forward
+
+
+def petaflop(passes):
+    return passes * 2 * MACS / 1e15
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    return Catalogue(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("attack", "passes"),
+    [(None, 0), (PGD5, 10), ({"steps": 20}, 40), ({"steps": 20, "restarts": 3}, 3 * 40 + 3)],
+)
+def test_an_attack_costs_two_passes_a_step_and_one_to_compare_restarts(attack, passes):
+    assert attacked(attack) == passes
+
+
+@pytest.mark.parametrize(
+    ("epochs", "attack", "published"),
+    [(250, None, 0.85), (200, PGD5, 3.0)],  # PFLOP of a curve of TinyTen on CIFAR, standard and robust
+)
+def test_training_costs_what_was_counted_for_the_paper(epochs, attack, published):
+    settings = {"training": {"epochs": epochs, "batch_size": 128}, "attack": attack}
+    assert work("train_curve", settings, CIFAR) == epochs * 50_000 * (13 if attack else 3)
+    assert petaflop(work("train_endpoint", settings, CIFAR)) == pytest.approx(published, abs=0.06)
+
+
+def test_an_evaluation_is_a_pass_for_the_statistics_and_one_for_each_test_image():
+    protocol = {"points": 65, "images": None, "batch_size": 512}
+    assert petaflop(work("evaluate", {"protocol": protocol, "attacks": {}}, CIFAR)) == pytest.approx(0.09, abs=0.005)
+    small = {"protocol": protocol | {"points": 3, "images": 100}, "attacks": {"a": PGD5}}
+    assert work("evaluate", small, CIFAR) == 3 * 100 + (3 + 2) * (1 + 11) * 10_000
+
+
+def test_a_plane_and_an_alignment():
+    protocol = {"points": 17, "images": None}
+    assert petaflop(work("plane", {"protocol": protocol}, CIFAR)) == pytest.approx(0.39, abs=0.01)
+    assert work("align", {"method": {"images": 10_000}}, CIFAR) == 20_000
+    assert work("align", {"method": {"images": 10_000}, "attack": PGD5}, CIFAR) == 220_000
+    assert work("align", {"method": {"seed": 0}}, CIFAR) == 0
+    search = {"epochs": 20, "batch_size": 100, "scoring_batches": 10, "candidates": 32, "rounds": 1}
+    assert work("align", {"method": search}, CIFAR) == 20 * 50_000 * 3 + (2 + 34) * 1000
+    assert work("tabulate", {}, CIFAR) == 0
+
+
+def test_disk_and_memory_are_counted():
+    counts = Counts(parameters=100, buffers=20, activations=1000)
+    assert disk("fetch_data", {}, CIFAR, None) == 60_000 * (3 * 32 * 32 + 8)
+    assert disk("train_endpoint", {}, CIFAR, counts) == 4 * 120
+    assert disk("train_curve", {"curve": {"bends": 2}}, CIFAR, counts) == 4 * 200
+    assert disk("train_endpoint", {}, CIFAR, None) is None and disk("evaluate", {}, CIFAR, counts) == 0
+    training = memory("train_endpoint", {"training": {"batch_size": 10}}, CIFAR, counts)
+    assert training == CIFAR.bytes + 4 * (800 + 2 * 10 * 1000)
+    assert memory("evaluate", {"protocol": {"batch_size": 10}}, CIFAR, counts) == CIFAR.bytes + 4 * (800 + 10 * 1000)
+
+
+def test_a_rate_is_total_seconds_over_total_work():
+    assert rate([(10, 100), (20, 50), (1, 0)]) == pytest.approx(0.2) and rate([]) is None
+
+
+def test_the_grid_of_the_paper_has_the_published_number_of_runs(catalogue):
+    standard = [(rule, w) for rule, w, _ in plan.jobs(catalogue, "paper") if w.get("regime") == "standard"]
+    main = Counter(rule for rule, w in standard if w.get("alignment", "none") in ("none", "correlation"))
+    assert (main["train_endpoint"], main["align"], main["train_curve"]) == (54, 27, 54)
+
+
+def arguments(monkeypatch, tmp_path, *more):
+    config = ["--configfile", str(REPOSITORY / "config.yaml"), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["plan", *more, *config])
+
+
+def test_without_any_timing_the_plan_says_what_it_does_not_know(tmp_path, monkeypatch, capsys):
+    arguments(monkeypatch, tmp_path, "paper")
+    plan.main()
+    printed = capsys.readouterr().out
+    assert "?: no such job is done and the network is not calibrated; add --calibrate" in printed
+    assert "finished jobs ran on: none; calibration: none" in printed
+    line = next(x for x in printed.splitlines() if x.startswith("train_endpoint"))
+    assert line.split()[1:4] == ["90", "0", "?"] and line.endswith("unknown")
+
+
+def test_an_unknown_study_is_refused(tmp_path, monkeypatch, capsys):
+    arguments(monkeypatch, tmp_path, "papper")
+    with pytest.raises(SystemExit):
+        plan.main()
+    assert "no study 'papper'" in capsys.readouterr().err
+
+
+def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
+    first = plan.Plan(catalogue, "demo", tmp_path)
+    found = [(w, j) for rule, w, j in first.jobs if rule == "train_endpoint"]
+    recipes = plan.Recipes(catalogue, REPOSITORY / "scripts", lambda rule, wildcards: plan._Anywhere())
+    wildcards, job = found[0]
+    sizes = first.sizes_of(wildcards, job)
+    assert (sizes.train + sizes.test, sizes.side) == (1797, 16)
+    passes = work("train_endpoint", job.settings, sizes)
+    note = {"rule": "train_endpoint", "wildcards": wildcards, "settings": job.settings, "device": "CPU"}
+    note |= {"seconds": passes / 1000, "key": recipes.of("train_endpoint", wildcards)["key"]}
+    (tmp_path / "x.safetensors.json").write_text(json.dumps(note))
+    rows = {row["rule"]: row for row in plan.Plan(catalogue, "demo", tmp_path).rows()}
+    due = sum(work("train_endpoint", j.settings, sizes) for _, j in found) - passes
+    row = rows["train_endpoint"]
+    assert row["done"] == 1 and row["jobs"] == len(found)
+    assert row["hours"] == pytest.approx(due / 1000 / 3600)
+    assert row["source"].startswith("train_endpoint jobs done")
+    # the same with another key is not done, but tells the time all the same
+    (tmp_path / "x.safetensors.json").write_text(json.dumps(note | {"key": "other"}))
+    again = {row["rule"]: row for row in plan.Plan(catalogue, "demo", tmp_path).rows()}["train_endpoint"]
+    assert again["done"] == 0 and again["hours"] == pytest.approx((due + passes) / 1000 / 3600)
+
+
+def test_hours_come_from_a_calibration(catalogue, tmp_path):
+    job = next(j for rule, _, j in plan.jobs(catalogue, "demo") if rule == "train_endpoint")
+    sizes = plan.Plan(catalogue, "demo", tmp_path).sizes("digits")
+    key = json.dumps([job.settings["model"]["network"], 1, 16, 10], sort_keys=True)
+    known = {"parameters": 100, "buffers": 10, "activations": 50, "train": 0.001, "forward": 0.0005}
+    (tmp_path / ".calibration.json").write_text(json.dumps({"device": "x", "networks": {key: known}}))
+    made = plan.Plan(catalogue, "demo", tmp_path)
+    row = {row["rule"]: row for row in made.rows()}["train_endpoint"]
+    total = sum(work("train_endpoint", j.settings, sizes) for rule, _, j in made.jobs if rule == "train_endpoint")
+    assert row["hours"] == pytest.approx(total * 0.001 / 3600) and row["source"] == "calibration"
+    assert row["disk"] == row["jobs"] * 4 * 110
+    text = plan.table([row])
+    assert text.splitlines()[0].split()[:3] == ["rule", "jobs", "done"] and text.splitlines()[-1].startswith("total")
+
+
+def test_calibration_counts_and_times_a_network(monkeypatch):
+    from neuralign import calibration
+    from neuralign.calibration import calibrate, name
+
+    monkeypatch.setattr(calibration, "PATIENCE", 0.02)
+
+    network, sizes = {"use": "tinyten", "width": 2}, Sizes(100, 10, 1, 16, 10)
+    found = calibrate([(network, sizes, [], 4)])["networks"][name(network, sizes)]
+    assert found["parameters"] > 0 and found["activations"] > 0
+    assert 0 < found["forward"] < 1 and 0 < found["train"] < 1

@@ -1,0 +1,274 @@
+"""The bound on the straight path: closed forms, and that it bounds."""
+
+from math import sqrt
+
+import pytest
+import torch
+from tiny import generator, pictures, randomised, shifts, small, unnormalised
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from neuralign.align import Problem
+from neuralign.align.correlation import correlation
+from neuralign.images import Images, as_float
+from neuralign.networks import Model, criterion, parameters
+from neuralign.symmetry import identity, inverse, permute
+from neuralign.theory import Recursion, Signal, average, bound, fold, maximum, operator_norm, refused
+from neuralign.tracing import Trace, Untraceable, trace
+
+
+def traced(model: Model, images: Images) -> Trace:
+    return trace(model.network, model.normalise(as_float(images.pixels[:2])))
+
+
+def flat(images: Images) -> Tensor:
+    return as_float(images.pixels).double().flatten(1)
+
+
+@pytest.fixture
+def linear() -> Model:
+    """Two layers and nothing between them."""
+    return unnormalised(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 6), nn.Linear(6, 5)))
+
+
+# what is folded
+
+
+def test_a_folded_network_is_the_same_function(model: Model, images: Images) -> None:
+    state, plain = randomised(model.network, 1), fold(traced(model, images))
+    x = model.normalise(as_float(images.pixels).double())
+    model.network.eval()
+    found = torch.func.functional_call(plain.graph, plain.state(state), (x,))
+    torch.testing.assert_close(found, torch.func.functional_call(model.network, state, (x,)))
+    assert not [m for m in plain.graph.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_a_batch_norm_without_a_layer_of_its_own_stays_and_is_bounded(images: Images) -> None:
+    layers = [
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.BatchNorm2d(4, affine=False),
+        nn.ReLU(),
+        nn.Flatten(),
+    ]
+    model = unnormalised(nn.Sequential(*layers, nn.Linear(4 * 14 * 14, 5)))
+    test_bounds(model, images)
+    plain, state = fold(traced(model, images)), randomised(model.network, 3)
+    x = as_float(images.pixels).double()
+    model.network.eval()
+    found = torch.func.functional_call(plain.graph, plain.state(state), (x,))
+    torch.testing.assert_close(found, torch.func.functional_call(model.network, state, (x,)))
+
+
+# norms
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2)])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(("kernel", "channels"), [(3, (2, 3)), (1, (3, 2)), (2, (2, 2))])
+def test_the_norm_of_a_convolution_is_an_upper_bound_and_close(stride, padding, kernel, channels) -> None:
+    conv = nn.Conv2d(*channels, kernel, stride, padding, bias=False).double()
+    conv.weight.data = torch.randn(conv.weight.shape, generator=generator(kernel), dtype=torch.float64)
+    basis = torch.eye(channels[0] * 49, dtype=torch.float64).view(-1, channels[0], 7, 7)
+    exact = torch.linalg.matrix_norm(conv(basis).flatten(1), 2).item()
+    found = operator_norm(conv, conv.weight, torch.Size((1, channels[0], 7, 7)))
+    assert exact * (1 - 1e-12) <= found <= 1.25 * exact
+
+
+def test_the_norm_of_a_linear_layer_is_exact() -> None:
+    layer = nn.Linear(4, 3).double()
+    found = operator_norm(layer, torch.diag(torch.tensor([1.0, -5.0, 2.0])), torch.Size((1, 3)))
+    assert found == pytest.approx(5, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.AvgPool2d(2), nn.AvgPool2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(4)], ids=str
+)
+def test_the_norm_of_an_average_is_an_upper_bound(layer: nn.Module) -> None:
+    basis = torch.eye(49, dtype=torch.float64).view(-1, 1, 7, 7)
+    exact = torch.linalg.matrix_norm(layer(basis).flatten(1), 2).item()
+    found = average(layer, Signal.of(torch.zeros(2, 3, 7, 7))).norm
+    assert exact * (1 - 1e-6) <= found <= 1.5 * exact
+
+
+# closed forms
+
+
+def test_equal_ends_leave_no_deviation(model: Model, images: Images) -> None:
+    state = randomised(model.network, 1)
+    total, layers = bound(model, traced(model, images), state, state, images, points=3)
+    assert total["deviation"] == total["deviation_estimate"] == total["distance"] == 0
+    assert total["bound"] == pytest.approx(total["loss"], abs=1e-9)
+    assert all(row["distance"] == 0 for row in layers)
+
+
+def test_two_linear_layers_have_a_closed_form(linear: Model, images: Images) -> None:
+    start, end = randomised(linear.network, 1), randomised(linear.network, 2)
+    total, layers = bound(linear, traced(linear, images), start, end, images)
+    x, (a, b) = flat(images), [(s["1.weight"], s["1.bias"], s["2.weight"], s["2.bias"]) for s in (start, end)]
+    apart = x @ (a[0] - b[0]).T + a[1] - b[1]  # (n, 6)
+    deviation = (apart @ (a[2] - b[2]).T).norm(dim=1)
+    assert total["deviation"] == pytest.approx(deviation.mean().item(), rel=1e-9)
+    assert total["deviation_estimate"] == pytest.approx(total["deviation"], rel=1e-12)  # no norm comes in
+    ends = [F.cross_entropy((x @ w.T + v) @ u.T + c, images.labels).item() for w, v, u, c in (a, b)]
+    assert total["bound"] == pytest.approx(sum(ends) / 2 + sqrt(2) / 6 * deviation.mean().item(), rel=1e-9)
+    first = next(row for row in layers if row["layer"] == "_1")
+    assert first["distance"] == pytest.approx(apart.square().sum(1).mean().item(), rel=1e-9)
+    assert first["deviation"] == 0  # the images are the same at both ends
+
+
+def test_the_deviation_of_two_linear_layers_is_what_the_path_has(linear: Model, images: Images) -> None:
+    """Not only a bound: h - (1-t) a - t b is -t (1-t) (A - B)(a - b) there."""
+    states, x = [randomised(linear.network, seed) for seed in (1, 2)], as_float(images.pixels).double()
+
+    def run(state: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(linear.network, state, (x,))
+
+    t = 0.3
+    middle = run({n: torch.lerp(states[0][n], states[1][n], t) for n in states[0]})
+    apart = middle - torch.lerp(run(states[0]), run(states[1]), t)
+    total, _ = bound(linear, traced(linear, images), *states, images)
+    assert apart.norm(dim=1).mean().item() == pytest.approx(t * (1 - t) * total["deviation"], rel=1e-9)
+
+
+def test_a_relu_adds_the_difference_of_units_whose_sign_differs(images: Images) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.ReLU(), nn.Linear(4, 5))
+    model = unnormalised(network)
+    start, end = randomised(network, 1), randomised(network, 2)
+    _, layers = bound(model, traced(model, images), start, end, images)
+    u, v = (flat(images) @ s["1.weight"].T + s["1.bias"] for s in (start, end))
+    expected = torch.where(u.sign() != v.sign(), (u - v).abs(), 0.0).norm(dim=1).mean().item()
+    found = next(row for row in layers if row["operation"] == "relu")
+    assert found["deviation"] == pytest.approx(expected, rel=1e-9) and expected > 0
+
+
+def test_maxima_at_the_same_places_add_nothing() -> None:
+    layer, x = nn.MaxPool2d(2), torch.rand(2, 3, 4, 4, generator=generator())
+    assert maximum(layer, Signal(x, 2 * x, torch.zeros(2, 2))).deviation.count_nonzero() == 0
+    assert maximum(layer, Signal(x, 1 - x, torch.zeros(2, 2))).deviation.count_nonzero() == 4
+
+
+# what a permutation does
+
+
+def test_the_right_permutation_of_a_copy_leaves_nothing_and_none_leaves_something(model: Model, images: Images) -> None:
+    found, state = traced(model, images), randomised(model.network, 1)
+    end = permute(found.spec, shifts(found.spec), state)
+    apart, _ = bound(model, found, state, end, images, points=3)
+    together, _ = bound(model, found, state, permute(found.spec, inverse(shifts(found.spec)), end), images, points=3)
+    assert apart["deviation"] > 0 and apart["distance"] > 0.01 and apart["bound"] > apart["loss"]
+    assert together["deviation"] == together["deviation_estimate"] == together["distance"] == 0
+
+
+def test_a_permutation_changes_no_norm(tinyten: Model, images: Images) -> None:
+    found, (start, end) = traced(tinyten, images), [randomised(tinyten.network, seed) for seed in (1, 2)]
+    _, one = bound(tinyten, found, start, end, images, points=3)
+    _, other = bound(tinyten, found, start, permute(found.spec, shifts(found.spec), end), images, points=3)
+    norms = [[row["norm"] for row in rows if row["operation"] == "conv2d"] for rows in (one, other)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-9) and len(norms[0]) == 8
+
+
+# it bounds
+
+
+def loss_at(model: Model, found: Trace, start: dict, end: dict, images: Images, t: float) -> float:
+    plain = fold(found)
+    ends = plain.state(start), plain.state(end)
+    state = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0]}
+    x = model.normalise(as_float(images.pixels).double())
+    return F.cross_entropy(torch.func.functional_call(plain.graph, state, (x,)), images.labels).item()
+
+
+def test_bounds(model: Model, images: Images) -> None:
+    """At every t, and on average, for networks at random."""
+    found = traced(model, images)
+    for seed in (1, 3):
+        start, end = randomised(model.network, seed), randomised(model.network, seed + 1)
+        total, _ = bound(model, found, start, end, images, batch_size=5)
+        assert total["bound"] >= total["loss"] > 0
+        for t in (0.0, 0.1, 0.5, 0.8, 1.0):
+            limit = (1 - t) * total["loss_start"] + t * total["loss_end"] + sqrt(2) * t * (1 - t) * total["deviation"]
+            assert loss_at(model, found, start, end, images, t) <= limit + 1e-9
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.GELU(), nn.Tanh(), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2), nn.Dropout(0.5)], ids=str
+)
+def test_bounds_with_other_layers(layer: nn.Module, images: Images) -> None:
+    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)]
+    test_bounds(unnormalised(nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.Conv2d(4, 4, 3, 2), nn.ReLU(), *head)), images)
+
+
+def test_deviations_bound_every_layer(model: Model, images: Images) -> None:
+    """Image by image: |h - (1-t) a - t b| <= t (1-t) c at each node of the graph."""
+    plain = fold(traced(model, images))
+    ends = [plain.state(randomised(model.network, seed)) for seed in (5, 6)]
+    x = model.normalise(as_float(images.pixels).double())
+    signals: dict[str, Signal] = {}
+
+    class Keeping(Recursion):
+        def run_node(self, n: fx.Node):
+            signals[n.name] = super().run_node(n)
+            return signals[n.name]
+
+    class Reading(fx.Interpreter):
+        def run_node(self, n: fx.Node):
+            values[n.name] = super().run_node(n)
+            return values[n.name]
+
+    Keeping(plain.graph, (ends[0], ends[1])).run(Signal.of(x))
+    for t in (0.25, 0.5):
+        values: dict[str, Tensor] = {}
+        plain.graph.load_state_dict({n: torch.lerp(ends[0][n], ends[1][n], t) for n in ends[0]}, strict=False)
+        with torch.no_grad():
+            Reading(plain.graph.double()).run(x)
+        for name, signal in signals.items():
+            apart = (values[name] - torch.lerp(signal.start, signal.end, t)).flatten(1).norm(dim=1)
+            assert (apart <= t * (1 - t) * signal.deviation[0] * (1 + 1e-9) + 1e-9).all(), name
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(nn.AdaptiveMaxPool2d(1), "AdaptiveMaxPool2d"), (nn.Conv2d(3, 3, 3, dilation=2), "Conv2d")]
+)
+def test_what_is_not_covered_is_refused_by_name(layer: nn.Module, name: str, images: Images) -> None:
+    model = unnormalised(nn.Sequential(layer, nn.Flatten(), nn.Linear(3 if "Max" in name else 3 * 144, 5)))
+    state = randomised(model.network)
+    with pytest.raises(Untraceable, match=f"no bound for layer.*{name}"):
+        bound(model, traced(model, images), state, state, images)
+
+
+def test_a_refusal_has_the_columns_of_an_answer(linear: Model, images: Images) -> None:
+    states = [randomised(linear.network, seed) for seed in (1, 2)]
+    total, layers = bound(linear, traced(linear, images), *states, images)
+    other, rows = refused("no bound for layer 'x'")
+    assert total.keys() == other.keys() and layers[0].keys() == rows[0].keys()
+    assert total["reason"] == "" and other["reason"] == "no bound for layer 'x'"
+
+
+# trained networks
+
+
+def trained(model: Model, images: Images, seed: int, steps: int = 60) -> dict[str, Tensor]:
+    state = randomised(model.network, seed)
+    weights = {n: state[n].requires_grad_() for n in parameters(model.network)}
+    model.network.train()
+    x = model.normalise(as_float(images.pixels).double())
+    for _ in range(steps):
+        loss = criterion(torch.func.functional_call(model.network, state, (x,)), images.labels)
+        for weight, gradient in zip(weights.values(), torch.autograd.grad(loss, list(weights.values())), strict=True):
+            weight.data.sub_(gradient, alpha=0.02)
+    return {n: t.detach() for n, t in state.items()}
+
+
+def test_alignment_lowers_the_bound_of_trained_pairs() -> None:
+    model, images = small("tinyten"), pictures(60, seed=1)
+    start, end = (trained(model, images, seed) for seed in (1, 2))
+    found = traced(model, images)
+    problem = Problem(model, found, start, end, images)
+    totals = [
+        bound(model, found, start, permute(found.spec, p, end), images, points=5)[0]
+        for p in (correlation(problem), identity(found.spec))
+    ]
+    for key in ("bound", "estimate", "distance", "loss"):
+        assert totals[0][key] <= totals[1][key], key

@@ -1,0 +1,84 @@
+"""How well predictors rank the losses of curves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from test_summary import load_script
+
+from neuralign.theory_summary import COLUMNS, PREDICTORS, paths, ranks, spearman
+
+PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
+
+
+def table(losses: list[float], bounds: list[float], pairs: list[str]) -> pd.DataFrame:
+    columns = {name: np.arange(len(losses)) for name in PREDICTORS}
+    return pd.DataFrame(columns | PLACE | {"pair": pairs, "loss": losses, "bound": bounds})
+
+
+def row(frame: pd.DataFrame, predictor: str = "bound") -> pd.Series:
+    return frame.set_index("predictor").loc[predictor]
+
+
+def test_spearman_is_scipys() -> None:
+    one, other = np.random.default_rng(0).integers(0, 9, (2, 30))
+    assert spearman(pd.Series(one), pd.Series(other)) == pytest.approx(spearmanr(one, other).statistic, abs=1e-12)
+    assert np.isnan(spearman(pd.Series([1, 1]), pd.Series([1, 2])))
+
+
+def test_there_is_a_row_for_each_setting_and_predictor() -> None:
+    one = table([1, 2, 3, 4], [1, 3, 2, 4], ["1-2", "1-2", "3-4", "3-4"])
+    found = ranks(pd.concat([one, one.assign(network="resnet32")]))
+    assert list(found) == COLUMNS and len(found) == 2 * len(PREDICTORS)
+    assert (found["n_paths"] == 4).all() and (found["n_pairs"] == 2).all()
+
+
+def test_the_interval_is_fishers_and_the_p_that_of_permutations() -> None:
+    found = row(ranks(table([1, 2, 3, 4, 5], [1, 2, 3, 5, 4], list("abcde"))))
+    assert found["spearman"] == pytest.approx(0.9)
+    half = 1.96 * np.sqrt(1.06 / 2)
+    assert [found["ci_low"], found["ci_high"]] == pytest.approx(
+        list(np.tanh(np.arctanh(0.9) + np.array([-half, half])))
+    )
+    assert found["p"] == pytest.approx(10 / 120, abs=0.01)  # 5 orders of 120 are as good, 5 as bad
+    assert np.isnan(found["spearman_within"]) and np.isnan(found["p_within"])  # every pair has one curve
+
+
+def test_differences_between_pairs_count_for_nothing_within() -> None:
+    losses, bounds, pairs = [1, 2, 11, 12, 21, 22], [2, 1, 12, 11, 22, 21], ["a", "a", "b", "b", "c", "c"]
+    found = row(ranks(table(losses, bounds, pairs)))
+    assert found["spearman"] > 0.8 and found["spearman_within"] == pytest.approx(-1)
+    assert found["p_within"] == pytest.approx(2 / 8, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("losses", "bounds", "reason"),
+    [([1, 2, 3], [1, 2, 3], "too few curves"), ([1] * 4, [1, 2, 3, 4], "nothing to rank"),
+     ([1, 2, 3, 4], [2, 3, 4, 5], "all ranks agree"), ([1, 2, 3, 4], [np.nan] * 4, "nothing to rank")],
+)  # fmt: skip
+def test_no_interval_comes_with_the_reason(losses, bounds, reason) -> None:
+    found = row(ranks(table(losses, bounds, ["a"] * len(losses))))
+    assert found["reason"] == reason and np.isnan(found["ci_low"])
+
+
+def test_a_curve_has_the_predictors_of_its_line_and_its_own_clean_loss() -> None:
+    run = PLACE | {"pair": "1-2", "method": "aligned", "curve_seed": 1}
+    lines = pd.DataFrame([run | {"bound": 9.0, "loss": 3.0, "loss_max": 4.0, "estimate": 2.0, "distance": 0.1}])
+    measured = pd.DataFrame([run | {"attack": a, "loss_mean": loss} for a, loss in (("clean", 0.5), ("pgd5", 7.0))])
+    (found,) = paths(lines, measured).to_dict("records")
+    assert (found["loss"], found["line_loss"], found["line_loss_max"], found["bound"]) == (0.5, 3.0, 4.0, 9.0)
+
+
+def test_the_script_joins_bounds_and_evaluations(tmp_path, monkeypatch) -> None:
+    runs = [PLACE | {"pair": "1-2", "method": m, "curve_seed": 1, "alignment": m} for m in ("none", "other")]
+    bounds, evaluations = [[str(tmp_path / f"{kind}{i}.csv") for i in range(2)] for kind in ("b", "e")]
+    t = [0.0, 0.5, 1.0]
+    for i in range(2):
+        line = {"images": 9, "loss": 3 - i, "loss_max": 4, "bound": 5 - i, "estimate": 2 - i, "distance": 1 - i}
+        pd.DataFrame([line]).to_csv(bounds[i], index=False)
+        points = {"t": t, "distance": t, "attack": "clean", "statistics": "reestimated", "loss": 1.0 - i / 2}
+        pd.DataFrame(points | {"accuracy": 50.0, "images": 9}).to_csv(evaluations[i], index=False)
+    theory, curves = str(tmp_path / "theory.csv"), str(tmp_path / "paths.csv")
+    load_script("tabulate_theory", monkeypatch).main(bounds, evaluations, theory, curves, runs=runs)
+    assert pd.read_csv(curves)["loss"].tolist() == [1.0, 0.5]
+    assert pd.read_csv(theory)["spearman"].tolist() == pytest.approx([1.0] * len(PREDICTORS))
