@@ -77,7 +77,7 @@ def test_every_rule_has_recipes_that_are_json_and_complete():
             *("rule", "wildcards", "settings", "code", "software", "upstream", "inputs", "outputs", "key")
         }
         assert recipe["upstream"].keys() == recipe["inputs"].keys()
-        assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" in recipe["code"]
+        assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" not in recipe["code"]
         assert ("torch" in recipe["software"]) == ("neuralign.images" in recipe["code"])
 
 

@@ -260,6 +260,12 @@ def _(project):
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
+@row("Code that runs jobs and deals out GPUs", NOTHING)
+def _(project):
+    for name in ("job", "gpus"):
+        project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
+
+
 @row("A comment, a docstring, white space", NOTHING)
 def _(project):
     project.append("lib/neuralign/training.py", "\n\n# a comment\n")
@@ -397,6 +403,16 @@ def _(project):
 @row("The report deleted", {"report": 1})
 def _(project):
     project.path("results/studies/smoke/report.html").unlink()
+
+
+@row("A table deleted", {"tabulate": 1, "report": 1})
+def _(project):
+    project.path("results/studies/smoke/tables/robust.csv").unlink()
+
+
+@row("A figure deleted", {"plot": 1, "report": 1})
+def _(project):
+    next(project.path("results/studies/smoke/figures").glob("*.png")).unlink()
 
 
 @row("A log deleted", NOTHING)
@@ -622,7 +638,7 @@ def test_a_mistake_in_the_config_stops_before_anything_is_planned(project):
 def test_local_data_that_is_not_there_is_named(project):
     project.replace(OVERLAY, "{use: digits, size: 16,", "{use: npz, path: nowhere.npz,")
     code, text = project.dry_run()
-    assert code == 1 and "DataError: nowhere.npz: no such file or folder" in text and "Job stats" not in text
+    assert code == 1 and "nowhere.npz: no such file or folder" in text and "Job stats" not in text
 
 
 # ---- the shell's own checks
