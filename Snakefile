@@ -23,7 +23,7 @@ include: "rules/reports.smk"
 rule all:
     default_target: True
     input:
-        REPORT.format(study=CATALOGUE.default_study),
+        products(CATALOGUE.default_study),
 
 
 for study in CATALOGUE.studies:
@@ -32,4 +32,4 @@ for study in CATALOGUE.studies:
         name:
             study
         input:
-            REPORT.format(study=study),
+            products(study),

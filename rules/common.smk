@@ -3,11 +3,11 @@
 import shlex
 
 from neuralign.config import Catalogue, ConfigError
+from neuralign.data import DataError
 from neuralign.gpus import slots
 from neuralign.recipes import Recipes
+from neuralign.workflow import figures
 from snakemake.exceptions import WorkflowError
-
-REPORT = "results/studies/{study}/report.html"
 
 try:
     CATALOGUE = Catalogue(config)
@@ -15,7 +15,7 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 
-if slots() and "gpu" not in workflow.global_resources:
+if workflow.local_exec and slots() and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", len(slots()))  # jobs wait for a GPU here, not while they hold a core
 
 
@@ -31,7 +31,10 @@ def inputs(rule):
     """An input function: the job's recipe, and the files it reads."""
 
     def of(wildcards):
-        recipe = RECIPES.of(rule, dict(wildcards))
+        try:
+            recipe = RECIPES.of(rule, dict(wildcards))
+        except (ConfigError, DataError) as error:
+            raise WorkflowError(str(error))
         return {"recipe": RECIPES.write(rule, dict(wildcards))} | recipe["inputs"]
 
     return of
@@ -70,3 +73,10 @@ wildcard_constraints:
     seed=r"\d+",
     curve_seed=r"\d+",
     figure=r"[\w.-]+",
+
+
+def products(study):
+    """All that a study is for: its report, tables and figures."""
+    drawn = [paths("plot", {"study": study, "figure": figure}) for figure in figures(CATALOGUE, study)]
+    made = [paths("report", {"study": study}), paths("tabulate", {"study": study}), *drawn]
+    return [path for files in made for path in files.values()]

@@ -510,6 +510,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
         (cifar10()[:-2000], "damaged or of another kind"),
         (b"no archive at all", "damaged or of another kind"),
     ],
+    ids=["parent", "absolute", "symbolic link", "hard link", "pipe", "two of a name", "cut off", "no archive"],
 )
 def test_unsafe_and_damaged_tars_are_refused(tmp_path, blob, message):
     with pytest.raises(DataError, match=message):

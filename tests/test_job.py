@@ -137,7 +137,7 @@ def test_a_script_that_does_not_write_its_output_fails_without_a_note():
 
 def test_code_outside_the_recipe_is_refused(monkeypatch):
     monkeypatch.setenv("NEURALIGN_CHECK_CLOSURE", "1")
-    with pytest.raises(AssertionError, match=r"test ran modules outside its recipe: .*'neuralign\.job'"):
+    with pytest.raises(AssertionError, match=r"test ran modules outside its recipe: .*'neuralign\.files'"):
         perform(write, recipe())
     loaded = {name: "" for name in sys.modules if name.split(".")[0] == "neuralign"}
     perform(write, recipe(code=loaded))

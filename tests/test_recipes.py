@@ -79,7 +79,7 @@ def test_every_rule_has_recipes_that_are_json_and_complete():
             *("rule", "wildcards", "settings", "code", "software", "upstream", "inputs", "outputs", "key")
         }
         assert recipe["upstream"].keys() == recipe["inputs"].keys()
-        assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" in recipe["code"]
+        assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" not in recipe["code"]
         assert ("torch" in recipe["software"]) == ("neuralign.images" in recipe["code"])
 
 
@@ -196,9 +196,9 @@ def test_a_new_recipe_is_written():
 
 def test_an_unchanged_recipe_is_left_alone():
     write()
-    os.utime(RECIPE, (1e9, 1e9))
+    before = RECIPE.stat().st_ino
     write()
-    assert RECIPE.stat().st_mtime == 1e9
+    assert RECIPE.stat().st_ino == before
 
 
 def test_recipes_upstream_are_written_too():
@@ -236,6 +236,21 @@ def test_a_lost_recipe_comes_back_newer_if_there_is_no_note():
         Path(note_path(output)).unlink()
     write()
     assert newer()
+
+
+def test_without_outputs_a_recipe_is_older_than_anything_further_down():
+    write()
+    assert RECIPE.stat().st_mtime == recipes.LONG_AGO
+    write(faster())
+    assert RECIPE.stat().st_mtime == recipes.LONG_AGO
+
+
+def test_with_some_of_the_outputs_a_changed_recipe_is_newer_than_these():
+    write()
+    finish(-100)
+    OUTPUT_FILES[0].unlink()
+    write(faster())
+    assert RECIPE.stat().st_mtime > OUTPUT_FILES[1].stat().st_mtime
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]", "5", "{}", '{"key": "another"}'])

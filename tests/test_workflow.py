@@ -4,16 +4,16 @@ Every row of docs/reruns.md is one test here, and every such test one row there.
 study (tests/smoke.yaml) and asserts what the next run would do, job by job.
 """
 
-import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+import yaml
 from workflow_project import OVERLAY, REPOSITORY, Project, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
@@ -55,8 +55,6 @@ def row(title: str, again: dict[str, int]) -> Callable[[Change], Change]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    if os.environ.get("FINISHED"):
-        return Project(Path(os.environ["FINISHED"]))
     """The smoke study, run to its end; never edited."""
     project = Project.of_repository(tmp_path_factory.mktemp("finished") / "project")
     project.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1")
@@ -262,6 +260,12 @@ def _(project):
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
+@row("Code that runs jobs and deals out GPUs", NOTHING)
+def _(project):
+    for name in ("job", "gpus"):
+        project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
+
+
 @row("A comment, a docstring, white space", NOTHING)
 def _(project):
     project.append("lib/neuralign/training.py", "\n\n# a comment\n")
@@ -375,9 +379,40 @@ def _(project):
     project.append("scripts/signature.py", "\nNEW = 1\n")
 
 
+@row("A result deleted, then a value it was made from changed and changed back", NOTHING)
+def _(project):
+    project.path(ENDPOINT).unlink()
+    project.replace(OVERLAY, LR, LR.replace("0.05", "0.06"))
+    assert project.plan() == PLAIN
+    project.replace(OVERLAY, LR.replace("0.05", "0.06"), LR)
+
+
+@row("Half of a job's results deleted, and a learning rate changed", PLAIN)
+def _(project):
+    project.path(ENDPOINT.replace(".safetensors", ".history.csv")).unlink()
+    project.replace(OVERLAY, LR, LR.replace("0.05", "0.06"))
+
+
+@row("Results copied to another folder without the data and the trained networks", NOTHING)
+def _(project):
+    shutil.rmtree(project.path(".snakemake"))
+    for folder in ("data", "endpoints", "alignments", "curves", "recipes"):
+        shutil.rmtree(project.path("results") / folder)
+
+
 @row("The report deleted", {"report": 1})
 def _(project):
     project.path("results/studies/smoke/report.html").unlink()
+
+
+@row("A table deleted", {"tabulate": 1, "report": 1})
+def _(project):
+    project.path("results/studies/smoke/tables/robust.csv").unlink()
+
+
+@row("A figure deleted", {"plot": 1, "report": 1})
+def _(project):
+    next(project.path("results/studies/smoke/figures").glob("*.png")).unlink()
 
 
 @row("A log deleted", NOTHING)
@@ -485,3 +520,159 @@ def _(project):
 def test_after_this_change_these_jobs_run_again(project, again, change):
     change(project)
     assert project.plan() == again
+
+
+def test_the_documented_table_has_these_rows():
+    """docs/reruns.md and the tests above say the same, in the same order."""
+    lines = (REPOSITORY / "docs" / "reruns.md").read_text().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    documented = [(cells[0], cells[1].startswith("nothing")) for cells in table if cells[0] != "Change"]
+    assert documented == [(title, again == NOTHING) for title, again, _ in ROWS]
+
+
+# ---- real runs
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    assert "Nothing to be done" in project.run("--cores", "1")
+
+
+def test_a_dry_run_in_a_forked_process_plans_what_a_real_command_plans(project):
+    project.replace(OVERLAY, "points: 3, batch_size: 512, images: 256}", "points: 4, batch_size: 512, images: 256}")
+    text = project.run("--cores", "1", "--dry-run")
+    assert jobs(text) == project.plan() | {"smoke": 1} and "updated input files" in text.lower()
+
+
+def test_a_killed_run_goes_on_and_its_results_are_those_of_a_run_elsewhere_on_more_cores(finished, tmp_path):
+    project = Project.of_repository(tmp_path / "elsewhere")
+    project.kill_when(lambda: list(project.root.glob("results/.scratch/*.lock")), "--cores", "1")
+    assert not list(project.root.glob("results/endpoints/**/*.safetensors")), "killed while training"
+    assert "--unlock" in project.run("--cores", "1", expect=1)
+    project.run("--unlock")
+    project.run("--cores", "1")
+    assert project.results() == finished.results()
+    assert project.plan() == NOTHING and not list(project.root.glob("results/.scratch/*"))
+
+
+def test_after_a_failure_no_result_of_the_old_settings_is_taken_for_current(project):
+    """Snakemake alone says "Nothing to be done": the failed job's old output is gone, the table made from it is not."""
+    project.replace(OVERLAY, HARDENED_LR, HARDENED_LR.replace("0.05", "1e30"))
+    text = project.run("--cores", "1", expect=1)
+    assert "the loss is not finite in epoch 1" in text and "this job alone" in text
+    assert project.path("results/studies/smoke/tables/robust.csv").exists()
+    assert project.plan() == HARDENED
+    project.replace(OVERLAY, "1e30", "0.06")
+    assert project.plan() == HARDENED
+    project.replace(OVERLAY, "lr: 0.06, schedule", "lr: 0.05, schedule")
+    assert project.plan() == NOTHING, "the tables are those of the old settings, which are the current ones again"
+
+
+# ---- plans
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Project:
+    """The workflow without results, where importing torch is an error."""
+    project = Project.of_repository(tmp_path_factory.mktemp("fresh") / "project")
+    for name in ("torch", "matplotlib", "pandas", "sklearn", "scipy"):
+        project.append(f"lib/{name}.py", f"raise AssertionError('planning imported {name}')\n")
+    return project
+
+
+def test_the_paper_is_planned_without_torch(fresh):
+    settings, robust = 3 * 3, 2 * 3  # datasets x networks
+    pairs = 3 * (settings + robust)
+    assert (
+        fresh.plan(target="paper", overlay=False)
+        == {
+            "fetch_data": 3,
+            "train_endpoint": 6 * (settings + robust),
+            "align": pairs,
+            "signature": pairs,
+            "train_curve": 2 * pairs,  # unaligned, aligned
+            "evaluate": 4 * pairs,  # and the two straight lines
+            "plot": 5 + 7,  # under attack: two more
+        }
+        | TABLES
+    )
+
+
+def test_the_demo_is_planned(fresh):
+    assert (
+        fresh.plan(target="demo", overlay=False)
+        == {
+            "fetch_data": 1,
+            "train_endpoint": 12,
+            "align": 6,
+            "signature": 6,
+            "train_curve": 12,
+            "evaluate": 24,
+            "plot": 12,
+        }
+        | TABLES
+    )
+
+
+def test_every_shipped_study_is_counted_here():
+    studies = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["studies"]
+    assert studies.keys() == {"demo", "paper"}
+
+
+def test_without_a_target_the_default_study_is_made(fresh):
+    assert fresh.plan(target="all") == ALL
+
+
+def test_a_second_study_over_the_same_curves_only_needs_its_own_pages(project):
+    study = project.path(OVERLAY).read_text().split("  smoke:\n")[1]
+    project.append(OVERLAY, "  again:\n" + study)
+    assert project.plan(target="again") == {"plot": 12} | TABLES
+
+
+def test_a_mistake_in_the_config_stops_before_anything_is_planned(project):
+    project.replace(OVERLAY, LR, LR.replace("lr:", "lrr:"))
+    code, text = project.dry_run()
+    assert code == 1 and "regimes.plain.endpoint: unknown key 'lrr'; did you mean 'lr'?" in text
+    assert "the key 'lr' is missing" in text and "Traceback" not in text and "Job stats" not in text
+
+
+def test_local_data_that_is_not_there_is_named(project):
+    project.replace(OVERLAY, "{use: digits, size: 16,", "{use: npz, path: nowhere.npz,")
+    code, text = project.dry_run()
+    assert code == 1 and "nowhere.npz: no such file or folder" in text and "Job stats" not in text
+
+
+# ---- the shell's own checks
+
+
+def test_snakemake_has_nothing_to_complain_of(fresh):
+    command = [sys.executable, "-m", "snakemake", "--lint"]
+    found = subprocess.run(command, cwd=fresh.root, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_snakefiles_are_formatted():
+    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_conda_environment_has_the_versions_of_the_lock():
+    environment = yaml.safe_load((REPOSITORY / "envs" / "neuralign.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    locked = {}
+    for line in (REPOSITORY / "requirements.lock").read_text().splitlines():
+        requirement, _, marker = line.partition(" ; ")
+        if "==" in requirement and "python_full_version >= '3.12'" not in marker:  # the environment has Python 3.11
+            name, version = requirement.split("==")
+            locked[name] = version
+    assert dict(entry.split("==") for entry in pip) == {name: locked[name] for name in (e.split("==")[0] for e in pip)}
+    assert environment["channels"][-1] == "nodefaults"
+
+
+def test_the_lock_pins_everything_and_names_no_host():
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    assert len(pinned) > 50
+    for line in pinned:
+        assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+( ; .+)?", line), line
+    assert not re.search(r"://|--|@", "\n".join(lines))

@@ -128,10 +128,14 @@ class Project:
         found = sorted(self.root.glob("logs/**/*.log"))
         return "".join(f"\n--- {p}\n{p.read_text()[-2000:]}" for p in found if "Traceback" in p.read_text())
 
-    def tables(self) -> dict[str, bytes]:
-        """{name: content} of all CSV files of results."""
-        results = self.root / "results"
-        return {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.rglob("*.csv"))}
+    def results(self) -> dict[str, bytes]:
+        """{name: content} of all tables and tensors."""
+        folder = self.root / "results"
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.suffix in (".csv", ".safetensors")
+        }
 
 
 def jobs(text: str) -> dict[str, int]:

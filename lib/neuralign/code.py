@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+RUNNER = frozenset({"neuralign.job", "neuralign.gpus"})  # how a job is run, not what it computes
 
 
 def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
@@ -19,7 +20,7 @@ def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         path = module_path(name)
-        if name in found or path is None:
+        if name in found or name in RUNNER or path is None:
             continue
         found[name] = _digest(path)
         waiting |= _imports(path) | ({name.rpartition(".")[0]} if name.count(".") else set())
@@ -28,9 +29,8 @@ def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
 
 def module_path(name: str) -> Path | None:
     """The file of a module of this package; None if there is none."""
-    relative = Path(*name.split(".")[1:])
-    candidates = (PACKAGE / relative / "__init__.py", (PACKAGE / relative).with_suffix(".py")) if relative.parts else ()
-    return next((p for p in (*candidates, PACKAGE / "__init__.py")[: 2 if relative.parts else 1] if p.is_file()), None)
+    base = PACKAGE.joinpath(*name.split(".")[1:])
+    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
 def file_digest(path: Path) -> str:

@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +17,7 @@ from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Rang
 from neuralign.schemas import plugins, schema
 
 Entry = dict[str, Any]
+RESERVED = ("all", *(path.stem for path in Path(__file__).parents[2].glob("scripts/*.py")))  # names of rules
 PLACES = ("dataset", "network", "regime")  # what an override may depend on
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names become folders of results
 
@@ -202,6 +204,8 @@ class Catalogue:
                     f"{section}.{name}",
                     "a name has letters, digits, '_', '-' and '.', and starts with a letter or digit",
                 )
+            if section == "studies" and name in RESERVED:
+                self._note(f"studies.{name}", "the workflow has a rule of this name; a study needs another")
         return {str(name): entry for name, entry in found.items()}
 
     def _check_entry(self, section: str, name: str, raw: Any) -> None:

@@ -22,6 +22,7 @@ from neuralign.data.sources import identity
 from neuralign.files import atomic, note_path, recipe_path, sha256
 from neuralign.workflow import Job, Ref, job
 
+LONG_AGO = 1e9  # seconds since the epoch; older than any result
 MEMO = Path("results", ".identities.json")  # digests of local data already computed
 Paths = Callable[[str, dict[str, str]], dict[str, str]]  # (rule, wildcards) -> {output: path}
 
@@ -45,6 +46,7 @@ class Recipes:
     def write(self, rule: str, wildcards: dict[str, str]) -> str:
         """Write the recipe if it is new or has changed, after those upstream; its path. File times come to say what
         keys say: a recipe is newer than an output of another key, and older than one of its own, as are its inputs.
+        Without an output it is old, or Snakemake would compare it with results further down, whose recipes know better.
         """
         recipe = self.of(rule, wildcards)
         outputs = [Path(p) for p in recipe["outputs"].values()]
@@ -54,16 +56,18 @@ class Recipes:
         self.written.add(path)
         for needed in self.needed[recipe["key"]]:
             self.write(needed.rule, dict(needed.wildcards))
-        made = all(p.exists() for p in outputs)
-        notes = [read_note(p) for p in outputs] if made else []
+        made = [p for p in outputs if p.exists()]
+        notes = [read_note(p) for p in made]
         others = [n for n in notes if n and n["key"] != recipe["key"]]
         replaces = {"replaces": {k: others[0].get(k) for k in ("key", "started")}} if others else {}
         text = json.dumps(recipe | replaces, indent=1, sort_keys=True) + "\n"
         if not path.exists() or path.read_text() != text:
             with atomic(path) as temporary:
                 temporary.write_text(text)
-            _date(path, max([time.time(), *(p.stat().st_mtime + 1 for p in outputs if made)]))
-        if made and all(n.get("key") == recipe["key"] for n in notes):
+            _date(path, max([time.time(), *(p.stat().st_mtime + 1 for p in made)]))
+        if not made:
+            _date(path, LONG_AGO)
+        elif made == outputs and all(n.get("key") == recipe["key"] for n in notes):
             _settle(path, [Path(p) for p in _flat(recipe["inputs"].values())], outputs)
         return str(path)
 

@@ -78,6 +78,7 @@ def read_ends(
 
 
 def read_permutation(path: str) -> Permutation:
+    """A permutation from the file that `align` wrote; {group: (n,)}."""
     return read(path)
 
 

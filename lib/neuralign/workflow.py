@@ -24,6 +24,7 @@ class Ref(NamedTuple):
 
 
 def ref(rule: str, output: str, **wildcards: str) -> Ref:
+    """The output `output` of the job of `rule` with these wildcards."""
     return Ref(rule, output, tuple(sorted(wildcards.items())))
 
 
@@ -45,12 +46,14 @@ def job(catalogue: Catalogue, rule: str, wildcards: Wildcards) -> Job:
 
 
 def fetch_data(c: Catalogue, dataset: str) -> Job:
+    """One dataset; how it is augmented and normalised is no business of this job."""
     entry = c.entry("datasets", dataset)
     source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
     return Job({}, {"dataset": source}, [("data", entry["use"])])
 
 
 def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: str) -> Job:
+    """One network from one seed."""
     settings, plugins = _training(c, dataset, network, regime, "endpoint")
     return Job(
         {"data": ref("fetch_data", "data", dataset=dataset)}, settings | {"seed": int(seed)}, plugins, software=NUMERIC
@@ -58,6 +61,7 @@ def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: 
 
 
 def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+    """The permutation of the pair's second network, its source, that fits the first, its target."""
     model, plugins = _model(c, dataset, network, regime)
     place = {"dataset": dataset, "network": network, "regime": regime}
     method = c.entry("alignments", alignment, **place)
@@ -76,6 +80,7 @@ def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alig
 
 
 def signature(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+    """How well the units of a pair correlate, before and after alignment."""
     model, plugins = _model(c, dataset, network, regime)
     return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
 
@@ -83,6 +88,7 @@ def signature(c: Catalogue, dataset: str, network: str, regime: str, pair: str, 
 def train_curve(
     c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str, curve: str, curve_seed: str
 ) -> Job:
+    """The bends of a curve between a pair, aligned or not."""
     settings, plugins = _training(c, dataset, network, regime, "curve")
     family = c.entry("curves", curve)
     return Job(
@@ -104,6 +110,7 @@ def evaluate(
     curve_seed: str,
     evaluation: str,
 ) -> Job:
+    """Loss and accuracy along a curve, clean and under the attacks of the evaluation."""
     place = {"dataset": dataset, "network": network, "regime": regime}
     model, plugins = _model(c, **place, on_curve=True)
     family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
@@ -183,6 +190,7 @@ def tabulate_theory(c: Catalogue, study: str) -> Job:
 
 
 def tabulate(c: Catalogue, study: str) -> Job:
+    """The tables of a study."""
     runs = list(_runs(c, study))
     return Job(
         {"evaluations": [_evaluation(r) for r in runs]},
@@ -209,6 +217,7 @@ def tabulate_claims(c: Catalogue, study: str) -> Job:
 
 
 def plot(c: Catalogue, study: str, figure: str) -> Job:
+    """One figure of a study."""
     kind, options, frames = figures(c, study)[figure]
     runs = [run for run, _ in frames]
     return Job(
@@ -217,6 +226,7 @@ def plot(c: Catalogue, study: str, figure: str) -> Job:
 
 
 def report(c: Catalogue, study: str) -> Job:
+    """The page of a study, which reads its tables, its figures and the notes of all it depends on."""
     tables = {name: ref("tabulate", name, study=study) for name in ("accuracy", "robust", "contrasts", "paths")}
     tables |= {n: ref("tabulate_claims", n, study=study) for n in ("alignments", "published", "claims")}
     drawings = figures(c, study)

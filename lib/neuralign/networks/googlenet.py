@@ -114,6 +114,7 @@ def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def chain(**layers: nn.Module) -> nn.Sequential:
+    """Named layers, one after the other."""
     return nn.Sequential(OrderedDict(layers))
 
 
