@@ -12,8 +12,8 @@ from tiny import generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, nn
 
 from neuralign import align, symmetry
-from neuralign.align import CertificateError, Problem, activations, assign, certify
-from neuralign.align.correlation import correlation, correlations
+from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations
+from neuralign.align.correlation import correlation
 from neuralign.evaluation import refresh
 from neuralign.images import Images, as_float
 from neuralign.networks import Model

@@ -15,15 +15,15 @@ HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "netw
 FLOORS = [
     # nothing of this package
     {"files", "options", "plugins", "code", "gpus", "seeding", "show", "summary", "costs"},
-    {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary"}
+    {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
     | {"cells", "comparison", "sizes"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "job", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper"},
     # work on networks; the checked config
-    {"training", "attacks", "align", "config", "measurements"},
-    {"checkpoints", "setting", "evaluation", "signature", "theory", "workflow", "claims"},
-    {"recipes", "planes", "calibration"},
+    {"training", "attacks", "config", "measurements"},
+    {"align", "checkpoints", "setting", "evaluation", "theory", "workflow", "claims"},
+    {"signature", "recipes", "planes", "calibration"},
     {"plan"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}

@@ -9,8 +9,8 @@ import torch
 from tiny import pictures, randomised, shifts
 from torch import Tensor
 
-from neuralign.align import Problem
-from neuralign.align.correlation import correlation, correlations
+from neuralign.align import Problem, correlations
+from neuralign.align.correlation import correlation
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
 from neuralign.signature import compare, midpoint

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from neuralign.align import Problem
+from neuralign.align import Problem, correlations
 from neuralign.align.correlation import correlation as align
-from neuralign.align.correlation import correlations
 from neuralign.images import Images
 from neuralign.networks import State
 from neuralign.symmetry import Permutation, identity

@@ -160,6 +160,7 @@ def midpoint(
     curve_seed: str,
     evaluation: str,
 ) -> Job:
+    """How the midpoint of a trained curve correlates with both ends."""
     place = {"dataset": dataset, "network": network, "regime": regime}
     names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
     model, plugins = _model(c, **place, on_curve=True)
@@ -174,11 +175,13 @@ def midpoint(
 
 
 def bound(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+    """A bound on the loss of the straight line between both ends."""
     model, plugins = _model(c, dataset, network, regime, on_curve=True)
     return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
 
 
 def tabulate_theory(c: Catalogue, study: str) -> Job:
+    """Every bound of a study beside the loss of the curve that was trained."""
     runs = [run for run in _runs(c, study) if c.trained(run["curve"])]
     return Job(
         {

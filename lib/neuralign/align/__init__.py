@@ -15,13 +15,14 @@ from torch.func import functional_call
 
 from neuralign.birkhoff import assign
 from neuralign.images import Images, Transform, as_is
+from neuralign.moments import Moments
 from neuralign.networks import Model, State, logits
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check, permute
-from neuralign.tracing import Taps, Trace
+from neuralign.tracing import Tap, Taps, Trace
 from neuralign.training import Attack
 
-__all__ = ["CertificateError", "Problem", "activations", "assign", "certify"]
+__all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,40 @@ def _probed(
         pixels = problem.attack(lambda x: problem.model(state, x), pixels, labels, noise)
     with torch.no_grad():
         return functional_call(probe, dict(state), (problem.model.normalise(pixels),))
+
+
+def correlations(
+    problem: Problem,
+    *,
+    batch_size: int = 500,
+    centred: bool = True,
+    read: str = "post",
+    largest: int | None = None,
+) -> dict[str, dict[Tap, Tensor]]:
+    """{group: {tap: (n, n) correlation of target's units with source's}} from one pass over the problem's images."""
+    found = unit_moments(problem, batch_size=batch_size, read=read, largest=largest)
+    return {group: {tap: m.correlation(centred) for tap, m in taps.items()} for group, taps in found.items()}
+
+
+def unit_moments(
+    problem: Problem, *, batch_size: int = 500, read: str = "post", largest: int | None = None
+) -> dict[str, dict[Tap, Moments]]:
+    """{group: {tap: moments of target's and source's units}} from one pass over the problem's images.
+
+    Memory does not grow with the number of images: only streamed moments are kept.
+    """
+    taps, sizes = problem.trace.before if read == "pre" else problem.trace.taps, problem.trace.spec.sizes
+    found = {group: {tap: Moments(sizes[group]) for tap in where} for group, where in taps.items()}
+    for target, source in activations(problem, taps, batch_size, largest=largest):
+        for running in found.values():
+            for tap, moment in running.items():
+                moment.add(*(_samples(side[tap.node], tap.start, moment.units) for side in (target, source)))
+    return found
+
+
+def _samples(activation: Tensor, start: int, size: int) -> Tensor:
+    """(images * positions, units): free where the activation lies channels-last in memory."""
+    return activation[:, start : start + size].movedim(1, -1).reshape(-1, size)
 
 
 @torch.no_grad()

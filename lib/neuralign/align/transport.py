@@ -6,8 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neuralign.align import Problem, assign
-from neuralign.align.correlation import moments
+from neuralign.align import Problem, assign, unit_moments
 from neuralign.options import Count
 
 
@@ -19,7 +18,7 @@ def transport(
     The squared norms do not depend on P, so the raw cross products are maximised: the Wasserstein-2 distance between
     units as equal masses, whose optimal plan is a permutation.
     """
-    found = moments(replace(problem, images=problem.images.first(images)), batch_size=batch_size, read=read)
+    found = unit_moments(replace(problem, images=problem.images.first(images)), batch_size=batch_size, read=read)
     return {
         group: assign(sum((m.products() for m in taps.values()), torch.tensor(0.0))) for group, taps in found.items()
     }

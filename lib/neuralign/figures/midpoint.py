@@ -31,8 +31,8 @@ def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
                 own = rows[rows["method"] == method]
                 panel.set_visible(len(own) > 0)
                 for series, (_, look) in SERIES.items():
-                    found = own[own["series"] == series].rename(columns={"correlation": "value"})
-                    table = figures.over_replicates(found, "order", ["value"])
+                    found = own[own["series"] == series]
+                    table = figures.over_replicates(found.assign(value=found.correlation), "order", ["value"])
                     figures.draw(panel, table, "value", markers=99, **look)
                 panel.set_title(f"{label(method)}: {', '.join(map(label, (network, dataset, regime)))}")
                 panel.axhline(0, color="#888888", linewidth=0.6)
