@@ -264,6 +264,12 @@ def test_a_midpoint_averages_ends_first_and_its_band_is_over_pairs():
     assert left.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(0.25)
 
 
+def test_a_setting_without_a_method_has_an_empty_place():
+    other = midpoint_frame(methods=["aligned"]).assign(network="resnet32")
+    figure = plugin("figures", {"use": "midpoint"})(pd.concat([midpoint_frame(), other]))
+    assert [axes.get_visible() for axes in figure.axes] == [True, True, False, True]
+
+
 def test_theory_says_how_well_each_predictor_ranks():
     frame = theory_frame()
     wide = frame.assign(bound=10.0**frame.index)

@@ -11,6 +11,7 @@ from typing import Any
 Settings = Mapping[str, Any]
 STEP = 3  # forward, and backward to the weights
 FLOAT = 4  # bytes
+COLUMNS = ["rule", "jobs", "done", "hours left", "disk", "peak memory", "hours from"]
 TRAINS = ("train_endpoint", "train_curve")
 
 
@@ -134,3 +135,46 @@ def rate(done: Iterable[tuple[float, float]]) -> float | None:
     """Seconds per forward pass over finished jobs (seconds, forward passes); None if there are none."""
     pairs = [(seconds, passes) for seconds, passes in done if passes]
     return sum(s for s, _ in pairs) / sum(p for _, p in pairs) if pairs else None
+
+
+def total(values: list[int | None]) -> int | None:
+    """The sum; None if any is not known."""
+    return None if None in values else sum(v for v in values if v is not None)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The plan as text, with totals."""
+    lines = [COLUMNS]
+    for row in [*rows, _sum(rows)]:
+        hours = "?" if row["hours"] is None else f"{row['hours']:,.{2 if row['hours'] < 100 else 0}f}"
+        lines.append(
+            [row["rule"], f"{row['jobs']:,}", f"{row['done']:,}", hours, _size(row["disk"]), _size(row["memory"])]
+            + [row["source"]]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = [False, True, True, True, True, True, False]
+    return "\n".join(
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    hours = None if any(r["hours"] is None for r in rows) else sum(r["hours"] for r in rows)
+    peaks = [r["memory"] for r in rows]
+    whole = {"disk": total([r["disk"] for r in rows]), "memory": None if None in peaks else max(peaks)}
+    return (
+        {"rule": "total", "hours": hours, "source": ""} | {k: sum(r[k] for r in rows) for k in ("jobs", "done")} | whole
+    )
+
+
+def _size(count: int | None) -> str:
+    return (
+        "?"
+        if count is None
+        else "–"
+        if not count
+        else f"{count / 1e9:.2f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.1f} MB"
+    )

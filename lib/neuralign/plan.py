@@ -15,14 +15,13 @@ import yaml
 
 from neuralign.code import PACKAGE
 from neuralign.config import Catalogue
-from neuralign.costs import TRAINS, WORK, Counts, Sizes, disk, memory, rate, work
+from neuralign.costs import TRAINS, WORK, Counts, Sizes, disk, memory, rate, table, total, work
 from neuralign.files import atomic
 from neuralign.recipes import Recipes, read_note
 from neuralign.sizes import fetched, made_by, published
 from neuralign.workflow import Job, job, ref
 
 Wildcards = dict[str, str]
-COLUMNS = ["rule", "jobs", "done", "hours left", "disk", "peak memory", "hours from"]
 
 
 class Plan:
@@ -71,7 +70,7 @@ class Plan:
             counted = [(s, j, _counts(self.measured(s, j)) if "model" in j.settings else None) for s, j in sized]
             bytes_ = [disk(rule, j.settings, s, c) for s, j, c in counted]
             peaks = [memory(rule, j.settings, s, c) for s, j, c in counted]
-            known = {"disk": _total(bytes_), "memory": None if None in peaks else max([0, *(p or 0 for p in peaks)])}
+            known = {"disk": total(bytes_), "memory": None if None in peaks else max([0, *(p or 0 for p in peaks)])}
             yield {
                 "rule": rule,
                 "jobs": len(of),
@@ -168,51 +167,17 @@ def _counts(known: Mapping[str, Any]) -> Counts | None:
     return Counts(known["parameters"], known["buffers"], known["activations"]) if known else None
 
 
-def _total(values: list[int | None]) -> int | None:
-    return None if None in values else sum(v for v in values if v is not None)
-
-
 def _depth(rule: str) -> tuple[int, str]:
     order = ["fetch_data", *WORK]
     return (order.index(rule) if rule in order else len(order), rule)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The plan as text, with totals."""
-    lines = [COLUMNS]
-    for row in [*rows, _sum(rows)]:
-        hours = "?" if row["hours"] is None else f"{row['hours']:,.{2 if row['hours'] < 100 else 0}f}"
-        lines.append(
-            [row["rule"], f"{row['jobs']:,}", f"{row['done']:,}", hours, _size(row["disk"]), _size(row["memory"])]
-            + [row["source"]]
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [False, True, True, True, True, True, False]
-    return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    hours = None if any(r["hours"] is None for r in rows) else sum(r["hours"] for r in rows)
-    peaks = [r["memory"] for r in rows]
-    whole = {"disk": _total([r["disk"] for r in rows]), "memory": None if None in peaks else max(peaks)}
-    return (
-        {"rule": "total", "hours": hours, "source": ""} | {k: sum(r[k] for r in rows) for k in ("jobs", "done")} | whole
-    )
-
-
-def _size(count: int | None) -> str:
-    return (
-        "?"
-        if count is None
-        else "–"
-        if not count
-        else f"{count / 1e9:.2f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.1f} MB"
-    )
+def _lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _lay_over(config[key], value)
+        else:
+            config[key] = value
 
 
 def main() -> None:
@@ -220,13 +185,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m neuralign.plan", description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("study", nargs="?", help="a study of the config; left out, the default one")
     parser.add_argument("--calibrate", action="store_true", help="first time a few steps of every network")
-    parser.add_argument("--configfile", type=Path, default=Path("config.yaml"))
+    parser.add_argument(
+        "--configfile", type=Path, nargs="*", default=[], help="laid over config.yaml, as Snakemake does"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
-    catalogue = Catalogue(yaml.safe_load(arguments.configfile.read_text()))
+    config: dict[str, Any] = {}
+    for file in [f for f in [Path("config.yaml")] if f.exists()] + arguments.configfile:
+        _lay_over(config, yaml.safe_load(file.read_text()))
+    catalogue = Catalogue(config)
     study = arguments.study or catalogue.default_study
     if study not in catalogue.studies:
-        parser.error(f"no study {study!r} in {arguments.configfile}; there are {', '.join(catalogue.studies)}")
+        parser.error(f"no study {study!r} in the config; there are {', '.join(catalogue.studies)}")
     plan = Plan(catalogue, study, arguments.results)
     if arguments.calibrate:
         from neuralign.calibration import calibrate  # torch, only here

@@ -203,6 +203,7 @@ def tabulate(c: Catalogue, study: str) -> Job:
 
 
 def tabulate_claims(c: Catalogue, study: str) -> Job:
+    """The paper's numbers and claims beside the study's, and how far its alignments reach."""
     runs = list(_runs(c, study))
     histories = [(about, found) for about, found in _histories(c, runs) if found.rule == "train_curve"]
     parts = {"moved": _permutations(c, runs, "align", "moved"), "histories": histories}

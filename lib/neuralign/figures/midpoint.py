@@ -29,7 +29,9 @@ def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
             rows = figures.where(frame, dataset=dataset, network=network, regime=regime)
             for method, panel in zip(methods, row, strict=True):
                 own = rows[rows["method"] == method]
-                panel.set_visible(len(own) > 0)
+                if own.empty:
+                    panel.set_visible(False)
+                    continue
                 for series, (_, look) in SERIES.items():
                     found = own[own["series"] == series]
                     table = figures.over_replicates(found.assign(value=found.correlation), "order", ["value"])
