@@ -35,7 +35,9 @@ def inputs(rule):
             recipe = RECIPES.of(rule, dict(wildcards))
         except (ConfigError, DataError) as error:
             raise WorkflowError(str(error))
-        return {"recipe": RECIPES.write(rule, dict(wildcards))} | recipe["inputs"]
+        written = RECIPES.write(rule, dict(wildcards))
+        workflow.iocache.exists_local[written] = True  # Snakemake may have listed its folder before
+        return {"recipe": written} | recipe["inputs"]
 
     return of
 

@@ -628,6 +628,13 @@ def test_a_second_study_over_the_same_curves_only_needs_its_own_pages(project):
     assert project.plan(target="again") == {"plot": 12} | TABLES
 
 
+def test_several_results_of_one_folder_are_planned_before_any_of_it_is_there(fresh):
+    drawn = [f"results/studies/smoke/figures/{kind}_plain.png" for kind in ("accuracy", "loss")]
+    code, text = fresh.dry_run("--cores", "1", drawn[0], target=drawn[1])
+    assert code == 0, text
+    assert "plot                  2" in text
+
+
 def test_a_mistake_in_the_config_stops_before_anything_is_planned(project):
     project.replace(OVERLAY, LR, LR.replace("lr:", "lrr:"))
     code, text = project.dry_run()
