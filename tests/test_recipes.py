@@ -32,11 +32,14 @@ def paths(rule, wildcards):
 
 
 NAMES = {
-    "align": ["permutation"],
+    "align": ["permutation", "moved"],
     "signature": ["signature"],
     "train_curve": ["bends", "history"],
     "evaluate": ["points"],
     "plane": ["grid", "marks"],
+    "midpoint": ["midpoint"],
+    "bound": ["bound", "layers"],
+    "tabulate_theory": ["theory", "theory_paths"],
     "tabulate": ["accuracy", "robust", "contrasts", "paths", "points"],
     "tabulate_claims": ["published", "claims", "alignments"],
     "plot": ["png", "pdf"],

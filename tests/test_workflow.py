@@ -20,20 +20,25 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 NOTHING: dict[str, int] = {}
 TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
+THEORY = {"tabulate_theory": 1}
 # the smoke study: seeds 1, 2, 3 and pairs 1-2, 1-3 in two regimes; `plain` with three methods, `hardened` with one
-ALL = {"fetch_data": 1, "train_endpoint": 6, "align": 4, "signature": 4, "train_curve": 6, "evaluate": 8, "plot": 12}
-ALL |= TABLES
+ALL = {"fetch_data": 1, "train_endpoint": 6, "align": 4, "signature": 4, "train_curve": 6, "evaluate": 8, "plot": 18}
+ALL |= {"plane": 4, "midpoint": 2, "bound": 2} | TABLES | THEORY
 MODELS = {rule: n for rule, n in ALL.items() if rule != "fetch_data"}
 PLAIN = {"train_endpoint": 3, "align": 2, "signature": 2, "train_curve": 4, "evaluate": 6, "plot": 5} | TABLES
-HARDENED = {"train_endpoint": 3, "align": 2, "signature": 2, "train_curve": 2, "evaluate": 2, "plot": 7} | TABLES
+HARDENED = {"train_endpoint": 3, "align": 2, "signature": 2, "train_curve": 2, "evaluate": 2, "plot": 13} | TABLES
+HARDENED |= {"plane": 4, "midpoint": 2, "bound": 2} | THEORY
 MATCHED = {
     "align": 4,
     "signature": 4,
     "train_curve": 4,
     "evaluate": 4,
-    "plot": 12,
-} | TABLES  # what follows an alignment
-EVALUATIONS = {"evaluate": 8, "plot": 8} | TABLES
+    "plot": 18,
+    "plane": 4,
+    "midpoint": 2,
+    "bound": 2,
+} | (TABLES | THEORY)  # what follows an alignment
+EVALUATIONS = {"evaluate": 8, "plot": 9} | TABLES | THEORY
 
 LR = "{epochs: 2, batch_size: 256, lr: 0.05, weight_decay: 5.0e-4"  # of the endpoints of `plain`
 HARDENED_LR = "{epochs: 1, batch_size: 256, lr: 0.05, schedule"
@@ -580,21 +585,29 @@ def fresh(tmp_path_factory) -> Project:
 
 
 def test_the_paper_is_planned_without_torch(fresh):
-    settings, robust = 3 * 3, 2 * 3  # datasets x networks
-    pairs = 3 * (settings + robust)
+    standard, robust = 3 * (3 * 3), 3 * (2 * 3)  # pairs of (data sets x networks)
+    pam, criteria, attacked = 2 * 3 * (3 * 2), 5 * 3, 3  # from both starts; on one setting; robust, on attacked images
     assert (
         fresh.plan(target="paper", overlay=False)
         == {
             "fetch_data": 3,
-            "train_endpoint": 6 * (settings + robust),
-            "align": pairs,
-            "signature": pairs,
-            "train_curve": 2 * pairs,  # unaligned, aligned
-            "evaluate": 4 * pairs,  # and the two straight lines
-            "plot": 5 + 7,  # under attack: two more
+            "train_endpoint": 2 * (standard + robust),
+            "align": standard + robust + pam + criteria + attacked,
+            "signature": standard + robust + attacked,
+            "train_curve": 2 * (standard + robust) + pam + criteria + attacked,  # unaligned and aligned, and the others
+            "evaluate": 4 * (standard + robust) + pam + criteria + attacked,  # and the straight lines
+            "midpoint": 2 * standard,
+            "bound": 2 * standard + pam + criteria,
+            "plot": 6 + 7 + 1,
         }
         | TABLES
+        | THEORY
     )
+
+
+def test_the_paper_draws_every_plane(fresh):
+    planned = fresh.plan(target="paper_figures", overlay=False)
+    assert (planned["plane"], planned["train_curve"], planned["midpoint"]) == (27 + 54, 54, 54)
 
 
 def test_the_demo_is_planned(fresh):
@@ -615,7 +628,7 @@ def test_the_demo_is_planned(fresh):
 
 def test_every_shipped_study_is_counted_here():
     studies = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["studies"]
-    assert studies.keys() == {"demo", "paper"}
+    assert studies.keys() == {"demo", "demo_full", "paper", "paper_figures", "deviations"}
 
 
 def test_without_a_target_the_default_study_is_made(fresh):

@@ -118,6 +118,7 @@ class _Grid(_Strict):
     method: list[str]
     evaluation: str
     plane: str | None = None  # the protocol of the planes; None: none
+    measures: list[Literal["signature", "midpoint", "bound"]] = ["signature"]
 
 
 class _Study(_Strict):
@@ -343,7 +344,7 @@ class Catalogue:
         if not isinstance(raw, Mapping):
             self._note(path, f"must be a mapping, found {raw!r}")
             return {}
-        several = [k for k in _Grid.model_fields if k not in ("evaluation", "plane")]
+        several = [k for k in _Grid.model_fields if k not in ("evaluation", "plane", "measures")]
         listed = {k: [v] if k in several and not isinstance(v, list) else v for k, v in raw.items()}
         grid = self._model(_Grid, listed, path)
         if not grid:
