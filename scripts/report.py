@@ -58,9 +58,15 @@ def caption(drawing: Mapping[str, Any]) -> str:
         "plane": f"Test {column} on the plane of weight space through three models, batch-norm statistics re-estimated "
         "at every node of a grid: mean over pairs and, below, sample standard deviation (none for n = 1). A dot is a "
         "model of a pair.",
+        "midpoint": "Correlation of the units of a curve's midpoint with those of both ends on held-out data, layer by "
+        "layer: as they are, after the midpoint is aligned anew to that end, and of the straight line's midpoint. A "
+        "value is a mean over the units of a layer, over ends and pairs.",
+        "theory": "Three quantities known before a curve is trained, against the mean test loss of the trained "
+        "curve: the bound on the straight line's loss, its data-dependent estimate, and the distance of activations. "
+        "One point per path; rank correlations in tables/theory.csv.",
     }
     text = shows.get(str(drawing.get("use")), f"{str(drawing.get('use', 'figure')).capitalize()}.")
-    if drawing.get("use") == "plane":
+    if drawing.get("use") in ("plane", "theory"):
         return text
     return f"{text} Lines are means over repetitions, bands one sample standard deviation (none for n = 1)."
 
