@@ -22,8 +22,10 @@ FLOORS = [
     | {"evidence", "paper"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements"},
-    {"align", "checkpoints", "setting", "evaluation", "theory", "workflow", "claims"},
-    {"signature", "recipes", "planes", "calibration"},
+    {"align", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
+    {"signature", "planes", "studies"},
+    {"workflow"},
+    {"recipes", "calibration"},
     {"plan"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
