@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+import gzip
 import io
 import json
 import os
@@ -78,7 +79,8 @@ def python3(value: object) -> bytes:
 
 def tar_gz(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+    zipped = gzip.GzipFile(fileobj=file, mode="wb", mtime=0)  # the same bytes whenever it is made
+    with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for name, content in members.items():
             if isinstance(content, tarfile.TarInfo):
                 tar.addfile(content)
