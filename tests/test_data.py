@@ -1,9 +1,9 @@
 """Datasets: every plug-in against known answers, downloads over a real (local) HTTP server, and all that is refused."""
 
+import gzip
 import hashlib
 import importlib.util
 import inspect
-import gzip
 import io
 import json
 import os
