@@ -165,5 +165,7 @@ def test_closures_import_nothing():
     environment = {"PYTHONPATH": str(code.PACKAGE.parent)}
     answer = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True).stdout
     found, modules = json.loads(answer)
-    assert found.keys() == {s.name for s in (code.PACKAGE.parents[1] / "scripts").glob("*.py")} and min(found.values()) > 3
+    assert (
+        found.keys() == {s.name for s in (code.PACKAGE.parents[1] / "scripts").glob("*.py")} and min(found.values()) > 3
+    )
     assert not {"torch", "numpy", "pandas", "pydantic"} & set(modules)
