@@ -8,6 +8,8 @@ import pytest
 
 from neuralign import code
 
+SCRIPTS = code.PACKAGE.parents[1] / "scripts"
+
 MODULE = '''"""What it does."""
 
 import math  # for pi
