@@ -57,13 +57,19 @@ def method(use: str) -> Callable[[Problem], dict[str, Tensor]]:
     return plugin("align", {"use": use} | CHEAP.get(use, {}))
 
 
-@pytest.mark.parametrize("read", ["post", "pre"])
-@pytest.mark.parametrize("use", FINDERS)
+CRITERIA = [{"use": use} for use in FINDERS] + [
+    {"use": "correlation", "read": "pre"},
+    {"use": "correlation", "centred": False},
+    {"use": "transport", "read": "pre"},
+]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=lambda c: " ".join(map(str, c.values())))
 def test_every_method_finds_a_planted_permutation_in_every_network(
-    model: Model, images: Images, use: str, read: str
+    model: Model, images: Images, criterion: dict
 ) -> None:
     problem, permutation = planted(model, images)
-    found = plugin("align", {"use": use, "read": read})(problem)
+    found = plugin("align", criterion)(problem)
     assert found.keys() == set(problem.trace.spec.free)
     wrong = {group: (found[group], inverse(permutation)[group]) for group in found}
     assert not {g: pair for g, pair in wrong.items() if not torch.equal(*pair)}

@@ -297,3 +297,21 @@ def test_a_bend_moves_the_middle_and_not_the_ends(tinyten: Model) -> None:
         for curve in (line, bent)
     )
     assert [a == b for a, b in zip(first, second, strict=True)] == [True, True, False, True, True]
+
+
+def test_attacked_statistics_are_updated_in_every_pass_of_the_attack(tinyten: Model, images: Images) -> None:
+    """As the paper's code does it: each pass of the attack counts like a batch, with the batch's own momentum."""
+    state = randomised(tinyten.network, 1)
+    buffers = {name: state[name] for name, _ in tinyten.network.named_buffers()}
+
+    def attack(predict: Callable, pixels: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
+        return pixels + 0 * predict(pixels).sum() + 0 * predict(pixels).sum()
+
+    batches = list(images.batches(4))
+    found = refresh(tinyten, state, buffers, batches, attack)
+    clean = refresh(tinyten, state, buffers, batches)
+    key = "features.bn1.num_batches_tracked"
+    assert found[key] - buffers[key] == 3 * len(batches) and clean[key] - buffers[key] == len(batches)
+    assert not any(
+        torch.equal(found[f"features.bn{i}.running_mean"], clean[f"features.bn{i}.running_mean"]) for i in (1, 8)
+    )

@@ -4,6 +4,7 @@ Every row of docs/reruns.md is one test here, and every such test one row there.
 study (tests/smoke.yaml) and asserts what the next run would do, job by job.
 """
 
+import csv
 import os
 import re
 import shutil
@@ -599,7 +600,7 @@ def test_the_paper_is_planned_without_torch(fresh):
             "evaluate": 4 * (standard + robust) + pam + criteria + attacked,  # and the straight lines
             "midpoint": 2 * standard,
             "bound": 2 * standard + pam + criteria,
-            "plot": 6 + 7 + 1,
+            "plot": 6 + 9 + 1,
         }
         | TABLES
         | THEORY
@@ -629,7 +630,7 @@ def test_the_demo_is_planned(fresh):
 
 def test_every_shipped_study_is_counted_here():
     studies = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["studies"]
-    assert studies.keys() == {"demo", "demo_full", "paper", "paper_figures", "deviations"}
+    assert studies.keys() == {"demo", "demo_full", "demo_deviations", "paper", "paper_figures", "deviations"}
 
 
 def test_without_a_target_the_default_study_is_made(fresh):
@@ -660,6 +661,15 @@ def test_local_data_that_is_not_there_is_named(project):
     project.replace(OVERLAY, "{use: digits, size: 16,", "{use: npz, path: nowhere.npz,")
     code, text = project.dry_run()
     assert code == 1 and "nowhere.npz: no such file or folder" in text and "Job stats" not in text
+
+
+def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project):
+    project.run("--cores", "2", target="everything")
+    with project.path("results/studies/everything/tables/accuracy.csv").open(newline="") as file:
+        methods = {row["method"] for row in csv.DictReader(file)}
+    catalogue = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["methods"]
+    assert methods >= {name for name in catalogue if name.startswith(("aligned_", "pam_"))} | {"endpoints"}
+    assert "fgsm" in project.path("results/studies/everything/tables/robust.csv").read_text()
 
 
 # ---- the shell's own checks
