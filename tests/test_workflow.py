@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from workflow_project import OVERLAY, REPOSITORY, Project, jobs
+from workflow_project import EVERYTHING, OVERLAY, REPOSITORY, Project, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -664,7 +664,7 @@ def test_local_data_that_is_not_there_is_named(project):
 
 
 def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project):
-    project.run("--cores", "2", "--configfile", OVERLAY, "tests/everything.yaml", target="everything")
+    project.run("--cores", "2", "--configfile", OVERLAY, EVERYTHING, target="everything")
     with project.path("results/studies/everything/tables/accuracy.csv").open(newline="") as file:
         methods = {row["method"] for row in csv.DictReader(file)}
     catalogue = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["methods"]

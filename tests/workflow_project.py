@@ -19,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profiles", "requirements.lock", "README.md")
 OVERLAY = "tests/smoke.yaml"
+EVERYTHING = "tests/everything.yaml"  # laid over that
 CHATTER = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH")  # what a shell may have set
 
 forks = multiprocessing.get_context("forkserver")
@@ -43,7 +44,8 @@ class Project:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, root / name)
         (root / OVERLAY).parent.mkdir()
-        shutil.copy2(REPOSITORY / OVERLAY, root / OVERLAY)
+        for overlay in (OVERLAY, EVERYTHING):
+            shutil.copy2(REPOSITORY / overlay, root / overlay)
         return cls(root)
 
     def copied(self, root: Path) -> "Project":
