@@ -113,8 +113,7 @@ def evaluate(
         plugins += _uses("attacks", [protocol["attacked_statistics"]])
     inputs = _path_inputs(c, dataset, network, regime, pair, alignment)
     if c.trained(curve):
-        names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
-        inputs["bends"] = ref("train_curve", "bends", **place, **names)
+        inputs["bends"] = _bends(place, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment, "attacks": attacks, "protocol": protocol}
     plugins += [("curves", family["use"]), *_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
     return Job(inputs, settings, plugins, software=NUMERIC)
@@ -134,8 +133,7 @@ def plane(
     plugins += _uses("augmentations", augment)
     if through != INITIAL:
         curve, seed = through.split("/")
-        names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": seed}
-        inputs["bends"] = ref("train_curve", "bends", **place, **names)
+        inputs["bends"] = _bends(place, pair, alignment, curve, seed)
         settings |= {"curve": c.entry("curves", curve), "window": windows["curve"]}
         plugins += _uses("curves", [settings["curve"]])
     return Job(inputs, settings, plugins, software=NUMERIC)
@@ -154,12 +152,11 @@ def midpoint(
 ) -> Job:
     """How the midpoint of a trained curve correlates with both ends."""
     place = {"dataset": dataset, "network": network, "regime": regime}
-    names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
     model, plugins = _model(c, **place, on_curve=True)
     family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
     augment = c.entry("datasets", dataset)["augment"] if protocol["augment"] else []
     inputs = _path_inputs(c, **place, pair=pair, alignment=alignment)
-    inputs["bends"] = ref("train_curve", "bends", **place, **names)
+    inputs["bends"] = _bends(place, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment}
     settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
     plugins += [*_uses("curves", [family]), *_uses("augmentations", augment)]
@@ -170,6 +167,11 @@ def bound(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alig
     """A bound on the loss of the straight line between both ends."""
     model, plugins = _model(c, dataset, network, regime, on_curve=True)
     return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
+
+
+def _bends(place: Wildcards, pair: str, alignment: str, curve: str, curve_seed: str) -> Ref:
+    names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
+    return ref("train_curve", "bends", **place, **names)
 
 
 def _ends(dataset: str, network: str, regime: str, pair: str) -> list[Ref]:

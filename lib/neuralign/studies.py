@@ -122,13 +122,16 @@ def _described(run: Entry) -> Entry:
 
 def evaluation_of(run: Entry) -> Ref:
     """The evaluation of one path of a study."""
-    keys = (*PAIR, "alignment", "curve", "curve_seed", "evaluation")
-    return ref("evaluate", "points", **{key: str(run[key]) for key in keys})
+    return _of_path(run, "evaluate", "points")
 
 
 def _midpoint(run: Entry) -> Ref:
+    return _of_path(run, "midpoint", "midpoint")
+
+
+def _of_path(run: Entry, rule: str, output: str) -> Ref:
     keys = (*PAIR, "alignment", "curve", "curve_seed", "evaluation")
-    return ref("midpoint", "midpoint", **{key: str(run[key]) for key in keys})
+    return ref(rule, output, **{key: str(run[key]) for key in keys})
 
 
 def _signatures(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
