@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -53,7 +53,13 @@ class Progress:
     epoch: int = 0  # complete epochs
     step: int = 0  # complete steps of the epoch after them
     history: list[Row] = field(default_factory=list)
-    sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))  # of this epoch: see `_Step`
+    sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))  # of this epoch: see `_Stack`
+
+    def finish(self, row: Row) -> None:
+        """The epoch is complete."""
+        self.history.append(row)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums.zero_()
 
 
 class Keeper(Protocol):
@@ -88,77 +94,147 @@ def fit(
     after every step. Histories have one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term),
     accuracy (percent). Raises `Diverged`.
     """
-    device = images.labels.device
-    start = Progress(
-        trainable.detach().clone(), torch.zeros_like(trainable), {k: b.clone() for k, b in buffers.items()}
-    )
-    progress = keeper.restore(start) if keeper else start
-    progress.sums = progress.sums.to(device)
-    if progress.epoch or progress.step:
-        log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
-    began, done = time.monotonic(), progress.epoch + progress.step * regime.batch_size / len(images)
-    model.network.train()
-    step = _Step(model, progress, sample, layout, regime, attack, constrain)
-    while progress.epoch < regime.epochs:
-        row = _epoch(step, images, transform, basis, seed, keeper)
-        progress.history.append(row)
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.sums.zero_()
-        if keeper:
-            keeper.keep(progress)
-        trained = progress.epoch - done
-        _report(row, regime.epochs, images=len(images), seconds=time.monotonic() - began, trained=trained)
-    return progress
+    task = Task(trainable, sample, buffers, seed, basis, keeper, constrain)
+    (result,) = fit_together(model, [task], layout, images, regime, transform=transform, attack=attack)
+    if isinstance(result, Diverged):
+        raise result
+    return result
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One step of training, which changes `progress` in place.
+class Task:
+    """One of several models to be trained together; the fields are arguments of `fit`."""
 
-    `progress.sums` are, over the images of this epoch so far, the sums of criterion and penalty, the number of right
-    answers, and the number of steps before the first one whose loss or result is not finite. They stay on the device.
+    trainable: Tensor
+    sample: Sample
+    buffers: Mapping[str, Tensor]
+    seed: int
+    basis: Basis | None = None
+    keeper: Keeper | None = None
+    constrain: Constraint | None = None
+
+    def begin(self, device: torch.device) -> Progress:
+        """Where this training stands: at what was kept, or at its beginning."""
+        fresh = Progress(
+            self.trainable.detach().clone(),
+            torch.zeros_like(self.trainable),
+            {name: b.clone() for name, b in self.buffers.items()},
+            sums=torch.zeros(4, dtype=torch.float64, device=device),
+        )
+        return self.keeper.restore(fresh) if self.keeper else fresh
+
+
+def fit_together(
+    model: Model,
+    tasks: Sequence[Task],
+    layout: Layout,
+    images: Images,
+    regime: Regime,
+    *,
+    transform: Transform,
+    attack: Attack | None = None,
+) -> list[Progress | Diverged]:
+    """What `fit` makes of every task, all of them taking each step at once: the same draws, other rounding.
+
+    All must stand at the same step. A task that diverges ends as its `Diverged`, the others go on. Several tasks at
+    once can have no attack, and no layer that draws random numbers.
+    """
+    device = images.labels.device
+    live = {i: task.begin(device) for i, task in enumerate(tasks)}
+    results: dict[int, Progress | Diverged] = dict(live)
+    places = {(progress.epoch, progress.step) for progress in live.values()}
+    if len(places) > 1 or (len(tasks) > 1 and attack):
+        raise ValueError("models can be trained together from the same step on, without an attack")
+    ((epoch, step),) = places
+    if epoch or step:
+        log.info("resumed after epoch %d of %d, step %d", epoch, regime.epochs, step)
+    began, done = time.monotonic(), epoch + step * regime.batch_size / len(images)
+    model.network.train()
+    while live and epoch < regime.epochs:
+        stack = _Stack(model, [tasks[i] for i in live], list(live.values()), layout, regime, attack)
+        rows = _epoch(stack, images, transform, epoch)
+        epoch += 1
+        for i, row in zip(list(live), rows, strict=True):
+            if isinstance(row, Diverged):
+                results[i] = row
+                del live[i]
+                continue
+            live[i].finish(row)
+            if keeper := tasks[i].keeper:
+                keeper.keep(live[i])
+            speed = len(images) * len(rows) * (epoch - done) / (time.monotonic() - began)
+            _report(row, regime.epochs, speed=speed, left=(regime.epochs - epoch) * len(images) * len(rows) / speed)
+    return list(results.values())
+
+
+class _Stack:
+    """Models that take a step at once, k of them. Their `progress` becomes views of what is stacked here.
+
+    The sums of a progress are, over the images of this epoch so far, those of criterion and penalty, the number of
+    right answers, and the number of steps before the first one whose loss is not finite. They stay on the device.
     """
 
-    model: Model
-    progress: Progress
-    sample: Sample
-    layout: Layout
-    regime: Regime
-    attack: Attack | None
-    constrain: Constraint | None
+    def __init__(
+        self,
+        model: Model,
+        tasks: Sequence[Task],
+        members: Sequence[Progress],
+        layout: Layout,
+        regime: Regime,
+        attack: Attack | None,
+    ):
+        self.model, self.tasks, self.members, self.layout = model, tasks, members, layout
+        self.regime, self.attack = regime, attack
+        self.trainable = torch.stack([p.trainable for p in members])  # (k, ...)
+        self.velocity = torch.stack([p.velocity for p in members])
+        self.sums = torch.stack([p.sums for p in members])  # (k, 4)
+        self.buffers = {name: torch.stack([p.buffers[name] for p in members]) for name in members[0].buffers}
+        for j, progress in enumerate(members):
+            progress.trainable, progress.velocity, progress.sums = self.trainable[j], self.velocity[j], self.sums[j]
+            progress.buffers = {name: b[j] for name, b in self.buffers.items()}
 
-    def __call__(self, x: Tensor, y: Tensor, coefficients: Tensor, lr: float, noise: torch.Generator) -> None:
-        weights = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
-        flat = self.sample(weights, coefficients)
+    def step(
+        self, x: Tensor, y: Tensor, coefficients: Sequence[Tensor], lr: float, noise: Sequence[torch.Generator]
+    ) -> None:
+        """One step of every model, on pixels (k, b, c, h, w) and labels (k, b) of its own."""
+        weights = self.trainable.detach().requires_grad_()  # the same memory, a new leaf
+        samples = [t.sample(w, c) for t, w, c in zip(self.tasks, weights, coefficients, strict=True)]
+        flat = torch.stack(samples)  # (k, d)
         if self.attack:
-            x = self.attack(self._predictor(flat.detach()), x, y, noise)
-        with self._precision(x.device):
-            outputs = self.model(self.layout.views(flat) | self.progress.buffers, x)
-            loss = criterion(outputs, y)
-        (slope,) = torch.autograd.grad(loss, flat)
-        penalty = self.regime.weight_decay / 2 * flat.detach().dot(flat.detach())
+            x = self.attack(self._predictor(flat.detach()[0]), x[0], y[0], noise[0])[None]
+        loss, right = self._forward(flat, x, y)  # (k,) each
+        (slope,) = torch.autograd.grad(loss.sum(), flat)
         slope.add_(flat.detach(), alpha=self.regime.weight_decay)
-        if flat is not weights:
-            (slope,) = torch.autograd.grad(flat, weights, slope)
-        self._descend(slope, lr)
-        if self.constrain:
-            self.constrain(self.progress.trainable, lr)
-        self._count(loss.detach(), penalty, (logits(outputs).argmax(1) == y).sum(), len(y))
+        (gradient,) = torch.autograd.grad(flat, weights, slope)
+        self._descend(gradient, lr)
+        for task, progress in zip(self.tasks, self.members, strict=True):
+            if task.constrain:
+                task.constrain(progress.trainable, lr)
+        penalty = self.regime.weight_decay / 2 * flat.detach().square().sum(1)
+        images = y.shape[1]
+        self.sums[:, :3] += torch.stack([loss.detach() * images, penalty * images, right], 1).double()
+        self.sums[:, 3] += torch.isfinite(self.sums[:, :2].sum(1))  # once it is not finite it never is again
+
+    def _forward(self, flat: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def one(flat: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.model({**self.layout.views(flat), **buffers}, x)
+            return criterion(outputs, y), (logits(outputs).argmax(1) == y).sum()
+
+        with self._precision(x.device):
+            if len(self.members) > 1:
+                return vmap(one)(flat, self.buffers, x, y)
+            loss, right = one(flat[0], self.members[0].buffers, x[0], y[0])
+            return loss[None], right[None]
 
     def _descend(self, gradient: Tensor, lr: float) -> None:
         """SGD with (Nesterov) momentum, as torch.optim.SGD has it, whose import alone costs a second in every job."""
         momentum = self.regime.momentum
-        velocity = self.progress.velocity.mul_(momentum).add_(gradient)
+        velocity = self.velocity.mul_(momentum).add_(gradient)
         change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
-        self.progress.trainable.add_(change, alpha=-lr)
-
-    def _count(self, loss: Tensor, penalty: Tensor, right: Tensor, images: int) -> None:
-        sums = self.progress.sums
-        sums[:3] += torch.stack([loss * images, penalty * images, right]).double()
-        sums[3] += torch.isfinite(sums[:2].sum())  # once it is not finite it never is again
+        self.trainable.add_(change, alpha=-lr)
 
     def _predictor(self, flat: Tensor) -> Callable[[Tensor], Any]:
-        state = self.layout.views(flat) | {name: b.clone() for name, b in self.progress.buffers.items()}
+        state = self.layout.views(flat) | {name: b[0].clone() for name, b in self.buffers.items()}
 
         def predict(pixels: Tensor) -> Any:
             with self._precision(pixels.device):
@@ -172,33 +248,41 @@ class _Step:
         return torch.autocast(device.type, getattr(torch, self.regime.precision))
 
 
-def _epoch(
-    step: _Step, images: Images, transform: Transform, basis: Basis | None, seed: int, keeper: Keeper | None
-) -> Row:
+def _epoch(stack: _Stack, images: Images, transform: Transform, epoch: int) -> list[Row | Diverged]:
     """The rest of an epoch. The device is waited for once, at its end: whatever is random is drawn where it is used."""
-    progress, size, device = step.progress, step.regime.batch_size, images.labels.device
-    epoch = progress.epoch
-    lr = step.regime.lr * step.regime.schedule(epoch, step.regime.epochs)
-    order = torch.randperm(len(images), generator=stream(seed, "order", epoch)).to(device).split(size)
-    coefficients = _coefficients(basis, len(order), stream(seed, "t", epoch)).to(progress.trainable)
-    draws, noise = torch.Generator(device), torch.Generator(device)
+    device, regime, seeds = images.labels.device, stack.regime, [task.seed for task in stack.tasks]
+    lr = regime.lr * regime.schedule(epoch, regime.epochs)
+    orders = [torch.randperm(len(images), generator=stream(seed, "order", epoch)).to(device) for seed in seeds]
+    batches = list(zip(*(order.split(regime.batch_size) for order in orders), strict=True))
+    coefficients = [
+        _coefficients(task.basis, len(batches), stream(task.seed, "t", epoch)).to(task.trainable)
+        for task in stack.tasks
+    ]
+    draws, noise = ([torch.Generator(device) for _ in seeds] for _ in range(2))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for i in range(progress.step, len(order)):
-            for purpose, generator in (("augmentation", draws), ("attack", noise)):
-                generator.manual_seed(derive(seed, purpose, epoch, i))
-            reseed(device, seed, "dropout", epoch, i)
-            x, y = images.take(order[i], transform, draws)
-            step(x, y, coefficients[i], lr, noise)
-            progress.step = i + 1
-            if keeper:
-                keeper.keep(progress)
+        for i in range(stack.members[0].step, len(batches)):
+            for seed, *generators in zip(seeds, draws, noise, strict=True):
+                for purpose, generator in zip(("augmentation", "attack"), generators, strict=True):
+                    generator.manual_seed(derive(seed, purpose, epoch, i))
+            reseed(device, seeds[0], "dropout", epoch, i)
+            taken = [images.take(index, transform, draw) for index, draw in zip(batches[i], draws, strict=True)]
+            x, y = (torch.stack(parts) if len(parts) > 1 else parts[0][None] for parts in zip(*taken, strict=True))
+            stack.step(x, y, [c[i] for c in coefficients], lr, noise)
+            for task, progress in zip(stack.tasks, stack.members, strict=True):
+                progress.step = i + 1
+                if task.keeper:
+                    task.keeper.keep(progress)
+    return [_row(progress, epoch, len(batches), lr, len(images)) for progress in stack.members]
+
+
+def _row(progress: Progress, epoch: int, steps: int, lr: float, images: int) -> Row | Diverged:
     *totals, finite = progress.sums.tolist()
-    if finite < len(order) or not torch.isfinite(progress.trainable).all():
-        raise Diverged(
-            f"the loss is not finite in epoch {epoch + 1}, step {min(int(finite) + 1, len(order))} of {len(order)}, at "
-            f"learning rate {lr:.4g}: lower `lr` of this regime, or look for non-finite weights in what it starts from"
+    if finite < steps or not torch.isfinite(progress.trainable).all():
+        return Diverged(
+            f"the loss is not finite in epoch {epoch + 1}, step {min(int(finite) + 1, steps)} of {steps}, at learning "
+            f"rate {lr:.4g}: lower `lr` of this regime, or look for non-finite weights in what it starts from"
         )
-    loss, penalty, right = (total / len(images) for total in totals)
+    loss, penalty, right = (total / images for total in totals)
     return {"epoch": epoch + 1, "lr": lr, "loss": loss, "penalty": penalty, "accuracy": 100 * right}
 
 
@@ -208,9 +292,8 @@ def _coefficients(basis: Basis | None, count: int, generator: torch.Generator) -
     return vmap(basis)(ts) if basis else ts.new_empty(count, 0)
 
 
-def _report(row: Row, epochs: int, *, images: int, seconds: float, trained: float) -> None:
+def _report(row: Row, epochs: int, *, speed: float, left: float) -> None:
     log.info(
         "epoch %d/%d  lr %.4f  loss %.4f  accuracy %.2f %%  %.0f images/s  %.0f s left",
-        *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"]),
-        *(images * trained / seconds, (epochs - row["epoch"]) * seconds / trained),
+        *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"], speed, left),
     )
