@@ -472,16 +472,23 @@ def test_those_trained_together_go_on_together_to_the_same_bits_and_alone_within
     assert_alike(alone(tinyten, single, images), whole[0])
 
 
-def test_models_at_different_steps_or_under_attack_are_not_trained_together(
+def test_those_that_cannot_step_together_are_trained_one_after_another(
     tinyten: Model, images: Images, tmp_path: Path
 ) -> None:
     tasks = tasks_of(tinyten, (1, 2), tmp_path)
     with pytest.raises(Interrupted):
         together(tinyten, [replace(tasks[0], keeper=Fragile(tmp_path / "1", 2))], images)
-    with pytest.raises(ValueError, match="from the same step on"):
-        together(tinyten, tasks, images)
-    with pytest.raises(ValueError, match="without an attack"):
-        together(tinyten, tasks_of(tinyten, (1, 2)), images, attack=FULL["attack"])
+    attack, dropout = FULL["attack"], perceptron(16, dropout=0.5)
+    cases: list[tuple[Model, list[Task], list[Task], Attack | None]] = [
+        (tinyten, tasks, tasks_of(tinyten, (1, 2)), None),  # kept at different steps
+        (tinyten, tasks_of(tinyten, (1, 2)), tasks_of(tinyten, (1, 2)), attack),
+        (dropout, tasks_of(dropout, (1, 2)), tasks_of(dropout, (1, 2)), None),
+    ]
+    for model, several, ones, threat in cases:
+        for found, task in zip(together(model, several, images, attack=threat), ones, strict=True):
+            (expected,) = together(model, [task], images, attack=threat)
+            assert isinstance(found, Progress) and isinstance(expected, Progress)
+            assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
 
 
 # going on after an interruption

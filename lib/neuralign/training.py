@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from neuralign.curves import Basis
-from neuralign.images import Images, Transform
+from neuralign.images import Images, Transform, as_float
 from neuralign.networks import Model, criterion, logits
 from neuralign.parameters import Layout
 from neuralign.seeding import derive, reseed, stream
@@ -134,18 +134,47 @@ def fit_together(
     transform: Transform,
     attack: Attack | None = None,
 ) -> list[Progress | Diverged]:
-    """What `fit` makes of every task, all of them taking each step at once: the same draws, other rounding.
+    """What `fit` makes of every task, where possible all taking each step at once: the same draws, other rounding.
 
-    All must stand at the same step. A task that diverges ends as its `Diverged`, the others go on. Several tasks at
-    once can have no attack, and no layer that draws random numbers.
+    A task that diverges ends as its `Diverged`, the others go on. One after another are trained those that were kept at
+    different steps, that are attacked, or whose network draws random numbers of its own.
     """
+    begun = [task.begin(images.labels.device) for task in tasks]
+    same = len({(progress.epoch, progress.step) for progress in begun}) == 1
+    if len(tasks) > 1 and (attack or not same or _is_random(model, tasks[0], layout, images)):
+        return [
+            _fit(model, [t], [p], layout, images, regime, transform, attack)[0]
+            for t, p in zip(tasks, begun, strict=True)
+        ]
+    return _fit(model, tasks, begun, layout, images, regime, transform, attack)
+
+
+def _is_random(model: Model, task: Task, layout: Layout, images: Images) -> bool:
+    """Whether the network draws random numbers in training, as dropout does."""
     device = images.labels.device
-    live = {i: task.begin(device) for i, task in enumerate(tasks)}
+    home = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        before = home.get_state()
+        model.network.train()
+        buffers = {name: b.clone() for name, b in task.buffers.items()}
+        flat = task.sample(task.trainable, _coefficients(task.basis, 1, stream(0)).to(task.trainable)[0])
+        model(layout.views(flat) | buffers, as_float(images.pixels[:2]))
+        return not torch.equal(before, home.get_state())
+
+
+def _fit(
+    model: Model,
+    tasks: Sequence[Task],
+    begun: Sequence[Progress],
+    layout: Layout,
+    images: Images,
+    regime: Regime,
+    transform: Transform,
+    attack: Attack | None,
+) -> list[Progress | Diverged]:
+    live = dict(enumerate(begun))
     results: dict[int, Progress | Diverged] = dict(live)
-    places = {(progress.epoch, progress.step) for progress in live.values()}
-    if len(places) > 1 or (len(tasks) > 1 and attack):
-        raise ValueError("models can be trained together from the same step on, without an attack")
-    ((epoch, step),) = places
+    epoch, step = begun[0].epoch, begun[0].step
     if epoch or step:
         log.info("resumed after epoch %d of %d, step %d", epoch, regime.epochs, step)
     began, done = time.monotonic(), epoch + step * regime.batch_size / len(images)
