@@ -8,7 +8,7 @@ STUDY ?= demo
 # one run at a time: whoever holds this lock is alive, so Snakemake's own lock from a killed run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
-.PHONY: demo test check lint lock study
+.PHONY: demo test check lint lock study bench
 
 demo: STUDY = demo
 demo: study
@@ -20,6 +20,9 @@ study: $(READY) ## any study of config.yaml: make study STUDY=paper
 
 test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+bench: $(READY) ## the speed targets on this machine (docs/speed.md): make bench TOPICS="training attacks"
+	PYTHONPATH=lib $(BIN)/python -m benchmarks.run $(TOPICS)
 
 check: lint test
 

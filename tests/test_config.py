@@ -101,6 +101,7 @@ WRONG = [
     ("datasets.digits.test_fraction", 1.5, "datasets.digits.test_fraction: found 1.5", "less than or equal to 1"),
     ("datasets.digits.mean", [2], "datasets.digits.mean.0: found 2", "less than or equal to 1"),
     ("evaluations.standard.points", 1, "evaluations.standard.points: found 1", "greater than or equal to 2"),
+    ("evaluations.standard.full_passes", 1, "evaluations.standard.full_passes: found 1", "greater than or equal to 2"),
     ("evaluations.standard.seed", 2**31, f"evaluations.standard.seed: found {2**31}", f"less than {2**31}"),
     # plug-ins that do not exist
     ("networks.tinyten.use", "resnt", "networks.tinyten.use: no such plug-in 'resnt'; did you mean 'resnet'?"),
@@ -128,6 +129,7 @@ WRONG = [
     ("methods.aligned.alignment", "non", "methods.aligned.alignment: no such entry of 'alignments': 'non'", "'none'?"),
     ("methods.aligned.curve", "line", "methods.aligned.curve: no such entry of 'curves': 'line'", "'linear'?"),
     ("evaluations.robust.attacks", ["pg5"], "evaluations.robust.attacks[0]: no such entry of 'attacks': 'pg5'"),
+    ("evaluations.robust.full_passes", 3, "evaluations.robust.full_passes: found 3: needs `images`"),
     ("evaluations.robust.attacks", ["clean"], "evaluations.robust.attacks[0]: 'clean' is always measured"),
     (f"{GRID}.dataset", "digit", "grids[0].dataset: no such entry of 'datasets': 'digit'; did you mean 'digits'?"),
     (f"{GRID}.network", ["ten"], "grids[0].network: no such entry of 'networks': 'ten'", "'tinyten'?"),

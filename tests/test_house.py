@@ -19,9 +19,11 @@ FLOORS = [
     | {"cells", "comparison", "sizes"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "job", "report", "tracing", "networks", "augmentations", "figures"}
-    | {"evidence", "paper"},
+    | {"evidence", "paper", "progress"},
+    {"descent"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements"},
+    {"training", "attacks", "config", "measurements", "folding"},
+    {"batch_norm"},
     {"align", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies"},
     {"workflow"},

@@ -82,6 +82,7 @@ class _Evaluation(_Strict):
     points: int = Field(ge=2)
     batch_size: Count = 512
     images: Count | None = None  # for batch-norm statistics; None: the whole training set
+    full_passes: int | None = Field(default=None, ge=2)  # points where all are seen, to correct those of `images`
     augment: Flag = True
     attacks: list[str] = []
     attacked_statistics: str | None = None  # re-estimate them under this attack, as the paper's code does
@@ -104,7 +105,8 @@ class _Plane(_Strict):
     initial: _Window = _Window()  # the plane of both ends and the second one aligned
     curve: _CurveWindow = _CurveWindow()  # the plane of a curve
     batch_size: Count = 512
-    images: Count | None = None  # for batch-norm statistics, equally many of each class; None: the whole training set
+    images: Count | None = None  # for batch-norm statistics; None: the whole training set
+    full_passes: int | None = Field(default=None, ge=2)  # the same, in each direction
     augment: Flag = True
     seed: Seed = 0
 
@@ -258,7 +260,7 @@ class Catalogue:
                 ]
             return entry | common if keys is not _Nothing else entry
         entry = self._model(PLAIN_SECTIONS[section], raw, path)
-        if entry and section != "planes":  # which refer to nothing
+        if entry:
             getattr(self, f"_check_{section}")(entry, path)
         return entry
 
@@ -316,7 +318,20 @@ class Catalogue:
         self._refer(f"{path}.alignment", method["alignment"], "alignments")
         self._refer(f"{path}.curve", method["curve"], "curves")
 
+    def _check_planes(self, plane: Entry, path: str) -> None:
+        self._check_full_passes(plane, path)
+
+    def _check_full_passes(self, entry: Entry, path: str) -> None:
+        """Of an entry of evaluations or planes."""
+        if (found := entry["full_passes"]) is None:
+            return
+        if entry["images"] is None:
+            self._note(f"{path}.full_passes", f"found {found}: needs `images`; without it every point is a full pass")
+        if found > entry["points"]:
+            self._note(f"{path}.full_passes", f"found {found}: must be at most points, {entry['points']}")
+
     def _check_evaluations(self, evaluation: Entry, path: str) -> None:
+        self._check_full_passes(evaluation, path)
         if evaluation["attacked_statistics"] is not None:
             self._refer(f"{path}.attacked_statistics", evaluation["attacked_statistics"], "attacks")
         for i, attack in enumerate(evaluation["attacks"]):

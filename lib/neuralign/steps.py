@@ -159,6 +159,8 @@ def midpoint(
     inputs["bends"] = _bends(place, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment}
     settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
+    if protocol["full_passes"]:
+        settings["protocol"]["images"] = None  # the whole training set is read anyway, and there are but two points
     plugins += [*_uses("curves", [family]), *_uses("augmentations", augment)]
     return Job(inputs, settings, plugins, software=NUMERIC)
 
