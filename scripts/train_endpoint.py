@@ -19,7 +19,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     progress = fit(
         net,
         layout.flatten(start),
-        lambda weights, t: weights,
+        lambda weights, _: weights,
         layout,
         buffers(net.network),
         images.train,

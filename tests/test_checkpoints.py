@@ -16,10 +16,10 @@ from neuralign.training import Progress
 def progress(epoch: int = 0) -> Progress:
     draws = torch.Generator().manual_seed(epoch)
     history = [{"epoch": i, "lr": 0.1 / 3, "loss": 1e-17 * i} for i in range(1, epoch + 1)]
+    sums = torch.rand(4, generator=draws, dtype=torch.float64)
     buffers = {"bn.running_mean": torch.rand(3, generator=draws), "bn.num_batches_tracked": torch.tensor(epoch)}
-    return Progress(
-        torch.rand(2, 5, generator=draws), torch.rand(2, 5, generator=draws), buffers, epoch=epoch, history=history
-    )
+    weights = torch.rand(2, 2, 5, generator=draws)
+    return Progress(*weights, buffers, epoch=epoch, step=2 * epoch, history=history, sums=sums)
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def test_what_was_kept_comes_back_to_the_bit(tmp_path: Path) -> None:
     found = Checkpoint(tmp_path).restore(progress())
     assert torch.equal(found.trainable, kept.trainable) and torch.equal(found.velocity, kept.velocity)
     assert_same(found.buffers, kept.buffers)
-    assert (found.epoch, found.history) == (3, kept.history)
+    assert (found.epoch, found.step, found.history) == (3, 6, kept.history)
+    assert torch.equal(found.sums, kept.sums)
 
 
 def test_where_nothing_was_kept_training_starts_afresh(tmp_path: Path) -> None:
@@ -65,6 +66,13 @@ def test_it_writes_no_more_often_than_it_should(tmp_path: Path, clock: SimpleNam
     assert [kept_at(t, epoch) for epoch, t in enumerate((110, 129.9, 130, 145, 159.9, 161), start=1)] == [
         *(0, 0, 3, 3, 3, 6)
     ]
+
+
+def test_the_interval_is_a_matter_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NEURALIGN_CHECKPOINT_SECONDS", raising=False)
+    assert Checkpoint(tmp_path).every == 30
+    monkeypatch.setenv("NEURALIGN_CHECKPOINT_SECONDS", "2.5")
+    assert Checkpoint(tmp_path).every == 2.5
 
 
 def test_the_newest_progress_replaces_the_one_before_and_leaves_no_other_file(tmp_path: Path) -> None:

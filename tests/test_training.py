@@ -53,9 +53,9 @@ def bend(
 ) -> Progress:
     """A Bezier curve of one bend, trained from the straight line."""
     line = straight(bezier, *ends)
-    options = {"transform": plain, "seed": 1} | more
+    options = {"transform": plain, "seed": 1, "basis": bezier} | more
     return fit(
-        model, line.bends, lambda b, t: Curve(bezier, line.ends, b)(t), layout, buffers, images, regime, **options
+        model, line.bends, lambda b, w: Curve(bezier, line.ends, b).at(w), layout, buffers, images, regime, **options
     )
 
 
@@ -195,13 +195,15 @@ def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
     ends, buffers, layout = curve_problem(model)
     line, seen = straight(bezier, *ends), []
 
-    def sample(bends: Tensor, t: float) -> Tensor:
-        seen.append(t)
-        return Curve(bezier, line.ends, bends)(t)
+    def sample(bends: Tensor, weights: Tensor) -> Tensor:
+        seen.append(weights)
+        return Curve(bezier, line.ends, bends).at(weights)
 
-    fit(model, line.bends, sample, layout, buffers, images, REGIME, transform=plain, seed=1)
-    assert len(set(seen)) == len(seen) == REGIME.epochs * 3
-    assert all(0 <= t < 1 for t in seen)
+    fit(model, line.bends, sample, layout, buffers, images, REGIME, transform=plain, basis=bezier, seed=1)
+    ts = [1 - weights[0].sqrt().item() for weights in seen]  # the first weight is (1 - t)^2
+    assert len(set(ts)) == len(ts) == REGIME.epochs * 3
+    assert all(0 <= t < 1 for t in ts)
+    assert ts[:3] == pytest.approx(torch.rand(3, generator=stream(1, "t", 0), dtype=torch.float64).tolist())
 
 
 def test_the_penalty_of_an_endpoint_is_half_the_decay_times_the_squared_norm(images: Images) -> None:
@@ -280,22 +282,20 @@ def test_weights_that_the_very_last_step_spoils_are_not_let_through(images: Imag
         train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
 
 
-def test_a_diverged_epoch_is_not_kept(images: Images) -> None:
-    model, kept = perceptron(16), []
-
-    class Keep:
-        def restore(self, fresh: Progress) -> Progress:
-            return fresh
-
-        def keep(self, progress: Progress) -> None:
-            kept.append(progress.epoch)
+def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
+    model, calls = perceptron(16), []
 
     def spoil(pixels: Tensor, draws: torch.Generator) -> Tensor:
-        return as_float(pixels) * (float("nan") if kept == [1, 2] else 1)
+        calls.append(len(pixels))
+        return as_float(pixels) * (float("nan") if len(calls) > 7 else 1)
 
-    with pytest.raises(Diverged, match="epoch 3, step 1 of 3"):
-        train(model, randomised(model.network), images, transform=spoil, keeper=Keep())
-    assert kept == [1, 2]
+    keeper = Checkpoint(tmp_path, every=0)
+    with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):
+        train(model, randomised(model.network), images, transform=spoil, keeper=keeper)
+    kept = keeper.restore(Progress(torch.zeros(1), torch.zeros(1), {}))
+    assert (kept.epoch, kept.step) == (2, 1)
+    with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):  # and going on says the same
+        train(model, randomised(model.network), images, transform=spoil, keeper=keeper)
 
 
 # shapes
@@ -399,30 +399,30 @@ class Interrupted(Exception):
 
 
 class Fragile:
-    """A keeper whose job is killed after some epoch."""
+    """A keeper whose job is killed after some step of the epoch that follows `epoch` complete ones."""
 
-    def __init__(self, folder: Path, epoch: int):
-        self.disk, self.epoch = Checkpoint(folder, every=0), epoch
+    def __init__(self, folder: Path, epoch: int, step: int = 0):
+        self.disk, self.end = Checkpoint(folder, every=0), (epoch, step)
 
     def restore(self, fresh: Progress) -> Progress:
         return self.disk.restore(fresh)
 
     def keep(self, progress: Progress) -> None:
         self.disk.keep(progress)
-        if progress.epoch == self.epoch:
+        if (progress.epoch, progress.step) == self.end:
             raise Interrupted
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 4])
+@pytest.mark.parametrize("epoch, step", [(0, 1), (0, 3), (1, 0), (2, 2), (4, 0)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_going_on_after_an_interruption_gives_the_same_bits(
-    images: Images, tmp_path: Path, variant: str, epoch: int
+    images: Images, tmp_path: Path, variant: str, epoch: int, step: int
 ) -> None:
     model = perceptron(16, dropout=0.5)
     state, options = randomised(model.network), VARIANTS[variant]
     whole = train(model, state, images, **options)
     with pytest.raises(Interrupted):
-        train(model, state, images, keeper=Fragile(tmp_path, epoch), **options)
+        train(model, state, images, keeper=Fragile(tmp_path, epoch, step), **options)
     resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
     assert torch.equal(resumed.trainable, whole.trainable) and torch.equal(resumed.velocity, whole.velocity)
     assert_same(resumed.buffers, whole.buffers)
@@ -432,16 +432,16 @@ def test_going_on_after_an_interruption_gives_the_same_bits(
 def test_a_curve_goes_on_after_two_interruptions(tinyten: Model, images: Images, tmp_path: Path) -> None:
     problem = curve_problem(tinyten)
     whole = bend(tinyten, *problem, images, REGIME)
-    for epoch in (1, 3):
+    for epoch, step in ((1, 2), (3, 0)):
         with pytest.raises(Interrupted):
-            bend(tinyten, *problem, images, REGIME, keeper=Fragile(tmp_path, epoch))
+            bend(tinyten, *problem, images, REGIME, keeper=Fragile(tmp_path, epoch, step))
     resumed = bend(tinyten, *problem, images, REGIME, keeper=Checkpoint(tmp_path, every=0))
     assert torch.equal(resumed.trainable, whole.trainable)
     assert_same(resumed.buffers, whole.buffers)
     assert resumed.history == whole.history
 
 
-def test_a_resumed_run_trains_the_missing_epochs_only(images: Images, tmp_path: Path) -> None:
+def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: Path) -> None:
     model, calls = perceptron(16), []
 
     def count(pixels: Tensor, draws: torch.Generator) -> Tensor:
@@ -449,6 +449,6 @@ def test_a_resumed_run_trains_the_missing_epochs_only(images: Images, tmp_path: 
         return as_float(pixels)
 
     with pytest.raises(Interrupted):
-        train(model, randomised(model.network), images, keeper=Fragile(tmp_path, 3))
+        train(model, randomised(model.network), images, keeper=Fragile(tmp_path, 3, 1))
     train(model, randomised(model.network), images, keeper=Checkpoint(tmp_path), transform=count)
-    assert sum(calls) == len(images)
+    assert sum(calls) == len(images) - REGIME.batch_size

@@ -72,7 +72,7 @@ def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int) -> dict
     return {"train": _per_image(train, sizes, batch) / STEP, "forward": _per_image(forward, sizes, batch)}
 
 
-def _same(weights: Tensor, t: float) -> Tensor:
+def _same(weights: Tensor, _: Tensor) -> Tensor:
     return weights
 
 

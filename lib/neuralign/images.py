@@ -43,7 +43,11 @@ class Images:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented batches in the random order of `order`; `draws` feeds the augmentation. The last may be smaller."""
         for index in torch.randperm(len(self), generator=order).to(self.labels.device).split(size):
-            yield transform(self.pixels[index], draws), self.labels[index]
+            yield self.take(index, transform, draws)
+
+    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The augmented images of `index` and their labels."""
+        return transform(self.pixels[index], draws), self.labels[index]
 
 
 @dataclass(frozen=True)

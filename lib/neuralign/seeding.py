@@ -1,4 +1,4 @@
-"""Independent random streams from one seed: one per purpose and epoch, so that nothing depends on what ran before."""
+"""Independent random streams from one seed: one per purpose and step, so that nothing depends on what ran before."""
 
 import hashlib
 
@@ -9,6 +9,12 @@ def derive(seed: int, *purpose: object) -> int:
     """A 63-bit seed that depends on `seed` and on the words and numbers of `purpose`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def reseed(device: torch.device, seed: int, *purpose: object) -> None:
+    """Seed torch's global generator of `device` for that purpose: what dropout and other layers draw from."""
+    home = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    home.manual_seed(derive(seed, *purpose))
 
 
 def stream(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:

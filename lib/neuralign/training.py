@@ -9,15 +9,19 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
+from neuralign.curves import Basis
 from neuralign.images import Images, Transform
 from neuralign.networks import Model, criterion, logits
 from neuralign.parameters import Layout
-from neuralign.seeding import derive, stream
+from neuralign.seeding import derive, reseed, stream
 
 log = logging.getLogger(__name__)
 
 Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
+Sample = Callable[[Tensor, Tensor], Tensor]
+Constraint = Callable[[Tensor, float], None]
 Row = dict[str, float]
 
 
@@ -41,17 +45,19 @@ class Regime:
 
 @dataclass
 class Progress:
-    """All that is needed to go on after an epoch, to the same bits."""
+    """All that is needed to go on after a step, to the same bits."""
 
     trainable: Tensor
     velocity: Tensor
     buffers: dict[str, Tensor]
-    epoch: int = 0
+    epoch: int = 0  # complete epochs
+    step: int = 0  # complete steps of the epoch after them
     history: list[Row] = field(default_factory=list)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))  # of this epoch: see `_Step`
 
 
 class Keeper(Protocol):
-    """Keeps a `Progress` safe between epochs (checkpoints.py has one on disk)."""
+    """Keeps a `Progress` safe between steps (checkpoints.py has one on disk)."""
 
     def restore(self, fresh: Progress) -> Progress: ...
 
@@ -61,69 +67,83 @@ class Keeper(Protocol):
 def fit(
     model: Model,
     trainable: Tensor,
-    sample: Callable[[Tensor, float], Tensor],
+    sample: Sample,
     layout: Layout,
     buffers: Mapping[str, Tensor],
     images: Images,
     regime: Regime,
     *,
     transform: Transform,
+    basis: Basis | None = None,
     attack: Attack | None = None,
     seed: int,
     keeper: Keeper | None = None,
-    constrain: Callable[[Tensor, float], None] | None = None,
+    constrain: Constraint | None = None,
 ) -> Progress:
-    """Train `trainable` so that `sample(trainable, t)`, t uniform in [0, 1] afresh for each batch, has a low loss.
+    """Train `trainable` so that `sample(trainable, basis(t))` has a low loss, t uniform in [0, 1] and new at each step.
 
     The objective is the criterion plus weight_decay / 2 times the squared norm of the *sampled* parameters, which at an
-    endpoint is SGD's own weight decay and on a curve the paper's. An attack sees batch statistics but never updates the
-    buffers. `constrain(trainable, lr)` changes `trainable` in place after every step. Histories have one row per epoch:
-    epoch, lr, loss (the criterion), penalty (the norm term), accuracy (percent). Raises `Diverged`.
+    endpoint is SGD's own weight decay and on a curve the paper's. An endpoint has no `basis`: its sample is itself. An
+    attack sees batch statistics but never updates the buffers. `constrain(trainable, lr)` changes `trainable` in place
+    after every step. Histories have one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term),
+    accuracy (percent). Raises `Diverged`.
     """
+    device = images.labels.device
     start = Progress(
         trainable.detach().clone(), torch.zeros_like(trainable), {k: b.clone() for k, b in buffers.items()}
     )
     progress = keeper.restore(start) if keeper else start
-    if progress.epoch:
-        log.info("resumed after epoch %d of %d", progress.epoch, regime.epochs)
-    began, done = time.monotonic(), progress.epoch
+    progress.sums = progress.sums.to(device)
+    if progress.epoch or progress.step:
+        log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
+    began, done = time.monotonic(), progress.epoch + progress.step * regime.batch_size / len(images)
     model.network.train()
     step = _Step(model, progress, sample, layout, regime, attack, constrain)
-    for epoch in range(progress.epoch, regime.epochs):
-        row = _epoch(step, images, transform, seed, epoch)
+    while progress.epoch < regime.epochs:
+        row = _epoch(step, images, transform, basis, seed, keeper)
         progress.history.append(row)
-        progress.epoch = epoch + 1
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.sums.zero_()
         if keeper:
             keeper.keep(progress)
-        _report(row, regime.epochs, images=len(images), seconds=time.monotonic() - began, trained=epoch + 1 - done)
+        trained = progress.epoch - done
+        _report(row, regime.epochs, images=len(images), seconds=time.monotonic() - began, trained=trained)
     return progress
 
 
 @dataclass(frozen=True)
 class _Step:
+    """One step of training, which changes `progress` in place.
+
+    `progress.sums` are, over the images of this epoch so far, the sums of criterion and penalty, the number of right
+    answers, and the number of steps before the first one whose loss or result is not finite. They stay on the device.
+    """
+
     model: Model
     progress: Progress
-    sample: Callable[[Tensor, float], Tensor]
+    sample: Sample
     layout: Layout
     regime: Regime
     attack: Attack | None
-    constrain: Callable[[Tensor, float], None] | None
+    constrain: Constraint | None
 
-    def __call__(self, x: Tensor, y: Tensor, t: float, lr: float, noise: torch.Generator) -> list[Tensor]:
-        """One step; the criterion, the penalty and the number of right answers, left on the device."""
+    def __call__(self, x: Tensor, y: Tensor, coefficients: Tensor, lr: float, noise: torch.Generator) -> None:
         weights = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
-        flat = self.sample(weights, t)
+        flat = self.sample(weights, coefficients)
         if self.attack:
             x = self.attack(self._predictor(flat.detach()), x, y, noise)
         with self._precision(x.device):
             outputs = self.model(self.layout.views(flat) | self.progress.buffers, x)
             loss = criterion(outputs, y)
-        penalty = self.regime.weight_decay / 2 * flat.square().sum()
-        (gradient,) = torch.autograd.grad(loss + penalty, weights)
-        self._descend(gradient, lr)
+        (slope,) = torch.autograd.grad(loss, flat)
+        penalty = self.regime.weight_decay / 2 * flat.detach().dot(flat.detach())
+        slope.add_(flat.detach(), alpha=self.regime.weight_decay)
+        if flat is not weights:
+            (slope,) = torch.autograd.grad(flat, weights, slope)
+        self._descend(slope, lr)
         if self.constrain:
             self.constrain(self.progress.trainable, lr)
-        return [loss.detach(), penalty.detach(), (logits(outputs).argmax(1) == y).sum()]
+        self._count(loss.detach(), penalty, (logits(outputs).argmax(1) == y).sum(), len(y))
 
     def _descend(self, gradient: Tensor, lr: float) -> None:
         """SGD with (Nesterov) momentum, as torch.optim.SGD has it, whose import alone costs a second in every job."""
@@ -131,6 +151,11 @@ class _Step:
         velocity = self.progress.velocity.mul_(momentum).add_(gradient)
         change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
         self.progress.trainable.add_(change, alpha=-lr)
+
+    def _count(self, loss: Tensor, penalty: Tensor, right: Tensor, images: int) -> None:
+        sums = self.progress.sums
+        sums[:3] += torch.stack([loss * images, penalty * images, right]).double()
+        sums[3] += torch.isfinite(sums[:2].sum())  # once it is not finite it never is again
 
     def _predictor(self, flat: Tensor) -> Callable[[Tensor], Any]:
         state = self.layout.views(flat) | {name: b.clone() for name, b in self.progress.buffers.items()}
@@ -147,32 +172,43 @@ class _Step:
         return torch.autocast(device.type, getattr(torch, self.regime.precision))
 
 
-def _epoch(step: _Step, images: Images, transform: Transform, seed: int, epoch: int) -> Row:
-    device, size, regime = images.labels.device, step.regime.batch_size, step.regime
-    lr = regime.lr * regime.schedule(epoch, regime.epochs)
-    order, draws = stream(seed, "order", epoch), stream(seed, "augmentation", epoch)
-    noise = stream(seed, "attack", epoch, device=device)
-    count = -(-len(images) // size)
-    ts = torch.rand(count, generator=stream(seed, "t", epoch), dtype=torch.float64).tolist()
-    totals = torch.zeros(3, dtype=torch.float64, device=device)  # criterion, penalty, right answers
-    bad = torch.full((), count, dtype=torch.int64, device=device)  # the first step with a non-finite loss or result
+def _epoch(
+    step: _Step, images: Images, transform: Transform, basis: Basis | None, seed: int, keeper: Keeper | None
+) -> Row:
+    """The rest of an epoch. The device is waited for once, at its end: whatever is random is drawn where it is used."""
+    progress, size, device = step.progress, step.regime.batch_size, images.labels.device
+    epoch = progress.epoch
+    lr = step.regime.lr * step.regime.schedule(epoch, step.regime.epochs)
+    order = torch.randperm(len(images), generator=stream(seed, "order", epoch)).to(device).split(size)
+    coefficients = _coefficients(basis, len(order), stream(seed, "t", epoch)).to(progress.trainable)
+    draws, noise = torch.Generator(device), torch.Generator(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, "dropout", epoch))
-        for i, (x, y) in enumerate(images.shuffled(size, transform, order, draws)):
-            loss, penalty, right = step(x, y, ts[i], lr, noise)
-            totals += torch.stack([loss * len(y), penalty * len(y), right]).double()
-            bad = torch.where(torch.isfinite(loss + penalty), bad, bad.clamp(max=i))
-    bad = torch.where(torch.isfinite(step.progress.trainable).all(), bad, bad.clamp(max=count - 1))
-    if (first := int(bad)) < count:  # the only wait for the device in an epoch
+        for i in range(progress.step, len(order)):
+            for purpose, generator in (("augmentation", draws), ("attack", noise)):
+                generator.manual_seed(derive(seed, purpose, epoch, i))
+            reseed(device, seed, "dropout", epoch, i)
+            x, y = images.take(order[i], transform, draws)
+            step(x, y, coefficients[i], lr, noise)
+            progress.step = i + 1
+            if keeper:
+                keeper.keep(progress)
+    *totals, finite = progress.sums.tolist()
+    if finite < len(order) or not torch.isfinite(progress.trainable).all():
         raise Diverged(
-            f"the loss is not finite in epoch {epoch + 1}, step {first + 1} of {count}, at learning rate {lr:.4g}: "
-            "lower `lr` of this regime, or look for non-finite weights in what it starts from"
+            f"the loss is not finite in epoch {epoch + 1}, step {min(int(finite) + 1, len(order))} of {len(order)}, at "
+            f"learning rate {lr:.4g}: lower `lr` of this regime, or look for non-finite weights in what it starts from"
         )
-    loss, penalty, right = (totals / len(images)).tolist()
+    loss, penalty, right = (total / len(images) for total in totals)
     return {"epoch": epoch + 1, "lr": lr, "loss": loss, "penalty": penalty, "accuracy": 100 * right}
 
 
-def _report(row: Row, epochs: int, *, images: int, seconds: float, trained: int) -> None:
+def _coefficients(basis: Basis | None, count: int, generator: torch.Generator) -> Tensor:
+    """The weights (count, n) of the control points at the t of every step of an epoch; (count, 0) for no curve."""
+    ts = torch.rand(count, generator=generator, dtype=torch.float64)
+    return vmap(basis)(ts) if basis else ts.new_empty(count, 0)
+
+
+def _report(row: Row, epochs: int, *, images: int, seconds: float, trained: float) -> None:
     log.info(
         "epoch %d/%d  lr %.4f  loss %.4f  accuracy %.2f %%  %.0f images/s  %.0f s left",
         *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"]),

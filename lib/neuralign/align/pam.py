@@ -23,7 +23,7 @@ from neuralign.parameters import Layout
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, identity, permute, transport
-from neuralign.training import Regime, fit
+from neuralign.training import Regime, Sample, fit
 
 
 def pam(
@@ -96,9 +96,9 @@ class _Search:
         """Doubly stochastic matrices {group: (n, n)} after SGD on the curve's objective, projected at every step."""
         before = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
 
-        def sample(flat: Tensor, t: float) -> Tensor:
+        def sample(flat: Tensor, weights: Tensor) -> Tensor:
             end = self.layout.flatten(transport(self.spec, self.matrices.views(flat), self.end))
-            return self.curve(end, self.offsets)(t)
+            return self.curve(end, self.offsets).at(weights)
 
         def constrain(flat: Tensor, rate: float) -> None:
             strength = rate * proximal
@@ -119,13 +119,13 @@ class _Search:
             offsets.add_(before, alpha=rate * proximal).div_(1 + rate * proximal)
 
         self.offsets = self._fit(
-            before, lambda offsets, t: self.curve(end, offsets)(t), regime, ("bends", turn), constrain
+            before, lambda offsets, weights: self.curve(end, offsets).at(weights), regime, ("bends", turn), constrain
         )
 
     def _fit(
         self,
         start: Tensor,
-        sample: Callable[[Tensor, float], Tensor],
+        sample: Sample,
         regime: Regime,
         purpose: tuple[Any, ...],
         constrain: Callable[[Tensor, float], None],
@@ -139,6 +139,7 @@ class _Search:
             self.problem.images,
             regime,
             transform=self.problem.transform,
+            basis=self.basis,
             attack=self.problem.attack,
             seed=int(torch.randint(2**31, (), generator=stream(self.seed, *purpose))),
             constrain=constrain,

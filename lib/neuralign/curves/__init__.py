@@ -23,8 +23,11 @@ class Curve:
 
     def __call__(self, t: float) -> Tensor:
         """The parameters (d,) at t; gradients flow to the bends."""
-        weights = self.basis(torch.tensor(t, dtype=torch.float64)).to(self.ends)
-        point = weights[[0, -1]] @ self.ends
+        return self.at(self.basis(torch.tensor(t, dtype=torch.float64)).to(self.ends))
+
+    def at(self, weights: Tensor) -> Tensor:
+        """The parameters (d,) where the control points have these weights (n,)."""
+        point = torch.addcmul(weights[0] * self.ends[0], weights[-1], self.ends[1])
         return torch.addmv(point, self.bends.T, weights[1:-1]) if len(self.bends) else point
 
 
