@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,11 @@ from neuralign.networks import Model, criterion, logits
 from neuralign.parameters import Layout
 from neuralign.seeding import derive, reseed, stream
 
+# Nats, as the mean of an epoch, from which a training has diverged. The criterion has an absolute scale: a network that
+# guesses has log(classes), less than 10. A bound relative to the start would mean little, for curves start from good
+# networks, bad inputs from a large loss. Single steps may be above; the penalty may be as large as `weight_decay` says.
+EXPLODED = 1e4
+
 log = logging.getLogger(__name__)
 
 Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
@@ -26,7 +32,7 @@ Row = dict[str, float]
 
 
 class Diverged(RuntimeError):
-    """The loss is not finite any more; the message says where and what to change."""
+    """The loss is beyond all bounds, or not finite any more; the message says where and what to change."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def fit(
         log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
     began, done = time.monotonic(), progress.epoch + progress.step * regime.batch_size / len(images)
     model.network.train()
-    step = _Step(model, progress, sample, layout, regime, attack, constrain)
+    step = _Step(model, progress, sample, layout, regime, attack, constrain, EXPLODED * len(images))
     while progress.epoch < regime.epochs:
         row = _epoch(step, images, transform, basis, seed, keeper)
         progress.history.append(row)
@@ -116,7 +122,8 @@ class _Step:
     """One step of training, which changes `progress` in place.
 
     `progress.sums` are, over the images of this epoch so far, the sums of criterion and penalty, the number of right
-    answers, and the number of steps before the first one whose loss or result is not finite. They stay on the device.
+    answers, and the number of steps before the first one whose loss is beyond all bounds or not finite. They stay on
+    the device.
     """
 
     model: Model
@@ -126,6 +133,7 @@ class _Step:
     regime: Regime
     attack: Attack | None
     constrain: Constraint | None
+    limit: float  # of the sum of the criterion over an epoch
 
     def __call__(self, x: Tensor, y: Tensor, coefficients: Tensor, lr: float, noise: torch.Generator) -> None:
         weights = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
@@ -155,7 +163,7 @@ class _Step:
     def _count(self, loss: Tensor, penalty: Tensor, right: Tensor, images: int) -> None:
         sums = self.progress.sums
         sums[:3] += torch.stack([loss * images, penalty * images, right]).double()
-        sums[3] += torch.isfinite(sums[:2].sum())  # once it is not finite it never is again
+        sums[3] += (sums[0] < self.limit) & torch.isfinite(sums[1])  # once false it stays so, for the sums only grow
 
     def _predictor(self, flat: Tensor) -> Callable[[Tensor], Any]:
         state = self.layout.views(flat) | {name: b.clone() for name, b in self.progress.buffers.items()}
@@ -192,13 +200,14 @@ def _epoch(
             progress.step = i + 1
             if keeper:
                 keeper.keep(progress)
-    *totals, finite = progress.sums.tolist()
-    if finite < len(order) or not torch.isfinite(progress.trainable).all():
+    *totals, sound = progress.sums.tolist()
+    loss, penalty, right = (total / len(images) for total in totals)
+    if sound < len(order) or not torch.isfinite(progress.trainable).all():
+        large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
         raise Diverged(
-            f"the loss is not finite in epoch {epoch + 1}, step {min(int(finite) + 1, len(order))} of {len(order)}, at "
+            f"the loss is {large} in epoch {epoch + 1}, step {min(int(sound) + 1, len(order))} of {len(order)}, at "
             f"learning rate {lr:.4g}: lower `lr` of this regime, or look for non-finite weights in what it starts from"
         )
-    loss, penalty, right = (total / len(images) for total in totals)
     return {"epoch": epoch + 1, "lr": lr, "loss": loss, "penalty": penalty, "accuracy": 100 * right}
 
 
