@@ -160,9 +160,8 @@ def disturbed(project: Project) -> list[tuple[str, str]]:
 def left(project: Project) -> list[str]:
     """What a run must not leave: jobs in the queue, processes in the folder, locks that are held."""
     waiting = [f"job {r['JobId']}" for r in of_slurm(project) if r["JobState"] in ("PENDING", "RUNNING", "COMPLETING")]
-    locks = [
-        str(p) for pattern in (".snakemake/locks/*", "results/.scratch/*.lock") for p in project.root.glob(pattern)
-    ]
+    held = [path for path in project.root.glob("results/.scratch/*.lock") if is_held(path)]
+    locks = [f"lock {path}" for path in [*project.root.glob(".snakemake/locks/*"), *held]]
     return waiting + locks + [f"process {pid}" for pid in at_work_in(project.root)]
 
 

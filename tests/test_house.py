@@ -19,10 +19,11 @@ FLOORS = [
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
     | {"cells", "comparison", "sizes", "provenance", "endings"},
     # files and pages; what a network is
-    {"schemas", "tables", "data", "job", "report", "tracing", "networks", "augmentations", "figures"}
-    | {"evidence", "paper"},
+    {"schemas", "tables", "data", "failure", "report", "tracing", "networks", "augmentations", "figures"}
+    | {"evidence", "paper", "progress"},
+    {"descent"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements"},
+    {"training", "attacks", "config", "measurements", "job"},
     {"align", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies"},
     {"workflow"},

@@ -21,6 +21,8 @@ from neuralign.sizes import fetched, made_by, published
 from neuralign.workflow import Job, Wildcards, jobs
 from neuralign.yaml_files import YamlError, read
 
+CONFIG = Path("config.yaml")
+
 
 class Plan:
     """The jobs of one study: how many of each rule, which are done, and what the others take."""
@@ -158,7 +160,7 @@ def _depth(rule: str) -> tuple[int, str]:
 def configured(overlays: Iterable[Path]) -> Catalogue:
     """The config of this folder, where there is one, with `overlays` laid over it as Snakemake does."""
     config: dict[str, Any] = {}
-    for file in [f for f in [Path("config.yaml")] if f.exists()] + list(overlays):
+    for file in [f for f in [CONFIG] if f.exists()] + list(overlays):
         _lay_over(config, read(file))
     return Catalogue(config)
 

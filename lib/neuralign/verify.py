@@ -15,7 +15,7 @@ from pathlib import Path
 from neuralign.config import ConfigError
 from neuralign.consistency import KINDS, Results, disagreements, inside, out_of_date
 from neuralign.lineage import text, trace
-from neuralign.plan import configured
+from neuralign.plan import CONFIG, configured
 from neuralign.yaml_files import YamlError
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--where and --column belong to --trace")
     began, found = time.monotonic(), _results(parser, told.results)
     findings, unknown = list(disagreements(found)), list(found.notes)
-    if not told.ignore_config and Path("config.yaml").exists():
+    if not told.ignore_config and CONFIG.exists():
         unknown.clear()
         try:
             findings += out_of_date(found, configured(told.configfile), unknown)
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("results", type=Path, help="a results folder, or a copy of one, or of a part of it")
-    add("--configfile", type=Path, nargs="+", default=[], help="laid over config.yaml, as Snakemake does")
+    add("--configfile", type=Path, nargs="+", default=[], help="laid over the config, as Snakemake does")
     add("--ignore-config", action="store_true", help="do not ask whether results are those of the config and code")
     add("--trace", metavar="ARTEFACT", help="print what an artefact was made from, down to the data")
     add("--where", metavar="COLUMN=VALUE", nargs="+", default=[], help="only these rows of the traced table")
