@@ -21,7 +21,7 @@ from neuralign.images import Images
 
 TRAIN, TEST = 50_000, 10_000
 POINTS, SIDE = 65, 17  # of a curve; of a plane in each direction
-IMAGES = 1024  # for statistics at every point, as shipped
+IMAGES = 2048  # for statistics at every point, as shipped
 SIZE, PUBLISHED = 256, 512  # images in a batch
 NETWORK = "TinyTen"
 

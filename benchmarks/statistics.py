@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
     parser.add_argument("recipes", nargs="+", type=Path)
     parser.add_argument("--points", type=int, default=9, help="values of t (default 9)")
-    parser.add_argument("--images", type=int, nargs="+", default=[1024, 5000, 10_000])
+    parser.add_argument("--images", type=int, nargs="+", default=[2048, 5000, 10_000])
     parser.add_argument("--full-passes", type=int, nargs="+", default=[0, 5], help="0: none")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

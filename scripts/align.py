@@ -11,13 +11,14 @@ from neuralign.tables import write_rows
 
 def main(data, target, source, permutation, moved, *, model, method, start=None, augment=(), attack=None):
     images, net = setting.prepare(data, model)
+    trace = setting.symmetry(net, images)
     problem = align.Problem(
         net,
-        setting.symmetry(net, images),
+        trace,
         *(setting.read_state(path, net) for path in (target, source)),
         images.train,
         augmentations.pipeline(augment),
-        setting.read_permutation(start) if start else None,
+        setting.read_permutation(start, trace.spec) if start else None,
         setting.attack(attack),
     )
     found = plugin("align", method)(problem)

@@ -14,21 +14,24 @@ HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "netw
 # what a module may import lies on a lower floor; a folder is one unit, whose plug-ins import none of each other
 FLOORS = [
     # nothing of this package
-    {"files", "options", "plugins", "code", "gpus", "seeding", "show", "summary", "costs"},
+    {"files", "options", "plugins", "code", "gpus", "seeding", "show", "summary", "costs"}
+    | {"config_checks", "yaml_files"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes"},
+    | {"cells", "comparison", "sizes", "provenance", "endings"},
     # files and pages; what a network is
-    {"schemas", "tables", "data", "job", "report", "tracing", "networks", "augmentations", "figures"}
+    {"schemas", "tables", "data", "failure", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
     {"descent"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements", "folding"},
+    {"training", "attacks", "config", "measurements", "job", "folding"},
     {"batch_norm"},
     {"align", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies"},
     {"workflow"},
-    {"recipes", "calibration"},
-    {"plan"},
+    {"recipes", "calibration", "incomplete"},
+    {"plan", "consistency"},
+    {"lineage"},
+    {"verify"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 MODULES = sorted(PACKAGE.rglob("*.py"))

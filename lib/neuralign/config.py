@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Range, Seed
+from neuralign.config_checks import attack_problem, name_problem, normalisation_problem, printable, same_networks, shown
+from neuralign.options import Count, Flag, Fraction, NonNegative, Points, Positive, Proper, Range, Seed, Side, Unit
 from neuralign.schemas import plugins, schema
 
 Entry = dict[str, Any]
 RESERVED = ("all", *(path.stem for path in Path(__file__).parents[2].glob("scripts/*.py")))  # names of rules
 PLACES = ("dataset", "network", "regime")  # what an override may depend on
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names become folders of results
 
 
 class ConfigError(ValueError):
@@ -37,11 +37,11 @@ class _Strict(BaseModel):
 class _DatasetKeys(_Strict):
     augment: list[Any] = []
     mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
+    std: list[Unit] | None = None
 
 
 class _NetworkKeys(_Strict):
-    input_size: Count | None = None
+    input_size: Side | None = None
     on_curve: dict[str, Any] = {}  # options that differ on curves: a mistake of the paper's code, to be repeated
 
 
@@ -56,10 +56,10 @@ class _Nothing(_Strict):
 
 
 class _Training(_Strict):
-    epochs: Count
+    epochs: Annotated[Count, Field(le=100_000)]
     batch_size: Count
     lr: Positive
-    momentum: Fraction = 0.9
+    momentum: Proper = 0.9
     weight_decay: NonNegative = 0.0
     nesterov: Flag = True
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -79,7 +79,7 @@ class _Method(_Strict):
 
 
 class _Evaluation(_Strict):
-    points: int = Field(ge=2)
+    points: Points
     batch_size: Count = 512
     images: Count | None = None  # for batch-norm statistics; None: the whole training set
     full_passes: int | None = Field(default=None, ge=2)  # points where all are seen, to correct those of `images`
@@ -101,7 +101,7 @@ class _CurveWindow(_Window):
 
 
 class _Plane(_Strict):
-    points: int = Field(ge=2)  # of the grid, in each direction
+    points: Annotated[Points, Field(le=1001)]  # of the grid, in each direction
     initial: _Window = _Window()  # the plane of both ends and the second one aligned
     curve: _CurveWindow = _CurveWindow()  # the plane of a curve
     batch_size: Count = 512
@@ -186,11 +186,15 @@ class Catalogue:
         if (problem := f"{path}: {text}") not in self._problems:
             self._problems.append(problem)
 
+    def _note_if(self, path: str, problem: str | None) -> None:
+        if problem:
+            self._note(path, problem)
+
     def _refuse(self, path: str, what: str, found: Any, allowed: Iterable[str]) -> None:
         allowed = list(allowed)
         near = difflib.get_close_matches(str(found), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        self._note(path, f"{what} {found!r}{hint} (allowed: {', '.join(allowed) or 'none'})")
+        self._note(path, f"{what} {shown(found)}{hint} (allowed: {', '.join(allowed) or 'none'})")
 
     def _refer(self, path: str, name: Any, section: str) -> None:
         if not isinstance(name, str) or name not in self._raw[section]:
@@ -199,16 +203,11 @@ class Catalogue:
     def _section(self, config: Mapping[str, Any], section: str) -> Entry:
         found = config.get(section) or {}
         if not isinstance(found, Mapping):
-            self._note(section, f"must map names to entries, found {found!r}")
+            self._note(section, f"must map names to entries, found {shown(found)}")
             return {}
         for name in found:
-            if not isinstance(name, str) or not NAME.fullmatch(name):
-                self._note(
-                    f"{section}.{name}",
-                    "a name has letters, digits, '_', '-' and '.', and starts with a letter or digit",
-                )
-            if section == "studies" and name in RESERVED:
-                self._note(f"studies.{name}", "the workflow has a rule of this name; a study needs another")
+            if problem := name_problem(section, name, found.keys(), RESERVED):
+                self._note(f"{section}.{printable(name)}", problem)
         return {str(name): entry for name, entry in found.items()}
 
     def _check_entry(self, section: str, name: str, raw: Any) -> None:
@@ -216,12 +215,12 @@ class Catalogue:
         if raw is None and section != "alignments":
             raw = {}
         if raw is not None and not isinstance(raw, Mapping):
-            return self._note(path, f"must be a mapping, found {raw!r}")
+            return self._note(path, f"must be a mapping, found {shown(raw)}")
         overrides = (raw or {}).get("overrides") or []
         if overrides and section not in OVERRIDABLE:
             return self._note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
         if not isinstance(overrides, list):
-            return self._note(f"{path}.overrides", f"must be a list, found {overrides!r}")
+            return self._note(f"{path}.overrides", f"must be a list, found {shown(overrides)}")
         self._raw[section][name] = raw
         sound = len(self._problems)
         self._bind(section, name, _merge(raw, {}), path)
@@ -231,13 +230,15 @@ class Catalogue:
             here = f"{path}.overrides[{i}]"
             when = override.get("when") if isinstance(override, Mapping) else None
             if not isinstance(when, Mapping) or not when:
-                self._note(here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {override!r}")
+                self._note(here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {shown(override)}")
                 continue
             for key, value in when.items():
                 if key not in PLACES:
                     self._refuse(f"{here}.when", "unknown key", key, PLACES)
                 else:
                     self._refer(f"{here}.when.{key}", value, f"{key}s")
+                    if section == f"{key}s" and value != name:
+                        self._note(f"{here}.when.{key}", f"never applies: this is the entry {name}, not {shown(value)}")
             self._bind(section, name, _merge(raw, {k: str(v) for k, v in when.items()}), here)
 
     def _bind(self, section: str, name: str, raw: Any, path: str) -> Any:
@@ -258,6 +259,9 @@ class Catalogue:
                 common["augment"] = [
                     self._plugin("augmentations", s, f"{path}.augment[{i}]") for i, s in enumerate(steps)
                 ]
+                self._note_if(path, normalisation_problem(common.get("mean"), common.get("std")))
+            if section == "attacks":
+                self._note_if(path, attack_problem(entry))
             return entry | common if keys is not _Nothing else entry
         entry = self._model(PLAIN_SECTIONS[section], raw, path)
         if entry:
@@ -266,7 +270,7 @@ class Catalogue:
 
     def _plugin(self, home: str, raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("use"), str):
-            self._note(path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {raw!r}")
+            self._note(path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {shown(raw)}")
             return {}
         if raw["use"] not in plugins(home):
             self._refuse(f"{path}.use", "no such plug-in", raw["use"], plugins(home))
@@ -294,7 +298,7 @@ class Catalogue:
             self._note(here, f"the key {last!r} is missing (allowed: {', '.join([*model.model_fields, *extra])})")
         else:
             where = f"{here}.{last}" if last != "" else here
-            self._note(where, f"found {found['input']!r}: {found['msg'].removeprefix('Value error, ').lower()}")
+            self._note(where, f"found {shown(found['input'])}: {found['msg'].removeprefix('Value error, ').lower()}")
 
     def _check_start(self, name: str, start: str, path: str) -> None:
         self._refer(f"{path}.start", start, "alignments")
@@ -311,8 +315,6 @@ class Catalogue:
         for kind in ("endpoint", "curve"):
             here = f"{path}.{kind}"
             regime[kind]["schedule"] = self._plugin("schedules", regime[kind]["schedule"], f"{here}.schedule")
-            if regime[kind]["momentum"] == 1:
-                self._note(f"{here}.momentum", "found 1: must be less than 1")
 
     def _check_methods(self, method: Entry, path: str) -> None:
         self._refer(f"{path}.alignment", method["alignment"], "alignments")
@@ -338,6 +340,8 @@ class Catalogue:
             self._refer(f"{path}.attacks[{i}]", attack, "attacks")
             if attack == "clean":
                 self._note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
+            if attack in evaluation["attacks"][:i]:
+                self._note(f"{path}.attacks[{i}]", f"names {attack!r} twice")
 
     def _check_studies(self, study: Entry, path: str) -> None:
         seen: dict[tuple[str, ...], int] = {}
@@ -346,7 +350,8 @@ class Catalogue:
                 runs = set(product(*(found[k] for k in (*PLACES, "pair", "method"))))
                 for run in sorted(runs & seen.keys())[:1]:
                     self._note(f"{path}.grids[{i}]", f"repeats {'/'.join(run)} of grids[{seen[run]}]")
-                seen |= dict.fromkeys(runs, i)
+                for run in runs:
+                    seen |= {run: i, (*run[:3], "-".join(reversed(run[3].split("-"))), run[4]): i}
 
     # studies
 
@@ -357,7 +362,7 @@ class Catalogue:
 
     def _grid(self, raw: Any, path: str) -> Entry:
         if not isinstance(raw, Mapping):
-            self._note(path, f"must be a mapping, found {raw!r}")
+            self._note(path, f"must be a mapping, found {shown(raw)}")
             return {}
         several = [k for k in _Grid.model_fields if k not in ("evaluation", "plane", "measures")]
         listed = {k: [v] if k in several and not isinstance(v, list) else v for k, v in raw.items()}
@@ -378,7 +383,10 @@ class Catalogue:
         for pair in grid["pair"]:
             seeds = re.fullmatch(r"(\d+)-(\d+)", pair)
             if not seeds or int(seeds[1]) == int(seeds[2]) or pair != f"{int(seeds[1])}-{int(seeds[2])}":
-                self._note(f"{path}.pair", f"found {pair!r}: a pair is two different seeds, such as 1-2")
+                self._note(f"{path}.pair", f"found {shown(pair)}: a pair is two different seeds, such as 1-2")
+            elif max(int(seeds[1]), int(seeds[2])) >= 2**31:
+                self._note(f"{path}.pair", f"found {pair!r}: a seed is less than {2**31}")
+        self._note_if(f"{path}.pair", same_networks(grid["pair"]))
         if len(grid["curve_seed"]) == 1:
             grid["curve_seed"] *= len(grid["pair"])
         if len(grid["curve_seed"]) != len(grid["pair"]):

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neuralign.files import atomic
-from neuralign.images import Data, load
+from neuralign.images import Data, as_float, load
 from neuralign.networks import Model, buffers, build, parameters
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
-from neuralign.symmetry import Permutation, check, permute
+from neuralign.symmetry import Permutation, Spec, check, permute
 from neuralign.tracing import Trace, trace
 from neuralign.training import Attack, Regime
 
@@ -29,8 +29,27 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
     mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
     if seed is not None:
         torch.manual_seed(seed)
+    if mean is not None and len(mean) != data.channels:
+        raise ValueError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
-    return data, model.to(device())
+    model = model.to(device())
+    _try(model, data, f"{path}: the network {settings['network']}")
+    return data, model
+
+
+def _try(model: Model, data: Data, what: str) -> None:
+    """Refuse a network that cannot take images of this size, before any time is spent on it."""
+    training, pixels = model.network.training, data.train.pixels[:1]
+    state = {**parameters(model.network), **buffers(model.network)}
+    try:
+        with torch.no_grad():
+            model.network.eval()
+            model(state, as_float(pixels))
+    except (RuntimeError, ValueError) as error:
+        size = "x".join(map(str, pixels.shape[1:]))
+        raise ValueError(f"{what} cannot take images of {size}: {' '.join(str(error).split())}") from error
+    finally:
+        model.network.train(training)
 
 
 def regime(training: dict[str, Any]) -> Regime:
@@ -58,11 +77,17 @@ def read_state(path: str, model: Model) -> dict[str, Tensor]:
     if extra := state.keys() - expected.keys():
         raise ValueError(f"{path}: tensors that this network does not have: {sorted(extra)[:5]}")
     for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}")
-        if not torch.isfinite(state[name]).all():
-            raise ValueError(f"{path}: {name} has values that are not finite")
+        _check(path, name, state[name], tensor)
     return state
+
+
+def _check(path: str, name: str, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"{path}: {name} has shape {tuple(found.shape)}, the network {tuple(expected.shape)}")
+    if found.dtype != expected.dtype:
+        raise ValueError(f"{path}: {name} is {found.dtype}, the network {expected.dtype}")
+    if not torch.isfinite(found).all():
+        raise ValueError(f"{path}: {name} has values that are not finite")
 
 
 def read_ends(
@@ -71,19 +96,25 @@ def read_ends(
     """Both ends of a path; the second with its neurons permuted, where there is a permutation."""
     start, end = (read_state(path, model) for path in (target, source))
     if permutation is not None:
-        spec, found = symmetry(model, data).spec, read_permutation(permutation)
-        check(spec, found)
-        end = permute(spec, found, end)
+        spec = symmetry(model, data).spec
+        end = permute(spec, read_permutation(permutation, spec), end)
     return start, end
 
 
-def read_permutation(path: str) -> Permutation:
-    """A permutation from the file that `align` wrote; {group: (n,)}."""
-    return read(path)
+def read_permutation(path: str, spec: Spec) -> Permutation:
+    """A permutation from the file that `align` wrote, refused unless it fits the network; {group: (n,)}."""
+    found = read(path)
+    try:
+        check(spec, found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return found
 
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The named tensors of a safetensors file; whatever else it is, nothing in it is executed."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder, a safetensors file is needed")
     try:
         return load_file(path, device=str(device))
     except SafetensorError as error:
@@ -114,4 +145,7 @@ def read_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
     wanted = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]
     if {full for names in wanted for full in names.values()} != named.keys():
         raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
+    for names, bend in zip(wanted, like, strict=True):
+        for name, tensor in layout.views(bend).items():
+            _check(path, names[name], named[names[name]], tensor)
     return torch.stack([layout.flatten({n: named[full] for n, full in names.items()}) for names in wanted])
