@@ -133,7 +133,7 @@ def test_jobs_done_together_are_the_jobs_done_one_by_one(tmp_path):
         one, other = (load_file(project.root / name) for project in (apart, joined))
         assert one.keys() == other.keys()
         first, second = (torch.cat([t.double().flatten() for t in found.values()]) for found in (one, other))
-        assert (first - second).norm() < 0.01 * first.norm()  # rounding, as between one thread and two
+        assert (first - second).norm() < 0.05 * first.norm()  # rounding, as between numbers of threads
     assert joined.plan(CURVES[1], target=CURVES[0]) == {}
     assert not list(joined.root.glob("results/.scratch/*.ready"))
     logs = [path.read_text() for path in sorted(joined.root.glob("logs/**/*.log"))]

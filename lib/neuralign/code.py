@@ -11,7 +11,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # how a job is run, not what it computes
-RUNNER = frozenset(f"neuralign.{name}" for name in ("job", "together", "gpus", "provenance", "failure", "endings"))
+RUNNER = frozenset(
+    f"neuralign.{name}" for name in ("job", "together", "memory", "gpus", "provenance", "failure", "endings")
+)
 
 
 def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from neuralign import endings, failure, together
+from neuralign import endings, failure, memory, together
 from neuralign.files import atomic, leftovers, note_path, recipe_path
 from neuralign.gpus import lease
 from neuralign.provenance import flat, hashed, notes
@@ -47,6 +47,7 @@ def run(main: Callable[..., None]) -> None:
                 f"{arguments.recipe}: the config or the code has changed since this run was planned; start it again"
             )
         endings.end_with_run()
+        memory.keep()
         with lease(arguments.gpu):
             perform(main, recipe)
     except BaseException as error:
