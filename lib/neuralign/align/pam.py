@@ -142,6 +142,7 @@ class _Search:
             basis=self.basis,
             attack=self.problem.attack,
             seed=int(torch.randint(2**31, (), generator=stream(self.seed, *purpose))),
+            keeper=self.problem.keeper("-".join(map(str, purpose))),
             constrain=constrain,
         ).trainable
 
