@@ -17,9 +17,9 @@ FLOORS = [
     {"files", "options", "plugins", "code", "gpus", "seeding", "show", "summary", "costs"}
     | {"config_checks", "yaml_files"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes", "provenance", "endings", "together", "memory"},
+    | {"cells", "comparison", "sizes", "provenance", "endings", "memory"},
     # files and pages; what a network is
-    {"schemas", "tables", "data", "failure", "report", "tracing", "networks", "augmentations", "figures"}
+    {"schemas", "tables", "data", "failure", "together", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
     {"descent"},
     # work on networks; the checked config

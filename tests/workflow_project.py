@@ -20,6 +20,16 @@ REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profiles", "requirements.lock", "README.md")
 OVERLAY = "tests/smoke.yaml"
 EVERYTHING = "tests/everything.yaml"  # laid over that
+# the grid of one pair, with one path under attack
+ONE_PAIR = """
+      - dataset: small_digits
+        network: tiny
+        regime: hardened
+        pair: 1-2
+        curve_seed: 1
+        method: [smoke_matched]
+        evaluation: brief_attacked
+"""
 CHATTER = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH")  # what a shell may have set
 
 forks = multiprocessing.get_context("forkserver")

@@ -26,6 +26,11 @@ def device() -> torch.device:
 def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
     """Data and model of a setting on this job's device; the model freshly initialised from `seed`."""
     data = load(path, device(), settings["input_size"])
+    return data, fresh(path, data, settings, seed)
+
+
+def fresh(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
+    """The model of a setting for the `data` of `path`, on this job's device, initialised from `seed`."""
     mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
     if seed is not None:
         torch.manual_seed(seed)
@@ -34,7 +39,7 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
     model = model.to(device())
     _try(model, data, f"{path}: the network {settings['network']}")
-    return data, model
+    return model
 
 
 def _try(model: Model, data: Data, what: str) -> None:
