@@ -100,7 +100,7 @@ class Run:
         """Wait for something to be while the run goes on."""
         end = time.monotonic() + PATIENCE
         while not ready():
-            assert self.process.poll() is None and time.monotonic() < end, self.told()
+            assert self.process.poll() is None and time.monotonic() < end, told(self.project)
             time.sleep(0.2)
 
     def ended(self, status: int = 0) -> str:
@@ -109,7 +109,7 @@ class Run:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-        assert self.process.returncode == status, self.told()
+        assert self.process.returncode == status, told(self.project)
         return self.output.read_text()
 
     def kill(self) -> None:
@@ -118,12 +118,14 @@ class Run:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def told(self) -> str:
-        """All that may say why something went wrong."""
-        files = [self.output, *self.project.root.glob(".snakemake/slurm_logs/**/*.log")]
-        files += [*self.project.root.glob("logs/**/*.log"), *Path("/run/neuralign-slurm/log").glob("*")]
-        texts = [f"\n--- {file}\n{file.read_text(errors='replace')[-4000:]}" for file in files if file.stat().st_size]
-        return "".join([*texts, "\n--- squeue\n", ask("squeue", "--states=all"), self.output.read_text()[-4000:]])
+
+def told(project: Project) -> str:
+    """All that may say why something went wrong in a project's last run."""
+    output = project.path("run.txt")
+    files = [output, *project.root.glob(".snakemake/slurm_logs/**/*.log"), *project.root.glob("logs/**/*.log")]
+    files += Path("/run/neuralign-slurm/log").glob("*")
+    texts = [f"\n--- {file}\n{file.read_text(errors='replace')[-4000:]}" for file in files if file.stat().st_size]
+    return "".join([*texts, "\n--- squeue\n", ask("squeue", "--states=all"), output.read_text()[-4000:]])
 
 
 def ask(*command: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from lone_job import until
-from slurm_project import PROFILE, Run, ask, disturbable, disturbed, endpoint, left, log_of, of_rule, of_slurm
+from slurm_project import PROFILE, Run, ask, disturbable, disturbed, endpoint, left, log_of, of_rule, of_slurm, told
 from workflow_project import REPOSITORY, Project
 
 SUBMITTED = {"train_endpoint", "align", "signature", "train_curve", "evaluate", "plane", "midpoint", "bound"}
@@ -153,7 +153,8 @@ def test_a_training_that_hits_its_time_limit_is_resumed_by_the_retry(runs):
 @pytest.mark.slurm
 def test_a_training_that_is_cancelled_or_requeued_is_resumed(runs):
     *first, last = of_rule(runs["study"], "train_endpoint")
-    assert sorted((r["JobState"], r["Restarts"]) for r in first) == [("CANCELLED", "0"), ("COMPLETED", "1")]
+    states = sorted((r["JobState"], r["Restarts"]) for r in first)
+    assert states == [("CANCELLED", "0"), ("COMPLETED", "1")], told(runs["study"])
     assert (last["JobState"], last["Restarts"]) == ("COMPLETED", "0")
     for seed in (1, 2):
         assert "resumed after epoch 1 of 3" in runs["study"].path(log_of(seed)).read_text()
