@@ -5,6 +5,7 @@ import shlex
 from neuralign.config import Catalogue, ConfigError
 from neuralign.data import DataError
 from neuralign.gpus import slots
+from neuralign.objects import ObjectError
 from neuralign.recipes import Recipes
 from neuralign.workflow import figures
 from snakemake.exceptions import WorkflowError
@@ -33,7 +34,7 @@ def inputs(rule):
     def of(wildcards):
         try:
             recipe = RECIPES.of(rule, dict(wildcards))
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, ObjectError) as error:
             raise WorkflowError(str(error))
         written = RECIPES.write(rule, dict(wildcards))
         workflow.iocache.exists_local[written] = True  # Snakemake may have listed its folder before
@@ -71,8 +72,9 @@ wildcard_constraints:
     plane=known("planes"),
     through=rf"initial|({known('curves')})/\d+",
     study=known("studies"),
-    pair=r"\d+-\d+",
+    pair=rf"(\d+|{known('checkpoints')})-(\d+|{known('checkpoints')})",
     seed=r"\d+",
+    checkpoint=known("checkpoints"),
     curve_seed=r"\d+",
     figure=r"[\w.-]+",
 

@@ -1,7 +1,5 @@
 """The permutation that aligns the neurons of `source` to those of `target`, certified."""
 
-import json
-
 from neuralign import align, augmentations, setting
 from neuralign.job import run
 from neuralign.plugins import plugin
@@ -11,19 +9,20 @@ from neuralign.tables import write_rows
 
 def main(data, target, source, permutation, moved, *, model, method, start=None, augment=(), attack=None):
     images, net = setting.prepare(data, model)
+    trace = setting.symmetry(net, images)
     problem = align.Problem(
         net,
-        setting.symmetry(net, images),
+        trace,
         *(setting.read_state(path, net) for path in (target, source)),
         images.train,
         augmentations.pipeline(augment),
-        setting.read_permutation(start) if start else None,
+        setting.read_permutation(start, trace.spec) if start else None,
         setting.attack(attack),
     )
     found = plugin("align", method)(problem)
     problem.facts["certificate"] = align.certify(problem, found)
-    setting.save(found, permutation, {"facts": json.dumps(problem.facts)})
-    write_rows(moves(found, problem.start or identity(problem.trace.spec), problem.facts), moved)
+    setting.save_permutation(found, permutation, trace.spec, problem.facts)
+    write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved)
 
 
 if __name__ == "__main__":

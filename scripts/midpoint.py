@@ -23,7 +23,7 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     path = replace(line, bends=setting.read_bends(bends, layout, line.bends))
     seen, size = images.train.first(protocol["images"]), protocol["batch_size"]
     batches = estimation_batches(seen, augmentations.pipeline(augment), size, protocol["seed"])
-    whole = Model(trace.graph, net.mean, net.std)  # auxiliary heads too
+    whole = Model(trace.network, net.mean, net.std)  # auxiliary heads too
     trained, initial = (
         middle | refresh(whole, middle, stored, batches()) for middle in (layout.views(c(0.5)) for c in (path, line))
     )

@@ -10,7 +10,7 @@ def main(data, target, source, permutation, signature, *, model):
     images, net = setting.prepare(data, model)
     sides = (setting.read_state(path, net) for path in (target, source))
     problem = align.Problem(net, setting.symmetry(net, images), *sides, images.test)
-    write_rows(compare(problem, setting.read_permutation(permutation)), signature)
+    write_rows(compare(problem, setting.read_permutation(permutation, problem.trace.spec)), signature)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,22 @@ HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "netw
 # what a module may import lies on a lower floor; a folder is one unit, whose plug-ins import none of each other
 FLOORS = [
     # nothing of this package
-    {"files", "options", "plugins", "code", "gpus", "seeding", "show", "summary", "costs"},
+    {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"},
+    {"objects", "problems"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes"},
+    | {"cells", "comparison", "sizes", "code", "entries", "callables"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "job", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements"},
-    {"align", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
-    {"signature", "planes", "studies"},
+    {"training", "attacks", "config", "measurements", "foreign", "certificate"},
+    {"align", "explain", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
+    {"signature", "planes", "studies", "doctor", "library"},
     {"workflow"},
     {"recipes", "calibration"},
     {"plan"},
+    {"cli"},
+    {"__main__"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -107,7 +110,7 @@ def test_plug_ins_do_not_import_each_other(home):
 
 def test_only_the_shell_knows_of_the_config_file():
     for path in [*MODULES, *SCRIPTS]:
-        text = " ".join(strings(path)) if path.stem != "plan" else ""  # a command of its own
+        text = " ".join(strings(path)) if path.stem != "plan" and path.parent.name != "cli" else ""  # commands
         assert "config.yaml" not in text and "Snakefile" not in text and "import snakemake" not in path.read_text(), (
             path
         )
@@ -115,9 +118,11 @@ def test_only_the_shell_knows_of_the_config_file():
 
 @pytest.mark.parametrize("home", ["networks", "attacks", "align", "data", "augmentations", "curves"])
 def test_the_library_asks_for_no_plug_in_by_name(home):
-    """Names of plug-ins are for the config; only the labels of tables and figures and the paper's claims know some."""
+    """Names of plug-ins are for the config, and for the commands, which write one; only the labels of tables and
+    figures and the paper's claims know some.
+    """
     for path in MODULES:
-        if path.parent.name != home and path.stem not in ("summary", "measurements", "claims"):
+        if path.parent.name not in (home, "cli") and path.stem not in ("summary", "measurements", "claims"):
             assert not set(strings(path)) & set(plugins(home)), path.name
 
 

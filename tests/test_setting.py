@@ -179,12 +179,18 @@ def test_a_state_splits_into_parameters_and_buffers(model: Model) -> None:
 # permutations and ends
 
 
+def planted(model: Model, data: Data, folder: Path, **facts: Any) -> str:
+    """A permutation file of this model."""
+    spec, path = setting.symmetry(model, data).spec, folder / "permutation.safetensors"
+    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15} | facts)
+    return str(path)
+
+
 def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data: Data, tmp_path: Path) -> None:
     states = [randomised(model.network, seed) for seed in (1, 2)]
     target, source = (written(s, tmp_path, f"{i}.safetensors") for i, s in enumerate(states))
     spec = setting.symmetry(model, data).spec
-    permutation = written(shifts(spec), tmp_path, "permutation.safetensors")
-    start, end = setting.read_ends(target, source, permutation, model, data)
+    start, end = setting.read_ends(target, source, planted(model, data, tmp_path), model, data)
     assert_same(start, states[0])
     assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
     assert_same(setting.read_ends(target, source, None, model, data)[1], states[1])
@@ -192,10 +198,29 @@ def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data
 
 def test_a_permutation_of_another_network_is_refused(tinyten: Model, data: Data, tmp_path: Path) -> None:
     path = written(randomised(tinyten.network), tmp_path)
-    other = setting.symmetry(small("tinyten", width=3), data).spec
-    permutation = written(shifts(other), tmp_path, "permutation.safetensors")
-    with pytest.raises(ValueError, match="group 'features.conv1': not a permutation of 4 channels"):
+    permutation = planted(small("tinyten", width=3), data, tmp_path)
+    with pytest.raises(ValueError, match="permutation.safetensors: its certificate is of another network"):
         setting.read_ends(path, path, permutation, tinyten, data)
+
+
+def test_a_permutation_without_a_certificate_is_refused(tinyten: Model, data: Data, tmp_path: Path) -> None:
+    spec = setting.symmetry(tinyten, data).spec
+    path = written(shifts(spec), tmp_path, "permutation.safetensors")
+    with pytest.raises(ValueError, match="permutation.safetensors: a permutation without a certificate; only what"):
+        setting.read_permutation(path, spec)
+    with pytest.raises(ValueError, match="its certificate is 0.2, allowed is at most 1e-09"):
+        setting.read_permutation(planted(tinyten, data, tmp_path, certificate=0.2), spec)
+    with pytest.raises(ValueError, match="its certificate is nan"):
+        setting.read_permutation(planted(tinyten, data, tmp_path, certificate=float("nan")), spec)
+
+
+def test_a_certified_file_whose_indices_are_no_permutation_is_refused(
+    tinyten: Model, data: Data, tmp_path: Path
+) -> None:
+    spec, path = setting.symmetry(tinyten, data).spec, str(tmp_path / "permutation.safetensors")
+    setting.save_permutation(shifts(spec) | {"features.conv1": torch.zeros(4).long()}, path, spec, {"certificate": 0})
+    with pytest.raises(ValueError, match="group 'features.conv1': not a permutation of 4 channels"):
+        setting.read_permutation(path, spec)
 
 
 def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path) -> None:

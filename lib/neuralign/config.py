@@ -4,174 +4,48 @@
 and what is allowed. It costs no import of torch, so a typo stops Snakemake before any job is planned.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Range, Seed
+from neuralign.entries import OVERRIDABLE, PLAIN_SECTIONS, PLUGIN_SECTIONS, SECTIONS, ForeignNetwork, Grid, Nothing
+from neuralign.objects import ObjectError, find, is_object
+from neuralign.overrides import PLACES, merge
+from neuralign.problems import ConfigError, Entry, Problems
 from neuralign.schemas import plugins, schema
 
-Entry = dict[str, Any]
+__all__ = ["SECTIONS", "Catalogue", "ConfigError", "Entry"]
+
 RESERVED = ("all", *(path.stem for path in Path(__file__).parents[2].glob("scripts/*.py")))  # names of rules
-PLACES = ("dataset", "network", "regime")  # what an override may depend on
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names become folders of results
-
-
-class ConfigError(ValueError):
-    """Everything that is wrong in a config."""
-
-    def __init__(self, problems: Iterable[str]):
-        self.problems = list(problems)
-        super().__init__("\n".join(["the config is refused:", *(f"  {p}" for p in self.problems)]))
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _DatasetKeys(_Strict):
-    augment: list[Any] = []
-    mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
-
-
-class _NetworkKeys(_Strict):
-    input_size: Count | None = None
-    on_curve: dict[str, Any] = {}  # options that differ on curves: a mistake of the paper's code, to be repeated
-
-
-class _AlignmentKeys(_Strict):
-    start: str | None = None  # the alignment whose permutation this one improves on; None: the identity
-    augmented: Flag = False  # whether the method sees images as training does
-    attacked: Flag = False  # whether it sees them attacked, as the regime does in training
-
-
-class _Nothing(_Strict):
-    pass
-
-
-class _Training(_Strict):
-    epochs: Count
-    batch_size: Count
-    lr: Positive
-    momentum: Fraction = 0.9
-    weight_decay: NonNegative = 0.0
-    nesterov: Flag = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    schedule: Any = Field(default_factory=lambda: {"use": "constant"})
-
-
-class _Regime(_Strict):
-    endpoint: _Training
-    curve: _Training
-    attack: str | None = None
-    normalise: Flag = True
-
-
-class _Method(_Strict):
-    alignment: str
-    curve: str
-
-
-class _Evaluation(_Strict):
-    points: int = Field(ge=2)
-    batch_size: Count = 512
-    images: Count | None = None  # for batch-norm statistics; None: the whole training set
-    augment: Flag = True
-    attacks: list[str] = []
-    attacked_statistics: str | None = None  # re-estimate them under this attack, as the paper's code does
-    seed: Seed = 0
-
-
-class _Window(_Strict):
-    """Which part of a plane is looked at: t1 = 1 is the second model, t2 = 1 the height of the third."""
-
-    t1: Range = [-0.05, 1.05]
-    t2: Range = [-0.05, 1.05]
-
-
-class _CurveWindow(_Window):
-    t2: Range = [-0.1, 1.5]
-
-
-class _Plane(_Strict):
-    points: int = Field(ge=2)  # of the grid, in each direction
-    initial: _Window = _Window()  # the plane of both ends and the second one aligned
-    curve: _CurveWindow = _CurveWindow()  # the plane of a curve
-    batch_size: Count = 512
-    images: Count | None = None  # for batch-norm statistics, equally many of each class; None: the whole training set
-    augment: Flag = True
-    seed: Seed = 0
-
-
-class _Grid(_Strict):
-    dataset: list[str]
-    network: list[str]
-    regime: list[str]
-    pair: list[str]
-    curve_seed: list[Seed]
-    method: list[str]
-    evaluation: str
-    plane: str | None = None  # the protocol of the planes; None: none
-    measures: list[Literal["signature", "midpoint", "bound"]] = ["signature"]
-
-
-class _Study(_Strict):
-    title: str
-    description: str = ""
-    grids: list[Any] = Field(min_length=1)
-
-
-# section of the config -> folder of its plug-ins, and the keys of an entry that are not the plug-in's
-PLUGIN_SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
-    "datasets": ("data", _DatasetKeys),
-    "networks": ("networks", _NetworkKeys),
-    "attacks": ("attacks", _Nothing),
-    "alignments": ("align", _AlignmentKeys),
-    "curves": ("curves", _Nothing),
-}
-PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
-    "regimes": _Regime,
-    "methods": _Method,
-    "evaluations": _Evaluation,
-    "planes": _Plane,
-    "studies": _Study,
-}
-SECTIONS = [*PLUGIN_SECTIONS, *PLAIN_SECTIONS]
-OVERRIDABLE = ("networks", "attacks", "alignments", "regimes", "methods", "evaluations", "planes")
+END = re.compile(r"0|[1-9][0-9]*|[A-Za-z][A-Za-z0-9_.]*")  # of a pair, written 1-2 or mine_a-mine_b
 
 
 class Catalogue:
     """A checked config. `entry` gives one entry of a section for one place; `grids` the combinations of a study."""
 
     def __init__(self, config: Mapping[str, Any]):
-        self._problems: list[str] = []
+        self._problems = Problems()
         self._raw = {section: self._section(config, section) for section in SECTIONS}
         for key in config.keys() - {*SECTIONS, "default_study"}:
-            self._refuse(str(key), "unknown section", key, [*SECTIONS, "default_study"])
+            self._problems.refuse(str(key), "unknown section", key, [*SECTIONS, "default_study"])
         for section in SECTIONS:
             for name, raw in self._raw[section].items():
                 self._check_entry(section, name, raw)
         self.default_study = config.get("default_study", next(iter(self._raw["studies"]), None))
         self._refer("default_study", self.default_study, "studies")
-        if self._problems:
-            raise ConfigError(self._problems)
+        self._problems.stop()
         self.studies = {name: self._study(name) for name in self._raw["studies"]}
-        if self._problems:
-            raise ConfigError(self._problems)
+        self._problems.stop()
 
     # what the workflow asks
 
     def entry(self, section: str, name: str, **place: str) -> Any:
         """The entry with the overrides for this dataset, network, regime applied, and defaults filled in."""
-        found = self._bind(section, name, _merge(self._raw[section][name], place), f"{section}.{name}")
-        if self._problems:  # overrides that are sound one by one may not be so together
-            raise ConfigError(self._problems)
+        found = self._bind(section, name, merge(self._raw[section][name], place), f"{section}.{name}")
+        self._problems.stop()  # overrides that are sound one by one may not be so together
         return found
 
     def trained(self, curve: str) -> bool:
@@ -180,33 +54,28 @@ class Catalogue:
 
     # checks; each notes its problems and goes on
 
-    def _note(self, path: str, text: str) -> None:
-        if (problem := f"{path}: {text}") not in self._problems:
-            self._problems.append(problem)
-
-    def _refuse(self, path: str, what: str, found: Any, allowed: Iterable[str]) -> None:
-        allowed = list(allowed)
-        near = difflib.get_close_matches(str(found), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        self._note(path, f"{what} {found!r}{hint} (allowed: {', '.join(allowed) or 'none'})")
-
     def _refer(self, path: str, name: Any, section: str) -> None:
         if not isinstance(name, str) or name not in self._raw[section]:
-            self._refuse(path, f"no such entry of {section!r}:", name, self._raw[section])
+            self._problems.refuse(path, f"no such entry of {section!r}:", name, self._raw[section])
 
     def _section(self, config: Mapping[str, Any], section: str) -> Entry:
         found = config.get(section) or {}
         if not isinstance(found, Mapping):
-            self._note(section, f"must map names to entries, found {found!r}")
+            self._problems.note(section, f"must map names to entries, found {found!r}")
             return {}
         for name in found:
             if not isinstance(name, str) or not NAME.fullmatch(name):
-                self._note(
+                self._problems.note(
                     f"{section}.{name}",
                     "a name has letters, digits, '_', '-' and '.', and starts with a letter or digit",
                 )
+            elif section == "checkpoints" and (not END.fullmatch(name) or name.isdecimal()):
+                self._problems.note(
+                    f"{section}.{name}",
+                    "a checkpoint's name has letters, digits, '_' and '.', and starts with a letter: pairs are a-b",
+                )
             if section == "studies" and name in RESERVED:
-                self._note(f"studies.{name}", "the workflow has a rule of this name; a study needs another")
+                self._problems.note(f"studies.{name}", "the workflow has a rule of this name; a study needs another")
         return {str(name): entry for name, entry in found.items()}
 
     def _check_entry(self, section: str, name: str, raw: Any) -> None:
@@ -214,29 +83,31 @@ class Catalogue:
         if raw is None and section != "alignments":
             raw = {}
         if raw is not None and not isinstance(raw, Mapping):
-            return self._note(path, f"must be a mapping, found {raw!r}")
+            return self._problems.note(path, f"must be a mapping, found {raw!r}")
         overrides = (raw or {}).get("overrides") or []
         if overrides and section not in OVERRIDABLE:
-            return self._note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
+            return self._problems.note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
         if not isinstance(overrides, list):
-            return self._note(f"{path}.overrides", f"must be a list, found {overrides!r}")
+            return self._problems.note(f"{path}.overrides", f"must be a list, found {overrides!r}")
         self._raw[section][name] = raw
         sound = len(self._problems)
-        self._bind(section, name, _merge(raw, {}), path)
+        self._bind(section, name, merge(raw, {}), path)
         if len(self._problems) > sound:
             return  # overrides would repeat what is wrong with the entry itself
         for i, override in enumerate(overrides):
             here = f"{path}.overrides[{i}]"
             when = override.get("when") if isinstance(override, Mapping) else None
             if not isinstance(when, Mapping) or not when:
-                self._note(here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {override!r}")
+                self._problems.note(
+                    here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {override!r}"
+                )
                 continue
             for key, value in when.items():
                 if key not in PLACES:
-                    self._refuse(f"{here}.when", "unknown key", key, PLACES)
+                    self._problems.refuse(f"{here}.when", "unknown key", key, PLACES)
                 else:
                     self._refer(f"{here}.when.{key}", value, f"{key}s")
-            self._bind(section, name, _merge(raw, {k: str(v) for k, v in when.items()}), here)
+            self._bind(section, name, merge(raw, {k: str(v) for k, v in when.items()}), here)
 
     def _bind(self, section: str, name: str, raw: Any, path: str) -> Any:
         if raw is None:
@@ -246,7 +117,7 @@ class Catalogue:
             own = {k: v for k, v in raw.items() if k in keys.model_fields}
             rest = {"use": name} | {k: v for k, v in raw.items() if k not in own}
             entry = self._plugin(home, rest, path, extra=list(keys.model_fields))
-            common = self._model(keys, own, path)
+            common = self._problems.model(keys, own, path)
             if common.get("on_curve"):
                 self._plugin(home, {**rest, **common["on_curve"]}, f"{path}.on_curve")
             if common.get("start"):
@@ -256,43 +127,33 @@ class Catalogue:
                 common["augment"] = [
                     self._plugin("augmentations", s, f"{path}.augment[{i}]") for i, s in enumerate(steps)
                 ]
-            return entry | common if keys is not _Nothing else entry
-        entry = self._model(PLAIN_SECTIONS[section], raw, path)
-        if entry and section != "planes":  # which refer to nothing
-            getattr(self, f"_check_{section}")(entry, path)
+            return entry | common if keys is not Nothing else entry
+        entry = self._problems.model(PLAIN_SECTIONS[section], raw, path)
+        if entry and (check := getattr(self, f"_check_{section}", None)):
+            check(entry, path)
         return entry
 
     def _plugin(self, home: str, raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("use"), str):
-            self._note(path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {raw!r}")
+            self._problems.note(path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {raw!r}")
             return {}
+        if home == "networks" and is_object(raw["use"]):
+            return self._foreign(raw, path, extra)
         if raw["use"] not in plugins(home):
-            self._refuse(f"{path}.use", "no such plug-in", raw["use"], plugins(home))
+            self._problems.refuse(f"{path}.use", "no such plug-in", raw["use"], plugins(home))
             return {}
         options = {k: v for k, v in raw.items() if k != "use"}
-        return {"use": raw["use"]} | self._model(schema(home, raw["use"]), options, path, extra)
+        return {"use": raw["use"]} | self._problems.model(schema(home, raw["use"]), options, path, extra)
 
-    def _model(self, model: type[BaseModel], raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
+    def _foreign(self, raw: Mapping[str, Any], path: str, extra: Iterable[str]) -> Entry:
+        """A network that is any importable callable. Nothing is imported: that it exists is all that is checked."""
         try:
-            return model.model_validate(raw).model_dump()
-        except ValidationError as error:
-            for found in error.errors():
-                self._explain(model, found, path, extra)
+            find(raw["use"])
+        except ObjectError as error:
+            self._problems.note(f"{path}.use", str(error))
             return {}
-
-    def _explain(self, model: type[BaseModel], found: Any, path: str, extra: Iterable[str]) -> None:
-        *parents, last = found["loc"] or ("",)
-        here = ".".join([path, *map(str, parents)])
-        for parent in parents:
-            inner = model.model_fields[parent].annotation if parent in model.model_fields else None
-            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-        if found["type"] == "extra_forbidden":
-            self._refuse(here, "unknown key", last, [*model.model_fields, *extra])
-        elif found["type"] == "missing":
-            self._note(here, f"the key {last!r} is missing (allowed: {', '.join([*model.model_fields, *extra])})")
-        else:
-            where = f"{here}.{last}" if last != "" else here
-            self._note(where, f"found {found['input']!r}: {found['msg'].removeprefix('Value error, ').lower()}")
+        options = {k: v for k, v in raw.items() if k != "use"}
+        return {"use": raw["use"]} | self._problems.model(ForeignNetwork, options, path, extra)
 
     def _check_start(self, name: str, start: str, path: str) -> None:
         self._refer(f"{path}.start", start, "alignments")
@@ -301,7 +162,7 @@ class Catalogue:
             seen.append(start)
             start = (self._raw["alignments"].get(start) or {}).get("start") or ""
         if start:
-            self._note(f"{path}.start", f"goes round in a circle: {' -> '.join([*seen, start])}")
+            self._problems.note(f"{path}.start", f"goes round in a circle: {' -> '.join([*seen, start])}")
 
     def _check_regimes(self, regime: Entry, path: str) -> None:
         if regime["attack"] is not None:
@@ -310,7 +171,7 @@ class Catalogue:
             here = f"{path}.{kind}"
             regime[kind]["schedule"] = self._plugin("schedules", regime[kind]["schedule"], f"{here}.schedule")
             if regime[kind]["momentum"] == 1:
-                self._note(f"{here}.momentum", "found 1: must be less than 1")
+                self._problems.note(f"{here}.momentum", "found 1: must be less than 1")
 
     def _check_methods(self, method: Entry, path: str) -> None:
         self._refer(f"{path}.alignment", method["alignment"], "alignments")
@@ -322,7 +183,7 @@ class Catalogue:
         for i, attack in enumerate(evaluation["attacks"]):
             self._refer(f"{path}.attacks[{i}]", attack, "attacks")
             if attack == "clean":
-                self._note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
+                self._problems.note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
 
     def _check_studies(self, study: Entry, path: str) -> None:
         seen: dict[tuple[str, ...], int] = {}
@@ -330,7 +191,7 @@ class Catalogue:
             if found := self._grid(grid, f"{path}.grids[{i}]"):
                 runs = set(product(*(found[k] for k in (*PLACES, "pair", "method"))))
                 for run in sorted(runs & seen.keys())[:1]:
-                    self._note(f"{path}.grids[{i}]", f"repeats {'/'.join(run)} of grids[{seen[run]}]")
+                    self._problems.note(f"{path}.grids[{i}]", f"repeats {'/'.join(run)} of grids[{seen[run]}]")
                 seen |= dict.fromkeys(runs, i)
 
     # studies
@@ -342,11 +203,11 @@ class Catalogue:
 
     def _grid(self, raw: Any, path: str) -> Entry:
         if not isinstance(raw, Mapping):
-            self._note(path, f"must be a mapping, found {raw!r}")
+            self._problems.note(path, f"must be a mapping, found {raw!r}")
             return {}
-        several = [k for k in _Grid.model_fields if k not in ("evaluation", "plane", "measures")]
+        several = [k for k in Grid.model_fields if k not in ("evaluation", "plane", "measures")]
         listed = {k: [v] if k in several and not isinstance(v, list) else v for k, v in raw.items()}
-        grid = self._model(_Grid, listed, path)
+        grid = self._problems.model(Grid, listed, path)
         if not grid:
             return {}
         for key in ("dataset", "network", "regime", "method"):
@@ -357,34 +218,25 @@ class Catalogue:
             self._refer(f"{path}.plane", grid["plane"], "planes")
         for key in several:
             if not grid[key]:
-                self._note(f"{path}.{key}", "is empty; a study needs at least one")
+                self._problems.note(f"{path}.{key}", "is empty; a study needs at least one")
             if key != "curve_seed" and len(set(grid[key])) < len(grid[key]):
-                self._note(f"{path}.{key}", f"names something twice: {grid[key]}")
+                self._problems.note(f"{path}.{key}", f"names something twice: {grid[key]}")
         for pair in grid["pair"]:
-            seeds = re.fullmatch(r"(\d+)-(\d+)", pair)
-            if not seeds or int(seeds[1]) == int(seeds[2]) or pair != f"{int(seeds[1])}-{int(seeds[2])}":
-                self._note(f"{path}.pair", f"found {pair!r}: a pair is two different seeds, such as 1-2")
+            self._check_pair(pair, f"{path}.pair")
         if len(grid["curve_seed"]) == 1:
             grid["curve_seed"] *= len(grid["pair"])
         if len(grid["curve_seed"]) != len(grid["pair"]):
             found = f"{len(grid['curve_seed'])} seeds for {len(grid['pair'])} pairs"
-            self._note(f"{path}.curve_seed", f"found {found}: give one for each pair, or one for all")
+            self._problems.note(f"{path}.curve_seed", f"found {found}: give one for each pair, or one for all")
         return grid
 
-
-def _merge(raw: Any, place: Mapping[str, str]) -> Any:
-    """`raw` without its overrides, those that fit `place` merged in, in their order."""
-    if raw is None:
-        return None
-    merged = {k: v for k, v in raw.items() if k != "overrides"}
-    for override in raw.get("overrides") or []:
-        when = override.get("when") if isinstance(override, Mapping) else None
-        if when and all(place.get(k) == v for k, v in when.items()):
-            merged = _deep(merged, {k: v for k, v in override.items() if k != "when"})
-    return merged
-
-
-def _deep(base: Any, over: Any) -> Any:
-    if isinstance(base, Mapping) and isinstance(over, Mapping) and "use" not in over:
-        return {**base, **{k: _deep(base.get(k), v) for k, v in over.items()}}
-    return over
+    def _check_pair(self, pair: str, path: str) -> None:
+        ends = pair.split("-")
+        if len(ends) != 2 or ends[0] == ends[1] or not all(map(END.fullmatch, ends)):
+            self._problems.note(
+                path, f"found {pair!r}: a pair is two different seeds or checkpoints, such as 1-2 or mine_a-mine_b"
+            )
+            return
+        for end in ends:
+            if not end.isdecimal():
+                self._refer(path, end, "checkpoints")

@@ -7,7 +7,7 @@ machine (`--calibrate`, under a minute, kept in results/.calibration.json); the 
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +172,19 @@ def _depth(rule: str) -> tuple[int, str]:
     return (order.index(rule) if rule in order else len(order), rule)
 
 
-def _lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+def read_config(files: Iterable[Path]) -> dict[str, Any]:
+    """One config from several files, each laid over those before it as Snakemake does it."""
+    config: dict[str, Any] = {}
+    for file in files:
+        lay_over(config, yaml.safe_load(file.read_text()) or {})
+    return config
+
+
+def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Replace, in place, what `more` says otherwise, mapping by mapping."""
     for key, value in more.items():
         if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            _lay_over(config[key], value)
+            lay_over(config[key], value)
         else:
             config[key] = value
 
@@ -190,10 +199,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
-    config: dict[str, Any] = {}
-    for file in [f for f in [Path("config.yaml")] if f.exists()] + arguments.configfile:
-        _lay_over(config, yaml.safe_load(file.read_text()))
-    catalogue = Catalogue(config)
+    catalogue = Catalogue(read_config([f for f in [Path("config.yaml")] if f.exists()] + arguments.configfile))
     study = arguments.study or catalogue.default_study
     if study not in catalogue.studies:
         parser.error(f"no study {study!r} in the config; there are {', '.join(catalogue.studies)}")

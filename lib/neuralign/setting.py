@@ -1,19 +1,22 @@
 """What the jobs of one setting share: its data, its model, and the artefacts they read and write."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neuralign.certificate import TOLERANCE
 from neuralign.files import atomic
-from neuralign.images import Data, load
-from neuralign.networks import Model, buffers, build, parameters
+from neuralign.images import Data, as_float, load
+from neuralign.networks import Model, buffers, build, check_outputs, parameters
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
-from neuralign.symmetry import Permutation, check, permute
+from neuralign.symmetry import Permutation, Spec, check, fingerprint, permute
 from neuralign.tracing import Trace, trace
 from neuralign.training import Attack, Regime
 
@@ -30,7 +33,9 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
     if seed is not None:
         torch.manual_seed(seed)
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
-    return data, model.to(device())
+    model = model.to(device())
+    check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
+    return data, model
 
 
 def regime(training: dict[str, Any]) -> Regime:
@@ -71,15 +76,34 @@ def read_ends(
     """Both ends of a path; the second with its neurons permuted, where there is a permutation."""
     start, end = (read_state(path, model) for path in (target, source))
     if permutation is not None:
-        spec, found = symmetry(model, data).spec, read_permutation(permutation)
-        check(spec, found)
-        end = permute(spec, found, end)
+        spec = symmetry(model, data).spec
+        end = permute(spec, read_permutation(permutation, spec), end)
     return start, end
 
 
-def read_permutation(path: str) -> Permutation:
-    """A permutation from the file that `align` wrote; {group: (n,)}."""
-    return read(path)
+def read_permutation(path: str, spec: Spec | None = None) -> Permutation:
+    """A certified permutation from the file that `save_permutation` wrote; {group: (n,)}.
+
+    Refused without a certificate, with one that does not hold, and where it is not of the network with this `spec`.
+    """
+    found = read(path)
+    with safe_open(path, "pt") as file:
+        noted = file.metadata() or {}
+    certificate = json.loads(noted.get("facts", "{}")).get("certificate")
+    if not isinstance(certificate, float | int):
+        raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
+    if not certificate <= TOLERANCE:
+        raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {TOLERANCE:.1g}")
+    if spec is not None:
+        if noted.get("symmetry") != fingerprint(spec):
+            raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
+        check(spec, found)
+    return found
+
+
+def save_permutation(permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any]) -> None:
+    """Write a permutation with what is known of it, its `certificate` among that, and whose network it is."""
+    save(dict(permutation), path, {"facts": json.dumps(dict(facts)), "symmetry": fingerprint(spec)})
 
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:

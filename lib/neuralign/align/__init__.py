@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from neuralign.birkhoff import assign
+from neuralign.certificate import TOLERANCE, CertificateError, demand, differences
 from neuralign.images import Images, Transform, as_is
 from neuralign.moments import Moments
-from neuralign.networks import Model, State, logits
+from neuralign.networks import Model, State
 from neuralign.seeding import stream
-from neuralign.symmetry import Permutation, check, permute
+from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
+from neuralign.tracing.running import Certain
 from neuralign.training import Attack
 
 __all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
@@ -36,10 +38,6 @@ class Problem:
     start: Permutation | None = None  # the permutation to improve on; None: the identity
     attack: Attack | None = None  # how the networks were attacked in training
     facts: dict[str, Any] = field(default_factory=dict)  # what a method found out besides, for the record
-
-
-class CertificateError(RuntimeError):
-    """A permutation that changes the network's function."""
 
 
 def activations(
@@ -102,28 +100,17 @@ def _samples(activation: Tensor, start: int, size: int) -> Tensor:
     return activation[:, start : start + size].movedim(1, -1).reshape(-1, size)
 
 
-@torch.no_grad()
-def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float = 1e-9) -> float:
-    """The largest change of the source's outputs under `permutation`, in float64 on real images, of their size.
+def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float = TOLERANCE) -> float:
+    """The largest change of the source's outputs and gradients under `permutation`, in float64 on real images.
 
-    Looks at the network's own logits, and at every output of the traced graph: its auxiliary heads too. Raises
+    As a share of their size, of all heads as in training, and of the logits in evaluation mode. Raises
     `CertificateError` if it exceeds `tolerance`, and ValueError if `permutation` is not admissible.
     """
-    check(problem.trace.spec, permutation)
-    state = {name: t.double() if t.is_floating_point() else t for name, t in problem.source.items()}
-    model = Model(problem.model.network, problem.model.mean.double(), problem.model.std.double())
-    pixels = next(islice(problem.images.batches(images), 1))[0].double()
-
-    def outputs(state: State) -> list[Tensor]:
-        model.network.eval()
-        heads = functional_call(problem.trace.graph.eval(), dict(state), (model.normalise(pixels),))
-        return [logits(model(state, pixels)), *(heads if isinstance(heads, tuple) else (heads,))]
-
-    pairs = zip(outputs(permute(problem.trace.spec, permutation, state)), outputs(state), strict=True)
-    error = max(((after - before).abs().max() / before.abs().max().clamp(min=1e-300)).item() for after, before in pairs)
-    if not error <= tolerance:
-        raise CertificateError(
-            f"the permuted network is another function: its outputs differ by {error:.3g} of their size on "
-            f"{len(pixels)} images, at most {tolerance:.1g} is allowed"
-        )
-    return error
+    trace, network = problem.trace, problem.model.network
+    check(trace.spec, permutation)
+    model = Model(network, problem.model.mean.double(), problem.model.std.double())
+    inputs = model.normalise(next(islice(problem.images.batches(images), 1))[0].double())
+    network.eval()
+    with Certain():
+        found = [differences(n, trace.spec, permutation, problem.source, inputs) for n in (network, trace.network)]
+    return max(demand(errors, tolerance, len(inputs)) for errors in found)
