@@ -8,18 +8,29 @@ STUDY ?= demo
 # one run at a time: whoever holds this lock is alive, so Snakemake's own lock from a killed run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
-.PHONY: demo test check lint lock study
+.PHONY: demo test test-slurm check lint lock study bench
 
 demo: STUDY = demo
 demo: study
 
 study: $(READY) ## any study of config.yaml: make study STUDY=paper
-	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; $(BIN)/snakemake --cores all --quiet rules host -- $(STUDY)' \
+	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; \
+		if $(BIN)/snakemake --cores all --keep-going --quiet rules host -- $(STUDY); then rm -rf results/studies/$(STUDY)_incomplete; exit 0; fi; \
+		if $(BIN)/snakemake --cores all --quiet all -- $(STUDY)_incomplete; then \
+			PYTHONPATH=lib $(BIN)/python -m neuralign.show results/studies/$(STUDY)_incomplete; \
+			echo "INCOMPLETE: something has failed; the report of what is there says what, and why"; fi; exit 1' \
 		|| { code=$$?; [ $$code -ne 75 ] || echo "another run is at work in this folder (results/.running is locked)"; exit $$code; }
 	@PYTHONPATH=lib $(BIN)/python -m neuralign.show results/studies/$(STUDY)
 
 test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+test-slurm: $(READY) ## the workflow on a Slurm of one node, brought up and taken down here (root on Debian; else skipped)
+	@timeout --signal=INT --kill-after=120 1800 $(BIN)/python -m pytest -q -rs -m slurm tests/test_slurm.py; code=$$?; \
+		tests/slurm/down.sh; exit $$code
+
+bench: $(READY) ## the speed targets on this machine (docs/speed.md): make bench TOPICS="training attacks"
+	PYTHONPATH=lib $(BIN)/python -m benchmarks.run $(TOPICS)
 
 check: lint test
 

@@ -3,11 +3,20 @@
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.19")
 
 sys.path.insert(0, str(Path(workflow.basedir, "lib")))
+
+from neuralign.yaml_files import YamlError, read
+
+try:  # Snakemake would take the last of two equal keys, and more
+    for file in (f"{workflow.basedir}/config.yaml", *workflow.overwrite_configfiles):
+        read(file)
+except YamlError as error:
+    raise WorkflowError(str(error))
 
 
 configfile: f"{workflow.basedir}/config.yaml"
@@ -18,6 +27,15 @@ include: "rules/data.smk"
 include: "rules/endpoints.smk"
 include: "rules/curves.smk"
 include: "rules/reports.smk"
+
+
+localrules:  # on a cluster these run beside Snakemake: it has the internet that compute nodes lack, or they take seconds
+    fetch_data,
+    tabulate,
+    tabulate_claims,
+    tabulate_theory,
+    plot,
+    report,
 
 
 rule all:
@@ -33,3 +51,9 @@ for study in CATALOGUE.studies:
             study
         input:
             products(study),
+
+    rule:  # asked for where something has failed: what is there, and what is missing and why
+        name:
+            f"{study}_incomplete"
+        input:
+            there_is(study),

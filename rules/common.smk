@@ -1,10 +1,15 @@
 """What all rules share: the checked config, and recipes as inputs (lib/neuralign/recipes.py says why)."""
 
+import os
 import shlex
 
+from neuralign import failure
 from neuralign.config import Catalogue, ConfigError
+from neuralign.config_checks import INCOMPLETE
 from neuralign.data import DataError
+from neuralign.endings import RUN
 from neuralign.gpus import slots
+from neuralign.incomplete import ended, part
 from neuralign.objects import ObjectError
 from neuralign.recipes import Recipes
 from neuralign.workflow import figures
@@ -14,6 +19,9 @@ try:
     CATALOGUE = Catalogue(config)
 except ConfigError as error:
     raise WorkflowError(str(error))
+
+
+os.environ[RUN] = str(os.getpid())  # jobs end when this process does, however it does
 
 
 if workflow.local_exec and slots() and "gpu" not in workflow.global_resources:
@@ -32,11 +40,15 @@ def inputs(rule):
     """An input function: the job's recipe, and the files it reads."""
 
     def of(wildcards):
+        narrow(wildcards.get("study", ""))
         try:
             recipe = RECIPES.of(rule, dict(wildcards))
         except (ConfigError, DataError, ObjectError) as error:
             raise WorkflowError(str(error))
-        written = RECIPES.write(rule, dict(wildcards))
+        try:
+            written = RECIPES.write(rule, dict(wildcards))
+        except OSError as error:
+            raise WorkflowError(f"the results folder cannot be written to: {error}")
         workflow.iocache.exists_local[written] = True  # Snakemake may have listed its folder before
         return {"recipe": written} | recipe["inputs"]
 
@@ -71,7 +83,7 @@ wildcard_constraints:
     evaluation=known("evaluations"),
     plane=known("planes"),
     through=rf"initial|({known('curves')})/\d+",
-    study=known("studies"),
+    study=rf"({known('studies')})({INCOMPLETE})?",
     pair=rf"(\d+|{known('checkpoints')})-(\d+|{known('checkpoints')})",
     seed=r"\d+",
     checkpoint=known("checkpoints"),
@@ -84,3 +96,35 @@ def products(study):
     drawn = [paths("plot", {"study": study, "figure": figure}) for figure in figures(CATALOGUE, study)]
     made = [paths("report", {"study": study}), paths("tabulate", {"study": study}), *drawn]
     return [path for files in made for path in files.values()]
+
+
+def narrow(study):
+    """Put the study of what is there of another into the catalogue, if this is the name of one."""
+    if not study.endswith(INCOMPLETE) or study in CATALOGUE.studies:
+        return
+    whole = study.removesuffix(INCOMPLETE)
+    found = part(CATALOGUE, whole, RECIPES.current, why)
+    there, planned = found["missing"]["paths"]
+    if not found["missing"]["jobs"]:
+        raise WorkflowError(f"nothing of the study {whole} is missing: ask for {whole}")
+    if not there:
+        causes = "".join(f"\n  {row['rule']} {row['wildcards']}: {row['why']}" for row in found["missing"]["jobs"])
+        raise WorkflowError(f"none of the {planned} paths of the study {whole} is there:{causes}")
+    CATALOGUE.studies[study] = found
+
+
+def why(rule, wildcards):
+    """What became of a job whose results are not there."""
+    log = str(getattr(rules, rule).log[0]).format(**wildcards)
+    record = failure.path(Path(RECIPES.write(rule, wildcards)))
+    return ended(record, Path(log), RECIPES.of(rule, wildcards)["key"])
+
+
+def there_is(study):
+    """An input function: the report, tables and figures of the part of a study that is there."""
+
+    def of(wildcards):
+        narrow(f"{study}{INCOMPLETE}")
+        return products(f"{study}{INCOMPLETE}")
+
+    return of

@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 
 from neuralign import augmentations, setting
+from neuralign.batch_norm import Estimate
 from neuralign.curves import straight
-from neuralign.evaluation import along, estimation_batches
+from neuralign.evaluation import along
 from neuralign.job import run
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
@@ -20,19 +21,23 @@ def main(data, target, source, points, *, model, curve, augment, attacks, protoc
     path = straight(plugin("curves", curve), *(layout.flatten(parameters) for parameters, _ in ends))
     if bends is not None:
         path = replace(path, bends=setting.read_bends(bends, layout, path.bends))
-    size, seed = protocol["batch_size"], protocol["seed"]
+    estimate = Estimate.on(
+        images.train,
+        augmentations.pipeline(augment),
+        attack=setting.attack(protocol["attacked_statistics"]),
+        **{k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")},
+    )
     rows = along(
         net,
         path,
         layout,
         tuple(buffers for _, buffers in ends),
         torch.linspace(0, 1, protocol["points"], dtype=torch.float64).tolist(),
-        estimation_batches(images.train.first(protocol["images"]), augmentations.pipeline(augment), size, seed),
+        estimate,
         images.test,
         {"clean": None} | {name: setting.attack(entry) for name, entry in attacks.items()},
-        batch_size=size,
-        seed=seed,
-        attacked_statistics=setting.attack(protocol["attacked_statistics"]),
+        batch_size=protocol["batch_size"],
+        seed=protocol["seed"],
     )
     write_rows(rows, points)
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from neuralign import align, augmentations, setting, signature
+from neuralign.batch_norm import Estimate, refresh_each
 from neuralign.curves import straight
-from neuralign.evaluation import estimation_batches, refresh
 from neuralign.job import run
 from neuralign.networks import Model
 from neuralign.parameters import Layout
@@ -21,12 +21,11 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     layout = Layout.of(start)
     line = straight(plugin("curves", curve), layout.flatten(start), layout.flatten(end))
     path = replace(line, bends=setting.read_bends(bends, layout, line.bends))
-    seen, size = images.train.first(protocol["images"]), protocol["batch_size"]
-    batches = estimation_batches(seen, augmentations.pipeline(augment), size, protocol["seed"])
     whole = Model(trace.network, net.mean, net.std)  # auxiliary heads too
-    trained, initial = (
-        middle | refresh(whole, middle, stored, batches()) for middle in (layout.views(c(0.5)) for c in (path, line))
-    )
+    middles = [layout.views(c(0.5)) for c in (path, line)]
+    estimate = Estimate.on(images.train, augmentations.pipeline(augment), **protocol)
+    found = refresh_each(whole, middles, stored, estimate.sample())
+    trained, initial = (middle | own for middle, own in zip(middles, found, strict=True))
     rows = [
         {"end": place} | row
         for place, state in zip(("start", "end"), ends, strict=True)

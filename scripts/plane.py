@@ -7,8 +7,8 @@ both ends as they were trained and the second as it was aligned.
 from dataclasses import replace
 
 from neuralign import augmentations, planes, setting
+from neuralign.batch_norm import Estimate
 from neuralign.curves import straight
-from neuralign.evaluation import estimation_batches
 from neuralign.job import run
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
@@ -44,11 +44,10 @@ def main(
     else:
         models = {"theta1": first, "theta2": layout.flatten(setting.read_state(source, net)), moved: last}
     plane = planes.through(*models.values())
-    size, count = protocol["batch_size"], protocol["images"]
-    train = images.train if count is None else images.train.balanced(count)
-    batches = list(estimation_batches(train, augmentations.pipeline(augment), size, protocol["seed"])())
-    places = planes.grid(window["t1"], window["t2"], protocol["points"])
-    write_rows(planes.landscape(net, plane, layout, stored, places, batches, images.test, batch_size=size), grid)
+    own = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
+    estimate = Estimate.on(images.train, augmentations.pipeline(augment), **own)
+    places, size = planes.grid(window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
+    write_rows(planes.landscape(net, plane, layout, stored, places, estimate, images.test, batch_size=size), grid)
     write_rows(planes.marks(plane, models, path), marks)
 
 

@@ -27,15 +27,18 @@ def main(
     *,
     study: dict[str, Any],
     drawings: Sequence[dict[str, Any]],
+    missing: Mapping[str, Any] | None = None,
 ) -> None:
-    """`drawings[i]` is the entry `figures[i]` (PNG) was drawn with; the note of an artefact lies beside it."""
+    """`drawings[i]` is the entry `figures[i]` (PNG) was drawn with; the note of an artefact lies beside it. `missing`:
+    what a study lacks that is not finished (`neuralign.incomplete.part`).
+    """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)
     pictures = [(Path(figure).read_bytes(), caption(drawing)) for figure, drawing in pairs]
     beside = paper.sections(pd.read_csv(published), pd.read_csv(claims), drawings, tables[0]["method"].unique())
     notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
     more = {"alignments": paper.alignment_tables(pd.read_csv(alignments)), "paper": beside}
-    page = render(*tables, pictures=pictures, notes=notes, study=study, **more)
+    page = render(*tables, pictures=pictures, notes=notes, study=study, missing=missing, **more)
     with atomic(html) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

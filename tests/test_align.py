@@ -12,9 +12,9 @@ from tiny import generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, nn
 
 from neuralign import align, symmetry
-from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations
+from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations, growing_moments
 from neuralign.align.correlation import correlation
-from neuralign.evaluation import refresh
+from neuralign.batch_norm import refresh
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
 from neuralign.plugins import plugin
@@ -237,6 +237,69 @@ def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images
     expected = seen(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
     found = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_activations_are_read_before_anything_overwrites_them(images: Images) -> None:
+    """Batch norms are folded and ReLUs work in place: what enters a ReLU is kept where it is read."""
+    model = small("resnet", depth=14)
+    problem = problem_of(model, images)
+    ((target, _),) = activations(problem, problem.trace.before, 100)
+    expected = seen(model, dict(problem.target), images, ["stage1.0.bn1", "stage2.1.bn1"])
+    for name, values in expected.items():
+        found = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
+        np.testing.assert_allclose(found, values, rtol=0, atol=1e-12)
+        assert found.min() < 0
+
+
+# stopping early
+
+
+def test_an_alignment_stops_when_the_permutation_no_longer_changes(tinyten: Model) -> None:
+    problem, permutation = planted(tinyten, pictures(40))
+    found = correlation(problem, batch_size=4, stop=0)
+    assert problem.facts["images"] < 40
+    assert all(torch.equal(match, inverse(permutation)[group]) for group, match in found.items())
+
+
+def test_an_alignment_that_goes_on_changing_takes_all_images(tinyten: Model) -> None:
+    problem = problem_of(tinyten, pictures(11))
+    whole = correlation(problem)
+    assert problem.facts["images"] == 11
+    changing = replace(problem, facts={})
+    found = correlation(changing, batch_size=1, stop=0)
+    assert changing.facts["images"] == 11
+    assert all(torch.equal(found[group], match) for group, match in whole.items())
+
+
+def test_the_share_that_may_change_decides_how_soon_an_alignment_stops(tinyten: Model) -> None:
+    problem = problem_of(tinyten, pictures(40))
+    counts = []
+    for stop in (0.0, 0.3, 1.0):
+        correlation(problem, batch_size=2, stop=stop)
+        counts.append(problem.facts["images"])
+    assert counts == sorted(counts, reverse=True) and counts[-1] == 4 < counts[0]
+
+
+def test_an_alignment_that_may_stop_does_not_depend_on_the_order_of_classes(tinyten: Model) -> None:
+    shown: list[int] = []
+    images = pictures(40)
+    problem = problem_of(tinyten, Images(images.pixels, torch.arange(40) // 8))
+
+    def watch(predict: Callable, pixels: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
+        shown.extend(labels.tolist())
+        return pixels
+
+    correlation(replace(problem, attack=watch), batch_size=10, stop=1.0)
+    assert set(shown) == set(range(5)) and len(shown) == 2 * 20
+
+
+def test_memory_is_that_of_the_moments_however_many_images_there_are(tinyten: Model) -> None:
+    problem = problem_of(tinyten, pictures(40))
+    sizes = []
+    for _, found in growing_moments(problem, batch_size=4):
+        tensors = [t for taps in found.values() for m in taps.values() for t in vars(m).values() if hasattr(t, "numel")]
+        sizes.append(sum(t.numel() for t in tensors))
+    assert len(sizes) == 10 and len(set(sizes)) == 1
 
 
 # assignment

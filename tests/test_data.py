@@ -1,37 +1,35 @@
-"""Datasets: every plug-in against known answers, downloads over a real (local) HTTP server, and all that is refused."""
+"""Datasets: every plug-in against known answers, and downloads over a real (local) HTTP server.
 
-import gzip
+What is refused of archives, images and arrays: hostile_archives.py and hostile_images.py.
+"""
+
 import hashlib
 import importlib.util
 import inspect
 import io
 import json
 import os
-import pickle
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from toy_data import arrays, cifar10, cifar100, jpeg, mirror, pixels, python2, python3, sha256, tiny, tree
 
-from neuralign.data import DataError, Dataset, Split, archives, downloads, pictures
+from neuralign.data import DataError, Dataset, Split, archives, downloads
 from neuralign.data.checks import check
 from neuralign.data.cifar import cifar
 from neuralign.data.digits import digits
 from neuralign.data.folder import folder
 from neuralign.data.npz import npz
-from neuralign.data.pickles import unpickled
 from neuralign.data.sources import identity, local
 from neuralign.data.storage import CHUNK, moments, save
 from neuralign.data.tiny_imagenet import tiny_imagenet
@@ -39,112 +37,10 @@ from neuralign.data.tiny_imagenet import tiny_imagenet
 PLUGINS = (cifar, digits, folder, npz, tiny_imagenet)
 
 
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def sha256(blob: bytes) -> str:
-    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
-
-
 def toy(n: int = 6, classes: int = 2) -> Dataset:
     labels = np.arange(n) % classes
     names = tuple(f"c{i}" for i in range(classes))
     return Dataset(Split(pixels(n, 3, 4, 4), labels), Split(pixels(2, 3, 4, 4, seed=1), labels[:2]), names)
-
-
-# --- archives in the official layouts ---
-
-
-class Python2Pickler(pickle._Pickler):
-    """Spells text and bytes as Python 2 did in the official archives: both as raw byte strings."""
-
-    def raw(self: Any, value: str | bytes) -> None:
-        blob = value.encode("latin1") if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + len(blob).to_bytes(4, "little") + blob)
-        self.memoize(value)
-
-    dispatch = pickle._Pickler.dispatch | {str: raw, bytes: raw}  # type: ignore[assignment]
-
-
-def python2(value: object) -> bytes:
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-
-
-def python3(value: object) -> bytes:
-    return pickle.dumps(value, protocol=2)
-
-
-def tar_gz(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
-    file = io.BytesIO()
-    zipped = gzip.GzipFile(fileobj=file, mode="wb", mtime=0)  # the same bytes whenever it is made
-    with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-                continue
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
-def cifar10(pickled=python3) -> bytes:
-    """Two images in each of five train batches and a test batch of ten; batch i has labels 2i, 2i + 1."""
-    top, rows = "cifar-10-batches-py", pixels(20, 3072)
-    folder_entry = tarfile.TarInfo(top)
-    folder_entry.type = tarfile.DIRTYPE
-    members: dict[str, bytes | tarfile.TarInfo] = {top: folder_entry, f"{top}/readme.html": b"<html>"}
-    members[f"{top}/batches.meta"] = pickled({"label_names": [f"name{i}" for i in range(10)], "num_vis": 3072})
-    for i in reversed(range(5)):  # the order of members must not matter
-        batch = {"data": rows[2 * i : 2 * i + 2], "labels": [2 * i, 2 * i + 1], "batch_label": "x"}
-        members[f"{top}/data_batch_{i + 1}"] = pickled(batch)
-    members[f"{top}/test_batch"] = pickled({"data": rows[10:], "labels": list(range(10))[::-1]})
-    return tar_gz(members)
-
-
-def cifar100() -> bytes:
-    top = "cifar-100-python"
-    fine, coarse = list(range(100)), [0] * 100
-    part = {"fine_labels": fine, "coarse_labels": coarse, "data": pixels(100, 3072)}
-    meta = {"fine_label_names": [f"fine{i}" for i in fine], "coarse_label_names": ["coarse"]}
-    return tar_gz({f"{top}/{name}": python2(value) for name, value in dict(meta=meta, test=part, train=part).items()})
-
-
-def jpeg(seed: int, grey: bool = False) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(64, 64, seed=seed) if grey else pixels(64, 64, 3, seed=seed)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def tiny(**changed: bytes) -> bytes:
-    """Two classes of three images, one of them greyscale; two validation images, annotated in reverse class order."""
-    members = {"wnids.txt": b"n02\nn01\n", "words.txt": b"n01\tgoldfish\n", "test/images/test_0.JPEG": jpeg(99)}
-    for c, wnid in enumerate(("n02", "n01")):
-        members[f"train/{wnid}/{wnid}_boxes.txt"] = b""
-        for i, number in enumerate((0, 10, 2)):
-            members[f"train/{wnid}/images/{wnid}_{number}.JPEG"] = jpeg(3 * c + i, grey=number == 10)
-    members |= {"val/images/val_0.JPEG": jpeg(10), "val/images/val_1.JPEG": jpeg(11)}
-    members["val/val_annotations.txt"] = b"val_0.JPEG\tn02\t0\t0\t1\t1\nval_1.JPEG\tn01\t0\t0\t1\t1\n"
-    members |= {name.replace("__", "/"): content for name, content in changed.items()}
-    return zipped({"tiny-imagenet-200/": b""} | {f"tiny-imagenet-200/{name}": c for name, c in members.items()})
-
-
-def mirror(tmp_path: Path, blob: bytes) -> dict[str, str]:
-    """`url` and `checksum` of a local archive with this content."""
-    path = tmp_path / "mirror.bin"
-    path.write_bytes(blob)
-    return {"url": str(path), "checksum": sha256(blob)}
 
 
 # --- the plug-ins ---
@@ -209,33 +105,6 @@ def test_tiny_imagenet_is_sorted_by_class_and_tests_on_the_validation_split(tmp_
     assert (grey == grey[:1]).all() and not (data.train.images[0] == data.train.images[0][:1]).all()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"val__val_annotations.txt": b"val_0.JPEG\tn02\n"}, "disagree on val_1.JPEG"),
-        (
-            {"val__val_annotations.txt": b"val_0.JPEG\tn02\nval_1.JPEG\tn03\n"},
-            "class n03, which has no training images",
-        ),
-        ({"train__n01__images__n01_5.JPEG": b"no jpeg"}, "n01_5.JPEG: not a readable image"),
-    ],
-)
-def test_tiny_imagenet_refuses_what_does_not_fit_together(tmp_path, changed, message):
-    with pytest.raises(DataError, match=message):
-        tiny_imagenet(tmp_path, **mirror(tmp_path, tiny(**changed)))
-
-
-def tree(root: Path, mode: str = "RGB", size: tuple[int, int] = (5, 4)) -> dict[str, str]:
-    """Classes cat and dog, two train images and one test image each, and the hidden litter of file managers."""
-    for i, name in enumerate(("train/dog/a", "train/dog/b", "train/cat/a", "train/cat/b", "test/cat/a", "test/dog/a")):
-        file = root / f"{name}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels(size[1], size[0], 3, seed=i)).convert(mode).save(file)
-    (root / "train/.DS_Store").touch()
-    (root / "train/cat/.DS_Store").touch()
-    return {"path": str(root)}
-
-
 def test_folder_is_sorted_by_class_and_file(tmp_path):
     data = folder(tmp_path, **tree(tmp_path / "pets"))
     check(data, "folder")
@@ -251,6 +120,18 @@ def test_folder_resolves_palettes_and_opaque_alpha_and_keeps_grey(tmp_path, mode
     assert data.train.images.shape == (4, channels, 4, 5)
 
 
+def test_folder_reads_cmyk_as_pil_does_and_names_in_any_script(tmp_path):
+    source = tree(tmp_path / "pets")
+    printed = tmp_path / "pets/train/cat/c.jpg"
+    Image.fromarray(pixels(4, 5, 4)).convert("CMYK").save(printed)
+    for split in ("train", "test"):
+        (tmp_path / f"pets/{split}/dog").rename(tmp_path / f"pets/{split}/狗 ü")
+    data = folder(tmp_path, **source)
+    check(data, "folder")
+    assert data.classes == ("cat", "狗 ü")
+    assert np.array_equal(data.train.images[2], np.asarray(Image.open(printed).convert("RGB")).transpose(2, 0, 1))
+
+
 def test_folder_has_three_channels_if_one_image_is_coloured_and_resizes_on_demand(tmp_path):
     source = tree(tmp_path / "pets", "L")
     Image.fromarray(pixels(4, 5, 3)).save(tmp_path / "pets/test/dog/b.png")
@@ -260,47 +141,6 @@ def test_folder_has_three_channels_if_one_image_is_coloured_and_resizes_on_deman
         folder(tmp_path, **source)
     data = folder(tmp_path, size=8, **source)
     assert data.train.images.shape == (4, 3, 8, 8) and data.test.images.shape == (3, 3, 8, 8)
-
-
-def transparent(path: Path) -> None:
-    Image.fromarray(pixels(4, 5, 4)).save(path.with_suffix(".png"))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda p: (p / "train/cat/notes.txt").write_text("x"), "notes.txt: only image files are allowed"),
-        (lambda p: (p / "train/cat/deep").mkdir(), "deep: only image files are allowed"),
-        (lambda p: (p / "train/readme.md").touch(), "readme.md: only class folders are allowed"),
-        (lambda p: (p / "train/cat/c.png").write_bytes(b"no image"), "c.png: not a readable image"),
-        (
-            lambda p: (p / "train/cat/c.png").write_bytes((p / "train/cat/a.png").read_bytes()[:60]),
-            "not a readable image",
-        ),
-        (lambda p: transparent(p / "train/cat/c"), "c.png: has transparent pixels"),
-        (lambda p: Image.fromarray(np.zeros((4, 5), np.uint16)).save(p / "train/cat/c.png"), "pixels of mode I;16"),
-        (lambda p: (p / "test/dog").rename(p / "test/cow"), "class cow has no folder in train"),
-        (lambda p: (p / "train/ant").mkdir(), "no train image of class ant"),
-        (lambda p: (p / "test").rename(p / "val"), "test: no such folder"),
-    ],
-)
-def test_folder_refuses(tmp_path, spoil, message):
-    source = tree(tmp_path / "pets")
-    spoil(tmp_path / "pets")
-    with pytest.raises(DataError, match=message):
-        check(folder(tmp_path, **source), "pets")
-
-
-def test_an_image_of_absurd_size_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr(pictures, "LARGEST", 63)
-    with pytest.raises(DataError, match="x: 64x64 pixels, at most 63 a side"):
-        pictures.picture("x", io.BytesIO(jpeg(0)))
-
-
-def arrays(**changed: np.ndarray | None) -> dict[str, np.ndarray]:
-    plain = {"x_train": pixels(4, 8, 8, 3), "y_train": np.array([0, 1, 0, 1]), "x_test": pixels(2, 8, 8, 3)}
-    made = plain | {"y_test": np.array([1, 0], np.uint8)} | changed
-    return {name: array for name, array in made.items() if array is not None}
 
 
 @pytest.mark.parametrize(
@@ -328,44 +168,15 @@ def test_npz_finds_the_channels_or_asks(tmp_path, shape, layout, expected):
     assert data.train.images.shape == (4, *expected) and data.classes == ("0", "1")
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"x_train": pixels(4, 8, 8, 3) / 255}, r"float64 in 0 \.\. 1, 0 of them not finite; only uint8"),
-        ({"x_train": np.full((4, 8, 8, 3), np.nan, np.float32)}, "float32, 768 of them not finite"),
-        ({"x_train": pixels(4, 8, 8, 3).astype(np.int64)}, "train images are int64; only uint8"),
-        ({"x_train": pixels(4, 8, 8, 3).astype(object)}, "Object arrays cannot be loaded"),
-        ({"x_test": pixels(2, 9, 9, 3)}, r"train images have shape \(3, 8, 8\), test images \(3, 9, 9\)"),
-        ({"x_test": pixels(0, 8, 8, 3), "y_test": np.zeros(0, int)}, "test images .* at least one image"),
-        ({"x_train": np.zeros((4, 8, 8, 3), np.uint8)}, "channel 0 of train has one value only"),
-        ({"y_train": np.array([0, 1, 0])}, "train labels: 3 for 4 images"),
-        ({"y_train": np.array([0, -1, 0, 1])}, r"train labels: -1 at index 1; only 0 \.\. 1 are allowed"),
-        ({"y_test": np.array([2**64 - 1, 0], np.uint64)}, "test labels: -1 at index 0"),
-        ({"y_train": np.array([0, 1, 0, 3])}, "no train image of class 2;"),
-        ({"y_train": np.array([0.0, 1, 0, 1])}, "y_train is float64; only integers"),
-        ({"y_train": np.array([[0], [1], [0], [1]])}, r"int64 of shape \(4, 1\); int64 of shape \(n,\)"),
-        ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "1 class, at least 2"),
-        ({"classes": np.array(["a", "a"])}, "but a occurs more than once"),
-        ({"classes": np.array(["a", "b", "c"])}, "no train image of class c;"),
-        ({"classes": np.array([["a", "b"]])}, "classes has shape"),
-        ({"y_test": None}, "no array y_test; found x_train, y_train, x_test"),
-    ],
-)
-def test_unsound_arrays_are_refused(tmp_path, changed, message):
-    np.savez(tmp_path / "a.npz", **arrays(**changed))
-    with pytest.raises(DataError, match=message) as caught:
-        check(npz(tmp_path, path=str(tmp_path / "a.npz")), str(tmp_path / "a.npz"))
-    assert "a.npz: " in str(caught.value)
-
-
-def test_npz_refuses_other_and_damaged_files(tmp_path):
-    np.savez(tmp_path / "a.npz", **arrays())
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:500])
-    (tmp_path / "text.npz").write_text("hello")
-    np.save(tmp_path / "one.npy", np.zeros(3))
-    for name in ("cut.npz", "text.npz", "absent.npz", "one.npy"):
-        with pytest.raises(DataError, match=f"{name}: "):
-            npz(tmp_path, path=str(tmp_path / name))
+def test_npz_may_have_another_order_in_memory_and_one_test_image(tmp_path):
+    made = arrays(x_test=pixels(1, 8, 8, 3), y_test=np.array([1]))
+    np.savez(tmp_path / "a.npz", **made)
+    np.savez_compressed(tmp_path / "b.npz", **{name: np.asfortranarray(array) for name, array in made.items()})
+    for name in ("a", "b"):
+        data = npz(tmp_path, path=str(tmp_path / f"{name}.npz"))
+        check(data, name)
+        save(data, tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 # --- downloads ---
@@ -483,115 +294,9 @@ def test_sources_may_be_local(tmp_path):
     with pytest.raises(DataError, match="expected md5:0{32}, found md5:"):
         downloads.verified(str(path), "md5:" + "0" * 32, tmp_path)
     assert path.exists() and not (tmp_path / "cache").exists()
-    for url, message in (("ftp://x/y", "http://, https://"), ("absent.zip", "no such file")):
+    for url, message in (("ftp://x/y", "http://host"), ("absent.zip", "no such file")):
         with pytest.raises(DataError, match=f"{url}.*{message}"):
             downloads.verified(url, md5, tmp_path)
-    for wrong in ("md5:xyz", "c58f30108f718f92721af3b95e74349a", "sha1:" + "0" * 40, "md5:" + "g" * 32):
-        with pytest.raises(DataError, match="neither sha256:<64 hex digits> nor md5:<32 hex digits>"):
-            downloads.verified(str(path), wrong, tmp_path)
-
-
-# --- hostile archives, each with the correct checksum ---
-
-
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-@pytest.mark.parametrize(
-    ("blob", "message"),
-    [
-        (tar_gz({"../evil": b"x"}), "member ../evil points outside"),
-        (tar_gz({"/etc/evil": b"x"}), "member /etc/evil points outside"),
-        (tar_gz({"a": special("train", tarfile.SYMTYPE, "/etc/passwd")}), "member train is a link"),
-        (tar_gz({"a": special("train", tarfile.LNKTYPE, "meta")}), "member train is a link"),
-        (tar_gz({"a": special("train", tarfile.FIFOTYPE)}), "member train is a link or another special file"),
-        (tar_gz({"a/train": b"x", "b/train": b"y"}), "two members are called train"),
-        (cifar10()[:-2000], "damaged or of another kind"),
-        (b"no archive at all", "damaged or of another kind"),
-    ],
-    ids=["parent", "absolute", "symbolic link", "hard link", "pipe", "two of a name", "cut off", "no archive"],
-)
-def test_unsafe_and_damaged_tars_are_refused(tmp_path, blob, message):
-    with pytest.raises(DataError, match=message):
-        cifar(tmp_path, classes=100, **mirror(tmp_path, blob))
-
-
-def test_bombs_are_refused_by_claim_and_by_what_they_unpack_to(tmp_path):
-    path = tmp_path / "bomb"
-    path.write_bytes(tar_gz({"a": bytes(300_000)}))
-    with pytest.raises(DataError, match="member a claims 300000 bytes, more than 200000"):
-        archives.tar_members(path, ["a"], limit=200_000)
-    path.write_bytes(tar_gz({str(i): bytes(90_000) for i in range(3)}))
-    with pytest.raises(DataError, match="unpacks to more than 200000 bytes"):
-        archives.tar_members(path, ["0"], limit=200_000)
-    path.write_bytes(zipped({"a": bytes(150_000), "b": bytes(150_000)}))
-    with pytest.raises(DataError, match="claim more than 200000"), archives.zip_members(path, limit=200_000):
-        pass
-    lie = zipped({"a": bytes(150_000)}).replace((150_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
-    path.write_bytes(lie)
-    with pytest.raises(DataError, match="Bad CRC-32"), archives.zip_members(path, limit=200_000) as archive:
-        archives.zip_member(archive, "a")
-
-
-def test_unsafe_and_damaged_zips_are_refused(tmp_path):
-    link = zipfile.ZipInfo("link")
-    link.external_attr = 0o120777 << 16
-    for name, message in ((link, "link is a link"), ("../evil", "outside"), ("a\\..\\b", "outside"), ("/a", "outside")):
-        with pytest.raises(DataError, match=message):
-            tiny_imagenet(tmp_path, **mirror(tmp_path, zipped({name: b"x"})))
-    for blob in (tiny()[:-500], b"no archive at all"):
-        with pytest.raises(DataError, match="damaged or of another kind"):
-            tiny_imagenet(tmp_path, **mirror(tmp_path, blob))
-
-
-class Malicious:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_calls_nothing(tmp_path, protocol):
-    marker = tmp_path / "marker"
-    blob = tar_gz({n: pickle.dumps({"data": Malicious(marker)}, protocol) for n in ("train", "test", "meta")})
-    with pytest.raises(DataError, match=r"train: .*posix\.mkdir is not allowed"):
-        cifar(tmp_path, classes=100, **mirror(tmp_path, blob))
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    ("blob", "message"),
-    [
-        (pickle.dumps({"a": 1})[:-3], "not a pickle"),
-        (pickle.dumps([1]), "pickles a list, only a dict"),
-        (b"\x80\x02c_codecs\nencode\n(U\x01aU\x03zip" + b"tR.", "bytes in zip"),
-        (b"", "not a pickle"),
-    ],
-)
-def test_other_pickles_are_refused(blob, message):
-    with pytest.raises(DataError, match=f"x: .*{message}"):
-        unpickled(blob, "x")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"data": pixels(2, 3071)}, r"'data' is no uint8 array of shape \(n, 3072\)"),
-        ({"data": [[0] * 3072]}, "'data' is no uint8 array"),
-        ({"fine_labels": [0.5, 1.0]}, "'fine_labels' is no list of integers"),
-        ({"fine_label_names": ["a"]}, "no list of 100 names"),
-    ],
-)
-def test_cifar_refuses_batches_of_another_form(tmp_path, change, message):
-    value = {"data": pixels(2, 3072), "fine_labels": [0, 1], "fine_label_names": [""] * 100} | change
-    blob = tar_gz({name: python3(value) for name in ("train", "test", "meta")})
-    with pytest.raises(DataError, match=message):
-        cifar(tmp_path, classes=100, **mirror(tmp_path, blob))
 
 
 # --- the file that training reads ---

@@ -6,20 +6,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 
 import pytest
+from workflow_project import OVERLAY, Project
 
 from neuralign import gpus
 from neuralign.gpus import devices, lease, slots
 
 # takes a slot, says which device it got, holds it until its standard input ends
 HOLDER = """
-import os, sys
+import os, subprocess, sys, time
 from neuralign.gpus import lease
 with lease(1):
+    {child}
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 """
+CHILDREN = {
+    "forked": "os.fork() or (time.sleep(60), os._exit(0))",
+    "another program, with all open files": "subprocess.Popen(['sleep', '60'], close_fds=False)",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +47,15 @@ def holder():
     """holder() starts a process that takes a slot; .device is what it got, None while it waits."""
     started = []
 
-    def start(wait=True):
+    def start(wait=True, child="", **environment):
         path = os.pathsep.join(sys.path)
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER],
+            [sys.executable, "-c", HOLDER.format(child=child)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path} | environment,
+            start_new_session=True,
         )
         started.append(process)
         process.device = process.stdout.readline().strip() if wait else None
@@ -54,7 +63,8 @@ def holder():
 
     yield start
     for process in started:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children too
         process.communicate()
 
 
@@ -62,13 +72,17 @@ def test_processes_at_the_same_time_have_different_devices(holder):
     assert {holder().device, holder().device} == {"3", "5"}
 
 
-def test_who_comes_when_all_is_taken_waits_until_a_process_ends(holder):
-    first, _ = holder(), holder()
-    third = holder(wait=False)
+@pytest.mark.parametrize(("count", "each"), [(1, 1), (1, 3), (2, 2), (3, 1)])
+def test_a_device_has_as_many_processes_as_slots_and_who_comes_then_waits(holder, monkeypatch, count, each):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+    monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", str(each))
+    holders = [holder() for _ in range(count * each)]
+    assert Counter(h.device for h in holders) == {str(device): each for device in range(count)}
+    waiting = holder(wait=False)
     time.sleep(0.5)
-    assert third.poll() is None
-    first.communicate()
-    assert third.stdout.readline().strip() == first.device
+    assert waiting.poll() is None
+    holders[-1].communicate()
+    assert waiting.stdout.readline().strip() == holders[-1].device
 
 
 def test_a_killed_process_gives_its_device_back(holder):
@@ -78,10 +92,23 @@ def test_a_killed_process_gives_its_device_back(holder):
     assert holder().device == first.device
 
 
-def test_several_slots_on_a_device_are_filled_evenly(holder, monkeypatch):
+@pytest.mark.parametrize("child", CHILDREN.values(), ids=CHILDREN)
+def test_a_child_that_outlives_a_killed_process_does_not_keep_the_device(holder, child):
+    first, _ = holder(child=child), holder()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert holder().device == first.device
+
+
+def test_slots_are_those_of_all_devices_in_turn(monkeypatch):
     monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", "2")
     assert slots() == [("3", 0), ("5", 0), ("3", 1), ("5", 1)]
-    assert sorted(holder().device for _ in range(4)) == ["3", "3", "5", "5"]
+
+
+@pytest.mark.parametrize("visible", ["GPU-8f3a,GPU-11c2", "MIG-2d4f,MIG-77aa", "MIG-GPU-8f3a/1/0,MIG-GPU-8f3a/2/0"])
+def test_devices_with_other_names_than_numbers_are_leased_by_these(holder, monkeypatch, visible):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert {holder().device, holder().device} == set(visible.split(","))
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", ""])
@@ -102,11 +129,13 @@ def test_no_gpu_hides_them_all_and_takes_no_slot(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_inside_slurm_the_device_is_slurms(monkeypatch, tmp_path):
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    with lease(1):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
-    assert not list(tmp_path.iterdir())
+def test_a_job_of_slurm_keeps_the_device_it_was_given_whatever_others_call_theirs(holder):
+    for job in ("1", "2"):  # with control groups, each has a device 0
+        assert holder(SLURM_JOB_ID=job, CUDA_VISIBLE_DEVICES="0").device == "0"
+
+
+def test_processes_within_one_allocation_of_slurm_have_different_devices(holder):
+    assert {holder(SLURM_JOB_ID="1").device, holder(SLURM_JOB_ID="1").device} == {"3", "5"}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +148,7 @@ def test_inside_slurm_the_device_is_slurms(monkeypatch, tmp_path):
         ("-1", []),
         ("0,-1,1", ["0"]),
         ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
+        ("MIG-a, MIG-b", ["MIG-a", "MIG-b"]),
     ],
 )
 def test_devices_are_those_cuda_would_show(monkeypatch, visible, found):
@@ -128,10 +158,10 @@ def test_devices_are_those_cuda_would_show(monkeypatch, visible, found):
 
 def test_without_the_variable_devices_are_counted(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
+    for name in ("nvidia3", "nvidia5", "nvidia10", "nvidiactl", "nvidia-uvm", "nvidia-caps"):
         (tmp_path / name).touch()
     monkeypatch.setattr(gpus, "Path", lambda *parts: tmp_path if parts == ("/dev",) else pytest.fail(str(parts)))
-    assert devices() == ["0", "1", "2", "10"]
+    assert devices() == ["0", "1", "2"]  # as CUDA counts them
 
 
 def test_without_gpus_a_lease_does_nothing(monkeypatch, tmp_path):
@@ -146,3 +176,74 @@ def test_an_error_within_a_lease_gives_the_slot_back():
         raise RuntimeError("of the job")
     with lease(1):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+# ---- the workflow
+
+PAIR = """
+  pair:
+    title: Two endpoints
+    grids:
+      - dataset: small_digits
+        network: tiny
+        regime: hardened
+        pair: 1-2
+        curve_seed: 1
+        method: [smoke_matched]
+        evaluation: brief_attacked
+"""
+# a training says what it sees, and goes on when there are two at the same time
+MEET = """
+    sign = Path("at_work", str(seed))
+    sign.parent.mkdir(exist_ok=True)
+    sign.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    end = time.monotonic() + 120
+    while len(list(sign.parent.iterdir())) < 2:
+        assert time.monotonic() < end, "the other one did not come"
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def meeting(tmp_path_factory) -> Project:
+    """A study whose trainings meet; its data are there."""
+    project = Project.of_repository(tmp_path_factory.mktemp("meeting") / "project")
+    project.append(OVERLAY, PAIR)
+    script, begin = "scripts/train_endpoint.py", "    images, net ="
+    project.replace(script, begin, MEET + begin)
+    project.replace(script, "import torch\n", "import os\nimport time\nfrom pathlib import Path\n\nimport torch\n")
+    project.run("--cores", "1", "--until", "fetch_data", target="pair")
+    return project
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+@pytest.mark.parametrize(
+    ("visible", "each", "arguments", "seen"),
+    [
+        ("7,9", 1, [], {"7", "9"}),
+        ("7", 2, [], {"7"}),
+        ("7,9", 1, ["--resources", "gpu=0"], {""}),
+    ],
+    ids=["two devices", "two slots on one device", "no device"],
+)
+def test_two_trainings_at_the_same_time_see(meeting, tmp_path, visible, each, arguments, seen):
+    project = meeting.copied(tmp_path / "project")
+    environment = {"CUDA_VISIBLE_DEVICES": visible, "NEURALIGN_SLOTS_PER_GPU": str(each)}
+    project.run("--cores", "2", *arguments, "--until", "train_endpoint", target="pair", **environment)
+    assert {file.read_text() for file in project.root.glob("at_work/*")} == seen
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_there_is_a_training_at_a_time_on_one_device(meeting, tmp_path):
+    project = meeting.copied(tmp_path / "project")
+    started = project.start("--cores", "2", "--until", "train_endpoint", target="pair", CUDA_VISIBLE_DEVICES="7")
+    while not (signs := list(project.root.glob("at_work/*"))):
+        assert started.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    logs = [p for p in project.root.glob("logs/endpoints/**/*.log")]
+    os.killpg(started.pid, signal.SIGINT)
+    started.communicate(timeout=60)
+    assert len(signs) == len(logs) == 1  # the other one has not been started

@@ -14,22 +14,25 @@ HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "netw
 # what a module may import lies on a lower floor; a folder is one unit, whose plug-ins import none of each other
 FLOORS = [
     # nothing of this package
-    {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"},
-    {"objects", "problems"},
+    {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"}
+    | {"config_checks"},
+    {"objects", "problems", "yaml_files"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes", "code", "entries", "callables"},
+    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings"},
     # files and pages; what a network is
-    {"schemas", "tables", "data", "job", "report", "tracing", "networks", "augmentations", "figures"}
-    | {"evidence", "paper"},
+    {"schemas", "tables", "data", "failure", "report", "tracing", "networks", "augmentations", "figures"}
+    | {"evidence", "paper", "progress"},
+    {"descent"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements", "foreign", "certificate"},
+    {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
+    {"batch_norm"},
     {"align", "explain", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies", "doctor", "library"},
     {"workflow"},
-    {"recipes", "calibration"},
-    {"plan"},
-    {"cli"},
-    {"__main__"},
+    {"recipes", "calibration", "incomplete"},
+    {"plan", "consistency"},
+    {"lineage", "cli"},
+    {"verify", "__main__"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 MODULES = sorted(PACKAGE.rglob("*.py"))

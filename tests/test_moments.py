@@ -47,6 +47,34 @@ def test_a_large_common_offset_costs_no_accuracy(split: list[int], dtype: torch.
     np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("offset", [0.0, 2.0, 4.0, 100.0])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_an_offset_that_begins_after_the_first_batch_costs_no_accuracy(
+    offset: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    """The origin is that of the first batch; what comes then may lie anywhere."""
+    first, second = samples(offset=offset)
+    first[20:] += 1e4
+    second[20:] -= 1e5
+    first, second = first.to(dtype), second.to(dtype)
+    found = streamed(first, second, [20, 1, 39]).correlation()
+    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=tolerance)
+
+
+def test_samples_near_zero_are_taken_as_they_are_and_samples_far_from_it_are_not() -> None:
+    first, second = samples()
+    assert streamed(first, second + 100, [30, 30]).origins[0] is None
+    (_, origin) = streamed(first, second + 100, [30, 30]).origins
+    torch.testing.assert_close(origin, (second + 100)[:30].mean(0))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_products_are_those_of_the_raw_values(offset: float) -> None:
+    first, second = samples(offset=offset)
+    found = streamed(first, second, [7, 20, 33]).products()
+    np.testing.assert_allclose(found, first.numpy().T @ second.numpy() / 60, rtol=1e-13, atol=1e-13)
+
+
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 def test_uncentred_is_the_cosine(split: list[int]) -> None:
     first, second = samples(offset=0.5)
@@ -98,6 +126,8 @@ def test_one_sample_has_no_correlation_but_a_cosine() -> None:
 def test_nothing_added_is_an_error() -> None:
     with pytest.raises(ValueError, match="no samples were added"):
         Moments(3).correlation()
+    with pytest.raises(ValueError, match="no samples were added"):
+        Moments(3).products()
 
 
 def test_the_samples_are_not_changed() -> None:

@@ -49,11 +49,17 @@ def test_an_evaluation_is_a_pass_for_the_statistics_and_one_for_each_test_image(
     assert petaflop(work("evaluate", {"protocol": protocol, "attacks": {}}, CIFAR)) == pytest.approx(0.09, abs=0.005)
     small = {"protocol": protocol | {"points": 3, "images": 100}, "attacks": {"a": PGD5}}
     assert work("evaluate", small, CIFAR) == 3 * 100 + (3 + 2) * (1 + 11) * 10_000
+    few = {"protocol": protocol | {"images": 1000, "full_passes": 5}, "attacks": {}}
+    assert work("evaluate", few, CIFAR) == 65 * 1000 + 5 * 51_000 + 67 * 10_000
+    few["protocol"]["images"] = 50_000
+    assert work("evaluate", few, CIFAR) == 65 * 50_000 + 67 * 10_000
 
 
 def test_a_plane_and_an_alignment():
     protocol = {"points": 17, "images": None}
     assert petaflop(work("plane", {"protocol": protocol}, CIFAR)) == pytest.approx(0.39, abs=0.01)
+    few = {"protocol": protocol | {"images": 1000, "full_passes": 5}}
+    assert work("plane", few, CIFAR) == 289 * 11_000 + 25 * 51_000
     assert work("align", {"method": {"images": 10_000}}, CIFAR) == 20_000
     assert work("align", {"method": {"images": 10_000}, "attack": PGD5}, CIFAR) == 220_000
     assert work("align", {"method": {"seed": 0}}, CIFAR) == 0
@@ -70,7 +76,7 @@ def test_disk_and_memory_are_counted():
     assert disk("train_endpoint", {}, CIFAR, None) is None and disk("evaluate", {}, CIFAR, counts) == 0
     training = memory("train_endpoint", {"training": {"batch_size": 10}}, CIFAR, counts)
     assert training == CIFAR.bytes + 4 * (800 + 2 * 10 * 1000)
-    assert memory("evaluate", {"protocol": {"batch_size": 10}}, CIFAR, counts) == CIFAR.bytes + 4 * (800 + 10 * 1000)
+    assert memory("evaluate", {"protocol": {"batch_size": 10}}, CIFAR, counts) == CIFAR.bytes + 4 * (1600 + 10 * 1000)
 
 
 def test_a_rate_is_total_seconds_over_total_work():

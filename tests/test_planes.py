@@ -12,11 +12,12 @@ from tiny import assert_same, pictures, plain, randomised, small
 from torch import Tensor
 
 from neuralign import figures, setting
+from neuralign.batch_norm import Estimate
 from neuralign.config import Catalogue, ConfigError
 from neuralign.curves import Curve
 from neuralign.curves.bezier import bezier
 from neuralign.curves.segment import segment
-from neuralign.evaluation import along, estimation_batches
+from neuralign.evaluation import along
 from neuralign.figures.plane import plane as draw
 from neuralign.parameters import Layout
 from neuralign.planes import Plane, grid, landscape, marks, through
@@ -120,10 +121,10 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     layout = Layout.of(states[0][0])
     flat = [layout.flatten(parameters) for parameters, _ in states]
     plane, images = through(*flat), pictures(12)
-    estimate = estimation_batches(pictures(16, seed=1), plain, 8, seed=1)
+    estimate = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
     buffers = {name: b.clone() for name, b in states[0][1].items()}
     places = [*CORNERS, third(plane), (0.5, 0.5)]
-    rows = list(landscape(model, plane, layout, buffers, places, list(estimate()), images, batch_size=5))
+    rows = list(landscape(model, plane, layout, buffers, places, estimate, images, batch_size=5))
     assert [list(row) for row in rows] == [["x", "y", "t1", "t2", "loss", "accuracy", "images"]] * 4
     assert [(row["x"], row["y"]) for row in rows[:2]] == [(0, 0), (plane.unit[0], 0)]
     assert (rows[2]["x"], rows[2]["y"]) == pytest.approx(plane.corners[2].tolist())
@@ -159,6 +160,7 @@ def test_defaults_are_the_papers() -> None:
     assert entry["initial"] == {"t1": [-0.05, 1.05], "t2": [-0.05, 1.05]}
     assert entry["curve"] == {"t1": [-0.05, 1.05], "t2": [-0.1, 1.5]}
     assert (entry["points"], entry["batch_size"], entry["images"], entry["augment"]) == (3, 512, 64, True)
+    assert entry["full_passes"] is None
     half = Catalogue(config(curve={"t1": [0, 1]})).entry("planes", "coarse")
     assert half["curve"] == {"t1": [0, 1], "t2": [-0.1, 1.5]}
 
@@ -172,6 +174,7 @@ def test_defaults_are_the_papers() -> None:
         ({"curve": {"t2": [1, 1]}}, "planes.coarse.curve.t2: found [1, 1]: the smaller number comes first"),
         ({"initial": {"t3": [0, 1]}}, "planes.coarse.initial: unknown key 't3' (allowed: t1, t2)"),
         ({"initial": {"t1": [0]}}, "planes.coarse.initial.t1: found [0]: list should have at least 2 items"),
+        ({"full_passes": 4}, "planes.coarse.full_passes: found 4: must be at most points, 3"),
         ({"images": 0}, "planes.coarse.images: found 0: input should be greater than or equal to 1"),
     ],
 )

@@ -184,7 +184,7 @@ def test_the_regime_of_training_is_no_business_of_a_checkpoint_but_normalisation
     before = key(*IMPORT, mine)
     mine["regimes"]["plain"]["endpoint"]["lr"] = 0.5
     assert key(*IMPORT, mine) == before
-    mine["networks"]["own"]["mean"] = [0.5]
+    mine["networks"]["own"] |= {"mean": [0.5], "std": [0.5]}
     assert key(*IMPORT, mine) != before
 
 

@@ -17,8 +17,8 @@ SHIPPED = [(home, use) for home in HOMES for use in plugins(home)]
 
 
 def test_the_plug_ins_of_a_folder_are_the_files_with_a_function_of_their_own_name():
-    assert plugins("networks") == ["googlenet", "resnet", "tinyten"]
-    assert plugins("curves") == ["bezier", "chain", "segment"]
+    assert plugins("networks") == ("googlenet", "resnet", "tinyten")
+    assert plugins("curves") == ("bezier", "chain", "segment")
     assert {"archives", "checks", "downloads", "pickles", "sources", "storage"}.isdisjoint(plugins("data"))
 
 

@@ -1,21 +1,17 @@
-"""What jobs share: artefacts are read with care, and refused with the name of the file and of the tensor."""
+"""What jobs share: data, models and artefacts come back as they were written. What is refused: hostile_artefacts.py."""
 
-import pickle
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import assert_same, pictures, randomised, shifts, small, whole
+from tiny import assert_same, pictures, randomised, shifts, whole
 from torch import Tensor
 
 from neuralign import setting, symmetry
 from neuralign.attacks.pgd import pgd
-from neuralign.curves import straight
-from neuralign.curves.bezier import bezier
 from neuralign.data import Dataset, Split
 from neuralign.data.storage import save as save_dataset
 from neuralign.images import Data
@@ -94,75 +90,6 @@ def test_a_state_comes_back_as_it_was_written(model: Model, tmp_path: Path) -> N
     assert_same(setting.read_state(str(tmp_path / "network.safetensors"), model), state)
 
 
-def missing(state: dict[str, Tensor]) -> None:
-    del state["fc.bias"], state["features.bn1.running_mean"]
-
-
-def extra(state: dict[str, Tensor]) -> None:
-    state["fc2.weight"] = torch.ones(3)
-
-
-def reshaped(state: dict[str, Tensor]) -> None:
-    state["fc.weight"] = torch.ones(7, 16)
-
-
-def infinite(state: dict[str, Tensor]) -> None:
-    state["fc.weight"][2, 3] = float("nan")
-
-
-def infinite_buffer(state: dict[str, Tensor]) -> None:
-    state["features.bn1.running_var"][0] = float("inf")
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        (missing, "tensors are missing for this network: ['fc.bias', 'features.bn1.running_mean']"),
-        (extra, "tensors that this network does not have: ['fc2.weight']"),
-        (reshaped, "fc.weight has shape (7, 16), the network (5, 16)"),
-        (infinite, "fc.weight has values that are not finite"),
-        (infinite_buffer, "features.bn1.running_var has values that are not finite"),
-    ],
-)
-def test_a_state_that_does_not_fit_is_refused(tinyten: Model, tmp_path: Path, damage: Any, message: str) -> None:
-    state = randomised(tinyten.network)
-    damage(state)
-    path = written(state, tmp_path)
-    with pytest.raises(ValueError) as error:
-        setting.read_state(path, tinyten)
-    assert str(error.value) == f"{path}: {message}"
-
-
-class Trap:
-    """A pickle of it would create a file when it is read."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("content", ["pickle", "empty", "truncated"])
-def test_a_file_of_another_kind_is_refused_by_name_and_nothing_in_it_runs(
-    tinyten: Model, tmp_path: Path, content: str
-) -> None:
-    path, victim = tmp_path / "network.safetensors", tmp_path / "executed"
-    if content == "pickle":
-        torch.save({"fc.weight": Trap(victim)}, path)
-        pickle.loads(pickle.dumps(Trap(tmp_path / "armed")))
-        assert (tmp_path / "armed").exists()  # the trap does work
-    elif content == "empty":
-        path.touch()
-    else:
-        written(randomised(tinyten.network), tmp_path)
-        path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError) as error:
-        setting.read_state(str(path), tinyten)
-    assert str(error.value).startswith(f"{path}: not a safetensors file, or damaged: ")
-    assert not victim.exists()
-
-
 def test_a_file_that_is_not_there_is_named(tinyten: Model, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors"):
         setting.read_state(str(tmp_path / "nowhere.safetensors"), tinyten)
@@ -179,10 +106,10 @@ def test_a_state_splits_into_parameters_and_buffers(model: Model) -> None:
 # permutations and ends
 
 
-def planted(model: Model, data: Data, folder: Path, **facts: Any) -> str:
+def planted(model: Model, data: Data, folder: Path) -> str:
     """A permutation file of this model."""
     spec, path = setting.symmetry(model, data).spec, folder / "permutation.safetensors"
-    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15} | facts)
+    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
     return str(path)
 
 
@@ -194,33 +121,6 @@ def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data
     assert_same(start, states[0])
     assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
     assert_same(setting.read_ends(target, source, None, model, data)[1], states[1])
-
-
-def test_a_permutation_of_another_network_is_refused(tinyten: Model, data: Data, tmp_path: Path) -> None:
-    path = written(randomised(tinyten.network), tmp_path)
-    permutation = planted(small("tinyten", width=3), data, tmp_path)
-    with pytest.raises(ValueError, match="permutation.safetensors: its certificate is of another network"):
-        setting.read_ends(path, path, permutation, tinyten, data)
-
-
-def test_a_permutation_without_a_certificate_is_refused(tinyten: Model, data: Data, tmp_path: Path) -> None:
-    spec = setting.symmetry(tinyten, data).spec
-    path = written(shifts(spec), tmp_path, "permutation.safetensors")
-    with pytest.raises(ValueError, match="permutation.safetensors: a permutation without a certificate; only what"):
-        setting.read_permutation(path, spec)
-    with pytest.raises(ValueError, match="its certificate is 0.2, allowed is at most 1e-09"):
-        setting.read_permutation(planted(tinyten, data, tmp_path, certificate=0.2), spec)
-    with pytest.raises(ValueError, match="its certificate is nan"):
-        setting.read_permutation(planted(tinyten, data, tmp_path, certificate=float("nan")), spec)
-
-
-def test_a_certified_file_whose_indices_are_no_permutation_is_refused(
-    tinyten: Model, data: Data, tmp_path: Path
-) -> None:
-    spec, path = setting.symmetry(tinyten, data).spec, str(tmp_path / "permutation.safetensors")
-    setting.save_permutation(shifts(spec) | {"features.conv1": torch.zeros(4).long()}, path, spec, {"certificate": 0})
-    with pytest.raises(ValueError, match="group 'features.conv1': not a permutation of 4 channels"):
-        setting.read_permutation(path, spec)
 
 
 def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path) -> None:
@@ -249,11 +149,3 @@ def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, co
         assert torch.equal(found, bends)
     else:
         assert named == {}
-
-
-def test_bends_of_another_curve_or_network_are_refused(tinyten: Model, tmp_path: Path) -> None:
-    layout = Layout.of(setting.split(tinyten, whole(tinyten.network))[0])
-    flat = layout.flatten(whole(tinyten.network))
-    path = written(setting.name_bends(layout, straight(partial(bezier, bends=2), flat, flat).bends), tmp_path)
-    with pytest.raises(ValueError, match="network.safetensors: holds other tensors than 1 bends of this network"):
-        setting.read_bends(path, layout, flat[None])

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from neuralign.schedules.constant import constant
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
 from neuralign.setting import split
-from neuralign.training import Diverged, Progress, Regime, fit
+from neuralign.training import Attack, Diverged, Progress, Regime, Task, fit, fit_together
 
 REGIME = Regime(
     epochs=4, batch_size=5, lr=0.05, momentum=0.9, weight_decay=0.01, schedule=partial(halving, every=2, drift=0.99)
@@ -389,6 +390,105 @@ def test_training_leaves_the_global_random_numbers_alone(images: Images) -> None
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
+
+
+# several at once
+
+
+def tasks_of(model: Model, seeds: tuple[int, ...], folder: Path | None = None) -> list[Task]:
+    """Endpoints of different starts, each with a seed of its own."""
+    tasks = []
+    for seed in seeds:
+        start, buffers = split(model, randomised(model.network, seed))
+        keeper = Checkpoint(folder / str(seed), every=0) if folder else None
+        tasks.append(Task(Layout.of(start).flatten(start), lambda w, _: w, buffers, seed, keeper=keeper))
+    return tasks
+
+
+def together(
+    model: Model, tasks: list[Task], images: Images, regime: Regime = REGIME, attack: Attack | None = None
+) -> list[Progress | Diverged]:
+    layout = Layout.of(split(model, randomised(model.network))[0])
+    return fit_together(model, tasks, layout, images, regime, transform=FULL["transform"], attack=attack)
+
+
+def alone(model: Model, task: Task, images: Images, regime: Regime = REGIME) -> Progress:
+    (progress,) = together(model, [task], images, regime)
+    assert isinstance(progress, Progress)
+    return progress
+
+
+def assert_alike(found: Progress | Diverged, expected: Progress, tolerance: float = 1e-10) -> None:
+    assert isinstance(found, Progress)
+    names = ("trainable", "velocity")
+    assert_close({n: getattr(found, n) for n in names}, {n: getattr(expected, n) for n in names}, tolerance)
+    assert_close(found.buffers, expected.buffers, tolerance)
+    for row, wanted in zip(found.history, expected.history, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-6)
+
+
+def test_models_of_every_network_trained_together_are_those_trained_alone(model: Model, images: Images) -> None:
+    model, regime = without_dropout(model), replace(REGIME, epochs=1, batch_size=6)
+    tasks = tasks_of(model, (3, 4, 5))
+    for found, task in zip(together(model, tasks, images, regime), tasks, strict=True):
+        assert_alike(found, alone(model, task, images, regime), 1e-9)
+
+
+def test_curves_trained_together_are_those_trained_alone(tinyten: Model, images: Images) -> None:
+    tasks = []
+    for seed in (1, 2):
+        (start, buffers), (end, _) = (split(tinyten, randomised(tinyten.network, s)) for s in (seed, seed + 10))
+        layout = Layout.of(start)
+        line = straight(bezier, layout.flatten(start), layout.flatten(end))
+        tasks.append(Task(line.bends, lambda b, w, ends=line.ends: Curve(bezier, ends, b).at(w), buffers, seed, bezier))
+    for found, task in zip(together(tinyten, tasks, images), tasks, strict=True):
+        assert_alike(found, alone(tinyten, task, images))
+
+
+def test_one_that_diverges_leaves_the_others_alone(tinyten: Model, images: Images) -> None:
+    tasks = tasks_of(tinyten, (1, 2, 3))
+    tasks[1].trainable[5] = float("nan")
+    first, second, third = together(tinyten, tasks, images)
+    assert isinstance(second, Diverged) and "epoch 1, step 1 of 3" in str(second)
+    assert_alike(first, alone(tinyten, tasks[0], images))
+    assert_alike(third, alone(tinyten, tasks[2], images))
+
+
+def test_those_trained_together_go_on_together_to_the_same_bits_and_alone_within_rounding(
+    tinyten: Model, images: Images, tmp_path: Path
+) -> None:
+    whole = together(tinyten, tasks_of(tinyten, (1, 2)), images)
+    tasks = tasks_of(tinyten, (1, 2), tmp_path)
+    stopped = replace(tasks[1], keeper=Fragile(tmp_path / "2", 1, 2))
+    with pytest.raises(Interrupted):
+        together(tinyten, [tasks[0], stopped], images)
+    copied = tmp_path / "copy"
+    shutil.copytree(tmp_path / "1", copied / "1")
+    for found, expected in zip(together(tinyten, tasks, images), whole, strict=True):
+        assert isinstance(found, Progress) and isinstance(expected, Progress)
+        assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
+    (single,) = tasks_of(tinyten, (1,), copied)
+    assert isinstance(whole[0], Progress)
+    assert_alike(alone(tinyten, single, images), whole[0])
+
+
+def test_those_that_cannot_step_together_are_trained_one_after_another(
+    tinyten: Model, images: Images, tmp_path: Path
+) -> None:
+    tasks = tasks_of(tinyten, (1, 2), tmp_path)
+    with pytest.raises(Interrupted):
+        together(tinyten, [replace(tasks[0], keeper=Fragile(tmp_path / "1", 2))], images)
+    attack, dropout = FULL["attack"], perceptron(16, dropout=0.5)
+    cases: list[tuple[Model, list[Task], list[Task], Attack | None]] = [
+        (tinyten, tasks, tasks_of(tinyten, (1, 2)), None),  # kept at different steps
+        (tinyten, tasks_of(tinyten, (1, 2)), tasks_of(tinyten, (1, 2)), attack),
+        (dropout, tasks_of(dropout, (1, 2)), tasks_of(dropout, (1, 2)), None),
+    ]
+    for model, several, ones, threat in cases:
+        for found, task in zip(together(model, several, images, attack=threat), ones, strict=True):
+            (expected,) = together(model, [task], images, attack=threat)
+            assert isinstance(found, Progress) and isinstance(expected, Progress)
+            assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
 
 
 # going on after an interruption

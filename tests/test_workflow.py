@@ -201,7 +201,8 @@ def _(project):
 
 @row("Code that evaluates", MEASURED | {"bound": 2})
 def _(project):
-    project.append("lib/neuralign/metrics.py", "\nNEW = 1\n")
+    for name in ("metrics", "batch_norm"):
+        project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
 @row("Code of an alignment", MATCHED)
@@ -256,7 +257,7 @@ def _(project):
 
 @row("Code with an old modification time, as `rsync -t` or `tar` leave it", MEASURED)
 def _(project):
-    for name in ("scripts/evaluate.py", "lib/neuralign/evaluation.py"):
+    for name in ("scripts/evaluate.py", "lib/neuralign/batch_norm.py"):
         project.append(name, "\nNEW = 1\n")
         project.age(name, 1e6)
 
@@ -269,7 +270,7 @@ def _(project):
 
 @row("Code that runs jobs and deals out GPUs", NOTHING)
 def _(project):
-    for name in ("job", "gpus"):
+    for name in ("job", "gpus", "provenance", "failure", "endings", "verify", "consistency", "lineage"):
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
@@ -553,7 +554,7 @@ def test_a_dry_run_in_a_forked_process_plans_what_a_real_command_plans(project):
 
 def test_a_killed_run_goes_on_and_its_results_are_those_of_a_run_elsewhere_on_more_cores(finished, tmp_path):
     project = Project.of_repository(tmp_path / "elsewhere")
-    project.kill_when(lambda: list(project.root.glob("results/.scratch/*.lock")), "--cores", "1")
+    project.kill_when(lambda: list(project.root.glob("results/.scratch/*/")), "--cores", "1")
     assert not list(project.root.glob("results/endpoints/**/*.safetensors")), "killed while training"
     assert "--unlock" in project.run("--cores", "1", expect=1)
     project.run("--unlock")
@@ -573,6 +574,34 @@ def test_after_a_failure_no_result_of_the_old_settings_is_taken_for_current(proj
     assert project.plan() == HARDENED
     project.replace(OVERLAY, "lr: 0.06, schedule", "lr: 0.05, schedule")
     assert project.plan() == NOTHING, "the tables are those of the old settings, which are the current ones again"
+
+
+def test_after_a_failure_the_rest_is_reported_apart_and_says_that_it_is_not_all(project):
+    code, text = project.dry_run(target="smoke_incomplete")
+    assert code == 1 and "nothing of the study smoke is missing: ask for smoke" in text
+    project.replace(OVERLAY, HARDENED_LR, HARDENED_LR.replace("0.05", "1e30"))
+    project.run("--cores", "1", "--keep-going", expect=1)
+    project.run("--cores", "1", target="smoke_incomplete")
+    page = project.path("results/studies/smoke_incomplete/report.html").read_text()
+    assert "<title>Incomplete: A smoke test</title>" in page and "6 of its 8 paths are on this page." in page
+    assert page.count("train_endpoint: dataset small_digits, network tiny, regime hardened, seed ") == 3
+    assert page.count("failed: neuralign.training.Diverged: the loss is not finite in epoch 1, step ") == 3
+    assert "not finished" not in project.path("results/studies/smoke/report.html").read_text()
+    assert project.plan(target="smoke_incomplete") == NOTHING
+
+
+def test_every_result_is_as_its_note_says_and_a_number_is_walked_back_to_the_data(finished):
+    table = "results/studies/smoke/tables/accuracy.csv"
+    command = [sys.executable, "-m", "neuralign.verify", "results", "--configfile", OVERLAY]
+    command += ["--trace", table, "--where", "method=smoke_matched", "regime=hardened"]
+    environment = {"PYTHONPATH": str(finished.path("lib"))}
+    whole = subprocess.run(command[:6], cwd=finished.root, env=environment, capture_output=True, text=True)
+    assert whole.returncode == 0 and "nothing is wrong" in whole.stdout, whole.stdout + whole.stderr
+    assert "not compared" not in whole.stdout
+    chain = subprocess.run(command, cwd=finished.root, env=environment, capture_output=True, text=True)
+    found = [line.split(": ")[-1].split()[0] for line in chain.stdout.splitlines() if line.endswith("  ok")]
+    expected = {"tabulate": 1, "evaluate": 2, "train_curve": 2, "align": 2, "train_endpoint": 3, "fetch_data": 1}
+    assert {rule: found.count(rule) for rule in found} == expected, chain.stdout
 
 
 # ---- plans
@@ -656,6 +685,15 @@ def test_a_mistake_in_the_config_stops_before_anything_is_planned(project):
     code, text = project.dry_run()
     assert code == 1 and "regimes.plain.endpoint: unknown key 'lrr'; did you mean 'lr'?" in text
     assert "the key 'lr' is missing" in text and "Traceback" not in text and "Job stats" not in text
+
+
+@pytest.mark.parametrize("name", ["config.yaml", OVERLAY])
+def test_a_key_that_stands_twice_stops_before_anything_is_planned(fresh, tmp_path, name):
+    project = fresh.copied(tmp_path / "project")
+    project.append(name, "\nstudies: {}\n")
+    code, text = project.dry_run()
+    assert code == 1 and f"{project.path(name)}, line " in text and "the key 'studies' stands twice" in text
+    assert "Traceback" not in text and "Job stats" not in text
 
 
 def test_local_data_that_is_not_there_is_named(project):

@@ -13,7 +13,8 @@ from pathlib import Path
 from neuralign.objects import find, root, tree
 
 PACKAGE = Path(__file__).parent
-RUNNER = frozenset({"neuralign.job", "neuralign.gpus"})  # how a job is run, not what it computes
+# how a job is run, not what it computes
+RUNNER = frozenset(f"neuralign.{name}" for name in ("job", "gpus", "provenance", "failure", "endings"))
 
 
 def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:

@@ -4,12 +4,23 @@
 and what is allowed. It costs no import of torch, so a typo stops Snakemake before any job is planned.
 """
 
-import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from neuralign.config_checks import (
+    attack_problem,
+    full_passes_problem,
+    name_problem,
+    normalisation_problem,
+    pair_problem,
+    printable,
+    same_networks,
+    shown,
+    turned,
+)
 from neuralign.entries import OVERRIDABLE, PLAIN_SECTIONS, PLUGIN_SECTIONS, SECTIONS, ForeignNetwork, Grid, Nothing
 from neuralign.objects import ObjectError, find, is_object
 from neuralign.overrides import PLACES, merge
@@ -19,15 +30,13 @@ from neuralign.schemas import plugins, schema
 __all__ = ["SECTIONS", "Catalogue", "ConfigError", "Entry"]
 
 RESERVED = ("all", *(path.stem for path in Path(__file__).parents[2].glob("scripts/*.py")))  # names of rules
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names become folders of results
-END = re.compile(r"0|[1-9][0-9]*|[A-Za-z][A-Za-z0-9_.]*")  # of a pair, written 1-2 or mine_a-mine_b
 
 
 class Catalogue:
     """A checked config. `entry` gives one entry of a section for one place; `grids` the combinations of a study."""
 
     def __init__(self, config: Mapping[str, Any]):
-        self._problems = Problems()
+        self._problems, self._entries = Problems(), dict[tuple[Any, ...], Any]()
         self._raw = {section: self._section(config, section) for section in SECTIONS}
         for key in config.keys() - {*SECTIONS, "default_study"}:
             self._problems.refuse(str(key), "unknown section", key, [*SECTIONS, "default_study"])
@@ -44,9 +53,12 @@ class Catalogue:
 
     def entry(self, section: str, name: str, **place: str) -> Any:
         """The entry with the overrides for this dataset, network, regime applied, and defaults filled in."""
-        found = self._bind(section, name, merge(self._raw[section][name], place), f"{section}.{name}")
-        self._problems.stop()  # overrides that are sound one by one may not be so together
-        return found
+        asked = (section, name, *sorted(place.items()))
+        if asked not in self._entries:  # a study of 800 jobs asks 50,000 times
+            found = self._bind(section, name, merge(self._raw[section][name], place), f"{section}.{name}")
+            self._problems.stop()  # overrides that are sound one by one may not be so together
+            self._entries[asked] = found
+        return deepcopy(self._entries[asked])
 
     def trained(self, curve: str) -> bool:
         """Whether curves of this entry have bends to train."""
@@ -61,21 +73,10 @@ class Catalogue:
     def _section(self, config: Mapping[str, Any], section: str) -> Entry:
         found = config.get(section) or {}
         if not isinstance(found, Mapping):
-            self._problems.note(section, f"must map names to entries, found {found!r}")
+            self._problems.note(section, f"must map names to entries, found {shown(found)}")
             return {}
         for name in found:
-            if not isinstance(name, str) or not NAME.fullmatch(name):
-                self._problems.note(
-                    f"{section}.{name}",
-                    "a name has letters, digits, '_', '-' and '.', and starts with a letter or digit",
-                )
-            elif section == "checkpoints" and (not END.fullmatch(name) or name.isdecimal()):
-                self._problems.note(
-                    f"{section}.{name}",
-                    "a checkpoint's name has letters, digits, '_' and '.', and starts with a letter: pairs are a-b",
-                )
-            if section == "studies" and name in RESERVED:
-                self._problems.note(f"studies.{name}", "the workflow has a rule of this name; a study needs another")
+            self._problems.note(f"{section}.{printable(name)}", name_problem(section, name, found.keys(), RESERVED))
         return {str(name): entry for name, entry in found.items()}
 
     def _check_entry(self, section: str, name: str, raw: Any) -> None:
@@ -83,12 +84,12 @@ class Catalogue:
         if raw is None and section != "alignments":
             raw = {}
         if raw is not None and not isinstance(raw, Mapping):
-            return self._problems.note(path, f"must be a mapping, found {raw!r}")
+            return self._problems.note(path, f"must be a mapping, found {shown(raw)}")
         overrides = (raw or {}).get("overrides") or []
         if overrides and section not in OVERRIDABLE:
             return self._problems.note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
         if not isinstance(overrides, list):
-            return self._problems.note(f"{path}.overrides", f"must be a list, found {overrides!r}")
+            return self._problems.note(f"{path}.overrides", f"must be a list, found {shown(overrides)}")
         self._raw[section][name] = raw
         sound = len(self._problems)
         self._bind(section, name, merge(raw, {}), path)
@@ -99,7 +100,7 @@ class Catalogue:
             when = override.get("when") if isinstance(override, Mapping) else None
             if not isinstance(when, Mapping) or not when:
                 self._problems.note(
-                    here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {override!r}"
+                    here, f"needs `when`, a mapping with some of {', '.join(PLACES)}; found {shown(override)}"
                 )
                 continue
             for key, value in when.items():
@@ -107,6 +108,9 @@ class Catalogue:
                     self._problems.refuse(f"{here}.when", "unknown key", key, PLACES)
                 else:
                     self._refer(f"{here}.when.{key}", value, f"{key}s")
+                    if section == f"{key}s" and value != name:
+                        never = f"never applies: this is the entry {name}, not {shown(value)}"
+                        self._problems.note(f"{here}.when.{key}", never)
             self._bind(section, name, merge(raw, {k: str(v) for k, v in when.items()}), here)
 
     def _bind(self, section: str, name: str, raw: Any, path: str) -> Any:
@@ -127,6 +131,10 @@ class Catalogue:
                 common["augment"] = [
                     self._plugin("augmentations", s, f"{path}.augment[{i}]") for i, s in enumerate(steps)
                 ]
+            if section in ("datasets", "networks"):
+                self._problems.note(path, normalisation_problem(common.get("mean"), common.get("std")))
+            if section == "attacks":
+                self._problems.note(path, attack_problem(entry))
             return entry | common if keys is not Nothing else entry
         entry = self._problems.model(PLAIN_SECTIONS[section], raw, path)
         if entry and (check := getattr(self, f"_check_{section}", None)):
@@ -135,7 +143,9 @@ class Catalogue:
 
     def _plugin(self, home: str, raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("use"), str):
-            self._problems.note(path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {raw!r}")
+            self._problems.note(
+                path, f"must be a mapping with `use`, one of {', '.join(plugins(home))}; found {shown(raw)}"
+            )
             return {}
         if home == "networks" and is_object(raw["use"]):
             return self._foreign(raw, path, extra)
@@ -170,20 +180,24 @@ class Catalogue:
         for kind in ("endpoint", "curve"):
             here = f"{path}.{kind}"
             regime[kind]["schedule"] = self._plugin("schedules", regime[kind]["schedule"], f"{here}.schedule")
-            if regime[kind]["momentum"] == 1:
-                self._problems.note(f"{here}.momentum", "found 1: must be less than 1")
 
     def _check_methods(self, method: Entry, path: str) -> None:
         self._refer(f"{path}.alignment", method["alignment"], "alignments")
         self._refer(f"{path}.curve", method["curve"], "curves")
 
+    def _check_planes(self, plane: Entry, path: str) -> None:
+        self._problems.note(f"{path}.full_passes", full_passes_problem(plane))
+
     def _check_evaluations(self, evaluation: Entry, path: str) -> None:
+        self._problems.note(f"{path}.full_passes", full_passes_problem(evaluation))
         if evaluation["attacked_statistics"] is not None:
             self._refer(f"{path}.attacked_statistics", evaluation["attacked_statistics"], "attacks")
         for i, attack in enumerate(evaluation["attacks"]):
             self._refer(f"{path}.attacks[{i}]", attack, "attacks")
             if attack == "clean":
                 self._problems.note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
+            if attack in evaluation["attacks"][:i]:
+                self._problems.note(f"{path}.attacks[{i}]", f"names {attack!r} twice")
 
     def _check_studies(self, study: Entry, path: str) -> None:
         seen: dict[tuple[str, ...], int] = {}
@@ -192,7 +206,8 @@ class Catalogue:
                 runs = set(product(*(found[k] for k in (*PLACES, "pair", "method"))))
                 for run in sorted(runs & seen.keys())[:1]:
                     self._problems.note(f"{path}.grids[{i}]", f"repeats {'/'.join(run)} of grids[{seen[run]}]")
-                seen |= dict.fromkeys(runs, i)
+                for run in runs:
+                    seen |= {run: i, (*run[:3], turned(run[3]), run[4]): i}
 
     # studies
 
@@ -203,7 +218,7 @@ class Catalogue:
 
     def _grid(self, raw: Any, path: str) -> Entry:
         if not isinstance(raw, Mapping):
-            self._problems.note(path, f"must be a mapping, found {raw!r}")
+            self._problems.note(path, f"must be a mapping, found {shown(raw)}")
             return {}
         several = [k for k in Grid.model_fields if k not in ("evaluation", "plane", "measures")]
         listed = {k: [v] if k in several and not isinstance(v, list) else v for k, v in raw.items()}
@@ -223,6 +238,7 @@ class Catalogue:
                 self._problems.note(f"{path}.{key}", f"names something twice: {grid[key]}")
         for pair in grid["pair"]:
             self._check_pair(pair, f"{path}.pair")
+        self._problems.note(f"{path}.pair", same_networks(grid["pair"]))
         if len(grid["curve_seed"]) == 1:
             grid["curve_seed"] *= len(grid["pair"])
         if len(grid["curve_seed"]) != len(grid["pair"]):
@@ -231,12 +247,8 @@ class Catalogue:
         return grid
 
     def _check_pair(self, pair: str, path: str) -> None:
-        ends = pair.split("-")
-        if len(ends) != 2 or ends[0] == ends[1] or not all(map(END.fullmatch, ends)):
-            self._problems.note(
-                path, f"found {pair!r}: a pair is two different seeds or checkpoints, such as 1-2 or mine_a-mine_b"
-            )
-            return
-        for end in ends:
+        if problem := pair_problem(pair):
+            return self._problems.note(path, problem)
+        for end in pair.split("-"):
             if not end.isdecimal():
                 self._refer(path, end, "checkpoints")

@@ -82,11 +82,19 @@ def _midpoint(s: Settings, sizes: Sizes) -> int:
 
 def _evaluate(s: Settings, sizes: Sizes) -> int:
     points, tests = s["protocol"]["points"], 1 + sum(1 + attacked(a) for a in s["attacks"].values())
-    return points * seen(s["protocol"], sizes) + (points + 2) * tests * sizes.test  # ends with stored statistics too
+    tested = (points + 2) * tests * sizes.test  # ends with stored statistics too
+    return _statistics(s["protocol"], sizes, dimensions=1) + tested
 
 
 def _plane(s: Settings, sizes: Sizes) -> int:
-    return s["protocol"]["points"] ** 2 * (seen(s["protocol"], sizes) + sizes.test)
+    return _statistics(s["protocol"], sizes, dimensions=2) + s["protocol"]["points"] ** 2 * sizes.test
+
+
+def _statistics(protocol: Settings, sizes: Sizes, *, dimensions: int) -> int:
+    """Of batch norms: `images` at every point; at the nodes, where there are any, also the whole training set."""
+    images, nodes = seen(protocol, sizes), (protocol.get("full_passes") or 0) ** dimensions
+    corrections = nodes * (images + sizes.train) if images < sizes.train else 0
+    return protocol["points"] ** dimensions * images + corrections
 
 
 def _bound(s: Settings, sizes: Sizes) -> int:
@@ -128,7 +136,8 @@ def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -
     learns = rule in TRAINS or "epochs" in settings.get("method", {})
     source = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
     batch = source.get("batch_size", 500)
-    return sizes.bytes + FLOAT * (8 * counts.parameters + (2 if learns else 1) * batch * counts.activations)
+    copies = 16 if rule in ("evaluate", "plane") else 8  # statistics of eight points are estimated at once
+    return sizes.bytes + FLOAT * (copies * counts.parameters + (2 if learns else 1) * batch * counts.activations)
 
 
 def rate(done: Iterable[tuple[float, float]]) -> float | None:

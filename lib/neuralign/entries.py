@@ -1,10 +1,23 @@
 """What each entry of the config may hold, beside the options of its plug-in, as pydantic models."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from neuralign.options import Count, Flag, Fraction, NonNegative, Positive, Range, Seed, Text
+from neuralign.options import (
+    Count,
+    Flag,
+    Fraction,
+    NonNegative,
+    Points,
+    Positive,
+    Proper,
+    Range,
+    Seed,
+    Side,
+    Text,
+    Unit,
+)
 
 
 class Strict(BaseModel):
@@ -14,13 +27,13 @@ class Strict(BaseModel):
 class DatasetKeys(Strict):
     augment: list[Any] = []
     mean: list[Fraction] | None = None
-    std: list[Positive] | None = None
+    std: list[Unit] | None = None
 
 
 class NetworkKeys(Strict):
-    input_size: Count | None = None
+    input_size: Side | None = None
     mean: list[Fraction] | None = None  # its own normalisation, of a checkpoint say; None: the dataset's
-    std: list[Positive] | None = None
+    std: list[Unit] | None = None
     on_curve: dict[str, Any] = {}  # options that differ on curves: a mistake of the paper's code, to be repeated
 
 
@@ -46,10 +59,10 @@ class Nothing(Strict):
 
 
 class Training(Strict):
-    epochs: Count
+    epochs: Annotated[Count, Field(le=100_000)]
     batch_size: Count
     lr: Positive
-    momentum: Fraction = 0.9
+    momentum: Proper = 0.9
     weight_decay: NonNegative = 0.0
     nesterov: Flag = True
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -69,9 +82,10 @@ class Method(Strict):
 
 
 class Evaluation(Strict):
-    points: int = Field(ge=2)
+    points: Points
     batch_size: Count = 512
     images: Count | None = None  # for batch-norm statistics; None: the whole training set
+    full_passes: int | None = Field(default=None, ge=2)  # points where all are seen, to correct those of `images`
     augment: Flag = True
     attacks: list[str] = []
     attacked_statistics: str | None = None  # re-estimate them under this attack, as the paper's code does
@@ -90,11 +104,12 @@ class CurveWindow(Window):
 
 
 class Plane(Strict):
-    points: int = Field(ge=2)  # of the grid, in each direction
+    points: Annotated[Points, Field(le=1001)]  # of the grid, in each direction
     initial: Window = Window()  # the plane of both ends and the second one aligned
     curve: CurveWindow = CurveWindow()  # the plane of a curve
     batch_size: Count = 512
-    images: Count | None = None  # for batch-norm statistics, equally many of each class; None: the whole training set
+    images: Count | None = None  # for batch-norm statistics; None: the whole training set
+    full_passes: int | None = Field(default=None, ge=2)  # the same, in each direction
     augment: Flag = True
     seed: Seed = 0
 

@@ -1,14 +1,15 @@
 """Loss and accuracy along a curve, batch-norm statistics re-estimated at every point (the paper's code, eval_curve)."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from neuralign.batch_norm import Estimate, Place, statistics
 from neuralign.curves import Curve, distances
-from neuralign.images import Images, Transform
+from neuralign.images import Images
 from neuralign.metrics import METRICS
 from neuralign.networks import Model, State
 from neuralign.parameters import Layout
@@ -16,44 +17,6 @@ from neuralign.seeding import stream
 from neuralign.training import Attack
 
 log = logging.getLogger(__name__)
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-@torch.no_grad()
-def refresh(
-    model: Model, parameters: State, buffers: State, batches: Batches, attack: Attack | None = None, seed: int = 0
-) -> dict[str, Tensor]:
-    """Buffers whose running statistics are the average over `batches`, each weighted by its number of images.
-
-    The variance is the average of the batches' unbiased variances, as in `torch.optim.swa_utils.update_bn`. With an
-    attack, every pass of the attack updates the statistics like that too, as in the paper's code: not an average then.
-    """
-    fresh = {name: b.clone() for name, b in buffers.items()}
-    norms = [m for m in model.network.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms:
-        return fresh
-    modes, momenta = [(m, m.training) for m in model.network.modules()], [norm.momentum for norm in norms]
-    model.network.eval()
-    for norm in norms:
-        norm.train()  # only the norms: dropout stays off
-    seen, noise = 0, stream(seed, "attacked statistics", device=model.mean.device)
-    try:
-        for pixels, labels in batches:
-            seen += len(pixels)
-            for norm in norms:
-                norm.momentum = len(pixels) / seen
-            if attack:
-                with torch.enable_grad():
-                    pixels = attack(lambda x: model({**parameters, **fresh}, x), pixels, labels, noise)
-            model({**parameters, **fresh}, pixels)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
-    return fresh
 
 
 def measure(
@@ -80,41 +43,34 @@ def along(
     layout: Layout,
     stored: tuple[State, State],
     ts: list[float],
-    estimate: Callable[[], Batches],
+    estimate: Estimate,
     images: Images,
     attacks: Mapping[str, Attack | None],
     *,
     batch_size: int,
     seed: int,
-    attacked_statistics: Attack | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One tidy row per point and attack: t, distance, attack, statistics, the metrics, images.
 
-    `estimate()` gives the batches that batch-norm statistics are re-estimated on, the same at every point. The ends are
-    also measured with their `stored` buffers, in rows whose `statistics` is "stored".
+    Batch-norm statistics are re-estimated once at every point, for all attacks. The ends are also measured with their
+    `stored` buffers, in rows whose `statistics` is "stored".
     """
     ends = dict(zip((0.0, 1.0), stored, strict=True))
-    for t, distance in zip(ts, distances(curve, ts), strict=True):
-        with torch.no_grad():
-            parameters = layout.views(curve(t))
-        kinds = {"reestimated": refresh(model, parameters, stored[0], estimate(), attacked_statistics, seed)}
+
+    @torch.no_grad()
+    def point(place: Place) -> dict[str, Tensor]:
+        return layout.views(curve(*place))
+
+    found = statistics(model, point, [(t,) for t in ts], stored[0], estimate)
+    for t, distance, buffers in zip(ts, distances(curve, ts), found, strict=True):
+        kinds: dict[str, State] = {"reestimated": buffers}
         if t in ends:
-            kinds["stored"] = dict(ends[t])
-        for statistics, buffers in kinds.items():
+            kinds["stored"] = ends[t]
+        for statistics_, own in kinds.items():
+            state = {**point((t,)), **own}
             for name, attack in attacks.items():
                 noise = stream(seed, "evaluation", name, device=images.labels.device)
-                values = measure(
-                    model, {**parameters, **buffers}, images, batch_size=batch_size, attack=attack, noise=noise
-                )
-                place = {"t": t, "distance": distance, "attack": name, "statistics": statistics}
+                values = measure(model, state, images, batch_size=batch_size, attack=attack, noise=noise)
+                place = {"t": t, "distance": distance, "attack": name, "statistics": statistics_}
                 yield place | values | {"images": len(images)}
         log.info("t %.4f  %s", t, "  ".join(f"{m} {v:.3f}" for m, v in values.items()))
-
-
-def estimation_batches(images: Images, transform: Transform, size: int, seed: int) -> Callable[[], Batches]:
-    """A function that gives the same shuffled, transformed batches of `images` at every call, one pass over them."""
-
-    def batches() -> Batches:
-        return images.shuffled(size, transform, stream(seed, "statistics order"), stream(seed, "statistics"))
-
-    return batches

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and where the files about an output lie."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -7,21 +8,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# what a full or read-only disk, a quota or the rights of a folder answer; they seldom say for which file
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_unfinished: set[Path] = set()  # temporary files of this process
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to, in the folder of `path`; it becomes `path` if the block ends without an error."""
+    """A temporary path to write to, in the folder of `path`; it becomes `path` if the block ends without an error.
+
+    An `OSError` of a disk that takes no more names `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        temporary = Path(name)
+        _unfinished.add(temporary)
+        os.close(handle)
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes a private file; results are to be shared
         os.replace(temporary, path)
+    except Exception as error:
+        if (number := _refusal(error, temporary)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
+
+
+def discard() -> None:
+    """Remove the temporary files of all blocks of `atomic` that this process is in; it ends without leaving them."""
+    for temporary in list(_unfinished):
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: str | Path) -> list[Path]:
+    """Temporary files of `atomic(path)` that a killed process, or one at work, has left."""
+    path = Path(path)
+    return [p for p in path.parent.glob(f".{path.name}.????????{path.suffix}") if p.is_file()]
 
 
 def sha256(path: str | Path) -> str:
@@ -39,6 +67,15 @@ def recipe_path(output: str | Path) -> str:
 def note_path(output: str | Path) -> str:
     """Where the note of origin of an artefact lies: beside it."""
     return f"{output}.json"
+
+
+def _refusal(error: Exception, temporary: Path | None) -> int | None:
+    """The error number, where it is the disk that refuses this very file."""
+    if isinstance(error, OSError):
+        ours = temporary is None or error.filename in (None, str(temporary))
+        return error.errno if ours and error.errno in REFUSALS else None
+    # libraries written in Rust, as safetensors, tell it in words: "... (os error 28)"
+    return next((number for number in REFUSALS if f"(os error {number})" in str(error)), None)
 
 
 def _umask() -> int:

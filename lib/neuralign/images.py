@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+SPLITS = ("train", "test")
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (n, c, h, w) -> float32 in [0, 1]
 
 
@@ -65,14 +66,30 @@ class Data:
 
 def load(path: str | Path, device: torch.device, size: int | None = None) -> Data:
     """The dataset that `fetch_data` prepared, on `device`; resized to `size` x `size` where that differs."""
-    with safe_open(path, "pt") as file:
-        facts = file.metadata()
-        train, test = (
-            Images(_resized(file.get_tensor(f"{s}_images"), size).to(device), file.get_tensor(f"{s}_labels").to(device))
-            for s in ("train", "test")
-        )
-    classes, mean, std = (tuple(json.loads(facts[key])) for key in ("classes", "mean", "std"))
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            train, test = (Images(file.get_tensor(f"{s}_images"), file.get_tensor(f"{s}_labels")) for s in SPLITS)
+        classes, mean, std = (tuple(json.loads(facts[key])) for key in ("classes", "mean", "std"))
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path}: no dataset as `fetch_data` prepares it, or damaged: {error}") from None
+    for split, images in zip(SPLITS, (train, test), strict=True):
+        _check(images, len(mean), len(classes), f"{path}: {split}")
+    train, test = (Images(_resized(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
     return Data(train, test, classes, mean, std)
+
+
+def _check(images: Images, channels: int, classes: int, what: str) -> None:
+    pixels, labels = images.pixels, images.labels
+    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] != channels or not len(pixels):
+        found = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
+        raise ValueError(f"{what}_images are {found}; uint8 (n, {channels}, height, width) is needed")
+    if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+        found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise ValueError(f"{what}_labels are {found}; int64 ({len(pixels)},) is needed")
+    if labels.min() < 0 or labels.max() >= classes:
+        span = f"{labels.min()} .. {labels.max()}"
+        raise ValueError(f"{what}_labels are in {span}; only 0 .. {classes - 1} are allowed")
 
 
 def as_float(pixels: Tensor) -> Tensor:

@@ -6,32 +6,32 @@ if it asks for it. When it has returned, a note of origin is written beside each
 
 import argparse
 import fcntl
+import hashlib
 import inspect
 import json
 import logging
 import os
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from neuralign.files import atomic, note_path, sha256
+from neuralign import endings, failure
+from neuralign.files import atomic, leftovers, note_path, recipe_path
 from neuralign.gpus import lease
+from neuralign.provenance import flat, hashed, notes
 
 log = logging.getLogger("neuralign")
-PACKAGE = Path(__file__).parent
 SCRATCH = Path("results", ".scratch")
 
 
 def run(main: Callable[..., None]) -> None:
-    """The command line of a script."""
+    """The command line of a script. Exit status 1 for a failure, 128 + n after signal n."""
+    endings.obey_signals()
     parser = argparse.ArgumentParser(description=inspect.getmodule(main).__doc__)
     parser.add_argument("recipe", type=Path, help="the job's recipe, a JSON file under results/recipes")
     parser.add_argument("--key", help="refuse a recipe that has another key than this")
@@ -39,41 +39,40 @@ def run(main: Callable[..., None]) -> None:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    recipe = json.loads(arguments.recipe.read_text())
-    if arguments.key not in (None, recipe["key"]):
-        sys.exit(f"{arguments.recipe}: the config or the code has changed since this run was planned; start it again")
     try:
+        recipe = json.loads(arguments.recipe.read_text())
+        if arguments.key not in (None, recipe["key"]):
+            sys.exit(
+                f"{arguments.recipe}: the config or the code has changed since this run was planned; start it again"
+            )
+        endings.end_with_run()
         with lease(arguments.gpu):
             perform(main, recipe)
-    except BaseException:
-        threads = [f"OMP_NUM_THREADS={n}" for n in filter(None, [os.environ.get("OMP_NUM_THREADS")])]
-        environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *threads]
-        alone = shlex.join([*environment, sys.executable, "-P", sys.argv[0], str(arguments.recipe)])
-        log.error("this job alone, in %s: %s", Path.cwd(), alone)
-        raise
+    except BaseException as error:
+        failure.report(arguments.recipe, arguments.gpu, error)
+        sys.exit(1)
+    failure.forget(arguments.recipe)
 
 
 def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
     """Call `main` and write the notes of origin."""
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    for output in recipe["outputs"].values():
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(note_path(output)).unlink(missing_ok=True)
-    arguments = recipe["inputs"] | recipe["outputs"] | recipe["settings"]
-    with _scratch(main, recipe["key"]) as scratch:
-        main(**arguments, **scratch)
-    if os.environ.get("NEURALIGN_CHECK_CLOSURE"):
-        check_closure(recipe)
-    note = {
-        **{k: recipe[k] for k in ("rule", "wildcards", "key", "settings", "inputs", "upstream")},
-        "started": started,
-        "seconds": round(time.monotonic() - began, 2),
-        **_origin(),
-    }
-    for output in recipe["outputs"].values():
-        with atomic(note_path(output)) as temporary:
-            temporary.write_text(json.dumps(note | {"sha256": sha256(output)}, indent=1, sort_keys=True) + "\n")
-    log.info("%s done in %.1f s", recipe["rule"], note["seconds"])
+    with _only_writer(recipe):
+        for output in recipe["outputs"].values():
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+            for old in [Path(note_path(output)), *leftovers(output), *leftovers(note_path(output))]:
+                old.unlink(missing_ok=True)
+        read = hashed(recipe["inputs"])
+        main(**deepcopy(recipe["inputs"] | recipe["outputs"] | recipe["settings"]), **_scratch(main, recipe["key"]))
+        if os.environ.get("NEURALIGN_CHECK_CLOSURE"):
+            check_closure(recipe)
+        _date_back(recipe)
+        for output in recipe["outputs"].values():
+            _to_disk(output)
+        for path, note in notes(recipe, read, started, time.monotonic() - began):
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
+    log.info("%s done in %.1f s", recipe["rule"], time.monotonic() - began)
 
 
 def check_closure(recipe: dict[str, Any]) -> None:
@@ -85,40 +84,54 @@ def check_closure(recipe: dict[str, Any]) -> None:
         raise AssertionError(f"{recipe['rule']} ran modules outside its recipe: {sorted(unknown)}")
 
 
-@contextmanager
-def _scratch(main: Callable[..., None], key: str) -> Iterator[dict[str, Path]]:
-    """A folder of this key, locked against a second writer, for a `main` that has a parameter `scratch`."""
+def _scratch(main: Callable[..., None], key: str) -> dict[str, Path]:
+    """A folder of this key, for a `main` that has a parameter `scratch`."""
     if "scratch" not in inspect.signature(main).parameters:
-        yield {}
-        return
+        return {}
     folder = SCRATCH / key
     folder.mkdir(parents=True, exist_ok=True)
-    with (SCRATCH / f"{key}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"{folder}: another process is at work on this job; wait for it to end, or stop it")
-        yield {"scratch": folder}
-    Path(lock.name).unlink(missing_ok=True)
+    return {"scratch": folder}
 
 
-def _origin() -> dict[str, Any]:
-    """Commit, versions and device of this process."""
-    torch = sys.modules.get("torch")
-    packages = ["numpy", *(["torch"] if torch else [])]
-    commit = _git("rev-parse", "HEAD")
-    return {
-        "commit": commit,
-        "modified": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "device": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "CPU",
-        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
-    }
+@contextmanager
+def _only_writer(recipe: dict[str, Any]) -> Iterator[None]:
+    """Hold the lock of the job's outputs, whatever their key; the kernel gives it back however the job ends."""
+    output = next(iter(recipe["outputs"].values()))
+    path = SCRATCH / f"{hashlib.sha256(output.encode()).hexdigest()[:20]}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(f"{output}: another process is at work on this job; wait for it to end, or stop it")
+            if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+                continue  # its holder has just removed it, so someone else may hold a file of this name
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
-def _git(*arguments: str) -> str | None:
+def _date_back(recipe: dict[str, Any]) -> None:
+    """Date what was read from the future, as after a clock was put back, to the present: Snakemake deletes results that
+    look older than what they were made from, however long they took.
+    """
+    first = next(iter(recipe["outputs"].values()))
+    for path in [*(Path(entry) for _, _, entry in flat(recipe["inputs"])), Path(recipe_path(first))]:
+        if path.exists() and path.stat().st_mtime > time.time():
+            os.utime(path)
+
+
+def _to_disk(path: str) -> None:
+    """Wait until the content has reached the disk: a note must not survive a power cut that its artefact does not, and
+    a network file system tells of a full disk only here.
+    """
+    handle = os.open(path, os.O_RDONLY)
     try:
-        found = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
+        os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(handle)

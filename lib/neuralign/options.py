@@ -6,6 +6,7 @@ annotations without importing the plug-in, so this module knows nothing of torch
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -18,6 +19,30 @@ def _number(value: Any) -> Any:
     return value
 
 
+def plain(value: str) -> str:
+    """The text, refused if it has control characters, which no path, address or name needs."""
+    if odd := [character for character in value if ord(character) < 32 or ord(character) == 127]:
+        raise ValueError(f"control characters such as {odd[0]!r} are not allowed")
+    return value
+
+
+def address(value: str) -> str:
+    """Where a file is: a plain path, file:///path, or an http address with a host."""
+    parts = urlsplit(plain(value))
+    remote = parts.scheme in ("http", "https") and parts.hostname
+    here = parts.scheme == "file" and parts.netloc in ("", "localhost") and value.startswith("file:///")
+    if not (remote or here or (parts.scheme not in ("http", "https", "file") and "://" not in value)):
+        raise ValueError("a source is http://host/..., https://host/..., file:///path or a plain path")
+    return value
+
+
+def checksum(value: str) -> str:
+    """The digest of a file with the name of its algorithm in front."""
+    if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32}", value):
+        raise ValueError("neither sha256:<64 hex digits> nor md5:<32 hex digits>")
+    return value
+
+
 _NotBool = BeforeValidator(_number)
 _Finite = Field(allow_inf_nan=False)
 
@@ -25,11 +50,18 @@ Real = Annotated[float, _NotBool, _Finite]
 Positive = Annotated[float, _NotBool, _Finite, Field(gt=0)]
 NonNegative = Annotated[float, _NotBool, _Finite, Field(ge=0)]
 Fraction = Annotated[float, _NotBool, _Finite, Field(ge=0, le=1)]
-Count = Annotated[int, _NotBool, Field(ge=1)]
+Proper = Annotated[float, _NotBool, _Finite, Field(ge=0, lt=1)]
+Inner = Annotated[float, _NotBool, _Finite, Field(gt=0, lt=1)]
+Unit = Annotated[float, _NotBool, _Finite, Field(gt=0, le=1)]  # of pixels, which are in [0, 1]
+Count = Annotated[int, _NotBool, Field(ge=1, le=10**8)]
+Points = Annotated[int, _NotBool, Field(ge=2, le=10_001)]
+Side = Annotated[int, _NotBool, Field(ge=1, le=4096)]  # of an image, in pixels
 Whole = Annotated[int, _NotBool, Field(ge=0)]
 Seed = Annotated[int, _NotBool, Field(ge=0, lt=2**31)]
 Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
+Text = Annotated[str, Field(strict=True, min_length=1), AfterValidator(plain)]
+Address = Annotated[Text, AfterValidator(address)]
+Checksum = Annotated[Text, AfterValidator(checksum)]
 
 
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
@@ -65,20 +97,30 @@ def least(value: int) -> Any:
 
 
 __all__ = [
+    "Address",
     "Annotated",
     "Any",
+    "Checksum",
     "Count",
     "Flag",
     "Fraction",
+    "Inner",
     "Literal",
     "NonNegative",
+    "Points",
     "Positive",
+    "Proper",
     "Range",
     "Real",
     "Seed",
+    "Side",
     "Span",
     "Text",
+    "Unit",
     "Whole",
+    "address",
+    "checksum",
     "every",
     "least",
+    "plain",
 ]

@@ -6,22 +6,22 @@ machine (`--calibrate`, under a minute, kept in results/.calibration.json); the 
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from neuralign.code import PACKAGE
-from neuralign.config import Catalogue
+from neuralign.config import Catalogue, ConfigError
 from neuralign.costs import TRAINS, WORK, Counts, Sizes, disk, memory, rate, table, total, work
 from neuralign.files import atomic
 from neuralign.recipes import Recipes, read_note
 from neuralign.sizes import fetched, made_by, published
-from neuralign.workflow import Job, job, ref
+from neuralign.workflow import Job, Wildcards, jobs
+from neuralign.yaml_files import YamlError, read
 
-Wildcards = dict[str, str]
+CONFIG = Path("config.yaml")
 
 
 class Plan:
@@ -125,21 +125,6 @@ class Plan:
         yield from told.values()
 
 
-def jobs(c: Catalogue, study: str) -> Iterator[tuple[str, Wildcards, Job]]:
-    """Every job behind the report of a study, once."""
-    waiting, seen = [ref("report", "html", study=study)], set()
-    while waiting:
-        needed = waiting.pop()
-        if (needed.rule, needed.wildcards) in seen:
-            continue
-        seen.add((needed.rule, needed.wildcards))
-        wildcards = dict(needed.wildcards)
-        found = job(c, needed.rule, wildcards)
-        yield needed.rule, wildcards, found
-        for more in found.inputs.values():
-            waiting += more if isinstance(more, list) else [more]
-
-
 def name(rule: str, wildcards: Mapping[str, str]) -> str:
     """A job as a key."""
     return json.dumps([rule, dict(wildcards)], sort_keys=True)
@@ -172,11 +157,16 @@ def _depth(rule: str) -> tuple[int, str]:
     return (order.index(rule) if rule in order else len(order), rule)
 
 
+def configured(overlays: Iterable[Path]) -> Catalogue:
+    """The config of this folder, where there is one, with `overlays` laid over it."""
+    return Catalogue(read_config([*([CONFIG] if CONFIG.exists() else []), *overlays]))
+
+
 def read_config(files: Iterable[Path]) -> dict[str, Any]:
     """One config from several files, each laid over those before it as Snakemake does it."""
     config: dict[str, Any] = {}
     for file in files:
-        lay_over(config, yaml.safe_load(file.read_text()) or {})
+        lay_over(config, read(file))
     return config
 
 
@@ -199,7 +189,10 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
-    catalogue = Catalogue(read_config([f for f in [Path("config.yaml")] if f.exists()] + arguments.configfile))
+    try:
+        catalogue = configured(arguments.configfile)
+    except (YamlError, ConfigError) as error:
+        sys.exit(str(error))
     study = arguments.study or catalogue.default_study
     if study not in catalogue.studies:
         parser.error(f"no study {study!r} in the config; there are {', '.join(catalogue.studies)}")

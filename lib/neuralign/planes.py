@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralign.evaluation import Batches, measure, refresh
+from neuralign.batch_norm import Estimate, Place, statistics
+from neuralign.evaluation import measure
 from neuralign.images import Images
 from neuralign.networks import Model, State
 from neuralign.parameters import Layout
@@ -80,19 +81,23 @@ def landscape(
     layout: Layout,
     buffers: State,
     places: Sequence[tuple[float, float]],
-    batches: Batches,
+    estimate: Estimate,
     images: Images,
     *,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
     """One tidy row per place (t1, t2): x, y, t1, t2, the metrics, images.
 
-    Batch-norm statistics are re-estimated on `batches` at every place; `buffers` are of any of the models.
+    Batch-norm statistics are re-estimated at every place; `buffers` are of any of the models.
     """
     width, height = plane.unit
-    for i, (t1, t2) in enumerate(places):
-        parameters = layout.views(plane(t1, t2))
-        state = {**parameters, **refresh(model, parameters, buffers, batches)}
+
+    def point(place: Place) -> dict[str, Tensor]:
+        return layout.views(plane(*place))
+
+    found = statistics(model, point, places, buffers, estimate)
+    for i, ((t1, t2), own) in enumerate(zip(places, found, strict=True)):
+        state = {**point((t1, t2)), **own}
         values = measure(model, state, images, batch_size=batch_size, attack=None, noise=torch.Generator())
         yield {"x": t1 * width, "y": t2 * height, "t1": t1, "t2": t2} | values | {"images": len(images)}
         if i % max(1, len(places) // 10) == 0:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from neuralign.config_checks import shown
 from neuralign.refusals import Refused
 
 Entry = dict[str, Any]
@@ -33,9 +34,9 @@ class Problems:
         if self.found:
             raise ConfigError(self.found)
 
-    def note(self, path: str, text: str) -> None:
-        """Add one, once."""
-        if (problem := f"{path}: {text}") not in self.found:
+    def note(self, path: str, text: str | None) -> None:
+        """Add one, once; nothing where there is no text."""
+        if text is not None and (problem := f"{path}: {text}") not in self.found:
             self.found.append(problem)
 
     def refuse(self, path: str, what: str, found: Any, allowed: Iterable[str]) -> None:
@@ -43,7 +44,7 @@ class Problems:
         allowed = list(allowed)
         near = difflib.get_close_matches(str(found), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        self.note(path, f"{what} {found!r}{hint} (allowed: {', '.join(allowed) or 'none'})")
+        self.note(path, f"{what} {shown(found)}{hint} (allowed: {', '.join(allowed) or 'none'})")
 
     def model(self, model: type[BaseModel], raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
         """`raw` checked, with its defaults filled in; {} if anything is wrong, which is noted. `extra`: more keys that
@@ -68,4 +69,4 @@ class Problems:
             self.note(here, f"the key {last!r} is missing (allowed: {', '.join([*model.model_fields, *extra])})")
         else:
             where = f"{here}.{last}" if last != "" else here
-            self.note(where, f"found {found['input']!r}: {found['msg'].removeprefix('Value error, ').lower()}")
+            self.note(where, f"found {shown(found['input'])}: {found['msg'].removeprefix('Value error, ').lower()}")

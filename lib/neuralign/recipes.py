@@ -6,7 +6,6 @@ input files decides what is stale: after any edit, with its own records lost, in
 branch. `diff` of two recipes says why. Where there is an output of another key, the recipe also says what it replaces.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -21,6 +20,7 @@ from neuralign.config import Catalogue
 from neuralign.data.sources import identity
 from neuralign.files import atomic, note_path, recipe_path, sha256
 from neuralign.objects import is_object
+from neuralign.provenance import key_of
 from neuralign.workflow import Job, Ref, job
 
 LONG_AGO = 1e9  # seconds since the epoch; older than any result
@@ -58,6 +58,8 @@ class Recipes:
         for needed in self.needed[recipe["key"]]:
             self.write(needed.rule, dict(needed.wildcards))
         made = [p for p in outputs if p.exists()]
+        _date_back([path], time.time())
+        _date_back(made, time.time() - 1)
         notes = [read_note(p) for p in made]
         others = [n for n in notes if n and n["key"] != recipe["key"]]
         replaces = {"replaces": {k: others[0].get(k) for k in ("key", "started")}} if others else {}
@@ -72,6 +74,16 @@ class Recipes:
             _settle(path, [Path(p) for p in _flat(recipe["inputs"].values())], outputs)
         return str(path)
 
+    def current(self, rule: str, wildcards: dict[str, str]) -> bool:
+        """Whether all results of a job are there and of its recipe, by the file times that Snakemake compares."""
+        recipe = Path(self.write(rule, wildcards))
+        read = [recipe, *map(Path, _flat(self.of(rule, wildcards)["inputs"].values()))]
+        made = [Path(p) for p in self.of(rule, wildcards)["outputs"].values()]
+        if not all(p.exists() for p in made):
+            return False
+        oldest = min(p.stat().st_mtime for p in made)
+        return all(p.stat().st_mtime <= oldest for p in read if p.exists())
+
     def _make(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
         found: Job = job(self.catalogue, rule, wildcards)
         recipe: dict[str, Any] = {
@@ -82,11 +94,10 @@ class Recipes:
             "software": {package: _version(package) for package in found.software},
             "upstream": {name: self._upstream(needed) for name, needed in found.inputs.items()},
         }
-        identity_of: dict[str, Any] = recipe
         if found.source is not None:
             recipe["source"] = found.source.get("checksum") or _identity(json.dumps(found.source, sort_keys=True))
-            identity_of = recipe | {"settings": found.counted}  # the same bytes from another place are the same
-        key = hashlib.sha256(json.dumps(identity_of, sort_keys=True).encode()).hexdigest()[:20]
+            recipe["places"] = found.places
+        key = key_of(recipe)
         files = {"inputs": {n: self._path(r) for n, r in found.inputs.items()}, "outputs": self.paths(rule, wildcards)}
         self.needed[key] = list(_flat(found.inputs.values()))
         return recipe | files | {"key": key}
@@ -123,6 +134,15 @@ def _settle(recipe: Path, inputs: list[Path], outputs: list[Path]) -> None:
             _date(path, max(oldest, path.stat().st_mtime))
     if recipe.stat().st_mtime >= oldest:
         _date(recipe, oldest - 1)
+
+
+def _date_back(paths: Iterable[Path], when: float) -> None:
+    """Date files from the future, left by a clock that was put back, to `when`: Snakemake deletes a result that looks
+    older than what it was made from, however long that took.
+    """
+    for path in paths:
+        if path.exists() and path.stat().st_mtime > when + 1:
+            _date(path, when)
 
 
 def _date(path: Path, when: float) -> None:

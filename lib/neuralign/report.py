@@ -30,14 +30,17 @@ def render(
     study: Mapping[str, Any],
     alignments: tuple[Table, Table] | None = None,
     paper: Mapping[str, Any] | None = None,
+    missing: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page, from the tables of `neuralign.summary`, pictures (PNG, caption), notes of origin, the study; and from
-    `paper.alignment_tables` and `paper.sections`.
+    """The page, from the tables of `neuralign.summary`, pictures (PNG, caption), notes of origin, the study; from
+    `paper.alignment_tables` and `paper.sections`; and from `incomplete.part` what is missing, which stands on top.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        title=study.get("title") or study.get("name", "Study"),
+        title=("Incomplete: " if missing else "") + (study.get("title") or study.get("name", "Study")),
+        missing=missing_table(missing) if missing else None,
+        paths=missing["paths"] if missing else None,
         description=study.get("description", ""),
         facts=facts(accuracy, paths),
         headlines=headlines(contrasts),
@@ -53,6 +56,20 @@ def render(
         origin=origin(notes),
         results=results_table(notes),
     )
+
+
+def missing_table(missing: Mapping[str, Any]) -> Table:
+    """The jobs that hold a study up, each with what became of it."""
+
+    def row(job: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{job['rule']}: {', '.join(f'{k} {v}' for k, v in job['wildcards'].items())}",
+            job["why"],
+            str(job["paths"]),
+        ]
+
+    head = ["Job", "What became of it", "Paths that wait for it, or for a measure of theirs"]
+    return Table("The jobs that hold the rest up.", head, [("", [row(job) for job in missing["jobs"]])])
 
 
 def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:

@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parent
 VOCABULARY = {**vars(builtins), **vars(options)}
 
 
-def plugins(home: str) -> list[str]:
+@cache
+def plugins(home: str) -> tuple[str, ...]:
     """Names of the plug-ins in a folder: the files that define a function of their own name."""
-    return sorted(p.stem for p in (PACKAGE / home).glob("*.py") if _function(home, p.stem) is not None)
+    return tuple(sorted(p.stem for p in (PACKAGE / home).glob("*.py") if _function(home, p.stem) is not None))
 
 
 @cache

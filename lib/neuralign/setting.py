@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neuralign.callables import NetworkError
 from neuralign.certificate import TOLERANCE
 from neuralign.files import atomic
 from neuralign.images import Data, as_float, load
@@ -32,9 +33,14 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
     mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
     if seed is not None:
         torch.manual_seed(seed)
+    if mean is not None and len(mean) != data.channels:
+        raise ValueError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
     model = model.to(device())
-    check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
+    try:
+        check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
+    except NetworkError as error:
+        raise NetworkError(f"{path}: the network {settings['network']}: {error}") from error
     return data, model
 
 
@@ -63,11 +69,17 @@ def read_state(path: str, model: Model) -> dict[str, Tensor]:
     if extra := state.keys() - expected.keys():
         raise ValueError(f"{path}: tensors that this network does not have: {sorted(extra)[:5]}")
     for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}")
-        if not torch.isfinite(state[name]).all():
-            raise ValueError(f"{path}: {name} has values that are not finite")
+        _check(path, name, state[name], tensor)
     return state
+
+
+def _check(path: str, name: str, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"{path}: {name} has shape {tuple(found.shape)}, the network {tuple(expected.shape)}")
+    if found.dtype != expected.dtype:
+        raise ValueError(f"{path}: {name} is {found.dtype}, the network {expected.dtype}")
+    if not torch.isfinite(found).all():
+        raise ValueError(f"{path}: {name} has values that are not finite")
 
 
 def read_ends(
@@ -81,7 +93,7 @@ def read_ends(
     return start, end
 
 
-def read_permutation(path: str, spec: Spec | None = None) -> Permutation:
+def read_permutation(path: str, spec: Spec) -> Permutation:
     """A certified permutation from the file that `save_permutation` wrote; {group: (n,)}.
 
     Refused without a certificate, with one that does not hold, and where it is not of the network with this `spec`.
@@ -89,16 +101,26 @@ def read_permutation(path: str, spec: Spec | None = None) -> Permutation:
     found = read(path)
     with safe_open(path, "pt") as file:
         noted = file.metadata() or {}
-    certificate = json.loads(noted.get("facts", "{}")).get("certificate")
+    certificate = _certificate(noted)
     if not isinstance(certificate, float | int):
         raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
     if not certificate <= TOLERANCE:
         raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {TOLERANCE:.1g}")
-    if spec is not None:
-        if noted.get("symmetry") != fingerprint(spec):
-            raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
+    if noted.get("symmetry") != fingerprint(spec):
+        raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
+    try:
         check(spec, found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return found
+
+
+def _certificate(noted: Mapping[str, str]) -> Any:
+    """What the metadata of a file says of it; None if nothing."""
+    try:
+        return json.loads(noted["facts"])["certificate"]
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def save_permutation(permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any]) -> None:
@@ -108,6 +130,8 @@ def save_permutation(permutation: Permutation, path: str | Path, spec: Spec, fac
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The named tensors of a safetensors file; whatever else it is, nothing in it is executed."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder, a safetensors file is needed")
     try:
         return load_file(path, device=str(device))
     except SafetensorError as error:
@@ -138,4 +162,7 @@ def read_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
     wanted = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]
     if {full for names in wanted for full in names.values()} != named.keys():
         raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
+    for names, bend in zip(wanted, like, strict=True):
+        for name, tensor in layout.views(bend).items():
+            _check(path, names[name], named[names[name]], tensor)
     return torch.stack([layout.flatten({n: named[full] for n, full in names.items()}) for names in wanted])

@@ -36,15 +36,15 @@ class Job:
     files: list[str] = field(default_factory=list)  # data files of the package that the code reads
     software: tuple[str, ...] = ()  # packages whose version the numbers depend on
     source: Entry | None = None  # where bytes from outside come from; what they are counts, not where they lie
-    counted: Entry | None = None  # the settings that count beside them; None: all
+    places: list[str] = field(default_factory=list)  # the settings, with dots, that only say where they lie
 
 
 def fetch_data(c: Catalogue, dataset: str) -> Job:
     """One dataset; how it is augmented and normalised is no business of this job."""
     entry = c.entry("datasets", dataset)
     source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
-    counted = {k: v for k, v in source.items() if k not in ("url", "path")}
-    return Job({}, {"dataset": source}, [("data", entry["use"])], source=source, counted=counted)
+    places = [f"dataset.{key}" for key in ("path", "url") if key in source]
+    return Job({}, {"dataset": source}, [("data", entry["use"])], source=source, places=places)
 
 
 def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: str) -> Job:
@@ -65,7 +65,7 @@ def import_endpoint(c: Catalogue, dataset: str, network: str, regime: str, check
         plugins,
         software=NUMERIC,
         source={"path": entry["file"]},
-        counted={"model": model, "inside": entry["inside"]},
+        places=["checkpoint.file"],
     )
 
 
@@ -183,6 +183,8 @@ def midpoint(
     inputs["bends"] = _bends(place, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment}
     settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
+    if protocol["full_passes"]:
+        settings["protocol"]["images"] = None  # the whole training set is read anyway, and there are but two points
     plugins += [*_uses("curves", [family]), *_uses("augmentations", augment)]
     return Job(inputs, settings, plugins, software=NUMERIC)
 

@@ -26,8 +26,7 @@ how much the layer (at t = 1/2) stretches a - b of this very image. It bounds no
 """
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import nan, prod, sqrt
 from typing import Any
@@ -37,18 +36,16 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from neuralign import folding
+from neuralign.folding import AFFINE, Folded, Uncapturable
 from neuralign.images import Images
 from neuralign.metrics import METRICS
-from neuralign.networks import Model, State
+from neuralign.networks import NORMS, Model, State
 from neuralign.tracing import Trace
-from neuralign.tracing.running import copied
 
 LIPSCHITZ = sqrt(2)  # of the cross-entropy: its gradient is a distribution minus an indicator
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
 FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
-WEIGHTED = (nn.Linear, nn.Conv2d)
-AFFINE = (*WEIGHTED, *NORMS)
 TOTALS: tuple[str, ...] = ("images", "points", "loss_start", "loss_end", "loss", "loss_max", "deviation", "bound")
 TOTALS += ("deviation_estimate", "estimate", "distance", "reason")
 LAYERS = ("layer", "order", "operation", "values", "distance", "size", "deviation", "deviation_estimate", "norm")
@@ -96,7 +93,7 @@ def refused(reason: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return dict.fromkeys(TOTALS, nan) | {"reason": reason}, [dict.fromkeys(LAYERS, nan)]
 
 
-def _loss(plain: "Folded", ends: tuple[State, State], t: float, model: Model, images: Images, batch_size: int) -> float:
+def _loss(plain: Folded, ends: tuple[State, State], t: float, model: Model, images: Images, batch_size: int) -> float:
     """The mean loss of the folded network at t."""
     state = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0]}
     totals = [
@@ -109,92 +106,25 @@ def _loss(plain: "Folded", ends: tuple[State, State], t: float, model: Model, im
 # networks without batch norm
 
 
-@dataclass(frozen=True)
-class Folded:
-    """A network whose batch norms have become part of the layers before them, up to its main logits.
-
-    One that follows no layer of its own stays, as a scale and a shift of every channel.
-    """
-
-    graph: fx.GraphModule
-    norms: Mapping[str, str]  # layer -> the batch norm that was behind it
-    epsilons: Mapping[str, float]
-
-    def state(self, state: State) -> dict[str, Tensor]:
-        """The tensors of the folded network that does in evaluation mode what the network does with `state`."""
-        out: dict[str, Tensor] = {}
-        for name, layer in self.graph.named_modules():
-            if isinstance(layer, NORMS):
-                scale, shift = self._scale(state, name)
-                still = {"running_mean": torch.zeros_like(scale), "running_var": torch.ones_like(scale) - layer.eps}
-                out |= {f"{name}.{k}": t for k, t in {"weight": scale, "bias": shift, **still}.items()}
-            elif isinstance(layer, WEIGHTED):
-                weight = state[f"{name}.weight"]
-                bias = state.get(f"{name}.bias", weight.new_zeros(len(weight)))
-                if name in self.norms:
-                    scale, shift = self._scale(state, self.norms[name])
-                    weight, bias = weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias * scale + shift
-                out |= {f"{name}.weight": weight, f"{name}.bias": bias}
-        return out
-
-    def _scale(self, state: State, norm: str) -> tuple[Tensor, Tensor]:
-        """(n,) each: what a batch norm multiplies by, and what it then adds."""
-        scale = (state[f"{norm}.running_var"] + self.epsilons[norm]).rsqrt() * state.get(f"{norm}.weight", 1.0)
-        return scale, state.get(f"{norm}.bias", 0.0) - state[f"{norm}.running_mean"] * scale
-
-
-def capture(trace: Trace) -> fx.GraphModule:
-    """The graph of the traced network with all its heads; refused where layers or weights are shared or computed."""
-    network = copied(trace.network.network)
-    try:
-        graph = fx.symbolic_trace(network.train()).eval()
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise Unbounded(f"no bound for a network whose graph depends on its input: {error}") from error
-    own = dict(network.named_parameters()) | dict(network.named_buffers())
-    called = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
-    for name, layer in graph.named_modules():
-        shared = called.count(name) > 1 or any(f"{name}.{t}" not in own for t in layer.state_dict())
-        if isinstance(layer, AFFINE) and shared:
-            raise Unbounded(f"no bound for layer {name!r}, whose weights are shared or computed: {layer}")
-    return graph
-
-
 def fold(trace: Trace) -> Folded:
     """The traced network without dropout, auxiliary heads, and batch norms that can be folded."""
-    whole = capture(trace)
-    modules, norms, epsilons = dict(whole.named_modules()), {}, {}
+    try:
+        whole = folding.capture(trace.network.network)
+    except Uncapturable as error:
+        raise Unbounded(f"no bound for {error}") from error
     graph = fx.Graph()
     heads = graph.graph_copy(whole.graph, {})
     graph.output(heads[0] if isinstance(heads, tuple | list) else heads)
     for node in list(graph.nodes):
         if node.target in DROPOUT_FUNCTIONS:
             node.replace_all_uses_with(node.all_input_nodes[0])
-        layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, NORMS):
-            if not layer.track_running_stats:
-                raise Unbounded(f"no bound for layer {node.target!r}: {layer}")
-            epsilons[str(node.target)] = layer.eps
-            (before,) = node.all_input_nodes
-            if isinstance(modules.get(str(before.target)), WEIGHTED) and len(before.users) == 1:
-                norms[str(before.target)] = str(node.target)
-                node.replace_all_uses_with(before)
-    plain = fx.GraphModule(whole, graph).eval()
-    plain.graph.eliminate_dead_code()
-    plain.delete_all_unused_submodules()
-    plain.recompile()
-    for name, layer in list(plain.named_modules()):
-        if isinstance(layer, AFFINE):
-            plain.add_submodule(name, _own(layer))
-    return Folded(plain, norms, epsilons)
-
-
-def _own(layer: nn.Module) -> nn.Module:
-    """A copy of a layer that has a weight and a bias, whatever the layer has."""
-    if isinstance(layer, NORMS):
-        return type(layer)(layer.num_features, layer.eps).eval()
-    own, weight = deepcopy(layer), layer.get_parameter("weight")
-    own.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))
-    return own
+    main = fx.GraphModule(whole, graph)
+    main.graph.eliminate_dead_code()
+    main.delete_all_unused_submodules()
+    for name, layer in main.named_modules():
+        if isinstance(layer, NORMS) and not layer.track_running_stats:
+            raise Unbounded(f"no bound for layer {name!r}: {layer}")
+    return folding.fold(main)
 
 
 # the recursion

@@ -2,66 +2,23 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from neuralign.curves import Basis
-from neuralign.images import Images, Transform
-from neuralign.networks import Model, criterion, logits
+from neuralign.descent import Stack, coefficients_at
+from neuralign.descent import epoch as descend
+from neuralign.images import Images, Transform, as_float
+from neuralign.networks import Model
 from neuralign.parameters import Layout
-from neuralign.seeding import derive, reseed, stream
+from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, Task
+from neuralign.seeding import stream
+
+__all__ = ["Attack", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Task", "fit", "fit_together"]
 
 log = logging.getLogger(__name__)
-
-Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
-Sample = Callable[[Tensor, Tensor], Tensor]
-Constraint = Callable[[Tensor, float], None]
-Row = dict[str, float]
-
-
-class Diverged(RuntimeError):
-    """The loss is not finite any more; the message says where and what to change."""
-
-
-@dataclass(frozen=True)
-class Regime:
-    """How one model is trained."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    schedule: Callable[[int, int], float]
-    nesterov: bool = True
-    precision: str = "float32"
-
-
-@dataclass
-class Progress:
-    """All that is needed to go on after a step, to the same bits."""
-
-    trainable: Tensor
-    velocity: Tensor
-    buffers: dict[str, Tensor]
-    epoch: int = 0  # complete epochs
-    step: int = 0  # complete steps of the epoch after them
-    history: list[Row] = field(default_factory=list)
-    sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))  # of this epoch: see `_Step`
-
-
-class Keeper(Protocol):
-    """Keeps a `Progress` safe between steps (checkpoints.py has one on disk)."""
-
-    def restore(self, fresh: Progress) -> Progress: ...
-
-    def keep(self, progress: Progress) -> None: ...
 
 
 def fit(
@@ -88,129 +45,87 @@ def fit(
     after every step. Histories have one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term),
     accuracy (percent). Raises `Diverged`.
     """
-    device = images.labels.device
-    start = Progress(
-        trainable.detach().clone(), torch.zeros_like(trainable), {k: b.clone() for k, b in buffers.items()}
-    )
-    progress = keeper.restore(start) if keeper else start
-    progress.sums = progress.sums.to(device)
-    if progress.epoch or progress.step:
-        log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
-    began, done = time.monotonic(), progress.epoch + progress.step * regime.batch_size / len(images)
-    model.network.train()
-    step = _Step(model, progress, sample, layout, regime, attack, constrain)
-    while progress.epoch < regime.epochs:
-        row = _epoch(step, images, transform, basis, seed, keeper)
-        progress.history.append(row)
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.sums.zero_()
-        if keeper:
-            keeper.keep(progress)
-        trained = progress.epoch - done
-        _report(row, regime.epochs, images=len(images), seconds=time.monotonic() - began, trained=trained)
-    return progress
+    task = Task(trainable, sample, buffers, seed, basis, keeper, constrain)
+    (result,) = fit_together(model, [task], layout, images, regime, transform=transform, attack=attack)
+    if isinstance(result, Diverged):
+        raise result
+    return result
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One step of training, which changes `progress` in place.
+def fit_together(
+    model: Model,
+    tasks: Sequence[Task],
+    layout: Layout,
+    images: Images,
+    regime: Regime,
+    *,
+    transform: Transform,
+    attack: Attack | None = None,
+) -> list[Progress | Diverged]:
+    """What `fit` makes of every task, where possible all taking each step at once: the same draws, other rounding.
 
-    `progress.sums` are, over the images of this epoch so far, the sums of criterion and penalty, the number of right
-    answers, and the number of steps before the first one whose loss or result is not finite. They stay on the device.
+    A task that diverges ends as its `Diverged`, the others go on. One after another are trained those that were kept at
+    different steps, that are attacked, or whose network draws random numbers of its own.
     """
-
-    model: Model
-    progress: Progress
-    sample: Sample
-    layout: Layout
-    regime: Regime
-    attack: Attack | None
-    constrain: Constraint | None
-
-    def __call__(self, x: Tensor, y: Tensor, coefficients: Tensor, lr: float, noise: torch.Generator) -> None:
-        weights = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
-        flat = self.sample(weights, coefficients)
-        if self.attack:
-            x = self.attack(self._predictor(flat.detach()), x, y, noise)
-        with self._precision(x.device):
-            outputs = self.model(self.layout.views(flat) | self.progress.buffers, x)
-            loss = criterion(outputs, y)
-        (slope,) = torch.autograd.grad(loss, flat)
-        penalty = self.regime.weight_decay / 2 * flat.detach().dot(flat.detach())
-        slope.add_(flat.detach(), alpha=self.regime.weight_decay)
-        if flat is not weights:
-            (slope,) = torch.autograd.grad(flat, weights, slope)
-        self._descend(slope, lr)
-        if self.constrain:
-            self.constrain(self.progress.trainable, lr)
-        self._count(loss.detach(), penalty, (logits(outputs).argmax(1) == y).sum(), len(y))
-
-    def _descend(self, gradient: Tensor, lr: float) -> None:
-        """SGD with (Nesterov) momentum, as torch.optim.SGD has it, whose import alone costs a second in every job."""
-        momentum = self.regime.momentum
-        velocity = self.progress.velocity.mul_(momentum).add_(gradient)
-        change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
-        self.progress.trainable.add_(change, alpha=-lr)
-
-    def _count(self, loss: Tensor, penalty: Tensor, right: Tensor, images: int) -> None:
-        sums = self.progress.sums
-        sums[:3] += torch.stack([loss * images, penalty * images, right]).double()
-        sums[3] += torch.isfinite(sums[:2].sum())  # once it is not finite it never is again
-
-    def _predictor(self, flat: Tensor) -> Callable[[Tensor], Any]:
-        state = self.layout.views(flat) | {name: b.clone() for name, b in self.progress.buffers.items()}
-
-        def predict(pixels: Tensor) -> Any:
-            with self._precision(pixels.device):
-                return self.model(state, pixels)
-
-        return predict
-
-    def _precision(self, device: torch.device) -> Any:
-        if self.regime.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, getattr(torch, self.regime.precision))
+    begun = [task.begin(images.labels.device) for task in tasks]
+    same = len({(progress.epoch, progress.step) for progress in begun}) == 1
+    if len(tasks) > 1 and (attack or not same or _is_random(model, tasks[0], layout, images)):
+        return [
+            _fit(model, [t], [p], layout, images, regime, transform, attack)[0]
+            for t, p in zip(tasks, begun, strict=True)
+        ]
+    return _fit(model, tasks, begun, layout, images, regime, transform, attack)
 
 
-def _epoch(
-    step: _Step, images: Images, transform: Transform, basis: Basis | None, seed: int, keeper: Keeper | None
-) -> Row:
-    """The rest of an epoch. The device is waited for once, at its end: whatever is random is drawn where it is used."""
-    progress, size, device = step.progress, step.regime.batch_size, images.labels.device
-    epoch = progress.epoch
-    lr = step.regime.lr * step.regime.schedule(epoch, step.regime.epochs)
-    order = torch.randperm(len(images), generator=stream(seed, "order", epoch)).to(device).split(size)
-    coefficients = _coefficients(basis, len(order), stream(seed, "t", epoch)).to(progress.trainable)
-    draws, noise = torch.Generator(device), torch.Generator(device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for i in range(progress.step, len(order)):
-            for purpose, generator in (("augmentation", draws), ("attack", noise)):
-                generator.manual_seed(derive(seed, purpose, epoch, i))
-            reseed(device, seed, "dropout", epoch, i)
-            x, y = images.take(order[i], transform, draws)
-            step(x, y, coefficients[i], lr, noise)
-            progress.step = i + 1
-            if keeper:
-                keeper.keep(progress)
-    *totals, finite = progress.sums.tolist()
-    if finite < len(order) or not torch.isfinite(progress.trainable).all():
-        raise Diverged(
-            f"the loss is not finite in epoch {epoch + 1}, step {min(int(finite) + 1, len(order))} of {len(order)}, at "
-            f"learning rate {lr:.4g}: lower `lr` of this regime, or look for non-finite weights in what it starts from"
-        )
-    loss, penalty, right = (total / len(images) for total in totals)
-    return {"epoch": epoch + 1, "lr": lr, "loss": loss, "penalty": penalty, "accuracy": 100 * right}
+def _is_random(model: Model, task: Task, layout: Layout, images: Images) -> bool:
+    """Whether the network draws random numbers in training, as dropout does."""
+    device = images.labels.device
+    home = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        before = home.get_state()
+        model.network.train()
+        buffers = {name: b.clone() for name, b in task.buffers.items()}
+        flat = task.sample(task.trainable, coefficients_at(task.basis, 1, stream(0)).to(task.trainable)[0])
+        model(layout.views(flat) | buffers, as_float(images.pixels[:2]))
+        return not torch.equal(before, home.get_state())
 
 
-def _coefficients(basis: Basis | None, count: int, generator: torch.Generator) -> Tensor:
-    """The weights (count, n) of the control points at the t of every step of an epoch; (count, 0) for no curve."""
-    ts = torch.rand(count, generator=generator, dtype=torch.float64)
-    return vmap(basis)(ts) if basis else ts.new_empty(count, 0)
+def _fit(
+    model: Model,
+    tasks: Sequence[Task],
+    begun: Sequence[Progress],
+    layout: Layout,
+    images: Images,
+    regime: Regime,
+    transform: Transform,
+    attack: Attack | None,
+) -> list[Progress | Diverged]:
+    live = dict(enumerate(begun))
+    results: dict[int, Progress | Diverged] = dict(live)
+    epoch, step = begun[0].epoch, begun[0].step
+    if epoch or step:
+        log.info("resumed after epoch %d of %d, step %d", epoch, regime.epochs, step)
+    began, done = time.monotonic(), epoch + step * regime.batch_size / len(images)
+    model.network.train()
+    while live and epoch < regime.epochs:
+        stack = Stack(model, [tasks[i] for i in live], list(live.values()), layout, regime, attack, len(images))
+        rows = descend(stack, images, transform, epoch)
+        epoch += 1
+        for i, row in zip(list(live), rows, strict=True):
+            if isinstance(row, Diverged):
+                results[i] = row
+                del live[i]
+                continue
+            live[i].finish(row)
+            if keeper := tasks[i].keeper:
+                keeper.keep(live[i])
+            speed = len(images) * len(rows) * (epoch - done) / (time.monotonic() - began)
+            _report(row, regime.epochs, speed=speed, left=(regime.epochs - epoch) * len(images) * len(rows) / speed)
+    return list(results.values())
 
 
-def _report(row: Row, epochs: int, *, images: int, seconds: float, trained: float) -> None:
+def _report(row: Row, epochs: int, *, speed: float, left: float) -> None:
     log.info(
         "epoch %d/%d  lr %.4f  loss %.4f  accuracy %.2f %%  %.0f images/s  %.0f s left",
-        *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"]),
-        *(images * trained / seconds, (epochs - row["epoch"]) * seconds / trained),
+        *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"], speed, left),
     )

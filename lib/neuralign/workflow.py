@@ -25,7 +25,7 @@ from neuralign.steps import (
 )
 from neuralign.studies import evaluation_of, every, figures, plot, runs_of, tabulate, tabulate_claims, tabulate_theory
 
-__all__ = ["RULES", "Job", "Ref", "artefacts", "figures", "job", "ref", "report"]
+__all__ = ["RULES", "Job", "Ref", "Wildcards", "artefacts", "figures", "job", "jobs", "ref", "report"]
 
 
 def report(c: Catalogue, study: str) -> Job:
@@ -36,7 +36,9 @@ def report(c: Catalogue, study: str) -> Job:
     drawn = [ref("plot", "png", study=study, figure=figure) for figure in drawings]
     inputs: dict[str, Ref | list[Ref]] = {**tables, "figures": drawn, "artefacts": list(artefacts(c, study))}
     entry = c.studies[study]
-    settings = {"name": study, "title": entry["title"], "description": entry["description"], "grids": entry["grids"]}
+    settings = {"name": study, "title": entry["title"], "description": entry["description"]}
+    settings["grids"] = entry.get("planned", entry["grids"])
+    missing = {k: entry[k] for k in ("missing",) if k in entry}  # of a study that is not finished (incomplete.py)
     used = {
         "datasets": every(entry, "dataset"),
         "networks": every(entry, "network"),
@@ -50,7 +52,7 @@ def report(c: Catalogue, study: str) -> Job:
     attacks += [a for e in settings["catalogue"]["evaluations"].values() for a in e["attacks"]]
     settings["catalogue"]["attacks"] = {name: c.entry("attacks", name) for name in dict.fromkeys(attacks)}
     captions = [{"name": name, "use": kind, **options} for name, (kind, options, _) in drawings.items()]
-    return Job(inputs, {"study": settings, "drawings": captions}, files=["report.html", "figures.csv"])
+    return Job(inputs, {"study": settings, "drawings": captions} | missing, files=["report.html", "figures.csv"])
 
 
 RULES: dict[str, Callable[..., Job]] = {
@@ -78,6 +80,21 @@ RULES: dict[str, Callable[..., Job]] = {
 def job(catalogue: Catalogue, rule: str, wildcards: Wildcards) -> Job:
     """The job of `rule` with these wildcards."""
     return RULES[rule](catalogue, **wildcards)
+
+
+def jobs(c: Catalogue, study: str) -> Iterator[tuple[str, Wildcards, Job]]:
+    """Every job behind the report of a study, once."""
+    waiting, seen = [ref("report", "html", study=study)], set()
+    while waiting:
+        needed = waiting.pop()
+        if (needed.rule, needed.wildcards) in seen:
+            continue
+        seen.add((needed.rule, needed.wildcards))
+        wildcards = dict(needed.wildcards)
+        found = job(c, needed.rule, wildcards)
+        yield needed.rule, wildcards, found
+        for more in found.inputs.values():
+            waiting += more if isinstance(more, list) else [more]
 
 
 def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:

@@ -4,6 +4,7 @@ A plug-in of this folder is `name(problem, *, ...options) -> {group: index}`; `c
 network's function unchanged.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,16 +16,20 @@ from torch.func import functional_call
 
 from neuralign.birkhoff import assign
 from neuralign.certificate import TOLERANCE, CertificateError, demand, differences
+from neuralign.folding import Uncapturable, capture, fold, overwrite
 from neuralign.images import Images, Transform, as_is
 from neuralign.moments import Moments
 from neuralign.networks import Model, State
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
-from neuralign.tracing.running import Certain
+from neuralign.tracing.running import Certain, Unread
+from neuralign.tracing.taps import ACTIVATIONS
 from neuralign.training import Attack
 
 __all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
+
+BATCH = 64  # images whose activations stay near the CPU's caches: twice as many are slower, half as many no faster
 
 
 @dataclass(frozen=True)
@@ -47,29 +52,67 @@ def activations(
 
     Where the problem has an attack, either network sees the images attacked against itself.
     """
+    ends = problem.target, problem.source
     probe, names = problem.trace.probe(taps, largest=largest)
+    probe, plains = _folded(problem, taps, largest) or (probe, ends)
+    sides = list(zip(ends, map(_channels_last, plains), strict=True))
     noise = stream(0, "activations", device=problem.images.labels.device)
+
+    def seen(state: State, plain: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if problem.attack:
+            problem.model.network.eval()
+            pixels = problem.attack(lambda x: problem.model(state, x), pixels, labels, noise)
+        with torch.no_grad():
+            found = functional_call(probe, dict(plain), (problem.model.normalise(pixels),))
+        return dict(zip(names, found, strict=True))
+
     for pixels, labels in problem.images.batches(batch_size):
-        yield tuple(
-            dict(zip(names, _probed(problem, probe, state, pixels, labels, noise), strict=True))
-            for state in (problem.target, problem.source)
-        )
+        yield tuple(seen(*side, pixels, labels) for side in sides)
 
 
-def _probed(
-    problem: Problem, probe: nn.Module, state: State, pixels: Tensor, labels: Tensor, noise: torch.Generator
-) -> tuple[Tensor, ...]:
-    if problem.attack:
-        problem.model.network.eval()
-        pixels = problem.attack(lambda x: problem.model(state, x), pixels, labels, noise)
-    with torch.no_grad():
-        return functional_call(probe, dict(state), (problem.model.normalise(pixels),))
+def _folded(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Module, list[State]] | None:
+    """A cheaper probe and the states of both ends for it: the network without batch norms. None where there is none,
+    or where it does not read the same: folding keeps the order of nonlinearities, not that of other operations.
+    """
+    trace = problem.trace
+    probe, names = trace.probe(taps, largest=largest)
+    if any(trace.reads[name].operation not in ACTIVATIONS for name in names):
+        return None
+    try:
+        folded = fold(capture(trace.network.network))
+    except Uncapturable:
+        return None
+    if largest is None:  # what works in place cannot be halved
+        overwrite(folded.graph)
+    plain, _ = trace.probe(taps, largest=largest, network=folded.graph)
+    model, state = problem.model, folded.state(problem.target)
+    pixels, _ = next(problem.images.batches(2))
+    inputs = (pixels.double() - model.mean.double()) / model.std.double()
+    try:
+        found = [_precise(p, s, inputs) for p, s in ((probe, problem.target), (plain, state))]
+    except Unread:
+        return None
+    same = all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(*found))
+    return (plain, [state, folded.state(problem.source)]) if same else None
+
+
+@torch.no_grad()
+def _precise(network: nn.Module, state: State, inputs: Tensor) -> tuple[Tensor, ...]:
+    """What a probe reads in float64."""
+    return functional_call(
+        network, {n: t.double() if t.is_floating_point() else t for n, t in state.items()}, (inputs,)
+    )
+
+
+def _channels_last(state: State) -> State:
+    """Kernels laid out as the images are, which spares a conversion in every convolution."""
+    return {n: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for n, t in state.items()}
 
 
 def correlations(
     problem: Problem,
     *,
-    batch_size: int = 500,
+    batch_size: int = BATCH,
     centred: bool = True,
     read: str = "post",
     largest: int | None = None,
@@ -80,19 +123,30 @@ def correlations(
 
 
 def unit_moments(
-    problem: Problem, *, batch_size: int = 500, read: str = "post", largest: int | None = None
+    problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
 ) -> dict[str, dict[Tap, Moments]]:
-    """{group: {tap: moments of target's and source's units}} from one pass over the problem's images.
+    """{group: {tap: moments of target's and source's units}} from one pass over the problem's images."""
+    ((_, found),) = deque(growing_moments(problem, batch_size=batch_size, read=read, largest=largest), maxlen=1)
+    return found
 
-    Memory does not grow with the number of images: only streamed moments are kept.
+
+def growing_moments(
+    problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
+) -> Iterator[tuple[int, dict[str, dict[Tap, Moments]]]]:
+    """After each batch, how many images were seen and {group: {tap: moments of target's and source's units}} so far.
+
+    Memory does not grow with the number of images: only the moments are kept, and they are the same objects every time.
     """
     taps, sizes = problem.trace.before if read == "pre" else problem.trace.taps, problem.trace.spec.sizes
     found = {group: {tap: Moments(sizes[group]) for tap in where} for group, where in taps.items()}
-    for target, source in activations(problem, taps, batch_size, largest=largest):
+    seen = 0
+    for sides in activations(problem, taps, batch_size, largest=largest):
         for running in found.values():
             for tap, moment in running.items():
-                moment.add(*(_samples(side[tap.node], tap.start, moment.units) for side in (target, source)))
-    return found
+                moment.add(*(_samples(side[tap.node], tap.start, moment.units) for side in sides))
+        del sides  # their memory is for the next batch
+        seen = min(seen + batch_size, len(problem.images))
+        yield seen, found
 
 
 def _samples(activation: Tensor, start: int, size: int) -> Tensor:

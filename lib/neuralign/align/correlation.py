@@ -6,20 +6,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neuralign.align import Problem, assign, correlations
-from neuralign.options import Count, Flag
+from neuralign.align import Problem, assign, growing_moments
+from neuralign.images import Images
+from neuralign.moments import Moments
+from neuralign.options import Count, Flag, Fraction
+from neuralign.seeding import stream
+from neuralign.symmetry import Permutation
+from neuralign.tracing import Tap
 
 
 def correlation(
     problem: Problem,
     *,
     images: Count = 10_000,
-    batch_size: Count = 500,
+    batch_size: Count = 64,
     centred: Flag = True,
     read: Literal["post", "pre"] = "post",
     balanced: Flag = False,
     streams: Literal["sum", "stem"] = "sum",
     largest: Count | None = None,
+    stop: Fraction | None = None,
 ) -> dict[str, Tensor]:
     """The permutation whose matched units correlate best on `images` training images; {group: (n,)}.
 
@@ -28,11 +34,39 @@ def correlation(
     raw activations (its GoogLeNet), `streams: stem` reads a residual stream that begins before any sum only there
     (its ResNet32), `largest: 32` halves larger maps and goes on with the halves (its Tiny ImageNet), and images are the
     first in file order unless `balanced` takes equally many of each class.
+
+    With `stop` the images come in a fixed random order, and the permutation is looked at after 1, 2, 4, 8, ... batches:
+    the first that matches at most this share of all units otherwise than the one before is the answer (0: none of
+    them). The fact `images` says how many images were seen.
     """
     chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
-    found = correlations(
-        replace(problem, images=chosen), batch_size=batch_size, centred=centred, read=read, largest=largest
-    )
-    if streams == "stem":
-        found = {g: {t: m for t, m in taps.items() if not t.summed} or taps for g, taps in found.items()}
-    return {group: assign(sum(matrices.values(), torch.tensor(0.0))) for group, matrices in found.items()}
+    if stop is not None:
+        chosen = _shuffled(chosen)
+    shown, matches, due = replace(problem, images=chosen), dict[str, Tensor](), batch_size
+    for seen, found in growing_moments(shown, batch_size=batch_size, read=read, largest=largest):
+        problem.facts["images"] = seen
+        if seen < len(chosen) and (stop is None or seen < due):
+            continue
+        before, due = matches, 2 * due
+        matches = {group: assign(_score(taps, centred, streams)) for group, taps in found.items()}
+        if stop is not None and before and _changed(before, matches) <= stop:
+            break
+    return matches
+
+
+def _changed(before: Permutation, after: Permutation) -> float:
+    """The share of all units that are matched otherwise."""
+    changed = sum(int((match != before[group]).sum()) for group, match in after.items())
+    return changed / max(1, sum(map(len, after.values())))
+
+
+def _score(taps: dict[Tap, Moments], centred: bool, streams: str) -> Tensor:
+    """(n, n): how much each of the target's units correlates with each of the source's."""
+    stem = {tap: m for tap, m in taps.items() if not tap.summed} if streams == "stem" else {}
+    return sum((m.correlation(centred) for m in (stem or taps).values()), torch.tensor(0.0))
+
+
+def _shuffled(images: Images) -> Images:
+    """The images in an order in which any first of them stand for all."""
+    order = torch.randperm(len(images), generator=stream(0, "alignment")).to(images.labels.device)
+    return Images(images.pixels[order], images.labels[order])

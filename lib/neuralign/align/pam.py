@@ -18,7 +18,7 @@ from neuralign.curves import Curve
 from neuralign.curves.bezier import bezier
 from neuralign.networks import criterion
 from neuralign.networks import parameters as parameters_of
-from neuralign.options import Count, Fraction, NonNegative, Positive, Seed, Whole
+from neuralign.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.parameters import Layout
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
@@ -42,7 +42,7 @@ def pam(
     bends: Count = 1,
     bend_epochs: Count = 250,
     bend_lr: Positive = 0.1,
-    momentum: Fraction = 0.9,
+    momentum: Proper = 0.9,
     weight_decay: NonNegative = 5e-4,
     seed: Seed = 0,
 ) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from neuralign.options import Count
 
 
 def transport(
-    problem: Problem, *, images: Count = 10_000, batch_size: Count = 500, read: Literal["post", "pre"] = "post"
+    problem: Problem, *, images: Count = 10_000, batch_size: Count = 64, read: Literal["post", "pre"] = "post"
 ) -> dict[str, Tensor]:
     """The permutation P that minimises the sum of squares of target's minus P source's activations; {group: (n,)}.
 

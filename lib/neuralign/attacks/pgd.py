@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuralign.networks import criterion, logits
-from neuralign.options import Count, Flag, Positive
+from neuralign.options import Count, Flag, Unit
 
 
 def pgd(
@@ -16,8 +16,8 @@ def pgd(
     labels: Tensor,
     generator: torch.Generator,
     *,
-    eps: Positive,
-    step: Positive,
+    eps: Unit,
+    step: Unit,
     steps: Count = 5,
     restarts: Count = 1,
     random_start: Flag = True,

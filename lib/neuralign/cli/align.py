@@ -75,7 +75,7 @@ def _report(
     with safe_open(permutation, "pt") as file:
         noted = file.metadata()
     facts = json.loads(noted["facts"])
-    found = setting.read_permutation(str(permutation))
+    found = setting.read(str(permutation))  # certified a moment ago
     groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
     told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
     told |= {

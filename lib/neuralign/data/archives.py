@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from neuralign.data import DataError
 
 UNPACKED = 2**30  # bytes; the largest archive used, Tiny ImageNet, has about half of it
+MEMBERS = 1_000_000  # of which it has about 120,000
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, UnicodeError)
 
 
@@ -19,11 +20,12 @@ def tar_members(path: Path, wanted: Collection[str], limit: int = UNPACKED) -> d
     """{file name: content} of the wanted files of a tar.gz, in whatever folder of it they lie. All must be there."""
     found: dict[str, bytes] = {}
     with _readable(path), _Bounded(path, limit) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
+        for count, member in enumerate(tar, start=1):
+            _refuse_many(path, count)
             name = PurePosixPath(member.name).name
             _refuse_unsafe(path, member.name, link=not (member.isreg() or member.isdir()) or member.issparse())
             if member.size > limit:
-                raise DataError(f"{path}: member {member.name} claims {member.size} bytes, more than {limit}")
+                raise DataError(f"{path}: member {_shown(member.name)} claims {member.size} bytes, more than {limit}")
             if name in wanted and member.isreg():
                 if name in found:
                     raise DataError(f"{path}: two members are called {name}")
@@ -39,8 +41,10 @@ def zip_members(path: Path, limit: int = UNPACKED) -> Iterator[zipfile.ZipFile]:
     """A zip archive all of whose members are safe to read with `zip_member`."""
     with _readable(path), zipfile.ZipFile(path) as archive:
         total, names = 0, set()
+        _refuse_many(path, len(archive.infolist()))
         for member in archive.infolist():
-            _refuse_unsafe(path, member.filename, link=stat.S_ISLNK(member.external_attr >> 16))
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            _refuse_unsafe(path, member.filename, link=kind not in (0, stat.S_IFREG, stat.S_IFDIR))
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
                 raise DataError(f"{path}: member {member.filename} is encrypted or neither stored nor deflated")
             if member.filename in names:
@@ -60,9 +64,21 @@ def zip_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _refuse_unsafe(path: Path, name: str, link: bool) -> None:
     if link:
-        raise DataError(f"{path}: member {name} is a link or another special file; only plain files are allowed")
+        raise DataError(
+            f"{path}: member {_shown(name)} is a link or another special file; only plain files are allowed"
+        )
     if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
-        raise DataError(f"{path}: member {name} points outside the archive")
+        raise DataError(f"{path}: member {_shown(name)} points outside the archive")
+
+
+def _refuse_many(path: Path, count: int) -> None:
+    if count > MEMBERS:
+        raise DataError(f"{path}: more than {MEMBERS} members")
+
+
+def _shown(name: str) -> str:
+    """A name as a log may have it: no escape sequences for the terminal, no new lines."""
+    return name if name.isprintable() else repr(name)
 
 
 class _Bounded(gzip.GzipFile):

@@ -9,7 +9,7 @@ from neuralign.data import DataError, Dataset, Split
 from neuralign.data.archives import tar_members
 from neuralign.data.downloads import verified
 from neuralign.data.pickles import unpickled
-from neuralign.options import Text
+from neuralign.options import Address, Checksum
 
 TRAIN = {10: [f"data_batch_{i}" for i in range(1, 6)], 100: ["train"]}
 TEST = {10: ["test_batch"], 100: ["test"]}
@@ -17,7 +17,7 @@ META = {10: ("batches.meta", "label_names"), 100: ("meta", "fine_label_names")}
 LABELS = {10: "labels", 100: "fine_labels"}
 
 
-def cifar(cache: Path, *, classes: Literal[10, 100], url: Text, checksum: Text) -> Dataset:
+def cifar(cache: Path, *, classes: Literal[10, 100], url: Address, checksum: Checksum) -> Dataset:
     """Images (n, 3, 32, 32) in file order; of CIFAR-100 the fine labels. `checksum`: sha256:<hex> or md5:<hex>."""
     path = verified(url, checksum, cache)
     meta, names = META[classes]

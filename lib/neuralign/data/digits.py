@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from neuralign.data import Dataset, Split
-from neuralign.options import Count, Fraction, Seed
+from neuralign.options import Inner, Seed, Side
 
 
-def digits(cache: Path, *, size: Count = 16, test_fraction: Fraction = 0.2, seed: Seed = 0) -> Dataset:
+def digits(cache: Path, *, size: Side = 16, test_fraction: Inner = 0.2, seed: Seed = 0) -> Dataset:
     """1,797 greyscale images (n, 1, size, size), 8x8 originals enlarged by PIL's bilinear filter; a stratified split.
 
     Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), its test part. The grey values

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 from neuralign.data import DataError
 from neuralign.data.sources import local
 from neuralign.files import atomic
+from neuralign.options import checksum as sound
 
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled before each further one
@@ -19,16 +20,16 @@ TIMEOUT = 60.0  # seconds without a byte
 LARGEST = 4 * 2**30  # bytes
 CHUNK = 2**20  # bytes
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one later
-DIGITS = {"sha256": 64, "md5": 32}
 
 log = logging.getLogger(__name__)
 
 
 def verified(url: str, checksum: str, cache: Path) -> Path:
     """The path of the archive at `url`. Nothing may read an archive that did not pass through here."""
-    algorithm, _, expected = checksum.partition(":")
-    if len(expected) != DIGITS.get(algorithm) or not set(expected.lower()) <= set("0123456789abcdef"):
-        raise DataError(f"{url}: checksum {checksum!r} is neither sha256:<64 hex digits> nor md5:<32 hex digits>")
+    try:
+        expected = sound(checksum).partition(":")[2]
+    except ValueError as error:
+        raise DataError(f"{url}: checksum {checksum!r}: {error}") from None
     path = local(url)
     if path is not None:
         if not path.is_file():

@@ -7,10 +7,10 @@ import numpy as np
 from neuralign.data import DataError, Dataset, Split
 from neuralign.data.pictures import SUFFIXES, stack
 from neuralign.data.sources import visible
-from neuralign.options import Count, Text
+from neuralign.options import Side, Text
 
 
-def folder(cache: Path, *, path: Text, size: Count | None = None) -> Dataset:
+def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
     """Images (n, 3 or 1, h, w) of train/<class>/<image> and test/<class>/<image>, sorted by class, then by file name.
 
     The classes are the folders of train. All images have one size, unless `size` is given: then each is resized to
@@ -20,8 +20,11 @@ def folder(cache: Path, *, path: Text, size: Count | None = None) -> Dataset:
     root = Path(path)
     found = {split: _files(root / split) for split in ("train", "test")}
     classes = [p.name for p in visible(root / "train", "*")]
-    if unknown := sorted({file.parent.name for file in found["test"]} - set(classes)):
+    trained, tested = ({file.parent.name for file in files} for files in found.values())
+    if unknown := sorted(tested - set(classes)):
         raise DataError(f"{root / 'test'}: class {unknown[0]} has no folder in train")
+    if absent := sorted(trained - tested):
+        raise DataError(f"{root / 'test'}: no image of class {absent[0]}, which has a folder in train")
     label = {name: i for i, name in enumerate(classes)}
     stacks = {s: stack(((str(file), file) for file in files), len(files), size) for s, files in found.items()}
     channels = 3 if any(coloured for _, coloured in stacks.values()) else 1

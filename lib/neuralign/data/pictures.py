@@ -46,6 +46,10 @@ def picture(source: str, file: Path | BytesIO) -> Image.Image:
                 raise DataError(f"{source}: {image.height}x{image.width} pixels, at most {LARGEST} a side are allowed")
             if image.mode not in GREYS + COLOURS:
                 raise DataError(f"{source}: pixels of mode {image.mode}, only 8-bit greyscale and colour are allowed")
+            if _is_deep(image):
+                raise DataError(f"{source}: 16 bits a channel, only 8 are allowed")
+            if getattr(image, "is_animated", False):
+                raise DataError(f"{source}: has several frames, only one is allowed")
             if image.has_transparency_data:
                 rgba = image.convert("RGBA")
                 if rgba.getchannel("A").getextrema() != (255, 255):
@@ -56,3 +60,12 @@ def picture(source: str, file: Path | BytesIO) -> Image.Image:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{source}: not a readable image: {error}") from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a colour image has 16 bits a channel: PIL opens it in the mode of 8 bits and would cut it in silence.
+
+    The decoder's arguments tell: `RGB;16B` in a PNG, in a PPM the largest value.
+    """
+    tiles = getattr(image, "tile", [])
+    return any(str(t.args).endswith(";16B") or (t.codec_name.startswith("ppm") and t.args[1] > 255) for t in tiles)

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 
 from neuralign.data import DataError
 from neuralign.files import atomic
+from neuralign.options import address
 
 Entry = Mapping[str, Any]
 SETTLED = 2.0  # seconds; a file changed later than this may change again without a new modification time
@@ -19,14 +20,13 @@ SETTLED = 2.0  # seconds; a file changed later than this may change again withou
 
 def local(url: str) -> Path | None:
     """The path of a source given as plain path or file:///path; None for http and https. Other schemes are refused."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(address(url))
+    except ValueError as error:
+        raise DataError(f"{url}: {error}") from None
     if parts.scheme in ("http", "https"):
         return None
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(url2pathname(parts.path))
-    if "://" in url or parts.scheme == "file":
-        raise DataError(f"{url}: a source is http://, https://, file:///path or a plain path")
-    return Path(url)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(url)
 
 
 def described(entry: Entry) -> str:

@@ -10,10 +10,10 @@ from neuralign.data import DataError, Dataset, Split
 from neuralign.data.archives import zip_member, zip_members
 from neuralign.data.downloads import verified
 from neuralign.data.pictures import stack
-from neuralign.options import Text
+from neuralign.options import Address, Checksum
 
 
-def tiny_imagenet(cache: Path, *, url: Text, checksum: Text) -> Dataset:
+def tiny_imagenet(cache: Path, *, url: Address, checksum: Checksum) -> Dataset:
     """Images (n, 3, 64, 64); the official validation split is the test split. `checksum`: sha256:<hex> or md5:<hex>.
 
     Classes are WordNet ids in sorted order; within a split, images are sorted by class and then by file name, the

@@ -18,6 +18,7 @@ from neuralign.callables import NetworkError, construct
 from neuralign.objects import is_object
 from neuralign.plugins import Entry, plugin
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head in the loss (Szegedy et al. 2015, section 5)
 
 State = Mapping[str, Tensor]  # parameters and buffers by name

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from neuralign.options import Flag, Fraction, Positive
+from neuralign.options import Flag, Positive, Proper
 
 # each inception block as (1x1, 3x3 reduction, 3x3, "5x5" reduction, "5x5", projection of the pool), in channels
 BLOCKS = {
@@ -28,8 +28,8 @@ def googlenet(
     *,
     width: Positive = 1.0,
     auxiliary: Flag = True,
-    dropout: Fraction = 0.2,
-    auxiliary_dropout: Fraction = 0.7,
+    dropout: Proper = 0.2,
+    auxiliary_dropout: Proper = 0.7,
 ) -> nn.Module:
     """Nine inception blocks and one linear layer, for images from 16x16; in training mode with two auxiliary heads.
 

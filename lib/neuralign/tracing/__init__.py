@@ -33,13 +33,16 @@ class Trace:
     order: dict[str, int] = field(default_factory=dict, repr=False)  # and how deep in the network
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
 
-    def probe(self, taps: Taps, *, largest: int | None = None) -> tuple[nn.Module, list[str]]:
+    def probe(
+        self, taps: Taps, *, largest: int | None = None, network: nn.Module | None = None
+    ) -> tuple[nn.Module, list[str]]:
         """A module that returns the tapped activations (n, units, ...) of one input, and the names they belong to.
 
-        Maps of more than `largest` rows are halved where they are tapped, and go on halved.
+        Maps of more than `largest` rows are halved where they are tapped, and go on halved. `network`: to be run instead
+        of the traced one; it must do the operations that are read in the same order.
         """
         names = list(dict.fromkeys(tap.node for found in taps.values() for tap in found))
-        probe = Probe(self.network.network, {name: self.reads[name] for name in names}, largest)
+        probe = Probe(network or self.network.network, {name: self.reads[name] for name in names}, largest)
         return probe.eval(), names
 
 

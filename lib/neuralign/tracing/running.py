@@ -97,6 +97,10 @@ def copied(network: nn.Module) -> nn.Module:
     return twin.eval()
 
 
+class Unread(RuntimeError):
+    """An activation that a run did not compute."""
+
+
 @dataclass(frozen=True)
 class Read:
     """Where in a run a tensor is read, and how its units come to lie on axis 1."""
@@ -143,7 +147,7 @@ class Probe(Whole):
         found = self.reading.found
         for name, read in self.reads.items():
             if (read.operation, read.ordinal) not in found:
-                raise RuntimeError(f"activation {name!r}: not computed for this input, though it was when traced")
+                raise Unread(f"activation {name!r}: not computed for this input, though it was when traced")
         return tuple(read.of(found[read.operation, read.ordinal]) for read in self.reads.values())
 
 

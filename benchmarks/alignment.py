@@ -1,0 +1,118 @@
+"""Alignment: what it costs over two bare forward passes, and over the published way of computing correlations."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from benchmarks.problems import CLASSES, MEAN, NETWORKS, SMALL, STD, pictures
+from benchmarks.timing import Row, interleaved, row
+from neuralign.align import Problem
+from neuralign.align.correlation import correlation
+from neuralign.align.transport import transport
+from neuralign.images import Images, as_float
+from neuralign.networks import Model, State, buffers, build, parameters
+from neuralign.plugins import Entry
+from neuralign.tracing import trace
+
+IMAGES = {"TinyTen": 1024, "ResNet32": 512}
+SAMPLE = 64  # images that the batch norms are fitted to
+BATCHES = (64, 256)  # of the bare passes: the library's own size, and the best for large convolutions
+
+
+def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
+    """Rows for each network: bare passes against ours; for TinyTen also the published way against ours."""
+    rows = []
+    for name, entry in (SMALL if quick else NETWORKS).items():
+        problem = _problem(entry, pictures(20 if quick else IMAGES[name], device), device)
+        rows += _bare_passes(name, problem, 2 if quick else 7, device)
+        if name == "TinyTen":
+            rows += _published(problem, 2 if quick else 5, device)
+    return rows
+
+
+def _problem(entry: Entry, images: Images, device: str) -> Problem:
+    """Two random networks, whose batch norms fit the images as those of trained ones do."""
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        ends.append(build(entry, classes=CLASSES, channels=3, mean=MEAN, std=STD).to(torch.device(device)))
+        for layer in ends[-1].network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = 1.0  # the statistics of one batch
+        with torch.no_grad():
+            ends[-1].network.train()(ends[-1].normalise(as_float(images.pixels[:SAMPLE])))
+    model = ends[0]
+    found = trace(model.network, model.normalise(as_float(images.pixels[:2])))
+    return Problem(model, found, *({**parameters(e.network), **buffers(e.network)} for e in ends), images)
+
+
+def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list[Row]:
+    """The two networks on the same images, channels last and without probes, in the faster of two batch sizes."""
+    networks = [_network(problem, state).to(memory_format=torch.channels_last) for state in _states(problem)]
+
+    def passes(size: int) -> Callable[[], None]:
+        @torch.no_grad()
+        def run() -> None:
+            for pixels, _ in problem.images.batches(size):
+                x = problem.model.normalise(pixels)
+                for network in networks:
+                    network(x)
+
+        return run
+
+    ways = {
+        "correlation": lambda: correlation(problem),
+        "correlation, pre-activations": lambda: correlation(problem, read="pre"),
+        "transport": lambda: transport(problem),
+    }
+    *bare, alone, before, distance = interleaved(*map(passes, BATCHES), *ways.values(), repeats=repeats, device=device)
+    fastest = [min(found) for found in zip(*bare, strict=True)]
+    note = f"{len(problem.images)} images, all groups of both networks, with probes and assignments"
+    return [
+        row(f"{name}: {way} / two bare forward passes", baseline=fastest, ours=ours, target="<= 1.4", note=note)
+        for way, ours in zip(ways, (alone, before, distance), strict=True)
+    ]
+
+
+def _published(problem: Problem, repeats: int, device: str) -> list[Row]:
+    """The way of the published code: layer by layer, on the activations of all images."""
+    networks = [_network(problem, state) for state in _states(problem)]
+    depths = [i for i, layer in enumerate(networks[0].features) if isinstance(layer, nn.ReLU)]
+
+    def theirs() -> list[np.ndarray]:
+        return [_layer_of(problem.model, networks, problem.images, depth) for depth in depths]
+
+    baseline, ours = interleaved(theirs, lambda: correlation(problem), repeats=repeats, device=device)
+    note = f"{len(problem.images)} images; a pass for each layer, activations of all images in memory, z-scores"
+    return [row("TinyTen: published way / correlation", baseline=baseline, ours=ours, target=">= 5", note=note)]
+
+
+def _layer_of(model: Model, networks: list[nn.Module], images: Images, depth: int, size: int = 128) -> np.ndarray:
+    """The permutation of one layer."""
+    scores = []
+    for network in networks:
+        kept = []
+        with torch.no_grad():
+            for pixels in images.pixels.split(size):
+                found = network.features[: depth + 1](model.normalise(pixels.float() / 255))
+                kept.append(found.permute(0, 2, 3, 1).cpu().numpy())
+        units = np.concatenate(kept).reshape(-1, found.shape[1])
+        deviations = units.std(0)
+        scores.append((units - units.mean(0)) / np.where(deviations > 0, deviations, 1))
+    first, second = scores
+    return linear_sum_assignment(first.T @ second / len(first), maximize=True)[1]
+
+
+def _states(problem: Problem) -> tuple[State, State]:
+    return problem.target, problem.source
+
+
+def _network(problem: Problem, state: State) -> nn.Module:
+    """A network of its own with these weights, in evaluation mode."""
+    network = deepcopy(problem.model.network)
+    network.load_state_dict(dict(state))
+    return network.eval()

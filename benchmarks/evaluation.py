@@ -1,0 +1,96 @@
+"""Evaluation of 65 points of a curve, and of a plane, against a full pass at every point in the ordinary way.
+
+Timed are passes of two thousand images; the seconds in the table are those of 50,000 training and 10,000 test images.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from benchmarks import plain
+from benchmarks.problems import MEAN, NETWORKS, SMALL, STD, Problem, augment, pictures
+from benchmarks.timing import Action, Row, interleaved, row
+from neuralign.batch_norm import TOGETHER, Estimate, refresh_each
+from neuralign.evaluation import measure as tested
+from neuralign.images import Images
+
+TRAIN, TEST = 50_000, 10_000
+POINTS, SIDE = 65, 17  # of a curve; of a plane in each direction
+IMAGES = 2048  # for statistics at every point, as shipped
+SIZE, PUBLISHED = 256, 512  # images in a batch
+NETWORK = "TinyTen"
+
+
+def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
+    """Rows for curve and plane against ordinary passes and against passes of this library."""
+    problem = Problem.of(NETWORK, (SMALL if quick else NETWORKS)[NETWORK], device)
+    count = SIZE if quick else 8 * SIZE  # eight networks read an eighth of them each
+    seconds = interleaved(*_passes(problem, pictures(count, device)), repeats=2 if quick else 5, device=device)
+    rounds = [[total / count for total in once] for once in zip(*seconds, strict=True)]
+    rows = []
+    for what, points, nodes, stored in (
+        (f"curve of {POINTS}", POINTS, 9, 2),
+        (f"plane of {SIDE}x{SIDE}", SIDE**2, 25, 0),
+    ):
+        note = f"from passes of {count} images; {IMAGES} at every point, {nodes} full passes"
+        ours = [
+            (points * IMAGES + nodes * IMAGES) * kept + nodes * TRAIN * whole + (points + stored) * TEST * test
+            for _, _, _, _, whole, kept, test in rounds
+        ]
+        ordinary = [points * (TRAIN * train + TEST * test) for train, test, *_ in rounds]
+        full = [points * (TRAIN * train + TEST * test) for _, _, train, test, *_ in rounds]
+        name = f"{NETWORK}: {what}"
+        rows += [
+            row(f"{name} / full passes, ordinary", baseline=ordinary, ours=ours, target=">= 5", note=note),
+            row(f"{name} / full passes, this library", baseline=full, ours=ours, target=">= 1", note=note),
+            row(f"{name}, full passes / ordinary", baseline=ordinary, ours=full, target=">= 1", note=note),
+        ]
+    return rows
+
+
+def _passes(problem: Problem, images: Images) -> list[Action]:
+    """Ordinary statistics, test; ours as published, test; at the nodes, on kept images, test: all of all images."""
+    network = deepcopy(problem.model.network)
+    train = plain.loader(images, MEAN, STD, batch_size=PUBLISHED, workers=0)
+    pictures_ = plain.Pictures(images, MEAN, STD)
+    pictures_.transform = transforms.Compose(pictures_.transform.transforms[-2:])  # as they are
+    test = DataLoader(pictures_, PUBLISHED)
+    point, place = problem.layout.views(problem.curve.ends[0]), problem.curve.ends.device
+    state = {**point, **problem.buffers}
+    by_size = {size: Estimate.on(images, augment(), batch_size=size, seed=0) for size in (SIZE, PUBLISHED)}
+    kept = list(by_size[SIZE].sample())
+
+    def refreshed(batches, points: int = 1):
+        return refresh_each(problem.model, [point] * points, problem.buffers, batches)
+
+    def measured(size: int):
+        return tested(problem.model, state, images, batch_size=size, attack=None, noise=torch.Generator())
+
+    few = Images(images.pixels[: len(images) // TOGETHER], images.labels[: len(images) // TOGETHER])
+    nodes = Estimate.on(few, augment(), batch_size=SIZE, seed=0)
+    return [
+        lambda: update_bn(train, network, device=place),
+        lambda: _test(network, test, place),
+        lambda: refreshed(by_size[PUBLISHED].sample()),
+        lambda: measured(PUBLISHED),
+        lambda: refreshed(nodes.sample(), TOGETHER),
+        lambda: refreshed(kept),
+        lambda: measured(SIZE),
+    ]
+
+
+@torch.no_grad()
+def _test(network: nn.Module, loader: DataLoader, device: torch.device) -> tuple[float, float]:
+    network.eval()
+    loss, right = 0.0, 0
+    for x, y in loader:
+        x, y = x.to(device), y.to(device)
+        outputs = network(x)
+        loss += F.cross_entropy(outputs, y, reduction="sum").item()
+        right += (outputs.argmax(1) == y).sum().item()
+    return loss, right

@@ -1,0 +1,161 @@
+"""The same on a GPU: steps, how many processes share one, waits within an epoch, and the time for rows of the tables.
+
+`python -m benchmarks.run gpu --device cuda`. Where there is none it says so and measures nothing.
+"""
+
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from benchmarks import attacks, training
+from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, augment, pictures, unchanged
+from benchmarks.timing import Row, count, interleaved, limit, row, seconds_of
+from neuralign.batch_norm import Estimate, refresh
+from neuralign.evaluation import measure as tested
+
+PRECISIONS = ("float32", "bfloat16")
+TRAIN, TEST, EPOCHS = 50_000, 10_000, 250  # of CIFAR10 and the paper
+POINTS, IMAGES, FULL = 65, 1024, 9  # of an evaluation: statistics of so many images, corrected by full passes
+ENDPOINTS, CURVES = 6, 6  # three pairs, unaligned and aligned
+SECONDS = {"TinyTen": 900, "ResNet32": 3600}  # for all these on one H200
+PROCESSES = (1, 2, 4)
+
+
+def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
+    """No rows but on a GPU; `quick` runs the same code anywhere."""
+    if not (quick or (device.startswith("cuda") and torch.cuda.is_available())):
+        print("\ngpu: no GPU was asked for (--device cuda) or there is none; nothing measured")
+        return []
+    rows = []
+    for name, entry in (SMALL if quick else NETWORKS).items():
+        problem = Problem.of(name, entry, device)
+        steps, repeats = (1, 2) if quick else (100, 9)
+        rows += _steps(problem, steps, repeats, device)
+        rows.append(_waits(problem, steps, device))
+        rows += _shared(name, steps, PROCESSES[:1] if quick else PROCESSES, device)
+        rows.append(_table(problem, steps, repeats, device))
+    if not quick:
+        rows += training.measure(device=device) + attacks.measure(device=device)
+    return rows
+
+
+def _steps(problem: Problem, steps: int, repeats: int, device: str) -> list[Row]:
+    """Curve against endpoint and augmentation against bare steps, for each precision; precisions against each other."""
+    size, name = REGIME.batch_size, problem.name
+    images = pictures(size * steps, device)
+    ready, rows = Ready.of(images, size), []
+    first: list[float] = []
+    for precision in PRECISIONS:
+        regime = replace(REGIME, precision=precision)
+        endpoint, curve, epoch = interleaved(
+            problem.endpoint(ready, regime, unchanged),
+            problem.bezier(ready, regime, unchanged),
+            problem.endpoint(images, regime, augment()),
+            repeats=repeats,
+            device=device,
+        )
+        first, told = first or endpoint, {"note": f"{precision}, {steps} steps of {size}, channels last"}
+        target = training.LIMITS[name]
+        rows += [
+            row(f"{name}: curve step / endpoint step", baseline=endpoint, ours=curve, target=target, **told),
+            row(f"{name}: bare endpoint steps / epoch", baseline=endpoint, ours=epoch, target=">= 0.9", **told),
+            row(f"{name}: endpoint step / in {PRECISIONS[0]}", baseline=first, ours=endpoint, **told),
+        ]
+    return rows
+
+
+def _waits(problem: Problem, steps: int, device: str) -> Row:
+    """How often the host waits for the GPU within an epoch, more than in an epoch of half as many steps."""
+    size = REGIME.batch_size
+    counts = []
+    for length in (steps, 2 * steps):
+        epoch = problem.bezier(pictures(size * length, device), REGIME, augment())
+        counts.append(waits(epoch, device))
+    note = f"{counts[0]} in an epoch of {steps} steps, {counts[1]} in one of {2 * steps}"
+    more = counts[1] - counts[0]
+    return count(f"{problem.name}: waits for each step", more / steps, target="<= 0", note=note)
+
+
+def waits(action: Callable[[], object], device: str) -> int:
+    """Operations of `action` that make the host wait for the GPU, as PyTorch counts them; none without a GPU."""
+    action()  # what is set up at the first call does not count
+    if not device.startswith("cuda"):
+        return 0
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            action()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(w.message) for w in found)
+
+
+def _shared(name: str, steps: int, counts: tuple[int, ...], device: str) -> list[Row]:
+    """Several trainings at once on one GPU, each in its own process, against the same ones one after another."""
+    alone: list[float] = []
+    rows = []
+    for together in counts:
+        found = _at_once(name, steps, together, device)
+        alone = alone or found
+        baseline = [together * s for s in alone]
+        note = f"each {steps} steps of {REGIME.batch_size}; the slowest process against {together} x one alone"
+        rows.append(
+            row(f"{name}: {together} trainings in turn / at once", baseline=baseline, ours=[max(found)], note=note)
+        )
+    return rows
+
+
+def _at_once(name: str, steps: int, count: int, device: str) -> list[float]:
+    spawn = multiprocessing.get_context("spawn")
+    start, told = spawn.Barrier(count), spawn.Queue()
+    workers = [spawn.Process(target=_worker, args=(name, steps, device, start, told)) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    found = [told.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return found
+
+
+def _worker(name: str, steps: int, device: str, start, told) -> None:
+    torch.set_num_threads(1)
+    entry = SMALL[name] if device == "cpu" else NETWORKS[name]
+    epoch = Problem.of(name, entry, device).endpoint(pictures(REGIME.batch_size * steps, device), REGIME, augment())
+    epoch()
+    start.wait()
+    told.put(seconds_of(epoch, device))
+
+
+def _table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
+    """Seconds for the rows of a network in the paper's table, from seconds per image; alignment takes seconds."""
+    images = pictures(REGIME.batch_size * steps, device)
+    parameters = problem.layout.views(problem.curve.ends[0])
+    state, estimate = {**parameters, **problem.buffers}, Estimate.on(images, augment(), batch_size=256, seed=0)
+
+    def statistics() -> None:
+        refresh(problem.model, parameters, problem.buffers, estimate.sample())
+
+    def test() -> None:
+        tested(problem.model, state, images, batch_size=512, attack=None, noise=torch.Generator(device))
+
+    endpoint, curve, whole, forward = interleaved(
+        problem.endpoint(images, REGIME, augment()),
+        problem.bezier(images, REGIME, augment()),
+        statistics,
+        test,
+        repeats=repeats,
+        device=device,
+    )
+    seconds = []
+    for e, c, s, f in zip(endpoint, curve, whole, forward, strict=True):
+        trained = EPOCHS * TRAIN * (ENDPOINTS * e + CURVES * c)
+        evaluated = CURVES * (FULL * TRAIN * s + POINTS * (IMAGES * s + TEST * f))
+        seconds.append((trained + evaluated) / len(images))
+    note = f"{ENDPOINTS} endpoints, {CURVES} curves, {EPOCHS} epochs, {POINTS} points; one process, float32"
+    return limit(
+        f"{problem.name}: rows of the table, CIFAR10", ours=seconds, target=f"<= {SECONDS[problem.name]}", note=note
+    )

@@ -1,0 +1,130 @@
+"""Orchestration: planning, an answer when all is done, the overhead of a job, and who imports torch.
+
+All in a temporary folder. The finished study is made up: every output of its recipes exists, with its note of origin.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.timing import Row, count, interleaved, limit, row
+from neuralign.files import note_path, sha256
+from neuralign.plan import notes
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
+LIGHT = ("fetch_data", "plot", "report", "tabulate", "tabulate_claims", "tabulate_theory")  # no tensors in these
+PLANNING = ("workflow", "recipes", "plan", "config")
+DONE = "Nothing to be done"
+
+
+def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
+    """Nothing here depends on the device."""
+    repeats = 1 if quick else 5
+    rows = _imports(LIGHT[:1] if quick else SCRIPTS, repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        rows += _planning(Path(folder), "demo" if quick else "paper", repeats)
+    if not quick:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(_jobs(Path(folder)))
+    return rows
+
+
+def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
+    """Planning with nothing done, and the answer with everything done."""
+    jobs = [0]
+
+    def plan() -> None:
+        jobs[0] = int(_snakemake(folder, "--dry-run", study).split("\ntotal")[1].split()[0]) - 1
+
+    def ask() -> None:
+        if DONE not in (text := _snakemake(folder, "--cores", "1", study)):
+            raise RuntimeError(f"the made-up study is not finished for Snakemake: {text[-2000:]}")
+
+    def cost() -> None:
+        _run(folder, [sys.executable, "-m", "neuralign.plan", study, "--configfile", str(REPOSITORY / "config.yaml")])
+
+    planning, costs = interleaved(plan, cost, repeats=repeats, warm_up=repeats > 1)
+    finish(folder)
+    (done,) = interleaved(ask, repeats=repeats, warm_up=repeats > 1)
+    note = f"{jobs[0]} jobs"
+    return [
+        limit(f"snakemake --dry-run {study}", ours=planning, target="<= 10", note=note),
+        limit(f"python -m neuralign.plan {study}", ours=costs, target="<= 10", note=note),
+        limit(f"snakemake {study}, everything done", ours=done, target="<= 5", note=note),
+    ]
+
+
+def finish(folder: Path) -> None:
+    """Make up the outputs of every recipe in `folder`, all of one age, with their notes."""
+    now = time.time()
+    for path in (folder / "results" / "recipes").rglob("*.json"):
+        recipe = json.loads(path.read_text())
+        told = {k: recipe[k] for k in ("rule", "wildcards", "key", "settings", "inputs", "upstream")}
+        for output in recipe["outputs"].values():
+            made = folder / output
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.write_text("made up\n")
+            os.utime(made, (now, now))
+            Path(note_path(made)).write_text(json.dumps(told | {"seconds": 1.0, "sha256": sha256(made)}))
+
+
+def _jobs(folder: Path) -> Row:
+    """The smoke study for real, one job at a time: what its jobs do not spend on their work, shared among them."""
+    smoke = ["--cores", "1", "--configfile", str(REPOSITORY / "tests" / "smoke.yaml"), "--"]
+    began = time.perf_counter()
+    _snakemake(folder, *smoke, "smoke")
+    total = time.perf_counter() - began
+    done = notes(folder / "results")
+    work = sum(note["seconds"] for note in done.values())
+    text = f"{len(done)} jobs, {total:.0f} s in all, {work:.0f} s of it their work; Snakemake's start included"
+    return limit("overhead of a job", ours=[(total - work) / len(done)], target="<= 3", note=text)
+
+
+def _imports(names: Sequence[str], repeats: int) -> list[Row]:
+    """Modules that import torch or torchvision without need, and how long the start of a training takes."""
+    code = "print(*[m for m in ('torch', 'torchvision') if m in sys.modules])"
+    planning = {f"neuralign.{name}": _python(f"import neuralign.{name}; {code}") for name in PLANNING}
+    scripts = {name: _python(f"{_imported(name)}; {code}") for name in names}
+    heavy = [name for name, found in {**planning, **scripts}.items() if found and (name in LIGHT or name in planning)]
+    vision = [name for name, found in {**planning, **scripts}.items() if "torchvision" in found.split()]
+    torch, training = interleaved(
+        lambda: _python("import torch"),
+        lambda: _python(_imported("train_endpoint")),
+        repeats=repeats,
+        warm_up=repeats > 1,
+    )
+    among = f"of {len(planning) + len(scripts)}"
+    return [
+        count("imports torch without need", len(heavy), target="<= 0", note=", ".join(heavy) or among),
+        count("imports torchvision", len(vision), target="<= 0", note=", ".join(vision) or among),
+        row("start of a training / import torch", baseline=torch, ours=training, note="whole processes"),
+    ]
+
+
+def _imported(script: str) -> str:
+    """Code that runs a script up to its `main`."""
+    return f"runpy.run_path('scripts/{script}.py')"
+
+
+def _snakemake(folder: Path, *arguments: str) -> str:
+    where = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder), "--quiet", "host"]
+    return _run(folder, [sys.executable, "-m", "snakemake", *where, *arguments])
+
+
+def _python(code: str) -> str:
+    return _run(REPOSITORY, [sys.executable, "-P", "-c", f"import runpy, sys; {code}"]).strip()
+
+
+def _run(folder: Path, command: Sequence[str]) -> str:
+    """What the command prints; it must succeed."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "lib")}
+    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(found.stdout + found.stderr)[-2000:]}")
+    return found.stdout + found.stderr

@@ -1,0 +1,110 @@
+"""What the library is measured on: the paper's networks on made-up images, and one epoch of its training loop."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
+
+import torch
+from torch import Tensor
+
+from neuralign import augmentations
+from neuralign.curves import Basis, Curve, straight
+from neuralign.images import Images, Transform, as_float, as_is
+from neuralign.networks import Model, buffers, build, parameters
+from neuralign.parameters import Layout
+from neuralign.plugins import Entry, plugin
+from neuralign.training import Attack, Regime, Sample, fit
+
+CLASSES = 10
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)  # of CIFAR10
+AUGMENT: list[Entry] = [{"use": "affine", "degrees": 15}, {"use": "flip"}, {"use": "crop", "pad": 0.125}]  # the paper's
+NETWORKS: dict[str, Entry] = {"TinyTen": {"use": "tinyten"}, "ResNet32": {"use": "resnet", "depth": 32}}
+SMALL: dict[str, Entry] = {"TinyTen": {"use": "tinyten", "width": 2}}  # to see that a benchmark runs
+REGIME = Regime(1, 64, 1e-3, 0.9, 5e-4, lambda epoch, epochs: 1.0)  # a low rate: made-up images teach nothing
+Epoch = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network with two random endpoints and the Bezier curve between them, on one device."""
+
+    name: str
+    model: Model
+    layout: Layout
+    curve: Curve
+    buffers: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, name: str, entry: Entry, device: str = "cpu", *, normalise: bool = True) -> "Problem":
+        """`name` is for the table, `entry` as in the config."""
+        mean, std = (MEAN, STD) if normalise else (None, None)
+        torch.manual_seed(0)
+        ends = [build(entry, classes=CLASSES, channels=3, mean=mean, std=std).to(torch.device(device)) for _ in "ab"]
+        layout = Layout.of(parameters(ends[0].network))
+        flat = [layout.flatten(parameters(end.network)) for end in ends]
+        curve = straight(plugin("curves", {"use": "bezier"}), *flat)
+        return cls(name, ends[0], layout, curve, buffers(ends[0].network))
+
+    def endpoint(self, images: Images, regime: Regime, transform: Transform, attack: Attack | None = None) -> Epoch:
+        """One epoch of training an endpoint."""
+
+        def sample(weights: Tensor, _: Tensor) -> Tensor:
+            return weights
+
+        return self._epoch(self.curve.ends[0], sample, images, regime, transform, attack, None)
+
+    def bezier(self, images: Images, regime: Regime, transform: Transform, attack: Attack | None = None) -> Epoch:
+        """One epoch of training the bend of the curve."""
+
+        def sample(points: Tensor, weights: Tensor) -> Tensor:
+            return replace(self.curve, bends=points).at(weights)
+
+        return self._epoch(self.curve.bends, sample, images, regime, transform, attack, self.curve.basis)
+
+    def _epoch(
+        self,
+        start: Tensor,
+        sample: Sample,
+        images: Images,
+        regime: Regime,
+        transform: Transform,
+        attack: Attack | None,
+        basis: Basis | None,
+    ) -> Epoch:
+        how = partial(fit, transform=transform, basis=basis, attack=attack, seed=0)
+        return lambda: how(self.model, start, sample, self.layout, self.buffers, images, regime)
+
+
+@dataclass(frozen=True)
+class Ready(Images):
+    """Images whose batches are made already, as floats on the device: what is left of an epoch are its bare steps."""
+
+    batches_made: Iterator[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, images: Images, size: int) -> "Ready":
+        """Batches of `size` images in file order, again and again. `size` must divide their number."""
+        pairs = zip(images.pixels.split(size), images.labels.split(size), strict=True)
+        made = [(as_float(pixels), labels) for pixels, labels in pairs]
+        return cls(images.pixels, images.labels, cycle(made))
+
+    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The next batch, whatever is asked for."""
+        return next(self.batches_made)
+
+
+def pictures(count: int, device: str = "cpu", side: int = 32) -> Images:
+    """Random uint8 images (count, 3, side, side) with random labels."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    return Images(pixels.to(device), labels.to(device))
+
+
+def augment() -> Transform:
+    """The paper's augmentation of CIFAR: rotation, flip, crop."""
+    return augmentations.pipeline(AUGMENT)
+
+
+unchanged: Transform = as_is

@@ -1,0 +1,101 @@
+"""`python -m benchmarks.run [topic ...]`: measure the speed targets here and print a table for each topic."""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Row
+
+HERE = Path(__file__).parent
+TOPICS = sorted(p.stem for p in HERE.glob("*.py") if "\ndef measure(" in p.read_text())
+PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
+
+
+def header(device: str) -> dict[str, Any]:
+    """What the numbers depend on besides the code, and the code's commit."""
+    commit = _output("git", "rev-parse", "--short", "HEAD")
+    changed = _output("git", "status", "--porcelain", "--untracked-files=no")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": f"{commit or 'unknown'}{' and changes' if changed else ''}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": [round(x, 2) for x in os.getloadavg()],
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def table(topic: str, rows: Sequence[Row]) -> str:
+    """Rows as a table in plain text."""
+    cells = [("what", "baseline", "ours", "ratio", "quartiles", "target", "met", "n", "note")]
+    for r in rows:
+        low, high = r["spread"]
+        verdict = {True: "yes", False: "NO", None: ""}[r["met"]]
+        seconds = (_seconds(r["baseline_seconds"]), _seconds(r["ours_seconds"]))
+        spread = f"{low:.3g} to {high:.3g}"
+        cells.append((r["what"], *seconds, f"{r['ratio']:.3g}", spread, r["target"], verdict, str(r["n"]), r["note"]))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([f"== {topic}", lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.4g} s"
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _output(*command: str) -> str | None:
+    try:
+        found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("topics", nargs="*", metavar="topic", help=f"of {', '.join(TOPICS)}; left out, all of them")
+    parser.add_argument("--quick", action="store_true", help="tiny problems, to see that it runs: times mean nothing")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write header and rows there")
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.topics) - set(TOPICS):
+        parser.error(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+    torch.set_num_threads(arguments.threads)
+    facts = header(arguments.device)
+    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
+    found: dict[str, list[Row]] = {}
+    for topic in arguments.topics or TOPICS:
+        module = importlib.import_module(f"benchmarks.{topic}")
+        found[topic] = module.measure(quick=arguments.quick, device=arguments.device)
+        print(f"\n{table(topic, found[topic])}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"header": facts, "topics": found}, indent=1) + "\n")
+    missed = [r["what"] for rows in found.values() for r in rows if r["met"] is False]
+    print(f"\n{len(missed)} targets missed" + "".join(f"\n  {what}" for what in missed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`python -m benchmarks.statistics RECIPE ...`: how far batch-norm statistics of few images put accuracy and loss off.
+
+A recipe is that of an evaluation whose curve is trained (results/recipes/evaluate/...). Its curve is evaluated with a
+pass over all training images at every point, then with fewer, as they are or corrected by full passes at some points.
+Run it in the folder that holds `results`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from neuralign import augmentations, setting
+from neuralign.batch_norm import Estimate
+from neuralign.curves import straight
+from neuralign.evaluation import along
+from neuralign.parameters import Layout
+from neuralign.plugins import plugin
+
+COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d mean acc", "d min acc", "max |d loss|"]
+
+
+def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[int | None, int | None]]) -> Iterator:
+    """For every (images, full passes) the clean rows of the curve at `points` values of t, in order."""
+    inputs, settings = recipe["inputs"], recipe["settings"]
+    data, net = setting.prepare(inputs["data"], settings["model"])
+    both = setting.read_ends(inputs["target"], inputs["source"], inputs.get("permutation"), net, data)
+    ends = [setting.split(net, state) for state in both]
+    layout = Layout.of(ends[0][0])
+    path = straight(plugin("curves", settings["curve"]), *(layout.flatten(parameters) for parameters, _ in ends))
+    if "bends" in inputs:
+        path = replace(path, bends=setting.read_bends(inputs["bends"], layout, path.bends))
+    ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
+    stored, transform = tuple(buffers for _, buffers in ends), augmentations.pipeline(settings["augment"])
+    common = {k: settings["protocol"][k] for k in ("batch_size", "seed")}
+    for images, nodes in protocols:
+        estimate = Estimate.on(data.train, transform, images=images, full_passes=nodes, **common)
+        rows = along(net, path, layout, stored, ts, estimate, data.test, {"clean": None}, **common)
+        yield [row for row in rows if row["statistics"] == "reestimated"]
+
+
+def errors(full: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Differences in accuracy (points) and loss; of points whose statistics are not those of the full pass."""
+    pairs = [(f, o) for f, o in zip(full, found, strict=True) if f["loss"] != o["loss"]]
+    off = [abs(o["accuracy"] - f["accuracy"]) for f, o in pairs]
+    accuracies = [[row["accuracy"] for row in rows] for rows in (full, found)]
+    return {
+        "points": len(pairs),
+        "mean |d acc|": mean(off),
+        "max |d acc|": max(off),
+        "d mean acc": mean(accuracies[1]) - mean(accuracies[0]),
+        "d min acc": min(accuracies[1]) - min(accuracies[0]),
+        "max |d loss|": max(abs(o["loss"] - f["loss"]) for f, o in pairs),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
+    parser.add_argument("recipes", nargs="+", type=Path)
+    parser.add_argument("--points", type=int, default=9, help="values of t (default 9)")
+    parser.add_argument("--images", type=int, nargs="+", default=[2048, 5000, 10_000])
+    parser.add_argument("--full-passes", type=int, nargs="+", default=[0, 5], help="0: none")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    protocols = [(n, nodes or None) for nodes in arguments.full_passes for n in arguments.images]
+    for path in arguments.recipes:
+        others = evaluations(json.loads(path.read_text()), arguments.points, [(None, None), *protocols])
+        full = next(others)
+        print(f"{path}: accuracy {[round(row['accuracy'], 2) for row in full]}\n{'  '.join(COLUMNS)}", flush=True)
+        for (images, nodes), found in zip(protocols, others, strict=True):
+            values = [f"{images}", f"{nodes or 0}", *(f"{value:.4g}" for value in errors(full, found).values())]
+            print("  ".join(v.rjust(len(c)) for v, c in zip(values, COLUMNS, strict=True)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Fair comparisons on a machine that does other things too: everything in turn, several times, medians of ratios."""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+Action = Callable[[], Any]
+
+
+def interleaved(*actions: Action, repeats: int, device: str = "cpu", warm_up: int = 1) -> list[list[float]]:
+    """Wall seconds of each action in each of `repeats` rounds, after `warm_up` rounds that do not count.
+
+    One round runs every action once, every other round in reverse, so that a drift of the machine hits all alike.
+    """
+    seconds: list[list[float]] = [[] for _ in actions]
+    for i in range(-warm_up, repeats):
+        numbered = list(enumerate(actions))
+        for k, action in numbered if i % 2 == 0 else reversed(numbered):
+            taken = seconds_of(action, device)
+            if i >= 0:
+                seconds[k].append(taken)
+    return seconds
+
+
+def seconds_of(action: Action, device: str = "cpu") -> float:
+    """Wall seconds of one call, until the device has finished it."""
+    _wait(device)
+    began = time.perf_counter()
+    action()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def row(what: str, *, baseline: Sequence[float], ours: Sequence[float], target: str = "", note: str = "") -> Row:
+    """A comparison of the seconds of `ours` with those of `baseline` in the same rounds.
+
+    `target` is "<= x" for a cost, whose ratio is ours / baseline; ">= x" for a speed-up, whose ratio is baseline /
+    ours; "" for a cost without a target, where `met` is None. The ratio is the median over the rounds of each round's
+    ratio, its spread the quartiles of these. Seconds are medians.
+    """
+    pairs = list(zip(baseline, ours, strict=True))
+    speed_up = target.startswith(">=")
+    ratios = [b / o if speed_up else o / b for b, o in pairs]
+    return {
+        "what": what,
+        "baseline_seconds": median(baseline),
+        "ours_seconds": median(ours),
+        "ratio": median(ratios),
+        "target": target,
+        "met": met(median(ratios), target),
+        "n": len(pairs),
+        "spread": spread(ratios),
+        "note": note,
+    }
+
+
+def limit(what: str, *, ours: Sequence[float], target: str, note: str = "") -> Row:
+    """Seconds against an absolute limit, "<= x" seconds; the ratio is the share of it that they take."""
+    bound = float(target.split()[1])
+    found = row(what, baseline=[bound] * len(ours), ours=ours, note=note)
+    return found | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)}
+
+
+def count(what: str, number: float, *, target: str, note: str = "") -> Row:
+    """A number that is counted, in the place of the ratio, against an absolute limit."""
+    facts = {"ratio": number, "target": target, "met": met(number, target), "n": 1, "spread": (number, number)}
+    return {"what": what, "baseline_seconds": None, "ours_seconds": None, **facts, "note": note}
+
+
+def met(value: float, target: str) -> bool | None:
+    """Whether `value` is within "<= x" or ">= x"; None without a target."""
+    if not target:
+        return None
+    sign, bound = target.split()
+    if sign not in ("<=", ">="):
+        raise ValueError(f"target: found {target!r}, allowed are '<= x' and '>= x'")
+    return value <= float(bound) if sign == "<=" else value >= float(bound)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """The quartiles; of fewer than four values the smallest and the largest."""
+    if len(values) < 4:
+        return min(values), max(values)
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

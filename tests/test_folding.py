@@ -1,0 +1,85 @@
+"""Folded networks are the same functions, and nothing that is read is overwritten."""
+
+import pytest
+import torch
+from tiny import pictures, randomised
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from neuralign.folding import fold, overwrite
+from neuralign.images import Images, as_float
+from neuralign.networks import Model
+from neuralign.tracing import trace
+
+
+def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModule]:
+    """The outputs of a random state before and after folding and overwriting, and the folded graph."""
+    graph = trace(network.double(), x[:2]).graph.eval()
+    state = randomised(network, 1)
+    plain = fold(graph)
+    overwrite(plain.graph)
+    with torch.no_grad():
+        return functional_call(graph, state, (x,)), functional_call(plain.graph, plain.state(state), (x,)), plain.graph
+
+
+def targets(graph: fx.GraphModule) -> list[object]:
+    return [node.target for node in graph.graph.nodes]
+
+
+def test_every_network_is_the_same_function_without_its_batch_norms(model: Model, images: Images) -> None:
+    x = model.normalise(as_float(images.pixels).double())
+    before, after, graph = folded(model.network, x)
+    torch.testing.assert_close(after, before)
+    assert not [m for m in graph.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert torch.relu_ in targets(graph)
+
+
+def block(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(4),
+        nn.BatchNorm2d(4, affine=False),
+        nn.BatchNorm2d(4, eps=0.1),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)),
+    ],
+    ids=str,
+)
+def test_a_batch_norm_is_folded_or_stays_what_it_is(norm: nn.Module) -> None:
+    before, after, _ = folded(block(norm, nn.ReLU()), as_float(pictures().pixels).double())
+    torch.testing.assert_close(after, before)
+
+
+class Shared(nn.Module):
+    """What enters each ReLU is read again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = self.norm(y) + y  # the norm cannot be folded: its input is read twice
+        w = F.relu(z) + z
+        return F.relu(self.b(w) + F.relu(F.relu(w))).mean((2, 3))
+
+
+def test_what_is_read_twice_is_neither_folded_nor_overwritten() -> None:
+    before, after, graph = folded(Shared(), as_float(pictures().pixels).double())
+    torch.testing.assert_close(after, before)
+    assert [m for m in graph.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert targets(graph).count(torch.relu_) == 1  # the last one
+
+
+def test_the_input_is_not_overwritten() -> None:
+    x = as_float(pictures().pixels).double() - 0.5
+    kept = x.clone()
+    network = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    before, after, _ = folded(nn.Sequential(network, nn.Linear(4, 5)), x)
+    torch.testing.assert_close(after, before)
+    assert torch.equal(x, kept)
