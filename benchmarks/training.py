@@ -1,6 +1,7 @@
 """Training: what a curve costs over an endpoint, augmentation over bare steps, an epoch against the plain baseline."""
 
 from copy import deepcopy
+from dataclasses import replace
 from statistics import median
 
 import torch
@@ -63,11 +64,13 @@ def _epochs(problem: Problem, images: Images, repeats: int, device: str) -> list
     twin = plain.CurveNetwork(network, deepcopy(network))
     sgd, curve_sgd = plain.optimiser(network, DECAY), plain.optimiser(twin, 0.0)
     loaders = [plain.loader(images, MEAN, STD, batch_size=SIZE, workers=w) for w in (0, 1)]
-    bare, endpoint, curve_bare, curve, *theirs = interleaved(
+    bare, endpoint, curve_bare, curve, half, curve_half, *theirs = interleaved(
         problem.endpoint(ready, REGIME, unchanged),
         problem.endpoint(images, REGIME, augment()),
         problem.bezier(ready, REGIME, unchanged),
         problem.bezier(images, REGIME, augment()),
+        problem.endpoint(images, replace(REGIME, precision="bfloat16"), augment()),
+        problem.bezier(images, replace(REGIME, precision="bfloat16"), augment()),
         *(lambda batches=batches: plain.endpoint_epoch(network, sgd, batches) for batches in loaders),
         *(lambda batches=batches: plain.curve_epoch(twin, curve_sgd, batches, DECAY) for batches in loaders),
         repeats=repeats,
@@ -78,8 +81,12 @@ def _epochs(problem: Problem, images: Images, repeats: int, device: str) -> list
         row(f"{name}: bare endpoint steps / epoch", baseline=bare, ours=endpoint, target=">= 0.9", note=note),
         row(f"{name}: bare curve steps / epoch", baseline=curve_bare, ours=curve, target=">= 0.9", note=note),
     ]
-    for kind, ours, found in (("endpoint", endpoint, theirs[:2]), ("curve", curve, theirs[2:])):
+    for kind, ours, in_half, found in (
+        ("endpoint", endpoint, half, theirs[:2]),
+        ("curve", curve, curve_half, theirs[2:]),
+    ):
         baseline = min(found, key=median)
         where = f"{note}; DataLoader with {found.index(baseline)} workers, the faster of 0 and 1"
         rows.append(row(f"{name}: plain {kind} epoch / epoch", baseline=baseline, ours=ours, target=">= 2", note=where))
+        rows.append(row(f"{name}: the same in bfloat16", baseline=baseline, ours=in_half, target=">= 2", note=where))
     return rows

@@ -1,4 +1,7 @@
-"""The bends of a low-loss curve from `target` to `source`, whose neurons are permuted first where asked."""
+"""The bends of a low-loss curve from `target` to `source`, whose neurons are permuted first where asked.
+
+`others` are further jobs like it, to be done together.
+"""
 
 from neuralign import augmentations, setting
 from neuralign.checkpoints import Checkpoint
@@ -7,35 +10,55 @@ from neuralign.job import run
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.tables import write_rows
-from neuralign.training import fit
+from neuralign.training import Task, fit_together, unless_diverged
 
 
 def main(
-    data, target, source, bends, history, *, model, training, attack, augment, curve, seed, scratch, permutation=None
+    data,
+    target,
+    source,
+    bends,
+    history,
+    *,
+    model,
+    training,
+    attack,
+    augment,
+    curve,
+    seed,
+    scratch,
+    permutation=None,
+    others=(),
 ):
     images, net = setting.prepare(data, model)
-    (start, stored), (end, _) = (
-        setting.split(net, state) for state in setting.read_ends(target, source, permutation, net, images)
+    own = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
+    jobs = [own | {"seed": seed, "scratch": scratch}, *others]
+    keepers = [Checkpoint(job["scratch"]) for job in jobs]
+    tasks = [
+        _task(job, net, images, plugin("curves", curve), keeper) for job, keeper in zip(jobs, keepers, strict=True)
+    ]
+    layout = Layout.of(setting.split(net, setting.read_state(target, net))[0])
+    transform, attack = augmentations.pipeline(augment), setting.attack(attack)
+    results = fit_together(
+        net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
     )
-    layout, keeper = Layout.of(start), Checkpoint(scratch)
-    line = straight(plugin("curves", curve), layout.flatten(start), layout.flatten(end))
-    progress = fit(
-        net,
-        line.bends,
-        lambda points, weights: Curve(line.basis, line.ends, points).at(weights),
-        layout,
-        stored,
-        images.train,
-        setting.regime(training),
-        transform=augmentations.pipeline(augment),
-        basis=line.basis,
-        attack=setting.attack(attack),
-        seed=seed,
-        keeper=keeper,
-    )
-    setting.save(setting.name_bends(layout, progress.trainable), bends)
-    write_rows(progress.history, history)
-    keeper.clear()
+    for job, progress in unless_diverged(jobs, results):
+        setting.save(setting.name_bends(layout, progress.trainable), job["bends"])
+        write_rows(progress.history, job["history"])
+    for keeper in keepers:
+        keeper.clear()
+
+
+def _task(job, net, images, basis, keeper):
+    ends = setting.read_ends(job["target"], job["source"], job.get("permutation"), net, images)
+    (start, stored), (end, _) = (setting.split(net, state) for state in ends)
+    layout = Layout.of(start)
+    line = straight(basis, layout.flatten(start), layout.flatten(end))
+
+    def sample(points, weights):
+        return Curve(basis, line.ends, points).at(weights)
+
+    return Task(line.bends, sample, stored, job["seed"], basis, keeper)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One network trained from one seed."""
+"""One network trained from one seed; `others` are further jobs like it, to be done together."""
 
 import torch
 
@@ -9,30 +9,30 @@ from neuralign.networks import buffers, parameters
 from neuralign.parameters import Layout
 from neuralign.seeding import derive
 from neuralign.tables import write_rows
-from neuralign.training import fit
+from neuralign.training import Task, fit_together, unless_diverged
 
 
-def main(data, network, history, *, model, training, attack, augment, seed, scratch):
-    images, net = setting.prepare(data, model, seed=derive(seed, "initialisation"))
-    start = parameters(net.network)
-    layout, keeper = Layout.of(start), Checkpoint(scratch)
-    progress = fit(
-        net,
-        layout.flatten(start),
-        lambda weights, _: weights,
-        layout,
-        buffers(net.network),
-        images.train,
-        setting.regime(training),
-        transform=augmentations.pipeline(augment),
-        attack=setting.attack(attack),
-        seed=seed,
-        keeper=keeper,
+def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
+    jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
+    made = [setting.prepare(data, model, seed=derive(job["seed"], "initialisation")) for job in jobs]
+    images, net = made[0]
+    starts = [(parameters(each.network), buffers(each.network)) for _, each in made]
+    layout = Layout.of(starts[0][0])
+    keepers = [Checkpoint(job["scratch"]) for job in jobs]
+    tasks = [
+        Task(layout.flatten(start), lambda weights, _: weights, own, job["seed"], keeper=keeper)
+        for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
+    ]
+    transform, attack = augmentations.pipeline(augment), setting.attack(attack)
+    results = fit_together(
+        net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
     )
-    with torch.no_grad():
-        setting.save(layout.views(progress.trainable) | progress.buffers, network)
-    write_rows(progress.history, history)
-    keeper.clear()
+    for job, progress in unless_diverged(jobs, results):
+        with torch.no_grad():
+            setting.save(layout.views(progress.trainable) | progress.buffers, job["network"])
+        write_rows(progress.history, job["history"])
+    for keeper in keepers:
+        keeper.clear()
 
 
 if __name__ == "__main__":

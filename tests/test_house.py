@@ -18,7 +18,7 @@ FLOORS = [
     | {"config_checks"},
     {"objects", "problems", "yaml_files"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings"},
+    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "together", "memory"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "failure", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},

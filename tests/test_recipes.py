@@ -80,7 +80,7 @@ def test_every_rule_has_recipes_that_are_json_and_complete(mine):
     written = [json.loads(path.read_text()) for path in Path("results/recipes").rglob("*.json")]
     assert {recipe["rule"] for recipe in written} == RULES.keys()
     for recipe in written:
-        assert recipe.keys() - {"source"} == {
+        assert recipe.keys() - {"source", "places"} == {
             *("rule", "wildcards", "settings", "code", "software", "upstream", "inputs", "outputs", "key")
         }
         assert recipe["upstream"].keys() == recipe["inputs"].keys()

@@ -14,7 +14,9 @@ from neuralign.objects import find, root, tree
 
 PACKAGE = Path(__file__).parent
 # how a job is run, not what it computes
-RUNNER = frozenset(f"neuralign.{name}" for name in ("job", "gpus", "provenance", "failure", "endings"))
+RUNNER = frozenset(
+    f"neuralign.{name}" for name in ("job", "together", "memory", "gpus", "provenance", "failure", "endings")
+)
 
 
 def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:

@@ -14,19 +14,20 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from neuralign import endings, failure
+from neuralign import endings, failure, memory, together
 from neuralign.files import atomic, leftovers, note_path, recipe_path
 from neuralign.gpus import lease
 from neuralign.provenance import flat, hashed, notes
 
 log = logging.getLogger("neuralign")
 SCRATCH = Path("results", ".scratch")
+TOGETHER = "together"  # in the lock of a job that another one does together with its own
 
 
 def run(main: Callable[..., None]) -> None:
@@ -46,6 +47,7 @@ def run(main: Callable[..., None]) -> None:
                 f"{arguments.recipe}: the config or the code has changed since this run was planned; start it again"
             )
         endings.end_with_run()
+        memory.keep()
         with lease(arguments.gpu):
             perform(main, recipe)
     except BaseException as error:
@@ -63,16 +65,44 @@ def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
             for old in [Path(note_path(output)), *leftovers(output), *leftovers(note_path(output))]:
                 old.unlink(missing_ok=True)
         read = hashed(recipe["inputs"])
-        main(**deepcopy(recipe["inputs"] | recipe["outputs"] | recipe["settings"]), **_scratch(main, recipe["key"]))
+        if (seconds := together.take(SCRATCH, recipe)) is None:
+            seconds = _do(main, recipe, began)
         if os.environ.get("NEURALIGN_CHECK_CLOSURE"):
             check_closure(recipe)
         _date_back(recipe)
         for output in recipe["outputs"].values():
             _to_disk(output)
-        for path, note in notes(recipe, read, started, time.monotonic() - began):
+        for path, note in notes(recipe, read, started, seconds):
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
     log.info("%s done in %.1f s", recipe["rule"], time.monotonic() - began)
+
+
+def _do(main: Callable[..., None], recipe: dict[str, Any], began: float) -> float:
+    """Call `main`, for other jobs too where it can do several; the seconds that count as this job's."""
+    own = recipe["inputs"] | recipe["outputs"] | recipe["settings"] | _scratch(main, recipe["key"])
+    with ExitStack() as locks:
+        others = list(_with(main, recipe, locks))
+        for other in others:
+            log.info("together with %s", next(iter(other["outputs"].values())))
+        paths = [o["inputs"] | together.shelf(SCRATCH, o) | o["settings"] | _scratch(main, o["key"]) for o in others]
+        try:
+            main(**deepcopy(own), **({"others": deepcopy(paths)} if others else {}))
+        finally:  # theirs may be whole where its own training diverged
+            share = (time.monotonic() - began) / (1 + len(others))
+            for other in others:
+                if not together.lay_up(SCRATCH, other, share):
+                    log.warning("no result for %s: its own job will try", next(iter(other["outputs"].values())))
+    return share
+
+
+def _with(main: Callable[..., None], recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
+    """Other jobs that this one does, whose locks it holds: where `main` has a parameter `others`."""
+    count = 1
+    for other in together.others(recipe) if "others" in inspect.signature(main).parameters else ():
+        if count < together.limit() and locks.enter_context(_aside(other)):
+            count += 1
+            yield other
 
 
 def check_closure(recipe: dict[str, Any]) -> None:
@@ -95,23 +125,61 @@ def _scratch(main: Callable[..., None], key: str) -> dict[str, Path]:
 
 @contextmanager
 def _only_writer(recipe: dict[str, Any]) -> Iterator[None]:
-    """Hold the lock of the job's outputs, whatever their key; the kernel gives it back however the job ends."""
-    output = next(iter(recipe["outputs"].values()))
-    path = SCRATCH / f"{hashlib.sha256(output.encode()).hexdigest()[:20]}.lock"
+    """Hold the lock of the job's outputs, whatever their key; the kernel gives it back however the job ends.
+
+    Waits for a process that does this job together with its own.
+    """
+    while (lock := _locked(recipe)) is None:
+        if _lock_path(recipe).read_text() != TOGETHER:
+            output = next(iter(recipe["outputs"].values()))
+            sys.exit(f"{output}: another process is at work on this job; wait for it to end, or stop it")
+        time.sleep(0.5)
+    with _released(lock):
+        yield
+
+
+@contextmanager
+def _aside(recipe: dict[str, Any]) -> Iterator[bool]:
+    """Hold the lock of another job, to do it together with one's own; False where somebody has it."""
+    if (lock := _locked(recipe)) is None:
+        yield False
+        return
+    lock.write(TOGETHER)
+    lock.flush()
+    with _released(lock):
+        yield True
+
+
+@contextmanager
+def _released(lock: TextIO) -> Iterator[None]:
+    """The lock is free afterwards."""
+    with lock:
+        try:
+            yield
+        finally:
+            Path(lock.name).unlink(missing_ok=True)
+
+
+def _locked(recipe: dict[str, Any]) -> TextIO | None:
+    """The empty, locked file that stands for the job's outputs; None where another process has it."""
+    path = _lock_path(recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                sys.exit(f"{output}: another process is at work on this job; wait for it to end, or stop it")
-            if not path.exists() or os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
-                continue  # its holder has just removed it, so someone else may hold a file of this name
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
+        lock = path.open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        if path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
+            lock.truncate(0)
+            return lock
+        lock.close()  # its holder has just removed it, so someone else may hold a file of this name
+
+
+def _lock_path(recipe: dict[str, Any]) -> Path:
+    output = next(iter(recipe["outputs"].values()))
+    return SCRATCH / f"{hashlib.sha256(output.encode()).hexdigest()[:20]}.lock"
 
 
 def _date_back(recipe: dict[str, Any]) -> None:

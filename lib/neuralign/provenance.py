@@ -19,16 +19,8 @@ from typing import Any
 from neuralign.files import note_path, sha256
 
 PACKAGE = Path(__file__).parent
-IDENTITY = (
-    "rule",
-    "wildcards",
-    "settings",
-    "code",
-    "software",
-    "source",
-    "places",
-    "upstream",
-)  # what a recipe's key is made of
+# what a recipe's key is made of
+IDENTITY = ("rule", "wildcards", "settings", "code", "software", "source", "places", "upstream")
 LIBRARIES = {  # package: module
     "torch": "torch",
     "torchvision": "torchvision",

@@ -22,7 +22,7 @@ Recipe = dict[str, Any]
 def others(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes of jobs that are due, could start now, and differ from `recipe` in nothing but seed and pair.
 
-    As many as NEURALIGN_TOGETHER allows beside it, in the order of their paths.
+    In the order of their paths; none where NEURALIGN_TOGETHER allows none.
     """
     own = Path(recipe_path(next(iter(recipe["outputs"].values()))))
     depth = next((i for i, part in enumerate(own.parts) if part == recipe["wildcards"]["regime"]), len(own.parts) - 2)

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from neuralign.parameters import Layout
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, Task
 from neuralign.seeding import stream
 
-__all__ = ["Attack", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Task", "fit", "fit_together"]
+__all__ = ["Attack", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Task"]
+__all__ += ["fit", "fit_together", "unless_diverged"]
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,15 @@ def fit_together(
             for t, p in zip(tasks, begun, strict=True)
         ]
     return _fit(model, tasks, begun, layout, images, regime, transform, attack)
+
+
+def unless_diverged(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> Iterator[tuple[Any, Progress]]:
+    """Jobs with what `fit_together` made of them, but for those that diverged; at the end raises for the first job."""
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, Progress):
+            yield job, result
+    if isinstance(results[0], Diverged):
+        raise results[0]
 
 
 def _is_random(model: Model, task: Task, layout: Layout, images: Images) -> bool:

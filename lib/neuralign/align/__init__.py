@@ -92,7 +92,9 @@ def _folded(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Modul
         found = [_precise(p, s, inputs) for p, s in ((probe, problem.target), (plain, state))]
     except Unread:
         return None
-    same = all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(*found))
+    same = all(
+        a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(*found, strict=True)
+    )
     return (plain, [state, folded.state(problem.source)]) if same else None
 
 

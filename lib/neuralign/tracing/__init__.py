@@ -38,8 +38,8 @@ class Trace:
     ) -> tuple[nn.Module, list[str]]:
         """A module that returns the tapped activations (n, units, ...) of one input, and the names they belong to.
 
-        Maps of more than `largest` rows are halved where they are tapped, and go on halved. `network`: to be run instead
-        of the traced one; it must do the operations that are read in the same order.
+        Maps of more than `largest` rows are halved where they are tapped, and go on halved. `network`: to be run
+        instead of the traced one; it must do the operations that are read in the same order.
         """
         names = list(dict.fromkeys(tap.node for found in taps.values() for tap in found))
         probe = Probe(network or self.network.network, {name: self.reads[name] for name in names}, largest)

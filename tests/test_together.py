@@ -1,0 +1,140 @@
+"""Several trainings in one process, each of which stays a job of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from workflow_project import Project
+
+from neuralign import together
+
+
+def recipe(seed, folder, **more):
+    outputs = {"network": str(folder / f"results/endpoints/d/n/r/{seed}.safetensors")}
+    settings = {"training": {"epochs": 1}, "seed": seed} | more
+    wildcards = {"dataset": "d", "network": "n", "regime": "r", "seed": str(seed)}
+    made = {"rule": "train_endpoint", "wildcards": wildcards, "settings": settings, "code": {}, "software": {}}
+    made |= {"inputs": {"data": str(folder / "results/data/d")}, "upstream": {"data": "k0"}, "key": f"k{seed}"}
+    return made | {"outputs": outputs}
+
+
+def put(folder, recipe):
+    path = folder / "results/recipes" / Path(recipe["outputs"]["network"]).relative_to(folder / "results")
+    path = path.with_name(path.name + ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(recipe))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder in which the data of every recipe is there."""
+    monkeypatch.chdir(tmp_path)
+    Path("results/data").mkdir(parents=True)
+    Path("results/data/d").write_text("data")
+    Path("results/data/d.json").write_text('{"key": "k0"}')
+    return Path()
+
+
+def done(recipe):
+    path = Path(recipe["outputs"]["network"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("trained")
+    path.with_name(path.name + ".json").write_text(json.dumps({"key": recipe["key"]}))
+
+
+def seeds(found):
+    return [other["settings"]["seed"] for other in found]
+
+
+def test_only_jobs_that_differ_in_their_seed_and_are_due_are_done_together(folder, monkeypatch):
+    monkeypatch.setenv("NEURALIGN_TOGETHER", "9")
+    own, *rest = (recipe(seed, folder) for seed in (1, 2, 3, 4))
+    other_lr = recipe(5, folder, training={"epochs": 2})
+    for each in (own, *rest, other_lr):
+        put(folder, each)
+    assert seeds(together.others(own)) == [2, 3, 4]
+    done(rest[0])
+    assert seeds(together.others(own)) == [3, 4]
+    done(rest[1] | {"key": "of older settings"})
+    assert seeds(together.others(own)) == [3, 4]
+    Path("results/data/d.json").write_text('{"key": "other data"}')
+    assert seeds(together.others(own)) == []
+
+
+def test_by_default_every_job_is_done_alone(folder, monkeypatch):
+    monkeypatch.delenv("NEURALIGN_TOGETHER", raising=False)
+    for seed in (1, 2):
+        put(folder, recipe(seed, folder))
+    assert seeds(together.others(recipe(1, folder))) == []
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "2.5", ""])
+def test_a_limit_that_is_no_number_of_trainings_is_refused(monkeypatch, text):
+    monkeypatch.setenv("NEURALIGN_TOGETHER", text)
+    with pytest.raises(ValueError, match="NEURALIGN_TOGETHER must be a number of trainings, 1 or more; found"):
+        together.limit()
+
+
+def shelved(folder):
+    """A recipe whose result waits on the shelf."""
+    made = recipe(2, folder)
+    (path,) = together.shelf(Path("scratch"), made).values()
+    Path(path).parent.mkdir(parents=True)
+    Path(path).write_text("trained")
+    assert together.lay_up(Path("scratch"), made, 2.5)
+    Path(made["outputs"]["network"]).parent.mkdir(parents=True)
+    return made, Path(path)
+
+
+def test_a_result_that_waits_is_taken_once(folder):
+    made, _ = shelved(folder)
+    assert together.take(Path("scratch"), made) == 2.5
+    assert Path(made["outputs"]["network"]).read_text() == "trained"
+    assert list(Path("scratch").iterdir()) == []
+    assert together.take(Path("scratch"), made) is None
+
+
+def test_a_result_of_another_key_stays_where_it_is(folder):
+    made, path = shelved(folder)
+    assert together.take(Path("scratch"), made | {"key": "k9"}) is None
+    assert path.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.write_text("tampered"), lambda p: p.unlink()])
+def test_a_result_that_is_no_longer_what_was_laid_up_is_thrown_away(folder, damage):
+    made, path = shelved(folder)
+    damage(path)
+    assert together.take(Path("scratch"), made) is None
+    assert not path.parent.exists() and not Path(made["outputs"]["network"]).exists()
+
+
+def test_an_incomplete_result_is_not_laid_up(folder):
+    made = recipe(2, folder)
+    assert not together.lay_up(Path("scratch"), made, 1.0)
+    assert together.take(Path("scratch"), made) is None
+
+
+CURVES = [
+    f"results/curves/small_digits/tiny/plain/{pair}/none/bezier/{seed}.safetensors"
+    for pair, seed in (("1-2", 1), ("1-3", 2))
+]
+
+
+@pytest.mark.workflow
+def test_jobs_done_together_are_the_jobs_done_one_by_one(tmp_path):
+    apart, joined = (Project.of_repository(tmp_path / name) for name in ("apart", "joined"))
+    for project, limit in ((apart, "1"), (joined, "4")):
+        project.run("--cores", "1", CURVES[1], target=CURVES[0], NEURALIGN_TOGETHER=limit)
+    found = sorted(p.relative_to(apart.root) for p in apart.root.glob("results/**/*.safetensors"))
+    assert len(found) == 6  # data, three networks, two curves
+    for name in found:
+        one, other = (load_file(project.root / name) for project in (apart, joined))
+        assert one.keys() == other.keys()
+        first, second = (torch.cat([t.double().flatten() for t in found.values()]) for found in (one, other))
+        assert (first - second).norm() < 0.05 * first.norm()  # rounding, as between numbers of threads
+    assert joined.plan(CURVES[1], target=CURVES[0]) == {}
+    assert not list(joined.root.glob("results/.scratch/*.ready"))
+    logs = [path.read_text() for path in sorted(joined.root.glob("logs/**/*.log"))]
+    assert sum("together with" in log for log in logs) == 2  # one training of networks, one of curves
