@@ -74,11 +74,13 @@ def capture(network: nn.Module) -> fx.GraphModule:
     except Exception as error:  # of the network's own code, which meets stand-ins for tensors here
         raise Uncapturable(f"a network whose graph depends on its input: {error}") from error
     own = dict(twin.named_parameters()) | dict(twin.named_buffers())
-    called = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+    called = [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
     for name, layer in graph.named_modules():
-        shared = called.count(name) > 1 or any(f"{name}.{t}" not in own for t in layer.state_dict())
-        if isinstance(layer, AFFINE) and shared:
-            raise Uncapturable(f"layer {name!r}, whose weights are shared or computed: {layer}")
+        if isinstance(layer, AFFINE):
+            shared = called.count(layer) > 1 or any(f"{name}.{t}" not in own for t in layer.state_dict())
+            computed = any(getattr(layer, t) is not None and f"{name}.{t}" not in own for t in ("weight", "bias"))
+            if shared or computed:
+                raise Uncapturable(f"layer {name!r}, whose weights are shared or computed: {type(layer).__name__}")
     return graph
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.align import Problem, certify
+from neuralign.batch_norm import Estimate, refresh
 from neuralign.curves import Curve, straight
-from neuralign.evaluation import estimation_batches, refresh
 from neuralign.images import Images, as_is
 from neuralign.networks import Model, State, parameters
 from neuralign.parameters import Layout
@@ -96,11 +96,12 @@ def curve(
         basis=line.basis,
         seed=seed,
     ).trainable
-    learnt, batches = Curve(line.basis, line.ends, bends.detach()), estimation_batches(images, as_is, batch_size, seed)
+    learnt = Curve(line.basis, line.ends, bends.detach())
+    estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
         point = layout.views(learnt(t))
-        return {**point, **refresh(model, point, buffers, batches())}
+        return {**point, **refresh(model, point, buffers, estimate.sample())}
 
     return at
 

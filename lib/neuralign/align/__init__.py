@@ -54,7 +54,7 @@ def activations(
     """
     ends = problem.target, problem.source
     probe, names = problem.trace.probe(taps, largest=largest)
-    probe, plains = _folded(problem, taps, largest) or (probe, ends)
+    probe, plains = folded_probe(problem, taps, largest) or (probe, ends)
     sides = list(zip(ends, map(_channels_last, plains), strict=True))
     noise = stream(0, "activations", device=problem.images.labels.device)
 
@@ -70,7 +70,7 @@ def activations(
         yield tuple(seen(*side, pixels, labels) for side in sides)
 
 
-def _folded(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Module, list[State]] | None:
+def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Module, list[State]] | None:
     """A cheaper probe and the states of both ends for it: the network without batch norms. None where there is none,
     or where it does not read the same: folding keeps the order of nonlinearities, not that of other operations.
     """
@@ -85,25 +85,19 @@ def _folded(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Modul
     if largest is None:  # what works in place cannot be halved
         overwrite(folded.graph)
     plain, _ = trace.probe(taps, largest=largest, network=folded.graph)
-    model, state = problem.model, folded.state(problem.target)
+    precise = {n: t.double() if t.is_floating_point() else t for n, t in problem.target.items()}
     pixels, _ = next(problem.images.batches(2))
-    inputs = (pixels.double() - model.mean.double()) / model.std.double()
+    inputs = ((pixels.double() - problem.model.mean.double()) / problem.model.std.double(),)
     try:
-        found = [_precise(p, s, inputs) for p, s in ((probe, problem.target), (plain, state))]
+        with torch.no_grad():
+            expected = functional_call(probe, precise, inputs)
+            found = functional_call(plain, folded.state(precise), inputs)
     except Unread:
         return None
-    same = all(
-        a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(*found, strict=True)
-    )
-    return (plain, [state, folded.state(problem.source)]) if same else None
-
-
-@torch.no_grad()
-def _precise(network: nn.Module, state: State, inputs: Tensor) -> tuple[Tensor, ...]:
-    """What a probe reads in float64."""
-    return functional_call(
-        network, {n: t.double() if t.is_floating_point() else t for n, t in state.items()}, (inputs,)
-    )
+    pairs = zip(found, expected, strict=True)
+    if not all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in pairs):
+        return None
+    return plain, [folded.state(state) for state in (problem.target, problem.source)]
 
 
 def _channels_last(state: State) -> State:
