@@ -49,7 +49,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     return models.get_model(name, weights=None, **options), torch.randn(2, 3, side, side)
 
 
-def measure(name: str) -> dict[str, Any]:
+def examined(name: str) -> dict[str, Any]:
     """One row of the table."""
     network, example = build(name)
     facts = explain(network, example)
@@ -146,7 +146,7 @@ def main() -> None:
     for name in sorted(sizes, key=lambda n: sizes[n]):
         if re.search(arguments.only, name) and name not in have:
             began = time.perf_counter()
-            rows = [row for row in rows if row["network"] != name] + [measure(name)]
+            rows = [row for row in rows if row["network"] != name] + [examined(name)]
             frame = pd.DataFrame(rows)
             for path, text in ((table, frame.to_csv(index=False)), (table.with_suffix(".md"), page(frame))):
                 with atomic(path) as temporary:

@@ -1,13 +1,16 @@
 """The permutation that aligns the neurons of `source` to those of `target`, certified."""
 
+from functools import partial
+
 from neuralign import align, augmentations, setting
+from neuralign.checkpoints import Checkpoint
 from neuralign.job import run
 from neuralign.plugins import plugin
 from neuralign.symmetry import identity, moves
 from neuralign.tables import write_rows
 
 
-def main(data, target, source, permutation, moved, *, model, method, start=None, augment=(), attack=None):
+def main(data, target, source, permutation, moved, *, model, method, scratch, start=None, augment=(), attack=None):
     images, net = setting.prepare(data, model)
     trace = setting.symmetry(net, images)
     problem = align.Problem(
@@ -18,11 +21,13 @@ def main(data, target, source, permutation, moved, *, model, method, start=None,
         augmentations.pipeline(augment),
         setting.read_permutation(start, trace.spec) if start else None,
         setting.attack(attack),
+        partial(Checkpoint, scratch),
     )
     found = plugin("align", method)(problem)
     problem.facts["certificate"] = align.certify(problem, found)
     setting.save_permutation(found, permutation, trace.spec, problem.facts)
     write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved)
+    Checkpoint(scratch).clear()
 
 
 if __name__ == "__main__":

@@ -368,7 +368,10 @@ CASES = [
         "prepared data: images too small for the network",
         STARTING,
         partial(too_small, {"use": "tinyten"}),
-        ("data.safetensors: the network {'use': 'tinyten'} cannot take images of 3x4x4: ", "Kernel size"),
+        (
+            "data.safetensors: {'use': 'tinyten'}: the network does not take an input of shape (1, 3, 4, 4): ",
+            "Kernel size",
+        ),
     ),
     Case(
         "a learning rate far too large",

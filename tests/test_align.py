@@ -4,6 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from neuralign import align, symmetry
 from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations, growing_moments
 from neuralign.align.correlation import correlation
 from neuralign.batch_norm import refresh
+from neuralign.checkpoints import Checkpoint
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
 from neuralign.plugins import plugin
 from neuralign.schemas import plugins
 from neuralign.symmetry import inverse, permute, random
 from neuralign.tracing import trace
+from neuralign.training import Progress
 
 
 def alive(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
@@ -524,3 +527,43 @@ def test_pam_takes_several_rounds_and_an_exact_projection(tinyten: Model, images
     problem = problem_of(tinyten, images)
     options = CHEAP["pam"] | {"rounds": 2, "bend_epochs": 1, "projection": "exact", "proximal": 1.0}
     certify(problem, plugin("align", {"use": "pam"} | options)(problem))
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Fragile(Checkpoint):
+    """A keeper whose job is killed after so many steps."""
+
+    def keep(self, progress: Progress) -> None:
+        super().keep(progress)
+        if (progress.epoch, progress.step) == (1, 1):
+            raise Interrupted
+
+
+@pytest.mark.parametrize("phase", ["permutation-0", "bends-0", "permutation-1"])
+def test_pam_goes_on_after_an_interruption_to_the_same_bits(
+    tinyten: Model, images: Images, tmp_path: Path, phase: str
+) -> None:
+    problem, options = problem_of(tinyten, images), CHEAP["pam"] | {"epochs": 2, "rounds": 2, "bend_epochs": 2}
+    search, trainings = plugin("align", {"use": "pam"} | options), []
+
+    def keeper(name: str) -> Checkpoint:
+        trainings.append(name)
+        kind = Fragile if name == phase and name not in trainings[:-1] else Checkpoint
+        return kind(tmp_path / "key", name, every=0)
+
+    whole, again = (replace(problem, facts={}) for _ in range(2))
+    expected = search(whole)
+    with pytest.raises(Interrupted):
+        search(replace(problem, facts={}, keeper=keeper))
+    stepped = []
+    watched = replace(again, keeper=keeper, transform=lambda x, draws: stepped.append(len(x)) or as_float(x))
+    found = search(watched)
+    assert all(torch.equal(found[g], expected[g]) for g in expected)
+    assert again.facts == whole.facts
+    assert set(trainings) == {"permutation-0", "bends-0", "permutation-1"}
+    everything = []
+    search(replace(problem, facts={}, transform=lambda x, draws: everything.append(len(x)) or as_float(x)))
+    assert sum(stepped) < sum(everything), "what was done is not done again"

@@ -1,6 +1,8 @@
 """Training progress on disk."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,3 +107,86 @@ def test_an_interrupted_write_leaves_the_file_before(tmp_path: Path, monkeypatch
         keeper.keep(progress(2))
     assert keeper.restore(progress()).epoch == 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+# what cannot be used
+
+
+def afresh(folder: Path, fresh: Progress, caplog: pytest.LogCaptureFixture, why: str) -> None:
+    """Nothing is restored, one line says why, and training keeps its progress there again."""
+    caplog.clear()
+    keeper = Checkpoint(folder, every=0)
+    assert keeper.restore(fresh) is fresh
+    (line,) = caplog.messages
+    assert line.startswith(f"{keeper.path} cannot be used: ") and line.endswith("; this training starts afresh")
+    assert re.search(why, line), line
+    keeper.keep(replace(fresh, epoch=9))
+    assert keeper.restore(fresh).epoch == 9
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda old: b"",
+    "zeros": lambda old: bytes(len(old)),
+    "truncated in the header": lambda old: old[:40],
+    "truncated in the data": lambda old: old[:-7],
+    "too long": lambda old: old + bytes(8),
+    "no safetensors": lambda old: b"something else entirely",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    keeper = Checkpoint(tmp_path, every=0)
+    keeper.keep(progress(3))
+    keeper.path.write_bytes(DAMAGES[damage](keeper.path.read_bytes()))
+    afresh(tmp_path, progress(), caplog, "[Hh]eader|incomplete|buffer")
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the length, the header, the metadata or the numbers; but for blanks, which pad the header."""
+    keeper = Checkpoint(tmp_path, every=0)
+    keeper.keep(progress(3))
+    whole, fresh = keeper.path.read_bytes(), progress()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    used = []
+    for place in range(len(whole)):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << place % 8
+        keeper.path.write_bytes(broken)
+        if (found := keeper.restore(fresh)) is not fresh:
+            used.append(place)
+            assert torch.equal(found.trainable, progress(3).trainable) and found.history == progress(3).history
+    assert not [place for place in used if place >= start or whole[place : place + 1] != b" "]
+
+
+OTHERS = {
+    "shape": lambda p: replace(p, trainable=torch.zeros(2, 6), velocity=torch.zeros(2, 6)),
+    "type": lambda p: replace(p, trainable=p.trainable.double(), velocity=p.velocity.double()),
+    "buffers": lambda p: replace(p, buffers={"bn.running_mean": torch.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_checkpoint_of_another_network_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    Checkpoint(tmp_path, every=0).keep(progress(3))
+    afresh(tmp_path, OTHERS[other](progress()), caplog, "other names, shapes or types")
+
+
+def test_a_checkpoint_that_was_moved_to_another_key_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Checkpoint(tmp_path / "a key", every=0).keep(progress(3))
+    (tmp_path / "a key").rename(tmp_path / "another")
+    afresh(tmp_path / "another", progress(), caplog, "that of the job with key a key")
+
+
+def test_trainings_of_one_job_are_kept_apart_and_cleared_together(tmp_path: Path) -> None:
+    for name, epoch in (("one", 1), ("two", 2)):
+        Checkpoint(tmp_path / "key", name, every=0).keep(progress(epoch))
+    assert [Checkpoint(tmp_path / "key", name).restore(progress()).epoch for name in ("one", "two")] == [1, 2]
+    Checkpoint(tmp_path / "key").clear()
+    assert not (tmp_path / "key").exists()

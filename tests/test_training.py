@@ -1,6 +1,7 @@
 """The training loop: plain SGD where it should be, the paper's objective on curves, the same bits every time."""
 
 import copy
+import json
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from tiny import assert_close, assert_same, perceptron, pictures, plain, randomised, small
 from torch import Tensor
 
@@ -293,8 +295,9 @@ def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
     keeper = Checkpoint(tmp_path, every=0)
     with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):
         train(model, randomised(model.network), images, transform=spoil, keeper=keeper)
-    kept = keeper.restore(Progress(torch.zeros(1), torch.zeros(1), {}))
-    assert (kept.epoch, kept.step) == (2, 1)
+    with safe_open(keeper.path, "pt") as file:
+        kept = json.loads(file.metadata()["progress"])
+    assert (kept["epoch"], kept["step"]) == (2, 1)
     with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):  # and going on says the same
         train(model, randomised(model.network), images, transform=spoil, keeper=keeper)
 

@@ -14,8 +14,8 @@ class Evidence:
     """Tidy tables; every row says dataset, network, regime and pair. Units: percent, nats, epochs.
 
     points, paths: as in summary.py. histories: method, epoch, loss. signatures: methods, layer, before, after.
-    moved: methods, alignment, group, units, moved, moved_from_start, and of searches objective_before, objective_after,
-    search_seconds. midpoints: method, layer, end, series, correlation. theory: method, bound. `methods` is a
+    moved: methods, alignment, group, units, moved, moved_from_start, and of searches objective_before, objective_after.
+    midpoints: method, layer, end, series, correlation. theory: method, bound. `methods` is a
     comma-separated list of the methods whose paths go to that permutation.
     """
 
@@ -90,9 +90,9 @@ def alignments(moved: pd.DataFrame) -> pd.DataFrame:
 
     Mean and `_std` (ddof 1) over the `n_pairs` pairs of units moved from their own place (`moved`) and from where the
     search started (`moved_from_start`), of `units`. The row "all" has the largest certificate too, and of a search its
-    objective (nats) before and after and its seconds.
+    objective (nats) before and after.
     """
-    facts = ["objective_before", "objective_after", "search_seconds"]
+    facts = ["objective_before", "objective_after"]
     numbers = ["units", "moved", "moved_from_start", *facts]
     columns = [*SETTING, "alignment", "group", "units", "n_pairs"]
     columns += [c for name in numbers[1:] for c in (name, f"{name}_std")] + ["certificate"]

@@ -75,7 +75,7 @@ def curve(
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends. With `epochs=0` it is the straight line.
+    at the ends. With `epochs=0` it is the straight line. Leaves the network in evaluation mode.
     """
     model = _model(network, images, mean, std)
     names = parameters(network).keys()
@@ -96,6 +96,7 @@ def curve(
         basis=line.basis,
         seed=seed,
     ).trainable
+    network.eval()
     learnt = Curve(line.basis, line.ends, bends.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 

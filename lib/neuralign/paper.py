@@ -200,7 +200,7 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
 
     def all_rows(r: dict[str, Any]) -> Rows:
         row = [label(r["alignment"]), *cells(r), *(spread(r, f"objective_{w}", 4) for w in ("before", "after"))]
-        return [[*row, spread(r, "search_seconds", 1), number(r["n_pairs"], 0)]]
+        return [[*row, number(r["n_pairs"], 0)]]
 
     head = ["Alignment", "Units", "Moved", "Moved from its start"]
     together = alignments["group"] == "all"
@@ -209,7 +209,7 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
     caption += "objective they lower, before and after: the loss along the curve on the same training batches (nats)."
     whole = Table(
         caption,
-        [*head, "Objective before", "Objective after", "Seconds", "n"],
+        [*head, "Objective before", "Objective after", "n"],
         groups(alignments[together], SETTING, all_rows),
     )
     by_group = groups(

@@ -40,7 +40,7 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
     try:
         check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
     except NetworkError as error:
-        raise NetworkError(f"{path}: the network {settings['network']}: {error}") from error
+        raise NetworkError(f"{path}: {settings['network']}: {error}") from error
     return data, model
 
 

@@ -5,7 +5,7 @@ network's function unchanged.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -25,11 +25,15 @@ from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
 from neuralign.tracing.running import Certain, Unread
 from neuralign.tracing.taps import ACTIVATIONS
-from neuralign.training import Attack
+from neuralign.training import Attack, Keeper
 
 __all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
 
 BATCH = 64  # images whose activations stay near the CPU's caches: twice as many are slower, half as many no faster
+
+
+def _nowhere(training: str) -> Keeper | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Problem:
     transform: Transform = as_is  # or augmented as in training
     start: Permutation | None = None  # the permutation to improve on; None: the identity
     attack: Attack | None = None  # how the networks were attacked in training
+    keeper: Callable[[str], Keeper | None] = _nowhere  # where the progress of a training of this name is kept
     facts: dict[str, Any] = field(default_factory=dict)  # what a method found out besides, for the record
 
 

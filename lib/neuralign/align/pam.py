@@ -5,7 +5,6 @@ one round the curve has not moved yet: it is the segment to the softly permuted 
 training, so PAM is an alignment method like any other. With more rounds the bends are trained in between.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -51,7 +50,6 @@ def pam(
     `proximal` is 1/nu of the proximal terms (the published 1e-3 is next to nothing). `candidates` permutations drawn
     from the relaxed solution compete with its rounding and with the start, all on the same batches and the same t.
     """
-    began = time.monotonic()
     search = _Search(problem, bends, batch_size, seed)
     permutation: Permutation = problem.start or identity(problem.trace.spec)
     first = search.score(permutation, scoring_batches)
@@ -65,8 +63,7 @@ def pam(
             slow = Regime(bend_epochs, batch_size, bend_lr, momentum, weight_decay, halving)
             search.bend(permutation, slow, proximal, turn)
     last = search.score(permutation, scoring_batches)
-    seconds = time.monotonic() - began
-    problem.facts.update(objective_before=first, objective_after=last, search_seconds=seconds)
+    problem.facts.update(objective_before=first, objective_after=last)
     return dict(permutation)
 
 
@@ -142,6 +139,7 @@ class _Search:
             basis=self.basis,
             attack=self.problem.attack,
             seed=int(torch.randint(2**31, (), generator=stream(self.seed, *purpose))),
+            keeper=self.problem.keeper("-".join(map(str, purpose))),
             constrain=constrain,
         ).trainable
 

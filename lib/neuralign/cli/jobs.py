@@ -1,5 +1,6 @@
 """Jobs of the workflow without Snakemake: the scripts of its rules, run one after another in this process."""
 
+import inspect
 import runpy
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ def make(c: Catalogue, needed: Ref, folder: Path) -> Path:
         inputs = {n: str(make(c, r, folder)) for n, r in found.inputs.items() if isinstance(r, Ref)}
         for path in outputs.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        _script(needed.rule)(**inputs, **{n: str(p) for n, p in outputs.items()}, **found.settings)
+        main = _script(needed.rule)
+        scratch = {"scratch": folder / "scratch" / name} if "scratch" in inspect.signature(main).parameters else {}
+        main(**inputs, **{n: str(p) for n, p in outputs.items()}, **found.settings, **scratch)
     return outputs[needed.output]
 
 
