@@ -188,6 +188,24 @@ def test_an_imported_network_is_an_artefact_like_a_trained_one(finished):
         assert {row["method"] for row in csv.DictReader(file)} == {"endpoints", "linear_unaligned", "smoke_matched"}
 
 
+def test_every_result_is_as_its_note_says_down_to_the_checkpoints(project):
+    def verified(*more):
+        command = [sys.executable, "-m", "neuralign.verify", "results", "--configfile", OVERLAY, OWN, *more]
+        environment = {"PYTHONPATH": str(project.path("lib"))}
+        done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = verified("--trace", "results/studies/own/tables/accuracy.csv")
+    assert code == 0 and "nothing is wrong" in text, text
+    assert text.count("import_endpoint  ") == 2 and "not compared" not in text
+    save_file(weights(3), project.path("own/b.safetensors"))
+    code, text = verified()
+    assert code == 1 and "out of date" in text and "own/plain/mine_b.safetensors" in text
+    project.path("own/nets.py").unlink()
+    code, text = verified()
+    assert code == 0 and "not compared with the config and code" in text, text
+
+
 def test_what_is_missing_stops_the_plan(project):
     project.path("own/a.pt").unlink()
     assert "own/a.pt: no such file" in refused(project)

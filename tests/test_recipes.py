@@ -13,6 +13,7 @@ from workflow_project import OVERLAY, REPOSITORY
 from neuralign import recipes
 from neuralign.config import Catalogue
 from neuralign.files import note_path, recipe_path, sha256
+from neuralign.provenance import key_of
 from neuralign.recipes import Recipes
 from neuralign.workflow import RULES
 
@@ -84,6 +85,7 @@ def test_every_rule_has_recipes_that_are_json_and_complete(mine):
             *("rule", "wildcards", "settings", "code", "software", "upstream", "inputs", "outputs", "key")
         }
         assert recipe["upstream"].keys() == recipe["inputs"].keys()
+        assert key_of(recipe) == recipe["key"]
         assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" not in recipe["code"]
         assert ("torch" in recipe["software"]) == ("neuralign.images" in recipe["code"])
 
@@ -178,6 +180,20 @@ def test_a_checkpoint_may_be_moved_and_says_where_in_the_file_it_lies(mine):
     assert key(*IMPORT, mine) == before
     mine["checkpoints"]["mine_a"]["inside"] = "ema"
     assert key(*IMPORT, mine) != before
+
+
+def test_a_key_tells_where_bytes_lie_from_what_they_are(mine):
+    recipe = made(mine).of(*IMPORT)
+    assert recipe["places"] == ["checkpoint.file"]
+    moved = recipe | {"settings": recipe["settings"] | {"checkpoint": {"file": "b.pt", "inside": None}}}
+    assert key_of(moved) == recipe["key"]
+    for forged in (
+        {"source": "0" * 64},
+        {"places": ["checkpoint"]},
+        {"places": []},
+        {"settings": recipe["settings"] | {"checkpoint": {"file": "a.pt", "inside": "ema"}}},
+    ):
+        assert key_of(recipe | forged) != recipe["key"]
 
 
 def test_the_regime_of_training_is_no_business_of_a_checkpoint_but_normalisation_is(mine):

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuralign.code import PACKAGE
-from neuralign.config import Catalogue, ConfigError
+from neuralign.config import Catalogue
 from neuralign.data import DataError
 from neuralign.files import sha256
 from neuralign.provenance import IDENTITY, Note, digest, flat, key_of
 from neuralign.recipes import Recipes
+from neuralign.refusals import Refused
 
 KINDS = (  # in the order of the output
     "note edited",  # it is not what the job wrote
@@ -119,7 +120,7 @@ def out_of_date(found: Results, catalogue: Catalogue, unknown: list[str]) -> Ite
     for path, note in found.notes.items():
         try:
             key = recipes.of(note["rule"], note["wildcards"])["key"]
-        except (ConfigError, DataError, KeyError, TypeError):  # of another config, or its local data are not here
+        except (Refused, DataError, KeyError, TypeError):  # of another config, or its local data are not here
             unknown.append(path)
             continue
         if key != note["key"]:

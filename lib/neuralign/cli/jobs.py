@@ -23,6 +23,8 @@ def make(c: Catalogue, needed: Ref, folder: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
         main = _script(needed.rule)
         scratch = {"scratch": folder / "scratch" / name} if "scratch" in inspect.signature(main).parameters else {}
+        for path in scratch.values():
+            path.mkdir(parents=True)
         main(**inputs, **{n: str(p) for n, p in outputs.items()}, **found.settings, **scratch)
     return outputs[needed.output]
 
