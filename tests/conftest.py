@@ -1,11 +1,17 @@
 """Fixtures: the tiny problems of tiny.py; `model` runs a test once for every network plug-in."""
 
+import signal
+
 import pytest
 import tiny
 
 from neuralign.images import Images
 from neuralign.networks import Model
 from neuralign.schemas import plugins
+
+# what runs in the background of a script, or under nohup, ignores these, and so would all that the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(params=plugins("networks"))
