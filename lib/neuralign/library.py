@@ -1,8 +1,10 @@
 """Two calls for two trained networks of any kind: `align` their neurons, then `curve` between them.
 
-With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do.
+With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do. They work
+on copies: the network that is given keeps its weights and its mode.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +51,7 @@ def align(
     """
     model = _model(network, images, mean, std)
     pixels, _ = next(images.batches(2))
-    problem = Problem(model, trace(network, model.normalise(pixels)), target, source, images)
+    problem = Problem(model, trace(model.network, model.normalise(pixels)), target, source, images)
     found = plugin("align", {"use": method, **options})(problem)
     return Aligned(permute(problem.trace.spec, found, source), found, certify(problem, found))
 
@@ -108,4 +110,4 @@ def curve(
 def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
     channels, like = images.pixels.shape[1], next(network.parameters())
     shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
-    return Model(network, shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
