@@ -1,8 +1,10 @@
 """Two calls for two trained networks of any kind: `align` their neurons, then `curve` between them.
 
-With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do.
+With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do. They work
+on copies: the network that is given keeps its weights and its mode.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +51,7 @@ def align(
     """
     model = _model(network, images, mean, std)
     pixels, _ = next(images.batches(2))
-    problem = Problem(model, trace(network, model.normalise(pixels)), target, source, images)
+    problem = Problem(model, trace(model.network, model.normalise(pixels)), target, source, images)
     found = plugin("align", {"use": method, **options})(problem)
     return Aligned(permute(problem.trace.spec, found, source), found, certify(problem, found))
 
@@ -75,7 +77,7 @@ def curve(
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends. With `epochs=0` it is the straight line. Leaves the network in evaluation mode.
+    at the ends. With `epochs=0` it is the straight line.
     """
     model = _model(network, images, mean, std)
     names = parameters(network).keys()
@@ -96,7 +98,6 @@ def curve(
         basis=line.basis,
         seed=seed,
     ).trainable
-    network.eval()
     learnt = Curve(line.basis, line.ends, bends.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
@@ -110,4 +111,4 @@ def curve(
 def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
     channels, like = images.pixels.shape[1], next(network.parameters())
     shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
-    return Model(network, shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))

@@ -7,6 +7,7 @@ job failed; 2: it cannot be used like that, said in one line.
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -49,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Refused, DataError) as error:
         print(f"neuralign {arguments.command}: error: {_line(error)}", file=sys.stderr)
         return 2
-    print(json.dumps(facts) if arguments.json else text)
+    try:
+        print(json.dumps(facts) if arguments.json else text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
