@@ -201,7 +201,8 @@ def test_every_result_is_as_its_note_says_down_to_the_checkpoints(project):
     save_file(weights(3), project.path("own/b.safetensors"))
     code, text = verified()
     assert code == 1 and "out of date" in text and "own/plain/mine_b.safetensors" in text
-    project.path("own/nets.py").unlink()
+    for name in ("a.pt", "b.safetensors"):
+        project.path(f"own/{name}").unlink()
     code, text = verified()
     assert code == 0 and "not compared with the config and code" in text, text
 
