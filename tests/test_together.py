@@ -134,7 +134,7 @@ def test_jobs_done_together_are_the_jobs_done_one_by_one(tmp_path):
         assert one.keys() == other.keys()
         first, second = (torch.cat([t.double().flatten() for t in found.values()]) for found in (one, other))
         assert (first - second).norm() < 0.05 * first.norm()  # rounding, as between numbers of threads
-    assert joined.plan(CURVES[1], target=CURVES[0]) == {}
+    assert joined.plan("--cores", "1", CURVES[1], target=CURVES[0]) == {}
     assert not list(joined.root.glob("results/.scratch/*.ready"))
     logs = [path.read_text() for path in sorted(joined.root.glob("logs/**/*.log"))]
     assert sum("together with" in log for log in logs) == 2  # one training of networks, one of curves
