@@ -585,7 +585,7 @@ def test_after_a_failure_the_rest_is_reported_apart_and_says_that_it_is_not_all(
     page = project.path("results/studies/smoke_incomplete/report.html").read_text()
     assert "<title>Incomplete: A smoke test</title>" in page and "6 of its 8 paths are on this page." in page
     assert page.count("train_endpoint: dataset small_digits, network tiny, regime hardened, seed ") == 3
-    assert page.count("failed: neuralign.training.Diverged: the loss is not finite in epoch 1, step ") == 3
+    assert page.count("failed: neuralign.progress.Diverged: the loss is not finite in epoch 1, step ") == 3
     assert "not finished" not in project.path("results/studies/smoke/report.html").read_text()
     assert project.plan(target="smoke_incomplete") == NOTHING
 
