@@ -1,7 +1,5 @@
 """One network from a checkpoint of the user's own, in the form of trained ones."""
 
-import json
-
 from neuralign import foreign, setting
 from neuralign.job import run
 
@@ -9,7 +7,7 @@ from neuralign.job import run
 def main(data, network, *, model, checkpoint):
     _, net = setting.prepare(data, model)
     found = foreign.read(checkpoint["file"], net, checkpoint["inside"])
-    setting.save(found.state, network, {"names": json.dumps(found.names)})
+    setting.save(found.state, network, {"names": found.names})
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ CERTIFICATES: list[tuple[str, dict[str, str], str]] = [
     ("a text", {"facts": '{"certificate": "fine"}'}, UNCERTIFIED),
     ("too large", {"facts": '{"certificate": 0.2}'}, "its certificate is 0.2, allowed is at most 1e-09"),
     ("NaN", {"facts": '{"certificate": NaN}'}, "its certificate is nan, allowed is at most 1e-09"),
-    ("of another network", {"facts": '{"certificate": 0}', "symmetry": "0"}, "its certificate is of another network"),
+    ("of another network", {"facts": '{"certificate": 0, "symmetry": "0"}'}, "its certificate is of another network"),
 ]
 
 

@@ -129,8 +129,16 @@ def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path
     found = setting.read(str(tmp_path / "new" / "x.safetensors"))
     assert_same(found, {"a": big.T, "b": big[1:]})
     with safe_open(tmp_path / "new" / "x.safetensors", "pt") as file:
-        assert file.metadata() == {"certificate": "fine"}
+        assert file.metadata() == {"facts": '{"certificate": "fine"}'}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.safetensors"]
+
+
+def test_the_same_permutation_gives_the_same_bytes(tinyten: Model, data: Data, tmp_path: Path) -> None:
+    spec = setting.symmetry(tinyten, data).spec
+    for i in range(8):
+        facts = {"images": 5, "certificate": 1e-15} if i % 2 else {"certificate": 1e-15, "images": 5}
+        setting.save_permutation(shifts(spec), tmp_path / str(i), spec, facts)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 # bends

@@ -99,14 +99,13 @@ def read_permutation(path: str, spec: Spec) -> Permutation:
     Refused without a certificate, with one that does not hold, and where it is not of the network with this `spec`.
     """
     found = read(path)
-    with safe_open(path, "pt") as file:
-        noted = file.metadata() or {}
-    certificate = _certificate(noted)
+    facts = read_facts(path)
+    certificate = facts.get("certificate")
     if not isinstance(certificate, float | int):
         raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
     if not certificate <= TOLERANCE:
         raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {TOLERANCE:.1g}")
-    if noted.get("symmetry") != fingerprint(spec):
+    if facts.get("symmetry") != fingerprint(spec):
         raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
     try:
         check(spec, found)
@@ -115,17 +114,9 @@ def read_permutation(path: str, spec: Spec) -> Permutation:
     return found
 
 
-def _certificate(noted: Mapping[str, str]) -> Any:
-    """What the metadata of a file says of it; None if nothing."""
-    try:
-        return json.loads(noted["facts"])["certificate"]
-    except (ValueError, LookupError, TypeError):
-        return None
-
-
 def save_permutation(permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any]) -> None:
     """Write a permutation with what is known of it, its `certificate` among that, and whose network it is."""
-    save(dict(permutation), path, {"facts": json.dumps(dict(facts)), "symmetry": fingerprint(spec)})
+    save(dict(permutation), path, {**facts, "symmetry": fingerprint(spec)})
 
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -138,8 +129,23 @@ def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from None
 
 
-def save(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, whole or not at all."""
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """What `save` noted beside the tensors of a file; nothing in a file of another origin."""
+    with safe_open(path, "pt") as file:
+        noted = (file.metadata() or {}).get("facts", "{}")
+    try:
+        found = json.loads(noted)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def save(tensors: dict[str, Tensor], path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors and facts about them, as JSON, as safetensors, whole or not at all.
+
+    The same content gives the same bytes: safetensors would put several entries of metadata in random order.
+    """
+    metadata = {"facts": json.dumps(dict(facts), sort_keys=True)} if facts else None
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic(path) as temporary:
         save_file(plain, temporary, metadata)

@@ -1,7 +1,6 @@
 """`neuralign align`: the permutation that aligns the neurons of one checkpoint to those of another."""
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,15 +65,11 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 def _report(
     given: argparse.Namespace, c: Any, place: dict[str, str], permutation: Path, folder: Path, source: str
 ) -> tuple[int, dict[str, Any], str]:
-    from safetensors import safe_open
-
     from neuralign import foreign, setting
     from neuralign.symmetry import permute
     from neuralign.workflow import job
 
-    with safe_open(permutation, "pt") as file:
-        noted = file.metadata()
-    facts = json.loads(noted["facts"])
+    facts = setting.read_facts(permutation)
     found = setting.read(str(permutation))  # certified a moment ago
     groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
     told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
@@ -83,8 +78,7 @@ def _report(
         "source": {"file": given.b, "sha256": sha256(given.b)},
     }
     if given.permutation:
-        noted |= {"facts": json.dumps(facts | told), "network": given.network}
-        setting.save(dict(found), given.permutation, noted)
+        setting.save(dict(found), given.permutation, facts | told | {"network": given.network})
         told["permutation"] = str(given.permutation)
     if given.output:
         settings = job(c, "import_endpoint", place | {"checkpoint": source}).settings
