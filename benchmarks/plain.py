@@ -142,27 +142,26 @@ def optimiser(network: nn.Module, weight_decay: float) -> torch.optim.SGD:
 
 def endpoint_epoch(network: nn.Module, sgd: torch.optim.SGD, batches) -> dict[str, float]:
     """Train a network for one pass over `batches` of (images, labels), normalised; mean loss and accuracy."""
-    network.train()
-    total, right, seen = 0.0, 0, 0
-    for x, y in batches:
-        outputs = network(x)
-        loss = F.cross_entropy(outputs, y)
-        sgd.zero_grad()
-        loss.backward()
-        sgd.step()
-        total += loss.item() * len(y)
-        right += (outputs.argmax(1) == y).sum().item()
-        seen += len(y)
-    return {"loss": total / seen, "accuracy": 100 * right / seen}
+    return _epoch(network, sgd, batches, lambda x: (network(x), 0.0))
 
 
 def curve_epoch(curve: CurveNetwork, sgd: torch.optim.SGD, batches, weight_decay: float) -> dict[str, float]:
     """Train a curve for one pass, t new for every batch, with the norm of the interpolated weights in the loss."""
-    curve.train()
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = curve(x, float(np.random.rand()))  # which sets the weights that have the norm
+        return outputs, weight_decay / 2 * curve.norm()
+
+    return _epoch(curve, sgd, batches, forward)
+
+
+def _epoch(trained: nn.Module, sgd: torch.optim.SGD, batches, forward) -> dict[str, float]:
+    """One pass with `forward(x)`, which gives the outputs and a penalty."""
+    trained.train()
     total, right, seen = 0.0, 0, 0
     for x, y in batches:
-        outputs = curve(x, float(np.random.rand()))
-        loss = F.cross_entropy(outputs, y) + weight_decay / 2 * curve.norm()
+        outputs, penalty = forward(x)
+        loss = F.cross_entropy(outputs, y) + penalty
         sgd.zero_grad()
         loss.backward()
         sgd.step()

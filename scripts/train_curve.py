@@ -7,6 +7,7 @@ from neuralign import augmentations, setting
 from neuralign.checkpoints import Checkpoint
 from neuralign.curves import Curve, straight
 from neuralign.job import run
+from neuralign.networks import parameters
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.tables import write_rows
@@ -34,10 +35,8 @@ def main(
     own = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
     jobs = [own | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
-    tasks = [
-        _task(job, net, images, plugin("curves", curve), keeper) for job, keeper in zip(jobs, keepers, strict=True)
-    ]
-    layout = Layout.of(setting.split(net, setting.read_state(target, net))[0])
+    layout, basis = Layout.of(parameters(net.network)), plugin("curves", curve)
+    tasks = [_task(job, net, images, layout, basis, keeper) for job, keeper in zip(jobs, keepers, strict=True)]
     transform, attack = augmentations.pipeline(augment), setting.attack(attack)
     results = fit_together(
         net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
@@ -49,10 +48,9 @@ def main(
         keeper.clear()
 
 
-def _task(job, net, images, basis, keeper):
+def _task(job, net, images, layout, basis, keeper):
     ends = setting.read_ends(job["target"], job["source"], job.get("permutation"), net, images)
     (start, stored), (end, _) = (setting.split(net, state) for state in ends)
-    layout = Layout.of(start)
     line = straight(basis, layout.flatten(start), layout.flatten(end))
 
     def sample(points, weights):

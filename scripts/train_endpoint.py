@@ -14,9 +14,9 @@ from neuralign.training import Task, fit_together, unless_diverged
 
 def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
-    made = [setting.prepare(data, model, seed=derive(job["seed"], "initialisation")) for job in jobs]
-    images, net = made[0]
-    starts = [(parameters(each.network), buffers(each.network)) for _, each in made]
+    images, net = setting.prepare(data, model, seed=derive(seed, "initialisation"))
+    nets = [net, *(setting.fresh(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
+    starts = [(parameters(each.network), buffers(each.network)) for each in nets]
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     tasks = [

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from neuralign.code import PACKAGE
 
 OUT = Path("results/x/out.txt")
@@ -38,6 +40,15 @@ def main(data, out, *, word, scratch):
 if __name__ == "__main__":
     run(main)
 '''
+
+
+def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in `folder`, with a blank in its name, that has the script and the file it reads."""
+    here = folder / "a folder"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    make(here)
+    return here
 
 
 def make(here: Path) -> None:

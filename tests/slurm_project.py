@@ -9,25 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from workflow_project import OVERLAY, Project, environ
+from workflow_project import ONE_PAIR, OVERLAY, Project, environ
 
 PROFILE = "profiles/slurm/profile.yaml"
 PATIENCE = 900.0  # seconds for a run on a busy machine
 
 # laid over the smoke study: every kind of job once, but for two endpoints, of three epochs
 ONE_EPOCH = "endpoint: {epochs: 1, batch_size: 256, lr: 0.05, schedule: {use: plateau}}"
-STUDY = """
+STUDY = f"""
   once:
     title: Every kind of job
-    grids:
-      - dataset: small_digits
-        network: tiny
-        regime: hardened
-        pair: 1-2
-        curve_seed: 1
-        method: [smoke_matched]
-        evaluation: brief_attacked
-        plane: brief
+    grids:{ONE_PAIR}        plane: brief
         measures: [signature, midpoint, bound]
 """
 # what happens to jobs on the cluster, and on this machine does not

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lone_job import OUT, RECIPE, command, ended, environ, make, recipe, start
+from lone_job import OUT, RECIPE, command, ended, environ, recipe, settle, start
 
 from neuralign import failure
 from neuralign.files import atomic, leftovers, note_path
@@ -21,11 +21,7 @@ LOG = Path("a log.log")
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A working directory with a blank in its name."""
-    here = tmp_path / "a folder"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    make(here)
-    return here
+    return settle(tmp_path, monkeypatch)
 
 
 def logged(word, *arguments, limit=None, **environment):

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from workflow_project import OVERLAY, Project
+from workflow_project import ONE_PAIR, OVERLAY, Project
 
 from neuralign import gpus
 from neuralign.gpus import devices, lease, slots
@@ -180,18 +180,10 @@ def test_an_error_within_a_lease_gives_the_slot_back():
 
 # ---- the workflow
 
-PAIR = """
+PAIR = f"""
   pair:
     title: Two endpoints
-    grids:
-      - dataset: small_digits
-        network: tiny
-        regime: hardened
-        pair: 1-2
-        curve_seed: 1
-        method: [smoke_matched]
-        evaluation: brief_attacked
-"""
+    grids:{ONE_PAIR}"""
 # a training says what it sees, and goes on when there are two at the same time
 MEET = """
     sign = Path("at_work", str(seed))

@@ -18,9 +18,9 @@ FLOORS = [
     | {"config_checks"},
     {"objects", "problems", "yaml_files"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "together", "memory"},
+    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"},
     # files and pages; what a network is
-    {"schemas", "tables", "data", "failure", "report", "tracing", "networks", "augmentations", "figures"}
+    {"schemas", "tables", "data", "failure", "together", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
     {"descent"},
     # work on networks; the checked config

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lone_job import OUT, SCRIPT, ended, make, recipe, start, until
+from lone_job import OUT, SCRIPT, ended, recipe, settle, start, until
 
 from neuralign import job
 from neuralign.code import closure
@@ -20,11 +20,7 @@ from neuralign.provenance import digest
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A working directory, with a blank in its name, that has a script and the file it reads."""
-    here = tmp_path / "a folder"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    make(here)
-    return here
+    return settle(tmp_path, monkeypatch)
 
 
 def write(data, out, *, word):

@@ -114,7 +114,7 @@ def test_an_unknown_study_is_refused(tmp_path, monkeypatch, capsys):
 def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
     first = plan.Plan(catalogue, "demo", tmp_path)
     found = [(w, j) for rule, w, j in first.jobs if rule == "train_endpoint"]
-    recipes = plan.Recipes(catalogue, REPOSITORY / "scripts", lambda rule, wildcards: plan._Anywhere())
+    recipes = plan.Recipes.without_paths(catalogue)
     wildcards, job = found[0]
     sizes = first.sizes_of(wildcards, job)
     assert (sizes.train + sizes.test, sizes.side) == (1797, 16)

@@ -21,6 +21,16 @@ COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profil
 OVERLAY = "tests/smoke.yaml"
 EVERYTHING = "tests/everything.yaml"  # laid over that
 OWN = "tests/own.yaml"  # likewise
+# the grid of one pair, with one path under attack
+ONE_PAIR = """
+      - dataset: small_digits
+        network: tiny
+        regime: hardened
+        pair: 1-2
+        curve_seed: 1
+        method: [smoke_matched]
+        evaluation: brief_attacked
+"""
 CHATTER = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH")  # what a shell may have set
 
 forks = multiprocessing.get_context("forkserver")

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuralign.code import PACKAGE
 from neuralign.config import Catalogue
 from neuralign.data import DataError
 from neuralign.files import sha256
@@ -116,7 +115,7 @@ def _chain(found: Results, path: str, note: Note) -> Iterator[Finding]:
 
 def out_of_date(found: Results, catalogue: Catalogue, unknown: list[str]) -> Iterator[Finding]:
     """Results whose key is not that of the config and code; those the config has no job for are added to `unknown`."""
-    recipes = Recipes(catalogue, PACKAGE.parents[1] / "scripts", lambda rule, wildcards: _Anywhere())
+    recipes = Recipes.without_paths(catalogue)
     for path, note in found.notes.items():
         try:
             key = recipes.of(note["rule"], note["wildcards"])["key"]
@@ -125,13 +124,6 @@ def out_of_date(found: Results, catalogue: Catalogue, unknown: list[str]) -> Ite
             continue
         if key != note["key"]:
             yield Finding("out of date", path, f"its key is {note['key']}, the config and code ask for {key}")
-
-
-class _Anywhere(dict[str, str]):
-    """Output files of no importance here."""
-
-    def __missing__(self, name: str) -> str:
-        return name
 
 
 def _sound(note: Any) -> Note:

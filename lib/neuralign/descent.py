@@ -14,7 +14,7 @@ from neuralign.images import Images, Transform
 from neuralign.networks import Model, criterion, logits
 from neuralign.parameters import Layout
 from neuralign.progress import Attack, Diverged, Progress, Regime, Row, Task
-from neuralign.seeding import derive, reseed, stream
+from neuralign.seeding import aside, derive, reseed, stream
 
 # Nats, as the mean of an epoch, from which a training has diverged. The criterion has an absolute scale: a network that
 # guesses has log(classes), less than 10. A bound relative to the start would mean little, for curves start from good
@@ -118,7 +118,7 @@ def epoch(stack: Stack, images: Images, transform: Transform, number: int) -> li
         for task in stack.tasks
     ]
     draws, noise = ([torch.Generator(device) for _ in seeds] for _ in range(2))
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with aside(device):
         for i in range(stack.members[0].step, len(batches)):
             for seed, *generators in zip(seeds, draws, noise, strict=True):
                 for purpose, generator in zip(("augmentation", "attack"), generators, strict=True):

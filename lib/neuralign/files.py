@@ -4,9 +4,10 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # what a full or read-only disk, a quota or the rights of a folder answer; they seldom say for which file
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -56,6 +57,20 @@ def sha256(path: str | Path) -> str:
     """The digest of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_output(recipe: Mapping[str, Any]) -> str:
+    """The output of a recipe that its job is known by."""
+    return next(iter(recipe["outputs"].values()))
+
+
+def date_back(paths: Iterable[Path], latest: float, when: float) -> None:
+    """Date files from the future, left by a clock that was put back, to `when` if they are of after `latest`: Snakemake
+    deletes a result that looks older than what it was made from, however long that took.
+    """
+    for path in paths:
+        if path.exists() and path.stat().st_mtime > latest:
+            os.utime(path, (when, when))
 
 
 def recipe_path(output: str | Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.config import Catalogue, Entry
+from neuralign.provenance import entries
 from neuralign.workflow import Wildcards, jobs
 
 Named = tuple[str, tuple[tuple[str, str], ...]]  # a job: (rule, sorted wildcards)
@@ -101,6 +102,5 @@ def _jobs(c: Catalogue, *grids: Entry) -> dict[Named, list[Named]]:
     found = {}
     for rule, wildcards, job in jobs(alone, "part"):
         if "study" not in wildcards:
-            refs = [r for several in job.inputs.values() for r in (several if isinstance(several, list) else [several])]
-            found[rule, tuple(sorted(wildcards.items()))] = [(r.rule, r.wildcards) for r in refs]
+            found[rule, tuple(sorted(wildcards.items()))] = [(r.rule, r.wildcards) for r in entries(job.inputs)]
     return found

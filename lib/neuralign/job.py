@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from neuralign import endings, failure, memory, together
-from neuralign.files import atomic, leftovers, note_path, recipe_path
+from neuralign.files import atomic, date_back, first_output, leftovers, note_path, recipe_path
 from neuralign.gpus import lease
-from neuralign.provenance import flat, hashed, notes
+from neuralign.provenance import entries, hashed, notes
 
 log = logging.getLogger("neuralign")
 SCRATCH = Path("results", ".scratch")
@@ -69,7 +69,8 @@ def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
             seconds = _do(main, recipe, began)
         if os.environ.get("NEURALIGN_CHECK_CLOSURE"):
             check_closure(recipe)
-        _date_back(recipe)
+        now = time.time()
+        date_back(map(Path, [*entries(recipe["inputs"]), recipe_path(first_output(recipe))]), latest=now, when=now)
         for output in recipe["outputs"].values():
             _to_disk(output)
         for path, note in notes(recipe, read, started, seconds):
@@ -84,7 +85,7 @@ def _do(main: Callable[..., None], recipe: dict[str, Any], began: float) -> floa
     with ExitStack() as locks:
         others = list(_with(main, recipe, locks))
         for other in others:
-            log.info("together with %s", next(iter(other["outputs"].values())))
+            log.info("together with %s", first_output(other))
         paths = [o["inputs"] | together.shelf(SCRATCH, o) | o["settings"] | _scratch(main, o["key"]) for o in others]
         try:
             main(**deepcopy(own), **({"others": deepcopy(paths)} if others else {}))
@@ -92,7 +93,7 @@ def _do(main: Callable[..., None], recipe: dict[str, Any], began: float) -> floa
             share = (time.monotonic() - began) / (1 + len(others))
             for other in others:
                 if not together.lay_up(SCRATCH, other, share):
-                    log.warning("no result for %s: its own job will try", next(iter(other["outputs"].values())))
+                    log.warning("no result for %s: its own job will try", first_output(other))
     return share
 
 
@@ -130,9 +131,12 @@ def _only_writer(recipe: dict[str, Any]) -> Iterator[None]:
     Waits for a process that does this job together with its own.
     """
     while (lock := _locked(recipe)) is None:
-        if _lock_path(recipe).read_text() != TOGETHER:
-            output = next(iter(recipe["outputs"].values()))
-            sys.exit(f"{output}: another process is at work on this job; wait for it to end, or stop it")
+        try:
+            holder = _lock_path(recipe).read_text()
+        except FileNotFoundError:  # it has just been given back
+            continue
+        if holder != TOGETHER:
+            sys.exit(f"{first_output(recipe)}: another process is at work on this job; wait for it to end, or stop it")
         time.sleep(0.5)
     with _released(lock):
         yield
@@ -178,18 +182,7 @@ def _locked(recipe: dict[str, Any]) -> TextIO | None:
 
 
 def _lock_path(recipe: dict[str, Any]) -> Path:
-    output = next(iter(recipe["outputs"].values()))
-    return SCRATCH / f"{hashlib.sha256(output.encode()).hexdigest()[:20]}.lock"
-
-
-def _date_back(recipe: dict[str, Any]) -> None:
-    """Date what was read from the future, as after a clock was put back, to the present: Snakemake deletes results that
-    look older than what they were made from, however long they took.
-    """
-    first = next(iter(recipe["outputs"].values()))
-    for path in [*(Path(entry) for _, _, entry in flat(recipe["inputs"])), Path(recipe_path(first))]:
-        if path.exists() and path.stat().st_mtime > time.time():
-            os.utime(path)
+    return SCRATCH / f"{hashlib.sha256(first_output(recipe).encode()).hexdigest()[:20]}.lock"
 
 
 def _to_disk(path: str) -> None:

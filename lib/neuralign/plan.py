@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuralign.code import PACKAGE
 from neuralign.config import Catalogue, ConfigError
 from neuralign.costs import TRAINS, WORK, Counts, Sizes, disk, memory, rate, table, total, work
 from neuralign.files import atomic
-from neuralign.recipes import Recipes, read_note
+from neuralign.provenance import read_note
+from neuralign.recipes import Recipes
 from neuralign.sizes import fetched, made_by, published
 from neuralign.workflow import Job, Wildcards, jobs
 from neuralign.yaml_files import YamlError, read
@@ -33,7 +33,7 @@ class Plan:
         self.notes = notes(results)
         self.calibration = _read(results / ".calibration.json")
         self._sizes: dict[str, Sizes] = {}
-        recipes = Recipes(catalogue, PACKAGE.parents[1] / "scripts", lambda rule, wildcards: _Anywhere())
+        recipes = Recipes.without_paths(catalogue)
         self.done = {
             name(rule, w)
             for rule, w, _ in self.jobs
@@ -135,13 +135,6 @@ def notes(results: Path) -> dict[str, dict[str, Any]]:
     files = (p for p in results.glob("**/*.*.json") if "recipes" not in p.relative_to(results).parts[:1])
     found = [note for path in files if (note := read_note(path.with_suffix(""))).get("rule")]
     return {name(note["rule"], note["wildcards"]): note for note in found}
-
-
-class _Anywhere(dict):
-    """Output files of no importance here."""
-
-    def __missing__(self, key: str) -> str:
-        return key
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -102,6 +102,20 @@ def flat(inputs: Mapping[str, Any]) -> Iterator[tuple[str, int | None, Any]]:
             yield name, None, of
 
 
+def entries(inputs: Mapping[str, Any]) -> Iterator[Any]:
+    """The entries alone."""
+    return (entry for _, _, entry in flat(inputs))
+
+
+def read_note(output: str | Path) -> Note:
+    """The note of origin of `output`; empty if it has none that can be read."""
+    try:
+        note = json.loads(Path(note_path(output)).read_text())
+        return note if "key" in note else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def origin() -> dict[str, Any]:
     """Commit, versions of the libraries in use, platform, device and threads of this process."""
     torch = sys.modules.get("torch")

@@ -9,7 +9,7 @@ branch. `diff` of two recipes says why. Where there is an output of another key,
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 from neuralign.code import PACKAGE, closure, file_digest, outside
 from neuralign.config import Catalogue
 from neuralign.data.sources import identity
-from neuralign.files import atomic, note_path, recipe_path, sha256
+from neuralign.files import atomic, date_back, recipe_path, sha256
 from neuralign.objects import is_object
-from neuralign.provenance import key_of
+from neuralign.provenance import entries, key_of, read_note
 from neuralign.workflow import Job, Ref, job
 
 LONG_AGO = 1e9  # seconds since the epoch; older than any result
@@ -36,6 +36,11 @@ class Recipes:
         self.made: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}
         self.needed: dict[str, list[Ref]] = {}  # key -> what the job reads
         self.written: set[Path] = set()
+
+    @classmethod
+    def without_paths(cls, catalogue: Catalogue) -> "Recipes":
+        """Recipes of this package's workflow for their keys alone, which do not depend on where outputs lie."""
+        return cls(catalogue, PACKAGE.parents[1] / "scripts", lambda rule, wildcards: _Anywhere())
 
     def of(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
         """The recipe of one job; its `key` names the result."""
@@ -58,8 +63,9 @@ class Recipes:
         for needed in self.needed[recipe["key"]]:
             self.write(needed.rule, dict(needed.wildcards))
         made = [p for p in outputs if p.exists()]
-        _date_back([path], time.time())
-        _date_back(made, time.time() - 1)
+        now = time.time()
+        date_back([path], latest=now + 1, when=now)
+        date_back(made, latest=now, when=now - 1)
         notes = [read_note(p) for p in made]
         others = [n for n in notes if n and n["key"] != recipe["key"]]
         replaces = {"replaces": {k: others[0].get(k) for k in ("key", "started")}} if others else {}
@@ -71,13 +77,13 @@ class Recipes:
         if not made:
             _date(path, LONG_AGO)
         elif made == outputs and all(n.get("key") == recipe["key"] for n in notes):
-            _settle(path, [Path(p) for p in _flat(recipe["inputs"].values())], outputs)
+            _settle(path, [Path(p) for p in entries(recipe["inputs"])], outputs)
         return str(path)
 
     def current(self, rule: str, wildcards: dict[str, str]) -> bool:
         """Whether all results of a job are there and of its recipe, by the file times that Snakemake compares."""
         recipe = Path(self.write(rule, wildcards))
-        read = [recipe, *map(Path, _flat(self.of(rule, wildcards)["inputs"].values()))]
+        read = [recipe, *map(Path, entries(self.of(rule, wildcards)["inputs"]))]
         made = [Path(p) for p in self.of(rule, wildcards)["outputs"].values()]
         if not all(p.exists() for p in made):
             return False
@@ -99,7 +105,7 @@ class Recipes:
             recipe["places"] = found.places
         key = key_of(recipe)
         files = {"inputs": {n: self._path(r) for n, r in found.inputs.items()}, "outputs": self.paths(rule, wildcards)}
-        self.needed[key] = list(_flat(found.inputs.values()))
+        self.needed[key] = list(entries(found.inputs))
         return recipe | files | {"key": key}
 
     def _upstream(self, needed: Ref | list[Ref]) -> Any:
@@ -113,13 +119,11 @@ class Recipes:
         return self.paths(needed.rule, dict(needed.wildcards))[needed.output]
 
 
-def read_note(output: Path) -> dict[str, Any]:
-    """The note of origin of `output`; empty if it has none that can be read."""
-    try:
-        note = json.loads(Path(note_path(output)).read_text())
-        return note if "key" in note else {}
-    except (OSError, ValueError, TypeError):
-        return {}
+class _Anywhere(dict[str, str]):
+    """Output files of no importance."""
+
+    def __missing__(self, name: str) -> str:
+        return name
 
 
 def _settle(recipe: Path, inputs: list[Path], outputs: list[Path]) -> None:
@@ -136,22 +140,8 @@ def _settle(recipe: Path, inputs: list[Path], outputs: list[Path]) -> None:
         _date(recipe, oldest - 1)
 
 
-def _date_back(paths: Iterable[Path], when: float) -> None:
-    """Date files from the future, left by a clock that was put back, to `when`: Snakemake deletes a result that looks
-    older than what it was made from, however long that took.
-    """
-    for path in paths:
-        if path.exists() and path.stat().st_mtime > when + 1:
-            _date(path, when)
-
-
 def _date(path: Path, when: float) -> None:
     os.utime(path, (when, when))
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        yield from value if isinstance(value, list) else [value]
 
 
 @cache

@@ -30,6 +30,11 @@ def device() -> torch.device:
 def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
     """Data and model of a setting on this job's device; the model freshly initialised from `seed`."""
     data = load(path, device(), settings["input_size"])
+    return data, fresh(path, data, settings, seed)
+
+
+def fresh(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
+    """The model of a setting for the `data` of `path`, on this job's device, initialised from `seed`."""
     mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
     if seed is not None:
         torch.manual_seed(seed)
@@ -41,7 +46,7 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
         check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
     except NetworkError as error:
         raise NetworkError(f"{path}: {settings['network']}: {error}") from error
-    return data, model
+    return model
 
 
 def regime(training: dict[str, Any]) -> Regime:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuralign.files import atomic, note_path, recipe_path, sha256
+from neuralign.files import atomic, first_output, recipe_path, sha256
+from neuralign.provenance import read_note
 
 MAY_DIFFER = ("seed", "pair", "alignment", "curve_seed")  # of the wildcards
 Recipe = dict[str, Any]
@@ -24,7 +25,7 @@ def others(recipe: Recipe) -> Iterator[Recipe]:
 
     In the order of their paths; none where NEURALIGN_TOGETHER allows none.
     """
-    own = Path(recipe_path(next(iter(recipe["outputs"].values()))))
+    own = Path(recipe_path(first_output(recipe)))
     depth = next((i for i, part in enumerate(own.parts) if part == recipe["wildcards"]["regime"]), len(own.parts) - 2)
     for path in sorted(Path(*own.parts[: depth + 1]).rglob("*.json")) if limit() > 1 else []:
         other = json.loads(path.read_text())
@@ -98,5 +99,4 @@ def _can_start(recipe: Recipe) -> bool:
 
 def _key(path: str) -> str | None:
     """The key in the note of an artefact; None where either is missing."""
-    note = Path(note_path(path))
-    return json.loads(note.read_text()).get("key") if note.is_file() and Path(path).is_file() else None
+    return read_note(path).get("key") if Path(path).is_file() else None

@@ -15,7 +15,7 @@ from neuralign.images import Images, Transform, as_float
 from neuralign.networks import Model
 from neuralign.parameters import Layout
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, Task
-from neuralign.seeding import stream
+from neuralign.seeding import aside, global_generator, stream
 
 __all__ = ["Attack", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Task"]
 __all__ += ["fit", "fit_together", "unless_diverged"]
@@ -90,9 +90,8 @@ def unless_diverged(jobs: Sequence[Any], results: Sequence[Progress | Diverged])
 
 def _is_random(model: Model, task: Task, layout: Layout, images: Images) -> bool:
     """Whether the network draws random numbers in training, as dropout does."""
-    device = images.labels.device
-    home = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+    home = global_generator(images.labels.device)
+    with aside(images.labels.device), torch.no_grad():
         before = home.get_state()
         model.network.train()
         buffers = {name: b.clone() for name, b in task.buffers.items()}

@@ -7,6 +7,7 @@ depends on are the same thing.
 from collections.abc import Callable, Iterator
 
 from neuralign.config import Catalogue
+from neuralign.provenance import entries
 from neuralign.steps import (
     Job,
     Ref,
@@ -93,8 +94,7 @@ def jobs(c: Catalogue, study: str) -> Iterator[tuple[str, Wildcards, Job]]:
         wildcards = dict(needed.wildcards)
         found = job(c, needed.rule, wildcards)
         yield needed.rule, wildcards, found
-        for more in found.inputs.values():
-            waiting += more if isinstance(more, list) else [more]
+        waiting += entries(found.inputs)
 
 
 def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
