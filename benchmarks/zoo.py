@@ -1,13 +1,12 @@
 """The table over torchvision's classification networks: what may be permuted, what is fixed and why, and the proof.
 
-`python benchmarks/zoo.py` measures every network, small ones first, and writes docs/zoo.csv and docs/zoo.md after each;
+`python -m benchmarks.zoo` measures every network, small ones first, and writes docs/zoo.csv and docs/zoo.md after each;
 `--only PATTERN` measures those whose name matches, `--missing` those without a row; `--only '^$'` writes the page
 again. Weights are as initialised.
 """
 
 import argparse
 import re
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,18 +18,16 @@ import torchvision
 from torch import Tensor, nn
 from torchvision import models
 
+from neuralign import symmetry
+from neuralign.align import Problem
+from neuralign.align.correlation import correlation
+from neuralign.explain import explain, scattered
+from neuralign.files import atomic
+from neuralign.images import Images, as_float
+from neuralign.networks import Model
+from neuralign.tracing import trace
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "lib"))
-
-from neuralign import symmetry  # noqa: E402
-from neuralign.align import Problem  # noqa: E402
-from neuralign.align.correlation import correlation  # noqa: E402
-from neuralign.explain import explain, scattered  # noqa: E402
-from neuralign.files import atomic  # noqa: E402
-from neuralign.images import Images, as_float  # noqa: E402
-from neuralign.networks import Model  # noqa: E402
-from neuralign.tracing import trace  # noqa: E402
-
 SIDES = {"inception": 299, "maxvit": 224, "alexnet": 96, "vit": 64}  # pixels; the others take 64
 PLANTED = 51_000_000  # parameters: of larger networks no planted permutation is looked for
 ATTENTIVE = 100_000_000  # parameters: larger networks are not certified a second time, with attention
@@ -104,7 +101,7 @@ def page(rows: pd.DataFrame) -> str:
         "",
         f"{many} of the {len(models.list_models(module=models))} classification networks of torchvision "
         f"{torchvision.__version__} as initialised, traced on two random images",
-        "(`python benchmarks/zoo.py`; times on a busy machine).",
+        "(`python -m benchmarks.zoo`; times on a busy machine).",
         f"Certified: {len(good)} of {many}; of these at least 0.8 (attention: 0.5) permutable: {int(enough.sum())}.",
         "",
         "- groups: sets of channels that may be permuted; permutable: the share of parameters that one of them moves.",
