@@ -10,6 +10,7 @@ from neuralign.data import DataError
 from neuralign.endings import RUN
 from neuralign.gpus import slots
 from neuralign.incomplete import ended, part
+from neuralign.objects import ObjectError
 from neuralign.recipes import Recipes
 from neuralign.workflow import figures
 from snakemake.exceptions import WorkflowError
@@ -42,7 +43,7 @@ def inputs(rule):
         narrow(wildcards.get("study", ""))
         try:
             recipe = RECIPES.of(rule, dict(wildcards))
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, ObjectError) as error:
             raise WorkflowError(str(error))
         try:
             written = RECIPES.write(rule, dict(wildcards))
@@ -83,8 +84,9 @@ wildcard_constraints:
     plane=known("planes"),
     through=rf"initial|({known('curves')})/\d+",
     study=rf"({known('studies')})({INCOMPLETE})?",
-    pair=r"\d+-\d+",
+    pair=rf"(\d+|{known('checkpoints')})-(\d+|{known('checkpoints')})",
     seed=r"\d+",
+    checkpoint=known("checkpoints"),
     curve_seed=r"\d+",
     figure=r"[\w.-]+",
 

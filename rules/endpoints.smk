@@ -1,4 +1,4 @@
-"""Endpoints: one network from one seed, standard or adversarially trained."""
+"""Endpoints: one network from one seed, standard or adversarially trained, or from a checkpoint of the user's own."""
 
 
 rule train_endpoint:
@@ -18,5 +18,24 @@ rule train_endpoint:
         runtime=1440,
     params:
         command=command("train_endpoint"),
+    shell:
+        "{params.command} > {log} 2>&1"
+
+
+rule import_endpoint:
+    input:
+        unpack(inputs("import_endpoint")),
+    output:
+        network="results/endpoints/{dataset}/{network}/{regime}/{checkpoint}.safetensors",
+    log:
+        "logs/endpoints/{dataset}/{network}/{regime}/{checkpoint}.log",
+    conda:
+        "../envs/neuralign.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=10,
+    params:
+        command=command("import_endpoint"),
     shell:
         "{params.command} > {log} 2>&1"

@@ -1,6 +1,5 @@
 """The permutation that aligns the neurons of `source` to those of `target`, certified."""
 
-import json
 from functools import partial
 
 from neuralign import align, augmentations, setting
@@ -26,8 +25,8 @@ def main(data, target, source, permutation, moved, *, model, method, scratch, st
     )
     found = plugin("align", method)(problem)
     problem.facts["certificate"] = align.certify(problem, found)
-    setting.save(found, permutation, {"facts": json.dumps(problem.facts)})
-    write_rows(moves(found, problem.start or identity(problem.trace.spec), problem.facts), moved)
+    setting.save_permutation(found, permutation, trace.spec, problem.facts)
+    write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved)
     Checkpoint(scratch).clear()
 
 

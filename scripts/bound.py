@@ -3,7 +3,6 @@
 from neuralign import setting, theory
 from neuralign.job import run
 from neuralign.tables import write_rows
-from neuralign.tracing import Untraceable
 
 
 def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
@@ -13,7 +12,7 @@ def main(data, target, source, bound, layers, *, model, permutation=None, images
     trace = setting.symmetry(net, found)
     try:
         total, rows = theory.bound(net, trace, *ends, found.test.balanced(images), points=points)
-    except Untraceable as error:  # the study has more to say than this
+    except theory.Unbounded as error:  # the study has more to say than this
         total, rows = theory.refused(str(error))
     write_rows([total], bound)
     write_rows(rows, layers)

@@ -132,9 +132,22 @@ def permutation(change: Callable[[Tensors], Any], folder: Path) -> None:
     """Read both ends of a path with a permutation that is none of the network."""
     model = small("tinyten")
     save_file(randomised(model.network), folder / "network.safetensors")
-    found = {group: index.clone() for group, index in shifts(setting.symmetry(model, DATA).spec).items()}
+    spec = setting.symmetry(model, DATA).spec
+    found = {group: index.clone() for group, index in shifts(spec).items()}
     change(found)
-    save_file(found, folder / "permutation.safetensors")
+    setting.save_permutation(found, folder / "permutation.safetensors", spec, {"certificate": 1e-15})
+    _read_ends(model, folder)
+
+
+def certified(noted: dict[str, str], folder: Path) -> None:
+    """Read both ends of a path with a sound permutation whose file says this of it."""
+    model = small("tinyten")
+    save_file(randomised(model.network), folder / "network.safetensors")
+    save_file(shifts(setting.symmetry(model, DATA).spec), folder / "permutation.safetensors", noted)
+    _read_ends(model, folder)
+
+
+def _read_ends(model: Model, folder: Path) -> None:
     ends = str(folder / "network.safetensors")
     setting.read_ends(ends, ends, str(folder / "permutation.safetensors"), model, DATA)
 
@@ -160,6 +173,19 @@ PERMUTATIONS: list[tuple[str, Callable[[Tensors], Any], str]] = [
         lambda p: p.update(fc9=torch.arange(4)),
         "group 'fc9' cannot be permuted; the free groups are ['",
     ),
+]
+
+
+UNCERTIFIED = "a permutation without a certificate; only what an alignment wrote may be used"
+CERTIFICATES: list[tuple[str, dict[str, str], str]] = [
+    ("none", {"format": "pt"}, UNCERTIFIED),
+    ("facts without it", {"facts": "{}"}, UNCERTIFIED),
+    ("facts that are none", {"facts": "["}, UNCERTIFIED),
+    ("facts that are a list", {"facts": "[1]"}, UNCERTIFIED),
+    ("a text", {"facts": '{"certificate": "fine"}'}, UNCERTIFIED),
+    ("too large", {"facts": '{"certificate": 0.2}'}, "its certificate is 0.2, allowed is at most 1e-09"),
+    ("NaN", {"facts": '{"certificate": NaN}'}, "its certificate is nan, allowed is at most 1e-09"),
+    ("of another network", {"facts": '{"certificate": 0, "symmetry": "0"}'}, "its certificate is of another network"),
 ]
 
 
@@ -320,6 +346,10 @@ CASES = [
         Case(f"permutation: {n}", STARTING, partial(permutation, act), ("permutation.safetensors: ", words))
         for n, act, words in PERMUTATIONS
     ],
+    *[
+        Case(f"certificate: {n}", STARTING, partial(certified, noted), ("permutation.safetensors: ", words))
+        for n, noted, words in CERTIFICATES
+    ],
     *[Case(f"bends: {n}", STARTING, partial(bends, act), ("bends.safetensors: ", words)) for n, act, words in BENDS],
     *[
         Case(f"prepared data: {n}", STARTING, partial(prepared, act, more), ("data.safetensors: ", words))
@@ -338,7 +368,10 @@ CASES = [
         "prepared data: images too small for the network",
         STARTING,
         partial(too_small, {"use": "tinyten"}),
-        ("data.safetensors: the network {'use': 'tinyten'} cannot take images of 3x4x4: ", "Kernel size"),
+        (
+            "data.safetensors: {'use': 'tinyten'}: the network does not take an input of shape (1, 3, 4, 4): ",
+            "Kernel size",
+        ),
     ),
     Case(
         "a learning rate far too large",

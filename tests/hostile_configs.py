@@ -14,7 +14,10 @@ SMALL = yaml.safe_load(
     """
 default_study: small
 datasets: {digits: {size: 16, augment: [{use: flip}]}}
-networks: {tinyten: {}, resnet32: {use: resnet, depth: 32}}
+networks:
+  tinyten: {}
+  resnet32: {use: resnet, depth: 32}
+  theirs: {use: "torchvision.models:resnet18", options: {norm_layer: null}, input_size: 64, mean: [0.5], std: [0.25]}
 attacks: {pgd5: {use: pgd, eps: 8/255, step: 2/255}}
 regimes:
   standard:
@@ -29,6 +32,7 @@ curves: {linear: {use: segment}, bezier: {}}
 methods: {unaligned: {alignment: none, curve: bezier}, aligned: {alignment: correlation, curve: bezier}}
 evaluations: {standard: {points: 5}, robust: {points: 5, attacks: [pgd5]}}
 planes: {coarse: {points: 5}}
+checkpoints: {mine_a: {file: a.pt}, mine_b: {file: b.safetensors, inside: model}}
 studies:
   small:
     title: Small
@@ -150,6 +154,31 @@ ENTRIES: list[tuple[Any, ...]] = [
     # pairs and seeds
     (f"{GRID}.pair", ["1-2", "1-2"], "studies.small.grids[0].pair: names something twice: ['1-2', '1-2']"),
     (f"{GRID}.method", ["aligned", "aligned"], "studies.small.grids[0].method: names something twice"),
+    (f"{GRID}.pair", ["1-2", "mine_a-mine_a"], "found 'mine_a-mine_a': a pair is two different seeds or checkpoints"),
+    (f"{GRID}.pair", ["1-2", "mine-mine_b"], "no such entry of 'checkpoints': 'mine'; did you mean 'mine_b'?"),
+    (f"{GRID}.pair", ["mine_a-1", "1-mine_a"], "grids[0].pair: mine_a-1 and 1-mine_a are the same two networks"),
+    # networks and checkpoints of other people
+    ("networks.theirs.use", "torchvision.modls:resnet18", "networks.theirs.use: no module 'torchvision.modls'"),
+    ("networks.theirs.use", "nets.py:Net", "networks.theirs.use: nets.py:Net: no such file as"),
+    (
+        "networks.theirs.option",
+        {},
+        "networks.theirs: unknown key 'option'; did you mean 'options'? (allowed: options, in",
+    ),
+    ("networks.theirs.options", [1], "networks.theirs.options: found [1]", "dictionary"),
+    ("networks.theirs.on_curve", {"width": 2}, "networks.theirs.on_curve: unknown key 'width' (allowed: options)"),
+    ("networks.theirs.std", DROP, "networks.theirs: `mean` and `std` go together", "found 1 and none"),
+    ("networks.theirs.std", [0.2, 0.2], "networks.theirs: `mean` and `std` go together", "found 1 and 2"),
+    ("networks.theirs.std", [2], "networks.theirs.std.0: found 2", "less than or equal to 1"),
+    (
+        "checkpoints.mine-a",
+        {"file": "a.pt"},
+        "checkpoints.mine-a: a checkpoint's name has letters, digits, '_' and '.',",
+    ),
+    ("checkpoints.1", {"file": "a.pt"}, "checkpoints.1: a checkpoint's name has"),
+    ("checkpoints.mine_a.path", "a.pt", "checkpoints.mine_a: unknown key 'path' (allowed: file, inside)"),
+    ("checkpoints.mine_a.file", DROP, "checkpoints.mine_a: the key 'file' is missing"),
+    ("checkpoints.mine_a.file", "", "checkpoints.mine_a.file: found ''", "at least 1 character"),
     (f"{GRID}.pair", ["1-2", "3-3"], "studies.small.grids[0].pair: found '3-3': a pair is two different seeds"),
     (f"{GRID}.pair", ["1-2", "03-4"], "studies.small.grids[0].pair: found '03-4'"),
     (f"{GRID}.pair", ["1-2", "3_4"], "studies.small.grids[0].pair: found '3_4'"),

@@ -1,6 +1,7 @@
 """Alignment: planted permutations are found, and no permutation that changes the function gets through."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from tiny import generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from neuralign import align, symmetry
 from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations, growing_moments
@@ -252,6 +254,55 @@ def test_activations_are_read_before_anything_overwrites_them(images: Images) ->
         found = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
         np.testing.assert_allclose(found, values, rtol=0, atol=1e-12)
         assert found.min() < 0
+
+
+def single(problem: Problem) -> Problem:
+    """The problem in float32."""
+    model = problem.model
+    plain = Model(deepcopy(model.network).float(), model.mean.float(), model.std.float())
+    ends = ({n: t.float() if t.is_floating_point() else t for n, t in state.items()} for state in sides(problem))
+    return Problem(plain, trace(plain.network, as_float(problem.images.pixels[:2])), *ends, problem.images)
+
+
+@pytest.mark.parametrize("read", ["post", "pre"])
+@pytest.mark.parametrize("precise", [True, False], ids=["float64", "float32"])
+def test_folded_networks_give_the_same_activations(model: Model, images: Images, read: str, precise: bool) -> None:
+    problem = problem_of(model, images) if precise else single(problem_of(model, images))
+    taps = problem.trace.taps if read == "post" else problem.trace.before
+    probe, names = problem.trace.probe(taps)
+    (found,) = activations(problem, taps, 100)
+    inputs = problem.model.normalise(as_float(images.pixels).to(problem.model.mean.dtype))
+    for side, state in zip(found, sides(problem), strict=True):
+        with torch.no_grad():
+            expected = functional_call(probe, state, (inputs,))
+        for name, values in zip(names, expected, strict=True):
+            apart = (side[name] - values).abs().max() / values.abs().max()
+            assert apart <= (1e-10 if precise else 3e-5), name
+    assert (align.folded_probe(problem, taps, None) is not None) == (read == "post")
+
+
+class Idle(nn.Module):
+    """Calls a ReLU whose result nothing reads, so that a graph may leave it out and count the others otherwise."""
+
+    def __init__(self, behind: int):
+        super().__init__()
+        self.a, self.rest = nn.Conv2d(3, 4, 3), nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(behind))
+        self.last = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.relu(x)
+        x = torch.relu(self.a(x))
+        for layer in self.rest:
+            x = torch.relu(layer(x))
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+def test_a_network_is_not_folded_where_other_activations_would_be_read(images: Images, behind: int) -> None:
+    problem = problem_of(unnormalised(Idle(behind)), images)
+    assert align.folded_probe(problem, problem.trace.taps, None) is None
+    ((target, _),) = activations(problem, problem.trace.taps, 100)
+    assert target["relu_1"].shape[1] == 4
 
 
 # stopping early

@@ -6,21 +6,23 @@ from tiny import pictures, randomised
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
-from neuralign.folding import fold, overwrite
+from neuralign.folding import Uncapturable, capture, fold, overwrite
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
-from neuralign.tracing import trace
+from neuralign.tracing.running import Whole
 
 
 def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModule]:
     """The outputs of a random state before and after folding and overwriting, and the folded graph."""
-    graph = trace(network.double(), x[:2]).graph.eval()
+    graph = capture(network.double())
     state = randomised(network, 1)
     plain = fold(graph)
     overwrite(plain.graph)
     with torch.no_grad():
-        return functional_call(graph, state, (x,)), functional_call(plain.graph, plain.state(state), (x,)), plain.graph
+        whole = Whole(network).eval()  # with all heads
+        return functional_call(whole, state, (x,)), functional_call(plain.graph, plain.state(state), (x,)), plain.graph
 
 
 def targets(graph: fx.GraphModule) -> list[object]:
@@ -83,3 +85,24 @@ def test_the_input_is_not_overwritten() -> None:
     before, after, _ = folded(nn.Sequential(network, nn.Linear(4, 5)), x)
     torch.testing.assert_close(after, before)
     assert torch.equal(x, kept)
+
+
+class Branching(nn.Sequential):
+    """What it does depends on what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.mean() > 0 else x
+
+
+@pytest.mark.parametrize(
+    "network, words",
+    [
+        (Branching(nn.Linear(4, 4)), "a network whose graph depends on its input"),
+        (nn.Sequential(*[nn.Conv2d(3, 3, 1)] * 2), "layer '0', whose weights are shared or computed: Conv2d"),
+        (nn.Sequential(spectral_norm(nn.Linear(4, 4))), "layer '0', whose weights are shared or computed"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_a_network_whose_graph_does_not_say_all_is_not_captured(network: nn.Module, words: str) -> None:
+    with pytest.raises(Uncapturable, match=words):
+        capture(network)

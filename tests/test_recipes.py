@@ -13,6 +13,7 @@ from workflow_project import OVERLAY, REPOSITORY
 from neuralign import recipes
 from neuralign.config import Catalogue
 from neuralign.files import note_path, recipe_path, sha256
+from neuralign.provenance import key_of
 from neuralign.recipes import Recipes
 from neuralign.workflow import RULES
 
@@ -32,6 +33,7 @@ def paths(rule, wildcards):
 
 
 NAMES = {
+    "import_endpoint": ["network"],
     "align": ["permutation", "moved"],
     "signature": ["signature"],
     "train_curve": ["bends", "history"],
@@ -72,16 +74,18 @@ def key(rule, wildcards, settings=None):
 # ---- keys
 
 
-def test_every_rule_has_recipes_that_are_json_and_complete():
-    found = made()
+def test_every_rule_has_recipes_that_are_json_and_complete(mine):
+    found = made(mine)
     found.write("report", {"study": "smoke"})
+    found.write(*IMPORT)
     written = [json.loads(path.read_text()) for path in Path("results/recipes").rglob("*.json")]
     assert {recipe["rule"] for recipe in written} == RULES.keys()
     for recipe in written:
-        assert recipe.keys() - {"source"} == {
+        assert recipe.keys() - {"source", "places"} == {
             *("rule", "wildcards", "settings", "code", "software", "upstream", "inputs", "outputs", "key")
         }
         assert recipe["upstream"].keys() == recipe["inputs"].keys()
+        assert key_of(recipe) == recipe["key"]
         assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" not in recipe["code"]
         assert ("torch" in recipe["software"]) == ("neuralign.images" in recipe["code"])
 
@@ -136,6 +140,87 @@ def test_a_change_upstream_changes_every_key_downstream_and_no_other():
     assert key(*ENDPOINT) != key(*ENDPOINT, changed)
     other = ("fetch_data", {"dataset": "cifar10"})
     assert key(*other) == key(*other, changed)
+
+
+@pytest.fixture
+def mine():
+    """A config with a network file and a checkpoint of one's own, which need not be a good one here."""
+    Path("nets.py").write_text("class Net: pass\n")
+    Path("a.pt").write_bytes(b"weights")
+    os.utime("a.pt", (1e9, 1e9))
+    found = config()
+    found["networks"]["own"] = {"use": "nets.py:Net", "options": {"width": 2}}
+    found["checkpoints"] = {"mine_a": {"file": "a.pt"}}
+    return found
+
+
+PLACE = {"dataset": "digits", "network": "own", "regime": "plain"}
+IMPORT = ("import_endpoint", PLACE | {"checkpoint": "mine_a"})
+
+
+def test_a_checkpoint_counts_by_its_content(mine):
+    before = key(*IMPORT, mine)
+    os.utime("a.pt", (1e9 + 5, 1e9 + 5))
+    assert key(*IMPORT, mine) == before
+    Path("a.pt").write_bytes(b"others!")
+    os.utime("a.pt", (1e9 + 10, 1e9 + 10))
+    assert key(*IMPORT, mine) != before
+
+
+def test_the_digest_of_a_checkpoint_is_computed_once(mine, monkeypatch):
+    before = key(*IMPORT, mine)
+    monkeypatch.setattr("neuralign.data.sources._sha256", lambda path: pytest.fail("read again"))
+    assert key(*IMPORT, mine) == before
+
+
+def test_a_checkpoint_may_be_moved_and_says_where_in_the_file_it_lies(mine):
+    before = key(*IMPORT, mine)
+    Path("a.pt").rename("b.pt")
+    mine["checkpoints"]["mine_a"]["file"] = "b.pt"
+    assert key(*IMPORT, mine) == before
+    mine["checkpoints"]["mine_a"]["inside"] = "ema"
+    assert key(*IMPORT, mine) != before
+
+
+def test_a_key_tells_where_bytes_lie_from_what_they_are(mine):
+    recipe = made(mine).of(*IMPORT)
+    assert recipe["places"] == ["checkpoint.file"]
+    moved = recipe | {"settings": recipe["settings"] | {"checkpoint": {"file": "b.pt", "inside": None}}}
+    assert key_of(moved) == recipe["key"]
+    for forged in (
+        {"source": "0" * 64},
+        {"places": ["checkpoint"]},
+        {"places": []},
+        {"settings": recipe["settings"] | {"checkpoint": {"file": "a.pt", "inside": "ema"}}},
+    ):
+        assert key_of(recipe | forged) != recipe["key"]
+
+
+def test_the_regime_of_training_is_no_business_of_a_checkpoint_but_normalisation_is(mine):
+    before = key(*IMPORT, mine)
+    mine["regimes"]["plain"]["endpoint"]["lr"] = 0.5
+    assert key(*IMPORT, mine) == before
+    mine["networks"]["own"] |= {"mean": [0.5], "std": [0.5]}
+    assert key(*IMPORT, mine) != before
+
+
+def test_ends_of_a_pair_may_be_a_seed_and_a_checkpoint(mine):
+    found = made(mine).of("align", PLACE | {"pair": "1-mine_a", "alignment": "correlation"})
+    assert found["upstream"]["source"] == key(*IMPORT, mine)
+    assert found["upstream"]["target"] == key("train_endpoint", PLACE | {"seed": "1"}, mine)
+    assert found["code"]["nets.py"]
+
+
+def test_of_an_installed_network_the_version_of_its_package_counts(mine, monkeypatch):
+    def with_version(text):
+        recipes.code.cache_clear()
+        monkeypatch.setattr("neuralign.code.importlib.metadata.version", lambda package: text)
+        return key(*IMPORT, mine)
+
+    mine["networks"]["own"] = {"use": "torchvision.models:resnet18"}
+    one, same, other = (with_version(v) for v in ("0.29.1+cpu", "0.29.1", "0.30.0"))
+    recipes.code.cache_clear()
+    assert one == same != other
 
 
 def test_augmentation_is_no_business_of_the_data():

@@ -106,12 +106,18 @@ def test_a_state_splits_into_parameters_and_buffers(model: Model) -> None:
 # permutations and ends
 
 
+def planted(model: Model, data: Data, folder: Path) -> str:
+    """A permutation file of this model."""
+    spec, path = setting.symmetry(model, data).spec, folder / "permutation.safetensors"
+    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
+    return str(path)
+
+
 def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data: Data, tmp_path: Path) -> None:
     states = [randomised(model.network, seed) for seed in (1, 2)]
     target, source = (written(s, tmp_path, f"{i}.safetensors") for i, s in enumerate(states))
     spec = setting.symmetry(model, data).spec
-    permutation = written(shifts(spec), tmp_path, "permutation.safetensors")
-    start, end = setting.read_ends(target, source, permutation, model, data)
+    start, end = setting.read_ends(target, source, planted(model, data, tmp_path), model, data)
     assert_same(start, states[0])
     assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
     assert_same(setting.read_ends(target, source, None, model, data)[1], states[1])
@@ -123,8 +129,16 @@ def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path
     found = setting.read(str(tmp_path / "new" / "x.safetensors"))
     assert_same(found, {"a": big.T, "b": big[1:]})
     with safe_open(tmp_path / "new" / "x.safetensors", "pt") as file:
-        assert file.metadata() == {"certificate": "fine"}
+        assert file.metadata() == {"facts": '{"certificate": "fine"}'}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.safetensors"]
+
+
+def test_the_same_permutation_gives_the_same_bytes(tinyten: Model, data: Data, tmp_path: Path) -> None:
+    spec = setting.symmetry(tinyten, data).spec
+    for i in range(8):
+        facts = {"images": 5, "certificate": 1e-15} if i % 2 else {"certificate": 1e-15, "images": 5}
+        setting.save_permutation(shifts(spec), tmp_path / str(i), spec, facts)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 # bends

@@ -32,8 +32,7 @@ def test_there_is_a_row_for_every_activation_in_the_order_of_depth(model: Model,
     }
     taps = [(tap.node, group) for group, found in problem.trace.taps.items() for tap in found]
     assert sorted((row["layer"], row["group"]) for row in rows) == sorted(taps)
-    nodes = [node.name for node in problem.trace.graph.graph.nodes]
-    depths = [nodes.index(row["layer"]) for row in rows]
+    depths = [problem.trace.order[row["layer"]] for row in rows]
     assert depths == sorted(depths)
     assert [row["order"] for row in rows] == list(range(len(rows)))
     assert all(row["units"] == problem.trace.spec.sizes[row["group"]] for row in rows)

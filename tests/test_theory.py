@@ -13,8 +13,8 @@ from neuralign.align.correlation import correlation
 from neuralign.images import Images, as_float
 from neuralign.networks import Model, criterion, parameters
 from neuralign.symmetry import identity, inverse, permute
-from neuralign.theory import Recursion, Signal, average, bound, fold, maximum, operator_norm, refused
-from neuralign.tracing import Trace, Untraceable, trace
+from neuralign.theory import Recursion, Signal, Unbounded, average, bound, fold, maximum, operator_norm, refused
+from neuralign.tracing import Trace, trace
 
 
 def traced(model: Model, images: Images) -> Trace:
@@ -234,7 +234,7 @@ def test_deviations_bound_every_layer(model: Model, images: Images) -> None:
 def test_what_is_not_covered_is_refused_by_name(layer: nn.Module, name: str, images: Images) -> None:
     model = unnormalised(nn.Sequential(layer, nn.Flatten(), nn.Linear(3 if "Max" in name else 3 * 144, 5)))
     state = randomised(model.network)
-    with pytest.raises(Untraceable, match=f"no bound for layer.*{name}"):
+    with pytest.raises(Unbounded, match=f"no bound for layer.*{name}"):
         bound(model, traced(model, images), state, state, images)
 
 

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profiles", "requirements.lock", "README.md")
 OVERLAY = "tests/smoke.yaml"
 EVERYTHING = "tests/everything.yaml"  # laid over that
+OWN = "tests/own.yaml"  # likewise
 # the grid of one pair, with one path under attack
 ONE_PAIR = """
       - dataset: small_digits
@@ -54,7 +55,7 @@ class Project:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, root / name)
         (root / OVERLAY).parent.mkdir()
-        for overlay in (OVERLAY, EVERYTHING):
+        for overlay in (OVERLAY, EVERYTHING, OWN):
             shutil.copy2(REPOSITORY / overlay, root / overlay)
         return cls(root)
 

@@ -12,17 +12,16 @@ from itertools import product
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuralign.images import Images, Transform
-from neuralign.networks import Model, State
+from neuralign.networks import NORMS, Model, State
 from neuralign.seeding import stream
 from neuralign.training import Attack
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Place = tuple[float, ...]  # where a point lies: (t,) on a curve, (t1, t2) on a plane
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MEAN, VARIANCE = "running_mean", "running_var"
 TOGETHER = 8  # points for which a batch is read at once: making it costs a network as small as TinyTen 5 % of its pass
 

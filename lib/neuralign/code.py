@@ -5,9 +5,12 @@ Python's import system is not asked: the syntax trees are read, so the answer co
 
 import ast
 import hashlib
-from collections.abc import Iterable
+import importlib.metadata
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from neuralign.objects import find, root, tree
 
 PACKAGE = Path(__file__).parent
 # how a job is run, not what it computes
@@ -28,6 +31,49 @@ def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
         found[name] = _digest(path)
         waiting |= _imports(path) | ({name.rpartition(".")[0]} if name.count(".") else set())
     return dict(sorted(found.items()))
+
+
+def outside(name: str) -> dict[str, str]:
+    """{distribution: version} of an object of other people's code that is installed; else {file: digest} of its own
+    file and of all that this imports from the same folder.
+    """
+    if version := _installed(name):
+        return version
+    base, found, waiting = root(name), dict[str, str](), {find(name)}
+    while waiting:
+        file = waiting.pop()
+        label = file.relative_to(base).as_posix()
+        if label not in found:
+            tree(file)  # refuses what does not parse
+            found[label] = _digest(file)
+            waiting |= set(_beside(file, base))
+    return dict(sorted(found.items()))
+
+
+def _installed(name: str) -> dict[str, str]:
+    if name.rpartition(":")[0].endswith(".py") or not {"site-packages", "dist-packages"} & set(find(name).parts):
+        return {}
+    package = name.partition(":")[0].partition(".")[0]
+    named = importlib.metadata.packages_distributions().get(package, [])
+    return {d: importlib.metadata.version(d).split("+")[0] for d in named}
+
+
+def _beside(file: Path, base: Path) -> Iterator[Path]:
+    """The files under `base` that a file imports, with those of the packages around them."""
+    package = file.relative_to(base).parent.parts
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = list(package[: len(package) + 1 - node.level]) if node.level else []
+            start = above + (node.module.split(".") if node.module else [])
+            names = [start, *([*start, alias.name] for alias in node.names)]
+        else:
+            continue
+        for parts in names:
+            for i in range(1, len(parts) + 1):
+                here = base.joinpath(*parts[:i])
+                yield from (p for p in (here / "__init__.py", here.with_suffix(".py")) if p.is_file())
 
 
 def module_path(name: str) -> Path | None:

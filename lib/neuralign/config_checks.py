@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names become folders of results
+END = re.compile(r"0|[1-9][0-9]*|[A-Za-z][A-Za-z0-9_.]*")  # of a pair, written 1-2 or mine_a-mine_b
 LONGEST = 64  # letters; a file name may have 255, and some file systems a path of 1,000
 PARTS = (".layers", ".marks")  # what the second output of a job has between its name and .csv
 INCOMPLETE = "_incomplete"  # what the name of a study has at its end while some of it is missing
@@ -34,6 +35,8 @@ def name_problem(section: str, name: Any, names: Collection[Any], rules: Collect
         return "a name has letters, digits, '_', '-' and '.', and starts with a letter or digit"
     if len(name) > LONGEST:
         return f"a name has at most {LONGEST} letters, found {len(name)}"
+    if section == "checkpoints" and (name.isdecimal() or not END.fullmatch(name)):
+        return "a checkpoint's name has letters, digits, '_' and '.', and starts with a letter: pairs are a-b"
     if section == "studies" and name in rules:
         return "the workflow has a rule of this name; a study needs another"
     if section == "studies" and name.endswith(INCOMPLETE):
@@ -61,9 +64,34 @@ def normalisation_problem(mean: list[float] | None, std: list[float] | None) -> 
     return f"`mean` and `std` go together, one number for each channel, found {found}"
 
 
+def full_passes_problem(entry: Mapping[str, Any]) -> str | None:
+    """Of an evaluation or a plane: full passes correct those over `images`, at points there are."""
+    found = entry["full_passes"]
+    if found is not None and entry["images"] is None:
+        return f"found {found}: needs `images`; without it every point is a full pass"
+    if found is not None and found > entry["points"]:
+        return f"found {found}: must be at most points, {entry['points']}"
+    return None
+
+
+def pair_problem(pair: str) -> str | None:
+    """Why this is no pair of networks: seeds, or names of checkpoints."""
+    ends = pair.split("-")
+    if len(ends) != 2 or ends[0] == ends[1] or not all(map(END.fullmatch, ends)):
+        return f"found {shown(pair)}: a pair is two different seeds or checkpoints, such as 1-2 or mine_a-mine_b"
+    if any(end.isdecimal() and int(end) >= 2**31 for end in ends):
+        return f"found {shown(pair)}: a seed is less than {2**31}"
+    return None
+
+
+def turned(pair: str) -> str:
+    """The pair the other way round: the same two networks."""
+    return "-".join(reversed(pair.split("-")))
+
+
 def same_networks(pairs: list[str]) -> str | None:
     """Two spellings of one pair, whose paths would count as independent."""
     for i, pair in enumerate(pairs):
-        if (turned := "-".join(reversed(pair.split("-")))) in pairs[:i]:
-            return f"{turned} and {pair} are the same two networks"
+        if (other := turned(pair)) in pairs[:i]:
+            return f"{other} and {pair} are the same two networks"
     return None

@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuralign.config import Catalogue, ConfigError
+from neuralign.config import Catalogue
 from neuralign.data import DataError
 from neuralign.files import sha256
 from neuralign.provenance import IDENTITY, Note, digest, flat, key_of
 from neuralign.recipes import Recipes
+from neuralign.refusals import Refused
 
 KINDS = (  # in the order of the output
     "note edited",  # it is not what the job wrote
@@ -118,7 +119,7 @@ def out_of_date(found: Results, catalogue: Catalogue, unknown: list[str]) -> Ite
     for path, note in found.notes.items():
         try:
             key = recipes.of(note["rule"], note["wildcards"])["key"]
-        except (ConfigError, DataError, KeyError, TypeError):  # of another config, or its local data are not here
+        except (Refused, DataError, KeyError, TypeError):  # of another config, or its local data are not here
             unknown.append(path)
             continue
         if key != note["key"]:
@@ -127,7 +128,7 @@ def out_of_date(found: Results, catalogue: Catalogue, unknown: list[str]) -> Ite
 
 def _sound(note: Any) -> Note:
     """The note, if it is one and nobody has edited it."""
-    wanted = {*IDENTITY, "key", "inputs", "artefact", "sha256", "digest"} - {"source"}
+    wanted = {*IDENTITY, "key", "inputs", "artefact", "sha256", "digest"} - {"source", "places"}
     if not isinstance(note, dict) or not wanted <= note.keys():
         raise ValueError("this is no note of origin with all that belongs in one")
     if note["digest"] != digest(note):

@@ -12,13 +12,18 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from neuralign.networks import NORMS
 from neuralign.symmetry import State
-from neuralign.tracing import NORMS
+from neuralign.tracing.running import copied
 
 WEIGHTED = (nn.Linear, nn.Conv2d)
 AFFINE = (*WEIGHTED, *NORMS)
 RELU_FUNCTIONS = {F.relu, torch.relu}
 OWN_MEMORY = {operator.add, torch.add, torch.cat}  # the result shares no memory with an operand
+
+
+class Uncapturable(NotImplementedError):
+    """A network whose graph does not say all that it does; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,27 @@ class Folded:
         """(n,) each: what a batch norm multiplies by, and what it then adds."""
         scale = (state[f"{norm}.running_var"] + self.epsilons[norm]).rsqrt() * state.get(f"{norm}.weight", 1.0)
         return scale, state.get(f"{norm}.bias", 0.0) - state[f"{norm}.running_mean"] * scale
+
+
+def capture(network: nn.Module) -> fx.GraphModule:
+    """The graph of a copy of `network` with all its heads, as in training; norms and dropout in evaluation mode.
+
+    Raises Uncapturable where it depends on the input, or where layers or their weights are shared or computed.
+    """
+    twin = copied(network)
+    try:
+        graph = fx.symbolic_trace(twin.train()).eval()
+    except Exception as error:  # of the network's own code, which meets stand-ins for tensors here
+        raise Uncapturable(f"a network whose graph depends on its input: {error}") from error
+    own = dict(twin.named_parameters()) | dict(twin.named_buffers())
+    called = [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
+    for name, layer in graph.named_modules():
+        if isinstance(layer, AFFINE):
+            shared = called.count(layer) > 1 or any(f"{name}.{t}" not in own for t in layer.state_dict())
+            computed = any(getattr(layer, t) is not None and f"{name}.{t}" not in own for t in ("weight", "bias"))
+            if shared or computed:
+                raise Uncapturable(f"layer {name!r}, whose weights are shared or computed: {type(layer).__name__}")
+    return graph
 
 
 def fold(network: fx.GraphModule) -> Folded:

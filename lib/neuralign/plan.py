@@ -151,17 +151,23 @@ def _depth(rule: str) -> tuple[int, str]:
 
 
 def configured(overlays: Iterable[Path]) -> Catalogue:
-    """The config of this folder, where there is one, with `overlays` laid over it as Snakemake does."""
+    """The config of this folder, where there is one, with `overlays` laid over it."""
+    return Catalogue(read_config([*([CONFIG] if CONFIG.exists() else []), *overlays]))
+
+
+def read_config(files: Iterable[Path]) -> dict[str, Any]:
+    """One config from several files, each laid over those before it as Snakemake does it."""
     config: dict[str, Any] = {}
-    for file in [f for f in [CONFIG] if f.exists()] + list(overlays):
-        _lay_over(config, read(file))
-    return Catalogue(config)
+    for file in files:
+        lay_over(config, read(file))
+    return config
 
 
-def _lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Replace, in place, what `more` says otherwise, mapping by mapping."""
     for key, value in more.items():
         if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            _lay_over(config[key], value)
+            lay_over(config[key], value)
         else:
             config[key] = value
 

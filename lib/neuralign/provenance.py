@@ -19,7 +19,8 @@ from typing import Any
 from neuralign.files import note_path, sha256
 
 PACKAGE = Path(__file__).parent
-IDENTITY = ("rule", "wildcards", "settings", "code", "software", "source", "upstream")  # what a recipe's key is made of
+# what a recipe's key is made of
+IDENTITY = ("rule", "wildcards", "settings", "code", "software", "source", "places", "upstream")
 LIBRARIES = {  # package: module
     "torch": "torch",
     "torchvision": "torchvision",
@@ -38,10 +39,17 @@ Note = dict[str, Any]
 def key_of(recipe: Mapping[str, Any]) -> str:
     """The key of a recipe, or of the recipe in a note: a digest of all but where files lie."""
     identity = {name: recipe[name] for name in IDENTITY if name in recipe}
-    if "source" in recipe:  # the same bytes from another place are the same data
-        source = recipe["settings"]["dataset"]
-        identity["settings"] = {k: v for k, v in source.items() if k not in ("url", "path")}
+    for place in recipe.get("places", []):  # the same bytes from another place are the same data
+        identity["settings"] = _without(identity["settings"], place)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _without(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The settings without the one that lies at `place`, its keys with dots between them."""
+    first, _, rest = place.partition(".")
+    if not rest:
+        return {key: value for key, value in settings.items() if key != first}
+    return {**settings, first: _without(settings[first], rest)}
 
 
 def hashed(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from neuralign.code import PACKAGE, closure, file_digest
+from neuralign.code import PACKAGE, closure, file_digest, outside
 from neuralign.config import Catalogue
 from neuralign.data.sources import identity
 from neuralign.files import atomic, date_back, recipe_path, sha256
+from neuralign.objects import is_object
 from neuralign.provenance import entries, key_of, read_note
 from neuralign.workflow import Job, Ref, job
 
@@ -91,7 +92,7 @@ class Recipes:
 
     def _make(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
         found: Job = job(self.catalogue, rule, wildcards)
-        recipe = {
+        recipe: dict[str, Any] = {
             "rule": rule,
             "wildcards": wildcards,
             "settings": found.settings,
@@ -99,9 +100,9 @@ class Recipes:
             "software": {package: _version(package) for package in found.software},
             "upstream": {name: self._upstream(needed) for name, needed in found.inputs.items()},
         }
-        if rule == "fetch_data":
-            source = found.settings["dataset"]
-            recipe["source"] = source.get("checksum") or _identity(json.dumps(source, sort_keys=True))
+        if found.source is not None:
+            recipe["source"] = found.source.get("checksum") or _identity(json.dumps(found.source, sort_keys=True))
+            recipe["places"] = found.places
         key = key_of(recipe)
         files = {"inputs": {n: self._path(r) for n, r in found.inputs.items()}, "outputs": self.paths(rule, wildcards)}
         self.needed[key] = list(entries(found.inputs))
@@ -146,8 +147,10 @@ def _date(path: Path, when: float) -> None:
 @cache
 def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, ...]) -> dict[str, str]:
     """{module or file: digest} of everything that `script` runs with these plug-ins."""
-    modules = closure(script, [f"neuralign.{home}.{use}" for home, use in plugins])
-    return modules | {name: file_digest(PACKAGE / name) for name in files}
+    ours = [f"neuralign.{home}.{use}" for home, use in plugins if not is_object(use)]
+    theirs = [outside(use) for _, use in plugins if is_object(use)]
+    found = closure(script, ours) | {name: file_digest(PACKAGE / name) for name in files}
+    return found | {name: digest for part in theirs for name, digest in part.items()}
 
 
 @cache

@@ -1,19 +1,23 @@
 """What the jobs of one setting share: its data, its model, and the artefacts they read and write."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neuralign.callables import NetworkError
+from neuralign.certificate import TOLERANCE
 from neuralign.files import atomic
 from neuralign.images import Data, as_float, load
-from neuralign.networks import Model, buffers, build, parameters
+from neuralign.networks import Model, buffers, build, check_outputs, parameters
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
-from neuralign.symmetry import Permutation, Spec, check, permute
+from neuralign.symmetry import Permutation, Spec, check, fingerprint, permute
 from neuralign.tracing import Trace, trace
 from neuralign.training import Attack, Regime
 
@@ -38,23 +42,11 @@ def fresh(path: str, data: Data, settings: dict[str, Any], seed: int | None = No
         raise ValueError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
     model = model.to(device())
-    _try(model, data, f"{path}: the network {settings['network']}")
-    return model
-
-
-def _try(model: Model, data: Data, what: str) -> None:
-    """Refuse a network that cannot take images of this size, before any time is spent on it."""
-    training, pixels = model.network.training, data.train.pixels[:1]
-    state = {**parameters(model.network), **buffers(model.network)}
     try:
-        with torch.no_grad():
-            model.network.eval()
-            model(state, as_float(pixels))
-    except (RuntimeError, ValueError) as error:
-        size = "x".join(map(str, pixels.shape[1:]))
-        raise ValueError(f"{what} cannot take images of {size}: {' '.join(str(error).split())}") from error
-    finally:
-        model.network.train(training)
+        check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
+    except NetworkError as error:
+        raise NetworkError(f"{path}: {settings['network']}: {error}") from error
+    return model
 
 
 def regime(training: dict[str, Any]) -> Regime:
@@ -107,13 +99,29 @@ def read_ends(
 
 
 def read_permutation(path: str, spec: Spec) -> Permutation:
-    """A permutation from the file that `align` wrote, refused unless it fits the network; {group: (n,)}."""
+    """A certified permutation from the file that `save_permutation` wrote; {group: (n,)}.
+
+    Refused without a certificate, with one that does not hold, and where it is not of the network with this `spec`.
+    """
     found = read(path)
+    facts = read_facts(path)
+    certificate = facts.get("certificate")
+    if not isinstance(certificate, float | int):
+        raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
+    if not certificate <= TOLERANCE:
+        raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {TOLERANCE:.1g}")
+    if facts.get("symmetry") != fingerprint(spec):
+        raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
     try:
         check(spec, found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return found
+
+
+def save_permutation(permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any]) -> None:
+    """Write a permutation with what is known of it, its `certificate` among that, and whose network it is."""
+    save(dict(permutation), path, {**facts, "symmetry": fingerprint(spec)})
 
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -126,8 +134,23 @@ def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from None
 
 
-def save(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, whole or not at all."""
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """What `save` noted beside the tensors of a file; nothing in a file of another origin."""
+    with safe_open(path, "pt") as file:
+        noted = (file.metadata() or {}).get("facts", "{}")
+    try:
+        found = json.loads(noted)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def save(tensors: dict[str, Tensor], path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors and facts about them, as JSON, as safetensors, whole or not at all.
+
+    The same content gives the same bytes: safetensors would put several entries of metadata in random order.
+    """
+    metadata = {"facts": json.dumps(dict(facts), sort_keys=True)} if facts else None
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic(path) as temporary:
         save_file(plain, temporary, metadata)

@@ -7,16 +7,26 @@ from pathlib import Path
 COLUMNS = {"accuracy_mean": "mean on path %", "accuracy_min": "min on path %"}
 
 
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table as it is in its file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def table(path: Path) -> str:
     """The main table with mean ± sample standard deviation over pairs, and the number of pairs."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     lines = [["dataset", "network", "regime", "method", *COLUMNS.values(), "pairs"]]
-    for row in rows:
+    for row in rows(path):
         cells = [_spread(row[column], row[f"{column}_std"]) for column in COLUMNS]
         lines.append([*(row[k] for k in ("dataset", "network", "regime", "method")), *cells, row["n_pairs"]])
+    return columns(lines)
+
+
+def columns(lines: list[list[str]]) -> str:
+    """Cells below each other."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
 
 
 def _spread(mean: str, std: str) -> str:

@@ -16,7 +16,7 @@ def compare(problem: Problem, permutation: Permutation) -> Iterator[dict[str, An
 
     Columns: layer, order (depth), group, units, before, before_sd, after, after_sd; the sd is over the units.
     """
-    depth = {node.name: i for i, node in enumerate(problem.trace.graph.graph.nodes)}
+    depth = problem.trace.order
     found = [(tap, group, m) for group, taps in correlations(problem).items() for tap, m in taps.items()]
     for order, (tap, group, matrix) in enumerate(sorted(found, key=lambda f: (depth[f[0].node], f[0].start))):
         row: dict[str, Any] = {"layer": tap.node, "order": order, "group": group, "units": len(matrix)}

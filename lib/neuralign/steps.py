@@ -35,13 +35,16 @@ class Job:
     plugins: list[tuple[str, str]] = field(default_factory=list)  # (folder, name): code that is loaded by name
     files: list[str] = field(default_factory=list)  # data files of the package that the code reads
     software: tuple[str, ...] = ()  # packages whose version the numbers depend on
+    source: Entry | None = None  # where bytes from outside come from; what they are counts, not where they lie
+    places: list[str] = field(default_factory=list)  # the settings, with dots, that only say where they lie
 
 
 def fetch_data(c: Catalogue, dataset: str) -> Job:
     """One dataset; how it is augmented and normalised is no business of this job."""
     entry = c.entry("datasets", dataset)
     source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
-    return Job({}, {"dataset": source}, [("data", entry["use"])])
+    places = [f"dataset.{key}" for key in ("path", "url") if key in source]
+    return Job({}, {"dataset": source}, [("data", entry["use"])], source=source, places=places)
 
 
 def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: str) -> Job:
@@ -50,6 +53,27 @@ def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: 
     return Job(
         {"data": ref("fetch_data", "data", dataset=dataset)}, settings | {"seed": int(seed)}, plugins, software=NUMERIC
     )
+
+
+def import_endpoint(c: Catalogue, dataset: str, network: str, regime: str, checkpoint: str) -> Job:
+    """One network from a checkpoint of the user's own."""
+    model, plugins = _model(c, dataset, network, regime)
+    entry = c.entry("checkpoints", checkpoint)
+    return Job(
+        {"data": ref("fetch_data", "data", dataset=dataset)},
+        {"model": model, "checkpoint": entry},
+        plugins,
+        software=NUMERIC,
+        source={"path": entry["file"]},
+        places=["checkpoint.file"],
+    )
+
+
+def endpoint(place: Wildcards, end: str) -> Ref:
+    """The network at one end of a pair: trained from a seed, or imported from a checkpoint."""
+    if end.isdecimal():
+        return ref("train_endpoint", "network", **place, seed=end)
+    return ref("import_endpoint", "network", **place, checkpoint=end)
 
 
 def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
@@ -176,17 +200,12 @@ def _bends(place: Wildcards, pair: str, alignment: str, curve: str, curve_seed: 
     return ref("train_curve", "bends", **place, **names)
 
 
-def _ends(dataset: str, network: str, regime: str, pair: str) -> list[Ref]:
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    return [ref("train_endpoint", "network", **place, seed=seed) for seed in pair.split("-")]
-
-
 def _path_inputs(
     c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str | None
 ) -> dict[str, Ref | list[Ref]]:
     """Data, both ends, and the permutation where the alignment is not `null`."""
     place = {"dataset": dataset, "network": network, "regime": regime}
-    start, end = _ends(**place, pair=pair)
+    start, end = (endpoint(place, name) for name in pair.split("-"))
     inputs: dict[str, Ref | list[Ref]] = {
         "data": ref("fetch_data", "data", dataset=dataset),
         "target": start,
@@ -203,11 +222,12 @@ def _model(
     """What `setting.prepare` needs to build the model of a setting; `on_curve`: of a point of a curve."""
     place = {"dataset": dataset, "network": network, "regime": regime}
     entry, data = c.entry("networks", network, **place), c.entry("datasets", dataset)
-    size, differing = entry.pop("input_size"), entry.pop("on_curve")
+    size, differing, *own = (entry.pop(key) for key in ("input_size", "on_curve", "mean", "std"))
     entry |= differing if on_curve else {}
     normalise = c.entry("regimes", regime, **place)["normalise"]
-    mean, std = (data["mean"], data["std"]) if normalise else (None, None)
-    model = {"network": entry, "input_size": size, "normalise": normalise, "mean": mean, "std": std}
+    model: Entry = {"network": entry, "input_size": size, "normalise": normalise}
+    for key, mine in zip(("mean", "std"), own, strict=True):
+        model[key] = (mine or data[key]) if normalise else None
     return model, [("networks", entry["use"])]
 
 

@@ -175,7 +175,7 @@ def _planes(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[str, str, list[tu
 def _histories(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
     seen = set()
     for run in runs:
-        for seed in run["pair"].split("-"):
+        for seed in filter(str.isdecimal, run["pair"].split("-")):  # a checkpoint of the user's own has no history
             place = {k: run[k] for k in ("dataset", "network", "regime")}
             found = ref("train_endpoint", "history", **place, seed=seed)
             if found not in seen:

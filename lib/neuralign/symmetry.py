@@ -1,13 +1,18 @@
 """Permutation symmetry as data: which channel groups lie on which axis of which tensor, and the action on them.
 
-A *group* is a set of channels that must be reordered together. An axis of a tensor is described by the groups laid end
-to end on it; `cells` > 1 where every channel owns several neighbours (a feature map flattened channel by channel).
+A *group* is a set of channels that must be reordered together. An axis of a tensor is described by blocks laid end to
+end on it. A block is a product of factors, outer to inner: names of groups and numbers of positions that stay in place,
+a number last. ("a", 1) is the channels of a; ("a", 64) a feature map flattened channel by channel; ("heads", "a", 1)
+the channels of every head, alike in each; (5,) five places that no group moves.
 No function here knows an architecture (spec of Git Re-Basin, Ainsworth et al. 2023, made general).
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +20,8 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old channel permutation[i]
-Axis = tuple[tuple[str, int], ...]  # (group, cells) laid end to end; () for an axis no group lies on
+Block = tuple[str | int, ...]  # factors, outer to inner
+Axis = tuple[Block, ...]  # laid end to end; () for an axis no group lies on
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,12 @@ class Spec:
     def free(self) -> tuple[str, ...]:
         """The groups one may permute, in the order of the graph."""
         return tuple(g for g in self.sizes if g not in self.fixed)
+
+
+def fingerprint(spec: Spec) -> str:
+    """A digest (sha256) of which groups lie where and how large they are; equal for equal symmetries."""
+    told = [sorted(spec.axes.items()), sorted(spec.sizes.items()), sorted(spec.fixed)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def permute(spec: Spec, permutation: Permutation, state: State) -> dict[str, Tensor]:
@@ -95,11 +107,20 @@ def _act(spec: Spec, state: State, action: Callable[[str, Tensor, int], Tensor])
         for dim, axis in enumerate(spec.axes.get(name, ())):
             if not axis:
                 continue
-            widths = [spec.sizes[group] * cells for group, cells in axis]
-            blocks = [
-                action(group, block.unflatten(dim, (-1, cells)), dim).flatten(dim, dim + 1)
-                for (group, cells), block in zip(axis, tensor.split(widths, dim), strict=True)
-            ]
+            sizes = [[f if isinstance(f, int) else spec.sizes[f] for f in block] for block in axis]
+            parts = tensor.split([prod(s) for s in sizes], dim)
+            blocks = [_act_on(part, dim, b, s, action) for part, b, s in zip(parts, axis, sizes, strict=True)]
             tensor = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
         out[name] = tensor
     return out
+
+
+def _act_on(
+    part: Tensor, dim: int, block: Block, sizes: Sequence[int], action: Callable[[str, Tensor, int], Tensor]
+) -> Tensor:
+    """The same for one block."""
+    part = part.unflatten(dim, sizes)
+    for place, factor in enumerate(block):
+        if isinstance(factor, str):
+            part = action(factor, part, dim + place)
+    return part.flatten(dim, dim + len(block) - 1)

@@ -37,13 +37,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from neuralign import folding
-from neuralign.folding import AFFINE, Folded
+from neuralign.folding import AFFINE, Folded, Uncapturable
 from neuralign.images import Images
 from neuralign.metrics import METRICS
-from neuralign.networks import Model, State
-from neuralign.tracing import DROPOUT_FUNCTIONS, FLATTENING, NORMS, Trace, Untraceable
+from neuralign.networks import NORMS, Model, State
+from neuralign.tracing import Trace
 
 LIPSCHITZ = sqrt(2)  # of the cross-entropy: its gradient is a distribution minus an indicator
+DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
+FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
 TOTALS: tuple[str, ...] = ("images", "points", "loss_start", "loss_end", "loss", "loss_max", "deviation", "bound")
 TOTALS += ("deviation_estimate", "estimate", "distance", "reason")
 LAYERS = ("layer", "order", "operation", "values", "distance", "size", "deviation", "deviation_estimate", "norm")
@@ -51,6 +53,10 @@ CURVED = {nn.ReLU6: 1.0, nn.Tanh: 1.0, nn.Sigmoid: 0.25, nn.GELU: 1.13, nn.SiLU:
 PASSING = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 AVERAGE_FUNCTIONS = {F.avg_pool2d, F.adaptive_avg_pool2d}
+
+
+class Unbounded(NotImplementedError):
+    """A network with a layer that no bound is known for; the message names it."""
 
 
 def bound(
@@ -102,18 +108,22 @@ def _loss(plain: Folded, ends: tuple[State, State], t: float, model: Model, imag
 
 def fold(trace: Trace) -> Folded:
     """The traced network without dropout, auxiliary heads, and batch norms that can be folded."""
+    try:
+        whole = folding.capture(trace.network.network)
+    except Uncapturable as error:
+        raise Unbounded(f"no bound for {error}") from error
     graph = fx.Graph()
-    heads = graph.graph_copy(trace.graph.graph, {})
+    heads = graph.graph_copy(whole.graph, {})
     graph.output(heads[0] if isinstance(heads, tuple | list) else heads)
     for node in list(graph.nodes):
         if node.target in DROPOUT_FUNCTIONS:
             node.replace_all_uses_with(node.all_input_nodes[0])
-    main = fx.GraphModule(trace.graph, graph)
+    main = fx.GraphModule(whole, graph)
     main.graph.eliminate_dead_code()
     main.delete_all_unused_submodules()
     for name, layer in main.named_modules():
         if isinstance(layer, NORMS) and not layer.track_running_stats:
-            raise Untraceable(f"no bound for layer {name!r}: {layer}")
+            raise Unbounded(f"no bound for layer {name!r}: {layer}")
     return folding.fold(main)
 
 
@@ -188,7 +198,9 @@ class Recursion(fx.Interpreter):
         return found
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signal:
-        layer, (signal,) = self.fetch_attr(target), args
+        layer, (signal, *_) = self.fetch_attr(target), args
+        if not isinstance(signal, Signal):
+            raise Unbounded(f"no bound for layer {target!r}, whose input is not an activation: {layer}")
         if isinstance(layer, AFFINE):
             return self._affine(target, layer, signal)
         if isinstance(layer, nn.ReLU):
@@ -201,7 +213,7 @@ class Recursion(fx.Interpreter):
             return average(layer, signal)
         if isinstance(layer, PASSING):
             return signal.same(layer)
-        raise Untraceable(f"no bound for layer {target!r}: {layer}")
+        raise Unbounded(f"no bound for layer {target!r}: {layer}")
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in (operator.add, torch.add) and not kwargs and all(isinstance(a, Signal) for a in args):
@@ -211,23 +223,27 @@ class Recursion(fx.Interpreter):
             parts = args[0] if args else kwargs.pop("tensors")
             start, end = (target([getattr(p, s) for p in parts], *args[1:], **kwargs) for s in ("start", "end"))
             return Signal(start, end, torch.stack([p.deviation for p in parts]).norm(dim=0))
+        if not args or not isinstance(args[0], Signal):
+            raise Unbounded(f"no bound for operation {getattr(target, '__name__', target)}")
         if target in (F.relu, torch.relu):
             return rectify(args[0])
         if target in AVERAGE_FUNCTIONS:
             return average(lambda x: target(x, *args[1:], **kwargs), args[0])
         if target in FLATTENING:
             return args[0].same(lambda x: target(x, *args[1:], **kwargs))
-        raise Untraceable(f"no bound for operation {getattr(target, '__name__', target)}")
+        raise Unbounded(f"no bound for operation {getattr(target, '__name__', target)}")
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signal, *rest = args
+        if not isinstance(signal, Signal):
+            raise Unbounded(f"no bound for operation {target} on a constant")
         if target in ("relu", "relu_"):
             return rectify(signal)
         if target == "size":
             return signal.start.size(*rest, **kwargs)
         if target in FLATTENING:
             return signal.same(lambda x: getattr(x, target)(*rest, **kwargs))
-        raise Untraceable(f"no bound for operation {target}")
+        raise Unbounded(f"no bound for operation {target}")
 
     def _affine(self, name: str, layer: nn.Module, signal: Signal) -> Signal:
         names = [k for k in layer.state_dict() if f"{name}.{k}" in self.ends[0]]
@@ -267,7 +283,7 @@ def maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
     """After a maximum over windows: with i, j where u, v are largest, the gap is at most t (1-t) times
     (u_i - u_j) + (v_j - v_i), and zero where i = j."""
     if layer.dilation not in (1, (1, 1)):
-        raise Untraceable(f"no bound for layer {layer}")
+        raise Unbounded(f"no bound for layer {layer}")
 
     def largest(x: Tensor) -> tuple[Tensor, Tensor]:
         options = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
@@ -307,7 +323,7 @@ def operator_norm(layer: nn.Module, weight: Tensor, shape: torch.Size) -> float:
     if not isinstance(layer, nn.Conv2d):
         return torch.linalg.matrix_norm(weight, 2).item()
     if layer.groups > 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise Untraceable(f"no bound for layer {layer}")
+        raise Unbounded(f"no bound for layer {layer}")
     (down, across), (kernel_h, kernel_w) = layer.stride, layer.kernel_size
     weight = F.pad(weight, (0, -kernel_w % across, 0, -kernel_h % down))
     phases = weight.unflatten(3, (-1, across)).unflatten(2, (-1, down))  # (o, i, h, down, w, across)

@@ -16,6 +16,7 @@ from neuralign.steps import (
     bound,
     evaluate,
     fetch_data,
+    import_endpoint,
     midpoint,
     plane,
     ref,
@@ -60,6 +61,7 @@ RULES: dict[str, Callable[..., Job]] = {
     for rule in (
         fetch_data,
         train_endpoint,
+        import_endpoint,
         align,
         signature,
         train_curve,

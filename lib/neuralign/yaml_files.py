@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from neuralign.refusals import Refused
+
 VALUES = 100_000  # in a file, every alias counted as often as it is used; the shipped config has about 2,000
 DEPTH = 50  # of mappings and lists in each other
 OCTAL = re.compile(r"[-+]?0[0-9_]+")
@@ -18,7 +20,7 @@ TEMPLATE = "__use_yte__"  # with this key Snakemake runs the code in a config
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-class YamlError(ValueError):
+class YamlError(Refused):
     """A file that is no plain YAML; the message names the file, the line, what was found and what is allowed."""
 
 

@@ -11,17 +11,20 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from neuralign.birkhoff import assign
-from neuralign.folding import fold, overwrite
+from neuralign.certificate import TOLERANCE, CertificateError, demand, differences
+from neuralign.folding import Uncapturable, capture, fold, overwrite
 from neuralign.images import Images, Transform, as_is
 from neuralign.moments import Moments
-from neuralign.networks import Model, State, logits
+from neuralign.networks import Model, State
 from neuralign.seeding import stream
-from neuralign.symmetry import Permutation, check, permute
+from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
+from neuralign.tracing.running import Certain, Unread
+from neuralign.tracing.taps import ACTIVATIONS
 from neuralign.training import Attack, Keeper
 
 __all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
@@ -47,10 +50,6 @@ class Problem:
     facts: dict[str, Any] = field(default_factory=dict)  # what a method found out besides, for the record
 
 
-class CertificateError(RuntimeError):
-    """A permutation that changes the network's function."""
-
-
 def activations(
     problem: Problem, taps: Taps, batch_size: int, *, largest: int | None = None
 ) -> Iterator[tuple[dict[str, Tensor], ...]]:
@@ -58,10 +57,10 @@ def activations(
 
     Where the problem has an attack, either network sees the images attacked against itself.
     """
+    ends = problem.target, problem.source
     probe, names = problem.trace.probe(taps, largest=largest)
-    folded = fold(probe)
-    overwrite(folded.graph)
-    sides = [(state, _channels_last(folded.state(state))) for state in (problem.target, problem.source)]
+    probe, plains = folded_probe(problem, taps, largest) or (probe, ends)
+    sides = list(zip(ends, map(_channels_last, plains), strict=True))
     noise = stream(0, "activations", device=problem.images.labels.device)
 
     def seen(state: State, plain: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -69,11 +68,41 @@ def activations(
             problem.model.network.eval()
             pixels = problem.attack(lambda x: problem.model(state, x), pixels, labels, noise)
         with torch.no_grad():
-            found = functional_call(folded.graph, dict(plain), (problem.model.normalise(pixels),))
+            found = functional_call(probe, dict(plain), (problem.model.normalise(pixels),))
         return dict(zip(names, found, strict=True))
 
     for pixels, labels in problem.images.batches(batch_size):
         yield tuple(seen(*side, pixels, labels) for side in sides)
+
+
+def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Module, list[State]] | None:
+    """A cheaper probe and the states of both ends for it: the network without batch norms. None where there is none,
+    or where it does not read the same: folding keeps the order of nonlinearities, not that of other operations.
+    """
+    trace = problem.trace
+    probe, names = trace.probe(taps, largest=largest)
+    if any(trace.reads[name].operation not in ACTIVATIONS for name in names):
+        return None
+    try:
+        folded = fold(capture(trace.network.network))
+    except Uncapturable:
+        return None
+    if largest is None:  # what works in place cannot be halved
+        overwrite(folded.graph)
+    plain, _ = trace.probe(taps, largest=largest, network=folded.graph)
+    precise = {n: t.double() if t.is_floating_point() else t for n, t in problem.target.items()}
+    pixels, _ = next(problem.images.batches(2))
+    inputs = ((pixels.double() - problem.model.mean.double()) / problem.model.std.double(),)
+    try:
+        with torch.no_grad():
+            expected = functional_call(probe, precise, inputs)
+            found = functional_call(plain, folded.state(precise), inputs)
+    except Unread:
+        return None
+    pairs = zip(found, expected, strict=True)
+    if not all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in pairs):
+        return None
+    return plain, [folded.state(state) for state in (problem.target, problem.source)]
 
 
 def _channels_last(state: State) -> State:
@@ -126,28 +155,17 @@ def _samples(activation: Tensor, start: int, size: int) -> Tensor:
     return activation[:, start : start + size].movedim(1, -1).reshape(-1, size)
 
 
-@torch.no_grad()
-def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float = 1e-9) -> float:
-    """The largest change of the source's outputs under `permutation`, in float64 on real images, of their size.
+def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float = TOLERANCE) -> float:
+    """The largest change of the source's outputs and gradients under `permutation`, in float64 on real images.
 
-    Looks at the network's own logits, and at every output of the traced graph: its auxiliary heads too. Raises
+    As a share of their size, of all heads as in training, and of the logits in evaluation mode. Raises
     `CertificateError` if it exceeds `tolerance`, and ValueError if `permutation` is not admissible.
     """
-    check(problem.trace.spec, permutation)
-    state = {name: t.double() if t.is_floating_point() else t for name, t in problem.source.items()}
-    model = Model(problem.model.network, problem.model.mean.double(), problem.model.std.double())
-    pixels = next(islice(problem.images.batches(images), 1))[0].double()
-
-    def outputs(state: State) -> list[Tensor]:
-        model.network.eval()
-        heads = functional_call(problem.trace.graph.eval(), dict(state), (model.normalise(pixels),))
-        return [logits(model(state, pixels)), *(heads if isinstance(heads, tuple) else (heads,))]
-
-    pairs = zip(outputs(permute(problem.trace.spec, permutation, state)), outputs(state), strict=True)
-    error = max(((after - before).abs().max() / before.abs().max().clamp(min=1e-300)).item() for after, before in pairs)
-    if not error <= tolerance:
-        raise CertificateError(
-            f"the permuted network is another function: its outputs differ by {error:.3g} of their size on "
-            f"{len(pixels)} images, at most {tolerance:.1g} is allowed"
-        )
-    return error
+    trace, network = problem.trace, problem.model.network
+    check(trace.spec, permutation)
+    model = Model(network, problem.model.mean.double(), problem.model.std.double())
+    inputs = model.normalise(next(islice(problem.images.batches(images), 1))[0].double())
+    network.eval()
+    with Certain():
+        found = [differences(n, trace.spec, permutation, problem.source, inputs) for n in (network, trace.network)]
+    return max(demand(errors, tolerance, len(inputs)) for errors in found)

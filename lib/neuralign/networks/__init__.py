@@ -1,19 +1,24 @@
 """Networks, and what the rest of the library needs to know of one: how to call it on pixels with given weights.
 
-A plug-in of this folder is `name(classes, channels, *, ...options) -> nn.Module`. In training mode a network may return
-a tuple (logits, auxiliary logits, ...); in evaluation mode it returns logits (n, classes).
+A plug-in of this folder is `name(classes, channels, *, ...options) -> nn.Module`; any other importable callable that
+returns a module will do too (callables.py). In training mode a network may return a tuple (logits, auxiliary logits,
+...); in evaluation mode it returns logits (n, classes).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from neuralign.callables import NetworkError, construct
+from neuralign.objects import is_object
 from neuralign.plugins import Entry, plugin
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head in the loss (Szegedy et al. 2015, section 5)
 
 State = Mapping[str, Tensor]  # parameters and buffers by name
@@ -41,19 +46,48 @@ class Model:
 def build(
     entry: Entry,
     *,
-    classes: int,
+    classes: int | None,
     channels: int,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
     """The model of a config entry, freshly initialised from torch's global generator.
 
-    `mean`, `std`: per-channel normalisation in [0, 1] pixels; None for none.
+    `mean`, `std`: per-channel normalisation in [0, 1] pixels; None for none. `classes`: None leaves the number to the
+    default of a callable that is no plug-in.
     """
-    network = plugin("networks", entry)(classes, channels)
+    if is_object(entry["use"]):
+        network = construct(entry["use"], entry.get("options", {}), classes, channels)
+    else:
+        network = plugin("networks", entry)(classes, channels)
     shift = torch.tensor([0.0] * channels if mean is None else list(mean)).view(-1, 1, 1)
     scale = torch.tensor([1.0] * channels if std is None else list(std)).view(-1, 1, 1)
     return Model(network, shift, scale)
+
+
+def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
+    """Refuse a model that does not turn pixels (n, c, h, w) in [0, 1] into logits (n, classes)."""
+    found = outputs(model.network, model.normalise(pixels))
+    head = logits(found) if isinstance(found, Tensor | tuple) else found
+    if not isinstance(head, Tensor) or head.shape != (len(pixels), classes):
+        shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
+        raise NetworkError(
+            f"the network gives {shape} on an input of shape {tuple(pixels.shape)}; wanted are logits "
+            f"({len(pixels)}, {classes}), one for each class"
+        )
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, example: Tensor) -> Any:
+    """What the network makes of an input in evaluation mode; NetworkError where it cannot take it."""
+    network.eval()
+    try:
+        return network(example)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise NetworkError(f"the network does not take an input of shape {tuple(example.shape)}: {first}") from error
+    finally:
+        network.train()
 
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:

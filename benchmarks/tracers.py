@@ -1,0 +1,98 @@
+"""Which way of seeing a network sees most: one recorded run (`neuralign.tracing`), `torch.fx` or `torch.export`.
+
+`python -m benchmarks.tracers` tries all three on torchvision's classification networks and on the hand-made ones of
+tests/awkward.py, in the mode that each is meant for, and prints what each could not see, and why. That a graph comes
+out of `torch.fx` or `torch.export` is all that is asked of them; of ours, that some neurons may be permuted.
+"""
+
+import argparse
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from benchmarks.zoo import build
+from neuralign.tracing import trace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from awkward import FIXED, FREE  # noqa: E402
+
+
+def recorded(network: nn.Module, example: Tensor) -> None:
+    """Ours; also with the heads that are only there in training."""
+    trace(network, example)
+
+
+def symbolic(network: nn.Module, example: Tensor) -> None:
+    """`torch.fx`, which sees no numbers and no shapes."""
+    torch.fx.symbolic_trace(network.train())
+
+
+def exported(network: nn.Module, example: Tensor) -> None:
+    """`torch.export`, in evaluation."""
+    torch.export.export(network.eval(), (example,))
+
+
+def exported_in_training(network: nn.Module, example: Tensor) -> None:
+    """`torch.export`, with the heads that are only there in training."""
+    torch.export.export(network.train(), (example,))
+
+
+WAYS = {"recorded run": recorded, "torch.fx": symbolic, "torch.export": exported, "in training": exported_in_training}
+
+
+def networks() -> Iterator[tuple[str, str, Callable[[], tuple[nn.Module, Tensor]]]]:
+    """(kind, name, function that makes the network and an input)."""
+    sizes = {n: models.get_model_weights(n).DEFAULT.meta["num_params"] for n in models.list_models(module=models)}
+    for name in sorted(sizes, key=lambda n: sizes[n]):
+        yield "torchvision", name, lambda name=name: build(name)
+    for name, (make, _) in (FREE | FIXED).items():
+        yield "hand-made", name, lambda make=make: (make(), torch.randn(2, 3, 8, 8))
+
+
+def tried(way: Callable[[nn.Module, Tensor], None], network: nn.Module, example: Tensor) -> tuple[float, str]:
+    """Seconds it took, and why it could not; empty where it could."""
+    began = time.perf_counter()
+    try:
+        way(network, example)
+    except Exception as error:  # what a tracer may raise is its own affair; it is told in the table
+        text = " ".join(str(error).split())
+        return time.perf_counter() - began, f"{type(error).__name__}: {text[:120]}"
+    return time.perf_counter() - began, ""
+
+
+def main() -> None:
+    """Try and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a regular expression on names")
+    warnings.simplefilter("ignore")
+    rows = []
+    for kind, name, make in networks():
+        if re.search(parser.parse_args().only, name):
+            network, example = make()
+            for way, function in WAYS.items():
+                seconds, why = tried(function, network, example)
+                rows.append({"kind": kind, "network": name, "way": way, "seconds": seconds, "why": why})
+                if why:
+                    print(f"{name}, {way}: {why}", flush=True)
+    found = pd.DataFrame(rows).groupby(["kind", "way"], sort=False)
+    print(
+        found.agg(
+            networks=("network", "size"),
+            seen=("why", lambda why: int((why == "").sum())),
+            median_seconds=("seconds", "median"),
+            slowest=("seconds", "max"),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""`neuralign align`: the permutation that aligns the neurons of one checkpoint to those of another."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from neuralign.cli import common
+from neuralign.cli.jobs import make
+from neuralign.files import atomic, sha256
+from neuralign.workflow import ref
+
+HELP = "align the neurons of checkpoint B to those of checkpoint A"
+EXAMPLES = [
+    "neuralign align torchvision.models:resnet18 a.pt b.pt --data my_images/ -o b_aligned.safetensors",
+    "neuralign align ./nets.py:Net a.pt b.pt --data my.npz --method transport --permutation b.permutation.safetensors",
+]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    common.add_network(parser)
+    parser.add_argument("a", metavar="A", help="a checkpoint: .safetensors, or a state_dict saved by torch.save")
+    parser.add_argument("b", metavar="B", help="the one whose neurons are permuted")
+    parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="write B permuted, by its own names: .safetensors, .pt or .pth"
+    )
+    parser.add_argument("--permutation", type=Path, help="write the permutation, with its certificate (.safetensors)")
+    common.add_checkpoints(parser)
+    common.add_data(parser, required=True)
+
+
+def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Align as the rules `import_endpoint` and `align` do, and write what is asked for."""
+    if given.output and given.output.suffix not in (".safetensors", ".pt", ".pth"):
+        raise common.UsageError(f"--output: found {given.output}; .safetensors, .pt or .pth is wanted")
+    known = common.config(given)
+    (network, entry), (data, dataset) = common.network(given, known), common.data(given, known)
+    common.methods(given, [given.method])
+    ends = common.checkpoints(given, [given.a, given.b])
+    if len(ends) < 2:
+        raise common.UsageError(f"A and B are the same file, {given.a}")
+    c = common.catalogue(
+        known,
+        {
+            "networks": {network: entry},
+            "datasets": {data: dataset},
+            "checkpoints": ends,
+            "regimes": {common.REGIME: common.regime(not given.no_normalise)},
+        },
+    )
+    place = {"dataset": data, "network": network, "regime": common.REGIME}
+    needed = ref("align", "permutation", **place, pair="-".join(ends), alignment=given.method)
+    from neuralign.align import CertificateError
+
+    with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
+        try:
+            permutation = make(c, needed, Path(folder))
+        except CertificateError as error:
+            return 1, {"method": given.method, "certificate": None, "error": str(error)}, f"not certified: {error}"
+        return _report(given, c, place, permutation, Path(folder), list(ends)[1])
+
+
+def _report(
+    given: argparse.Namespace, c: Any, place: dict[str, str], permutation: Path, folder: Path, source: str
+) -> tuple[int, dict[str, Any], str]:
+    from neuralign import foreign, setting
+    from neuralign.symmetry import permute
+    from neuralign.workflow import job
+
+    facts = setting.read_facts(permutation)
+    found = setting.read(str(permutation))  # certified a moment ago
+    groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
+    told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
+    told |= {
+        "target": {"file": given.a, "sha256": sha256(given.a)},
+        "source": {"file": given.b, "sha256": sha256(given.b)},
+    }
+    if given.permutation:
+        setting.save(dict(found), given.permutation, facts | told | {"network": given.network})
+        told["permutation"] = str(given.permutation)
+    if given.output:
+        settings = job(c, "import_endpoint", place | {"checkpoint": source}).settings
+        images, model = setting.prepare(
+            str(make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)), settings["model"]
+        )
+        theirs = foreign.read(given.b, model, given.inside)
+        state = permute(setting.symmetry(model, images).spec, found, theirs.state)
+        _write(theirs.renamed(state), given.output)
+        told["output"] = str(given.output)
+    moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
+    lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
+    lines.append(f"{given.method}: {moved} of {units} units moved in {len(groups)} groups")
+    lines.append(f"certified: the outputs of B change by {facts['certificate']:.1e} of their size, in float64")
+    lines += [f"{key}: {told[key]}" for key in ("output", "permutation") if key in told]
+    return 0, told, "\n".join(lines)
+
+
+def _write(tensors: dict[str, Any], path: Path) -> None:
+    import torch
+
+    from neuralign import setting
+
+    if path.suffix == ".safetensors":
+        setting.save(tensors, path)
+        return
+    with atomic(path) as temporary:
+        torch.save({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary)

@@ -1,0 +1,41 @@
+"""`neuralign explain`: which neurons of a network may be permuted, what is frozen and why, and whether that holds."""
+
+import argparse
+from typing import Any
+
+from neuralign.cli import common
+
+HELP = "show which neurons of a network may be permuted, what is frozen and why, with a certificate"
+EXAMPLES = [
+    "neuralign explain torchvision.models:resnet18 --input 1,3,64,64",
+    "neuralign explain ./nets.py:Net --option width=32 --input 1,1,28,28 --json",
+]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    common.add_network(parser)
+    parser.add_argument(
+        "--input", type=common.sizes, default=[2, 3, 32, 32], metavar="N,...", help="its shape (default: 2,3,32,32)"
+    )
+    parser.add_argument("--tokens", type=common.count, metavar="N", help="the input are whole numbers below N")
+    parser.add_argument("--attention", action="store_true", help="also permute within the heads of attentions")
+
+
+def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Explain; the status says whether the certificate holds."""
+    import torch
+
+    from neuralign.explain import explain, words
+    from neuralign.networks import outputs
+    from neuralign.seeding import stream
+
+    network = common.build(given, given.input[1]).network
+    draws = stream(0, "example input")
+    if given.tokens:
+        example = torch.randint(given.tokens, given.input, generator=draws)
+    else:
+        example = torch.randn(given.input, generator=draws)
+    outputs(network, example)  # refuses an input that it does not take
+    facts = explain(network, example, attention=given.attention)
+    return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(words(facts))

@@ -1,0 +1,110 @@
+"""What is known of a network's symmetry, as plain data and as words."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralign import symmetry
+from neuralign.certificate import TOLERANCE, differences
+from neuralign.symmetry import Spec
+from neuralign.tracing import Trace, trace
+
+
+def explain(network: nn.Module, example: Tensor, *, attention: bool = False, seed: int = 0) -> dict[str, Any]:
+    """The facts about `network`, seen with an `example` input (n, c, ...), certified by a random permutation.
+
+    parameters: how many. groups: {name: units} of those that may be permuted. permutable_fraction: `permutable`.
+    frozen: [{axis: "tensor[dimension]", reason}]. outputs, gradients, max_error: what the permutation changed, as a
+    share of their size, in float64; moved: the share of parameters that it changed; certified: whether all of that is
+    as it should be. seconds: of tracing.
+    """
+    began = time.perf_counter()
+    found = trace(network, example, attention=attention)
+    seconds = time.perf_counter() - began
+    sizes = {n: p.numel() for n, p in network.named_parameters()}
+    return {
+        "parameters": sum(sizes.values()),
+        "groups": {group: found.spec.sizes[group] for group in found.spec.free},
+        "permutable_fraction": permutable(found.spec, dict(network.named_parameters())),
+        "frozen": [{"axis": axis, "reason": reason} for axis, reason in found.frozen.items()],
+        **certified(found, example, seed=seed),
+        "seconds": seconds,
+    }
+
+
+def permutable(spec: Spec, parameters: dict[str, Tensor]) -> float:
+    """The share of parameters that lie on an axis which some free group of more than one unit permutes.
+
+    Of an axis of several blocks only those places count that a group moves.
+    """
+    total = sum(t.numel() for t in parameters.values())
+    return sum(map(_moving, *zip(*((spec, n, t) for n, t in parameters.items()), strict=True))) / total if total else 0
+
+
+def _moving(spec: Spec, name: str, tensor: Tensor) -> float:
+    """How many numbers of a tensor some free group moves."""
+    still = 1.0
+    axes = spec.axes.get(name, ())
+    for axis, size in zip(axes, tensor.shape, strict=False):
+        moved = 0
+        for block in axis:
+            factors = [f if isinstance(f, int) else spec.sizes[f] for f in block]
+            if any(isinstance(f, str) and f not in spec.fixed and spec.sizes[f] > 1 for f in block):
+                moved += prod(factors)
+        still *= 1 - moved / size if size else 1
+    return tensor.numel() * (1 - still)
+
+
+def certified(found: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:
+    """outputs, gradients, max_error, moved, certified: as `explain` says, under a random permutation from `seed`.
+
+    Of the network with weights at random, where none is zero and no two are alike, so that nothing is hidden.
+    """
+    state = scattered(found.network, seed)
+    permutation = symmetry.random(found.spec, torch.Generator().manual_seed(seed))
+    after = symmetry.permute(found.spec, permutation, state)
+    changed = sum(int((after[n] != t).sum()) for n, t in state.items())
+    errors = differences(found.network, found.spec, permutation, state, example)
+    moves = changed > 0 or not any(row["moved"] for row in symmetry.moves(permutation, permutation, {}))
+    return {
+        **errors,
+        "max_error": max(errors.values(), key=lambda e: (e != e, e)),
+        "moved": changed / max(sum(t.numel() for t in state.values()), 1),
+        "certified": moves and all(error <= TOLERANCE for error in errors.values()),
+    }
+
+
+def scattered(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Parameters, moved at random by about a tenth of their size, and buffers."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {name: buffer.detach() for name, buffer in network.named_buffers()}
+    for name, parameter in network.named_parameters():
+        value = parameter.detach()
+        spread = 0.1 * (value.std() if value.numel() > 1 and value.std() > 0 else 1.0)
+        state[name] = value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
+    return state
+
+
+def words(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
+    """The facts in sentences, one a line; of groups and reasons at most so many."""
+    groups, frozen = facts["groups"], Counter(entry["reason"] for entry in facts["frozen"])
+    yield (
+        f"{len(groups)} groups of channels may be permuted; {facts['permutable_fraction']:.1%} of "
+        f"{facts['parameters']:,} parameters lie on one of them."
+    )
+    verdict = "leaves the function as it is" if facts["certified"] else "CHANGES THE FUNCTION"
+    yield (
+        f"A random permutation {verdict}: in float64 outputs differ by {facts['outputs']:.1e} of their size, "
+        f"gradients by {facts['gradients']:.1e}."
+    )
+    yield from (f"  {name}: {units} units" for name, units in list(groups.items())[:most])
+    if len(groups) > most:
+        yield f"  and {len(groups) - most} more"
+    for reason, count in frozen.most_common(most):
+        first = next(entry["axis"] for entry in facts["frozen"] if entry["reason"] == reason)
+        yield f"Fixed: {first}{f' and {count - 1} more axes' if count > 1 else ''}, because {reason}."

@@ -1,0 +1,114 @@
+"""Two calls for two trained networks of any kind: `align` their neurons, then `curve` between them.
+
+With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do. They work
+on copies: the network that is given keeps its weights and its mode.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralign.align import Problem, certify
+from neuralign.batch_norm import Estimate, refresh
+from neuralign.curves import Curve, straight
+from neuralign.images import Images, as_is
+from neuralign.networks import Model, State, parameters
+from neuralign.parameters import Layout
+from neuralign.plugins import plugin
+from neuralign.symmetry import Permutation, permute
+from neuralign.tracing import trace
+from neuralign.training import Regime, fit
+
+Normalisation = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    state: dict[str, Tensor]  # the source, permuted: the same function
+    permutation: Permutation
+    certificate: float  # the largest change of its outputs and gradients, in float64, as a share of their size
+
+
+def align(
+    network: nn.Module,
+    target: State,
+    source: State,
+    images: Images,
+    method: str,
+    *,
+    mean: Normalisation | None = None,
+    std: Normalisation | None = None,
+    **options: Any,
+) -> Aligned:
+    """`source` with its neurons in the order that fits `target`'s; both are states (parameters, buffers) of `network`.
+
+    `method` is a plug-in of `align/`, `options` are its own. `mean`, `std`: how pixels in [0, 1] are normalised, per
+    channel. Raises `CertificateError` if the permuted network were another function.
+    """
+    model = _model(network, images, mean, std)
+    pixels, _ = next(images.batches(2))
+    problem = Problem(model, trace(model.network, model.normalise(pixels)), target, source, images)
+    found = plugin("align", {"use": method, **options})(problem)
+    return Aligned(permute(problem.trace.spec, found, source), found, certify(problem, found))
+
+
+def curve(
+    network: nn.Module,
+    start: State,
+    end: State,
+    images: Images,
+    family: str,
+    *,
+    epochs: int = 20,
+    batch_size: int = 128,
+    lr: float = 0.02,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: str = "plateau",
+    seed: int = 0,
+    mean: Normalisation | None = None,
+    std: Normalisation | None = None,
+    **options: Any,
+) -> Callable[[float], dict[str, Tensor]]:
+    """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
+
+    `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
+    at the ends. With `epochs=0` it is the straight line.
+    """
+    model = _model(network, images, mean, std)
+    names = parameters(network).keys()
+    ends = [{n: state[n] for n in names} for state in (start, end)]
+    buffers = {n: t for n, t in start.items() if n not in names}
+    layout = Layout.of(ends[0])
+    line = straight(plugin("curves", {"use": family, **options}), *map(layout.flatten, ends))
+    regime = Regime(epochs, batch_size, lr, momentum, weight_decay, plugin("schedules", {"use": schedule}))
+    bends = fit(
+        model,
+        line.bends,
+        lambda points, weights: Curve(line.basis, line.ends, points).at(weights),
+        layout,
+        buffers,
+        images,
+        regime,
+        transform=as_is,
+        basis=line.basis,
+        seed=seed,
+    ).trainable
+    learnt = Curve(line.basis, line.ends, bends.detach())
+    estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
+
+    def at(t: float) -> dict[str, Tensor]:
+        point = layout.views(learnt(t))
+        return {**point, **refresh(model, point, buffers, estimate.sample())}
+
+    return at
+
+
+def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
+    channels, like = images.pixels.shape[1], next(network.parameters())
+    shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
+    return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))

@@ -1,0 +1,164 @@
+"""What operations with weights, norms and attention do to the axes of their operands."""
+
+from torch import Tensor
+
+from neuralign.tracing.axes import POSITIONS, Axis, divide, factor, freeze, leaves, positions, product, unify
+from neuralign.tracing.recording import Axes, Call, Misfit, Rule
+
+ATTENTION = "attention"  # the mark of an axis of a product of two activations
+UNIT = "unit"  # the mark of an axis that a layer puts out
+OPERANDS = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec"), "dot": ("self", "tensor")}
+OPERANDS |= {"addmm": ("mat1", "mat2"), "baddbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}
+
+
+def _mark(call: Call, *tensors: Tensor) -> None:
+    """Mark all axes of a product of activations, neither of which is a weight."""
+    if all(map(call.depends, tensors)):
+        for tensor in tensors:
+            for axis in call.axes(tensor):
+                for leaf in leaves(axis):
+                    leaf.marks.add(ATTENTION)
+
+
+def _out(axis: Axis) -> Axis:
+    for leaf in leaves(axis):
+        leaf.marks.add(UNIT)
+    return axis
+
+
+def _tie(call: Call, first: Axis, second: Axis) -> None:
+    if first.size != second.size:
+        raise Misfit("joins axes of different sizes")
+    unify(first, second, f"{call.why} joins it with what has a fixed order")
+
+
+def multiplied(call: Call) -> list[Axes]:
+    """A product of matrices or vectors, perhaps with something added: the last axis of one meets the other's first."""
+    first, second = (call[name] for name in OPERANDS[call.name])
+    a, b = call.axes(first), call.axes(second)
+    _mark(call, first, second)
+    for one, other in zip(a[:-2], b[:-2], strict=True):
+        _tie(call, one, other)
+    _tie(call, a[-1], b[-2] if len(b) > 1 else b[0])
+    out = (*a[:-1], *([_out(b[-1])] if len(b) > 1 else []))
+    if call.name.startswith(("add", "badd")):
+        for one, other in zip(reversed(call.axes(call["self"])), reversed(out), strict=False):
+            if one.size != 1:
+                _tie(call, other, one)
+    return [out]
+
+
+def linear(call: Call) -> list[Axes]:
+    """Rows of a matrix times the last axis."""
+    *rest, inner = call.axes(call["input"])
+    outputs, inputs = call.axes(call["weight"])
+    _tie(call, inner, inputs)
+    if call["bias"] is not None:
+        _tie(call, outputs, call.axes(call["bias"])[0])
+    return [(*rest, _out(outputs))]
+
+
+def convolved(call: Call) -> list[Axes]:
+    """A convolution (n, c, ...): in blocks of channels where it is grouped, block by block and alike within each."""
+    blocks, source, weight = call["groups"], call.axes(call["input"]), call.axes(call["weight"])
+    for axis in source[2:]:
+        freeze(axis, f"{call.why} reads it as space")
+    for axis in weight[2:]:
+        freeze(axis, POSITIONS)
+    channels, rows = source[1], weight[0]
+    if blocks > 1:
+        why = f"{call.why} has {blocks} blocks of channels that cut across its parts"
+        outer, inner = factor(channels, (blocks, channels.size // blocks), why)
+        wide, narrow = factor(rows, (blocks, rows.size // blocks), why)
+        _tie(call, outer, wide)
+    else:
+        inner, wide, narrow = channels, Axis(1), rows
+    if call["transposed"]:
+        _tie(call, inner, narrow)
+        out = product([wide, _out(weight[1])])
+    else:
+        _tie(call, inner, weight[1])
+        out = rows
+    if call["bias"] is not None:
+        _tie(call, out, call.axes(call["bias"])[0])
+    return [(source[0], _out(out), *map(positions, call.outputs[0].shape[2:]))]
+
+
+def normalised(call: Call) -> list[Axes]:
+    """Batch norm: one number per channel of everything that is learned or remembered."""
+    axes = call.axes(call["input"])
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if (tensor := call.arguments.get(name)) is not None:
+            _tie(call, axes[1], call.axes(tensor)[0])
+    return [axes] + [(axes[1],) if t.shape == (axes[1].size,) else tuple(map(positions, t.shape)) for t in _rest(call)]
+
+
+def layer_normalised(call: Call) -> list[Axes]:
+    """Layer norm and its kin: over the last axes, whatever their order."""
+    axes, rank = call.axes(call["input"]), len(call["normalized_shape"])
+    for name in ("weight", "bias"):
+        if (tensor := call.arguments.get(name)) is not None:
+            for one, other in zip(axes[-rank:], call.axes(tensor), strict=True):
+                _tie(call, one, other)
+    kept = (*axes[:-rank], *[Axis(1)] * rank)
+    return [axes] + [kept if t.dim() == len(axes) else tuple(map(positions, t.shape)) for t in _rest(call)]
+
+
+def group_normalised(call: Call) -> list[Axes]:
+    """Group norm: block by block, and alike within each block."""
+    axes = call.axes(call["input"])
+    blocks = call["group"]
+    outer = Axis(1)
+    if 1 < blocks < axes[1].size:
+        outer, _ = divide(axes[1], blocks, f"{call.why} has {blocks} blocks of channels that cut across its parts")
+    elif blocks > 1:
+        outer = axes[1]
+    for name in ("weight", "bias"):
+        if (tensor := call.arguments.get(name)) is not None:
+            _tie(call, axes[1], call.axes(tensor)[0])
+    return [axes] + [(axes[0], outer) for _ in _rest(call)]
+
+
+def attended(call: Call) -> list[Axes]:
+    """Attention (..., tokens, channels): query and key share channels, key and value tokens, all three the heads."""
+    query, key, value = (call.axes(call[n]) for n in ("query", "key", "value"))
+    _mark(call, call["query"], call["key"])
+    _mark(call, call["query"], call["value"])
+    for other in (key, value):
+        for one, two in zip(query[:-2], other[:-2], strict=True):
+            _tie(call, one, two)
+    _tie(call, query[-1], key[-1])
+    _tie(call, key[-2], value[-2])
+    mask = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))
+    if mask is not None:
+        for one, two in zip(reversed((*query[:-1], key[-2])), reversed(call.axes(mask)), strict=False):
+            if two.size != 1:
+                _tie(call, one, two)
+    if call["is_causal"]:
+        for axis in (query[-2], key[-2]):
+            freeze(axis, f"{call.why} reads its order")
+    rest = [query[:-1] if t.shape == call["query"].shape[:-1] else tuple(map(positions, t.shape)) for t in _rest(call)]
+    return [(*query[:-1], value[-1]), *rest]
+
+
+def weight_normalised(call: Call) -> list[Axes]:
+    """A weight of a direction and of a length for every index of one axis."""
+    direction, length, dim = call.axes(call["v"]), call.axes(call["g"]), call["dim"]
+    _tie(call, direction[dim], length[dim])
+    return [direction, *[length for _ in _rest(call)]]
+
+
+def _rest(call: Call) -> tuple[Tensor, ...]:
+    return call.outputs[1:]
+
+
+NORMS = "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _batch_norm_with_update"
+SCALED = "flash_attention_for_cpu flash_attention efficient_attention cudnn_attention fused_attention_overrideable"
+PRODUCTS: dict[str, Rule] = {
+    **dict.fromkeys(OPERANDS, multiplied),
+    **dict.fromkeys(NORMS.split(), normalised),
+    **dict.fromkeys("native_layer_norm _fused_rms_norm".split(), layer_normalised),
+    **dict.fromkeys((f"_scaled_dot_product_{kind}" for kind in SCALED.split()), attended),
+    **{"linear": linear, "convolution": convolved, "native_group_norm": group_normalised},
+    "_weight_norm_interface": weight_normalised,
+}

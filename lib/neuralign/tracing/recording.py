@@ -1,0 +1,220 @@
+"""One run of a network in which every tensor carries what is known of its axes.
+
+Operations are seen as ATen runs them, so that control flow, functions, methods and modules look all alike. A tensor is
+known by where it lies in memory: views of the same place have the same axes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralign.tracing.axes import Axis, freeze, positions
+from neuralign.tracing.running import Certain, Operation, name_of
+
+Axes = tuple[Axis, ...]  # one for every dimension of a tensor
+Place = tuple[Any, ...]
+SUMS = {"add", "sub", "mul", "div", "rsub"}
+
+
+class Misfit(ValueError):
+    """A call that the rule of its operation does not cover; the message says what of it."""
+
+
+def place_of(tensor: Tensor) -> Place:
+    """Where a tensor lies in memory."""
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+@dataclass(frozen=True)
+class Known:
+    axes: Axes
+    depends: bool  # on the input
+    learned: bool  # depends on parameters or the input
+    step: "Step | None"  # that made it
+    tensor: Tensor  # kept, so that its memory is not given to another
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of the run."""
+
+    operation: str
+    ordinal: int  # of the operations of this name
+    name: str  # of its result: its layer, else the operation
+    axes: Axes  # of its first result
+    shape: tuple[int, ...]
+    depends: bool  # on the input
+    numbers: bool  # whether it is of floating point
+    sources: tuple["Step", ...]  # that made its operands
+    sums: bool  # whether it joins several activations, number by number
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation with its arguments by name, for a rule."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    outputs: tuple[Tensor, ...]
+    known: Mapping[int, Known]  # by id of the tensor
+    why: str
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.arguments[argument]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors among the arguments."""
+        return list(_tensors(self.arguments.values()))
+
+    @property
+    def first(self) -> Tensor:
+        """The first tensor among the arguments."""
+        return self.tensors[0]
+
+    def raw(self, tensor: Tensor) -> Axes:
+        """The axes of an operand, for an operation that only passes them on."""
+        return self.known[id(tensor)].axes
+
+    def axes(self, tensor: Tensor) -> Axes:
+        """The axes of an operand."""
+        return tuple(axis.settle() for axis in self.raw(tensor))
+
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether an operand depends on the network's input."""
+        return self.known[id(tensor)].depends
+
+
+Rule = Callable[[Call], list[Axes]]  # the axes of every result
+
+
+class Recorder(Certain):
+    """Follows axes through operations by `rules`, those of no rule freezing all that reaches them."""
+
+    def __init__(self, network: nn.Module, rules: Mapping[str, Rule], pointwise: Rule):
+        super().__init__()
+        self.network, self.rules, self.pointwise = network, rules, pointwise
+        self.known: dict[Place, Known] = {}
+        self.state: dict[str, Axes] = {}  # tensors of the network that were used, by name
+        self.steps: list[Step] = []
+        self.names: dict[Place, list[str]] = {}
+        self.running = {place_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
+        for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
+            if isinstance(tensor, nn.Parameter) or place_of(tensor) in self.running:
+                self.names.setdefault(place_of(tensor), []).append(name)
+        self.births, self.inside = count(), [("", False)]
+        self.counts: dict[str, int] = {}
+        self.repeats: dict[str, int] = {}
+
+    def enter(self, tensor: Tensor, axes: Axes) -> None:
+        """Make an input of the network known."""
+        self.known[place_of(tensor)] = Known(axes, True, True, None, tensor, tensor.stride())
+
+    def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+        arguments |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        known = {id(t): self.look(t) for t in _tensors(arguments.values())}
+        out = super().run(func, args, kwargs)
+        outputs = tuple(_tensors([out]))
+        name = name_of(func)
+        call = Call(name, arguments, outputs, known, f"torch.{name}{self.place()}")
+        rule = self.rules.get(name, self.pointwise if torch.Tag.pointwise in func.tags else None)
+        found = self.apply(rule, call)
+        depends, learned = (any(getattr(k, what) for k in known.values()) for what in ("depends", "learned"))
+        self.counts[name] = self.counts.get(name, -1) + 1
+        step = self.note(name, call, found, depends) if learned else None
+        for tensor, axes in zip(outputs, found, strict=True):
+            self.known[place_of(tensor)] = Known(axes, depends, learned, step, tensor, tensor.stride())
+        return out
+
+    def look(self, tensor: Tensor) -> Known:
+        """What is known of an operand; of one that nothing made, that it is a constant or a tensor of the network."""
+        place = place_of(tensor)
+        if place not in self.known:
+            if names := self.names.get(place):
+                axes = tuple(Axis(n, _label(names[0]), next(self.births)) for n in tensor.shape)
+                self.state |= dict.fromkeys(names, axes)
+            else:
+                axes = tuple(map(positions, tensor.shape))
+            self.known[place] = Known(axes, False, bool(names), None, tensor, tensor.stride())
+        return self.known[place]
+
+    def apply(self, rule: Rule | None, call: Call) -> list[Axes]:
+        """The axes of the results; where no rule fits, all operands are frozen."""
+        why = f"{call.why} has no rule"
+        if rule:
+            try:
+                found = rule(call)
+                sizes = [tuple(axis.size for axis in axes) for axes in found]
+                if sizes == [tuple(t.shape) for t in call.outputs]:
+                    return found
+                why = f"{call.why} turns shapes into others than its rule says"
+            except Misfit as misfit:
+                why = f"{call.why} {misfit}"
+        for tensor in call.tensors:
+            for axis in call.axes(tensor):
+                freeze(axis, why)
+        return [tuple(map(positions, t.shape)) for t in call.outputs]
+
+    def note(self, name: str, call: Call, found: list[Axes], depends: bool) -> Step | None:
+        """Remember the operation as a step."""
+        if not call.outputs:
+            return None
+        layer, leaf = self.inside[-1]
+        base = layer.replace(".", "_") + ("" if depends else f"_{name}") if leaf else name
+        again = self.repeats[base] = self.repeats.get(base, -1) + 1
+        sources = [known.step for t in call.tensors if (known := call.known[id(t)]).learned]
+        joined = name in SUMS and sum(map(call.depends, call.tensors)) > 1
+        self.steps.append(
+            Step(
+                name,
+                self.counts[name],
+                f"{base}_{again}" if again else base,
+                found[0],
+                tuple(call.outputs[0].shape),
+                depends,
+                call.outputs[0].is_floating_point(),
+                tuple(s for s in sources if s is not None),
+                joined,
+            )
+        )
+        return self.steps[-1]
+
+    def place(self) -> str:
+        """In words, the layer that is running."""
+        return f" in layer {self.inside[-1][0]!r}" if self.inside[-1][0] else ""
+
+    @contextmanager
+    def layers(self) -> Iterator[None]:
+        """Know which layer is running."""
+        handles = []
+        for name, module in self.network.named_modules():
+            leaf = bool(name) and not any(module.children())
+            enter = lambda *_, here=(name, leaf): self.inside.append(here)  # noqa: E731
+            leave = lambda *_: self.inside.pop() and None  # noqa: E731
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _label(parameter: str) -> str:
+    """The layer of a parameter; of one that is no layer's, its own name."""
+    layer, _, last = parameter.rpartition(".")
+    return layer if layer and last in ("weight", "bias", "running_mean", "running_var") else parameter

@@ -1,0 +1,342 @@
+"""Hand-made networks that are awkward to trace: what most tools refuse, or get wrong."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+Forward = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """Named layers and what to do with them."""
+
+    def __init__(self, do: Forward, **layers: nn.Module | nn.Parameter):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.do = do
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.do(self, x)
+
+
+def conv(inputs: int, outputs: int, **options: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+def weight(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))))
+
+
+def between(layer: nn.Module, inputs: int = 8, outputs: int = 8) -> Net:
+    """A convolution, the layer, another convolution."""
+    return Net(
+        lambda n, x: n.b(F.relu(n.layer(n.a(x)))).mean((2, 3)), a=conv(3, inputs), layer=layer, b=conv(outputs, 5)
+    )
+
+
+def doing(act: Callable[[Tensor], Tensor], outputs: int = 8) -> Net:
+    """The same with a function in place of the layer."""
+    return Net(lambda n, x: n.b(act(n.a(x).relu())).mean((2, 3)), a=conv(3, 8), b=conv(outputs, 5))
+
+
+def tokens(act: Forward, **layers: nn.Module | nn.Parameter) -> Net:
+    """Patches of an image as tokens (n, t, 8), a function of them, a head on their mean."""
+
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        return n.head(act(n, n.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+    return Net(do, patch=nn.Conv2d(3, 8, 4, 4), head=nn.Linear(8, 5), **layers)
+
+
+def group_norm_on_a_stream() -> Net:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.a(x)
+        x = x + n.b(F.relu(n.norm(x)))
+        return n.fc(x.mean((2, 3)))
+
+    return Net(do, a=conv(3, 8), norm=nn.GroupNorm(2, 8), b=conv(8, 8), fc=nn.Linear(8, 5))
+
+
+def squeeze_and_excitation() -> Net:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.a(x).relu()
+        return n.b(x * n.up(F.relu(n.down(F.adaptive_avg_pool2d(x, 1)))).sigmoid()).mean((2, 3))
+
+    return Net(do, a=conv(3, 8), down=nn.Conv2d(8, 2, 1), up=nn.Conv2d(2, 8, 1), b=conv(8, 5))
+
+
+def shuffle(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def shuffled_halves() -> Net:
+    """The unit of ShuffleNet, thrice."""
+
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.a(x)
+        for layer in (n.b, n.c, n.d):
+            kept, half = x.chunk(2, dim=1)
+            x = shuffle(torch.cat([kept, layer(half).relu()], 1))
+        return n.fc(x.mean((2, 3)))
+
+    return Net(do, a=conv(3, 16), b=conv(8, 8), c=conv(8, 8), d=conv(8, 8), fc=nn.Linear(16, 5))
+
+
+def packed(n: nn.Module, x: Tensor) -> Tensor:
+    """Attention of two heads whose query, key and value are of one matrix."""
+    count, long, wide = x.shape
+    q, k, v = n.qkv(x).reshape(count, long, 3, 2, wide // 2).permute(2, 0, 3, 1, 4)
+    return x + n.out(((q @ k.mT / 2).softmax(-1) @ v).transpose(1, 2).reshape(count, long, wide))
+
+
+def einsums(n: nn.Module, x: Tensor) -> Tensor:
+    """Attention written with einsum, heads on an axis of the weights."""
+    q, k, v = (torch.einsum("ntc,chd->nhtd", x, w) for w in (n.q, n.k, n.v))
+    return x + torch.einsum("nhtd,hdc->ntc", torch.einsum("nhts,nhsd->nhtd", (q @ k.mT).softmax(-1), v), n.o)
+
+
+def interleaved(n: nn.Module, x: Tensor) -> Tensor:
+    """Attention whose query, key and value lie side by side within every head."""
+    count, long, wide = x.shape
+    q, k, v = n.qkv(x).view(count, long, 2, 3 * wide // 2).transpose(1, 2).chunk(3, -1)
+    return x + n.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count, long, wide))
+
+
+def multihead(n: nn.Module, x: Tensor) -> Tensor:
+    return n.norm(x + n.attend(x, x, x, need_weights=False)[0])
+
+
+def tied_words() -> Net:
+    """An embedding whose matrix is the head, too."""
+
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        return F.linear(n.hidden(n.words(x).mean(1)).relu(), n.words.weight)
+
+    return Net(do, words=nn.Embedding(5, 8), hidden=nn.Linear(8, 8))
+
+
+def dense() -> Net:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.stem(x)
+        x = torch.cat([x, n.grow1(F.relu(n.bn1(x)))], 1)
+        x = torch.cat([x, n.grow2(F.relu(n.bn2(x)))], 1)
+        return n.fc(F.adaptive_avg_pool2d(F.relu(n.bn3(x)), 1).flatten(1))
+
+    layers = {"stem": conv(3, 4), "grow1": conv(4, 3), "grow2": conv(7, 5), "fc": nn.Linear(12, 5)}
+    layers |= {"bn1": nn.BatchNorm2d(4), "bn2": nn.BatchNorm2d(7), "bn3": nn.BatchNorm2d(12)}
+    return Net(do, **layers)
+
+
+def undecided(n: nn.Module, x: Tensor) -> Tensor:
+    """How often a layer is called depends on the data."""
+    x = n.a(x)
+    for _ in range(2 + int(x.abs().mean() > 0.7)):
+        x = n.b(x).relu()
+    return n.fc(x.mean((2, 3)))
+
+
+def branching(n: nn.Module, x: Tensor) -> Tensor:
+    """Which layer is called depends on the data."""
+    x = n.a(x)
+    return n.fc((n.b if x.mean() > 0 else n.c)(x).relu().mean((2, 3)))
+
+
+def padded_shortcut(n: nn.Module, x: Tensor) -> Tensor:
+    """A residual block whose shortcut adds channels of zeros."""
+    x = n.a(x).relu()
+    return n.fc((F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)) + n.b(x)).relu().mean((2, 3)))
+
+
+def filled(n: nn.Module, x: Tensor) -> Tensor:
+    """Two layers write into the parts of one tensor."""
+    out = torch.zeros(x.shape[0], 8, *x.shape[2:], dtype=x.dtype)
+    out[:, :3] = n.a(x)
+    out[:, 3:] = n.b(x)
+    return n.fc(out.relu().mean((2, 3)))
+
+
+def lengths(n: nn.Module, x: Tensor) -> Tensor:
+    return n.b(n.along(n.a(x.flatten(2)).relu()).relu()).mean(2)
+
+
+def recurrent(n: nn.Module, x: Tensor) -> Tensor:
+    return n.rnn(x)[0]
+
+
+# networks with free groups, by what is awkward; free: the groups that may be permuted, with their sizes
+FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
+    "grouped convolution": (
+        lambda: between(nn.Conv2d(8, 12, 3, padding=1, groups=4), outputs=12),
+        {"a:blocks": 4, "a:within": 2, "layer": 3},
+    ),
+    "as many groups as inputs, twice as many outputs": (
+        lambda: between(nn.Conv2d(8, 16, 3, padding=1, groups=8), outputs=16),
+        {"a": 8, "layer": 2},
+    ),
+    "depthwise": (lambda: between(nn.Conv2d(8, 8, 3, padding=1, groups=8)), {"a": 8}),
+    "one output is not depthwise": (lambda: between(nn.Conv2d(8, 1, 1), outputs=1), {"a": 8, "layer": 1}),
+    "transposed": (lambda: between(nn.ConvTranspose2d(8, 6, 2, 2), outputs=6), {"a": 8, "layer": 6}),
+    "transposed in groups": (
+        lambda: between(nn.ConvTranspose2d(8, 6, 2, 2, groups=2), outputs=6),
+        {"a:blocks": 2, "a:within": 4, "layer": 3},
+    ),
+    "one dimension": (
+        lambda: Net(lengths, a=nn.Conv1d(3, 6, 3), along=nn.Conv1d(6, 4, 5, groups=2), b=nn.Conv1d(4, 5, 1)),
+        {"a:blocks": 2, "a:within": 3, "along": 2},
+    ),
+    "three dimensions": (
+        lambda: Net(
+            lambda n, x: n.b(n.a(x[:, :, None].expand(-1, -1, 3, -1, -1)).relu()).mean((2, 3, 4)),
+            a=nn.Conv3d(3, 4, 3),
+            b=nn.Conv3d(4, 5, 1),
+        ),
+        {"a": 4},
+    ),
+    "group norm": (group_norm_on_a_stream, {"a:blocks": 2, "a:within": 4}),
+    "group norm of one": (lambda: between(nn.GroupNorm(1, 8)), {"a": 8}),
+    "group norm of each": (lambda: between(nn.GroupNorm(8, 8)), {"a": 8}),
+    "instance norm": (lambda: between(nn.InstanceNorm2d(8, affine=True)), {"a": 8}),
+    "instance norm that remembers": (
+        lambda: between(nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
+        {"a": 8},
+    ),
+    "prelu": (lambda: between(nn.PReLU(8)), {"a": 8}),
+    "squeeze and excitation": (squeeze_and_excitation, {"a": 8, "down": 2}),
+    "channel shuffle": (lambda: doing(shuffle), {"a:blocks": 2, "a:within": 4}),
+    "channel shuffle by name": (lambda: between(nn.ChannelShuffle(2)), {"a:blocks": 2, "a:within": 4}),
+    "shuffled halves": (shuffled_halves, {"a[0][0][0]": 2, "a[0][0][1]": 2, "a[0][1]": 4, "a[1]": 8}),
+    "pixel shuffle": (lambda: doing(lambda x: F.pixel_shuffle(x, 2), 2), {"a": 2}),
+    "pixel unshuffle": (lambda: doing(lambda x: F.pixel_unshuffle(x, 2), 32), {"a": 8}),
+    "halves as gates": (lambda: doing(lambda x: F.glu(x, 1), 4), {"a": 4}),
+    "chunks as gates": (lambda: doing(lambda x: (lambda a, b: a * b.sigmoid())(*x.chunk(2, 1)), 4), {"a": 4}),
+    "chunks of their own": (
+        lambda: doing(lambda x: torch.cat([c.mean(1, keepdim=True) * c for c in x.chunk(2, 1)], 1)),
+        {"a[0]": 4, "a[1]": 4},
+    ),
+    "softmax over channels": (lambda: doing(lambda x: x.softmax(1)), {"a": 8}),
+    "normalised channels": (lambda: doing(lambda x: F.normalize(x, dim=1)), {"a": 8}),
+    "the mean of everything": (lambda: doing(lambda x: x - x.mean()), {"a": 8}),
+    "a norm of maps": (lambda: doing(lambda x: F.layer_norm(x, (8, 8, 8))), {"a": 8}),
+    "one channel over all": (
+        lambda: Net(lambda n, x: n.c(n.a(x) * n.b(x)).mean((2, 3)), a=conv(3, 8), b=conv(3, 1), c=conv(8, 5)),
+        {"a": 8, "b": 1},
+    ),
+    "dense concatenation": (dense, {"stem": 4, "grow1": 3, "grow2": 5}),
+    "padded shortcut": (
+        lambda: Net(padded_shortcut, a=conv(3, 4), b=conv(4, 8, stride=2), fc=nn.Linear(8, 5)),
+        {"a": 4, "b[0]": 2, "b[2]": 2},
+    ),
+    "written in parts": (lambda: Net(filled, a=conv(3, 3), b=conv(3, 5), fc=nn.Linear(8, 5)), {"a": 3, "b": 5}),
+    "a layer called twice": (
+        lambda: Net(
+            lambda n, x: n.b(n.t(n.t(n.a(x)).relu()).relu()).mean((2, 3)), a=conv(3, 4), t=conv(4, 4), b=conv(4, 5)
+        ),
+        {"a": 4},
+    ),
+    "a parameter used twice": (
+        lambda: Net(
+            lambda n, x: n.fc((n.a(x) * n.scale).relu().mean((2, 3)) + n.scale.flatten()),
+            a=conv(3, 4),
+            scale=weight(1, 4, 1, 1),
+            fc=nn.Linear(4, 5),
+        ),
+        {"a": 4},
+    ),
+    "computed weights": (
+        lambda: Net(
+            lambda n, x: n.b(n.a(x).relu()).mean((2, 3)), a=parametrizations.weight_norm(conv(3, 4)), b=conv(4, 5)
+        ),
+        {"a.parametrizations.weight.original1": 4},
+    ),
+    "learned positions": (
+        lambda: tokens(lambda n, x: n.mix((x + n.at).relu()), at=weight(4, 8), mix=nn.Linear(8, 8)),
+        {"patch": 8, "mix": 8},
+    ),
+    "a class token": (
+        lambda: tokens(lambda n, x: torch.cat([n.token.expand(len(x), -1, -1), x], 1)[:, :1], token=weight(1, 1, 8)),
+        {"patch": 8},
+    ),
+    "packed attention": (lambda: tokens(packed, qkv=nn.Linear(8, 24), out=nn.Linear(8, 8)), {"patch": 8}),
+    "attention by einsum": (
+        lambda: tokens(einsums, q=weight(8, 2, 4), k=weight(8, 2, 4), v=weight(8, 2, 4), o=weight(2, 4, 8)),
+        {"patch": 8},
+    ),
+    "interleaved attention": (lambda: tokens(interleaved, qkv=nn.Linear(8, 24), out=nn.Linear(8, 8)), {"patch": 8}),
+    "attention of torch": (
+        lambda: tokens(multihead, attend=nn.MultiheadAttention(8, 2, batch_first=True), norm=nn.LayerNorm(8)),
+        {"patch": 8},
+    ),
+    "encoder layer": (
+        lambda: tokens(lambda n, x: n.layer(x), layer=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        {"patch": 8, "layer.linear1": 16},
+    ),
+    "undecided": (
+        lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
+        {"a": 4},
+    ),
+    "dropout that is always on": (lambda: doing(lambda x: F.dropout(F.dropout2d(x, 0.2), 0.5)), {"a": 8}),
+}
+
+# what attention adds where it is asked for
+PACKED = {"[0]:blocks": 2, "[0]:within": 4, "[2]:within": 4}
+ATTENTIVE: dict[str, dict[str, int]] = {
+    "packed attention": {"qkv[0]:blocks": 2, "qkv[0]:within": 4, "qkv[2]:within": 4},
+    "attention by einsum": {"q": 2, "q#2": 4, "v": 4},
+    "interleaved attention": {"qkv:within[0]": 4, "qkv:within[1][1]": 4},
+    "attention of torch": {f"attend.in_proj_weight{part}": n for part, n in PACKED.items()},
+    "encoder layer": {f"layer.self_attn.in_proj_weight{part}": n for part, n in PACKED.items()},
+}
+
+# networks in which an operation fixes the channels of `a`; the words of the reason
+FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "torch.cumsum reads its order"),
+    "sorted": (lambda: doing(lambda x: x.sort(1).values), "torch.sort reads its order"),
+    "flipped": (lambda: doing(lambda x: x.flip(1)), "torch.flip reads its order"),
+    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "torch.roll reads its order"),
+    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "torch.index looks places up on it by number"),
+    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "torch.slice takes every 2 places of it"),
+    "place of the largest": (
+        lambda: doing(lambda x: x * x.argmax(1, keepdim=True)),
+        "torch.argmax gives places on it",
+    ),
+    "unknown": (lambda: doing(lambda x: torch.fft.fft(x, dim=1).real), "torch._fft_r2c has no rule"),
+    "a constant of each": (
+        lambda: doing(lambda x: x * torch.arange(8.0, dtype=x.dtype).view(8, 1, 1)),
+        "torch.mul joins it with what has a fixed order",
+    ),
+    "channels meet columns": (
+        lambda: doing(lambda x: x + x.mean((2, 3))[0]),
+        "torch.add joins it with what has a fixed order",
+    ),
+    "windows over channels": (
+        lambda: doing(lambda x: F.max_pool3d(x[:, None].contiguous(), 2)[:, 0], 4),
+        "torch.max_pool3d_with_indices reads it as space",
+    ),
+    "swapped halves of another width": (
+        lambda: Net(
+            lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1).cumsum(1)).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 2),
+            c=conv(6, 5),
+        ),
+        "torch.cumsum reads its order",
+    ),
+    "with the input": (
+        lambda: Net(lambda n, x: n.b((n.a(x) + x).relu()).mean((2, 3)), a=conv(3, 3), b=conv(3, 5)),
+        "it is the network's input",
+    ),
+    "recurrent": (
+        lambda: Net(
+            lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0].mean(1)),
+            a=conv(3, 4),
+            rnn=nn.LSTM(4, 6, batch_first=True),
+            fc=nn.Linear(6, 5),
+        ),
+        "has no rule",
+    ),
+}

@@ -1,0 +1,122 @@
+"""Certificates: what changes outputs or gradients is caught, also where the other of both does not show it."""
+
+import pytest
+import torch
+from awkward import FREE, Net, branching, conv
+from tiny import generator, pictures, randomised, unnormalised
+from torch import Tensor, nn
+
+from neuralign import align, symmetry
+from neuralign.certificate import CertificateError, demand, differences
+from neuralign.explain import certified, explain, permutable, words
+from neuralign.images import as_float
+from neuralign.symmetry import Spec, fingerprint
+from neuralign.tracing import trace
+
+
+def image() -> Tensor:
+    return as_float(pictures(side=8).pixels[:3]).double()
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5)).double()
+
+
+def test_a_true_permutation_changes_neither_outputs_nor_gradients() -> None:
+    network = perceptron()
+    spec, state = trace(network, image()).spec, randomised(network)
+    found = differences(network, spec, symmetry.random(spec, generator(1)), state, image())
+    assert found.keys() == {"outputs", "gradients"}
+    assert max(found.values()) < 1e-13
+
+
+def test_gradients_of_few_parameters_at_once_are_those_of_all() -> None:
+    network = FREE["squeeze and excitation"][0]().double()
+    spec, state = trace(network, image()).spec, randomised(network)
+    wrong = Spec({n: a for n, a in spec.axes.items() if n != "b.weight"}, spec.sizes, spec.fixed)
+    permutation = symmetry.random(spec, generator(1))
+    found = [differences(network, wrong, permutation, state, image(), at_once=most) for most in (1, 100, 10**9)]
+    assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[2])
+    assert found[0]["gradients"] > 1e-3
+
+
+def test_a_weight_that_no_output_shows_is_seen_by_its_gradient() -> None:
+    """A last layer of zeros gives zeros whatever comes before, but tells a wrong order by its gradient."""
+    network = perceptron()
+    spec, state = trace(network, image()).spec, randomised(network)
+    state["3.weight"] = torch.zeros(5, 6).double()
+    wrong = Spec({n: a for n, a in spec.axes.items() if n != "3.weight"}, spec.sizes, spec.fixed)
+    found = differences(network, wrong, {"1": torch.tensor([1, 0, 2, 3, 4, 5])}, state, image())
+    assert found["outputs"] == 0
+    with pytest.raises(CertificateError, match="its gradients differ by .* of their size on 3 images, at most 1e-09"):
+        demand(found, 1e-9, 3)
+
+
+def test_a_layer_that_the_example_did_not_reach_is_caught() -> None:
+    """Which of two layers is called depends on the data; a permutation that knows only one of them is refused."""
+    torch.manual_seed(0)
+    network = Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5))
+    model, images = unnormalised(network), pictures(side=8)
+    found, states = trace(network, image()), [randomised(network, seed) for seed in (1, 2)]
+    for state in states:
+        state["a.bias"] = torch.full((4,), -5.0 if "b.weight" in found.spec.axes else 5.0).double()  # the other layer
+    problem = align.Problem(model, found, *states, images)
+    with pytest.raises(CertificateError, match="another function"):
+        align.certify(problem, {"a": torch.tensor([1, 2, 3, 0])})
+
+
+def test_nothing_is_said_to_be_certified_where_no_weight_moves() -> None:
+    network = perceptron()
+    found = trace(network, image())
+    blind = type(found)(Spec({}, found.spec.sizes, found.spec.fixed), found.taps, found.before, found.network)
+    facts = certified(blind, image())
+    assert facts["max_error"] == 0 and facts["moved"] == 0
+    assert not facts["certified"]
+
+
+def test_the_permutable_fraction_counts_what_a_free_group_moves() -> None:
+    spec = Spec({"w": ((("a", 1), (2,)), ()), "v": ((("b", 1),),), "u": ((("c", 2),),)}, dict(a=2, b=3, c=1), {"b"})
+    parameters = {"w": torch.zeros(4, 5), "v": torch.zeros(3), "u": torch.zeros(2), "t": torch.zeros(5)}
+    assert permutable(spec, parameters) == pytest.approx(10 / 30)
+
+
+def test_equal_symmetries_have_equal_fingerprints() -> None:
+    found = [fingerprint(trace(perceptron(), image()).spec) for _ in range(2)]
+    assert found[0] == found[1] and len(found[0]) == 64
+    other = nn.Sequential(nn.Flatten(), nn.Linear(192, 7), nn.ReLU(), nn.Linear(7, 5)).double()
+    assert fingerprint(trace(other, image()).spec) != found[0]
+
+
+def test_an_explanation_has_all_facts_and_says_them_in_words() -> None:
+    network = Net(lambda n, x: n.c(n.b(n.a(x).relu()).cumsum(1)).mean((2, 3)), a=conv(3, 4), b=conv(4, 6), c=conv(6, 5))
+    facts = explain(network, image().float())
+    assert facts["groups"] == {"a": 4}
+    assert facts["certified"] and facts["max_error"] < 1e-9 and facts["moved"] > 0
+    assert {"axis": "b.weight[0]", "reason": "torch.cumsum reads its order"} in facts["frozen"]
+    text = "\n".join(words(facts))
+    assert "1 groups of channels may be permuted" in text and "leaves the function as it is" in text
+    assert "Fixed: b.weight[0] and 1 more axes, because torch.cumsum reads its order." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "fraction"), [("mobilenet_v3_small", 0.99), ("shufflenet_v2_x0_5", 0.99), ("squeezenet1_1", 0.99)]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_networks_of_torchvision_are_certified(name: str, fraction: float) -> None:
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    facts = explain(models.get_model(name, weights=None), torch.randn(2, 3, 64, 64))
+    assert facts["certified"], facts
+    assert facts["permutable_fraction"] > fraction
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_transformer_of_windows_is_certified(attention: bool) -> None:
+    swin = pytest.importorskip("torchvision.models.swin_transformer")
+    torch.manual_seed(0)
+    for block in (swin.SwinTransformerBlock, swin.SwinTransformerBlockV2):
+        network = swin.SwinTransformer([4, 4], 8, [2, 2], [2, 4], [2, 2], num_classes=5, block=block)
+        facts = explain(network, torch.randn(2, 3, 32, 32), attention=attention)
+        assert facts["certified"], facts
+        assert facts["permutable_fraction"] > 0.9

@@ -1,0 +1,80 @@
+"""The doctor: planted permutations with known answers, noise of a known size, and where a method is said to break."""
+
+import pytest
+import tiny
+import torch
+from tiny import assert_same, generator, randomised
+
+from neuralign.align import Problem
+from neuralign.doctor import breaks, examine, noisy, random_images, recovered, silent
+from neuralign.plugins import plugin
+from neuralign.symmetry import identity, inverse, random
+from neuralign.tracing import trace
+
+
+@pytest.fixture
+def symmetry(tinyten):
+    return trace(tinyten.network, torch.rand(2, 3, 16, 16).double())
+
+
+def test_the_inverse_of_what_was_planted_is_all_and_any_other_is_counted(symmetry):
+    planted = random(symmetry.spec, generator(1))
+    assert set(recovered(planted, inverse(planted)).values()) == {1.0}
+    answer = inverse(planted)
+    first, size = symmetry.spec.free[0], symmetry.spec.sizes[symmetry.spec.free[0]]
+    answer[first][[0, 1]] = answer[first][[1, 0]]
+    assert recovered(planted, answer)[first] == pytest.approx(1 - 2 / size)
+    del answer[first]
+    kept = (planted[first] == torch.arange(size)).double().mean().item()
+    assert recovered(planted, answer)[first] == kept, "a group that a method leaves out stays in place"
+
+
+def test_noise_has_the_size_it_says_and_leaves_buffers_alone(tinyten):
+    state = randomised(tinyten.network)
+    assert_same(noisy(tinyten, state, 0.0, 1), state)
+    found = noisy(tinyten, state, 0.5, 1)
+    name = "features.conv6.weight"
+    assert (found[name] - state[name]).std() == pytest.approx(0.5 * state[name].std().item(), rel=0.1)
+    assert torch.equal(found["features.bn1.running_var"], state["features.bn1.running_var"])
+    again, other = noisy(tinyten, state, 0.5, 1), noisy(tinyten, state, 0.5, 2)
+    assert_same(found, again)
+    assert not torch.equal(found[name], other[name])
+
+
+def test_without_noise_all_is_recovered_and_a_method_that_does_nothing_recovers_next_to_nothing(
+    tinyten, symmetry, images
+):
+    methods = {
+        "correlation": plugin("align", {"use": "correlation", "read": "pre"}),
+        "nothing": lambda problem: identity(problem.trace.spec),
+    }
+    rows = examine(tinyten, symmetry, randomised(tinyten.network), images, methods, levels=[0, 3], seeds=range(2))
+    assert len(rows) == 2 * 2 * (len(symmetry.spec.free) + 1)
+    whole = {(r["method"], r["noise"]): r for r in rows if r["group"] == ""}
+    assert whole["correlation", 0]["recovered"] == 1 and whole["correlation", 0]["recovered_std"] == 0
+    assert whole["correlation", 3]["recovered"] < 0.9 and whole["nothing", 0]["recovered"] < 0.5
+    assert all(r["n"] == 2 for r in rows)
+    assert sum(r["units"] for r in rows if r["group"]) == 4 * whole["nothing", 0]["units"]
+    assert breaks(rows) == {"correlation": 3, "nothing": 0}
+    assert breaks(rows, trusted=0.0) == {"correlation": None, "nothing": None}
+
+
+def test_one_seed_has_no_spread(tinyten, symmetry, images):
+    methods = {"nothing": lambda problem: identity(problem.trace.spec)}
+    rows = examine(tinyten, symmetry, randomised(tinyten.network), images, methods, levels=[0], seeds=[0])
+    assert {r["recovered_std"] for r in rows} == {None}
+
+
+def test_units_that_never_fire_are_counted(tinyten, symmetry, images):
+    state = randomised(tinyten.network)
+    before = silent(Problem(tinyten, symmetry, state, state, images))
+    assert before.keys() == set(symmetry.spec.free) and before["features.conv2"] == 0
+    state["features.bn2.bias"][1] = -1e6
+    assert silent(Problem(tinyten, symmetry, state, state, images))["features.conv2"] == 1
+
+
+def test_random_images_have_the_shape_that_is_asked_for_and_are_always_the_same():
+    found, again = (random_images(5, (3, 8, 9)) for _ in range(2))
+    assert found.pixels.shape == (5, 3, 8, 9) and found.pixels.dtype == torch.uint8
+    assert torch.equal(found.pixels, again.pixels) and len(found) == 5
+    assert tiny.plain(found.pixels, generator()).mean() == pytest.approx(0.5, abs=0.05)

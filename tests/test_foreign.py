@@ -1,0 +1,174 @@
+"""Checkpoints of others: every common wrapping is understood, what does not fit is refused with what is near."""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+from tiny import assert_same, randomised
+from torch import nn
+
+from neuralign.foreign import CheckpointError, read
+
+
+@pytest.fixture
+def state(tinyten):
+    """Weights of the model as its own names have them, in float32 as people save them."""
+    return {n: t.float() if t.is_floating_point() else t for n, t in randomised(tinyten.network).items()}
+
+
+def prefixed(prefix, state):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPED = {
+    "bare": ("", "", lambda s: s),
+    "ordered": ("", "", OrderedDict),
+    "state_dict": ("state_dict", "", lambda s: {"epoch": 3, "state_dict": s, "best": 0.5}),
+    "model": ("model", "", lambda s: {"model": s, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}),
+    "data parallel": ("module", "module.", lambda s: prefixed("module.", s)),
+    "compiled": ("_orig_mod", "_orig_mod.", lambda s: prefixed("_orig_mod.", s)),
+    "both": ("net._orig_mod.module", "_orig_mod.module.", lambda s: {"net": prefixed("_orig_mod.module.", s)}),
+    "lightning": (
+        "state_dict.net",
+        "net.",
+        lambda s: {"state_dict": prefixed("net.", s) | {"metric.total": torch.ones(())}, "callbacks": {}},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_a_wrapped_checkpoint_is_understood(how, tinyten, state, tmp_path):
+    inside, prefix, wrap = WRAPPED[how]
+    torch.save(wrap(state), tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", tinyten)
+    assert_same(found.state, {n: t.double() if t.is_floating_point() else t for n, t in state.items()})
+    assert found.inside == inside and found.names == {f"{prefix}{n}": n for n in state}
+    assert_same(found.renamed(found.state), prefixed(prefix, state))
+    assert found.beside == (["metric.total"] if how == "lightning" else [])
+
+
+def test_safetensors_are_read_and_half_precision_comes_back_as_it_was(tinyten, state, tmp_path):
+    half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
+    save_file(half, tmp_path / "a.safetensors")
+    found = read(tmp_path / "a.safetensors", tinyten)
+    assert {t.dtype for t in found.state.values()} == {torch.float64, torch.int64}
+    assert_same(found.renamed(found.state), half)
+
+
+def test_the_count_of_batches_may_be_missing_and_nothing_else(tinyten, state, tmp_path):
+    torch.save({n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}, tmp_path / "a.pt")
+    assert read(tmp_path / "a.pt", tinyten).state.keys() == state.keys()
+    torch.save({n: t for n, t in state.items() if not n.endswith("running_mean")}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="missing: features.bn1.running_mean, .* and 4 more"):
+        read(tmp_path / "b.pt", tinyten)
+
+
+def test_of_two_states_in_a_file_one_must_be_named(tinyten, state, tmp_path):
+    other = {n: t + 1 for n, t in state.items()}
+    torch.save({"model": state, "ema": {"model": other}}, tmp_path / "a.pt")
+    with pytest.raises(
+        CheckpointError, match="2 checkpoints of the network are in it: say inside which of 'model', 'ema.model'"
+    ):
+        read(tmp_path / "a.pt", tinyten)
+    found = read(tmp_path / "a.pt", tinyten, "ema.model")
+    assert torch.equal(found.state["fc.bias"], other["fc.bias"].double())
+    with pytest.raises(CheckpointError, match="no tensor of the network is inside 'emma'; found model.features"):
+        read(tmp_path / "a.pt", tinyten, "emma")
+
+
+def without(*names):
+    return lambda s: {n: t for n, t in s.items() if n not in names}
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (without("fc.bias"), "not a checkpoint of this network: 57 of the network's 58 tensors fit; missing: fc.bias"),
+        (lambda s: s | {"fc2.weight": torch.ones(3)}, "the network has no: fc2.weight"),
+        (
+            lambda s: s | {"fc.weight": torch.ones(5, 17)},
+            "of another shape: fc.weight is [5, 17], in the network [5, 16]",
+        ),
+        (
+            lambda s: {"model": s | {"fc.weight": torch.ones(7, 16), "fc.bias": torch.ones(7)}},
+            "56 of the network's 58 tensors fit inside 'model'; of another shape: fc.weight is [7, 16], in the network "
+            "[5, 16], fc.bias is [7], in the network [5]: a head of 7 classes, 5 are wanted",
+        ),
+        (lambda s: s | {"fc.bias": torch.full((5,), float("nan"))}, "fc.bias has values that are not finite"),
+        (lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int64)}, "fc.bias is torch.int64, the network's is"),
+        (
+            lambda s: {"layer.kernel": torch.ones(2)},
+            "no tensor of the network is in it; found layer.kernel; wanted feat",
+        ),
+        (lambda s: {"epoch": 3}, "no named tensors in it; a state_dict is wanted"),
+        (lambda s: torch.ones(3), "no named tensors in it"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_is_near(tinyten, state, tmp_path, damage, message):
+    torch.save(damage(state), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as error:
+        read(tmp_path / "a.pt", tinyten)
+    assert str(error.value).startswith(f"{tmp_path / 'a.pt'}: ") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+class Trap:
+    """A pickle of it would create a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_file_is_executed(tinyten, tmp_path):
+    pickle.loads(pickle.dumps(Trap(tmp_path / "armed")))
+    assert (tmp_path / "armed").exists()  # the trap does work
+    torch.save({"state_dict": Trap(tmp_path / "victim")}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"holds a Python object \(getattr\), .* save model.state_dict\(\)"):
+        read(tmp_path / "a.pt", tinyten)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_whole_module_is_refused_with_what_to_do(tinyten, tmp_path):
+    torch.save(tinyten.network, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"holds a Python object \(neuralign.networks.tinyten.TinyTen\)"):
+        read(tmp_path / "a.pt", tinyten)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04 nor an archive"])
+def test_a_damaged_file_is_refused_in_one_line(tinyten, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="or damaged") as error:
+        read(tmp_path / name, tinyten)
+    assert "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match="no such file"):
+        read(tmp_path / f"other_{name}", tinyten)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.last.weight = self.first.weight
+        self.register_buffer("scale", torch.ones(4), persistent=False)
+
+
+def test_tied_tensors_are_one_and_buffers_that_are_not_saved_come_from_the_network(tmp_path):
+    model = tiny.unnormalised(Tied())
+    weight = torch.rand(4, 4).double()
+    torch.save({"first.weight": weight, "last.weight": weight}, tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", model)
+    assert found.state.keys() == {"first.weight", "scale"}
+    assert_same(found.renamed(found.state), {"first.weight": weight, "last.weight": weight})
+    torch.save({"first.weight": weight}, tmp_path / "b.pt")
+    assert read(tmp_path / "b.pt", model).names == {"first.weight": "first.weight"}
+    torch.save({"first.weight": weight, "last.weight": weight + 1}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="are one tensor in the network, but differ in the file"):
+        read(tmp_path / "c.pt", model)

@@ -1,0 +1,48 @@
+"""The library's short calls, and that the documentation runs."""
+
+import re
+
+import pytest
+import tiny
+import torch
+from tiny import assert_close, generator, pictures, randomised
+from workflow_project import REPOSITORY
+
+from neuralign.library import align, curve
+from neuralign.symmetry import permute, random
+from neuralign.tracing import trace
+
+
+def test_the_page_runs_as_it_is_written():
+    torch.manual_seed(0)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "library.md").read_text(), re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["aligned"].certificate < 1e-9 and len(blocks) == 3
+    assert names["found"].spec.free and names["net"].training, "left in its mode"
+
+
+def test_align_undoes_a_permutation(tinyten):
+    images, a = pictures(), randomised(tinyten.network)
+    spec = trace(tinyten.network, torch.rand(2, 3, 16, 16).double()).spec
+    b = permute(spec, random(spec, generator(1)), a)
+    found = align(tinyten.network, a, b, images, "correlation", read="pre", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25])
+    assert_close(found.state, a)
+    assert found.certificate < 1e-9
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_curve_ends_where_it_should_and_learns_between(epochs):
+    model, images = tiny.perceptron(side=16), pictures(count=20)
+    a, b = randomised(model.network, 1), randomised(model.network, 2)
+    path = curve(model.network, a, b, images, "bezier", epochs=epochs, batch_size=10)
+    names = dict(model.network.named_parameters())
+    for t, end in ((0.0, a), (1.0, b)):
+        assert_close({n: path(t)[n] for n in names}, {n: end[n] for n in names})
+    middle, straight = path(0.5), {n: (a[n] + b[n]) / 2 for n in names}
+    if epochs:
+        assert any(not torch.allclose(middle[n], straight[n]) for n in names)
+    else:
+        assert_close({n: middle[n] for n in names}, straight)
+    assert middle.keys() == a.keys() and not torch.equal(middle["2.running_mean"], a["2.running_mean"])

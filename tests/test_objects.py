@@ -1,0 +1,170 @@
+"""Networks of other people's code: found without importing, built as they accept, digested with what they use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from neuralign.callables import NetworkError, construct
+from neuralign.code import PACKAGE, outside
+from neuralign.networks import build, check_outputs
+from neuralign.objects import ObjectError, find, load
+
+NET = """
+import helper
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, n_classes, in_channels, width=4):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(in_channels, width, 3), nn.Linear(width, n_classes)
+
+    def forward(self, x):
+        return self.head(helper.pooled(self.conv(x).relu()))
+
+class Fixed(Net):
+    def __init__(self):
+        super().__init__(10, 3)
+
+def anything(**options):
+    return nn.Linear(2, options["num_classes"])
+
+def broken(num_classes):
+    raise ValueError("no such width")
+
+def nothing():
+    return 5
+
+ready, number = Fixed(), 5
+"""
+HELPER = "def pooled(x):\n    return x.mean((2, 3))\n"
+
+
+@pytest.fixture(autouse=True)
+def mine(tmp_path, monkeypatch):
+    """A folder of one's own code as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("helper", "mine", "mine.nets"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    Path("nets.py").write_text(NET)
+    Path("helper.py").write_text(HELPER)
+    yield
+    for name in ("helper", "mine", "mine.nets"):
+        sys.modules.pop(name, None)
+
+
+def test_planning_finds_a_network_of_torchvision_without_importing_it():
+    code = (
+        "import sys; from neuralign.code import outside; from neuralign.objects import find; "
+        "find('torchvision.models:resnet18'); print(outside('torchvision.models:resnet18').keys()); "
+        "assert not {'torch', 'torchvision'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE.parent)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout == "dict_keys(['torchvision'])\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nets.py:Nett", "nets.py:Nett: nets.py does not define 'Nett'; did you mean 'Net'? (found: Net, Fixed,"),
+        ("nots.py:Net", "no such file as"),
+        ("torchvison.models:resnet18", "no module 'torchvison.models' (looked where Python does, and in"),
+        ("torchvision.modls:resnet18", "no module 'torchvision.modls'"),
+        ("torchvision.models.resnet:resnt18", "did you mean 'resnet18'?"),
+        ("nets.py:", "`package.module:name` or `folder/file.py:name` is wanted"),
+        ("my-nets:Net", "a module is named like package.module"),
+    ],
+)
+def test_what_cannot_be_found_is_refused_by_name(name, message):
+    with pytest.raises(ObjectError) as error:
+        find(name)
+    assert message in str(error.value)
+
+
+def test_a_file_that_does_not_parse_is_refused_in_one_line():
+    Path("nets.py").write_text("def Net(:\n")
+    with pytest.raises(ObjectError, match="nets.py: invalid syntax"):
+        find("nets.py:Net")
+
+
+def test_what_goes_wrong_while_importing_is_said_in_one_line():
+    Path("helper.py").write_text("raise RuntimeError('no licence')")
+    with pytest.raises(ObjectError, match="nets.py:Net: cannot be imported: RuntimeError: no licence"):
+        load("nets.py:Net")
+
+
+def test_a_module_in_the_working_directory_is_found():
+    Path("mine").mkdir()
+    for name, text in {
+        "__init__.py": "",
+        "nets.py": "from . import other\nNet = dict\n",
+        "other.py": "x = 1\n",
+    }.items():
+        Path("mine", name).write_text(text)
+    assert load("mine.nets:Net") is dict
+    assert outside("mine.nets:Net").keys() == {"mine/__init__.py", "mine/nets.py", "mine/other.py"}
+
+
+@pytest.mark.parametrize("channels, classes", [(3, 5), (1, 10)])
+def test_classes_and_channels_go_to_the_parameters_that_are_called_so(channels, classes):
+    net = construct("nets.py:Net", {}, classes, channels)
+    assert net(torch.zeros(2, channels, 8, 8)).shape == (2, classes) and net.conv.out_channels == 4
+    assert construct("nets.py:Net", {"width": 6, "n_classes": 7}, classes, channels).head.out_features == 7
+    assert construct("nets.py:anything", {}, classes, channels).out_features == classes
+
+
+def test_a_module_that_is_ready_is_copied():
+    one, other = (construct("nets.py:ready", {}, 10, 3) for _ in range(2))
+    assert isinstance(one, nn.Module) and one is not other
+    with pytest.raises(NetworkError, match="takes no options; found {'width': 2}"):
+        construct("nets.py:ready", {"width": 2}, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("Net", {"depth": 3}, r"called with .*'depth': 3.*unexpected keyword argument 'depth'"),
+        ("broken", {}, "called with {'num_classes': 10}: no such width"),
+        ("nothing", {}, "returned int, a torch.nn.Module is wanted"),
+        ("number", {}, "found int, a callable"),
+    ],
+)
+def test_what_is_no_network_is_refused(name, options, message):
+    with pytest.raises(NetworkError, match=message):
+        construct(f"nets.py:{name}", options, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("Fixed", (1, 3, 8, 8), r"gives \(1, 10\) on an input of shape .*; wanted are logits \(1, 5\), one for each"),
+        ("Fixed", (1, 1, 8, 8), r"does not take an input of shape \(1, 1, 8, 8\): .*to have 3 channels"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(name, shape, message):
+    model = build({"use": f"nets.py:{name}"}, classes=5, channels=shape[1])
+    with pytest.raises(NetworkError, match=message):
+        check_outputs(model, torch.zeros(shape), 5)
+    check_outputs(build({"use": "nets.py:Net"}, classes=5, channels=shape[1]), torch.zeros(shape), 5)
+
+
+def test_the_digest_covers_what_the_file_imports_beside_it_and_ignores_comments():
+    assert outside("nets.py:Net").keys() == {"nets.py", "helper.py"}
+    digests = {}
+    for name, helper in {
+        "as it is": HELPER,
+        "commented": f"# pools\n{HELPER}",
+        "other": HELPER.replace("mean", "sum"),
+    }.items():
+        folder = Path(name)
+        folder.mkdir()
+        (folder / "nets.py").write_text(NET)
+        (folder / "helper.py").write_text(helper)
+        digests[name] = outside(f"{name}/nets.py:Net")
+    assert digests["as it is"] == digests["commented"] == outside("nets.py:Net") != digests["other"]

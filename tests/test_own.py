@@ -1,0 +1,255 @@
+"""Networks and checkpoints of one's own in the workflow, and `neuralign connect`.
+
+Every row of the second table of docs/reruns.md is one test here, as in test_workflow.py.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+from workflow_project import OVERLAY, OWN, REPOSITORY, Project, environ
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+NETS = """from torch import nn
+
+import layers
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels, width):
+        super().__init__()
+        self.first = layers.block(in_channels, width)
+        self.last = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.last(self.first(x).mean((2, 3)))
+"""
+LAYERS = """from torch import nn
+
+
+def block(inputs, outputs):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3), nn.BatchNorm2d(outputs), nn.ReLU())
+"""
+NOTHING: dict[str, int] = {}
+TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
+ALL = {"import_endpoint": 2, "align": 1, "signature": 1, "train_curve": 1, "evaluate": 2, "plot": 5} | TABLES
+ONE = ALL | {"import_endpoint": 1}
+
+Change = Callable[[Project], None]
+ROWS: list[tuple[str, dict[str, int], Change]] = []
+
+
+def row(title: str, again: dict[str, int]) -> Callable[[Change], Change]:
+    """A row of the table, as in test_workflow.py."""
+
+    def add(change: Change) -> Change:
+        ROWS.append((title, again, change))
+        return change
+
+    return add
+
+
+def weights(seed: int) -> dict[str, torch.Tensor]:
+    """A state of Net with 10 classes, 1 channel and width 3."""
+    torch.manual_seed(seed)
+    first = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+    return nn.ModuleDict({"first": first, "last": nn.Linear(3, 10)}).state_dict()
+
+
+def write(folder: Path) -> None:
+    """The files of someone who has trained two networks."""
+    folder.mkdir()
+    (folder / "nets.py").write_text(NETS)
+    (folder / "layers.py").write_text(LAYERS)
+    torch.save({"epoch": 7, "state_dict": {f"module.{n}": t for n, t in weights(1).items()}}, folder / "a.pt")
+    save_file(weights(2), folder / "b.safetensors")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """The study of tests/own.yaml, run to its end; never edited."""
+    project = Project.of_repository(tmp_path_factory.mktemp("own") / "project")
+    write(project.path("own"))
+    project.run("--cores", "2", "--configfile", OVERLAY, OWN, target="own", NEURALIGN_CHECK_CLOSURE="1")
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path) -> Project:
+    """A copy of the finished study, to be edited."""
+    return finished.copied(tmp_path / "project")
+
+
+def plan(project: Project) -> dict[str, int]:
+    return project.plan("--configfile", OVERLAY, OWN, target="own")
+
+
+def refused(project: Project) -> str:
+    code, text = project.dry_run("--configfile", OVERLAY, OWN, target="own")
+    assert code == 1 and "Job stats" not in text
+    return text
+
+
+# ---- what runs again
+
+
+@row("The file of a network of your own", ALL)
+def _(project):
+    project.replace("own/nets.py", "x).mean((2, 3))", "x).amax((2, 3))")
+
+
+@row("A file beside it that it imports", ALL)
+def _(project):
+    project.replace("own/layers.py", "nn.ReLU()", "nn.GELU()")
+
+
+@row("A file beside it that it does not import", NOTHING)
+def _(project):
+    project.append("own/train.py", "import nets\n")
+
+
+@row("A comment in such a file", NOTHING)
+def _(project):
+    project.append("own/nets.py", "\n# that is all\n")
+
+
+@row("An option of a network of your own", ALL)
+def _(project):
+    project.replace(OWN, "options: {width: 3}", "options: {width: 4}")
+
+
+@row("The pixel mean of a network", ALL)
+def _(project):
+    project.replace(OWN, "mean: [0.5]", "mean: [0.4]")
+
+
+@row("A checkpoint file replaced by another", ONE)
+def _(project):
+    save_file(weights(3), project.path("own/b.safetensors"))
+    project.age("own/b.safetensors", 1e6)
+
+
+@row("A checkpoint file written anew with the same content, touched or copied", NOTHING)
+def _(project):
+    content = project.path("own/b.safetensors").read_bytes()
+    project.path("own/b.safetensors").unlink()
+    project.path("own/b.safetensors").write_bytes(content)
+
+
+@row("A checkpoint file moved, and `file` with it", NOTHING)
+def _(project):
+    project.path("own/b.safetensors").rename(project.path("moved.safetensors"))
+    project.replace(OWN, "own/b.safetensors", "moved.safetensors")
+
+
+@row("A checkpoint renamed in the config", ONE)
+def _(project):
+    project.replace(OWN, "mine_b", "mine_c", count=2)
+
+
+@row("The place inside a checkpoint file spelled out", ONE)
+def _(project):
+    project.replace(OWN, "{file: own/a.pt}", "{file: own/a.pt, inside: state_dict.module}")
+
+
+@pytest.mark.parametrize(("again", "change"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS])
+def test_after_this_change_these_jobs_run_again(project, again, change):
+    change(project)
+    assert plan(project) == again
+
+
+def test_the_documented_table_has_these_rows():
+    text = (REPOSITORY / "docs" / "reruns.md").read_text().split("## Networks and checkpoints of your own")[1]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    documented = [(cells[0], cells[1].startswith("nothing")) for cells in table if cells[0] != "Change"]
+    assert documented == [(title, again == NOTHING) for title, again, _ in ROWS]
+
+
+# ---- what comes out
+
+
+def test_an_imported_network_is_an_artefact_like_a_trained_one(finished):
+    found = load_file(finished.path("results/endpoints/small_digits/own/plain/mine_a.safetensors"))
+    expected = weights(1)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    note = json.loads(finished.path("results/endpoints/small_digits/own/plain/mine_a.safetensors.json").read_text())
+    assert note["settings"]["model"]["mean"] == [0.5] and note["settings"]["checkpoint"]["file"] == "own/a.pt"
+    with finished.path("results/studies/own/tables/accuracy.csv").open(newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"endpoints", "linear_unaligned", "smoke_matched"}
+
+
+def test_every_result_is_as_its_note_says_down_to_the_checkpoints(project):
+    def verified(*more):
+        command = [sys.executable, "-m", "neuralign.verify", "results", "--configfile", OVERLAY, OWN, *more]
+        environment = {"PYTHONPATH": str(project.path("lib"))}
+        done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = verified("--trace", "results/studies/own/tables/accuracy.csv")
+    assert code == 0 and "nothing is wrong" in text, text
+    assert text.count("import_endpoint  ") == 2 and "not compared" not in text
+    save_file(weights(3), project.path("own/b.safetensors"))
+    code, text = verified()
+    assert code == 1 and "out of date" in text and "own/plain/mine_b.safetensors" in text
+    for name in ("a.pt", "b.safetensors"):
+        project.path(f"own/{name}").unlink()
+    code, text = verified()
+    assert code == 0 and "not compared with the config and code" in text, text
+
+
+def test_what_is_missing_stops_the_plan(project):
+    project.path("own/a.pt").unlink()
+    assert "own/a.pt: no such file" in refused(project)
+    project.replace("own/nets.py", "class Net", "class Network")
+    assert "own/nets.py:Net: nets.py does not define 'Net'; did you mean 'Network'?" in refused(project)
+
+
+def test_a_checkpoint_of_another_network_fails_with_what_is_near(project):
+    save_file(
+        weights(1) | {"last.weight": torch.ones(7, 3), "last.bias": torch.ones(7)}, project.path("own/b.safetensors")
+    )
+    project.run("--cores", "1", "--configfile", OVERLAY, OWN, target="own", expect=1)
+    log = project.path("logs/endpoints/small_digits/own/plain/mine_b.log").read_text()
+    assert "a head of 7 classes, 10 are wanted" in log
+
+
+# ---- the command
+
+
+def test_connect_runs_the_workflow_on_two_checkpoints_and_goes_on_where_it_was(fresh, tmp_path):
+    write(tmp_path / "mine")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"datasets": {"digits": {"size": 8}}}))
+    command = [sys.executable, "-m", "neuralign", "connect", "mine/nets.py:Net", "mine/a.pt", "mine/b.safetensors"]
+    command += ["--option", "width=3", "--data", "digits", "--epochs", "1", "--points", "3", "--out", "out", "--json"]
+    command += ["--configfile", "small.yaml"]
+
+    def run():
+        environment = environ() | {"PYTHONPATH": str(fresh.path("lib"))}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    facts, _ = run()
+    assert {r["method"] for r in facts["table"]} == {
+        *("endpoints", "linear_unaligned", "linear_aligned", "unaligned", "aligned")
+    }
+    assert all(r["n_pairs"] == "1" for r in facts["table"])
+    assert (tmp_path / facts["report"]).is_file() and (tmp_path / facts["config"]).is_file()
+    again, text = run()
+    assert again == facts and "Nothing to be done" in text
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Project:
+    """A copy without results."""
+    return Project.of_repository(tmp_path / "fresh")
