@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -170,6 +171,18 @@ def test_a_second_writer_is_refused_while_the_first_is_at_work_whatever_its_key(
         first.communicate()
     ended(start("hello"), 0)  # the kernel has given the lock back
     assert not list(job.SCRATCH.glob("*.lock"))
+
+
+def test_a_second_writer_goes_on_when_the_first_ends_soon():
+    first = start("wait")
+    until(Path("waiting").exists)
+    second = start("hello")
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(3)
+    first.kill()
+    first.communicate()
+    ended(second, 0)
+    assert OUT.read_text().startswith("content hello")
 
 
 def test_what_a_killed_job_left_half_written_goes_with_the_next_one():

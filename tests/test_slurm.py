@@ -13,7 +13,20 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from lone_job import until
-from slurm_project import PROFILE, Run, ask, disturbable, disturbed, endpoint, left, log_of, of_rule, of_slurm, told
+from slurm_project import (
+    PROFILE,
+    Run,
+    ask,
+    at_work_in,
+    disturbable,
+    disturbed,
+    endpoint,
+    left,
+    log_of,
+    of_rule,
+    of_slurm,
+    told,
+)
 from workflow_project import REPOSITORY, Project
 
 SUBMITTED = {"train_endpoint", "align", "signature", "train_curve", "evaluate", "plane", "midpoint", "bound"}
@@ -95,9 +108,11 @@ def runs(cluster, tmp_path_factory) -> Iterator[dict[str, Project]]:
         started.append(Run.on_slurm(study, target="once"))
         started[0].until(lambda: len(disturbed(study)) == 2)
         (cancelled, _), (requeued, _) = disturbed(study)
+        ours = {pid for pid in at_work_in(study.root) if os.getsid(pid) != started[0].process.pid}
         ask("scancel", cancelled)
         ask("scontrol", "requeue", requeued)
         until(lambda: ask("squeue", "--noheader", "--format=%T", f"--job={requeued}").strip() == "PENDING")
+        until(lambda: not ours.intersection(at_work_in(study.root)))  # which takes less than Slurm's two minutes
         ask("scontrol", "update", f"jobid={requeued}", "starttime=now")  # not in two minutes
         started.append(Run.on_slurm(limit, "--set-resources", "train_endpoint:runtime=attempt", target=endpoint(1)))
         started.append(Run(calm, "--cores", "1", target="once"))

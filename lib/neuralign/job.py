@@ -28,6 +28,7 @@ from neuralign.provenance import entries, hashed, notes
 log = logging.getLogger("neuralign")
 SCRATCH = Path("results", ".scratch")
 TOGETHER = "together"  # in the lock of a job that another one does together with its own
+ENDING = 10.0  # seconds that an earlier life of a job may take to end after its next one has begun
 
 
 def run(main: Callable[..., None]) -> None:
@@ -128,14 +129,16 @@ def _scratch(main: Callable[..., None], key: str) -> dict[str, Path]:
 def _only_writer(recipe: dict[str, Any]) -> Iterator[None]:
     """Hold the lock of the job's outputs, whatever their key; the kernel gives it back however the job ends.
 
-    Waits for a process that does this job together with its own.
+    Waits for a process that does this job together with its own, and a little for one that is about to end, as when a
+    cluster has put a job back into its queue.
     """
+    last = time.monotonic() + ENDING
     while (lock := _locked(recipe)) is None:
         try:
             holder = _lock_path(recipe).read_text()
         except FileNotFoundError:  # it has just been given back
             continue
-        if holder != TOGETHER:
+        if holder != TOGETHER and time.monotonic() > last:
             sys.exit(f"{first_output(recipe)}: another process is at work on this job; wait for it to end, or stop it")
         time.sleep(0.5)
     with _released(lock):
