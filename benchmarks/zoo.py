@@ -93,16 +93,18 @@ def recovered(network: nn.Module, example: Tensor) -> float:
 
 def page(rows: pd.DataFrame) -> str:
     """The table in Markdown."""
-    many = len(rows)
+    many, every = len(rows), models.list_models(module=models)
+    others = ", ".join(sorted(set(every) - set(rows.network)))
     good = rows[rows.certified]
     enough = good.permutable >= good.network.map(lambda n: 0.5 if n.startswith(("vit", "swin", "maxvit")) else 0.8)
     lines = [
         "# Networks of torchvision",
         "",
-        f"{many} of the {len(models.list_models(module=models))} classification networks of torchvision "
+        f"{many} of the {len(every)} classification networks of torchvision "
         f"{torchvision.__version__} as initialised, traced on two random images",
         "(`python -m benchmarks.zoo`; times on a busy machine).",
         f"Certified: {len(good)} of {many}; of these at least 0.8 (attention: 0.5) permutable: {int(enough.sum())}.",
+        *([f"Not measured, for want of memory (24 GiB): {others}."] if others else []),
         "",
         "- groups: sets of channels that may be permuted; permutable: the share of parameters that one of them moves.",
         "- fixed: axes of tensors that stay, besides the images' channels and the classes; and the commonest reason.",

@@ -10,9 +10,23 @@ from neuralign.symmetry import identity, moves
 from neuralign.tables import write_rows
 
 
-def main(data, target, source, permutation, moved, *, model, method, scratch, start=None, augment=(), attack=None):
+def main(
+    data,
+    target,
+    source,
+    permutation,
+    moved,
+    *,
+    model,
+    method,
+    scratch,
+    attention=False,
+    start=None,
+    augment=(),
+    attack=None,
+):
     images, net = setting.prepare(data, model)
-    trace = setting.symmetry(net, images)
+    trace = setting.symmetry(net, images, attention=attention)
     problem = align.Problem(
         net,
         trace,
@@ -25,7 +39,7 @@ def main(data, target, source, permutation, moved, *, model, method, scratch, st
     )
     found = plugin("align", method)(problem)
     problem.facts["certificate"] = align.certify(problem, found)
-    setting.save_permutation(found, permutation, trace.spec, problem.facts)
+    setting.save_permutation(found, permutation, trace.spec, problem.facts, attention=attention)
     write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved)
     Checkpoint(scratch).clear()
 

@@ -9,7 +9,9 @@ from neuralign.tables import write_rows
 def main(data, target, source, permutation, signature, *, model):
     images, net = setting.prepare(data, model)
     sides = (setting.read_state(path, net) for path in (target, source))
-    problem = align.Problem(net, setting.symmetry(net, images), *sides, images.test)
+    problem = align.Problem(
+        net, setting.symmetry(net, images, attention=setting.attends(permutation)), *sides, images.test
+    )
     write_rows(compare(problem, setting.read_permutation(permutation, problem.trace.spec)), signature)
 
 

@@ -281,6 +281,11 @@ ENTRIES: list[tuple[Any, ...]] = [
         {"none": None, "a": {"use": "correlation", "start": "b"}, "b": {"use": "correlation", "start": "a"}},
         "alignments.a.start: goes round in a circle: a -> b -> a",
     ),
+    (
+        "alignments",
+        {"none": None, "correlation": {}, "a": {"use": "correlation", "start": "correlation", "attention": True}},
+        "alignments.a.attention: found True; it must be that of correlation, its start",
+    ),
     ("alignments.correlation.start", "non", "alignments.correlation.start: no such entry of 'alignments': 'non'"),
     (f"{GRID}.plane", "fine", "grids[0].plane: no such entry of 'planes': 'fine' (allowed: coarse)"),
     (f"{GRID}.measures", ["bounds"], "grids[0].measures.0: found 'bounds'", "'signature', 'midpoint' or 'bound'"),

@@ -67,7 +67,11 @@ def disturbable(root: Path) -> Project:
     project.replace(script, "import torch\n", "import os\nimport time\nfrom pathlib import Path\n\nimport torch\n")
     script, begin = "scripts/align.py", "    images, net = setting"
     project.replace(script, begin, FAILS_ONCE + begin)
-    project.replace(script, "import json\n", "import json\nimport os\nfrom pathlib import Path\n")
+    project.replace(
+        script,
+        "from functools import partial\n",
+        "import os\nfrom functools import partial\nfrom pathlib import Path\n",
+    )
     # what a user of this cluster has to change
     project.replace(PROFILE, "# slurm_partition: gpu #", "slurm_partition: main #")
     project.replace(PROFILE, "train_endpoint: {mem_mb: 8000 * attempt, runtime: 720}", "train_endpoint: {runtime: 30}")

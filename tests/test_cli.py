@@ -14,6 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from neuralign.cli import COMMANDS, main
 from neuralign.code import PACKAGE
+from neuralign.explain import scattered
+from neuralign.objects import load
+from neuralign.symmetry import permute, random
+from neuralign.tracing import trace
 
 NETS = """
 from torch import nn
@@ -22,6 +26,18 @@ def Net(num_classes=4, in_channels=3, width=6):
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3), nn.BatchNorm2d(width), nn.Tanh(), nn.Conv2d(width, 5, 3), nn.Tanh(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, num_classes))
+
+class Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=3)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        assert x.shape[-1] == 9, "9 pixels are wanted"
+        x = self.stem(x).flatten(2).mT
+        return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
 
 class Shuffled(nn.Module):
     def __init__(self):
@@ -140,6 +156,7 @@ def test_a_certificate_that_does_not_hold_has_status_1(capsys, monkeypatch):
         ),
         (["nets.py:Net", "--option", "depth=3"], "unexpected keyword argument 'depth'"),
         (["nets.py:Net", "--option", "width"], "--option: found 'width', NAME=VALUE is wanted"),
+        (["nets.py:Attentive", "--input", "1,3,7,7"], "input of shape (1, 3, 7, 7): AssertionError: 9 pixels"),
         (["nets.py:Net", "--input", "1,3,2,2"], "the network does not take an input of shape (1, 3, 2, 2)"),
         (["tinyten", "--option", "widht=3"], "unknown key 'widht'; did you mean 'width'?"),
         (["nets.py:Net", "--configfile", "nowhere.yaml"], "--configfile: no such file as nowhere.yaml"),
@@ -197,6 +214,26 @@ def test_align_writes_torch_files_too_and_says_what_moved(capsys, folder):
 def test_align_refuses_in_one_line(capsys, arguments, message):
     assert message in refused(capsys, "align", "nets.py:Net", "--data", "mine.npz", *arguments)
     assert not Path("out.h5").exists()
+
+
+def test_heads_are_permuted_on_request(capsys):
+    explain = ("explain", "nets.py:Attentive", "--input", "1,3,9,9", "--json")
+    plain, whole = (json.loads(run(capsys, *explain, *more)) for more in ((), ("--attention",)))
+    heads = whole["groups"].keys() - plain["groups"].keys()
+    assert {group.rpartition("]")[2] for group in heads} == {":blocks", ":within"}
+    network = load("nets.py:Attentive")()
+    example = torch.rand(2, 3, 9, 9)
+    spec = trace(network, example, attention=True).spec
+    a = scattered(network, 1)
+    planted = random(spec, torch.Generator().manual_seed(2))
+    save_file(a, "heads_a.safetensors")
+    save_file({n: t.contiguous() for n, t in permute(spec, planted, a).items()}, "heads_b.safetensors")
+    files = ["nets.py:Attentive", "heads_a.safetensors", "heads_b.safetensors", "--data", "mine.npz"]
+    facts = json.loads(run(capsys, "align", *files, "-o", "out.safetensors", "--attention", "--json"))
+    assert facts["groups"].keys() >= heads
+    assert all(torch.equal(load_file("out.safetensors")[name], tensor) for name, tensor in a.items())
+    facts = json.loads(run(capsys, "align", *files, "--json"))
+    assert not heads & facts["groups"].keys()
 
 
 # ---- doctor

@@ -5,11 +5,13 @@ import re
 import pytest
 import tiny
 import torch
+from awkward import ATTENTIVE, FREE
 from tiny import assert_close, generator, pictures, randomised
 from workflow_project import REPOSITORY
 
+from neuralign.explain import scattered
 from neuralign.library import align, curve
-from neuralign.symmetry import permute, random
+from neuralign.symmetry import inverse, permute, random
 from neuralign.tracing import trace
 
 
@@ -29,6 +31,19 @@ def test_align_undoes_a_permutation(tinyten):
     b = permute(spec, random(spec, generator(1)), a)
     found = align(tinyten.network, a, b, images, "correlation", read="pre", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25])
     assert_close(found.state, a)
+    assert found.certificate < 1e-9
+
+
+@pytest.mark.parametrize("name", ATTENTIVE)
+@pytest.mark.parametrize("method", ["correlation", "transport"])
+def test_align_undoes_a_permutation_of_heads_and_of_channels_within(name, method):
+    network, images = FREE[name][0](), pictures(side=8, count=64)
+    a = scattered(network, 1)
+    spec = trace(network, torch.rand(2, 3, 8, 8), attention=True).spec
+    planted = random(spec, generator(2))
+    assert planted.keys() >= ATTENTIVE[name].keys()
+    found = align(network, a, permute(spec, planted, a), images, method, attention=True)
+    assert all(torch.equal(found.permutation[g], inverse(planted)[g]) for g in ATTENTIVE[name])
     assert found.certificate < 1e-9
 
 

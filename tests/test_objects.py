@@ -130,7 +130,7 @@ def test_a_module_that_is_ready_is_copied():
     "name, options, message",
     [
         ("Net", {"depth": 3}, r"called with .*'depth': 3.*unexpected keyword argument 'depth'"),
-        ("broken", {}, "called with {'num_classes': 10}: no such width"),
+        ("broken", {}, "called with {'num_classes': 10}: ValueError: no such width"),
         ("nothing", {}, "returned int, a torch.nn.Module is wanted"),
         ("number", {}, "found int, a callable"),
     ],

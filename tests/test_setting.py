@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from awkward import FREE
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import assert_same, pictures, randomised, shifts, whole
@@ -121,6 +122,21 @@ def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data
     assert_same(start, states[0])
     assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
     assert_same(setting.read_ends(target, source, None, model, data)[1], states[1])
+
+
+def test_a_permutation_of_heads_is_read_as_what_it_is(data: Data, tmp_path: Path) -> None:
+    network = FREE["encoder layer"][0]()
+    model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    states = [randomised(network, seed) for seed in (1, 2)]
+    target, source = (written(s, tmp_path, f"{i}.safetensors") for i, s in enumerate(states))
+    spec, path = setting.symmetry(model, data, attention=True).spec, tmp_path / "permutation.safetensors"
+    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15}, attention=True)
+    assert any("blocks" in group for group in shifts(spec))
+    _, end = setting.read_ends(target, source, str(path), model, data)
+    assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
+    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
+    with pytest.raises(ValueError, match="its certificate is of another network, with other groups or sizes"):
+        setting.read_ends(target, source, str(path), model, data)
 
 
 def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Catalogue:
             if common.get("on_curve"):
                 self._plugin(home, {**rest, **common["on_curve"]}, f"{path}.on_curve")
             if common.get("start"):
-                self._check_start(name, common["start"], path)
+                self._check_start(name, common, path)
             if section == "datasets":
                 steps = common.get("augment", [])
                 common["augment"] = [
@@ -165,12 +165,17 @@ class Catalogue:
         options = {k: v for k, v in raw.items() if k != "use"}
         return {"use": raw["use"]} | self._problems.model(ForeignNetwork, options, path, extra)
 
-    def _check_start(self, name: str, start: str, path: str) -> None:
+    def _check_start(self, name: str, entry: Entry, path: str) -> None:
+        start, alignments = entry["start"], self._raw["alignments"]
         self._refer(f"{path}.start", start, "alignments")
+        first = alignments.get(start)
+        if first is not None and first.get("attention", False) != entry["attention"]:
+            where = f"{path}.attention"
+            self._problems.note(where, f"found {shown(entry['attention'])}; it must be that of {start}, its start")
         seen = [name]
         while start and start not in seen:
             seen.append(start)
-            start = (self._raw["alignments"].get(start) or {}).get("start") or ""
+            start = (alignments.get(start) or {}).get("start") or ""
         if start:
             self._problems.note(f"{path}.start", f"goes round in a circle: {' -> '.join([*seen, start])}")
 

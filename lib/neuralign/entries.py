@@ -52,6 +52,7 @@ class AlignmentKeys(Strict):
     start: str | None = None  # the alignment whose permutation this one improves on; None: the identity
     augmented: Flag = False  # whether the method sees images as training does
     attacked: Flag = False  # whether it sees them attacked, as the regime does in training
+    attention: Flag = False  # whether heads of attentions, and channels within heads, may be permuted too
 
 
 class Nothing(Strict):

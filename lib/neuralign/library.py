@@ -42,18 +42,21 @@ def align(
     *,
     mean: Normalisation | None = None,
     std: Normalisation | None = None,
+    attention: bool = False,
     **options: Any,
 ) -> Aligned:
     """`source` with its neurons in the order that fits `target`'s; both are states (parameters, buffers) of `network`.
 
     `method` is a plug-in of `align/`, `options` are its own. `mean`, `std`: how pixels in [0, 1] are normalised, per
-    channel. Raises `CertificateError` if the permuted network were another function.
+    channel. `attention`: whether heads of attentions, and channels within heads, may move too. Raises
+    `CertificateError` if the permuted network were another function.
     """
     model = _model(network, images, mean, std)
     pixels, _ = next(images.batches(2))
-    problem = Problem(model, trace(model.network, model.normalise(pixels)), target, source, images)
-    found = plugin("align", {"use": method, **options})(problem)
-    return Aligned(permute(problem.trace.spec, found, source), found, certify(problem, found))
+    found = trace(model.network, model.normalise(pixels), attention=attention)
+    problem = Problem(model, found, target, source, images)
+    permutation = plugin("align", {"use": method, **options})(problem)
+    return Aligned(permute(found.spec, permutation, source), permutation, certify(problem, permutation))
 
 
 def curve(

@@ -59,10 +59,10 @@ def attack(entry: dict[str, Any] | None) -> Attack | None:
     return plugin("attacks", entry) if entry else None
 
 
-def symmetry(model: Model, data: Data) -> Trace:
-    """The permutation symmetry of the model, traced on one training image pair."""
+def symmetry(model: Model, data: Data, *, attention: bool = False) -> Trace:
+    """The permutation symmetry of the model, traced on one training image pair; with `attention` also of heads."""
     pixels = data.train.pixels[:2].float() / 255
-    return trace(model.network, model.normalise(pixels))
+    return trace(model.network, model.normalise(pixels), attention=attention)
 
 
 def read_state(path: str, model: Model) -> dict[str, Tensor]:
@@ -93,9 +93,14 @@ def read_ends(
     """Both ends of a path; the second with its neurons permuted, where there is a permutation."""
     start, end = (read_state(path, model) for path in (target, source))
     if permutation is not None:
-        spec = symmetry(model, data).spec
+        spec = symmetry(model, data, attention=attends(permutation)).spec
         end = permute(spec, read_permutation(permutation, spec), end)
     return start, end
+
+
+def attends(permutation: str) -> bool:
+    """Whether a permutation is one of a symmetry with attention, as its file says."""
+    return read_facts(permutation).get("attention") is True
 
 
 def read_permutation(path: str, spec: Spec) -> Permutation:
@@ -119,9 +124,11 @@ def read_permutation(path: str, spec: Spec) -> Permutation:
     return found
 
 
-def save_permutation(permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any]) -> None:
-    """Write a permutation with what is known of it, its `certificate` among that, and whose network it is."""
-    save(dict(permutation), path, {**facts, "symmetry": fingerprint(spec)})
+def save_permutation(
+    permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any], *, attention: bool = False
+) -> None:
+    """Write a permutation with what is known of it, its `certificate` among that, and whose network and symmetry."""
+    save(dict(permutation), path, {**facts, "symmetry": fingerprint(spec), "attention": attention})
 
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alig
     inputs = _path_inputs(c, **place, pair=pair, alignment=start)
     if "permutation" in inputs:
         inputs["start"] = inputs.pop("permutation")
-    settings: Entry = {"model": model}
+    settings: Entry = {"model": model, "attention": method.pop("attention")}
     if method.pop("augmented"):
         settings["augment"] = c.entry("datasets", dataset)["augment"]
         plugins += _uses("augmentations", settings["augment"])

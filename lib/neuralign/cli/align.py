@@ -38,6 +38,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     known = common.config(given)
     (network, entry), (data, dataset) = common.network(given, known), common.data(given, known)
     common.methods(given, [given.method])
+    method, alignments = common.alignment(given, known)
     ends = common.checkpoints(given, [given.a, given.b])
     if len(ends) < 2:
         raise common.UsageError(f"A and B are the same file, {given.a}")
@@ -47,11 +48,12 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
             "networks": {network: entry},
             "datasets": {data: dataset},
             "checkpoints": ends,
+            "alignments": alignments,
             "regimes": {common.REGIME: common.regime(not given.no_normalise)},
         },
     )
     place = {"dataset": data, "network": network, "regime": common.REGIME}
-    needed = ref("align", "permutation", **place, pair="-".join(ends), alignment=given.method)
+    needed = ref("align", "permutation", **place, pair="-".join(ends), alignment=method)
     from neuralign.align import CertificateError
 
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
@@ -86,7 +88,7 @@ def _report(
             str(make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)), settings["model"]
         )
         theirs = foreign.read(given.b, model, given.inside)
-        state = permute(setting.symmetry(model, images).spec, found, theirs.state)
+        state = permute(setting.symmetry(model, images, attention=given.attention).spec, found, theirs.state)
         _write(theirs.renamed(state), given.output)
         told["output"] = str(given.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))

@@ -36,6 +36,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a keyword argument of NETWORK, the value as JSON (else text); may be repeated",
     )
+    group.add_argument("--attention", action="store_true", help="also permute heads of attentions and channels within")
     group.add_argument("--configfile", type=Path, nargs="*", default=[], help="laid over the config of the workflow")
 
 
@@ -166,6 +167,15 @@ def build(arguments: argparse.Namespace, channels: int) -> Any:
     found = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
     return build(found, classes=None if is_object(found["use"]) else 10, channels=channels)
+
+
+def alignment(arguments: argparse.Namespace, known: Config) -> tuple[str, dict[str, Config]]:
+    """A name for --method, and what is to be laid over the alignments of the config."""
+    name = arguments.method
+    entry = (known.get("alignments") or {}).get(name)
+    if not arguments.attention or entry is None:
+        return name, {}
+    return f"{name}_attention", {f"{name}_attention": {"use": name, **entry, "attention": True}}
 
 
 def checkpoints(arguments: argparse.Namespace, files: Iterable[str]) -> dict[str, Config]:

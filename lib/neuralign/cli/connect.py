@@ -96,7 +96,8 @@ def study(given: argparse.Namespace, known: common.Config) -> common.Config:
         "weight_decay": given.weight_decay,
     }
     training["schedule"] = {"use": "plateau"}
-    aligned = {name: "none" if name.endswith("unaligned") else given.method for name in METHODS}
+    alignment, alignments = common.alignment(given, known)
+    aligned = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {
         "dataset": data,
         "network": network,
@@ -112,7 +113,7 @@ def study(given: argparse.Namespace, known: common.Config) -> common.Config:
         "networks": {network: entry},
         "checkpoints": ends,
         "regimes": {common.REGIME: common.regime(not given.no_normalise, training)},
-        "alignments": {"none": None},
+        "alignments": {"none": None, **alignments},
         "curves": {"linear": {"use": "segment"}, "bezier": {"bends": 1}},
         "methods": {name: {"alignment": aligned[name], "curve": curve} for name, curve in METHODS.items()},
         "evaluations": {STUDY: {"points": given.points}},

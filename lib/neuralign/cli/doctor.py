@@ -61,7 +61,8 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     state = {**parameters(model.network), **buffers(model.network)}
     if given.checkpoint:
         state = foreign.read(given.checkpoint, model, given.inside).state
-    symmetry = trace(model.network, model.normalise(images.first(2).pixels.float() / 255))
+    example = model.normalise(images.first(2).pixels.float() / 255)
+    symmetry = trace(model.network, example, attention=given.attention)
     searched = {name: plugin("align", entry) for name, entry in methods.items()}
     levels, seeds = given.noise or doctor.LEVELS, range(given.seeds)
     rows = doctor.examine(model, symmetry, state, images, searched, levels=levels, seeds=seeds)

@@ -19,7 +19,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--input", type=common.sizes, default=[2, 3, 32, 32], metavar="N,...", help="its shape (default: 2,3,32,32)"
     )
     parser.add_argument("--tokens", type=common.count, metavar="N", help="the input are whole numbers below N")
-    parser.add_argument("--attention", action="store_true", help="also permute within the heads of attentions")
 
 
 def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from neuralign.callables import NetworkError, construct
+from neuralign.callables import NetworkError, construct, summary
 from neuralign.objects import is_object
 from neuralign.plugins import Entry, plugin
 
@@ -83,9 +83,10 @@ def outputs(network: nn.Module, example: Tensor) -> Any:
     network.eval()
     try:
         return network(example)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise NetworkError(f"the network does not take an input of shape {tuple(example.shape)}: {first}") from error
+    except Exception as error:  # the code is anybody's, and so are its errors
+        raise NetworkError(
+            f"the network does not take an input of shape {tuple(example.shape)}: {summary(error)}"
+        ) from error
     finally:
         network.train()
 

@@ -57,6 +57,12 @@ class Layout:
         found = [block for piece in pieces(axis) for block in self._block(piece)]
         return found if any(isinstance(f, str) for block in found for f in block) else []
 
+    def moves(self, axis: Axis) -> bool:
+        """Whether the order of an axis of an activation is no data, for free groups may lie on it."""
+        if axis.stack() is not None:  # not to be settled by being looked at
+            return True
+        return any(leaf.reason is None and id(leaf) in self.names for leaf in leaves(axis))
+
     def _block(self, piece: Axis) -> Iterator[Block]:
         parts = [f.settle() for f in factors(piece)]
         split_at = next((i for i, f in enumerate(parts) if f.kind == "cat"), None)

@@ -112,10 +112,13 @@ class Read:
     start: int = 0  # of that part
     units: int = 0  # which of the factors the units are
     averaged: tuple[int, ...] = ()  # which of the factors are averaged over
+    pooled: tuple[int, ...] = ()  # other axes averaged over, whose order is no data
 
     def of(self, tensor: Tensor) -> Tensor:
         """(n, units, ...)."""
         dim = self.dim
+        if self.pooled:
+            tensor = tensor.mean(self.pooled, keepdim=True)
         if self.factors:
             tensor = tensor.narrow(dim, self.start, prod(self.factors)).unflatten(dim, self.factors)
             if self.averaged:

@@ -1,7 +1,7 @@
 """Where in a run the activations of each group can be read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from neuralign.symmetry import Block
@@ -66,6 +66,10 @@ class _Place:
     start: int
     alone: bool  # whether each of its units is one channel
 
+    def width(self) -> int:
+        """How many numbers of each unit there are."""
+        return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.pooled))
+
 
 def _best(places: list[_Place], wanted: set[int]) -> list[_Place]:
     for alone in (True, False):
@@ -73,15 +77,17 @@ def _best(places: list[_Place], wanted: set[int]) -> list[_Place]:
             return chosen
     some = [p for p in places if p.step.depends]
     some = [p for p in some if p.alone] or some
-    widest = max((prod(p.step.shape) // p.step.shape[p.read.dim] for p in some), default=0)
-    return [p for p in some if prod(p.step.shape) // p.step.shape[p.read.dim] == widest][-1:]
+    widest = max((p.width() for p in some), default=0)
+    return [p for p in some if p.width() == widest][-1:]
 
 
 def _places(layout: Layout, step: Step, depth: int) -> Iterator[_Place]:
+    moving = [dim for dim, axis in enumerate(step.axes) if layout.moves(axis)]
     for dim, axis in enumerate(step.axes):
         if axis.stack() is not None:
             continue
-        start, plain = 0, Read(step.operation, step.ordinal, dim)
+        pooled = tuple(d for d in moving if d != dim)  # as heads, where channels within heads are read
+        start, plain = 0, Read(step.operation, step.ordinal, dim, pooled=pooled)
         name = step.name if dim == 1 or dim == len(step.axes) - 1 else f"{step.name}:{dim}"
         for block in layout.blocks(axis):
             sizes = tuple(f if isinstance(f, int) else layout.groups[f].size for f in block)
@@ -97,4 +103,4 @@ def _places(layout: Layout, step: Step, depth: int) -> Iterator[_Place]:
 def _factored(plain: Read, block: Block, sizes: tuple[int, ...], units: int, start: int) -> Read:
     """Reads one factor of a block, averaged over the other groups of it."""
     others = tuple(i for i, f in enumerate(block) if isinstance(f, str) and i != units)
-    return Read(plain.operation, plain.ordinal, plain.dim, sizes, start, units, others)
+    return replace(plain, factors=sizes, start=start, units=units, averaged=others)
