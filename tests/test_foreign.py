@@ -1,6 +1,7 @@
 """Checkpoints of others: every common wrapping is understood, what does not fit is refused with what is near."""
 
 import pickle
+import random
 from collections import OrderedDict
 from pathlib import Path
 
@@ -158,6 +159,31 @@ class Tied(nn.Module):
         self.first, self.last = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
         self.last.weight = self.first.weight
         self.register_buffer("scale", torch.ones(4), persistent=False)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path, archive):
+    model, path, draws = tiny.perceptron(side=2), tmp_path / "a.pt", random.Random(0)
+    torch.save({"state_dict": randomised(model.network), "epoch": 3}, path, _use_new_zipfile_serialization=archive)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(200):
+        wrong = bytearray(whole)
+        for _ in range(8):
+            wrong[draws.randrange(len(wrong))] = draws.randrange(256)
+        path.write_bytes(wrong[: draws.randrange(len(wrong))] if draws.random() < 0.2 else wrong)
+        try:
+            read(path, model)
+        except CheckpointError as error:
+            refused += str(path) in str(error)
+    assert refused > 50
+
+
+def test_a_mapping_that_holds_itself_is_looked_through_once(tinyten, state, tmp_path):
+    held = {"state_dict": state}
+    held["again"] = held
+    torch.save(held, tmp_path / "a.pt")
+    assert_same(read(tmp_path / "a.pt", tinyten).renamed(state), state)
 
 
 def test_tied_tensors_are_one_and_buffers_that_are_not_saved_come_from_the_network(tmp_path):

@@ -121,7 +121,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file may raise anything
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             why = f"holds a Python object ({named[1]}), and to load that could run anything; save model.state_dict()"
         else:
@@ -130,14 +130,15 @@ def _load(path: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
+    said = str(error).partition("\n")[0][:120]
+    return said if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}: {said}"
 
 
-def _mappings(held: Any, where: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    if isinstance(held, Mapping):
+def _mappings(held: Any, where: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if isinstance(held, Mapping) and id(held) not in above:  # one may hold itself
         yield where, {str(n): t for n, t in held.items() if isinstance(t, Tensor)}
         for name, inner in held.items():
-            yield from _mappings(inner, f"{where}.{name}" if where else str(name))
+            yield from _mappings(inner, f"{where}.{name}" if where else str(name), (*above, id(held)))
 
 
 def _wanted(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
