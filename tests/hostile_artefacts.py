@@ -147,6 +147,14 @@ def certified(noted: dict[str, str], folder: Path) -> None:
     _read_ends(model, folder)
 
 
+def no_permutation(make: Callable[[Path], Any], folder: Path) -> None:
+    """Read both ends of a path with a permutation from a file that is none."""
+    model = small("tinyten")
+    save_file(randomised(model.network), folder / "network.safetensors")
+    make(folder / "permutation.safetensors")
+    _read_ends(model, folder)
+
+
 def _read_ends(model: Model, folder: Path) -> None:
     ends = str(folder / "network.safetensors")
     setting.read_ends(ends, ends, str(folder / "permutation.safetensors"), model, DATA)
@@ -345,6 +353,10 @@ CASES = [
     *[
         Case(f"permutation: {n}", STARTING, partial(permutation, act), ("permutation.safetensors: ", words))
         for n, act, words in PERMUTATIONS
+    ],
+    *[
+        Case(f"permutation file: {n}", STARTING, partial(no_permutation, make), ("permutation.safetensors: ", words))
+        for n, make, words in FILES
     ],
     *[
         Case(f"certificate: {n}", STARTING, partial(certified, noted), ("permutation.safetensors: ", words))

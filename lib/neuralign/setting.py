@@ -1,7 +1,8 @@
 """What the jobs of one setting share: its data, its model, and the artefacts they read and write."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,23 +134,30 @@ def save_permutation(
 
 def read(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The named tensors of a safetensors file; whatever else it is, nothing in it is executed."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path}: is a folder, a safetensors file is needed")
-    try:
+    with _sound(path):
         return load_file(path, device=str(device))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from None
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
     """What `save` noted beside the tensors of a file; nothing in a file of another origin."""
-    with safe_open(path, "pt") as file:
+    with _sound(path), safe_open(path, "pt") as file:
         noted = (file.metadata() or {}).get("facts", "{}")
     try:
         found = json.loads(noted)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _sound(path: str | Path) -> Iterator[None]:
+    """Refuse what is no safetensors file while it is being read."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder, a safetensors file is needed")
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from None
 
 
 def save(tensors: dict[str, Tensor], path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
