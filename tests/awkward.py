@@ -146,6 +146,52 @@ def branching(n: nn.Module, x: Tensor) -> Tensor:
     return n.fc((n.b if x.mean() > 0 else n.c)(x).relu().mean((2, 3)))
 
 
+class Skipping(nn.Module):
+    """A layer that training leaves out nearly always, as Python decides by a draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(conv(8, 8), nn.ReLU(), conv(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.training and torch.rand(1).item() < 0.99 else x + self.inner(x)
+
+
+def left_out() -> Net:
+    return Net(lambda n, x: n.b(n.skipped(n.a(x).relu())).mean((2, 3)), a=conv(3, 8), skipped=Skipping(), b=conv(8, 5))
+
+
+class Counting(nn.Module):
+    """Scales by how often it was called in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.child = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps.add_(1)
+        return self.child(x) * (1 + self.steps)
+
+
+def counting() -> Net:
+    return between(Counting())
+
+
+def in_float32(x: Tensor) -> Tensor:
+    """A norm as language models have it."""
+    y = x.float()
+    y = y * torch.rsqrt(y.pow(2).mean(1, keepdim=True) + 1e-6)
+    return F.softmax(y.type_as(x), 1, dtype=torch.float32).to(x.dtype)
+
+
+def numbered() -> Net:
+    layer = nn.Identity()
+    layer.order = nn.Parameter(torch.arange(8), requires_grad=False)
+    return between(layer)
+
+
 def padded_shortcut(n: nn.Module, x: Tensor) -> Tensor:
     """A residual block whose shortcut adds channels of zeros."""
     x = n.a(x).relu()
@@ -275,10 +321,43 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: tokens(lambda n, x: n.layer(x), layer=nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
         {"patch": 8, "layer.linear1": 16},
     ),
-    "undecided": (
-        lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
-        {"a": 4},
+    "layers left out in training": (lambda: left_out(), {"a": 8, "skipped.inner.0": 8}),
+    "random noise": (lambda: doing(lambda x: x + torch.randn(1, 1, *x.shape[2:], dtype=x.dtype)), {"a": 8}),
+    "a count of steps": (counting, {"a": 8}),
+    "norm in float32": (lambda: doing(in_float32), {"a": 8}),
+    "masked with minus infinity": (
+        lambda: Net(
+            lambda n, x: n.b(n.a(x).mean((2, 3))).masked_fill(torch.arange(5) == 2, -torch.inf),
+            a=conv(3, 8),
+            b=nn.Linear(8, 5),
+        ),
+        {"a": 8},
     ),
+    "recurrent": (
+        lambda: Net(
+            lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0].mean(1)),
+            a=conv(3, 4),
+            rnn=nn.LSTM(4, 6, batch_first=True),
+            fc=nn.Linear(6, 5),
+        ),
+        {"a": 4, "rnn.weight_ih_l0": 6},
+    ),
+    "gated recurrence": (
+        lambda: Net(
+            lambda n, x: n.fc(n.step(n.a(x).mean((2, 3)))), a=conv(3, 8), step=nn.GRUCell(8, 6), fc=nn.Linear(6, 5)
+        ),
+        {"a": 8, "step.weight_ih": 6},
+    ),
+    "convolution over tokens": (
+        lambda: Net(
+            lambda n, x: n.c(n.b(n.a(x).flatten(2).mT).relu()).mean(2),
+            a=conv(3, 8),
+            b=nn.Conv1d(64, 6, 1),
+            c=nn.Conv1d(6, 5, 1),
+        ),
+        {"a": 8, "b": 6},
+    ),
+    "numbers that are no weights": (numbered, {"a": 8}),
     "dropout that is always on": (lambda: doing(lambda x: F.dropout(F.dropout2d(x, 0.2), 0.5)), {"a": 8}),
 }
 
@@ -298,6 +377,18 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "sorted": (lambda: doing(lambda x: x.sort(1).values), "torch.sort reads its order"),
     "flipped": (lambda: doing(lambda x: x.flip(1)), "torch.flip reads its order"),
     "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "torch.roll reads its order"),
+    "undecided": (
+        lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "branching": (
+        lambda: Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "other bits": (
+        lambda: doing(lambda x: x * (x.detach().view(torch.int64 if x.dtype == torch.float64 else torch.int32) > 0)),
+        "torch.view reads numbers as others",
+    ),
     "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "torch.index looks places up on it by number"),
     "every other": (lambda: doing(lambda x: x[:, ::2], 4), "torch.slice takes every 2 places of it"),
     "place of the largest": (
@@ -329,14 +420,5 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "with the input": (
         lambda: Net(lambda n, x: n.b((n.a(x) + x).relu()).mean((2, 3)), a=conv(3, 3), b=conv(3, 5)),
         "it is the network's input",
-    ),
-    "recurrent": (
-        lambda: Net(
-            lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0].mean(1)),
-            a=conv(3, 4),
-            rnn=nn.LSTM(4, 6, batch_first=True),
-            fc=nn.Linear(6, 5),
-        ),
-        "has no rule",
     ),
 }

@@ -97,9 +97,9 @@ def ended(process, status):
     return text
 
 
-def until(ready: Callable[[], object], seconds=60.0) -> None:
-    """Wait for something to be."""
+def until(ready: Callable[[], object], seconds=60.0, told: Callable[[], str] = lambda: "it did not come to be") -> None:
+    """Wait for something to be; `told` says what is known where it does not."""
     end = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < end, "it did not come to be"
+        assert time.monotonic() < end, told()
         time.sleep(0.02)

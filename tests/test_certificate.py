@@ -1,15 +1,18 @@
 """Certificates: what changes outputs or gradients is caught, also where the other of both does not show it."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
-from awkward import FREE, Net, branching, conv
-from tiny import generator, pictures, randomised, unnormalised
+from awkward import FREE, Net, conv
+from tiny import generator, pictures, randomised
 from torch import Tensor, nn
 
-from neuralign import align, symmetry
+from neuralign import symmetry
 from neuralign.certificate import CertificateError, demand, differences
 from neuralign.explain import certified, explain, permutable, words
 from neuralign.images import as_float
+from neuralign.refusals import Refused
 from neuralign.symmetry import Spec, fingerprint
 from neuralign.tracing import trace
 
@@ -52,17 +55,27 @@ def test_a_weight_that_no_output_shows_is_seen_by_its_gradient() -> None:
         demand(found, 1e-9, 3)
 
 
-def test_a_layer_that_the_example_did_not_reach_is_caught() -> None:
-    """Which of two layers is called depends on the data; a permutation that knows only one of them is refused."""
-    torch.manual_seed(0)
-    network = Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5))
-    model, images = unnormalised(network), pictures(side=8)
-    found, states = trace(network, image()), [randomised(network, seed) for seed in (1, 2)]
-    for state in states:
-        state["a.bias"] = torch.full((4,), -5.0 if "b.weight" in found.spec.axes else 5.0).double()  # the other layer
-    problem = align.Problem(model, found, *states, images)
-    with pytest.raises(CertificateError, match="another function"):
-        align.certify(problem, {"a": torch.tensor([1, 2, 3, 0])})
+@pytest.mark.parametrize(
+    "act, message",
+    [
+        (lambda x: (x for _ in range(2)), "the network returns a generator; tensors, or tuples, lists, mappings"),
+        (lambda x: {"places": x.argmax(1)}, "returns no tensor of floating point, so nothing can be certified"),
+    ],
+)
+def test_what_cannot_be_certified_is_refused(act, message) -> None:
+    network = Net(lambda n, x: act(n.b(n.a(x).mean((2, 3)))), a=conv(3, 4), b=nn.Linear(4, 5)).double()
+    with pytest.raises(Refused, match=message):
+        explain(network, image())
+
+
+def test_what_a_dataclass_holds_is_an_output() -> None:
+    @dataclass
+    class Out:
+        features: torch.Tensor
+
+    network = Net(lambda n, x: Out(n.a(x).relu()), a=conv(3, 4)).double()
+    facts = explain(network, image())
+    assert not facts["groups"] and facts["frozen"][0]["reason"] == "it is the network's output"
 
 
 def test_nothing_is_said_to_be_certified_where_no_weight_moves() -> None:

@@ -39,6 +39,14 @@ class Attentive(nn.Module):
         x = self.stem(x).flatten(2).mT
         return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
 
+class Leaving(nn.Module):
+    def __init__(self):
+        raise SystemExit(3)
+
+class Secretive(nn.Module):
+    def forward(self, x):
+        return (x for _ in range(2))
+
 class Shuffled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -150,6 +158,8 @@ def test_a_certificate_that_does_not_hold_has_status_1(capsys, monkeypatch):
     "arguments, message",
     [
         (["nets.py:Nett"], "did you mean 'Net'?"),
+        (["nets.py:Leaving"], "nets.py:Leaving: called with no options: SystemExit: 3"),
+        (["nets.py:Secretive", "--input", "1,3,9,9"], "the network returns a generator; tensors, or tuples"),
         (
             ["tinytenn"],
             "folder/file.py:name or a network of the config is wanted (tiny",
@@ -204,6 +214,7 @@ def test_align_writes_torch_files_too_and_says_what_moved(capsys, folder):
             ["a.safetensors", "b.pt", "--method", "corelation"],
             "no alignment 'corelation' in the config (allowed: random, corr",
         ),
+        (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "File exists: '/dev/null'"),
         (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is wanted"),
         (
             ["a.safetensors", "b.pt", "--data", "mine.zip"],
@@ -254,6 +265,24 @@ def test_doctor_looks_at_given_data_with_given_weights(capsys):
     facts = json.loads(run(capsys, "doctor", *arguments, "--seeds", "1", "--json"))
     assert facts["images"] == "40 images of mine.npz" and facts["weights"] == "b.pt"
     assert facts["breaks"] == {"transport": None}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nets.py:Net", "--input", "3,2,2"], "the network does not take an input of shape (2, 3, 2, 2)"),
+        (["nets.py:Net", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such file"),
+    ],
+)
+def test_doctor_refuses_in_one_line(capsys, arguments, message):
+    assert message in refused(capsys, "doctor", *arguments, "--images", "8", "--seeds", "1")
+
+
+@pytest.mark.parametrize("level", ["nan", "-1", "inf", "much"])
+def test_noise_is_a_number_from_0(capsys, level):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "nets.py:Net", f"--noise={level}"])
+    assert end.value.code == 2 and f"found '{level}', a number from 0 is wanted" in capsys.readouterr().err
 
 
 def test_doctor_refuses_two_kinds_of_images(capsys):

@@ -186,6 +186,51 @@ def test_a_mapping_that_holds_itself_is_looked_through_once(tinyten, state, tmp_
     assert_same(read(tmp_path / "a.pt", tinyten).renamed(state), state)
 
 
+class Counted(nn.Linear):
+    """Keeps more than tensors of its own."""
+
+    def get_extra_state(self):
+        return torch.ones(3)
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_extra_state_is_left_aside(tmp_path):
+    network = nn.Sequential(Counted(3, 2))
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", tiny.unnormalised(network))
+    assert found.state.keys() == {"0.weight", "0.bias"} and found.beside == ["0._extra_state"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "change",
+    [torch.Tensor.to_sparse, lambda t: t.to("meta"), lambda t: torch.nested.nested_tensor([t])],
+    ids=["sparse", "meta", "nested"],
+)
+def test_tensors_without_numbers_in_rows_are_none(tinyten, state, tmp_path, change):
+    torch.save({n: change(t) if n == "fc.weight" else t for n, t in state.items()}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="missing: fc.weight"):
+        read(tmp_path / "a.pt", tinyten)
+
+
+def test_mappings_within_mappings_are_looked_through_to_a_depth(tinyten, state, tmp_path):
+    held = state
+    for _ in range(300):
+        held = {"inner": held}
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="no named tensors in it"):
+        read(tmp_path / "a.pt", tinyten)
+
+
+def test_a_message_is_one_line_whatever_the_names(tinyten, tmp_path):
+    torch.save({"a\n\x1b[31m": torch.ones(2), "b" * 10_000: torch.ones(2)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as error:
+        read(tmp_path / "a.pt", tinyten)
+    assert str(error.value).isprintable() and len(str(error.value)) < 600
+
+
 def test_tied_tensors_are_one_and_buffers_that_are_not_saved_come_from_the_network(tmp_path):
     model = tiny.unnormalised(Tied())
     weight = torch.rand(4, 4).double()

@@ -126,7 +126,7 @@ def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> 
     make, reason = FIXED[name]
     torch.manual_seed(0)
     found = traced(make())
-    assert not {"a"} & set(found.spec.free) or name == "recurrent"
+    assert not {"a"} & set(found.spec.free)
     assert any(reason in words for words in found.frozen.values()), found.frozen
 
 

@@ -34,14 +34,14 @@ def construct(use: str, options: Mapping[str, Any], classes: int | None, channel
     given = {**_filled(found, classes, channels, options), **options}
     try:
         network = found(**given)
-    except Exception as error:  # the code is anybody's, and so are its errors
+    except (Exception, SystemExit) as error:  # the code is anybody's, and so are its errors
         raise NetworkError(f"{use}: called with {given or 'no options'}: {summary(error)}") from error
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{use}: returned {type(network).__name__}, a torch.nn.Module is wanted")
     return network
 
 
-def summary(error: Exception) -> str:
+def summary(error: BaseException) -> str:
     """Its kind and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
 

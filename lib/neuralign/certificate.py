@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from neuralign.refusals import Refused
 from neuralign.symmetry import Permutation, Spec, State, permute
-from neuralign.tracing.running import heads
+from neuralign.tracing.running import Doubled, drawn_alike, heads
 
 TOLERANCE = 1e-9  # what a certificate allows outputs and gradients to change, as a share of their size
 SMALL = 1e-6  # of the largest gradient: what is smaller is compared with that much of it
@@ -51,12 +52,14 @@ def behaviour(
     network: nn.Module, state: State, inputs: Tensor, names: Collection[str]
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """All outputs of a network, and the gradients of one number made of them, by these parameters and "<input>"."""
-    state = {n: t.detach().double() if t.is_floating_point() else t for n, t in state.items()}
-    wanted = {n: state[n].requires_grad_() for n in names if n in state}
+    state = {n: t.detach().clone().double() if t.is_floating_point() else t.clone() for n, t in state.items()}
+    wanted = {n: state[n].requires_grad_() for n in names if n in state and state[n].is_floating_point()}
     if inputs.is_floating_point():
         wanted["<input>"] = inputs = inputs.detach().double().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), drawn_alike(), Doubled():
         outputs = [head for head in heads(functional_call(network, state, (inputs,))) if head.is_floating_point()]
+        if not outputs:
+            raise Refused("the network returns no tensor of floating point, so nothing can be certified")
         number = torch.stack([_number(head) for head in outputs]).sum()
     found = torch.autograd.grad(number, list(wanted.values()), allow_unused=True) if number.requires_grad else ()
     gradients = {n: g for n, g in zip(wanted, found, strict=False) if g is not None}
@@ -89,13 +92,16 @@ def demand(found: dict[str, float], tolerance: float, images: int) -> float:
 
 def _number(head: Tensor) -> Tensor:
     """A sum of outputs with weights that tell them apart."""
+    head = torch.where(head.isfinite(), head, 0.0)
     return (head * torch.linspace(-1, 2, head.numel(), dtype=head.dtype, device=head.device).view(head.shape)).sum()
 
 
 def _share(after: Tensor, before: Tensor) -> Tensor:
     if not before.numel():
         return torch.zeros((), dtype=torch.float64)
-    return ((after - before).abs().max() / before.abs().max().clamp(min=1e-300)).cpu()
+    apart = torch.where(after == before, 0.0, (after - before).abs())  # equal infinities, as of a mask, are no distance
+    size = torch.where(before.isfinite(), before.abs(), 0.0).max()
+    return (apart.max() / size.clamp(min=1e-300)).cpu()
 
 
 def _largest(shares: list[Tensor]) -> float:

@@ -82,9 +82,11 @@ def certified(found: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]
 def scattered(network: nn.Module, seed: int) -> dict[str, Tensor]:
     """Parameters, moved at random by about a tenth of their size, and buffers."""
     generator = torch.Generator().manual_seed(seed)
-    state = {name: buffer.detach() for name, buffer in network.named_buffers()}
+    state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
     for name, parameter in network.named_parameters():
-        value = parameter.detach()
+        value = state[name] = parameter.detach()
+        if not value.is_floating_point():
+            continue
         spread = 0.1 * (value.std() if value.numel() > 1 and value.std() > 0 else 1.0)
         state[name] = value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
     return state

@@ -21,7 +21,9 @@ from neuralign.networks import Model, State, buffers, parameters
 from neuralign.refusals import Refused
 
 OPTIONAL = "num_batches_tracked"  # counts batches; evaluation and cumulative averages with a momentum do not use it
+STATE = "_extra_state"  # what a module keeps besides tensors of its own
 SHOWN = 4  # names in a message
+DEEP = 50  # mappings within mappings that are looked through
 
 
 class CheckpointError(Refused):
@@ -62,7 +64,7 @@ class _Place:
 
     @property
     def extra(self) -> list[str]:
-        return [n for n in self.tensors if n not in self.wanted]
+        return [n for n in self.tensors if n not in self.wanted and not n.endswith(STATE)]
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -98,8 +100,8 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> Foreign:
         raise CheckpointError(f"{path}: {_near(found, places, wanted, inside)}")
     place = fitting[0]
     state = _values(path, place, model)
-    names = {f"{place.prefix}{n}": place.aliases[n] for n in place.tensors}
-    kinds = {f"{place.prefix}{n}": t.dtype for n, t in place.tensors.items()}
+    names = {f"{place.prefix}{n}": place.aliases[n] for n in place.tensors if n in place.aliases}
+    kinds = {name: found[place.level][name].dtype for name in names}
     return Foreign(state, names, kinds, place.label, sorted(found[place.level].keys() - names.keys()))
 
 
@@ -135,15 +137,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _mappings(held: Any, where: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    if isinstance(held, Mapping) and id(held) not in above:  # one may hold itself
-        yield where, {str(n): t for n, t in held.items() if isinstance(t, Tensor)}
+    if isinstance(held, Mapping) and id(held) not in above and len(above) < DEEP:  # one may hold itself
+        yield where, {str(n): t for n, t in held.items() if isinstance(t, Tensor) and _is_plain(t)}
         for name, inner in held.items():
             yield from _mappings(inner, f"{where}.{name}" if where else str(name), (*above, id(held)))
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return not (tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized)
+
+
 def _wanted(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What a state_dict of the network holds, and of each name the first of the same tensor."""
-    held = {n: t for n, t in network.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    tensors = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    named = {name for found in tensors for name, _ in found}
+    held = {n: t for n, t in network.state_dict(keep_vars=True).items() if n in named}
     first: dict[int, str] = {}
     for name, tensor in held.items():
         first.setdefault(id(tensor), name)
@@ -171,6 +179,8 @@ def _values(path: str | Path, place: _Place, model: Model) -> dict[str, Tensor]:
     state = {**parameters(model.network), **buffers(model.network)}  # what is missing is optional: as it is when fresh
     seen: dict[str, Tensor] = {}
     for name, tensor in place.tensors.items():
+        if name not in place.aliases:
+            continue
         own = place.aliases[name]
         like = state[own]
         if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex():
@@ -214,4 +224,5 @@ def _head(place: _Place) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    shown = (n if n.isprintable() and len(n) < 80 else f"{ascii(n)[:80]}..." for n in names[:SHOWN])
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("neuralign").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
     try:
         status, facts, text = COMMANDS[arguments.command].run(arguments)
-    except (Refused, DataError) as error:
+    except (Refused, DataError, OSError) as error:
         print(f"neuralign {arguments.command}: error: {_line(error)}", file=sys.stderr)
         return 2
     try:
@@ -58,4 +58,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _line(error: Exception) -> str:
-    return "; ".join(part.strip() for part in str(error).splitlines())
+    first, *rest = (part.strip() for part in str(error).splitlines())
+    return f"{first} {'; '.join(rest)}" if first.endswith(":") else "; ".join([first, *rest])

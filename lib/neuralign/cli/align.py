@@ -35,6 +35,8 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Align as the rules `import_endpoint` and `align` do, and write what is asked for."""
     if given.output and given.output.suffix not in (".safetensors", ".pt", ".pth"):
         raise common.UsageError(f"--output: found {given.output}; .safetensors, .pt or .pth is wanted")
+    for path in filter(None, (given.output, given.permutation)):
+        path.parent.mkdir(parents=True, exist_ok=True)  # or it fails before the work, not after
     known = common.config(given)
     (network, entry), (data, dataset) = common.network(given, known), common.data(given, known)
     common.methods(given, [given.method])

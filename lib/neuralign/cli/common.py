@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -73,6 +74,17 @@ def count(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"found {text!r}, a whole number from 1 is wanted")
     return int(text)
+
+
+def level(text: str) -> float:
+    """A type for argparse: a finite number from 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, a number from 0 is wanted")
+    return found
 
 
 def numbers(text: str) -> list[float]:

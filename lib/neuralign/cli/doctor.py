@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise",
         nargs="+",
-        type=float,
+        type=common.level,
         default=None,
         metavar="LEVEL",
         help="in standard deviations of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
@@ -97,9 +97,12 @@ def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
 
 def _with_random_images(given: argparse.Namespace) -> tuple[Any, Any]:
     from neuralign import doctor
+    from neuralign.networks import outputs
 
     shape = given.input or (3, 32, 32)
-    return common.build(given, shape[0]), doctor.random_images(given.images, shape)
+    model, images = common.build(given, shape[0]), doctor.random_images(given.images, shape)
+    outputs(model.network, model.normalise(images.first(2).pixels.float() / 255))  # refuses what it does not take
+    return model, images
 
 
 def _text(facts: dict[str, Any]) -> str:

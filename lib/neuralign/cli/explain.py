@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from neuralign.cli import common
+from neuralign.refusals import Refused
 
 HELP = "show which neurons of a network may be permuted, what is frozen and why, with a certificate"
 EXAMPLES = [
@@ -25,6 +26,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Explain; the status says whether the certificate holds."""
     import torch
 
+    from neuralign.callables import NetworkError, summary
     from neuralign.explain import explain, words
     from neuralign.networks import outputs
     from neuralign.seeding import stream
@@ -36,5 +38,10 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     else:
         example = torch.randn(given.input, generator=draws)
     outputs(network, example)  # refuses an input that it does not take
-    facts = explain(network, example, attention=given.attention)
+    try:
+        facts = explain(network, example, attention=given.attention)
+    except Refused:
+        raise
+    except Exception as error:  # the code is anybody's, and so are its errors
+        raise NetworkError(f"{given.network} cannot be run as it is explained: {summary(error)}") from error
     return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(words(facts))

@@ -17,10 +17,13 @@ from neuralign.tracing.axes import Axis, freeze, positions
 from neuralign.tracing.layout import Layout
 from neuralign.tracing.recording import Recorder
 from neuralign.tracing.rules import RULES, pointwise
-from neuralign.tracing.running import Probe, Read, Whole, copied, heads
+from neuralign.tracing.running import Probe, Read, Whole, copied, drawn_alike, heads
 from neuralign.tracing.taps import ACTIVATIONS, Finder, Tap, Taps
 
 __all__ = ["Tap", "Taps", "Trace", "trace"]
+
+
+DECIDED = "the network reads a number that depends on its input{}, and may do something else with another"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Trace:
         instead of the traced one; it must do the operations that are read in the same order.
         """
         names = list(dict.fromkeys(tap.node for found in taps.values() for tap in found))
-        probe = Probe(network or self.network.network, {name: self.reads[name] for name in names}, largest)
+        reads, training = {name: self.reads[name] for name in names}, self.network.as_training
+        probe = Probe(network or self.network.network, reads, largest, training=training)
         return probe.eval(), names
 
 
@@ -52,24 +56,38 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     Run with all its heads, as in training, on a copy with the same tensors, so that the network is left as it was.
     `attention`: whether heads, and channels within heads, may be permuted too.
     """
-    twin = copied(network)
-    whole = Whole(twin)
-    recorder = Recorder(twin, RULES, pointwise)
-    whole.__dict__["mode"] = lambda: recorder
-    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
-    recorder.enter(example, _axes(twin, example))
-    with torch.no_grad(), recorder.layers():
-        outputs = heads(functional_call(whole, state, (example,)))
-    del whole.__dict__["mode"]
-    for tensor in outputs:
-        for axis in recorder.look(tensor).axes:
-            freeze(axis, "it is the network's output")
+    whole, recorder = _recorded(network, example, training=True)
+    if recorder.decided or recorder.unused():  # training leaves layers out at random, or there is no telling
+        other = _recorded(network, example, training=False)
+        if len(other[1].unused()) < len(recorder.unused()) or len(other[1].decided) < len(recorder.decided):
+            whole, recorder = other
+    if recorder.decided:
+        for axes in recorder.state.values():
+            for axis in axes:
+                freeze(axis, DECIDED.format(recorder.decided[0]))
     layout = Layout(recorder.state, attention)
     finder, steps = Finder(layout), recorder.steps
     active = [step for step in steps if step.operation in ACTIVATIONS]
     taps, before = (finder.choose(steps, a) for a in (active, [s for a in active for s in a.sources[:1]]))
     layout.keep(taps.keys())
     return Trace(layout.spec(), taps, before, whole, finder.reads, finder.order, layout.frozen())
+
+
+def _recorded(network: nn.Module, example: Tensor, *, training: bool) -> tuple[Whole, Recorder]:
+    """A run of a copy of the network, its outputs frozen."""
+    twin = copied(network)
+    whole = Whole(twin, training=training)
+    recorder = Recorder(twin, RULES, pointwise)
+    whole.__dict__["mode"] = lambda: recorder
+    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
+    recorder.enter(example, _axes(twin, example))
+    with torch.no_grad(), drawn_alike(), recorder.layers():
+        outputs = heads(functional_call(whole, state, (example,)))
+    del whole.__dict__["mode"]
+    for tensor in outputs:
+        for axis in recorder.look(tensor).axes:
+            freeze(axis, "it is the network's output")
+    return whole, recorder
 
 
 def _axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:

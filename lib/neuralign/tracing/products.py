@@ -61,8 +61,14 @@ def linear(call: Call) -> list[Axes]:
 def convolved(call: Call) -> list[Axes]:
     """A convolution (n, c, ...): in blocks of channels where it is grouped, block by block and alike within each."""
     blocks, source, weight = call["groups"], call.axes(call["input"]), call.axes(call["weight"])
-    for axis in source[2:]:
-        freeze(axis, f"{call.why} reads it as space")
+    windows = zip(weight[2:], call["stride"], call["padding"], call["output_padding"], strict=True)
+    pointwise = [(window.size, stride, pad, more) == (1, 1, 0, 0) for window, stride, pad, more in windows]
+    space = list(map(positions, call.outputs[0].shape[2:]))
+    for i, axis in enumerate(source[2:]):
+        if pointwise[i]:
+            space[i] = axis
+        else:
+            freeze(axis, f"{call.why} reads it as space")
     for axis in weight[2:]:
         freeze(axis, POSITIONS)
     channels, rows = source[1], weight[0]
@@ -81,7 +87,7 @@ def convolved(call: Call) -> list[Axes]:
         out = rows
     if call["bias"] is not None:
         _tie(call, out, call.axes(call["bias"])[0])
-    return [(source[0], _out(out), *map(positions, call.outputs[0].shape[2:]))]
+    return [(source[0], _out(out), *space)]
 
 
 def normalised(call: Call) -> list[Axes]:

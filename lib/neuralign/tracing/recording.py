@@ -108,9 +108,14 @@ class Recorder(Certain):
         for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
             if isinstance(tensor, nn.Parameter) or place_of(tensor) in self.running:
                 self.names.setdefault(place_of(tensor), []).append(name)
+        self.decided: list[str] = []  # where Python read a number that other inputs, or another draw, would change
         self.births, self.inside = count(), [("", False)]
         self.counts: dict[str, int] = {}
         self.repeats: dict[str, int] = {}
+
+    def unused(self) -> set[str]:
+        """The parameters of the network that this run did not use."""
+        return {name for name, _ in self.network.named_parameters()} - self.state.keys()
 
     def enter(self, tensor: Tensor, axes: Axes) -> None:
         """Make an input of the network known."""
@@ -127,6 +132,9 @@ class Recorder(Certain):
         rule = self.rules.get(name, self.pointwise if torch.Tag.pointwise in func.tags else None)
         found = self.apply(rule, call)
         depends, learned = (any(getattr(k, what) for k in known.values()) for what in ("depends", "learned"))
+        depends = depends or torch.Tag.nondeterministic_seeded in func.tags
+        if name == "_local_scalar_dense" and depends:
+            self.decided.append(self.place())
         self.counts[name] = self.counts.get(name, -1) + 1
         step = self.note(name, call, found, depends) if learned else None
         for tensor, axes in zip(outputs, found, strict=True):

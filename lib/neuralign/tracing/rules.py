@@ -96,6 +96,8 @@ def viewed(call: Call) -> list[Axes]:
     tensor, (out,) = call.first, call.outputs
     before = [(n, a) for n, a in zip(tensor.shape, call.raw(tensor), strict=True) if n != 1]
     after = [n for n in out.shape if n != 1]
+    if out.dtype != tensor.dtype:
+        raise Misfit("reads numbers as others")
     if 0 in out.shape:
         raise Misfit("has no elements")
     found: list[Axis] = []
@@ -329,7 +331,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys("view _unsafe_view reshape _reshape_alias".split(), viewed),
     **dict.fromkeys("permute transpose t".split(), permuted),
     **dict.fromkeys("select unbind".split(), selected),
-    **dict.fromkeys("split split_with_sizes chunk".split(), parted),
+    **dict.fromkeys("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes".split(), parted),
     **dict.fromkeys("cat stack".split(), joined),
     **dict.fromkeys(SPATIAL.split(), spatial),
     **dict.fromkeys("pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle".split(), shuffled),

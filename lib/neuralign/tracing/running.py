@@ -1,25 +1,40 @@
 """Running a network with every head and nothing left to chance, operation by operation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, is_dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from neuralign.refusals import Refused
 
 Operation = Any  # an overload of torch.ops.aten
 # the same operation on another device
 SAME = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+COARSE = (Tensor.float, Tensor.half, Tensor.bfloat16)
+
+
 def name_of(operation: Operation) -> str:
     """The name of an operation of ATen, without its overload and whether it is in place."""
     name = operation._overloadpacket.__name__
     return SAME.get(name, name if name.startswith("__") else name.rstrip("_"))
+
+
+@contextmanager
+def drawn_alike() -> Iterator[None]:
+    """What a network draws at random is the same in every run, and no one else's draws change."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 class Certain(TorchDispatchMode):
@@ -49,6 +64,21 @@ class Certain(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+class Doubled(TorchFunctionMode):
+    """Runs in float64 what a network's own code would cast to a coarser type, as norms of language models do."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in COARSE:
+            return args[0].double()
+        args = tuple(torch.float64 if isinstance(a, torch.dtype) and a.is_floating_point else a for a in args)
+        kwargs = dict(kwargs or {})
+        if kwargs.get("dtype") in FLOATS:
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
 class Whole(nn.Module):
     """A network with all its heads: what is not of torch.nn runs as in training, norms and dropout as they are set.
 
@@ -57,12 +87,13 @@ class Whole(nn.Module):
 
     network: nn.Module  # no submodule: the names are its own
     made: list[nn.Module]  # the modules that are not of torch.nn, and the network itself
+    as_training: bool  # False: all runs as in evaluation, where training leaves layers out
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, *, training: bool = True):
         super().__init__()
         self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
         made = [m for m in network.modules() if not _is_of_torch(m) and any(m.children())]
-        self.__dict__.update(network=network, made=[network, *made])
+        self.__dict__.update(network=network, made=[network, *made], as_training=training)
 
     def mode(self) -> Certain:
         """The mode that operations run under."""
@@ -73,7 +104,7 @@ class Whole(nn.Module):
         before = [module.training for module in self.made]
         torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides what attention is made of
         for module in self.made:
-            module.training = not _is_of_torch(module)
+            module.training = self.as_training and not _is_of_torch(module)
         try:
             with self.mode():
                 return self.network(x)
@@ -88,9 +119,15 @@ def _is_of_torch(module: nn.Module) -> bool:
 
 
 def copied(network: nn.Module) -> nn.Module:
-    """The network with the same tensors but its own modes, whose layers overwrite no activation."""
-    tensors = chain(network.parameters(), network.buffers())
-    twin = deepcopy(network, {id(t): t for t in tensors})
+    """The network with the same parameters but its own buffers and modes, whose layers overwrite no activation."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise Refused("a compiled network of torch.jit; give the network that it was made of")
+    held = [t for m in network.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
+    shared = {id(p): p for p in network.parameters()} | {id(t): t.detach() for t in held}
+    try:
+        twin = deepcopy(network, shared)
+    except (TypeError, RuntimeError) as error:
+        raise Refused(f"a network that cannot be copied: {error}") from error
     for module in twin.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
@@ -137,8 +174,10 @@ class Probe(Whole):
     largest: int | None
     reading: "Reading"
 
-    def __init__(self, network: nn.Module, reads: Mapping[str, Read], largest: int | None = None):
-        super().__init__(network)
+    def __init__(
+        self, network: nn.Module, reads: Mapping[str, Read], largest: int | None = None, *, training: bool = True
+    ):
+        super().__init__(network, training=training)
         self.__dict__.update(reads=dict(reads), largest=largest)
 
     def mode(self) -> "Reading":
@@ -202,9 +241,20 @@ def _halve(activation: Tensor, largest: int | None) -> Tensor:
 
 
 def heads(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returns."""
+    """All tensors of what a network returns; refused is what may hold some where nobody looks."""
     if isinstance(outputs, Tensor):
         return [outputs]
+    if outputs is None or isinstance(outputs, str | bool | int | float):
+        return []
     if isinstance(outputs, Mapping):
-        outputs = outputs.values()
-    return [t for part in outputs for t in heads(part)] if isinstance(outputs, Sequence | type({}.values())) else []
+        parts = list(outputs.values())
+    elif is_dataclass(outputs):
+        parts = list(vars(outputs).values())
+    elif isinstance(outputs, Sequence):
+        parts = list(outputs)
+    else:
+        raise Refused(
+            f"the network returns a {type(outputs).__name__}; tensors, or tuples, lists, mappings or "
+            "dataclasses of them are wanted"
+        )
+    return [t for part in parts for t in heads(part)]
