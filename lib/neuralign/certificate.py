@@ -56,7 +56,7 @@ def behaviour(
     wanted = {n: state[n].requires_grad_() for n in names if n in state and state[n].is_floating_point()}
     if inputs.is_floating_point():
         wanted["<input>"] = inputs = inputs.detach().double().requires_grad_()
-    with torch.enable_grad(), drawn_alike(), Doubled():
+    with torch.enable_grad(), drawn_alike(inputs.device), Doubled():
         outputs = [head for head in heads(functional_call(network, state, (inputs,))) if head.is_floating_point()]
         if not outputs:
             raise Refused("the network returns no tensor of floating point, so nothing can be certified")

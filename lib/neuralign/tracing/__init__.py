@@ -81,7 +81,7 @@ def _recorded(network: nn.Module, example: Tensor, *, training: bool) -> tuple[W
     whole.__dict__["mode"] = lambda: recorder
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
     recorder.enter(example, _axes(twin, example))
-    with torch.no_grad(), drawn_alike(), recorder.layers():
+    with torch.no_grad(), drawn_alike(example.device), recorder.layers():
         outputs = heads(functional_call(whole, state, (example,)))
     del whole.__dict__["mode"]
     for tensor in outputs:

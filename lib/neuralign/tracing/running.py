@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralign.refusals import Refused
+from neuralign.seeding import aside, global_generator
 
 Operation = Any  # an overload of torch.ops.aten
 # the same operation on another device
@@ -30,10 +31,11 @@ def name_of(operation: Operation) -> str:
 
 
 @contextmanager
-def drawn_alike() -> Iterator[None]:
+def drawn_alike(device: torch.device) -> Iterator[None]:
     """What a network draws at random is the same in every run, and no one else's draws change."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with aside(device):
+        for each in (torch.device("cpu"), device):
+            global_generator(each).manual_seed(0)
         yield
 
 
