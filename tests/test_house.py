@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from neuralign.code import PACKAGE
+from neuralign.objects import defined
 from neuralign.schemas import plugins
 
 REPOSITORY = PACKAGE.parents[1]
@@ -88,20 +89,7 @@ def test_what_is_imported_exists(path):
     for module, name in imports(path):
         assert module in files, f"{path.name} imports {module}, which is no module"
         if name is not None and f"{module}.{name}" not in files:
-            assert name in defined(files[module]), f"{path.name} imports {name}, which {module} does not define"
-
-
-def defined(path: Path) -> set[str]:
-    """The names that a module has."""
-    found: set[str] = set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name for alias in node.names}
-    return found
+            assert name in (defined(files[module]) or ()), f"{path.name} imports {name}, which {module} does not define"
 
 
 @pytest.mark.parametrize("home", HOMES)

@@ -7,15 +7,15 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from rerun_table import NOTHING, RerunTable, page
 from safetensors.torch import load_file, save_file
 from torch import nn
-from workflow_project import OVERLAY, OWN, REPOSITORY, Project, environ
+from workflow_project import OVERLAY, OWN, Project, environ
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -39,23 +39,12 @@ LAYERS = """from torch import nn
 def block(inputs, outputs):
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3), nn.BatchNorm2d(outputs), nn.ReLU())
 """
-NOTHING: dict[str, int] = {}
 TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
 ALL = {"import_endpoint": 2, "align": 1, "signature": 1, "train_curve": 1, "evaluate": 2, "plot": 5} | TABLES
 ONE = ALL | {"import_endpoint": 1}
 
-Change = Callable[[Project], None]
-ROWS: list[tuple[str, dict[str, int], Change]] = []
-
-
-def row(title: str, again: dict[str, int]) -> Callable[[Change], Change]:
-    """A row of the table, as in test_workflow.py."""
-
-    def add(change: Change) -> Change:
-        ROWS.append((title, again, change))
-        return change
-
-    return add
+ROWS = RerunTable()
+row = ROWS.row
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
@@ -161,17 +150,15 @@ def _(project):
     project.replace(OWN, "{file: own/a.pt}", "{file: own/a.pt, inside: state_dict.module}")
 
 
-@pytest.mark.parametrize(("again", "change"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS])
+@pytest.mark.parametrize(("again", "change"), **ROWS.cases)
 def test_after_this_change_these_jobs_run_again(project, again, change):
     change(project)
     assert plan(project) == again
 
 
 def test_the_documented_table_has_these_rows():
-    text = (REPOSITORY / "docs" / "reruns.md").read_text().split("## Networks and checkpoints of your own")[1]
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
-    documented = [(cells[0], cells[1].startswith("nothing")) for cells in table if cells[0] != "Change"]
-    assert documented == [(title, again == NOTHING) for title, again, _ in ROWS]
+    """docs/reruns.md and the tests above say the same, in the same order."""
+    assert page(1) == ROWS.documented
 
 
 # ---- what comes out

@@ -11,15 +11,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 import yaml
+from rerun_table import NOTHING, RerunTable, page
 from workflow_project import EVERYTHING, OVERLAY, REPOSITORY, Project, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
-NOTHING: dict[str, int] = {}
 TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
 THEORY = {"tabulate_theory": 1}
 # the smoke study: seeds 1, 2, 3 and pairs 1-2, 1-3 in two regimes; `plain` with three methods, `hardened` with one
@@ -46,18 +45,8 @@ LR = "{epochs: 2, batch_size: 256, lr: 0.05, weight_decay: 5.0e-4"  # of the end
 HARDENED_LR = "{epochs: 1, batch_size: 256, lr: 0.05, schedule"
 ENDPOINT = "results/endpoints/small_digits/tiny/plain/1.safetensors"
 
-Change = Callable[[Project], None]
-ROWS: list[tuple[str, dict[str, int], Change]] = []
-
-
-def row(title: str, again: dict[str, int]) -> Callable[[Change], Change]:
-    """A row of docs/reruns.md: its first cell, and what the next run does after the change that follows."""
-
-    def add(change: Change) -> Change:
-        ROWS.append((title, again, change))
-        return change
-
-    return add
+ROWS = RerunTable()
+row = ROWS.row
 
 
 @pytest.fixture(scope="session")
@@ -524,7 +513,7 @@ def _(project):
     assert "A smoke test" in report.read_text()
 
 
-@pytest.mark.parametrize(("again", "change"), [r[1:] for r in ROWS], ids=[r[0] for r in ROWS])
+@pytest.mark.parametrize(("again", "change"), **ROWS.cases)
 def test_after_this_change_these_jobs_run_again(project, again, change):
     change(project)
     assert project.plan() == again
@@ -532,11 +521,7 @@ def test_after_this_change_these_jobs_run_again(project, again, change):
 
 def test_the_documented_table_has_these_rows():
     """docs/reruns.md and the tests above say the same, in the same order."""
-    text = (REPOSITORY / "docs" / "reruns.md").read_text()
-    lines = text.split("## Networks and checkpoints of your own")[0].splitlines()  # whose rows are in test_own.py
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    documented = [(cells[0], cells[1].startswith("nothing")) for cells in table if cells[0] != "Change"]
-    assert documented == [(title, again == NOTHING) for title, again, _ in ROWS]
+    assert page(0) == ROWS.documented
 
 
 # ---- real runs

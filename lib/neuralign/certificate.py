@@ -52,7 +52,8 @@ def behaviour(
     network: nn.Module, state: State, inputs: Tensor, names: Collection[str]
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """All outputs of a network, and the gradients of one number made of them, by these parameters and "<input>"."""
-    state = {n: t.detach().clone().double() if t.is_floating_point() else t.clone() for n, t in state.items()}
+    precise = {n: torch.float64 if t.is_floating_point() else t.dtype for n, t in state.items()}
+    state = {n: t.detach().to(precise[n], copy=True) for n, t in state.items()}
     wanted = {n: state[n].requires_grad_() for n in names if n in state and state[n].is_floating_point()}
     if inputs.is_floating_point():
         wanted["<input>"] = inputs = inputs.detach().double().requires_grad_()
