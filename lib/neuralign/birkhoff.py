@@ -49,7 +49,8 @@ def decompose(matrix: Tensor, *, terms: int, smallest: float = 5e-4) -> tuple[Te
     Greedy Birkhoff-von Neumann: the heaviest permutation on what is left, as often as its smallest entry allows;
     entries below `smallest` count as nothing.
     """
-    left = torch.where(matrix < smallest, 0.0, matrix.double().cpu())
+    held = matrix.cpu()
+    left = torch.where(held < smallest, 0.0, held.double())
     rows = torch.arange(len(left))
     coefficients, permutations = [], []
     for _ in range(terms):
