@@ -10,8 +10,9 @@ from neuralign.job import run
 from neuralign.networks import parameters
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
+from neuralign.simultaneous import fit_together, unless_diverged
 from neuralign.tables import write_rows
-from neuralign.training import Task, fit_together, unless_diverged
+from neuralign.training import Training
 
 
 def main(
@@ -36,11 +37,17 @@ def main(
     jobs = [own | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     layout, basis = Layout.of(parameters(net.network)), plugin("curves", curve)
-    tasks = [_task(job, net, images, layout, basis, keeper) for job, keeper in zip(jobs, keepers, strict=True)]
-    transform, attack = augmentations.pipeline(augment), setting.attack(attack)
-    results = fit_together(
-        net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
-    )
+    options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack), "basis": basis}
+    trainings = [
+        Training(
+            *(net, *_start(job, net, images, layout, basis), images.train, setting.regime(training)),
+            **options,
+            seed=job["seed"],
+            keeper=keeper,
+        )
+        for job, keeper in zip(jobs, keepers, strict=True)
+    ]
+    results = fit_together(trainings)
     for job, progress in unless_diverged(jobs, results):
         setting.save(setting.name_bends(layout, progress.trainable), job["bends"])
         write_rows(progress.history, job["history"])
@@ -48,7 +55,8 @@ def main(
         keeper.clear()
 
 
-def _task(job, net, images, layout, basis, keeper):
+def _start(job, net, images, layout, basis):
+    """Where the bends of a job begin, how they become a network, and the buffers: arguments of `Training`."""
     ends = setting.read_ends(job["target"], job["source"], job.get("permutation"), net, images)
     (start, stored), (end, _) = (setting.split(net, state) for state in ends)
     line = straight(basis, layout.flatten(start), layout.flatten(end))
@@ -56,7 +64,7 @@ def _task(job, net, images, layout, basis, keeper):
     def sample(points, weights):
         return Curve(basis, line.ends, points).at(weights)
 
-    return Task(line.bends, sample, stored, job["seed"], basis, keeper)
+    return line.bends, sample, layout, stored
 
 
 if __name__ == "__main__":

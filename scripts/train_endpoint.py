@@ -8,8 +8,9 @@ from neuralign.job import run
 from neuralign.networks import buffers, parameters
 from neuralign.parameters import Layout
 from neuralign.seeding import derive
+from neuralign.simultaneous import fit_together, unless_diverged
 from neuralign.tables import write_rows
-from neuralign.training import Task, fit_together, unless_diverged
+from neuralign.training import Training
 
 
 def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
@@ -19,14 +20,18 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     starts = [(parameters(each.network), buffers(each.network)) for each in nets]
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
-    tasks = [
-        Task(layout.flatten(start), lambda weights, _: weights, own, job["seed"], keeper=keeper)
+    options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}
+    trainings = [
+        Training(
+            *(net, layout.flatten(start), lambda weights, _: weights, layout, own, images.train),
+            setting.regime(training),
+            **options,
+            seed=job["seed"],
+            keeper=keeper,
+        )
         for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
     ]
-    transform, attack = augmentations.pipeline(augment), setting.attack(attack)
-    results = fit_together(
-        net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
-    )
+    results = fit_together(trainings)
     for job, progress in unless_diverged(jobs, results):
         with torch.no_grad():
             setting.save(layout.views(progress.trainable) | progress.buffers, job["network"])

@@ -3,7 +3,6 @@
 import copy
 import json
 import random
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,9 @@ import torch
 from safetensors import safe_open
 from tiny import assert_close, assert_same, perceptron, pictures, plain, randomised, small
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from neuralign import training
 from neuralign.attacks.pgd import pgd
 from neuralign.augmentations import pipeline
 from neuralign.checkpoints import Checkpoint
@@ -29,7 +30,8 @@ from neuralign.schedules.constant import constant
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
 from neuralign.setting import split
-from neuralign.training import Attack, Diverged, Progress, Regime, Task, fit, fit_together
+from neuralign.simultaneous import fit_together
+from neuralign.training import Attack, Diverged, Progress, Regime, Training, fit
 
 REGIME = Regime(
     epochs=4, batch_size=5, lr=0.05, momentum=0.9, weight_decay=0.01, schedule=partial(halving, every=2, drift=0.99)
@@ -257,15 +259,25 @@ def test_an_attack_sees_the_weights_of_this_step_with_batch_statistics(tinyten: 
 # divergence
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_says_where(tinyten: Model, images: Images) -> None:
+def spoilt_from(epoch: int) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """A transform whose images are no numbers any more from the second step of `epoch` on."""
     calls = []
 
-    def spoil(pixels: Tensor, draws: torch.Generator) -> Tensor:
+    def transform(pixels: Tensor, draws: torch.Generator) -> Tensor:
         calls.append(len(pixels))
-        return as_float(pixels) * (float("nan") if len(calls) >= 8 else 1)
+        images = as_float(pixels)
+        if len(calls) >= epoch:
+            images[REGIME.batch_size :] = float("nan")
+        return images
 
+    return transform
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_says_where(tinyten: Model, images: Images) -> None:
     with pytest.raises(Diverged) as error:
-        train(tinyten, randomised(tinyten.network), images, replace(REGIME, schedule=constant), transform=spoil)
+        train(
+            tinyten, randomised(tinyten.network), images, replace(REGIME, schedule=constant), transform=spoilt_from(3)
+        )
     assert str(error.value) == (
         "the loss is not finite in epoch 3, step 2 of 3, at learning rate 0.05: "
         "lower `lr` of this regime, or look for non-finite weights in what it starts from"
@@ -286,12 +298,7 @@ def test_weights_that_the_very_last_step_spoils_are_not_let_through(images: Imag
 
 
 def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
-    model, calls = perceptron(16), []
-
-    def spoil(pixels: Tensor, draws: torch.Generator) -> Tensor:
-        calls.append(len(pixels))
-        return as_float(pixels) * (float("nan") if len(calls) > 7 else 1)
-
+    model, spoil = perceptron(16), spoilt_from(3)
     keeper = Checkpoint(tmp_path, every=0)
     with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):
         train(model, randomised(model.network), images, transform=spoil, keeper=keeper)
@@ -305,17 +312,19 @@ def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
 # shapes
 
 
+def batches_seen_by(model: Model) -> list[int]:
+    """A list that grows by the number of images whenever the network is called."""
+    seen: list[int] = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    return seen
+
+
 def test_the_last_batch_may_be_smaller_and_counts_by_its_images(tinyten: Model) -> None:
-    seen = []
-
-    def watch(pixels: Tensor, draws: torch.Generator) -> Tensor:
-        seen.append(len(pixels))
-        return as_float(pixels)
-
+    seen = batches_seen_by(tinyten)
     images = pictures(11)
     regime = replace(REGIME, epochs=1, batch_size=4, lr=1e-300, momentum=0.0, nesterov=False)
     state = randomised(tinyten.network)
-    (row,) = train(tinyten, state, images, regime, transform=watch).history
+    (row,) = train(tinyten, state, images, regime).history
     assert seen == [4, 4, 3]
     tinyten.network.train()
     losses, right = [], 0
@@ -398,100 +407,69 @@ def test_training_leaves_the_global_random_numbers_alone(images: Images) -> None
 # several at once
 
 
-def tasks_of(model: Model, seeds: tuple[int, ...], folder: Path | None = None) -> list[Task]:
+def trainings_of(
+    model: Model,
+    images: Images,
+    seeds: tuple[int, ...] = (1, 2, 3),
+    regime: Regime = REGIME,
+    keepers: Mapping[int, Any] | None = None,
+    attack: Attack | None = None,
+) -> list[Training]:
     """Endpoints of different starts, each with a seed of its own."""
-    tasks = []
+    trainings = []
     for seed in seeds:
         start, buffers = split(model, randomised(model.network, seed))
-        keeper = Checkpoint(folder / str(seed), every=0) if folder else None
-        tasks.append(Task(Layout.of(start).flatten(start), lambda w, _: w, buffers, seed, keeper=keeper))
-    return tasks
+        layout, keeper = Layout.of(start), (keepers or {}).get(seed)
+        trainings.append(
+            Training(
+                *(model, layout.flatten(start), lambda w, _: w, layout, buffers, images, regime),
+                **{"transform": FULL["transform"], "attack": attack, "seed": seed, "keeper": keeper},
+            )
+        )
+    return trainings
 
 
-def together(
-    model: Model, tasks: list[Task], images: Images, regime: Regime = REGIME, attack: Attack | None = None
-) -> list[Progress | Diverged]:
-    layout = Layout.of(split(model, randomised(model.network))[0])
-    return fit_together(model, tasks, layout, images, regime, transform=FULL["transform"], attack=attack)
+def assert_the_same_bits(found: Progress | Diverged, expected: Progress | Diverged) -> None:
+    assert isinstance(found, Progress) and isinstance(expected, Progress)
+    assert torch.equal(found.trainable, expected.trainable) and torch.equal(found.velocity, expected.velocity)
+    assert_same(found.buffers, expected.buffers)
+    assert found.history == expected.history
 
 
-def alone(model: Model, task: Task, images: Images, regime: Regime = REGIME) -> Progress:
-    (progress,) = together(model, [task], images, regime)
-    assert isinstance(progress, Progress)
-    return progress
+@pytest.mark.parametrize("attack", [None, FULL["attack"]])
+def test_models_trained_together_are_those_trained_alone(model: Model, images: Images, attack: Attack | None) -> None:
+    regime = replace(REGIME, epochs=1, batch_size=6)
+    together = fit_together(trainings_of(model, images, regime=regime, attack=attack))
+    for seed, found in zip((1, 2, 3), together, strict=True):
+        assert_the_same_bits(found, *fit_together(trainings_of(model, images, (seed,), regime, attack=attack)))
 
 
-def assert_alike(found: Progress | Diverged, expected: Progress, tolerance: float = 1e-10) -> None:
-    assert isinstance(found, Progress)
-    names = ("trainable", "velocity")
-    assert_close({n: getattr(found, n) for n in names}, {n: getattr(expected, n) for n in names}, tolerance)
-    assert_close(found.buffers, expected.buffers, tolerance)
-    for row, wanted in zip(found.history, expected.history, strict=True):
-        assert row == pytest.approx(wanted, rel=1e-6)
-
-
-def test_models_of_every_network_trained_together_are_those_trained_alone(model: Model, images: Images) -> None:
-    model, regime = without_dropout(model), replace(REGIME, epochs=1, batch_size=6)
-    tasks = tasks_of(model, (3, 4, 5))
-    for found, task in zip(together(model, tasks, images, regime), tasks, strict=True):
-        assert_alike(found, alone(model, task, images, regime), 1e-9)
-
-
-def test_curves_trained_together_are_those_trained_alone(tinyten: Model, images: Images) -> None:
-    tasks = []
-    for seed in (1, 2):
-        (start, buffers), (end, _) = (split(tinyten, randomised(tinyten.network, s)) for s in (seed, seed + 10))
-        layout = Layout.of(start)
-        line = straight(bezier, layout.flatten(start), layout.flatten(end))
-        tasks.append(Task(line.bends, lambda b, w, ends=line.ends: Curve(bezier, ends, b).at(w), buffers, seed, bezier))
-    for found, task in zip(together(tinyten, tasks, images), tasks, strict=True):
-        assert_alike(found, alone(tinyten, task, images))
+def test_those_with_dropout_draw_what_they_draw_alone(images: Images) -> None:
+    model = perceptron(16, dropout=0.5)
+    together = fit_together(trainings_of(model, images))
+    for seed, found in zip((1, 2, 3), together, strict=True):
+        assert_the_same_bits(found, *fit_together(trainings_of(model, images, (seed,))))
 
 
 def test_one_that_diverges_leaves_the_others_alone(tinyten: Model, images: Images) -> None:
-    tasks = tasks_of(tinyten, (1, 2, 3))
-    tasks[1].trainable[5] = float("nan")
-    first, second, third = together(tinyten, tasks, images)
+    trainings = trainings_of(tinyten, images)
+    trainings[1].progress.trainable[5] = float("nan")
+    first, second, third = fit_together(trainings)
     assert isinstance(second, Diverged) and "epoch 1, step 1 of 3" in str(second)
-    assert_alike(first, alone(tinyten, tasks[0], images))
-    assert_alike(third, alone(tinyten, tasks[2], images))
+    for seed, found in ((1, first), (3, third)):
+        assert_the_same_bits(found, *fit_together(trainings_of(tinyten, images, (seed,))))
 
 
-def test_those_trained_together_go_on_together_to_the_same_bits_and_alone_within_rounding(
+def test_those_trained_together_go_on_to_the_same_bits_wherever_each_was(
     tinyten: Model, images: Images, tmp_path: Path
 ) -> None:
-    whole = together(tinyten, tasks_of(tinyten, (1, 2)), images)
-    tasks = tasks_of(tinyten, (1, 2), tmp_path)
-    stopped = replace(tasks[1], keeper=Fragile(tmp_path / "2", 1, 2))
+    whole = fit_together(trainings_of(tinyten, images))
+    stopped = {1: Checkpoint(tmp_path / "1", every=0), 2: Fragile(tmp_path / "2", 1, 2)}
     with pytest.raises(Interrupted):
-        together(tinyten, [tasks[0], stopped], images)
-    copied = tmp_path / "copy"
-    shutil.copytree(tmp_path / "1", copied / "1")
-    for found, expected in zip(together(tinyten, tasks, images), whole, strict=True):
-        assert isinstance(found, Progress) and isinstance(expected, Progress)
-        assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
-    (single,) = tasks_of(tinyten, (1,), copied)
-    assert isinstance(whole[0], Progress)
-    assert_alike(alone(tinyten, single, images), whole[0])
-
-
-def test_those_that_cannot_step_together_are_trained_one_after_another(
-    tinyten: Model, images: Images, tmp_path: Path
-) -> None:
-    tasks = tasks_of(tinyten, (1, 2), tmp_path)
-    with pytest.raises(Interrupted):
-        together(tinyten, [replace(tasks[0], keeper=Fragile(tmp_path / "1", 2))], images)
-    attack, dropout = FULL["attack"], perceptron(16, dropout=0.5)
-    cases: list[tuple[Model, list[Task], list[Task], Attack | None]] = [
-        (tinyten, tasks, tasks_of(tinyten, (1, 2)), None),  # kept at different steps
-        (tinyten, tasks_of(tinyten, (1, 2)), tasks_of(tinyten, (1, 2)), attack),
-        (dropout, tasks_of(dropout, (1, 2)), tasks_of(dropout, (1, 2)), None),
-    ]
-    for model, several, ones, threat in cases:
-        for found, task in zip(together(model, several, images, attack=threat), ones, strict=True):
-            (expected,) = together(model, [task], images, attack=threat)
-            assert isinstance(found, Progress) and isinstance(expected, Progress)
-            assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
+        fit_together(trainings_of(tinyten, images, keepers=stopped))
+    kept = {seed: Checkpoint(tmp_path / str(seed), every=0) for seed in (1, 2)}
+    for found, expected in zip(fit_together(trainings_of(tinyten, images, keepers=kept)), whole, strict=True):
+        assert_the_same_bits(found, expected)
 
 
 # going on after an interruption
@@ -545,13 +523,45 @@ def test_a_curve_goes_on_after_two_interruptions(tinyten: Model, images: Images,
 
 
 def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: Path) -> None:
-    model, calls = perceptron(16), []
-
-    def count(pixels: Tensor, draws: torch.Generator) -> Tensor:
-        calls.append(len(pixels))
-        return as_float(pixels)
-
+    model = perceptron(16)
+    state = randomised(model.network)
     with pytest.raises(Interrupted):
-        train(model, randomised(model.network), images, keeper=Fragile(tmp_path, 3, 1))
-    train(model, randomised(model.network), images, keeper=Checkpoint(tmp_path), transform=count)
-    assert sum(calls) == len(images) - REGIME.batch_size
+        train(model, state, images, keeper=Fragile(tmp_path, 3, 1))
+    seen = batches_seen_by(model)
+    train(model, state, images, keeper=Checkpoint(tmp_path))
+    assert sum(seen) == len(images) - REGIME.batch_size
+
+
+def test_progress_within_a_block_of_augmented_steps_is_resumed_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "AUGMENTED_AT_ONCE", 3 * REGIME.batch_size)
+    model, images = perceptron(16), pictures(8 * REGIME.batch_size - 2)  # blocks of 3, 3 and 2 steps
+    state, options = randomised(model.network), VARIANTS["augmented"]
+    whole = train(model, state, images, **options)
+    with pytest.raises(Interrupted):
+        train(model, state, images, keeper=Fragile(tmp_path, 1, 5), **options)
+    resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
+    assert torch.equal(resumed.trainable, whole.trainable) and resumed.history == whole.history
+
+
+def test_gradient_checkpointing_changes_nothing(images: Images) -> None:
+    class Saving(torch.nn.Module):
+        """Runs its network again on the way back instead of keeping what it computed."""
+
+        def __init__(self, network: torch.nn.Module, reentrant: bool | None):
+            super().__init__()
+            self.inner, self.reentrant = network, reentrant
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.reentrant is None:
+                return self.inner(x)
+            return checkpoint(self.inner, x.requires_grad_(), use_reentrant=self.reentrant)
+
+    ends = []
+    for reentrant in (None, False, True):
+        model = perceptron(16)
+        model = replace(model, network=Saving(model.network, reentrant))
+        ends.append(train(model, randomised(model.network), images).trainable)
+    assert_close({"w": ends[1]}, {"w": ends[0]}, 1e-12)
+    assert_close({"w": ends[2]}, {"w": ends[0]}, 1e-12)

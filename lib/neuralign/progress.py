@@ -1,17 +1,15 @@
 """What a training needs to be told, and how far it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from neuralign.curves import Basis
-
 Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
 Sample = Callable[[Tensor, Tensor], Tensor]
-Constraint = Callable[[Tensor, float], None]
+Constraint = Callable[[Tensor, Tensor], None]
 Row = dict[str, float]
 
 
@@ -43,7 +41,8 @@ class Progress:
     epoch: int = 0  # complete epochs
     step: int = 0  # complete steps of the epoch after them
     history: list[Row] = field(default_factory=list)
-    # of this epoch: see `descent.Stack`
+    # Of the epoch under way, on the device: criterion and penalty summed over the images, the number of right answers,
+    # and the number of steps before the first one whose loss is beyond all bounds or not finite.
     sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
 
     def finish(self, row: Row) -> None:
@@ -59,26 +58,3 @@ class Keeper(Protocol):
     def restore(self, fresh: Progress) -> Progress: ...
 
     def keep(self, progress: Progress) -> None: ...
-
-
-@dataclass(frozen=True)
-class Task:
-    """One of several models to be trained together; the fields are arguments of `fit`."""
-
-    trainable: Tensor
-    sample: Sample
-    buffers: Mapping[str, Tensor]
-    seed: int
-    basis: Basis | None = None
-    keeper: Keeper | None = None
-    constrain: Constraint | None = None
-
-    def begin(self, device: torch.device) -> Progress:
-        """Where this training stands: at what was kept, or at its beginning."""
-        fresh = Progress(
-            self.trainable.detach().clone(),
-            torch.zeros_like(self.trainable),
-            {name: b.clone() for name, b in self.buffers.items()},
-            sums=torch.zeros(4, dtype=torch.float64, device=device),
-        )
-        return self.keeper.restore(fresh) if self.keeper else fresh

@@ -24,8 +24,14 @@ from neuralign.training import Attack, Regime
 
 
 def device() -> torch.device:
-    """The GPU this job was given, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU this job was given, else the CPU.
+
+    cuDNN may then use only algorithms that give the same bits every time, or a resumed training would not be the same.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.deterministic = True
+    return torch.device("cuda")
 
 
 def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:

@@ -1,26 +1,37 @@
-"""The one training loop. Endpoints and curves differ only in `sample`, standard and robust models only in `attack`."""
+"""The training loop. Endpoints and curves differ only in `sample`, standard and robust models only in `attack`."""
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
+from neuralign.cuda_graphs import recorded, side_stream
 from neuralign.curves import Basis
-from neuralign.descent import Stack, coefficients_at
-from neuralign.descent import epoch as descend
-from neuralign.images import Images, Transform, as_float
-from neuralign.networks import Model
+from neuralign.images import Images, Transform
+from neuralign.networks import Model, criterion, logits
 from neuralign.parameters import Layout
-from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, Task
-from neuralign.seeding import aside, global_generator, stream
+from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample
+from neuralign.seeding import aside, derive, reseed, stream
 
-__all__ = ["Attack", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Task"]
-__all__ += ["fit", "fit_together", "unless_diverged"]
+__all__ = ["Attack", "Constraint", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Training"]
+__all__ += ["fit"]
 
 log = logging.getLogger(__name__)
+
+# Nats, as the mean of an epoch, from which a training has diverged. The criterion has an absolute scale: a network that
+# guesses has log(classes), less than 10. A bound relative to the start would mean little, for curves start from good
+# networks, bad inputs from a large loss. Single steps may be above; the penalty may be as large as `weight_decay` says.
+EXPLODED = 1e4
+
+# Images that are augmented at once, for as many steps as they last. A GPU is then not kept busy with a hundred tiny
+# kernels a step; on a CPU it makes no difference.
+AUGMENTED_AT_ONCE = 2048
 
 
 def fit(
@@ -31,111 +42,212 @@ def fit(
     buffers: Mapping[str, Tensor],
     images: Images,
     regime: Regime,
-    *,
-    transform: Transform,
-    basis: Basis | None = None,
-    attack: Attack | None = None,
-    seed: int,
-    keeper: Keeper | None = None,
-    constrain: Constraint | None = None,
+    **options: Any,
 ) -> Progress:
-    """Train `trainable` so that `sample(trainable, basis(t))` has a low loss, t uniform in [0, 1] and new at each step.
+    """The `Progress` of a complete `Training` with these arguments. Raises `Diverged`."""
+    training = Training(model, trainable, sample, layout, buffers, images, regime, **options)
+    with aside(training.device), side_stream(training.device):
+        for _ in training.steps():
+            pass
+    return training.progress
 
-    The objective is the criterion plus weight_decay / 2 times the squared norm of the *sampled* parameters, which at an
-    endpoint is SGD's own weight decay and on a curve the paper's. An endpoint has no `basis`: its sample is itself. An
-    attack sees batch statistics but never updates the buffers. `constrain(trainable, lr)` changes `trainable` in place
-    after every step. Histories have one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term),
-    accuracy (percent). Raises `Diverged`.
+
+class Training:
+    """A training of `trainable` for which `sample(trainable, basis(t))` gets a low loss, t uniform in [0, 1].
+
+    A t is drawn for every step. The objective is the criterion plus weight_decay / 2 times the squared norm of the
+    *sampled* parameters, which at an endpoint is SGD's own weight decay and on a curve the paper's.
+
+    Args:
+        model: the network and its normalisation.
+        trainable: where training starts; any shape. It is not changed.
+        sample: (trainable, weights of the control points) -> the parameters of a network as one vector of `layout`.
+        buffers: what the network keeps besides its parameters; a copy of them is trained along.
+        images: the training set, on the device that trains.
+        transform: the augmentation, of uint8 images (n, c, h, w) and a generator.
+        basis: t -> weights of the control points; an endpoint has none: its sample is itself.
+        attack: moves the images of a step so that their loss rises; it sees batch statistics, but changes no buffer.
+        seed: of everything that is drawn: order, t, augmentation, attack, dropout.
+        keeper: where progress is kept, and from where it is resumed.
+        constrain: (trainable, lr) changes `trainable` in place after every step.
+
+    `progress.history` has one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term), accuracy
+    (percent).
     """
-    task = Task(trainable, sample, buffers, seed, basis, keeper, constrain)
-    (result,) = fit_together(model, [task], layout, images, regime, transform=transform, attack=attack)
-    if isinstance(result, Diverged):
-        raise result
-    return result
+
+    def __init__(
+        self,
+        model: Model,
+        trainable: Tensor,
+        sample: Sample,
+        layout: Layout,
+        buffers: Mapping[str, Tensor],
+        images: Images,
+        regime: Regime,
+        *,
+        transform: Transform,
+        basis: Basis | None = None,
+        attack: Attack | None = None,
+        seed: int,
+        keeper: Keeper | None = None,
+        constrain: Constraint | None = None,
+    ):
+        self.model, self.sample, self.layout, self.images, self.regime = model, sample, layout, images, regime
+        self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
+        self.keeper, self.constrain, self.device = keeper, constrain, images.labels.device
+        fresh = Progress(
+            trainable.detach().clone(),
+            torch.zeros_like(trainable),
+            {name: b.clone() for name, b in buffers.items()},
+            sums=torch.zeros(4, dtype=torch.float64, device=self.device),
+        )
+        self.progress = keeper.restore(fresh) if keeper else fresh
+        self.draws, self.noise = torch.Generator(self.device), torch.Generator(self.device)
+        self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
+        self._do = recorded(self._step, self._changed(), [self.noise], model.network)
+
+    def steps(self) -> Iterator[None]:
+        """Train to the end; halts after each step, so that several trainings can take turns. Raises `Diverged`.
+
+        The device is waited for once an epoch: all random numbers are drawn on it, where they are used. The caller
+        keeps torch's global generators as they were (`seeding.aside`).
+        """
+        progress, regime = self.progress, self.regime
+        if progress.epoch or progress.step:
+            log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
+        speed = _Speed(progress.epoch + progress.step * regime.batch_size / len(self.images), len(self.images))
+        while progress.epoch < regime.epochs:
+            yield from self._epoch(progress.epoch)
+            row = self._row(progress.epoch)
+            progress.finish(row)
+            if self.keeper:
+                self.keeper.keep(progress)
+            speed.report(row, regime.epochs)
+
+    def _epoch(self, epoch: int) -> Iterator[None]:
+        progress, size = self.progress, self.regime.batch_size
+        order = torch.randperm(len(self.images), generator=stream(self.seed, "order", epoch)).to(self.device)
+        count = -(-len(order) // size)
+        weights = self.weights(count, epoch)  # (count, n), of the control points
+        lr = torch.tensor(self._lr(epoch), dtype=progress.trainable.dtype, device=self.device)
+        per_block = max(1, AUGMENTED_AT_ONCE // size)
+        for first in range(progress.step // per_block * per_block, count, per_block):
+            x, y = self._augmented(order[first * size : (first + per_block) * size], epoch, first // per_block)
+            for i, pixels, labels in zip(range(first, count), x.split(size), y.split(size), strict=False):
+                if i < progress.step:  # done before the training was resumed
+                    continue
+                if self.attack:
+                    self.noise.manual_seed(derive(self.seed, "attack", epoch, i))
+                reseed(self.device, self.seed, "dropout", epoch, i)
+                self.model.network.train()
+                self._do(pixels, labels, weights[i], lr)
+                progress.step = i + 1
+                if self.keeper:
+                    self.keeper.keep(progress)
+                yield
+
+    def _step(self, x: Tensor, y: Tensor, weights: Tensor, lr: Tensor) -> None:
+        """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), with control points of these weights."""
+        trainable = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
+        point = self.sample(trainable, weights)
+        flat = point.detach().requires_grad_()  # (d,)
+        if self.attack:
+            x = self._attacked(self.attack, flat.detach(), x, y)
+        # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
+        with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
+            with self._precision():
+                outputs = network(x)
+                loss = criterion(outputs, y)
+            loss.backward()
+        right = (logits(outputs).detach().argmax(1) == y).sum()
+        self._sum_up(loss.detach(), flat.detach(), right, len(y))
+        assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
+        slope = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
+        (gradient,) = torch.autograd.grad(point, trainable, slope)
+        self._descend(gradient, lr)
+
+    def _descend(self, gradient: Tensor, lr: Tensor) -> None:
+        """SGD with (Nesterov) momentum, as torch.optim.SGD has it, whose import alone costs a second in every job."""
+        momentum, progress = self.regime.momentum, self.progress
+        velocity = progress.velocity.mul_(momentum).add_(gradient)
+        change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
+        progress.trainable.addcmul_(change, lr, value=-1)
+        if self.constrain:
+            self.constrain(progress.trainable, lr)
+
+    def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The images of a step as the attack leaves them; it works on a copy of the buffers."""
+        buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
+        with self.model.holding(self.layout.views(flat) | buffers) as network:
+
+            def predict(pixels: Tensor) -> Any:
+                with self._precision():
+                    return network(pixels)
+
+            return attack(predict, x, y, self.noise)
+
+    def _sum_up(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
+        sums = self.progress.sums
+        sums[0].add_(loss, alpha=images)
+        sums[1].add_(torch.dot(flat, flat), alpha=self.regime.weight_decay / 2 * images)
+        sums[2].add_(right)
+        # Steps whose sums are within bounds: once a sum is not, it stays so, for the sums only grow.
+        sums[3].add_((sums[:2] < self.limits).all())
+
+    def _row(self, epoch: int) -> Row:
+        """What is noted of an epoch that is complete. Waits for the device; raises `Diverged`."""
+        *totals, sound = self.progress.sums.tolist()
+        steps = self.progress.step
+        loss, penalty, right = (total / len(self.images) for total in totals)
+        if sound < steps or not torch.isfinite(self.progress.trainable).all():
+            large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
+            raise Diverged(
+                f"the loss is {large} in epoch {epoch + 1}, step {min(int(sound) + 1, steps)} of {steps}, at learning "
+                f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in what it "
+                "starts from"
+            )
+        return {
+            "epoch": epoch + 1,
+            "lr": self._lr(epoch),
+            "loss": loss,
+            "penalty": penalty,
+            "accuracy": 100 * right,
+        }
+
+    def weights(self, count: int, epoch: int) -> Tensor:
+        """The weights (count, n) of the control points at the t of every step; (count, 0) for an endpoint."""
+        ts = torch.rand(count, generator=stream(self.seed, "t", epoch), dtype=torch.float64)
+        return (vmap(self.basis)(ts) if self.basis else ts.new_empty(count, 0)).to(self.progress.trainable)
+
+    def _augmented(self, index: Tensor, epoch: int, block: int) -> tuple[Tensor, Tensor]:
+        """The images of `index`, which several steps share out among themselves, and their labels."""
+        self.draws.manual_seed(derive(self.seed, "augmentation", epoch, block))
+        return self.images.take(index, self.transform, self.draws)
+
+    def _lr(self, epoch: int) -> float:
+        return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.regime.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.regime.precision))
+
+    def _changed(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        progress = self.progress
+        return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
 
 
-def fit_together(
-    model: Model,
-    tasks: Sequence[Task],
-    layout: Layout,
-    images: Images,
-    regime: Regime,
-    *,
-    transform: Transform,
-    attack: Attack | None = None,
-) -> list[Progress | Diverged]:
-    """What `fit` makes of every task, where possible all taking each step at once: the same draws, other rounding.
+class _Speed:
+    """How fast a training is, measured from where this process took it up."""
 
-    A task that diverges ends as its `Diverged`, the others go on. One after another are trained those that were kept at
-    different steps, that are attacked, or whose network draws random numbers of its own.
-    """
-    begun = [task.begin(images.labels.device) for task in tasks]
-    same = len({(progress.epoch, progress.step) for progress in begun}) == 1
-    if len(tasks) > 1 and (attack or not same or _is_random(model, tasks[0], layout, images)):
-        return [
-            _fit(model, [t], [p], layout, images, regime, transform, attack)[0]
-            for t, p in zip(tasks, begun, strict=True)
-        ]
-    return _fit(model, tasks, begun, layout, images, regime, transform, attack)
+    def __init__(self, epochs_done: float, images: int):
+        self.began, self.done, self.images = time.monotonic(), epochs_done, images
 
-
-def unless_diverged(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> Iterator[tuple[Any, Progress]]:
-    """Jobs with what `fit_together` made of them, but for those that diverged; at the end raises for the first job."""
-    for job, result in zip(jobs, results, strict=True):
-        if isinstance(result, Progress):
-            yield job, result
-    if isinstance(results[0], Diverged):
-        raise results[0]
-
-
-def _is_random(model: Model, task: Task, layout: Layout, images: Images) -> bool:
-    """Whether the network draws random numbers in training, as dropout does."""
-    home = global_generator(images.labels.device)
-    with aside(images.labels.device), torch.no_grad():
-        before = home.get_state()
-        model.network.train()
-        buffers = {name: b.clone() for name, b in task.buffers.items()}
-        flat = task.sample(task.trainable, coefficients_at(task.basis, 1, stream(0)).to(task.trainable)[0])
-        model(layout.views(flat) | buffers, as_float(images.pixels[:2]))
-        return not torch.equal(before, home.get_state())
-
-
-def _fit(
-    model: Model,
-    tasks: Sequence[Task],
-    begun: Sequence[Progress],
-    layout: Layout,
-    images: Images,
-    regime: Regime,
-    transform: Transform,
-    attack: Attack | None,
-) -> list[Progress | Diverged]:
-    live = dict(enumerate(begun))
-    results: dict[int, Progress | Diverged] = dict(live)
-    epoch, step = begun[0].epoch, begun[0].step
-    if epoch or step:
-        log.info("resumed after epoch %d of %d, step %d", epoch, regime.epochs, step)
-    began, done = time.monotonic(), epoch + step * regime.batch_size / len(images)
-    model.network.train()
-    while live and epoch < regime.epochs:
-        stack = Stack(model, [tasks[i] for i in live], list(live.values()), layout, regime, attack, len(images))
-        rows = descend(stack, images, transform, epoch)
-        epoch += 1
-        for i, row in zip(list(live), rows, strict=True):
-            if isinstance(row, Diverged):
-                results[i] = row
-                del live[i]
-                continue
-            live[i].finish(row)
-            if keeper := tasks[i].keeper:
-                keeper.keep(live[i])
-            speed = len(images) * len(rows) * (epoch - done) / (time.monotonic() - began)
-            _report(row, regime.epochs, speed=speed, left=(regime.epochs - epoch) * len(images) * len(rows) / speed)
-    return list(results.values())
-
-
-def _report(row: Row, epochs: int, *, speed: float, left: float) -> None:
-    log.info(
-        "epoch %d/%d  lr %.4f  loss %.4f  accuracy %.2f %%  %.0f images/s  %.0f s left",
-        *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"], speed, left),
-    )
+    def report(self, row: Row, epochs: int) -> None:
+        speed = self.images * (row["epoch"] - self.done) / (time.monotonic() - self.began)
+        left = (epochs - row["epoch"]) * self.images / speed
+        log.info(
+            "epoch %d/%d  lr %.4f  loss %.4f  accuracy %.2f %%  %.0f images/s  %.0f s left",
+            *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"], speed, left),
+        )

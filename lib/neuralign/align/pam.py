@@ -5,7 +5,6 @@ one round the curve has not moved yet: it is the segment to the softly permuted 
 training, so PAM is an alignment method like any other. With more rounds the bends are trained in between.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from neuralign.parameters import Layout
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, identity, permute, transport
-from neuralign.training import Regime, Sample, fit
+from neuralign.training import Constraint, Regime, Sample, fit
 
 
 def pam(
@@ -97,9 +96,9 @@ class _Search:
             end = self.layout.flatten(transport(self.spec, self.matrices.views(flat), self.end))
             return self.curve(end, self.offsets).at(weights)
 
-        def constrain(flat: Tensor, rate: float) -> None:
+        def constrain(flat: Tensor, rate: Tensor) -> None:
             strength = rate * proximal
-            flat.add_(before, alpha=strength).div_(1 + strength)
+            flat.addcmul_(before, strength).div_(1 + strength)
             for matrix in self.matrices.views(flat).values():
                 inside = birkhoff.alternate(matrix, sweeps) if projection == "alternating" else birkhoff.project(matrix)
                 matrix.copy_(inside)
@@ -112,8 +111,9 @@ class _Search:
         end = self.layout.flatten(permute(self.spec, permutation, self.end))
         before = self.offsets.clone()
 
-        def constrain(offsets: Tensor, rate: float) -> None:
-            offsets.add_(before, alpha=rate * proximal).div_(1 + rate * proximal)
+        def constrain(offsets: Tensor, rate: Tensor) -> None:
+            strength = rate * proximal
+            offsets.addcmul_(before, strength).div_(1 + strength)
 
         self.offsets = self._fit(
             before, lambda offsets, weights: self.curve(end, offsets).at(weights), regime, ("bends", turn), constrain
@@ -125,7 +125,7 @@ class _Search:
         sample: Sample,
         regime: Regime,
         purpose: tuple[Any, ...],
-        constrain: Callable[[Tensor, float], None],
+        constrain: Constraint,
     ) -> Tensor:
         return fit(
             self.problem.model,
