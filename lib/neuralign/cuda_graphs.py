@@ -4,6 +4,7 @@ running it; a graph launches them all at once. The numbers are the same, to the 
 
 import logging
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -100,16 +101,26 @@ class _Recorder:
 
     def _rehearse(self, inputs: Sequence[Tensor]) -> None:
         """Run the step a few times. Raises where it reads from the device or where Python is not left as it was."""
-        mode, before = torch.cuda.get_sync_debug_mode(), python_state(self.network)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        before = python_state(self.network)
+        with _no_waiting():
             for _ in range(REHEARSALS):
                 self.step(*inputs)
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
         after = python_state(self.network)
         if different := [name for name in before | after if before.get(name) != after.get(name)]:
             raise NotRecordable(f"a step changes {different[0]}, which a graph would leave as it is")
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """A block in which an operation that waits for the device raises RuntimeError."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode")  # is a prototype that may miss something
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def python_state(network: nn.Module) -> dict[str, Any]:
