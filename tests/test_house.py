@@ -17,16 +17,15 @@ FLOORS = [
     # nothing of this package
     {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"}
     | {"config_checks"},
-    {"objects", "problems", "yaml_files"},
+    {"objects", "problems", "yaml_files", "cuda_graphs"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
     | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "failure", "together", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
-    {"descent"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
-    {"batch_norm"},
+    {"batch_norm", "simultaneous"},
     {"align", "explain", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies", "doctor", "library"},
     {"workflow"},
