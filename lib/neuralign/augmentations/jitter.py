@@ -40,4 +40,5 @@ def saturated(images: Tensor, factor: Tensor) -> Tensor:
 def _grey(images: Tensor) -> Tensor:  # (n, c, h, w) -> (n, 1, h, w)
     if images.shape[1] != len(LUMINANCE):
         return images.mean(1, keepdim=True)
-    return (images * images.new_tensor(LUMINANCE).view(-1, 1, 1)).sum(1, keepdim=True)
+    parts = [channel * share for channel, share in zip(images.split(1, 1), LUMINANCE, strict=True)]
+    return parts[0] + parts[1] + parts[2]  # by Python numbers: a tensor of them would be copied to a GPU at every step
