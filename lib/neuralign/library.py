@@ -4,7 +4,6 @@ With `tracing.trace` these are all that most programs need; what they do is what
 on copies: the network that is given keeps its weights and its mode.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.symmetry import Permutation, permute
 from neuralign.tracing import trace
+from neuralign.tracing.running import copied
 from neuralign.training import Regime, fit
 
 Normalisation = Sequence[float]
@@ -114,4 +114,4 @@ def curve(
 def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
     channels, like = images.pixels.shape[1], next(network.parameters())
     shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
-    return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    return Model(copied(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
