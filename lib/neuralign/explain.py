@@ -87,7 +87,7 @@ def certified(found: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]
 
 
 def _others(example: Tensor) -> list[Tensor]:
-    """Inputs of another batch size: one image, brighter, or two where the example is one; of words, in another order."""
+    """Inputs of another batch size: one image, or two where the example is one; brighter, or words in another order."""
     if not example.dim():
         return []
     other = 1.5 * example + 1.0 if example.is_floating_point() else example.roll(1, -1)

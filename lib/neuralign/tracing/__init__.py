@@ -56,8 +56,8 @@ class Trace:
 def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Trace:
     """The symmetry of `network`, seen with a normalised `example` input (n, c, ...).
 
-    Run in evaluation mode and, with all its heads, as in training; what one of the runs forbids is forbidden. On copies,
-    so that the network is left as it was. `attention`: whether heads, and channels within heads, may be permuted too.
+    Copies of it are run in evaluation mode and, with all its heads, as in training; what one of the runs forbids is
+    forbidden. `attention`: whether heads, and channels within heads, may be permuted too.
     """
     twin = copied(network)
     runs = modes.record(twin, example)
@@ -92,7 +92,7 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
 
 
 def _freeze_decided(runs: modes.Runs) -> None:
-    """Nothing is free where the network decides in evaluation mode; where it does in training, what only that reaches."""
+    """Where evaluation mode reads a number, nothing is free; where only training does, nothing that only it reaches."""
     final = [run for run in (runs.evaluation, runs.main) if run.recorder.decided]
     for run in runs.all:
         if found := final or ([run] if run.recorder.decided else []):

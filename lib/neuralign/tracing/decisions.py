@@ -31,7 +31,7 @@ NUMBERS = {
 }
 # what gives the shape of a tensor: a number where a mask or `nonzero` has made it
 SHAPES = {
-    Tensor.shape.__get__,
+    inspect.getattr_static(Tensor, "shape").__get__,
     Tensor.size,
     Tensor.numel,
     Tensor.nelement,

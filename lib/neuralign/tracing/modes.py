@@ -6,6 +6,7 @@ class; others by what they do in a first run, which is to change numbers that th
 """
 
 import inspect
+import pickle
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -145,10 +146,9 @@ def _input_axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:
 @contextmanager
 def _python_draws(recorder: Recorder) -> Iterator[None]:
     """A block in which draws from the generators of Python or of numpy are a decision by chance."""
-    before = random.getstate(), np.random.get_state()[1:]
+    before = pickle.dumps((random.getstate(), np.random.get_state()))
     yield
-    same = random.getstate() == before[0] and all(map(np.array_equal, np.random.get_state()[1:], before[1]))
-    if not same:
+    if pickle.dumps((random.getstate(), np.random.get_state())) != before:
         recorder.decide()
 
 

@@ -13,7 +13,7 @@ PLAIN = (type(None), str, bytes, bool, int, float, complex, Enum, torch.dtype, t
 
 
 def heads(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returns: also those in tuples, lists, sets, mappings, dataclasses and other objects.
+    """All tensors of what a network returns, also those in tuples, lists, sets, mappings and objects with attributes.
 
     A cache of keys and values is left out: the network keeps it for its own next call, and its order is that of the
     heads within the network. Refused is what may hold tensors where nobody can look, such as a generator.

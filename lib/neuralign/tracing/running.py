@@ -119,7 +119,7 @@ class Whole:
                 module.training = training
 
     def __call__(self, x: Tensor, state: State | None = None, mode: Certain | None = None) -> Any:
-        """What the network makes of `x`; with the tensors of `state`, where it is given, of which none is written to."""
+        """What the network makes of `x`; with the tensors of `state`, where given, of which no buffer is written to."""
         with self.running(spared(self.network, state or {}), mode):
             return self.network(x)
 
@@ -135,23 +135,33 @@ def spared(network: nn.Module, state: State) -> dict[str, Tensor]:
 def copied(network: nn.Module, *, parameters: bool = False) -> nn.Module:
     """The network in evaluation mode, with its own buffers and modes, whose layers overwrite no activation.
 
-    It shares its parameters with `network`, unless it is to have `parameters` of its own, which a run may change.
+    It shares its parameters with `network`, unless it is to have `parameters` of its own, which a run may change. Where
+    the network's own `train` changes weights, as adapters are merged into others, it is not called: a state of the
+    network is of the mode that the network is in.
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise Refused("a compiled network of torch.jit; give the network that it was made of")
-    shared = {id(t): t.detach() for m in network.modules() for t in _computed(vars(m))}
-    changes = any(type(m).train is not nn.Module.train for m in network.modules())  # maybe weights, too
-    if not (parameters or changes):
-        shared |= {id(p): p for p in network.parameters()}
-    try:
-        twin = deepcopy(network, shared)
-    except (TypeError, RuntimeError) as error:
-        raise Refused(f"a network that cannot be copied: {error}") from error
+    changeable = any(type(m).train is not nn.Module.train for m in network.modules())
+    twin = _copied(network, parameters or changeable)
+    twin.eval()  # returns what the network's own `train` does
+    if changeable and not all(map(torch.equal, twin.parameters(), network.parameters())):
+        twin = _copied(network, True)
+        for module in twin.modules():
+            module.training = False
     for module in twin.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
-    twin.eval()  # returns what the network's own `train` does
     return twin
+
+
+def _copied(network: nn.Module, parameters: bool) -> nn.Module:
+    shared = {id(t): t.detach() for m in network.modules() for t in _computed(vars(m))}
+    if not parameters:
+        shared |= {id(p): p for p in network.parameters()}
+    try:
+        return deepcopy(network, shared)
+    except (TypeError, RuntimeError) as error:
+        raise Refused(f"a network that cannot be copied: {error}") from error
 
 
 def _computed(value: Any) -> Iterator[Tensor]:
@@ -206,7 +216,7 @@ class Probe:
     largest: int | None = None
 
     def __call__(self, x: Tensor, state: State | None = None) -> tuple[Tensor, ...]:
-        """The activations; of the network with the tensors of `state`, where it is given, of which none is written."""
+        """The activations, with the tensors of `state` where it is given, of which no buffer is written to."""
         reading = Reading({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
         self.whole(x, state, reading)
         for name, read in self.reads.items():
