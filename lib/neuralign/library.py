@@ -31,6 +31,7 @@ class Aligned:
     state: dict[str, Tensor]  # the source, permuted: the same function
     permutation: Permutation
     certificate: float  # the largest change of its outputs and gradients, in float64, as a share of their size
+    unreached: tuple[str, ...] = ()  # tensors that no run used: nothing is certified of them, what may feed them stays
 
 
 def align(
@@ -56,7 +57,8 @@ def align(
     found = trace(model.network, model.normalise(pixels), attention=attention)
     problem = Problem(model, found, target, source, images)
     permutation = plugin("align", {"use": method, **options})(problem)
-    return Aligned(permute(found.spec, permutation, source), permutation, certify(problem, permutation))
+    error = certify(problem, permutation)
+    return Aligned(permute(found.spec, permutation, source), permutation, error, found.unreached)
 
 
 def curve(

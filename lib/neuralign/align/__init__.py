@@ -21,6 +21,7 @@ from neuralign.networks import Model, State, substituted
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
+from neuralign.tracing.precision import Doubled, doubled
 from neuralign.tracing.running import Probe, Unread, spared
 from neuralign.tracing.taps import ACTIVATIONS
 from neuralign.training import Attack, Keeper
@@ -98,14 +99,14 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Pro
     if largest is None:  # what works in place cannot be halved
         overwrite(folded.graph)
     plain, _ = trace.probe(taps, largest=largest, network=folded.graph)
-    precise = {n: t.double() if t.is_floating_point() else t for n, t in problem.target.items()}
+    precise = {n: doubled(t) for n, t in problem.target.items()}
     pixels, _ = next(problem.images.batches(2))
     inputs = (pixels.double() - problem.model.mean.double()) / problem.model.std.double()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Doubled():
             expected = probe(inputs, precise)
             found = plain(inputs, folded.state(precise))
-    except Unread:
+    except (Unread, RuntimeError, TypeError):  # also where an operation has no kernel for float64
         return None
     pairs = zip(found, expected, strict=True)
     if not all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in pairs):

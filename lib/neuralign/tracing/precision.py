@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 PRECISE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
+FINE = (torch.float64, torch.complex128)
 COARSE_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
 COARSE_TYPES = ("FloatTensor", "HalfTensor", "BFloat16Tensor")  # as in x.type(torch.FloatTensor)
 
@@ -39,7 +40,7 @@ class Doubled(TorchFunctionMode):
         if isinstance(kwargs.get("dtype"), torch.dtype):
             kwargs["dtype"] = precise(kwargs["dtype"])
         tensors = _tensors([args, kwargs])
-        if any(t.dtype == torch.float64 for t in tensors) and any(_is_coarse(t) for t in tensors):
+        if any(t.dtype in FINE for t in tensors) and any(_is_coarse(t) for t in tensors):
             kept = 1 if _writes(func) else 0  # what is written to keeps its memory
             args = (*args[:kept], *_all_doubled(args[kept:]))
             kwargs = {name: value if name == "out" else _all_doubled(value) for name, value in kwargs.items()}
