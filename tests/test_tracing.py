@@ -334,6 +334,19 @@ def test_layers_that_share_a_tensor_are_permuted_alike() -> None:
     assert found.spec.axes["b.weight"] == found.spec.axes["a.weight"]
 
 
+NAMES = "network mode made reads largest reading as_training whole training_ state spec taps running recorder probe"
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_layers_and_parameters_may_have_any_name(name: str) -> None:
+    """No wrapper of the library has attributes beside the network's, which they would hide."""
+    layers = {name: conv(3, 6), "fc": nn.Linear(6, 5)}
+    assert traced(Net(lambda n, x: n.fc(getattr(n, name)(x).relu().mean((2, 3))), **layers)).spec.free == (name,)
+    kept = {name: weight(6, 3), "fc": nn.Linear(6, 5)}
+    found = traced(Net(lambda n, x: n.fc(F.linear(x.mean((2, 3)), getattr(n, name)).relu()), **kept))
+    assert found.spec.free == (name,)
+
+
 def test_the_size_of_a_trace_is_linear_in_the_depth_of_a_network() -> None:
     """A residual stream of 150 sums has more paths than could ever be walked."""
 
