@@ -170,9 +170,8 @@ def test_a_wrong_permutation_is_seen_in_float32_too() -> None:
     network, x = single_only(), image().float()
     found = trace(network, x)
     wrong = {n: a for n, a in found.spec.axes.items() if n != "b.weight"}
-    proof = prove(
-        replace(found, spec=replace(found.spec, axes=wrong)), {"a": torch.arange(6).roll(1)}, randomised(network), [x]
-    )
+    mistaken = replace(found, spec=replace(found.spec, axes=wrong))
+    proof = prove(mistaken, {"a": torch.arange(6).roll(1)}, randomised(network), [x])
     assert str(proof.precision) == "float32" and proof.why == "NotImplementedError: a kernel for torch.float64"
     assert not proof.holds and proof.error > 0.01
     assert tolerance_of(proof.facts()) == 1e-3 and tolerance_of({}) == 1e-9
@@ -204,9 +203,8 @@ CONSTANTS = {
 
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_constants_in_float32_that_are_no_buffers_meet_float64(name: str) -> None:
-    network = Net(
-        lambda n, x: n.fc(CONSTANTS[name](n, n.b(n.a(x).relu()).relu())), a=conv(3, 4), b=conv(4, 6), fc=nn.Linear(6, 5)
-    )
+    layers = {"a": conv(3, 4), "b": conv(4, 6), "fc": nn.Linear(6, 5)}
+    network = Net(lambda n, x: n.fc(CONSTANTS[name](n, n.b(n.a(x).relu()).relu())), **layers)
     network.kernel = torch.ones(1, 1, 3, 3)
     facts = explain(network, image().float())
     assert facts["certified"] and facts["precision"] == "float64" and facts["max_error"] < 1e-12

@@ -96,9 +96,7 @@ def test_activations_that_are_returned_stay_in_place(name: str) -> None:
         (lambda logits, maps: (logits, iter([maps])), "list_iterator"),
     ],
 )
-def test_what_may_hold_tensors_where_nobody_can_look_is_refused(
-    act: Callable[[Tensor, Tensor], Any], kind: str
-) -> None:
+def test_what_may_hold_tensors_out_of_sight_is_refused(act: Callable[[Tensor, Tensor], Any], kind: str) -> None:
     with pytest.raises(Refused, match=f"the network returns a {kind}; tensors, or tuples, lists, mappings"):
         explain(returning(act), image())
 
