@@ -118,7 +118,7 @@ def prove(found: Trace, permutation: Permutation, state: State, inputs: Sequence
         gradients=_worst(e["gradients"] for e in errors),
         precision=precision,
         why=why,
-        batch_sizes=tuple(dict.fromkeys(len(x) for x in (inputs[0], *others))),
+        batch_sizes=tuple(len(x) for x in (inputs[0], *others)),
         modes=found.modes,
         reached=len(found.reached),
         unreached=found.unreached,
