@@ -19,6 +19,7 @@ from neuralign.refusals import Refused
 from neuralign.seeding import aside, global_generator
 
 Operation = Any  # an overload of torch.ops.aten
+HELD = "<whole>"  # the one attribute of a wrapper, of a name that no layer can have
 RECOMPUTED = "None of the inputs have requires_grad=True"  # torch.utils.checkpoint, where no gradient is wanted
 # the same operation on another device
 SAME = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
@@ -122,6 +123,21 @@ class Whole:
         """What the network makes of `x`; with the tensors of `state`, where given, of which no buffer is written to."""
         with self.running(spared(self.network, state or {}), mode):
             return self.network(x)
+
+
+class WholeModule(nn.Module):
+    """A `Whole` as a module, which runs so whatever mode it is set to: the network's tensors under their own names."""
+
+    def __init__(self, whole: Whole):
+        super().__init__()
+        network = whole.network
+        self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
+        vars(self)[HELD] = whole
+
+    def forward(self, x: Tensor) -> Any:
+        whole: Whole = vars(self)[HELD]
+        with whole.running({}):
+            return whole.network(x)
 
 
 def spared(network: nn.Module, state: State) -> dict[str, Tensor]:
