@@ -242,4 +242,4 @@ def test_a_few_images_are_enough_for_a_certificate() -> None:
     found, images = trace(network, image()), pictures(side=8, count=2)
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     problem = Problem(model, found, randomised(network, 1), randomised(network, 2), images)
-    assert certificate(problem, symmetry.random(found.spec, generator(1))).batch_sizes == (2, 1)
+    assert certificate(problem, symmetry.random(found.spec, generator(1))).batch_sizes == (2, 1, 2)
