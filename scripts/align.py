@@ -38,8 +38,9 @@ def main(
         partial(Checkpoint, scratch),
     )
     found = plugin("align", method)(problem)
-    problem.facts["certificate"] = align.certify(problem, found)
-    setting.save_permutation(found, permutation, trace.spec, problem.facts, attention=attention)
+    proof = align.certificate(problem, found)
+    problem.facts["certificate"] = proof.error
+    setting.save_permutation(found, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
     write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved)
     Checkpoint(scratch).clear()
 

@@ -10,6 +10,7 @@ from neuralign.networks import Model
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.tables import write_rows
+from neuralign.tracing.running import WholeModule
 
 
 def main(data, target, source, bends, midpoint, *, model, curve, augment, protocol, permutation=None):
@@ -21,7 +22,7 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     layout = Layout.of(start)
     line = straight(plugin("curves", curve), layout.flatten(start), layout.flatten(end))
     path = replace(line, bends=setting.read_bends(bends, layout, line.bends))
-    whole = Model(trace.network, net.mean, net.std)  # auxiliary heads too
+    whole = Model(WholeModule(trace.network), net.mean, net.std)  # auxiliary heads too
     middles = [layout.views(c(0.5)) for c in (path, line)]
     estimate = Estimate.on(images.train, augmentations.pipeline(augment), **protocol)
     found = refresh_each(whole, middles, stored, estimate.sample())

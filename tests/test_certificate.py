@@ -1,17 +1,22 @@
 """Certificates: what changes outputs or gradients is caught, also where the other of both does not show it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from awkward import FREE, Net, conv
 from tiny import generator, pictures, randomised
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from neuralign import symmetry
-from neuralign.certificate import CertificateError, demand, differences
-from neuralign.explain import certified, explain, permutable, words
+from neuralign.align import Problem, certificate
+from neuralign.certificate import CertificateError, demand, differences, prove, tolerance_of
+from neuralign.explain import certified, explain, permutable, scattered, words
 from neuralign.images import as_float
+from neuralign.library import align
+from neuralign.networks import Model
 from neuralign.refusals import Refused
 from neuralign.symmetry import Spec, fingerprint
 from neuralign.tracing import trace
@@ -133,3 +138,108 @@ def test_a_transformer_of_windows_is_certified(attention: bool) -> None:
         facts = explain(network, torch.randn(2, 3, 32, 32), attention=attention)
         assert facts["certified"], facts
         assert facts["permutable_fraction"] > 0.9
+
+
+class SingleOnly(torch.autograd.Function):
+    """A kernel for float32."""
+
+    @staticmethod
+    def forward(ctx, x):
+        if x.dtype != torch.float32:
+            raise NotImplementedError(f"a kernel for {x.dtype}")
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+def single_only(read=lambda n, x: x) -> nn.Module:
+    layers = {"a": conv(3, 6), "b": conv(6, 7), "fc": nn.Linear(7, 5)}
+    return Net(lambda n, x: n.fc(read(n, n.b(SingleOnly.apply(n.a(x).relu())).relu()).mean((2, 3))), **layers)
+
+
+def test_without_a_kernel_for_float64_a_certificate_is_of_float32_and_says_so() -> None:
+    facts = explain(single_only(), image().float())
+    assert facts["certified"] and facts["groups"] == {"a": 6, "b": 7}
+    assert facts["precision"] == "float32" and 1e-9 < facts["max_error"] < 1e-5
+    assert "leaves the function as it is: in float32 outputs differ" in "\n".join(words(facts))
+
+
+def test_a_wrong_permutation_is_seen_in_float32_too() -> None:
+    network, x = single_only(), image().float()
+    found = trace(network, x)
+    wrong = {n: a for n, a in found.spec.axes.items() if n != "b.weight"}
+    mistaken = replace(found, spec=replace(found.spec, axes=wrong))
+    proof = prove(mistaken, {"a": torch.arange(6).roll(1)}, randomised(network), [x])
+    assert str(proof.precision) == "float32" and proof.why == "NotImplementedError: a kernel for torch.float64"
+    assert not proof.holds and proof.error > 0.01
+    assert tolerance_of(proof.facts()) == 1e-3 and tolerance_of({}) == 1e-9
+
+
+def test_what_runs_in_no_precision_raises_what_it_raises_in_float64() -> None:
+    def broken(n: nn.Module, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise ValueError(f"no gradients of {x.dtype}")
+        return x
+
+    network = Net(lambda n, x: n.b(broken(n, n.a(x).relu())).mean((2, 3)), a=conv(3, 6), b=conv(6, 5))
+    with pytest.raises(ValueError, match="no gradients of torch.float64"):
+        explain(network, image().float())
+
+
+CONSTANTS = {
+    "kernel": lambda n, x: F.conv2d(x, torch.ones(1, 1, 3, 3).expand(6, 1, 3, 3), groups=6).mean((2, 3)),
+    "attribute": lambda n, x: F.conv2d(x, n.kernel.expand(6, 1, 3, 3), groups=6).mean((2, 3)),
+    "matrix": lambda n, x: x.mean((2, 3)) @ torch.full((6, 6), 0.5),
+    "linear": lambda n, x: F.linear(x.mean((2, 3)), torch.full((6, 6), 0.5)),
+    "einsum": lambda n, x: torch.einsum("nchw,ck->nk", x, torch.ones(6, 6)),
+    "of numpy": lambda n, x: F.linear(x.mean((2, 3)), torch.from_numpy(np.full((6, 6), 0.5, "float32"))),
+    "written to": lambda n, x: torch.zeros(len(x), 6).add_(x.mean((2, 3))),
+    "old type": lambda n, x: x.type(torch.FloatTensor).mean((2, 3)),
+    "type of another": lambda n, x: x.type_as(torch.ones(1)).mean((2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_in_float32_that_are_no_buffers_meet_float64(name: str) -> None:
+    layers = {"a": conv(3, 4), "b": conv(4, 6), "fc": nn.Linear(6, 5)}
+    network = Net(lambda n, x: n.fc(CONSTANTS[name](n, n.b(n.a(x).relu()).relu())), **layers)
+    network.kernel = torch.ones(1, 1, 3, 3)
+    facts = explain(network, image().float())
+    assert facts["certified"] and facts["precision"] == "float64" and facts["max_error"] < 1e-12
+    assert facts["groups"].items() >= {("a", 4)}
+    state, images = scattered(network, 1), pictures(side=8, count=40)
+    assert align(network, state, scattered(network, 2), images, "correlation").certificate < 1e-12
+
+
+def test_a_certificate_is_of_several_batch_sizes_and_of_both_modes_where_they_differ() -> None:
+    seen = []
+
+    def do(n: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        seen.append((len(x), n.training, x.dtype))
+        x = n.a(x).relu()
+        return (n.b(x).mean((2, 3)), n.c(x).mean((2, 3))) if n.training else n.b(x).mean((2, 3))
+
+    network = Net(do, a=conv(3, 4), b=conv(4, 5), c=conv(4, 3))
+    found, images = trace(network, image().float()), pictures(side=8, count=50)
+    model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    problem = Problem(model, found, scattered(network, 1), scattered(network, 2), images)
+    seen.clear()
+    proof = certificate(problem, symmetry.random(found.spec, generator(1)))
+    double = {(n, training) for n, training, dtype in seen if dtype == torch.float64}
+    assert double == {(n, training) for n in (32, 1, 3) for training in (True, False)}
+    assert proof.batch_sizes == (32, 1, 3) and proof.modes == {"evaluation": "", "training": ""}
+
+
+def test_one_run_proves_both_modes_where_they_do_the_same() -> None:
+    found = trace(perceptron(), image())
+    assert not found.others and found.modes == {"evaluation": "", "training": ""}
+
+
+def test_a_few_images_are_enough_for_a_certificate() -> None:
+    network = perceptron()
+    found, images = trace(network, image()), pictures(side=8, count=2)
+    model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    problem = Problem(model, found, randomised(network, 1), randomised(network, 2), images)
+    assert certificate(problem, symmetry.random(found.spec, generator(1))).batch_sizes == (2, 1, 2)

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from neuralign.folding import Uncapturable, capture, fold, overwrite
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
-from neuralign.tracing.running import Whole
+from neuralign.tracing.running import Whole, copied
 
 
 def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModule]:
@@ -21,8 +21,8 @@ def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModul
     plain = fold(graph)
     overwrite(plain.graph)
     with torch.no_grad():
-        whole = Whole(network).eval()  # with all heads
-        return functional_call(whole, state, (x,)), functional_call(plain.graph, plain.state(state), (x,)), plain.graph
+        heads = Whole(copied(network), frozenset([""]))(x, state)  # with all of them
+        return heads, functional_call(plain.graph, plain.state(state), (x,)), plain.graph
 
 
 def targets(graph: fx.GraphModule) -> list[object]:

@@ -21,8 +21,9 @@ FLOORS = [
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
     | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"},
     # files and pages; what a network is
-    {"schemas", "tables", "data", "failure", "together", "report", "tracing", "networks", "augmentations", "figures"}
+    {"schemas", "tables", "data", "failure", "together", "report", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
+    {"tracing"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
     {"batch_norm", "simultaneous"},

@@ -1,12 +1,15 @@
 """The library's short calls, and that the documentation runs."""
 
 import re
+import warnings
 
 import pytest
 import tiny
 import torch
 from awkward import ATTENTIVE, FREE
-from tiny import assert_close, generator, pictures, randomised
+from tiny import assert_close, assert_same, generator, pictures, randomised
+from torch import nn
+from torch.nn.utils import prune, spectral_norm, weight_norm
 from workflow_project import REPOSITORY
 
 from neuralign.explain import scattered
@@ -45,6 +48,34 @@ def test_align_undoes_a_permutation_of_heads_and_of_channels_within(name, method
     found = align(network, a, permute(spec, planted, a), images, method, attention=True)
     assert all(torch.equal(found.permutation[g], inverse(planted)[g]) for g in ATTENTIVE[name])
     assert found.certificate < 1e-9
+
+
+def hooked(kind: str) -> nn.Module:
+    """A network with weights that a hook computes anew in every call; autograd made them, so they cannot be copied."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5))
+    if kind == "pruned":
+        prune.l1_unstructured(network[1], "weight", 0.5)
+    elif kind == "normalised":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            weight_norm(network[1])
+    elif kind == "spectral":
+        spectral_norm(network[1])
+    else:  # the last activations, which the network keeps for whoever wants to see them
+        network.seen = {"last": [network(torch.rand(2, 3, 8, 8))]}
+    return network
+
+
+@pytest.mark.parametrize("kind", ["pruned", "normalised", "spectral", "kept"])
+def test_networks_that_cannot_be_copied_as_they_are_can_be_aligned_and_joined(kind):
+    images = pictures(side=8, count=40)
+    a, b = hooked(kind).state_dict(), hooked(kind).state_dict()
+    before = {n: t.clone() for n, t in b.items()}
+    found = align(hooked(kind), a, b, images, "correlation")
+    assert found.permutation and found.certificate < 1e-9
+    assert_same(b, before)
+    path = curve(hooked(kind), a, found.state, images, "segment", epochs=0)
+    assert path(0.5).keys() == a.keys()
 
 
 @pytest.mark.parametrize("epochs", [0, 2])

@@ -7,13 +7,16 @@ import torch
 from awkward import ATTENTIVE, FIXED, FREE, Forward, Net, conv, dense, tied_words, weight
 from tiny import generator, pictures, randomised, small, unnormalised
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from neuralign import align, symmetry
+from neuralign.batch_norm import refresh
 from neuralign.images import as_float
 from neuralign.networks import Model
 from neuralign.symmetry import Spec
 from neuralign.tracing import Trace, trace
+from neuralign.tracing.running import WholeModule
 
 
 def traced(network: nn.Module, *, attention: bool = False) -> Trace:
@@ -332,6 +335,37 @@ def test_layers_that_share_a_tensor_are_permuted_alike() -> None:
     found = traced(network)
     assert found.spec.free == ("stem",)
     assert found.spec.axes["b.weight"] == found.spec.axes["a.weight"]
+
+
+NAMES = "network mode made reads largest reading as_training whole training_ state spec taps running recorder probe"
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_layers_and_parameters_may_have_any_name(name: str) -> None:
+    """No wrapper of the library has attributes beside the network's, which they would hide."""
+    layers = {name: conv(3, 6), "fc": nn.Linear(6, 5)}
+    assert traced(Net(lambda n, x: n.fc(getattr(n, name)(x).relu().mean((2, 3))), **layers)).spec.free == (name,)
+    kept = {name: weight(6, 3), "fc": nn.Linear(6, 5)}
+    found = traced(Net(lambda n, x: n.fc(F.linear(x.mean((2, 3)), getattr(n, name)).relu()), **kept))
+    assert found.spec.free == (name,)
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_a_traced_network_is_a_module_with_all_heads_and_its_own_names(name: str) -> None:
+    """Statistics of norms behind a head of training are estimated with it, in whatever mode it is."""
+
+    def do(n: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = n.a(x).relu()
+        return (x.mean((2, 3)), n.get_submodule(name)(x)) if n.training else x.mean((2, 3))
+
+    network = Net(do, a=conv(3, 4), **{name: nn.Sequential(conv(4, 4), nn.BatchNorm2d(4))}).double()
+    whole = WholeModule(trace(network, image()).network).eval()
+    state = randomised(network)
+    model, pixels = unnormalised(whole), pictures(side=8)
+    kept = {n: t for n, t in state.items() if n not in dict(network.named_parameters())}
+    found = refresh(model, {n: t for n, t in state.items() if n not in kept}, kept, pixels.batches(12))
+    assert not torch.equal(found[f"{name}.1.running_mean"], state[f"{name}.1.running_mean"])
+    assert len(functional_call(whole, state, (image(),))) == 2
 
 
 def test_the_size_of_a_trace_is_linear_in_the_depth_of_a_network() -> None:

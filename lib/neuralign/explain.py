@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralign import symmetry
-from neuralign.certificate import TOLERANCE, differences
+from neuralign.certificate import prove
 from neuralign.symmetry import Spec
 from neuralign.tracing import Trace, trace
 
@@ -20,8 +20,9 @@ def explain(network: nn.Module, example: Tensor, *, attention: bool = False, see
 
     parameters: how many. groups: {name: units} of those that may be permuted. permutable_fraction: `permutable`.
     frozen: [{axis: "tensor[dimension]", reason}]. outputs, gradients, max_error: what the permutation changed, as a
-    share of their size, in float64; moved: the share of parameters that it changed; certified: whether all of that is
-    as it should be. seconds: of tracing.
+    share of their size, in `precision`; moved: the share of parameters that it changed; certified: whether all of that
+    is as it should be. modes: {mode: why the network was not run in it, "" if it was}. unreached: tensors of it that no
+    run used. seconds: of tracing.
     """
     began = time.perf_counter()
     found = trace(network, example, attention=attention)
@@ -32,6 +33,8 @@ def explain(network: nn.Module, example: Tensor, *, attention: bool = False, see
         "groups": {group: found.spec.sizes[group] for group in found.spec.free},
         "permutable_fraction": permutable(found.spec, dict(network.named_parameters())),
         "frozen": [{"axis": axis, "reason": reason} for axis, reason in found.frozen.items()],
+        "modes": dict(found.modes),
+        "unreached": list(found.unreached),
         **certified(found, example, seed=seed),
         "seconds": seconds,
     }
@@ -61,22 +64,34 @@ def _moving(spec: Spec, name: str, tensor: Tensor) -> float:
 
 
 def certified(found: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:
-    """outputs, gradients, max_error, moved, certified: as `explain` says, under a random permutation from `seed`.
+    """outputs, gradients, max_error, precision, moved, certified: as `explain` says, under a random permutation.
 
-    Of the network with weights at random, where none is zero and no two are alike, so that nothing is hidden.
+    Of the network with weights at random, where none is zero and no two are alike, so that nothing is hidden; on the
+    example and on another input of another batch size.
     """
-    state = scattered(found.network, seed)
+    state = scattered(found.network.network, seed)
     permutation = symmetry.random(found.spec, torch.Generator().manual_seed(seed))
     after = symmetry.permute(found.spec, permutation, state)
     changed = sum(int((after[n] != t).sum()) for n, t in state.items())
-    errors = differences(found.network, found.spec, permutation, state, example)
+    proof = prove(found, permutation, state, [example, *_others(example)])
     moves = changed > 0 or not any(row["moved"] for row in symmetry.moves(permutation, permutation, {}))
     return {
-        **errors,
-        "max_error": max(errors.values(), key=lambda e: (e != e, e)),
+        "outputs": proof.outputs,
+        "gradients": proof.gradients,
+        "max_error": proof.error,
+        "precision": str(proof.precision),
+        "batch_sizes": list(proof.batch_sizes),
         "moved": changed / max(sum(t.numel() for t in state.values()), 1),
-        "certified": moves and all(error <= TOLERANCE for error in errors.values()),
+        "certified": moves and proof.holds,
     }
+
+
+def _others(example: Tensor) -> list[Tensor]:
+    """Inputs of another batch size: one image, or two where the example is one; brighter, or words in another order."""
+    if not example.dim():
+        return []
+    other = 1.5 * example + 1.0 if example.is_floating_point() else example.roll(1, -1)
+    return [other[:1] if len(other) > 1 else torch.cat([other, example])]
 
 
 def scattered(network: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -101,9 +116,15 @@ def words(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
     )
     verdict = "leaves the function as it is" if facts["certified"] else "CHANGES THE FUNCTION"
     yield (
-        f"A random permutation {verdict}: in float64 outputs differ by {facts['outputs']:.1e} of their size, "
-        f"gradients by {facts['gradients']:.1e}."
+        f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of their "
+        f"size, gradients by {facts['gradients']:.1e}."
     )
+    for mode, problem in facts["modes"].items():
+        if problem:
+            yield f"Nothing is known of {mode} mode, in which the network cannot be run on an input alone: {problem}."
+    if missed := facts["unreached"]:
+        first = ", ".join(missed[:most]) + (f" and {len(missed) - most} more" if len(missed) > most else "")
+        yield f"No run used {first}: what may feed them is fixed, and nothing is certified of them."
     yield from (f"  {name}: {units} units" for name, units in list(groups.items())[:most])
     if len(groups) > most:
         yield f"  and {len(groups) - most} more"

@@ -70,7 +70,8 @@ def capture(network: nn.Module) -> fx.GraphModule:
     """
     twin = copied(network)
     try:
-        graph = fx.symbolic_trace(twin.train()).eval()
+        twin.train()  # returns what the network's own `train` does
+        graph = fx.symbolic_trace(twin).eval()
     except Exception as error:  # of the network's own code, which meets stand-ins for tensors here
         raise Uncapturable(f"a network whose graph depends on its input: {error}") from error
     own = dict(twin.named_parameters()) | dict(twin.named_buffers())

@@ -4,7 +4,6 @@ With `tracing.trace` these are all that most programs need; what they do is what
 on copies: the network that is given keeps its weights and its mode.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.symmetry import Permutation, permute
 from neuralign.tracing import trace
+from neuralign.tracing.running import copied
 from neuralign.training import Regime, fit
 
 Normalisation = Sequence[float]
@@ -31,6 +31,7 @@ class Aligned:
     state: dict[str, Tensor]  # the source, permuted: the same function
     permutation: Permutation
     certificate: float  # the largest change of its outputs and gradients, in float64, as a share of their size
+    unreached: tuple[str, ...] = ()  # tensors that no run used: nothing is certified of them, what may feed them stays
 
 
 def align(
@@ -56,7 +57,8 @@ def align(
     found = trace(model.network, model.normalise(pixels), attention=attention)
     problem = Problem(model, found, target, source, images)
     permutation = plugin("align", {"use": method, **options})(problem)
-    return Aligned(permute(found.spec, permutation, source), permutation, certify(problem, permutation))
+    error = certify(problem, permutation)
+    return Aligned(permute(found.spec, permutation, source), permutation, error, found.unreached)
 
 
 def curve(
@@ -114,4 +116,4 @@ def curve(
 def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
     channels, like = images.pixels.shape[1], next(network.parameters())
     shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
-    return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    return Model(copied(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neuralign.callables import NetworkError
-from neuralign.certificate import TOLERANCE
+from neuralign.certificate import tolerance_of
 from neuralign.files import atomic
 from neuralign.images import Data, as_float, load
 from neuralign.networks import Model, buffers, build, check_outputs, parameters
@@ -120,8 +120,8 @@ def read_permutation(path: str, spec: Spec) -> Permutation:
     certificate = facts.get("certificate")
     if not isinstance(certificate, float | int):
         raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
-    if not certificate <= TOLERANCE:
-        raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {TOLERANCE:.1g}")
+    if not certificate <= (allowed := tolerance_of(facts)):
+        raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {allowed:.1g}")
     if facts.get("symmetry") != fingerprint(spec):
         raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
     try:

@@ -14,7 +14,7 @@ from torch.func import vmap
 from neuralign.cuda_graphs import recorded, side_stream
 from neuralign.curves import Basis
 from neuralign.images import Images, Transform
-from neuralign.networks import Model, criterion, logits
+from neuralign.networks import Model, criterion, logits, substituted
 from neuralign.parameters import Layout
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample
 from neuralign.seeding import aside, derive, reseed, stream
@@ -154,11 +154,15 @@ class Training:
         if self.attack:
             x = self._attacked(self.attack, flat.detach(), x, y)
         # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
-        with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
+        network = self.model.network
+        with substituted(network, self.layout.views(flat) | self.progress.buffers) as held:
             with self._precision():
-                outputs = network(x)
+                outputs = network(self.model.normalise(x))
                 loss = criterion(outputs, y)
             loss.backward()
+        for name, buffer in self.progress.buffers.items():
+            if held[name] is not buffer:  # assigned anew by the network rather than changed in place
+                buffer.copy_(held[name].detach())
         right = (logits(outputs).detach().argmax(1) == y).sum()
         self._sum_up(loss.detach(), flat.detach(), right, len(y))
         assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
@@ -178,12 +182,12 @@ class Training:
     def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The images of a step as the attack leaves them; it works on a copy of the buffers."""
         buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
-        with self.model.holding(self.layout.views(flat) | buffers) as network:
 
-            def predict(pixels: Tensor) -> Any:
-                with self._precision():
-                    return network(pixels)
+        def predict(pixels: Tensor) -> Any:
+            with self._precision():
+                return self.model.network(self.model.normalise(pixels))
 
+        with substituted(self.model.network, self.layout.views(flat) | buffers):
             return attack(predict, x, y, self.noise)
 
     def _sum_up(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:

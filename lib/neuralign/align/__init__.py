@@ -5,29 +5,37 @@ network's function unchanged.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from neuralign.birkhoff import assign
-from neuralign.certificate import TOLERANCE, CertificateError, demand, differences
+from neuralign.certificate import TOLERANCE, Certificate, CertificateError, demand, prove
 from neuralign.folding import Uncapturable, capture, fold, overwrite
-from neuralign.images import Images, Transform, as_is
+from neuralign.images import Images, Transform, as_float, as_is
 from neuralign.moments import Moments
-from neuralign.networks import Model, State
+from neuralign.networks import Model, State, substituted
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
-from neuralign.tracing.running import Certain, Unread
+from neuralign.tracing.precision import Doubled, doubled
+from neuralign.tracing.running import Probe, Unread, spared
 from neuralign.tracing.taps import ACTIVATIONS
 from neuralign.training import Attack, Keeper
 
-__all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
+__all__ = [
+    "CertificateError",
+    "Problem",
+    "activations",
+    "assign",
+    "certificate",
+    "certify",
+    "correlations",
+    "unit_moments",
+]
 
 BATCH = 64  # images whose activations stay near the CPU's caches: twice as many are slower, half as many no faster
 
@@ -57,25 +65,26 @@ def activations(
 
     Where the problem has an attack, either network sees the images attacked against itself.
     """
-    ends = problem.target, problem.source
+    model, ends = problem.model, (problem.target, problem.source)
     probe, names = problem.trace.probe(taps, largest=largest)
     probe, plains = folded_probe(problem, taps, largest) or (probe, ends)
-    sides = list(zip(ends, map(_channels_last, plains), strict=True))
+    sides = list(zip(ends, map(_own_copy, plains), strict=True))
     noise = stream(0, "activations", device=problem.images.labels.device)
 
     def seen(state: State, plain: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        if problem.attack:
-            problem.model.network.eval()
-            pixels = problem.attack(lambda x: problem.model(state, x), pixels, labels, noise)
+        if attack := problem.attack:
+            model.network.eval()
+            with substituted(model.network, spared(model.network, state)):  # in the backward passes too
+                pixels = attack(lambda x: model.network(model.normalise(x)), pixels, labels, noise)
         with torch.no_grad():
-            found = functional_call(probe, dict(plain), (problem.model.normalise(pixels),))
+            found = probe(model.normalise(pixels), plain)
         return dict(zip(names, found, strict=True))
 
     for pixels, labels in problem.images.batches(batch_size):
         yield tuple(seen(*side, pixels, labels) for side in sides)
 
 
-def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.Module, list[State]] | None:
+def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Probe, list[State]] | None:
     """A cheaper probe and the states of both ends for it: the network without batch norms. None where there is none,
     or where it does not read the same: folding keeps the order of nonlinearities, not that of other operations.
     """
@@ -90,14 +99,14 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.
     if largest is None:  # what works in place cannot be halved
         overwrite(folded.graph)
     plain, _ = trace.probe(taps, largest=largest, network=folded.graph)
-    precise = {n: t.double() if t.is_floating_point() else t for n, t in problem.target.items()}
+    precise = {n: doubled(t) for n, t in problem.target.items()}
     pixels, _ = next(problem.images.batches(2))
-    inputs = ((pixels.double() - problem.model.mean.double()) / problem.model.std.double(),)
+    inputs = (pixels.double() - problem.model.mean.double()) / problem.model.std.double()
     try:
-        with torch.no_grad():
-            expected = functional_call(probe, precise, inputs)
-            found = functional_call(plain, folded.state(precise), inputs)
-    except Unread:
+        with torch.no_grad(), Doubled():
+            expected = probe(inputs, precise)
+            found = plain(inputs, folded.state(precise))
+    except (Unread, RuntimeError, TypeError):  # also where an operation has no kernel for float64
         return None
     pairs = zip(found, expected, strict=True)
     if not all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in pairs):
@@ -105,9 +114,10 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[nn.
     return plain, [folded.state(state) for state in (problem.target, problem.source)]
 
 
-def _channels_last(state: State) -> State:
-    """Kernels laid out as the images are, which spares a conversion in every convolution."""
-    return {n: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for n, t in state.items()}
+def _own_copy(state: State) -> State:
+    """A copy, which the network may write to, with kernels laid out as the images are: no convolution converts them."""
+    last, kept = torch.channels_last, torch.preserve_format
+    return {n: t.detach().clone(memory_format=last if t.dim() == 4 else kept) for n, t in state.items()}
 
 
 def correlations(
@@ -155,17 +165,35 @@ def _samples(activation: Tensor, start: int, size: int) -> Tensor:
     return activation[:, start : start + size].movedim(1, -1).reshape(-1, size)
 
 
-def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float = TOLERANCE) -> float:
-    """The largest change of the source's outputs and gradients under `permutation`, in float64 on real images.
+def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float | None = None) -> float:
+    """The largest change of the source's outputs and gradients under `permutation`: the error of its `certificate`."""
+    return certificate(problem, permutation, images=images, tolerance=tolerance).error
 
-    As a share of their size, of all heads as in training, and of the logits in evaluation mode. Raises
-    `CertificateError` if it exceeds `tolerance`, and ValueError if `permutation` is not admissible.
+
+def certificate(
+    problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float | None = None
+) -> Certificate:
+    """What `permutation` changes of the source's outputs and gradients, in float64 on real images: certificate.py.
+
+    As a share of their size, of all heads as in training, and of the logits in evaluation mode; on the first `images`,
+    the next one, and three more. Raises `CertificateError` if it exceeds `tolerance`, by default that of the precision
+    it was taken in, and ValueError if `permutation` is not admissible.
     """
-    trace, network = problem.trace, problem.model.network
+    trace = problem.trace
     check(trace.spec, permutation)
-    model = Model(network, problem.model.mean.double(), problem.model.std.double())
-    inputs = model.normalise(next(islice(problem.images.batches(images), 1))[0].double())
-    network.eval()
-    with Certain():
-        found = [differences(n, trace.spec, permutation, problem.source, inputs) for n in (network, trace.network)]
-    return max(demand(errors, tolerance, len(inputs)) for errors in found)
+    model = Model(problem.model.network, problem.model.mean.double(), problem.model.std.double())
+    inputs = [model.normalise(pixels.double()) for pixels in _several(problem.images, (images, 1, 3))]
+    found = prove(trace, permutation, problem.source, inputs)
+    errors = {"outputs": found.outputs, "gradients": found.gradients}
+    seen = min(sum(found.batch_sizes), len(problem.images))
+    demand(errors, found.precision.tolerance if tolerance is None else tolerance, seen)
+    return found
+
+
+def _several(images: Images, sizes: Sequence[int]) -> Iterator[Tensor]:
+    """Pixels of batches of these sizes, one after the other as far as there are images, else the first ones again."""
+    start = 0
+    for size in sizes:
+        start = start if start + size <= len(images) else 0
+        yield as_float(images.pixels[start : start + size])
+        start += size

@@ -77,6 +77,7 @@ def _report(
     found = setting.read(str(permutation))  # certified a moment ago
     groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
     told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
+    told |= {key: facts[key] for key in ("certificate_precision", "unreached")}
     told |= {
         "target": {"file": given.a, "sha256": sha256(given.a)},
         "source": {"file": given.b, "sha256": sha256(given.b)},
@@ -96,7 +97,10 @@ def _report(
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
     lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
     lines.append(f"{given.method}: {moved} of {units} units moved in {len(groups)} groups")
-    lines.append(f"certified: the outputs of B change by {facts['certificate']:.1e} of their size, in float64")
+    change = f"{facts['certificate']:.1e} of their size, in {facts['certificate_precision']}"
+    lines.append(f"certified: the outputs of B change by {change}")
+    if missed := facts["unreached"]:
+        lines.append(f"not certified, for no run used them: {', '.join(missed)}; what may feed them stays in place")
     lines += [f"{key}: {told[key]}" for key in ("output", "permutation") if key in told]
     return 0, told, "\n".join(lines)
 

@@ -5,7 +5,7 @@ returns a module will do too (callables.py). In training mode a network may retu
 ...); in evaluation mode it returns logits (n, classes).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.utils.stateless import _reparametrize_module  # what functional_call holds for the time of one call
+from torch.nn.utils.stateless import _reparametrize_module
 
 from neuralign.callables import NetworkError, construct, summary
 from neuralign.objects import is_object
@@ -38,21 +38,24 @@ class Model:
         """Outputs of the network with the weights of `state`; in training mode its buffers are updated in place."""
         return functional_call(self.network, dict(state), (self.normalise(pixels),))
 
-    @contextmanager
-    def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
-        """The model as a function of pixels alone, whose network holds the weights of `state` within the block.
-
-        For gradients: gradient checkpointing calls layers of the network again on the way back, and they must find the
-        same weights then.
-        """
-        with _reparametrize_module(self.network, dict(state), tie_weights=True):
-            yield lambda pixels: self.network(self.normalise(pixels))
-
     def normalise(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std
 
     def to(self, device: torch.device) -> "Model":
         return Model(self.network.to(device), self.mean.to(device), self.std.to(device))
+
+
+@contextmanager
+def substituted(network: nn.Module, state: State) -> Iterator[dict[str, Tensor]]:
+    """A block in which `network` has the tensors of `state` for its own, in the forward and in the backward pass.
+
+    `torch.func.functional_call` puts the network's own tensors back as soon as the forward pass is over; layers that
+    run again in the backward pass (torch.utils.checkpoint) then run with those. Yields a copy of the mapping, which
+    after the block holds what the network assigned anew, as in `self.running_mean = ...`.
+    """
+    held = dict(state)
+    with _reparametrize_module(network, held, tie_weights=True):
+        yield held
 
 
 def build(

@@ -5,25 +5,25 @@ operation joins axes and gives those of its results (rules.py); one that is not 
 is left free is the symmetry. The work is linear in the number of operations.
 """
 
-import inspect
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from neuralign.symmetry import Spec
-from neuralign.tracing.axes import Axis, freeze, positions
+from neuralign.tracing import modes
+from neuralign.tracing.axes import freeze, leaves, unify
 from neuralign.tracing.layout import Layout
-from neuralign.tracing.recording import Recorder
-from neuralign.tracing.rules import RULES, pointwise
-from neuralign.tracing.running import Probe, Read, Whole, copied, drawn_alike, heads
+from neuralign.tracing.recording import Axes, Recorder
+from neuralign.tracing.running import Probe, Read, Whole, copied
 from neuralign.tracing.taps import ACTIVATIONS, Finder, Tap, Taps
+from neuralign.tracing.unreached import freeze_what_may_feed, unreached
 
 __all__ = ["Tap", "Taps", "Trace", "trace"]
 
 
 DECIDED = "the network reads a number that depends on its input{}, and may do something else with another"
+BOTH = "in training and in evaluation it is used otherwise"
+LATER = 1e9  # the birth of what only another run has: groups are named after the main one
 
 
 @dataclass(frozen=True)
@@ -31,69 +31,82 @@ class Trace:
     spec: Spec
     taps: Taps  # post-activations
     before: Taps  # pre-activations: what enters those nonlinearities
-    network: Whole = field(repr=False)  # with all its heads; dropout and norms in evaluation mode
+    network: Whole = field(repr=False)  # how activations are read: with all heads; dropout and norms in evaluation mode
+    others: tuple[Whole, ...] = field(default=(), repr=False)  # other ways to run it that do anything else
     reads: dict[str, Read] = field(default_factory=dict, repr=False)  # where the activations of a tap are read
     order: dict[str, int] = field(default_factory=dict, repr=False)  # and how deep in the network
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
+    modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or why it was not run so
+    reached: tuple[str, ...] = ()  # the tensors of the network that some run used
+    unreached: tuple[str, ...] = ()  # parameters and running statistics that none did: unreached.py
 
     def probe(
         self, taps: Taps, *, largest: int | None = None, network: nn.Module | None = None
-    ) -> tuple[nn.Module, list[str]]:
-        """A module that returns the tapped activations (n, units, ...) of one input, and the names they belong to.
+    ) -> tuple[Probe, list[str]]:
+        """What gives the tapped activations (n, units, ...) of one input, and the names they belong to.
 
         Maps of more than `largest` rows are halved where they are tapped, and go on halved. `network`: to be run
         instead of the traced one; it must do the operations that are read in the same order.
         """
         names = list(dict.fromkeys(tap.node for found in taps.values() for tap in found))
-        reads, training = {name: self.reads[name] for name in names}, self.network.as_training
-        probe = Probe(network or self.network.network, reads, largest, training=training)
-        return probe.eval(), names
+        reads = {name: self.reads[name] for name in names}
+        return Probe(self.network if network is None else Whole(network), reads, largest), names
 
 
 def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Trace:
     """The symmetry of `network`, seen with a normalised `example` input (n, c, ...).
 
-    Run with all its heads, as in training, on a copy with the same tensors, so that the network is left as it was.
-    `attention`: whether heads, and channels within heads, may be permuted too.
+    Copies of it are run in evaluation mode and, with all its heads, as in training; what one of the runs forbids is
+    forbidden. `attention`: whether heads, and channels within heads, may be permuted too.
     """
-    whole, recorder = _recorded(network, example, training=True)
-    if recorder.decided or recorder.unused():  # training leaves layers out at random, or there is no telling
-        other = _recorded(network, example, training=False)
-        if len(other[1].unused()) < len(recorder.unused()) or len(other[1].decided) < len(recorder.decided):
-            whole, recorder = other
-    if recorder.decided:
-        for axes in recorder.state.values():
-            for axis in axes:
-                freeze(axis, DECIDED.format(recorder.decided[0]))
-    layout = Layout(recorder.state, attention)
-    finder, steps = Finder(layout), recorder.steps
+    twin = copied(network)
+    runs = modes.record(twin, example)
+    main = runs.main
+    state, steps = main.recorder.state, main.recorder.steps
+    _freeze_decided(runs)
+    for run in runs.all:
+        if run is not main:
+            _merge(state, run.recorder)
+    missed = unreached(twin, [run.recorder for run in runs.all])
+    freeze_what_may_feed(missed, twin, state, [run.recorder for run in runs.all])
+    layout = Layout(state, attention)
+    finder = Finder(layout)
     active = [step for step in steps if step.operation in ACTIVATIONS]
     taps, before = (finder.choose(steps, a) for a in (active, [s for a in active for s in a.sources[:1]]))
     layout.keep(taps.keys())
-    return Trace(layout.spec(), taps, before, whole, finder.reads, finder.order, layout.frozen())
+    first, *others = (Whole(twin, run.training) for run in runs.distinct)
+    reached = tuple(sorted(set().union(*(run.recorder.reached for run in runs.all))))
+    return Trace(
+        layout.spec(),
+        taps,
+        before,
+        first,
+        tuple(others),
+        finder.reads,
+        finder.order,
+        layout.frozen(),
+        runs.modes,
+        reached,
+        missed,
+    )
 
 
-def _recorded(network: nn.Module, example: Tensor, *, training: bool) -> tuple[Whole, Recorder]:
-    """A run of a copy of the network, its outputs frozen."""
-    twin = copied(network)
-    whole = Whole(twin, training=training)
-    recorder = Recorder(twin, RULES, pointwise)
-    whole.__dict__["mode"] = lambda: recorder
-    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
-    recorder.enter(example, _axes(twin, example))
-    with torch.no_grad(), drawn_alike(example.device), recorder.layers():
-        outputs = heads(functional_call(whole, state, (example,)))
-    del whole.__dict__["mode"]
-    for tensor in outputs:
-        for axis in recorder.look(tensor).axes:
-            freeze(axis, "it is the network's output")
-    return whole, recorder
+def _freeze_decided(runs: modes.Runs) -> None:
+    """Where evaluation mode reads a number, nothing is free; where only training does, nothing that only it reaches."""
+    final = [run for run in (runs.evaluation, runs.main) if run.recorder.decided]
+    for run in runs.all:
+        if found := final or ([run] if run.recorder.decided else []):
+            skipped = () if final else runs.evaluation.recorder.state.keys()
+            for axes in (axes for name, axes in run.recorder.state.items() if name not in skipped):
+                for axis in axes:
+                    freeze(axis, DECIDED.format(found[0].recorder.decided[0]))
 
 
-def _axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:
-    """Images in order, the channels of the network's input, pixels in order."""
-    axes = list(map(positions, example.shape))
-    if example.dim() > 1 and example.is_floating_point():
-        name = next(iter(inspect.signature(network.forward).parameters), "input")
-        axes[1] = Axis(example.shape[1], f"<{name}>", -1.0, "it is the network's input")
-    return tuple(axes)
+def _merge(state: dict[str, Axes], other: Recorder) -> None:
+    """Add to the tensors of one run those of another, and what that run says of the same."""
+    born = {id(leaf): leaf for axes in other.state.values() for axis in axes for leaf in leaves(axis)}
+    for leaf in born.values():
+        leaf.born += LATER
+    for name, axes in other.state.items():
+        for one, axis in zip(state.setdefault(name, axes), axes, strict=True):
+            unify(one, axis, BOTH)

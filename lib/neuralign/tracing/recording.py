@@ -4,6 +4,7 @@ Operations are seen as ATen runs them, so that control flow, functions, methods 
 known by where it lies in memory: views of the same place have the same axes.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.tracing.axes import Axis, freeze, positions
-from neuralign.tracing.running import Certain, Operation, name_of
+from neuralign.tracing.running import Certain, Operation, is_drawn, name_of
 
 Axes = tuple[Axis, ...]  # one for every dimension of a tensor
 Place = tuple[Any, ...]
+MASKS = (torch.bool, torch.uint8)
 SUMS = {"add", "sub", "mul", "div", "rsub"}
 
 
@@ -38,6 +40,7 @@ class Known:
     step: "Step | None"  # that made it
     tensor: Tensor  # kept, so that its memory is not given to another
     strides: tuple[int, ...]
+    counted: bool = False  # whether its shape depends on numbers that depend on the input
 
 
 @dataclass(frozen=True)
@@ -108,20 +111,31 @@ class Recorder(Certain):
         for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
             if isinstance(tensor, nn.Parameter) or place_of(tensor) in self.running:
                 self.names.setdefault(place_of(tensor), []).append(name)
+        self.held: dict[Place, list[str]] = {}  # all tensors of the network by where they lie
+        for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
+            self.held.setdefault(place_of(tensor), []).append(name)
+        self.reached: set[str] = set()  # the tensors of the network that an operation used
         self.decided: list[str] = []  # where Python read a number that other inputs, or another draw, would change
+        self.draws: list[list[str]] = []  # the layers, outer to inner, that ran when something was drawn at random
+        self.arguments = hashlib.sha256()  # of all operations, with their sizes and numbers
+        self.busy = False  # inside an operation, where nothing is read by the network's own code
         self.births, self.inside = count(), [("", False)]
         self.counts: dict[str, int] = {}
         self.repeats: dict[str, int] = {}
-
-    def unused(self) -> set[str]:
-        """The parameters of the network that this run did not use."""
-        return {name for name, _ in self.network.named_parameters()} - self.state.keys()
 
     def enter(self, tensor: Tensor, axes: Axes) -> None:
         """Make an input of the network known."""
         self.known[place_of(tensor)] = Known(axes, True, True, None, tensor, tensor.stride())
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.busy = True
+        try:
+            return self.record(func, args, kwargs)
+        finally:
+            self.busy = False
+
+    def record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation, and what is known of it noted."""
         arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
         arguments |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         known = {id(t): self.look(t) for t in _tensors(arguments.values())}
@@ -133,18 +147,33 @@ class Recorder(Certain):
         found = self.apply(rule, call)
         depends, learned = (any(getattr(k, what) for k in known.values()) for what in ("depends", "learned"))
         depends = depends or torch.Tag.nondeterministic_seeded in func.tags
-        if name == "_local_scalar_dense" and depends:
-            self.decided.append(self.place())
+        counted = any(k.counted for k in known.values()) or (depends and _counts(func, arguments))
+        if torch.Tag.data_dependent_output in func.tags and depends:
+            self.decide()
+        if is_drawn(func, args, kwargs):
+            self.draws.append([layer for layer, _ in self.inside])
         self.counts[name] = self.counts.get(name, -1) + 1
+        self.arguments.update(repr((name, [_plain(a) for a in arguments.values()])).encode())
         step = self.note(name, call, found, depends) if learned else None
         for tensor, axes in zip(outputs, found, strict=True):
-            self.known[place_of(tensor)] = Known(axes, depends, learned, step, tensor, tensor.stride())
+            self.known[place_of(tensor)] = Known(axes, depends, learned, step, tensor, tensor.stride(), counted)
         return out
+
+    def decide(self) -> None:
+        """Note that Python reads a number, here, that another input or another draw would change."""
+        self.decided.append(self.place())
+
+    def read(self, tensor: Tensor, *, shape: bool) -> None:
+        """Note that Python reads the numbers of a tensor, or its `shape`, which may be the outcome of numbers."""
+        known = self.known.get(place_of(tensor))
+        if known is not None and known.depends and (known.counted or not shape):
+            self.decide()
 
     def look(self, tensor: Tensor) -> Known:
         """What is known of an operand; of one that nothing made, that it is a constant or a tensor of the network."""
         place = place_of(tensor)
         if place not in self.known:
+            self.reached |= set(self.held.get(place, ()))
             if names := self.names.get(place):
                 axes = tuple(Axis(n, _label(names[0]), next(self.births)) for n in tensor.shape)
                 self.state |= dict.fromkeys(names, axes)
@@ -212,6 +241,21 @@ class Recorder(Certain):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _counts(func: Operation, arguments: Mapping[str, Any]) -> bool:
+    """Whether the shape of an operation's result depends on the numbers of its operands."""
+    if torch.Tag.dynamic_output_shape not in func.tags:
+        return False
+    indices = arguments.get("indices")
+    return not isinstance(indices, list | tuple) or any(i.dtype in MASKS for i in indices if i is not None)
+
+
+def _plain(value: Any) -> Any:
+    """An argument without the numbers of tensors."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else str(value)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -1,27 +1,28 @@
 """Running a network with every head and nothing left to chance, operation by operation."""
 
+import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from neuralign.networks import State, substituted
 from neuralign.refusals import Refused
 from neuralign.seeding import aside, global_generator
 
 Operation = Any  # an overload of torch.ops.aten
+HELD = "<whole>"  # the one attribute of a wrapper, of a name that no layer can have
+RECOMPUTED = "None of the inputs have requires_grad=True"  # torch.utils.checkpoint, where no gradient is wanted
 # the same operation on another device
 SAME = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
-
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-COARSE = (Tensor.float, Tensor.half, Tensor.bfloat16)
 
 
 def name_of(operation: Operation) -> str:
@@ -33,10 +34,17 @@ def name_of(operation: Operation) -> str:
 @contextmanager
 def drawn_alike(device: torch.device) -> Iterator[None]:
     """What a network draws at random is the same in every run, and no one else's draws change."""
+    before = random.getstate(), np.random.get_state()
     with aside(device):
         for each in (torch.device("cpu"), device):
             global_generator(each).manual_seed(0)
-        yield
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
 
 class Certain(TorchDispatchMode):
@@ -55,85 +63,131 @@ class Certain(TorchDispatchMode):
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation."""
         name = func._overloadpacket.__name__
-        if name == "bernoulli_" and isinstance(p := (args[1] if len(args) > 1 else kwargs.get("p", 0.5)), float):
+        if name == "bernoulli_" and isinstance(p := _probability(args, kwargs), float):
             return args[0].fill_(p)
         if name == "native_dropout":
             return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
         if name.startswith("_scaled_dot_product"):
-            place = [a.name for a in func._schema.arguments].index("dropout_p")
-            args = tuple(0.0 if i == place else a for i, a in enumerate(args))
+            names = [a.name for a in func._schema.arguments]
+            args = tuple(0.0 if n == "dropout_p" else a for n, a in zip(names, args, strict=False))
             kwargs = {k: v for k, v in kwargs.items() if k != "dropout_p"}
         return func(*args, **kwargs)
 
 
-class Doubled(TorchFunctionMode):
-    """Runs in float64 what a network's own code would cast to a coarser type, as norms of language models do."""
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in COARSE:
-            return args[0].double()
-        args = tuple(torch.float64 if isinstance(a, torch.dtype) and a.is_floating_point else a for a in args)
-        kwargs = dict(kwargs or {})
-        if kwargs.get("dtype") in FLOATS:
-            kwargs["dtype"] = torch.float64
-        return func(*args, **kwargs)
+def is_drawn(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a result is drawn at random under `Certain`, too."""
+    name = func._overloadpacket.__name__
+    if name == "native_dropout" or name.startswith("_scaled_dot_product"):
+        return False
+    if name == "bernoulli_" and isinstance(_probability(args, kwargs), float):
+        return False
+    return torch.Tag.nondeterministic_seeded in func.tags
 
 
-class Whole(nn.Module):
-    """A network with all its heads: what is not of torch.nn runs as in training, norms and dropout as they are set.
+def _probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[1] if len(args) > 1 else kwargs.get("p", 0.5)
 
-    Has the network's parameters under the network's names. `eval()` sets norms and dropout to evaluation.
+
+@dataclass(frozen=True)
+class Whole:
+    """A network and how it is run: with nothing left to chance, some of its modules as in training, the others not.
+
+    It is no module, so that none of its names hides one of the network's.
     """
 
-    network: nn.Module  # no submodule: the names are its own
-    made: list[nn.Module]  # the modules that are not of torch.nn, and the network itself
-    as_training: bool  # False: all runs as in evaluation, where training leaves layers out
+    network: nn.Module  # in evaluation mode
+    training: frozenset[str] = frozenset()  # the names of the modules that run as in training
 
-    def __init__(self, network: nn.Module, *, training: bool = True):
-        super().__init__()
-        self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
-        made = [m for m in network.modules() if not _is_of_torch(m) and any(m.children())]
-        self.__dict__.update(network=network, made=[network, *made], as_training=training)
+    @contextmanager
+    def running(self, state: State, mode: Certain | None = None) -> Iterator[dict[str, Tensor]]:
+        """A block in which the network runs so with the tensors of `state`, in the forward and in the backward pass.
 
-    def mode(self) -> Certain:
-        """The mode that operations run under."""
-        return Certain()
-
-    def forward(self, x: Tensor) -> Any:
+        Buffers of `state` are written to where the network does. Yields what `networks.substituted` does.
+        """
+        modules = [m for name, m in self.network.named_modules() if name in self.training]
+        before = [module.training for module in modules]
         fast = torch.backends.mha.get_fastpath_enabled()
-        before = [module.training for module in self.made]
         torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides what attention is made of
-        for module in self.made:
-            module.training = self.as_training and not _is_of_torch(module)
+        for module in modules:
+            module.training = True
         try:
-            with self.mode():
-                return self.network(x)
+            with substituted(self.network, state) as held, warnings.catch_warnings(), mode or Certain():
+                warnings.filterwarnings("ignore", RECOMPUTED)
+                yield held
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-            for module, training in zip(self.made, before, strict=True):
+            for module, training in zip(modules, before, strict=True):
                 module.training = training
 
+    def __call__(self, x: Tensor, state: State | None = None, mode: Certain | None = None) -> Any:
+        """What the network makes of `x`; with the tensors of `state`, where given, of which no buffer is written to."""
+        with self.running(spared(self.network, state or {}), mode):
+            return self.network(x)
 
-def _is_of_torch(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")
+
+class WholeModule(nn.Module):
+    """A `Whole` as a module, which runs so whatever mode it is set to: the network's tensors under their own names."""
+
+    def __init__(self, whole: Whole):
+        super().__init__()
+        network = whole.network
+        self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
+        vars(self)[HELD] = whole
+
+    def forward(self, x: Tensor) -> Any:
+        whole: Whole = vars(self)[HELD]
+        with whole.running({}):
+            return whole.network(x)
 
 
-def copied(network: nn.Module) -> nn.Module:
-    """The network with the same parameters but its own buffers and modes, whose layers overwrite no activation."""
+def spared(network: nn.Module, state: State) -> dict[str, Tensor]:
+    """The tensors of `state`, else of `network`, with buffers copied: a run may write to those, or assign others."""
+    own = dict(network.named_buffers())
+    given = {**own, **state}
+    copies = {id(t): t.detach().clone() if n in own else t.detach() for n, t in given.items()}
+    return {n: copies[id(t)] for n, t in given.items()}  # what was one tensor of two names stays one
+
+
+def copied(network: nn.Module, *, parameters: bool = False) -> nn.Module:
+    """The network in evaluation mode, with its own buffers and modes, whose layers overwrite no activation.
+
+    It shares its parameters with `network`, unless it is to have `parameters` of its own, which a run may change. Where
+    the network's own `train` changes weights, as adapters are merged into others, it is not called: a state of the
+    network is of the mode that the network is in.
+    """
     if isinstance(network, torch.jit.ScriptModule):
         raise Refused("a compiled network of torch.jit; give the network that it was made of")
-    held = [t for m in network.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
-    shared = {id(p): p for p in network.parameters()} | {id(t): t.detach() for t in held}
-    try:
-        twin = deepcopy(network, shared)
-    except (TypeError, RuntimeError) as error:
-        raise Refused(f"a network that cannot be copied: {error}") from error
+    changeable = any(type(m).train is not nn.Module.train for m in network.modules())
+    twin = _copied(network, parameters or changeable)
+    twin.eval()  # returns what the network's own `train` does
+    if changeable and not all(map(torch.equal, twin.parameters(), network.parameters())):
+        twin = _copied(network, True)
+        for module in twin.modules():
+            module.training = False
     for module in twin.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
-    return twin.eval()
+    return twin
+
+
+def _copied(network: nn.Module, parameters: bool) -> nn.Module:
+    shared = {id(t): t.detach() for m in network.modules() for t in _computed(vars(m))}
+    if not parameters:
+        shared |= {id(p): p for p in network.parameters()}
+    try:
+        return deepcopy(network, shared)
+    except (TypeError, RuntimeError) as error:
+        raise Refused(f"a network that cannot be copied: {error}") from error
+
+
+def _computed(value: Any) -> Iterator[Tensor]:
+    """Tensors that autograd made, which cannot be copied, among the attributes of a module and in its containers."""
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            yield value
+    elif isinstance(value, dict | list | tuple | set):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _computed(part)
 
 
 class Unread(RuntimeError):
@@ -166,33 +220,25 @@ class Read:
         return tensor if dim == 1 else tensor.movedim(dim, 1)
 
 
-class Probe(Whole):
-    """A network that gives what is read of one input: a tensor (n, units, ...) for each of the `reads`.
+@dataclass(frozen=True)
+class Probe:
+    """What is read of a network's run on one input: a tensor (n, units, ...) for each of the `reads`.
 
     Maps of more than `largest` rows are halved where they are read, and go on halved.
     """
 
-    reads: dict[str, Read]
-    largest: int | None
-    reading: "Reading"
+    whole: Whole
+    reads: Mapping[str, Read]
+    largest: int | None = None
 
-    def __init__(
-        self, network: nn.Module, reads: Mapping[str, Read], largest: int | None = None, *, training: bool = True
-    ):
-        super().__init__(network, training=training)
-        self.__dict__.update(reads=dict(reads), largest=largest)
-
-    def mode(self) -> "Reading":
-        self.__dict__["reading"] = Reading({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
-        return self.reading
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        super().forward(x)
-        found = self.reading.found
+    def __call__(self, x: Tensor, state: State | None = None) -> tuple[Tensor, ...]:
+        """The activations, with the tensors of `state` where it is given, of which no buffer is written to."""
+        reading = Reading({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
+        self.whole(x, state, reading)
         for name, read in self.reads.items():
-            if (read.operation, read.ordinal) not in found:
+            if (read.operation, read.ordinal) not in reading.found:
                 raise Unread(f"activation {name!r}: not computed for this input, though it was when traced")
-        return tuple(read.of(found[read.operation, read.ordinal]) for read in self.reads.values())
+        return tuple(read.of(reading.found[read.operation, read.ordinal]) for read in self.reads.values())
 
 
 class Reading(Certain):
@@ -240,23 +286,3 @@ def _halve(activation: Tensor, largest: int | None) -> Tensor:
     if largest is None or activation.dim() != 4 or activation.shape[-1] <= largest:
         return activation
     return activation[..., ::2, ::2]
-
-
-def heads(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returns; refused is what may hold some where nobody looks."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if outputs is None or isinstance(outputs, str | bool | int | float):
-        return []
-    if isinstance(outputs, Mapping):
-        parts = list(outputs.values())
-    elif is_dataclass(outputs):
-        parts = list(vars(outputs).values())
-    elif isinstance(outputs, Sequence):
-        parts = list(outputs)
-    else:
-        raise Refused(
-            f"the network returns a {type(outputs).__name__}; tensors, or tuples, lists, mappings or "
-            "dataclasses of them are wanted"
-        )
-    return [t for part in parts for t in heads(part)]
