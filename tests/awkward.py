@@ -366,7 +366,7 @@ PACKED = {"[0]:blocks": 2, "[0]:within": 4, "[2]:within": 4}
 ATTENTIVE: dict[str, dict[str, int]] = {
     "packed attention": {"qkv[0]:blocks": 2, "qkv[0]:within": 4, "qkv[2]:within": 4},
     "attention by einsum": {"q": 2, "q#2": 4, "v": 4},
-    "interleaved attention": {"qkv:within[0]": 4, "qkv:within[1][1]": 4},
+    "interleaved attention": {"qkv:blocks": 2, "qkv:within[0]": 4, "qkv:within[1][1]": 4},
     "attention of torch": {f"attend.in_proj_weight{part}": n for part, n in PACKED.items()},
     "encoder layer": {f"layer.self_attn.in_proj_weight{part}": n for part, n in PACKED.items()},
 }

@@ -93,6 +93,13 @@ def test_the_permutable_fraction_counts_what_a_free_group_moves() -> None:
     assert permutable(spec, parameters) == pytest.approx(10 / 30)
 
 
+def test_the_permutable_fraction_counts_what_moves_within_blocks() -> None:
+    """Of every fixed block of four places two are moved by a free group, one stays, one is of a fixed group."""
+    within = (("free", 1), (1,), ("fixed", 1))
+    spec = Spec({"w": (((3, within, 1), (8,)),)}, dict(free=2, fixed=1), frozenset({"fixed"}))
+    assert permutable(spec, {"w": torch.zeros(20)}) == pytest.approx(6 / 20)
+
+
 def test_equal_symmetries_have_equal_fingerprints() -> None:
     found = [fingerprint(trace(perceptron(), image()).spec) for _ in range(2)]
     assert found[0] == found[1] and len(found[0]) == 64
