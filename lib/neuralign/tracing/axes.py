@@ -187,7 +187,7 @@ def divide(node: Axis, outer: int, why: str, *, picked: bool = False) -> tuple[A
     stack = node.stack()
     if stack is not None and stack.outer is not None:
         pairs = [divide(member, outer, why) for member in stack.parts]
-        first, second = (_stack(stack.outer, members) for members in zip(*pairs, strict=True))
+        first, second = (stacked(stack.outer, members) for members in zip(*pairs, strict=True))
         return first, second
     node = node.settle()
     inner = node.size // outer
@@ -257,7 +257,8 @@ def _refine(leaf: Axis, kind: str, sizes: Sequence[int]) -> tuple[Axis, ...]:
     return leaf.parts
 
 
-def _stack(outer: Axis, members: Sequence[Axis]) -> Axis:
+def stacked(outer: Axis, members: Sequence[Axis]) -> Axis:
+    """An axis that is the member's own at every place of the outer one, until something uses it as one."""
     node = Axis(members[0].size)
     node.kind, node.parts, node.outer = "stack", tuple(members), outer
     return node
@@ -266,7 +267,7 @@ def _stack(outer: Axis, members: Sequence[Axis]) -> Axis:
 def _pickable(node: Axis, members: tuple[Axis, ...], reason: str | None = None) -> tuple[Axis, Axis]:
     """The axis as a product of an outer factor and a stack of these members."""
     outer = Axis(len(members), f"{node.label}:blocks", node.born, reason)
-    inner = _stack(outer, members)
+    inner = stacked(outer, members)
     node.kind, node.parts = "prod", (outer, inner)
     outer.whole = node, inner
     return outer, inner

@@ -55,8 +55,8 @@ class Layout:
 
     def moves(self, axis: Axis) -> bool:
         """Whether the order of an axis of an activation is no data, for free groups may lie on it."""
-        if axis.stack() is not None:  # not to be settled by being looked at
-            return True
+        if (stack := axis.stack()) is not None:  # not to be settled by being looked at
+            return any(map(self.moves, stack.parts))
         return any(leaf.reason is None and id(leaf) in self.names for leaf in leaves(axis))
 
     def _written(self, parts: list[Axis]) -> Block:

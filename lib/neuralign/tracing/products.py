@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from neuralign.tracing.axes import POSITIONS, Axis, divide, factor, freeze, leaves, positions, product, unify
+from neuralign.tracing.axes import POSITIONS, Axis, cut, divide, factor, freeze, leaves, positions, product, unify
 from neuralign.tracing.recording import Axes, Call, Misfit, Rule
 
 ATTENTION = "attention"  # the mark of an axis of a product of two activations
@@ -147,6 +147,23 @@ def attended(call: Call) -> list[Axes]:
     return [(*query[:-1], value[-1]), *rest]
 
 
+def stepped(call: Call) -> list[Axes]:
+    """aten::_thnn_fused_lstm_cell, aten::_thnn_fused_gru_cell: the gates of a unit lie one block after the other.
+
+    Every block is permuted as the units are; so are the old state and the new.
+    """
+    ins, hidden, state = (call.axes(tensor) for tensor in call.tensors[:3])
+    gates = [ins[-1], hidden[-1], *(call.axes(bias)[0] for bias in call.tensors[3:])]
+    for axis in gates:
+        rest = axis
+        for _ in range(axis.size // state[-1].size):
+            gate, rest = cut(rest, state[-1].size, f"{call.why} takes a part of it")
+            _tie(call, state[-1], gate)
+    for axes in (ins, hidden):
+        _tie(call, state[0], axes[0])
+    return [state if t.shape[-1] == state[-1].size else tuple(map(positions, t.shape)) for t in call.outputs]
+
+
 def weight_normalised(call: Call) -> list[Axes]:
     """A weight of a direction and of a length for every index of one axis."""
     direction, length, dim = call.axes(call["v"]), call.axes(call["g"]), call["dim"]
@@ -166,5 +183,6 @@ PRODUCTS: dict[str, Rule] = {
     **dict.fromkeys("native_layer_norm _fused_rms_norm".split(), layer_normalised),
     **dict.fromkeys((f"_scaled_dot_product_{kind}" for kind in SCALED.split()), attended),
     **{"linear": linear, "convolution": convolved, "native_group_norm": group_normalised},
+    **dict.fromkeys(("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"), stepped),
     "_weight_norm_interface": weight_normalised,
 }

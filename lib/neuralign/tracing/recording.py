@@ -6,19 +6,20 @@ known by where it lies in memory: views of the same place have the same axes.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuralign.tracing.axes import Axis, freeze, positions
+from neuralign.tracing.axes import Axis, freeze, positions, unify
 from neuralign.tracing.running import Certain, Operation, name_of
 
 Axes = tuple[Axis, ...]  # one for every dimension of a tensor
 Place = tuple[Any, ...]
 SUMS = {"add", "sub", "mul", "div", "rsub"}
+BLANK = {f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")}
 
 
 class Misfit(ValueError):
@@ -110,6 +111,7 @@ class Recorder(Certain):
                 self.names.setdefault(place_of(tensor), []).append(name)
         self.decided: list[str] = []  # where Python read a number that other inputs, or another draw, would change
         self.births, self.inside = count(), [("", False)]
+        self.blank: dict[int, list[tuple[Axes, Axes]]] = {}  # memory of one value everywhere: axes as read, and as made
         self.counts: dict[str, int] = {}
         self.repeats: dict[str, int] = {}
 
@@ -124,10 +126,13 @@ class Recorder(Certain):
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
         arguments |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-        known = {id(t): self.look(t) for t in _tensors(arguments.values())}
+        name = name_of(func)
+        written = [t for a in func._schema.arguments if _is_written(a) for t in _tensors([arguments[a.name]])]
+        for tensor in written:
+            self.inscribe(tensor)
+        known = {id(t): self.read(t) for t in _tensors(arguments.values())}
         out = super().run(func, args, kwargs)
         outputs = tuple(_tensors([out]))
-        name = name_of(func)
         call = Call(name, arguments, outputs, known, f"torch.{name}{self.place()}")
         rule = self.rules.get(name, self.pointwise if torch.Tag.pointwise in func.tags else None)
         found = self.apply(rule, call)
@@ -139,7 +144,24 @@ class Recorder(Certain):
         step = self.note(name, call, found, depends) if learned else None
         for tensor, axes in zip(outputs, found, strict=True):
             self.known[place_of(tensor)] = Known(axes, depends, learned, step, tensor, tensor.stride())
+            if name in BLANK:
+                self.blank[_memory(tensor)] = []
         return out
+
+    def read(self, tensor: Tensor) -> Known:
+        """The same of what an operation reads: of a tensor that has one value everywhere, axes tied to no others."""
+        known = self.look(tensor)
+        if _memory(tensor) not in self.blank:
+            return known
+        axes = tuple(Axis(axis.size) for axis in known.axes)
+        self.blank[_memory(tensor)].append((axes, known.axes))
+        return replace(known, axes=axes)
+
+    def inscribe(self, tensor: Tensor) -> None:
+        """Let a tensor no longer have one value everywhere, since it is written to: its views have its axes."""
+        for axes, made in self.blank.pop(_memory(tensor), []):
+            for one, other in zip(axes, made, strict=True):
+                unify(one, other, "it is written to")
 
     def look(self, tensor: Tensor) -> Known:
         """What is known of an operand; of one that nothing made, that it is a constant or a tensor of the network."""
@@ -212,6 +234,14 @@ class Recorder(Certain):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

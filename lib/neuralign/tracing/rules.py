@@ -21,6 +21,7 @@ from neuralign.tracing.axes import (
     pick,
     positions,
     product,
+    stacked,
     unify,
 )
 from neuralign.tracing.products import PRODUCTS
@@ -159,7 +160,7 @@ def repeated(call: Call) -> list[Axes]:
 def _taken(axes: Axes, dim: int, index: int, why: str) -> Axes:
     """Without a dimension, at one place of it."""
     outer = axes[dim].settle()
-    if pick(outer):
+    if pick(outer) or any(_member(axis, outer, index) is not axis for axis in axes):
         axes = tuple(_member(axis, outer, index) for axis in axes)
     elif not is_frozen(outer):
         cut(cut(outer, index, why)[1], 1, why)
@@ -213,11 +214,8 @@ def parted(call: Call) -> list[Axes]:
 
 
 def joined(call: Call) -> list[Axes]:
-    """Tensors end to end along a dimension; stacked, along one more."""
+    """Tensors end to end along a dimension."""
     parts = [list(call.axes(t)) for t in call["tensors"] if t.shape != (0,)]
-    if call.name == "stack":
-        for axes in parts:
-            axes.insert(call["dim"] % call.outputs[0].dim(), Axis(1))
     dim = call["dim"] % call.outputs[0].dim()
     out = _broadcast([tuple(a for i, a in enumerate(p) if i != dim) for p in parts], _without(call, dim), call.why)
     return [(*out[:dim], cat(p[dim] for p in parts), *out[dim:])]
@@ -225,6 +223,17 @@ def joined(call: Call) -> list[Axes]:
 
 def _without(call: Call, dim: int) -> list[int]:
     return [n for i, n in enumerate(call.outputs[0].shape) if i != dim]
+
+
+def stacked_up(call: Call) -> list[Axes]:
+    """aten::stack: one more dimension, at every place of which one of the tensors lies with its own axes."""
+    outer = positions(len(call["tensors"]))
+    out = []
+    for members in zip(*map(call.axes, call["tensors"]), strict=True):
+        alike = all(member is members[0] for member in members) or all(map(is_frozen, members))
+        out.append(members[0] if alike else stacked(outer, members))
+    out.insert(call["dim"] % call.outputs[0].dim(), outer)
+    return [tuple(out)]
 
 
 def padded(call: Call) -> list[Axes]:
@@ -332,9 +341,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys("permute transpose t".split(), permuted),
     **dict.fromkeys("select unbind".split(), selected),
     **dict.fromkeys("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes".split(), parted),
-    **dict.fromkeys("cat stack".split(), joined),
     **dict.fromkeys(SPATIAL.split(), spatial),
     **dict.fromkeys("pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle".split(), shuffled),
+    **{"cat": joined, "stack": stacked_up},
     **{"unsqueeze": unsqueezed, "squeeze": squeezed, "expand": expanded, "repeat": repeated, "slice": sliced},
     **{"as_strided": restrided},
     **{"constant_pad_nd": padded, "index": indexed, "embedding": embedded, "glu": gated},

@@ -81,6 +81,31 @@ class Doubled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+
+class Unfused(TorchFunctionMode):
+    """Runs recurrent layers step by step, whatever the type of their numbers, and not by the one kernel of a library.
+
+    Only the steps show what is joined with what, and only so does every type run the same operations.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in RECURRENT:
+            return func(*args, **(kwargs or {}))
+        libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+        before = [library.enabled for library in libraries]
+        for library in libraries:
+            library.enabled = False
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            for library, enabled in zip(libraries, before, strict=True):
+                library.enabled = enabled
+
+
 class Whole(nn.Module):
     """A network with all its heads: what is not of torch.nn runs as in training, norms and dropout as they are set.
 
@@ -108,7 +133,7 @@ class Whole(nn.Module):
         for module in self.made:
             module.training = self.as_training and not _is_of_torch(module)
         try:
-            with self.mode():
+            with Unfused(), self.mode():
                 return self.network(x)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
