@@ -214,6 +214,115 @@ def recurrent(n: nn.Module, x: Tensor) -> Tensor:
     return n.rnn(x)[0]
 
 
+def sequence(layer: nn.Module, width: int) -> Net:
+    """The pixels of a map as a sequence, a recurrent layer, a head on the mean of what it puts out."""
+    return Net(
+        lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0].mean(1)), a=conv(3, 4), rnn=layer, fc=nn.Linear(width, 5)
+    )
+
+
+def steps_down(n: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The states of a cell after three rows of a map."""
+    state = None
+    for row in range(3):
+        state = n.step(x[:, :, row].mean(2), state)
+    return state
+
+
+def last_states(n: nn.Module, x: Tensor) -> Tensor:
+    """What a head sees of a recurrent layer: the last state of its second layer only."""
+    return n.fc(n.rnn(n.a(x).flatten(2).mT)[1][0][1])
+
+
+def unfolded(n: nn.Module, x: Tensor) -> Tensor:
+    """A convolution by hand: windows side by side, then a product of matrices."""
+    columns = F.unfold(n.a(x).relu(), 3, padding=1)
+    return n.b((n.kernel.flatten(1) @ columns).unflatten(2, x.shape[2:]).relu()).mean((2, 3))
+
+
+def pixels(count: int) -> Tensor:
+    """Some places of a map of 64 pixels, one of them twice."""
+    return torch.arange(count) * 7 % 60
+
+
+def put_to_pixels(x: Tensor) -> Tensor:
+    """Some pixels replaced, some added to; all channels alike."""
+    rows, columns = torch.tensor([0, 3]), torch.tensor([1, 2])
+    x = x.clone()
+    x[:, :, rows, columns] = 2 * x[:, :, columns, rows]
+    return x
+
+
+def written_later(n: nn.Module, x: Tensor) -> Tensor:
+    """Parts of a tensor of zeros meet different layers after one of them was written to."""
+    zeros = torch.zeros(2, 4, 1, 1, dtype=x.dtype)
+    first, second = zeros[0], zeros[1]
+    first.copy_(n.a(x).mean((0, 2, 3))[:, None, None])
+    return n.c(torch.cat([n.a(x) + first, n.b(x) * zeros[0] + second], 1)).mean((2, 3))
+
+
+def grouped_query(shared: bool) -> Forward:
+    """Attention of four heads of which two each share a key and a value: by torch, or as language models write it."""
+
+    def act(n: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (n.q(x).unflatten(2, (4, 2)), n.k(x).unflatten(2, (2, 2)), n.v(x).unflatten(2, (2, 2)))
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        if not shared:
+            k, v = (t[:, :, None].expand(-1, -1, 2, -1, -1).reshape(len(x), 4, -1, 2) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=shared)
+        return x + n.out(y.transpose(1, 2).flatten(2))
+
+    return act
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Queries or keys (n, heads, t, 4) turned by angles that grow with the place, halves against each other."""
+    angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1], dtype=x.dtype)
+    first, second = x.chunk(2, -1)
+    return x * angles.cos() + torch.cat([-second, first], -1) * angles.sin()
+
+
+def turned(x: Tensor) -> Tensor:
+    """The same of neighbouring channels, as complex numbers."""
+    angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1], dtype=x.dtype)
+    pairs = torch.view_as_complex(x.unflatten(-1, (2, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+
+
+def rotary(turn: Callable[[Tensor], Tensor]) -> Forward:
+    """Attention of two heads with rotary positions."""
+
+    def act(n: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (n.q, n.k, n.v))
+        return x + n.out(F.scaled_dot_product_attention(turn(q), turn(k), v).transpose(1, 2).flatten(2))
+
+    return act
+
+
+def projections(*sizes: int) -> dict[str, nn.Module]:
+    """Linear layers from 8 channels to a query, key and value of these sizes, and back."""
+    layers: dict[str, nn.Module] = {name: nn.Linear(8, size) for name, size in zip("qkv", sizes, strict=True)}
+    return layers | {"out": nn.Linear(8, 8)}
+
+
+class Fourier(nn.Module):
+    """A Fourier layer: complex weights for each of the lowest frequencies of space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.skip, self.up = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+        self.head = nn.Linear(16, 5)
+        self.spectral = nn.Parameter(0.1 * torch.randn(8, 8, 4, 3, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lift(x)
+        z = torch.fft.rfft2(x)
+        out = torch.zeros_like(z)
+        out[:, :, :4, :3] = torch.einsum("bixy,ioxy->boxy", z[:, :, :4, :3], self.spectral.to(z.dtype))
+        x = F.gelu(torch.fft.irfft2(out, s=x.shape[2:]) + self.skip(x))
+        return self.head(F.gelu(self.up(x)).mean((2, 3)))
+
+
 # networks with free groups, by what is awkward; free: the groups that may be permuted, with their sizes
 FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "grouped convolution": (
@@ -358,6 +467,139 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         {"a": 8, "b": 6},
     ),
     "numbers that are no weights": (numbered, {"a": 8}),
+    "recurrent layers both ways": (
+        lambda: sequence(nn.LSTM(4, 6, 2, bidirectional=True, batch_first=True), 12),
+        {"a": 4} | {f"rnn.weight_ih_l{layer}{way}": 6 for layer in (0, 1) for way in ("", "_reverse")},
+    ),
+    "recurrent and projected": (
+        lambda: sequence(nn.LSTM(4, 6, proj_size=3, bias=False, batch_first=True), 3),
+        {"a": 4, "rnn.weight_ih_l0": 6, "rnn.weight_hh_l0": 3},
+    ),
+    "gated recurrent layers": (
+        lambda: sequence(nn.GRU(4, 6, 2, batch_first=True), 6),
+        {"a": 4, "rnn.weight_ih_l0": 6, "rnn.weight_ih_l1": 6},
+    ),
+    "plain recurrence": (lambda: sequence(nn.RNN(4, 6, batch_first=True), 6), {"a": 4, "rnn.weight_ih_l0": 6}),
+    "the last state of the last layer": (
+        lambda: Net(last_states, a=conv(3, 4), rnn=nn.LSTM(4, 6, 2, batch_first=True), fc=nn.Linear(6, 5)),
+        {"a": 4, "rnn.weight_ih_l0": 6, "rnn.weight_ih_l1": 6},
+    ),
+    "a cell of a recurrence": (
+        lambda: Net(
+            lambda n, x: n.fc(steps_down(n, n.a(x))[0]), a=conv(3, 8), step=nn.LSTMCell(8, 6), fc=nn.Linear(6, 5)
+        ),
+        {"a": 8, "step.weight_hh": 6},
+    ),
+    "windows side by side": (
+        lambda: Net(unfolded, a=conv(3, 4), kernel=weight(6, 4, 3, 3), b=conv(6, 5)),
+        {"a": 4, "kernel": 6},
+    ),
+    "windows laid over": (
+        lambda: doing(lambda x: F.fold(F.unfold(x, 2, stride=2).relu(), x.shape[2:], 2, stride=2)),
+        {"a": 8},
+    ),
+    "windows of lines": (lambda: doing(lambda x: x.unfold(2, 3, 2).unfold(3, 2, 1).amax((-2, -1))), {"a": 8}),
+    "gathered pixels": (
+        lambda: doing(lambda x: x.flatten(2).gather(2, pixels(16).expand(*x.shape[:2], -1)).unflatten(2, (4, 4))),
+        {"a": 8},
+    ),
+    "the pixels of some order": (
+        lambda: doing(lambda x: x * x.flatten(2).gather(2, x.flatten(2).argmax(2, keepdim=True))[..., None]),
+        {"a": 8},
+    ),
+    "selected pixels": (
+        lambda: doing(lambda x: x.index_select(3, pixels(6) % 8).index_select(2, pixels(5) % 8)),
+        {"a": 8},
+    ),
+    "added to pixels": (
+        lambda: doing(lambda x: torch.zeros_like(x).index_add(2, pixels(8) % 8, x).index_fill(3, pixels(2) % 8, 0.5)),
+        {"a": 8},
+    ),
+    "put to pixels": (lambda: doing(put_to_pixels), {"a": 8}),
+    "scattered over pixels": (
+        lambda: doing(
+            lambda x: (
+                torch.zeros_like(x).scatter_add(2, (pixels(8) % 8)[:, None].expand_as(x), x)
+                + x.scatter_reduce(3, (pixels(8) % 8).expand_as(x), x.abs(), "amax")
+            )
+        ),
+        {"a": 8},
+    ),
+    "scattered to the first channels": (
+        lambda: doing(
+            lambda x: x.scatter_add(
+                2, torch.zeros(1, 3, 1, 8, dtype=torch.int64).expand(len(x), -1, 4, -1), x[:, :3, :4]
+            )
+        ),
+        {"a[0]": 3, "a[1]": 5},
+    ),
+    "bilinear": (
+        lambda: Net(
+            lambda n, x: n.fc(n.both(n.a(x).relu().mean((2, 3)), n.b(x).relu().amax((2, 3))).relu()),
+            **{"a": conv(3, 4), "b": conv(3, 6), "both": nn.Bilinear(4, 6, 7), "fc": nn.Linear(7, 5)},
+        ),
+        {"a": 4, "b": 6, "both": 7},
+    ),
+    "distances to learned points": (
+        lambda: tokens(lambda n, x: n.mix(torch.cdist(x, n.at).exp()), at=weight(1, 6, 8), mix=nn.Linear(6, 8)),
+        {"patch": 8, "at": 6, "mix": 8},
+    ),
+    "frequencies of space": (
+        lambda: doing(lambda x: torch.fft.ifft2(torch.fft.fft2(x).conj() * 2).real + torch.fft.fft(x).abs()),
+        {"a": 8},
+    ),
+    "complex weights": (Fourier, {"lift": 8, "spectral": 8, "up": 16}),
+    "pairs as complex numbers": (
+        lambda: doing(
+            lambda x: torch.view_as_real(torch.view_as_complex(x.contiguous().unflatten(3, (4, 2))) * (1 + 2j)).flatten(
+                3
+            )
+        ),
+        {"a": 8},
+    ),
+    "pairs of channels as complex numbers": (
+        lambda: doing(
+            lambda x: torch.view_as_complex(x.movedim(1, 3).unflatten(3, (4, 2)).contiguous()).abs().movedim(3, 1), 4
+        ),
+        {"a": 4},
+    ),
+    "stacked branches": (
+        lambda: Net(
+            lambda n, x: n.c(torch.stack([n.a(x), n.b(x)])[1].relu()).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(4, 5),
+        ),
+        {"a": 4, "b": 4},
+    ),
+    "stacked and summed": (
+        lambda: Net(
+            lambda n, x: n.c(torch.stack([n.a(x), n.b(x)]).sum(0).relu()).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(4, 5),
+        ),
+        {"a": 4},
+    ),
+    "states of zeros": (
+        lambda: Net(
+            lambda n, x: n.c(
+                torch.cat([n.a(x) + (z := torch.zeros(2, 4, 1, 1, dtype=x.dtype))[0], n.b(x) * z[1]], 1)
+            ).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(8, 5),
+        ),
+        {"a": 4, "b": 4},
+    ),
+    "zeros that are written to": (
+        lambda: Net(written_later, a=conv(3, 4), b=conv(3, 4), c=conv(8, 5)),
+        {"a": 4},
+    ),
+    "shared keys": (lambda: tokens(grouped_query(True), **projections(8, 4, 4)), {"patch": 8}),
+    "repeated keys": (lambda: tokens(grouped_query(False), **projections(8, 4, 4)), {"patch": 8}),
+    "rotary halves": (lambda: tokens(rotary(rotated), **projections(8, 8, 8)), {"patch": 8}),
+    "rotary pairs": (lambda: tokens(rotary(turned), **projections(8, 8, 8)), {"patch": 8}),
     "dropout that is always on": (lambda: doing(lambda x: F.dropout(F.dropout2d(x, 0.2), 0.5)), {"a": 8}),
 }
 
@@ -368,6 +610,10 @@ ATTENTIVE: dict[str, dict[str, int]] = {
     "attention by einsum": {"q": 2, "q#2": 4, "v": 4},
     "interleaved attention": {"qkv:blocks": 2, "qkv:within[0]": 4, "qkv:within[1][1]": 4},
     "attention of torch": {f"attend.in_proj_weight{part}": n for part, n in PACKED.items()},
+    "shared keys": {"q:blocks:blocks": 2, "q:blocks:within": 2, "q:within": 2, "v": 2},
+    "repeated keys": {"q:blocks[0]": 2, "q:blocks[1]": 2, "q:within": 2, "v": 2},
+    "rotary halves": {"q": 2, "v": 4},
+    "rotary pairs": {"q": 2, "v": 4},
     "encoder layer": {f"layer.self_attn.in_proj_weight{part}": n for part, n in PACKED.items()},
 }
 
@@ -395,7 +641,54 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: doing(lambda x: x * x.argmax(1, keepdim=True)),
         "torch.argmax gives places on it",
     ),
-    "unknown": (lambda: doing(lambda x: torch.fft.fft(x, dim=1).real), "torch._fft_r2c has no rule"),
+    "unknown": (lambda: doing(lambda x: x.renorm(2, 1, 1.0)), "torch.renorm has no rule"),
+    "frequencies of channels": (
+        lambda: doing(lambda x: torch.fft.fft(x, dim=1).real),
+        "torch._fft_r2c reads its order",
+    ),
+    "back from frequencies": (
+        lambda: doing(lambda x: torch.fft.irfft(x, 14, 1), 14),
+        "torch._fft_c2r reads its order",
+    ),
+    "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "torch.unfold reads it as space"),
+    "windows over channels and rows": (
+        lambda: doing(
+            lambda x: (
+                F.unfold(x.transpose(1, 2), (3, 1), padding=(1, 0))
+                .unflatten(1, (8, 3))
+                .mean(2)
+                .unflatten(2, (8, 8))
+                .transpose(1, 2)
+            )
+        ),
+        "torch.im2col reads it as space",
+    ),
+    "gathered channels": (
+        lambda: doing(lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.int64) + 3)),
+        "torch.gather looks places up on it by number",
+    ),
+    "pixels gathered by channel": (
+        lambda: doing(lambda x: x.gather(3, (torch.arange(8)[:, None, None] % 5).expand_as(x))),
+        "torch.gather joins it with what has a fixed order",
+    ),
+    "selected channels": (
+        lambda: doing(lambda x: x.index_select(1, torch.arange(8)), 8),
+        "torch.index_select looks places up",
+    ),
+    "added to channels": (
+        lambda: doing(lambda x: torch.zeros_like(x).index_add(1, torch.arange(8) % 3, x)),
+        "torch.index_add joins it with what has a fixed order",
+    ),
+    "scattered over channels": (
+        lambda: doing(
+            lambda x: torch.zeros_like(x).scatter_add(1, (torch.arange(8) % 3)[:, None, None].expand_as(x), x)
+        ),
+        "torch.scatter_add joins it with what has a fixed order",
+    ),
+    "put to channels": (
+        lambda: doing(lambda x: torch.index_put(x, (torch.tensor(0), torch.tensor([1, 2])), x[0, :2] * 2)),
+        "torch.index_put looks places up on it by number",
+    ),
     "a constant of each": (
         lambda: doing(lambda x: x * torch.arange(8.0, dtype=x.dtype).view(8, 1, 1)),
         "torch.mul joins it with what has a fixed order",

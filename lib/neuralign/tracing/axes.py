@@ -169,6 +169,14 @@ def cut(node: Axis, at: int, why: str) -> tuple[Axis, Axis]:
     return positions(at), positions(node.size - at)
 
 
+def part(axis: Axis, start: int, size: int, why: str) -> Axis:
+    """So many places of an axis from `start` on."""
+    if is_frozen(axis):
+        return positions(size)
+    why = f"{why} takes a part of it"
+    return cut(cut(axis, start, why)[1], size, why)[0]
+
+
 def factor(node: Axis, sizes: Sequence[int], why: str, *, picked: bool = False) -> list[Axis]:
     """The axis as factors of these sizes, outer to inner; `picked`: the outer one may be picked apart."""
     sizes, out = list(sizes), []

@@ -27,8 +27,8 @@ class Misfit(ValueError):
 
 
 def place_of(tensor: Tensor) -> Place:
-    """Where a tensor lies in memory."""
-    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    """Where a tensor lies in memory, and as what: complex numbers may lie where pairs of real ones do."""
+    return tensor.untyped_storage()._cdata, tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,12 @@ class Call:
     def axes(self, tensor: Tensor) -> Axes:
         """The axes of an operand."""
         return tuple(axis.settle() for axis in self.raw(tensor))
+
+    def tie(self, first: Axis, second: Axis) -> None:
+        """Let two axes be permuted alike, as the operation joins them."""
+        if first.size != second.size:
+            raise Misfit("joins axes of different sizes")
+        unify(first, second, f"{self.why} joins it with what has a fixed order")
 
     def depends(self, tensor: Tensor) -> bool:
         """Whether an operand depends on the network's input."""

@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from math import prod
 
-import torch
-
 from neuralign.tracing.axes import (
     Axis,
     cat,
@@ -18,12 +16,14 @@ from neuralign.tracing.axes import (
     factor,
     freeze,
     is_frozen,
+    part,
     pick,
     positions,
     product,
     stacked,
     unify,
 )
+from neuralign.tracing.lookups import LOOKUPS
 from neuralign.tracing.products import PRODUCTS
 from neuralign.tracing.recording import Axes, Call, Misfit, Rule
 
@@ -191,15 +191,8 @@ def sliced(call: Call) -> list[Axes]:
     start = min(max(s + axes[dim].size if (s := call["start"] or 0) < 0 else s, 0), axes[dim].size)
     if call["step"] != 1:
         freeze(axes[dim], f"{call.why} takes every {call['step']} places of it")
-    axes[dim] = _part(axes[dim], start, size, call.why)
+    axes[dim] = part(axes[dim], start, size, call.why)
     return [tuple(axes)]
-
-
-def _part(axis: Axis, start: int, size: int, why: str) -> Axis:
-    if is_frozen(axis):
-        return positions(size)
-    why = f"{why} takes a part of it"
-    return cut(cut(axis, start, why)[1], size, why)[0]
 
 
 def parted(call: Call) -> list[Axes]:
@@ -207,8 +200,7 @@ def parted(call: Call) -> list[Axes]:
     axes, dim = call.raw(call.first), call["dim"] % call.first.dim()
     start, out = 0, []
     for tensor in call.outputs:
-        part = _part(axes[dim], start, tensor.shape[dim], call.why)
-        out.append((*axes[:dim], part, *axes[dim + 1 :]))
+        out.append((*axes[:dim], part(axes[dim], start, tensor.shape[dim], call.why), *axes[dim + 1 :]))
         start += tensor.shape[dim]
     return out
 
@@ -240,7 +232,7 @@ def padded(call: Call) -> list[Axes]:
     """A constant before and behind."""
     axes, pad = list(call.axes(call.first)), list(call["pad"])
     for dim, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
-        axis = _part(axes[-dim], max(-before, 0), axes[-dim].size + min(before, 0) + min(behind, 0), call.why)
+        axis = part(axes[-dim], max(-before, 0), axes[-dim].size + min(before, 0) + min(behind, 0), call.why)
         before, behind = max(before, 0), max(behind, 0)
         if before or behind:
             still = is_frozen(axis)
@@ -258,31 +250,6 @@ def restrided(call: Call) -> list[Axes]:
     return [known.axes]
 
 
-# by position
-
-
-def indexed(call: Call) -> list[Axes]:
-    """Rows looked up by number on some neighbouring dimensions."""
-    axes, indices = call.axes(call["self"]), call["indices"]
-    dims = [i for i, index in enumerate(indices) if index is not None]
-    if dims != list(range(dims[0], dims[-1] + 1)) or any(indices[i].dtype in (torch.bool, torch.uint8) for i in dims):
-        raise Misfit("looks up places that are not known beforehand")
-    for tensor in (indices[i] for i in dims):
-        for axis in call.axes(tensor):
-            freeze(axis, f"{call.why} reads it as places")
-    for dim in dims:
-        freeze(axes[dim], f"{call.why} looks places up on it by number")
-    found = torch.broadcast_shapes(*(indices[i].shape for i in dims))
-    return [(*axes[: dims[0]], *map(positions, found), *axes[dims[-1] + 1 :])]
-
-
-def embedded(call: Call) -> list[Axes]:
-    """Rows of a matrix looked up by number."""
-    rows, units = call.axes(call["weight"])
-    freeze(rows, f"{call.why} looks rows up by number")
-    return [(*call.axes(call["indices"]), units)]
-
-
 def spatial(call: Call) -> list[Axes]:
     """Windows over space: the last one to three dimensions, as the name says."""
     rank = int(re.findall(r"(\d)d", call.name)[0])
@@ -290,6 +257,47 @@ def spatial(call: Call) -> list[Axes]:
     for axis in axes[-rank:]:
         freeze(axis, f"{call.why} reads it as space")
     return [(*axes[:-rank], *map(positions, t.shape[-rank:])) for t in call.outputs]
+
+
+def windows_side_by_side(call: Call) -> list[Axes]:
+    """aten::im2col: for every channel the places of a window, and a column for every window."""
+    *rest, channels, height, width = call.axes(call.first)
+    for axis in (height, width):
+        freeze(axis, f"{call.why} reads it as space")
+    cells, windows = prod(call["kernel_size"]), call.outputs[0].shape[-1]
+    return [(*rest, product([channels, positions(cells)]), positions(windows))]
+
+
+def windows_laid_over(call: Call) -> list[Axes]:
+    """aten::col2im: the sums of windows where they overlap."""
+    *rest, columns, windows = call.axes(call.first)
+    cells = prod(call["kernel_size"])
+    channels, within = divide(columns, columns.size // cells, _reshaped(call))
+    for axis in (within, windows):
+        freeze(axis, f"{call.why} reads it as space")
+    return [(*rest, channels, *map(positions, call.outputs[0].shape[-2:]))]
+
+
+def windowed(call: Call) -> list[Axes]:
+    """aten::unfold: windows along one dimension, their places along one more."""
+    axes = list(call.axes(call.first))
+    dim = call["dimension"] % max(len(axes), 1)
+    for axis in axes[dim : dim + 1]:
+        freeze(axis, f"{call.why} reads it as space")
+    axes[dim : dim + 1] = list(map(positions, call.outputs[0].shape[dim : dim + 1]))[: len(axes)]
+    return [(*axes, positions(call["size"]))]
+
+
+def as_pairs(call: Call) -> list[Axes]:
+    """aten::view_as_real: a dimension more, of the real and the imaginary part."""
+    return [(*call.raw(call.first), positions(2))]
+
+
+def of_pairs(call: Call) -> list[Axes]:
+    """aten::view_as_complex: the last dimension is the real and the imaginary part."""
+    *axes, pair = call.axes(call.first)
+    freeze(pair, f"{call.why} reads it as real and imaginary part")
+    return [tuple(axes)]
 
 
 def shuffled(call: Call) -> list[Axes]:
@@ -319,11 +327,12 @@ def gated(call: Call) -> list[Axes]:
 
 
 POINTWISE = (
-    "copy fill zero detach alias lift_fresh _to_copy clone _prelu_kernel native_dropout bernoulli hardswish silu"
+    "copy fill zero detach alias lift_fresh _to_copy clone _prelu_kernel native_dropout bernoulli hardswish silu "
+    "complex polar _conj _conj_physical _neg_view"
 )
 REDUCED = "sum mean prod amax amin var std var_mean std_mean logsumexp any all nansum norm linalg_vector_norm"
 LOCATED = "max min argmax argmin median nanmedian mode kthvalue"
-ORDERED = "cumsum cumprod logcumsumexp cummax cummin sort topk flip roll argsort"
+ORDERED = "cumsum cumprod logcumsumexp cummax cummin sort topk flip roll argsort _fft_r2c _fft_c2r _fft_c2c"
 SPATIAL = "avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d"
 SPATIAL += " _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d grid_sampler_2d"
 SPATIAL += "".join(f" {kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))
@@ -346,6 +355,9 @@ RULES: dict[str, Rule] = {
     **{"cat": joined, "stack": stacked_up},
     **{"unsqueeze": unsqueezed, "squeeze": squeezed, "expand": expanded, "repeat": repeated, "slice": sliced},
     **{"as_strided": restrided},
-    **{"constant_pad_nd": padded, "index": indexed, "embedding": embedded, "glu": gated},
+    **{"constant_pad_nd": padded, "glu": gated},
+    **{"im2col": windows_side_by_side, "col2im": windows_laid_over, "unfold": windowed},
+    **{"view_as_real": as_pairs, "view_as_complex": of_pairs},
+    **LOOKUPS,
     **PRODUCTS,
 }
