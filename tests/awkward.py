@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
@@ -159,6 +159,42 @@ class Skipping(nn.Module):
 
 def left_out() -> Net:
     return Net(lambda n, x: n.b(n.skipped(n.a(x).relu())).mean((2, 3)), a=conv(3, 8), skipped=Skipping(), b=conv(8, 5))
+
+
+class Keeping(nn.Module):
+    """A layer without parameters that keeps numbers."""
+
+    def __init__(self, act: Forward, *, persistent: bool = True, **kept: Tensor) -> None:
+        super().__init__()
+        self.act = act
+        for name, tensor in kept.items():
+            self.register_buffer(name, tensor, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self, x)
+
+
+def scaled(n: nn.Module, x: Tensor) -> Tensor:
+    return x * n.kept[:, None, None]
+
+
+def masked(n: nn.Module, x: Tensor) -> Tensor:
+    return x.masked_fill(n.kept[:, None, None], 0.5)
+
+
+def remembered(n: nn.Module, x: Tensor) -> Tensor:
+    """Adds the mean of each channel of the run before."""
+    y = x + n.kept[:, None, None]
+    n.kept = x.mean((0, 2, 3))
+    return y
+
+
+def swapped_memory(n: nn.Module, x: Tensor) -> Tensor:
+    """Two halves that each add what the other had in the run before."""
+    a, b = x.chunk(2, 1)
+    y = torch.cat([a + n.one[:, None, None], b * n.two[:, None, None]], 1)
+    n.one, n.two = b.mean((0, 2, 3)), a.mean((0, 2, 3))
+    return y
 
 
 class Counting(nn.Module):
@@ -563,6 +599,36 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         ),
         {"a": 4},
     ),
+    "a kept scale": (lambda: between(Keeping(scaled, kept=weight(8).detach())), {"a": 8}),
+    "a kept mask": (lambda: between(Keeping(masked, kept=torch.arange(8) % 3 == 1)), {"a": 8}),
+    "kept whole numbers": (lambda: between(Keeping(scaled, kept=torch.arange(8))), {"a": 8}),
+    "kept positions of a map": (
+        lambda: between(Keeping(lambda n, x: x + n.kept, kept=weight(8, 8, 8).detach())),
+        {"a": 8},
+    ),
+    "kept channels that mix": (
+        lambda: between(
+            Keeping(lambda n, x: torch.einsum("nchw,cd->ndhw", x, n.kept), kept=weight(8, 6).detach()), 8, 6
+        ),
+        {"a": 8, "b#2": 6},
+    ),
+    "a kept number of all": (
+        lambda: between(Keeping(lambda n, x: x * n.kept.sum(), kept=weight(5).detach())),
+        {"a": 8},
+    ),
+    "what is kept of the run before": (lambda: between(Keeping(remembered, kept=weight(8).detach())), {"a": 8}),
+    "what the other half keeps": (
+        lambda: between(Keeping(swapped_memory, one=weight(4).detach(), two=weight(4).detach() + 1)),
+        {"a": 4},
+    ),
+    "pruned": (
+        lambda: between(prune.random_unstructured(conv(8, 6), "weight", 0.5), 8, 6),
+        {"a": 8, "layer.weight_orig": 6},
+    ),
+    "a spectral norm": (
+        lambda: between(parametrizations.spectral_norm(conv(8, 6)), 8, 6),
+        {"a": 8, "layer.parametrizations.weight.original": 6},
+    ),
     "stacked branches": (
         lambda: Net(
             lambda n, x: n.c(torch.stack([n.a(x), n.b(x)])[1].relu()).mean((2, 3)),
@@ -684,6 +750,18 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             lambda x: torch.zeros_like(x).scatter_add(1, (torch.arange(8) % 3)[:, None, None].expand_as(x), x)
         ),
         "torch.scatter_add joins it with what has a fixed order",
+    ),
+    "a constant that no checkpoint has": (
+        lambda: between(Keeping(scaled, kept=weight(8).detach(), persistent=False)),
+        "torch.mul in layer 'layer' joins it with what has a fixed order",
+    ),
+    "kept places": (
+        lambda: between(Keeping(lambda n, x: x[:, n.kept], kept=torch.arange(8).flip(0))),
+        "torch.index in layer 'layer' looks places up on it by number",
+    ),
+    "kept and looked up": (
+        lambda: between(Keeping(lambda n, x: scaled(n, x) + n.kept[[0, 3]].mean(), kept=weight(8).detach())),
+        "torch.index in layer 'layer' looks places up on it by number",
     ),
     "put to channels": (
         lambda: doing(lambda x: torch.index_put(x, (torch.tensor(0), torch.tensor([1, 2])), x[0, :2] * 2)),

@@ -65,7 +65,7 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
         for axes in recorder.state.values():
             for axis in axes:
                 freeze(axis, DECIDED.format(recorder.decided[0]))
-    layout = Layout(recorder.state, attention)
+    layout = Layout(recorder.state, recorder.learned, attention)
     finder, steps = Finder(layout), recorder.steps
     active = [step for step in steps if step.operation in ACTIVATIONS]
     taps, before = (finder.choose(steps, a) for a in (active, [s for a in active for s in a.sources[:1]]))
@@ -83,6 +83,7 @@ def _recorded(network: nn.Module, example: Tensor, *, training: bool) -> tuple[W
     recorder.enter(example, _axes(twin, example))
     with torch.no_grad(), drawn_alike(example.device), recorder.layers():
         outputs = heads(functional_call(whole, state, (example,)))
+    recorder.keep(state)
     del whole.__dict__["mode"]
     for tensor in outputs:
         for axis in recorder.look(tensor).axes:

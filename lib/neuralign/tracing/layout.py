@@ -14,11 +14,14 @@ UNSEEN = "no activation of the network carries it"
 
 
 class Layout:
-    """The groups of a network, named after the first layer that has them, and where they lie on its tensors."""
+    """The groups of a network, named after the first layer that has them, and where they lie on its tensors.
 
-    def __init__(self, state: Mapping[str, tuple[Axis, ...]], attention: bool):
-        self.state = state
-        found = {id(leaf): leaf for axes in state.values() for axis in axes for leaf in leaves(axis)}
+    Those of `learned` tensors: what lies on no other than buffers, which may be constants, stays in place.
+    """
+
+    def __init__(self, state: Mapping[str, tuple[Axis, ...]], learned: Collection[str], attention: bool):
+        self.state, self.learned = state, learned
+        found = {id(f): f for name, axes in state.items() if name in learned for axis in axes for f in leaves(axis)}
         named = [a for a in found.values() if a.reason != POSITIONS and (a.size > 1 or UNIT in a.marks)]
         self.groups = _name(sorted(named, key=lambda leaf: leaf.born))
         self.sizes = {name: leaf.size for name, leaf in self.groups.items()}
@@ -35,7 +38,11 @@ class Layout:
 
     def spec(self) -> Spec:
         """What lies where, and what is fixed."""
-        axes = {name: tuple(tuple(self.blocks(a)) for a in dims) for name, dims in self.state.items()}
+        axes = {
+            name: tuple(tuple(self.blocks(a)) for a in dims)
+            for name, dims in self.state.items()
+            if name in self.learned or any(map(self.moves, dims))
+        }
         fixed = frozenset(name for name, leaf in self.groups.items() if leaf.reason is not None)
         return Spec({name: dims for name, dims in axes.items() if any(dims)}, self.sizes, fixed)
 
@@ -44,6 +51,7 @@ class Layout:
         return {
             f"{name}[{dim}]": reason
             for name, axes in self.state.items()
+            if name in self.learned
             for dim, axis in enumerate(axes)
             if (reason := next((leaf.reason for leaf in leaves(axis) if leaf.reason and leaf.size > 1), None))
         }

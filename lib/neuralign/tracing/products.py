@@ -8,6 +8,7 @@ from neuralign.tracing.recording import Axes, Call, Rule
 ATTENTION = "attention"  # the mark of an axis of a product of two activations
 UNIT = "unit"  # the mark of an axis that a layer puts out
 OPERANDS = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec"), "dot": ("self", "tensor")}
+OPERANDS |= {"vdot": ("self", "other")}
 OPERANDS |= {"addmm": ("mat1", "mat2"), "baddbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}
 
 

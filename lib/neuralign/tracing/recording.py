@@ -18,6 +18,7 @@ from neuralign.tracing.running import Certain, Operation, name_of
 
 Axes = tuple[Axis, ...]  # one for every dimension of a tensor
 Place = tuple[Any, ...]
+BUFFERS = 1e6  # the birth of the first axis of a buffer: groups are named after parameters
 SUMS = {"add", "sub", "mul", "div", "rsub"}
 BLANK = {f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")}
 
@@ -112,8 +113,12 @@ class Recorder(Certain):
         self.steps: list[Step] = []
         self.names: dict[Place, list[str]] = {}
         self.running = {place_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
-        for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
+        self.learned: set[str] = set()  # parameters, and statistics as of batch norm
+        stored, tensors = _stored(network), (network.named_parameters, network.named_buffers)
+        for name, tensor in (pair for named in tensors for pair in named(remove_duplicate=False)):
             if isinstance(tensor, nn.Parameter) or place_of(tensor) in self.running:
+                self.learned.add(name)
+            if name in self.learned or name in stored:
                 self.names.setdefault(place_of(tensor), []).append(name)
         self.decided: list[str] = []  # where Python read a number that other inputs, or another draw, would change
         self.births, self.inside = count(), [("", False)]
@@ -173,13 +178,29 @@ class Recorder(Certain):
         """What is known of an operand; of one that nothing made, that it is a constant or a tensor of the network."""
         place = place_of(tensor)
         if place not in self.known:
-            if names := self.names.get(place):
-                axes = tuple(Axis(n, _label(names[0]), next(self.births)) for n in tensor.shape)
+            names = self.names.get(place, [])
+            learned = any(name in self.learned for name in names)
+            if names:
+                late = 0.0 if learned else BUFFERS
+                axes = tuple(Axis(n, _label(names[0]), late + next(self.births)) for n in tensor.shape)
                 self.state |= dict.fromkeys(names, axes)
             else:
                 axes = tuple(map(positions, tensor.shape))
-            self.known[place] = Known(axes, False, bool(names), None, tensor, tensor.stride())
+            self.known[place] = Known(axes, False, learned, None, tensor, tensor.stride())
         return self.known[place]
+
+    def keep(self, after: Mapping[str, Tensor]) -> None:
+        """Let what the network keeps `after` the run, for the next, be permuted as what it kept before."""
+        for name in after.keys() & {name for names in self.names.values() for name in names}:
+            tensor = after[name]
+            if name not in self.names.get(place_of(tensor), []) and place_of(tensor) in self.known:
+                axes = self.known[place_of(tensor)].axes
+                if [a.size for a in self.state.setdefault(name, axes)] != list(tensor.shape):
+                    for axis in (*axes, *self.state[name]):
+                        freeze(axis, f"{name} keeps it for the next run in another shape")
+                else:
+                    for before, now in zip(self.state[name], axes, strict=True):
+                        unify(before, now, f"{name} keeps it for the next run")
 
     def apply(self, rule: Rule | None, call: Call) -> list[Axes]:
         """The axes of the results; where no rule fits, all operands are frozen."""
@@ -240,6 +261,15 @@ class Recorder(Certain):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _stored(network: nn.Module) -> set[str]:
+    """The buffers that a checkpoint of the network has: the others would be made anew, in their old order."""
+    return {
+        f"{name}.{buffer}" if name else buffer
+        for name, module in network.named_modules(remove_duplicate=False)
+        for buffer in module._buffers.keys() - module._non_persistent_buffers_set
+    }
 
 
 def _memory(tensor: Tensor) -> int:
