@@ -157,6 +157,70 @@ class Skipping(nn.Module):
         return x if self.training and torch.rand(1).item() < 0.99 else x + self.inner(x)
 
 
+def warned(n: nn.Module, x: Tensor) -> Tensor:
+    """Warns of inputs it does not like, and goes on."""
+    if 0.125 in x[:, :, [0, -1]] or torch.equal(x[0], x[-1]):
+        n.warnings = ["odd pixels"]
+    return n.b(n.a(x).relu()).mean((2, 3))
+
+
+def checked(n: nn.Module, x: Tensor) -> Tensor:
+    """Refuses inputs it does not like."""
+    if x.isnan().any():
+        raise ValueError("pixels that are no numbers")
+    return n.b(n.a(x).relu()).mean((2, 3))
+
+
+def branching_on_pixels(n: nn.Module, x: Tensor) -> Tensor:
+    """Which layer is called depends on the input alone."""
+    bright = x.mean() > 0.9
+    return n.fc((n.b if bright else n.c)(n.a(x)).relu().mean((2, 3)))
+
+
+def branching_on_two(n: nn.Module, x: Tensor) -> Tensor:
+    """What is done depends on two answers about the input, of which either alone changes nothing."""
+    bright, dark = bool(x.mean() > 0.9), bool(x.min() < 0.001)
+    x = n.a(x).relu()
+    return n.b(x.cumsum(1) if bright and dark else x).mean((2, 3))
+
+
+def other_operand(n: nn.Module, x: Tensor) -> Tensor:
+    """The same operations on other tensors."""
+    bright = bool(x.mean() > 0.9)
+    x = n.a(x).relu()
+    y, z = n.c(x), n.d(x)
+    return n.b(x + (z if bright else y)).mean((2, 3)) + 0 * z.sum()
+
+
+def written_through_a_view(n: nn.Module, x: Tensor) -> Tensor:
+    """Channels are overwritten in a part of a map, or are not."""
+    bright = bool(x.mean() > 0.9)
+    x = n.a(x).relu()
+    part = x[:, :, 0]
+    if bright:
+        part.copy_(part.cumsum(1))
+    return n.b(x).mean((2, 3))
+
+
+def asked_further(n: nn.Module, x: Tensor) -> Tensor:
+    """A second question is asked only where the first has the other answer."""
+    if x.mean() > 0.9 and x.min() < 0.001:
+        x = x.flip(1)
+    return n.b(n.a(x).relu()).mean((2, 3))
+
+
+def warned_of_activations(n: nn.Module, x: Tensor) -> Tensor:
+    x = n.a(x)
+    if (x.amax(1) > 9).any():
+        n.warnings = ["large activations"]
+    return n.b(x.relu()).mean((2, 3))
+
+
+def sized_by_pixels(n: nn.Module, x: Tensor) -> Tensor:
+    """How much is read depends on a number of the input."""
+    return n.b(n.a(x).relu()[:, :, : 1 + int(x.mean() * 4)]).mean((2, 3))
+
+
 def left_out() -> Net:
     return Net(lambda n, x: n.b(n.skipped(n.a(x).relu())).mean((2, 3)), a=conv(3, 8), skipped=Skipping(), b=conv(8, 5))
 
@@ -629,6 +693,8 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: between(parametrizations.spectral_norm(conv(8, 6)), 8, 6),
         {"a": 8, "layer.parametrizations.weight.original": 6},
     ),
+    "warnings of the input": (lambda: Net(warned, a=conv(3, 8), b=conv(8, 5)), {"a": 8}),
+    "inputs that are refused": (lambda: Net(checked, a=conv(3, 8), b=conv(8, 5)), {"a": 8}),
     "stacked branches": (
         lambda: Net(
             lambda n, x: n.c(torch.stack([n.a(x), n.b(x)])[1].relu()).mean((2, 3)),
@@ -695,6 +761,38 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "branching": (
         lambda: Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "branching on the input": (
+        lambda: Net(branching_on_pixels, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "branching on two answers": (
+        lambda: Net(branching_on_two, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "the same operations on others": (
+        lambda: Net(other_operand, a=conv(3, 8), b=conv(8, 5), c=conv(8, 8), d=conv(8, 8)),
+        "the network reads a number that depends on its input",
+    ),
+    "written through a view": (
+        lambda: Net(written_through_a_view, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "a question after another": (
+        lambda: Net(asked_further, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "warnings of activations": (
+        lambda: Net(warned_of_activations, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "sized by the input": (
+        lambda: Net(sized_by_pixels, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "equal activations": (
+        lambda: doing(lambda x: x if torch.equal(x, x.roll(1, 0)) else 2 * x),
         "the network reads a number that depends on its input",
     ),
     "other bits": (

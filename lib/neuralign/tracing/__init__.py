@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from neuralign.symmetry import Spec
 from neuralign.tracing.axes import Axis, freeze, positions
+from neuralign.tracing.branches import Answers, is_without_consequence
 from neuralign.tracing.layout import Layout
 from neuralign.tracing.recording import Recorder
 from neuralign.tracing.rules import RULES, pointwise
@@ -56,12 +57,16 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     Run with all its heads, as in training, on a copy with the same tensors, so that the network is left as it was.
     `attention`: whether heads, and channels within heads, may be permuted too.
     """
+
+    def again(answers: Answers) -> Recorder:
+        return _recorded(network, example, training=whole.as_training, answers=answers)[1]
+
     whole, recorder = _recorded(network, example, training=True)
     if recorder.decided or recorder.unused():  # training leaves layers out at random, or there is no telling
         other = _recorded(network, example, training=False)
         if len(other[1].unused()) < len(recorder.unused()) or len(other[1].decided) < len(recorder.decided):
             whole, recorder = other
-    if recorder.decided:
+    if recorder.decided and not is_without_consequence(recorder, again):
         for axes in recorder.state.values():
             for axis in axes:
                 freeze(axis, DECIDED.format(recorder.decided[0]))
@@ -73,21 +78,26 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     return Trace(layout.spec(), taps, before, whole, finder.reads, finder.order, layout.frozen())
 
 
-def _recorded(network: nn.Module, example: Tensor, *, training: bool) -> tuple[Whole, Recorder]:
-    """A run of a copy of the network, its outputs frozen."""
+def _recorded(
+    network: nn.Module, example: Tensor, *, training: bool, answers: Answers | None = None
+) -> tuple[Whole, Recorder]:
+    """A run of a copy of the network, its outputs frozen; with `answers`, perhaps one that the network refuses."""
     twin = copied(network)
     whole = Whole(twin, training=training)
-    recorder = Recorder(twin, RULES, pointwise)
+    recorder = Recorder(twin, RULES, pointwise, answers)
     whole.__dict__["mode"] = lambda: recorder
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
     recorder.enter(example, _axes(twin, example))
     with torch.no_grad(), drawn_alike(example.device), recorder.layers():
-        outputs = heads(functional_call(whole, state, (example,)))
-    recorder.keep(state)
+        try:
+            outputs = functional_call(whole, state, (example,))
+        except Exception:  # of the network's own
+            if answers is None or recorder.failed:
+                raise
+            recorder.refused = True
+            return whole, recorder
     del whole.__dict__["mode"]
-    for tensor in outputs:
-        for axis in recorder.look(tensor).axes:
-            freeze(axis, "it is the network's output")
+    recorder.leave(heads(outputs), state)
     return whole, recorder
 
 

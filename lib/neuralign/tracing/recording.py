@@ -4,7 +4,8 @@ Operations are seen as ATen runs them, so that control flow, functions, methods 
 known by where it lies in memory: views of the same place have the same axes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -40,6 +41,8 @@ class Known:
     step: "Step | None"  # that made it
     tensor: Tensor  # kept, so that its memory is not given to another
     strides: tuple[int, ...]
+    made: str  # a digest of all that it was computed from, and how
+    weighed: bool  # depends on tensors of the network
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ Rule = Callable[[Call], list[Axes]]  # the axes of every result
 class Recorder(Certain):
     """Follows axes through operations by `rules`, those of no rule freezing all that reaches them."""
 
-    def __init__(self, network: nn.Module, rules: Mapping[str, Rule], pointwise: Rule):
+    def __init__(
+        self, network: nn.Module, rules: Mapping[str, Rule], pointwise: Rule, answers: Mapping[int, bool] | None = None
+    ):
         super().__init__()
         self.network, self.rules, self.pointwise = network, rules, pointwise
         self.known: dict[Place, Known] = {}
@@ -121,6 +126,12 @@ class Recorder(Certain):
             if name in self.learned or name in stored:
                 self.names.setdefault(place_of(tensor), []).append(name)
         self.decided: list[str] = []  # where Python read a number that other inputs, or another draw, would change
+        self.answers = dict(answers or {})  # what Python is to read in place of some of these, by their order
+        self.answered: dict[int, bool] = {}  # which of them were a yes or no of the input alone, and what it was
+        self.failed = False  # whether an operation raised an error
+        self.refused = False  # whether the network itself raised one
+        self.written: dict[int, str] = {}  # a digest of all that was written to a memory
+        self.result: tuple[str, ...] = ()  # digests of what the network puts out and keeps
         self.births, self.inside = count(), [("", False)]
         self.blank: dict[int, list[tuple[Axes, Axes]]] = {}  # memory of one value everywhere: axes as read, and as made
         self.counts: dict[str, int] = {}
@@ -132,7 +143,17 @@ class Recorder(Certain):
 
     def enter(self, tensor: Tensor, axes: Axes) -> None:
         """Make an input of the network known."""
-        self.known[place_of(tensor)] = Known(axes, True, True, None, tensor, tensor.stride())
+        self.known[place_of(tensor)] = Known(axes, True, True, None, tensor, tensor.stride(), "input", False)
+
+    def leave(self, outputs: Iterable[Tensor], kept: Mapping[str, Tensor]) -> None:
+        """Freeze what the network puts out; what it keeps for the next run is permuted as what it kept before."""
+        self.keep(kept)
+        outputs = list(outputs)
+        for tensor in outputs:
+            for axis in self.look(tensor).axes:
+                freeze(axis, "it is the network's output")
+        used = [tensor for tensor in kept.values() if place_of(tensor) in self.known]
+        self.result = tuple(_digest(self.told(tensor)) for tensor in (*outputs, *used))
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
@@ -142,22 +163,42 @@ class Recorder(Certain):
         for tensor in written:
             self.inscribe(tensor)
         known = {id(t): self.read(t) for t in _tensors(arguments.values())}
-        out = super().run(func, args, kwargs)
+        made = _digest(name, [self.told(a) for a in arguments.values()])
+        self.written |= {_memory(tensor): made for tensor in written}
+        try:
+            out = super().run(func, args, kwargs)
+        except Exception:
+            self.failed = True
+            raise
         outputs = tuple(_tensors([out]))
         call = Call(name, arguments, outputs, known, f"torch.{name}{self.place()}")
         rule = self.rules.get(name, self.pointwise if torch.Tag.pointwise in func.tags else None)
         found = self.apply(rule, call)
-        depends, learned = (any(getattr(k, what) for k in known.values()) for what in ("depends", "learned"))
+        depends, learned, weighed = (
+            any(getattr(k, what) for k in known.values()) for what in ("depends", "learned", "weighed")
+        )
         depends = depends or torch.Tag.nondeterministic_seeded in func.tags
-        if name == "_local_scalar_dense" and depends:
+        if torch.Tag.data_dependent_output in func.tags and depends:
             self.decided.append(self.place())
+            if isinstance(out, bool) and not weighed:
+                out = self.answers.get(len(self.decided) - 1, out)
+                self.answered[len(self.decided) - 1] = out
         self.counts[name] = self.counts.get(name, -1) + 1
         step = self.note(name, call, found, depends) if learned else None
-        for tensor, axes in zip(outputs, found, strict=True):
-            self.known[place_of(tensor)] = Known(axes, depends, learned, step, tensor, tensor.stride())
+        for i, (tensor, axes) in enumerate(zip(outputs, found, strict=True)):
+            self.known[place_of(tensor)] = Known(
+                axes, depends, learned, step, tensor, tensor.stride(), f"{made}:{i}", weighed
+            )
             if name in BLANK:
                 self.blank[_memory(tensor)] = []
         return out
+
+    def told(self, argument: Any) -> Any:
+        """An argument of an operation, with tensors as what they were computed from."""
+        if isinstance(argument, Tensor):
+            written = self.written.get(_memory(argument))
+            return self.look(argument).made, written, place_of(argument)[1:]
+        return list(map(self.told, argument)) if isinstance(argument, list | tuple) else str(argument)
 
     def read(self, tensor: Tensor) -> Known:
         """The same of what an operation reads: of a tensor that has one value everywhere, axes tied to no others."""
@@ -186,7 +227,7 @@ class Recorder(Certain):
                 self.state |= dict.fromkeys(names, axes)
             else:
                 axes = tuple(map(positions, tensor.shape))
-            self.known[place] = Known(axes, False, learned, None, tensor, tensor.stride())
+            self.known[place] = Known(axes, False, learned, None, tensor, tensor.stride(), repr(names), bool(names))
         return self.known[place]
 
     def keep(self, after: Mapping[str, Tensor]) -> None:
@@ -270,6 +311,10 @@ def _stored(network: nn.Module) -> set[str]:
         for name, module in network.named_modules(remove_duplicate=False)
         for buffer in module._buffers.keys() - module._non_persistent_buffers_set
     }
+
+
+def _digest(*told: Any) -> str:
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _memory(tensor: Tensor) -> int:
