@@ -751,10 +751,10 @@ ATTENTIVE: dict[str, dict[str, int]] = {
 
 # networks in which an operation fixes the channels of `a`; the words of the reason
 FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "torch.cumsum reads its order"),
-    "sorted": (lambda: doing(lambda x: x.sort(1).values), "torch.sort reads its order"),
-    "flipped": (lambda: doing(lambda x: x.flip(1)), "torch.flip reads its order"),
-    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "torch.roll reads its order"),
+    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "aten::cumsum reads its order"),
+    "sorted": (lambda: doing(lambda x: x.sort(1).values), "aten::sort reads its order"),
+    "flipped": (lambda: doing(lambda x: x.flip(1)), "aten::flip reads its order"),
+    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "aten::roll reads its order"),
     "undecided": (
         lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
         "the network reads a number that depends on its input",
@@ -797,24 +797,24 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "other bits": (
         lambda: doing(lambda x: x * (x.detach().view(torch.int64 if x.dtype == torch.float64 else torch.int32) > 0)),
-        "torch.view reads numbers as others",
+        "aten::view reads numbers as others",
     ),
-    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "torch.index looks places up on it by number"),
-    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "torch.slice takes every 2 places of it"),
+    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "aten::index looks places up on it by number"),
+    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "aten::slice takes every 2 places of it"),
     "place of the largest": (
         lambda: doing(lambda x: x * x.argmax(1, keepdim=True)),
-        "torch.argmax gives places on it",
+        "aten::argmax gives places on it",
     ),
-    "unknown": (lambda: doing(lambda x: x.renorm(2, 1, 1.0)), "torch.renorm has no rule"),
+    "unknown": (lambda: doing(lambda x: x.renorm(2, 1, 1.0)), "aten::renorm has no rule"),
     "frequencies of channels": (
         lambda: doing(lambda x: torch.fft.fft(x, dim=1).real),
-        "torch._fft_r2c reads its order",
+        "aten::_fft_r2c reads its order",
     ),
     "back from frequencies": (
         lambda: doing(lambda x: torch.fft.irfft(x, 14, 1), 14),
-        "torch._fft_c2r reads its order",
+        "aten::_fft_c2r reads its order",
     ),
-    "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "torch.unfold reads it as space"),
+    "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "aten::unfold reads it as space"),
     "windows over channels and rows": (
         lambda: doing(
             lambda x: (
@@ -825,57 +825,57 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
                 .transpose(1, 2)
             )
         ),
-        "torch.im2col reads it as space",
+        "aten::im2col reads it as space",
     ),
     "gathered channels": (
         lambda: doing(lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.int64) + 3)),
-        "torch.gather looks places up on it by number",
+        "aten::gather looks places up on it by number",
     ),
     "pixels gathered by channel": (
         lambda: doing(lambda x: x.gather(3, (torch.arange(8)[:, None, None] % 5).expand_as(x))),
-        "torch.gather joins it with what has a fixed order",
+        "aten::gather joins it with what has a fixed order",
     ),
     "selected channels": (
         lambda: doing(lambda x: x.index_select(1, torch.arange(8)), 8),
-        "torch.index_select looks places up",
+        "aten::index_select looks places up",
     ),
     "added to channels": (
         lambda: doing(lambda x: torch.zeros_like(x).index_add(1, torch.arange(8) % 3, x)),
-        "torch.index_add joins it with what has a fixed order",
+        "aten::index_add joins it with what has a fixed order",
     ),
     "scattered over channels": (
         lambda: doing(
             lambda x: torch.zeros_like(x).scatter_add(1, (torch.arange(8) % 3)[:, None, None].expand_as(x), x)
         ),
-        "torch.scatter_add joins it with what has a fixed order",
+        "aten::scatter_add joins it with what has a fixed order",
     ),
     "a constant that no checkpoint has": (
         lambda: between(Keeping(scaled, kept=weight(8).detach(), persistent=False)),
-        "torch.mul in layer 'layer' joins it with what has a fixed order",
+        "aten::mul in layer 'layer' joins it with what has a fixed order",
     ),
     "kept places": (
         lambda: between(Keeping(lambda n, x: x[:, n.kept], kept=torch.arange(8).flip(0))),
-        "torch.index in layer 'layer' looks places up on it by number",
+        "aten::index in layer 'layer' looks places up on it by number",
     ),
     "kept and looked up": (
         lambda: between(Keeping(lambda n, x: scaled(n, x) + n.kept[[0, 3]].mean(), kept=weight(8).detach())),
-        "torch.index in layer 'layer' looks places up on it by number",
+        "aten::index in layer 'layer' looks places up on it by number",
     ),
     "put to channels": (
         lambda: doing(lambda x: torch.index_put(x, (torch.tensor(0), torch.tensor([1, 2])), x[0, :2] * 2)),
-        "torch.index_put looks places up on it by number",
+        "aten::index_put looks places up on it by number",
     ),
     "a constant of each": (
         lambda: doing(lambda x: x * torch.arange(8.0, dtype=x.dtype).view(8, 1, 1)),
-        "torch.mul joins it with what has a fixed order",
+        "aten::mul joins it with what has a fixed order",
     ),
     "channels meet columns": (
         lambda: doing(lambda x: x + x.mean((2, 3))[0]),
-        "torch.add joins it with what has a fixed order",
+        "aten::add joins it with what has a fixed order",
     ),
     "windows over channels": (
         lambda: doing(lambda x: F.max_pool3d(x[:, None].contiguous(), 2)[:, 0], 4),
-        "torch.max_pool3d_with_indices reads it as space",
+        "aten::max_pool3d_with_indices reads it as space",
     ),
     "swapped halves of another width": (
         lambda: Net(
@@ -884,7 +884,7 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             b=conv(3, 2),
             c=conv(6, 5),
         ),
-        "torch.cumsum reads its order",
+        "aten::cumsum reads its order",
     ),
     "with the input": (
         lambda: Net(lambda n, x: n.b((n.a(x) + x).relu()).mean((2, 3)), a=conv(3, 3), b=conv(3, 5)),

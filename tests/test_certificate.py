@@ -112,10 +112,10 @@ def test_an_explanation_has_all_facts_and_says_them_in_words() -> None:
     facts = explain(network, image().float())
     assert facts["groups"] == {"a": 4}
     assert facts["certified"] and facts["max_error"] < 1e-9 and facts["moved"] > 0
-    assert {"axis": "b.weight[0]", "reason": "torch.cumsum reads its order"} in facts["frozen"]
+    assert {"axis": "b.weight[0]", "reason": "aten::cumsum reads its order"} in facts["frozen"]
     text = "\n".join(words(facts))
     assert "1 groups of channels may be permuted" in text and "leaves the function as it is" in text
-    assert "Fixed: b.weight[0] and 1 more axes, because torch.cumsum reads its order." in text
+    assert "Fixed: b.weight[0] and 1 more axes, because aten::cumsum reads its order." in text
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,8 @@ def test_what_an_unknown_operation_fixes_leaves_the_rest_free() -> None:
 
     found = traced(Net(do, a=conv(3, 4), b=conv(4, 6), c=conv(6, 4), d=conv(4, 5)))
     assert found.spec.free == ("a", "c")
-    assert found.frozen["b.weight[0]"] == "torch.renorm has no rule"
-    assert found.frozen["c.weight[1]"] == "torch.convolution in layer 'c' joins it with what has a fixed order"
+    assert found.frozen["b.weight[0]"] == "aten::renorm has no rule"
+    assert found.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with what has a fixed order"
 
 
 def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> None:
@@ -146,7 +146,7 @@ def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> No
     found = trace(network, torch.arange(6).view(2, 3) % 5)
     assert found.spec.axes["words.weight"] == ((("words", 1),), (("words#2", 1),))
     assert found.spec.free == ("words#2",)
-    assert found.frozen["words.weight[0]"] == "torch.embedding in layer 'words' looks rows up by number"
+    assert found.frozen["words.weight[0]"] == "aten::embedding in layer 'words' looks rows up by number"
 
 
 def test_a_dense_net_concatenates_groups_under_its_norms() -> None:
@@ -314,7 +314,7 @@ def test_channels_that_meet_columns_are_fixed() -> None:
 
     found = trace(Net(do, a=conv(3, 8), b=conv(3, 8), c=conv(8, 5)), torch.rand(8, 3, 8, 8))
     assert found.spec.free == ("a",)
-    assert found.frozen["b.weight[0]"] == "torch.add joins it with what has a fixed order"
+    assert found.frozen["b.weight[0]"] == "aten::add joins it with what has a fixed order"
 
 
 @pytest.mark.parametrize("layer", [conv(4, 4), nn.BatchNorm2d(4)], ids=["conv", "norm"])

@@ -111,6 +111,9 @@ def unify(a: Axis, b: Axis, why: str) -> None:
         leaf, other = (a, b) if not a.kind else (b, a)
         if leaf.reason is not None:
             freeze(other, leaf.reason or why)
+        else:
+            for still in (below for below in leaves(other) if below.reason == POSITIONS):
+                still.reason = why
         _adopt(other, leaf)
     elif is_frozen(a) or is_frozen(b):
         still, other = (a, b) if is_frozen(a) else (b, a)

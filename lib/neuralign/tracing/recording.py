@@ -171,7 +171,7 @@ class Recorder(Certain):
             self.failed = True
             raise
         outputs = tuple(_tensors([out]))
-        call = Call(name, arguments, outputs, known, f"torch.{name}{self.place()}")
+        call = Call(name, arguments, outputs, known, f"aten::{name}{self.place()}")
         rule = self.rules.get(name, self.pointwise if torch.Tag.pointwise in func.tags else None)
         found = self.apply(rule, call)
         depends, learned, weighed = (
