@@ -107,6 +107,22 @@ def interleaved(n: nn.Module, x: Tensor) -> Tensor:
     return x + n.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count, long, wide))
 
 
+def biased(n: nn.Module, x: Tensor) -> Tensor:
+    """The same with other sizes of keys and values, and a learned bias of each head for each distance of tokens."""
+    count, long, _ = x.shape
+    q, k, v = n.qkv(x).view(count, long, 2, 10).split([2, 2, 6], dim=3)
+    places = torch.arange(long)
+    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) + n.biases[:, (places[:, None] - places).abs()]
+    return x + n.out((scores.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2).reshape(count, long, 12))
+
+
+def sloped(n: nn.Module, x: Tensor) -> Tensor:
+    """Attention of two heads that look more or less far, by a constant of each."""
+    q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (n.q, n.k, n.v))
+    scores = q @ k.mT - torch.arange(x.shape[1]) * torch.tensor([1.0, 0.5], dtype=x.dtype)[:, None, None]
+    return x + n.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 def multihead(n: nn.Module, x: Tensor) -> Tensor:
     return n.norm(x + n.attend(x, x, x, need_weights=False)[0])
 
@@ -730,6 +746,11 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     ),
     "shared keys": (lambda: tokens(grouped_query(True), **projections(8, 4, 4)), {"patch": 8}),
     "repeated keys": (lambda: tokens(grouped_query(False), **projections(8, 4, 4)), {"patch": 8}),
+    "attention with a bias": (
+        lambda: tokens(biased, qkv=nn.Linear(8, 20), biases=weight(2, 4), out=nn.Linear(12, 8)),
+        {"patch": 8},
+    ),
+    "attention with slopes": (lambda: tokens(sloped, **projections(8, 8, 8)), {"patch": 8}),
     "rotary halves": (lambda: tokens(rotary(rotated), **projections(8, 8, 8)), {"patch": 8}),
     "rotary pairs": (lambda: tokens(rotary(turned), **projections(8, 8, 8)), {"patch": 8}),
     "dropout that is always on": (lambda: doing(lambda x: F.dropout(F.dropout2d(x, 0.2), 0.5)), {"a": 8}),
@@ -744,9 +765,18 @@ ATTENTIVE: dict[str, dict[str, int]] = {
     "attention of torch": {f"attend.in_proj_weight{part}": n for part, n in PACKED.items()},
     "shared keys": {"q:blocks:blocks": 2, "q:blocks:within": 2, "q:within": 2, "v": 2},
     "repeated keys": {"q:blocks[0]": 2, "q:blocks[1]": 2, "q:within": 2, "v": 2},
+    "attention with a bias": {"qkv:blocks": 2, "qkv:within[0]": 2, "qkv:within[1][1]": 6},
+    "attention with slopes": {"q": 4, "v": 4},
     "rotary halves": {"q": 2, "v": 4},
     "rotary pairs": {"q": 2, "v": 4},
     "encoder layer": {f"layer.self_attn.in_proj_weight{part}": n for part, n in PACKED.items()},
+}
+
+# what an attention keeps in place even where its heads move; the words of the reason
+ORDERED: dict[str, tuple[str, str]] = {
+    "rotary halves": ("q.weight[0]", "aten::mul joins it with what has a fixed order"),
+    "rotary pairs": ("k.weight[0]", "aten::polar joins it with what has a fixed order"),
+    "attention with slopes": ("v.weight[0]", "aten::sub joins it with what has a fixed order"),
 }
 
 # networks in which an operation fixes the channels of `a`; the words of the reason

@@ -4,7 +4,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from awkward import ATTENTIVE, FIXED, FREE, Forward, Net, conv, dense, tied_words, weight
+from awkward import (
+    ATTENTIVE,
+    FIXED,
+    FREE,
+    ORDERED,
+    Forward,
+    Fourier,
+    Keeping,
+    Net,
+    between,
+    conv,
+    dense,
+    masked,
+    tied_words,
+    weight,
+)
 from tiny import generator, pictures, randomised, small, unnormalised
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,6 +134,93 @@ def test_heads_and_channels_of_an_attention_are_free_on_request(name: str) -> No
     found = traced(make(), attention=True)
     assert {group: found.spec.sizes[group] for group in found.spec.free} == groups | ATTENTIVE[name]
     assert not set(ATTENTIVE[name]) & set(trace(make().double(), image()).spec.free)
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_what_stays_in_place_in_heads_that_move_has_a_reason(name: str) -> None:
+    axis, reason = ORDERED[name]
+    torch.manual_seed(0)
+    assert trace(FREE[name][0]().double(), image(), attention=True).frozen[axis] == reason
+
+
+RECURRENT = {
+    "LSTM": (lambda: nn.LSTM(8, 32, batch_first=True), {"0": 32}),
+    "both ways": (lambda: nn.LSTM(8, 16, bidirectional=True, batch_first=True), {"0": 16, "0_reverse": 16}),
+    "projected": (
+        lambda: nn.LSTM(8, 40, 2, proj_size=32, batch_first=True),
+        {"0": 40, "hh_l0": 32, "1": 40, "hh_l1": 32},
+    ),
+    "GRU": (lambda: nn.GRU(8, 32, 2, batch_first=True), {"0": 32, "1": 32}),
+    "RNN": (lambda: nn.RNN(8, 32, batch_first=True), {"0": 32}),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_layer_has_the_same_symmetry_in_every_precision(name: str) -> None:
+    """In float32 one kernel of a library would run the whole layer."""
+    make, groups = RECURRENT[name]
+    torch.manual_seed(0)
+    network = Net(lambda n, x: n.head(n.lstm(x[:, 0])[0][:, -1]), lstm=make(), head=nn.Linear(32, 10))
+    coarse = trace(network, image()[:, :1].float())
+    sizes = {f"lstm.weight_{'ih_l' * n[:1].isdigit()}{n}": size for n, size in groups.items()}
+    assert {group: coarse.spec.sizes[group] for group in coarse.spec.free} == sizes
+    fine = trace(network.double(), image()[:, :1])
+    assert (fine.spec, fine.taps, fine.reads) == (coarse.spec, coarse.taps, coarse.reads)
+    flags = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
+    assert flags == (True, True)
+
+
+def test_what_reads_some_units_of_a_state_fixes_all_gates_of_them() -> None:
+    layers = {"rnn": nn.LSTM(4, 6, batch_first=True), "fc": nn.Linear(3, 5)}
+    found = traced(Net(lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0][..., ::2].mean(1)), a=conv(3, 4), **layers))
+    assert found.spec.free == ("a",)
+    assert found.frozen["rnn.weight_ih_l0[0]"] == "aten::slice takes every 2 places of it"
+
+
+def test_what_is_kept_for_every_unit_moves_with_it() -> None:
+    network = between(Keeping(masked, kept=torch.arange(8) < 3)).double()
+    spec = trace(network, image()).spec
+    assert spec.axes["layer.kept"] == ((("a", 1),),)
+    moved = symmetry.permute(spec, {"a": torch.arange(8).flip(0)}, network.state_dict())
+    assert moved["layer.kept"].tolist() == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize("kept", [torch.arange(8.0), torch.arange(3.0)])
+def test_what_is_kept_for_no_unit_is_no_part_of_the_symmetry(kept: Tensor) -> None:
+    spec = trace(between(Keeping(lambda n, x: x + n.kept.sum(), kept=kept)).double(), image()).spec
+    assert spec.free == ("a",)
+    assert "layer.kept" not in spec.axes
+    assert spec == trace(between(nn.Identity()).double(), image()).spec
+
+
+def test_what_is_kept_in_another_shape_for_the_next_run_is_fixed() -> None:
+    def grow(n: nn.Module, x: Tensor) -> Tensor:
+        seen = n.kept
+        n.kept = torch.cat([seen, x.mean((0, 2, 3))])
+        return x + seen[:8, None, None]
+
+    found = trace(between(Keeping(grow, kept=weight(8).detach())).double(), image())
+    assert not found.spec.free
+    assert found.frozen["a.weight[0]"] == "layer.kept keeps it for the next run in another shape"
+
+
+@pytest.mark.parametrize("questions, free", [(4, ("a",)), (5, ())])
+def test_not_more_answers_are_tried_than_can_be(questions: int, free: tuple[str, ...]) -> None:
+    def ask(n: nn.Module, x: Tensor) -> Tensor:
+        n.answers = [bool(x.max() > 0.1 * i) for i in range(questions)]
+        return n.b(n.a(x).relu()).mean((2, 3))
+
+    assert trace(Net(ask, a=conv(3, 8), b=conv(8, 5)).double(), image()).spec.free == free
+
+
+def test_complex_weights_have_the_symmetry_of_the_layers_they_join() -> None:
+    torch.manual_seed(0)
+    spec = trace(Fourier(), image().float()).spec
+    assert {group: spec.sizes[group] for group in spec.free} == FREE["complex weights"][1]
+    assert spec.axes["spectral"] == ((("lift", 1),), (("spectral", 1),), ((4,),), ((3,),)) or spec.axes["spectral"][
+        :2
+    ] == ((("lift", 1),), (("spectral", 1),))
+    assert spec.axes["skip.weight"][:2] == ((("spectral", 1),), (("lift", 1),))
 
 
 @pytest.mark.parametrize("name", FIXED)

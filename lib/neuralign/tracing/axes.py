@@ -109,11 +109,11 @@ def unify(a: Axis, b: Axis, why: str) -> None:
         _join(a, b, why)
     elif not a.kind or not b.kind:
         leaf, other = (a, b) if not a.kind else (b, a)
+        if leaf.reason != POSITIONS and all(below.reason == POSITIONS for below in leaves(other)):
+            leaf.reason = leaf.reason or why  # of its own: those positions may lie where nobody asks for a reason
+            return
         if leaf.reason is not None:
             freeze(other, leaf.reason or why)
-        else:
-            for still in (below for below in leaves(other) if below.reason == POSITIONS):
-                still.reason = why
         _adopt(other, leaf)
     elif is_frozen(a) or is_frozen(b):
         still, other = (a, b) if is_frozen(a) else (b, a)
