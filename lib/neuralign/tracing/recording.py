@@ -162,7 +162,7 @@ class Recorder(Certain):
         written = [t for a in func._schema.arguments if _is_written(a) for t in _tensors([arguments[a.name]])]
         for tensor in written:
             self.inscribe(tensor)
-        known = {id(t): self.read(t) for t in _tensors(arguments.values())}
+        known = {id(t): self.operand(t) for t in _tensors(arguments.values())}
         made = _digest(name, [self.told(a) for a in arguments.values()])
         self.written |= {_memory(tensor): made for tensor in written}
         try:
@@ -200,7 +200,7 @@ class Recorder(Certain):
             return self.look(argument).made, written, place_of(argument)[1:]
         return list(map(self.told, argument)) if isinstance(argument, list | tuple) else str(argument)
 
-    def read(self, tensor: Tensor) -> Known:
+    def operand(self, tensor: Tensor) -> Known:
         """The same of what an operation reads: of a tensor that has one value everywhere, axes tied to no others."""
         known = self.look(tensor)
         if _memory(tensor) not in self.blank:
