@@ -660,6 +660,7 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: tokens(lambda n, x: n.mix(torch.cdist(x, n.at).exp()), at=weight(1, 6, 8), mix=nn.Linear(6, 8)),
         {"patch": 8, "at": 6, "mix": 8},
     ),
+    "half of every map": (lambda: doing(lambda x: x.tril() + x.triu(1).exp()), {"a": 8}),
     "frequencies of space": (
         lambda: doing(lambda x: torch.fft.ifft2(torch.fft.fft2(x).conj() * 2).real + torch.fft.fft(x).abs()),
         {"a": 8},
@@ -856,6 +857,10 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             )
         ),
         "aten::im2col reads it as space",
+    ),
+    "half of channels and rows": (
+        lambda: doing(lambda x: x.transpose(2, 3).movedim(1, 2).tril().movedim(2, 1)),
+        "aten::tril reads its order",
     ),
     "gathered channels": (
         lambda: doing(lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.int64) + 3)),

@@ -89,6 +89,14 @@ def ordered(call: Call) -> list[Axes]:
     return [tuple(axes) for _ in call.outputs]
 
 
+def triangular(call: Call) -> list[Axes]:
+    """aten::tril, aten::triu: zeros on one side of the diagonal of the last two dimensions."""
+    axes = call.axes(call.first)
+    for axis in axes[-2:]:
+        freeze(axis, f"{call.why} reads its order")
+    return [axes]
+
+
 # shapes
 
 
@@ -346,6 +354,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(REDUCED.split(), reduced),
     **dict.fromkeys(LOCATED.split(), located),
     **dict.fromkeys(ORDERED.split(), ordered),
+    **dict.fromkeys("tril triu".split(), triangular),
     **dict.fromkeys("view _unsafe_view reshape _reshape_alias".split(), viewed),
     **dict.fromkeys("permute transpose t".split(), permuted),
     **dict.fromkeys("select unbind".split(), selected),
