@@ -20,6 +20,7 @@ from neuralign.tracing.running import Certain, Operation, name_of
 Axes = tuple[Axis, ...]  # one for every dimension of a tensor
 Place = tuple[Any, ...]
 BUFFERS = 1e6  # the birth of the first axis of a buffer: groups are named after parameters
+COPYING = {"clone", "_to_copy", "detach", "alias"}
 SUMS = {"add", "sub", "mul", "div", "rsub"}
 BLANK = {f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")}
 
@@ -43,6 +44,7 @@ class Known:
     strides: tuple[int, ...]
     made: str  # a digest of all that it was computed from, and how
     weighed: bool  # depends on tensors of the network
+    copies: frozenset[int] = frozenset()  # dimensions along which all is alike, as it was expanded
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Step:
     numbers: bool  # whether it is of floating point
     sources: tuple["Step", ...]  # that made its operands
     sums: bool  # whether it joins several activations, number by number
+    copies: frozenset[int]  # dimensions of its first result along which all is alike
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,11 @@ class Recorder(Certain):
                 out = self.answers.get(len(self.decided) - 1, out)
                 self.answered[len(self.decided) - 1] = out
         self.counts[name] = self.counts.get(name, -1) + 1
-        step = self.note(name, call, found, depends) if learned else None
+        copies = _copies(call)
+        step = self.note(name, call, found, depends, copies) if learned else None
         for i, (tensor, axes) in enumerate(zip(outputs, found, strict=True)):
             self.known[place_of(tensor)] = Known(
-                axes, depends, learned, step, tensor, tensor.stride(), f"{made}:{i}", weighed
+                axes, depends, learned, step, tensor, tensor.stride(), f"{made}:{i}", weighed, copies=copies
             )
             if name in BLANK:
                 self.blank[_memory(tensor)] = []
@@ -260,7 +264,7 @@ class Recorder(Certain):
                 freeze(axis, why)
         return [tuple(map(positions, t.shape)) for t in call.outputs]
 
-    def note(self, name: str, call: Call, found: list[Axes], depends: bool) -> Step | None:
+    def note(self, name: str, call: Call, found: list[Axes], depends: bool, copies: frozenset[int]) -> Step | None:
         """Remember the operation as a step."""
         if not call.outputs:
             return None
@@ -280,6 +284,7 @@ class Recorder(Certain):
                 call.outputs[0].is_floating_point(),
                 tuple(s for s in sources if s is not None),
                 joined,
+                copies,
             )
         )
         return self.steps[-1]
@@ -311,6 +316,16 @@ def _stored(network: nn.Module) -> set[str]:
         for name, module in network.named_modules(remove_duplicate=False)
         for buffer in module._buffers.keys() - module._non_persistent_buffers_set
     }
+
+
+def _copies(call: Call) -> frozenset[int]:
+    """The dimensions of a result along which all is alike: those expanded, and those of an operand it copies."""
+    if call.name == "expand":
+        (out,) = call.outputs
+        return frozenset(d for d, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if n > 1 and s == 0)
+    if len(call.tensors) == 1 and [t.shape for t in call.outputs] == [call.first.shape] and call.name in COPYING:
+        return call.known[id(call.first)].copies
+    return frozenset()
 
 
 def _digest(*told: Any) -> str:

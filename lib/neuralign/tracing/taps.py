@@ -83,7 +83,7 @@ def _best(places: list[_Place], wanted: set[int]) -> list[_Place]:
 def _places(layout: Layout, step: Step, depth: int) -> Iterator[_Place]:
     moving = [dim for dim, axis in enumerate(step.axes) if layout.moves(axis)]
     for dim, axis in enumerate(step.axes):
-        if axis.stack() is not None:
+        if axis.stack() is not None or dim in step.copies:
             continue
         pooled = tuple(d for d in moving if d != dim)  # as heads, where channels within heads are read
         start, plain = 0, Read(step.operation, step.ordinal, dim, pooled=pooled)
