@@ -29,6 +29,9 @@ from neuralign.images import as_float
 from neuralign.networks import Model
 from neuralign.symmetry import Spec
 from neuralign.tracing import Trace, trace
+from neuralign.tracing.axes import Axis, leaves
+from neuralign.tracing.recording import Call, Known
+from neuralign.tracing.rules import RULES
 
 
 def traced(network: nn.Module, *, attention: bool = False) -> Trace:
@@ -168,6 +171,23 @@ def test_a_recurrent_layer_has_the_same_symmetry_in_every_precision(name: str) -
     assert (fine.spec, fine.taps, fine.reads) == (coarse.spec, coarse.taps, coarse.reads)
     flags = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
     assert flags == (True, True)
+
+
+@pytest.mark.parametrize("name, gates, saved", [("lstm", 4, 4), ("gru", 3, 5)])
+def test_a_cell_that_a_gpu_runs_at_once_moves_all_gates_alike(name: str, gates: int, saved: int) -> None:
+    """No processor has these operations, so the rule is asked about one that was not run."""
+    sizes = {"ins": (2, gates * 6), "hidden": (2, gates * 6), "state": (2, 6), "bias": (gates * 6,)}
+    arguments = {n: torch.zeros(shape) for n, shape in sizes.items()}
+    axes = {n: tuple(map(Axis, shape)) for n, shape in sizes.items()}
+    known = {id(t): Known(axes[n], True, True, None, t, t.stride(), n, True) for n, t in arguments.items()}
+    outputs = (torch.zeros(2, 6), torch.zeros(2, 6), torch.zeros(2, saved * 6))
+    call = Call(f"_thnn_fused_{name}_cell", arguments, outputs, known, "aten::cell")
+    found = RULES[call.name](call)
+    units = axes["state"][1].settle()
+    for axis in (axes["ins"][1], axes["hidden"][1], axes["bias"][0]):
+        assert [leaf.settle() for leaf in leaves(axis)] == [units] * gates
+    assert [a[-1].settle() is units for a in found] == [True, True, False]
+    assert units.reason is None and not [leaf for leaf in leaves(found[2][1]) if leaf.reason is None]
 
 
 def test_what_reads_some_units_of_a_state_fixes_all_gates_of_them() -> None:
