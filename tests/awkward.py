@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 
@@ -107,6 +107,22 @@ def interleaved(n: nn.Module, x: Tensor) -> Tensor:
     return x + n.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count, long, wide))
 
 
+def biased(n: nn.Module, x: Tensor) -> Tensor:
+    """The same with other sizes of keys and values, and a learned bias of each head for each distance of tokens."""
+    count, long, _ = x.shape
+    q, k, v = n.qkv(x).view(count, long, 2, 10).split([2, 2, 6], dim=3)
+    places = torch.arange(long)
+    scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) + n.biases[:, (places[:, None] - places).abs()]
+    return x + n.out((scores.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2).reshape(count, long, 12))
+
+
+def sloped(n: nn.Module, x: Tensor) -> Tensor:
+    """Attention of two heads that look more or less far, by a constant of each."""
+    q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (n.q, n.k, n.v))
+    scores = q @ k.mT - torch.arange(x.shape[1]) * torch.tensor([1.0, 0.5], dtype=x.dtype)[:, None, None]
+    return x + n.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 def multihead(n: nn.Module, x: Tensor) -> Tensor:
     return n.norm(x + n.attend(x, x, x, need_weights=False)[0])
 
@@ -157,8 +173,108 @@ class Skipping(nn.Module):
         return x if self.training and torch.rand(1).item() < 0.99 else x + self.inner(x)
 
 
+def warned(n: nn.Module, x: Tensor) -> Tensor:
+    """Warns of inputs it does not like, and goes on."""
+    if 0.125 in x[:, :, [0, -1]] or torch.equal(x[0], x[-1]):
+        n.warnings = ["odd pixels"]
+    return n.b(n.a(x).relu()).mean((2, 3))
+
+
+def checked(n: nn.Module, x: Tensor) -> Tensor:
+    """Refuses inputs it does not like."""
+    if x.isnan().any():
+        raise ValueError("pixels that are no numbers")
+    return n.b(n.a(x).relu()).mean((2, 3))
+
+
+def branching_on_pixels(n: nn.Module, x: Tensor) -> Tensor:
+    """Which layer is called depends on the input alone."""
+    bright = x.mean() > 0.9
+    return n.fc((n.b if bright else n.c)(n.a(x)).relu().mean((2, 3)))
+
+
+def branching_on_two(n: nn.Module, x: Tensor) -> Tensor:
+    """What is done depends on two answers about the input, of which either alone changes nothing."""
+    bright, dark = bool(x.mean() > 0.9), bool(x.min() < 0.001)
+    x = n.a(x).relu()
+    return n.b(x.cumsum(1) if bright and dark else x).mean((2, 3))
+
+
+def other_operand(n: nn.Module, x: Tensor) -> Tensor:
+    """The same operations on other tensors."""
+    bright = bool(x.mean() > 0.9)
+    x = n.a(x).relu()
+    y, z = n.c(x), n.d(x)
+    return n.b(x + (z if bright else y)).mean((2, 3)) + 0 * z.sum()
+
+
+def written_through_a_view(n: nn.Module, x: Tensor) -> Tensor:
+    """Channels are overwritten in a part of a map, or are not."""
+    bright = bool(x.mean() > 0.9)
+    x = n.a(x).relu()
+    part = x[:, :, 0]
+    if bright:
+        part.copy_(part.cumsum(1))
+    return n.b(x).mean((2, 3))
+
+
+def asked_further(n: nn.Module, x: Tensor) -> Tensor:
+    """A second question is asked only where the first has the other answer."""
+    if x.mean() > 0.9 and x.min() < 0.001:
+        x = x.flip(1)
+    return n.b(n.a(x).relu()).mean((2, 3))
+
+
+def warned_of_activations(n: nn.Module, x: Tensor) -> Tensor:
+    x = n.a(x)
+    if (x.amax(1) > 9).any():
+        n.warnings = ["large activations"]
+    return n.b(x.relu()).mean((2, 3))
+
+
+def sized_by_pixels(n: nn.Module, x: Tensor) -> Tensor:
+    """How much is read depends on a number of the input."""
+    return n.b(n.a(x).relu()[:, :, : 1 + int(x.mean() * 4)]).mean((2, 3))
+
+
 def left_out() -> Net:
     return Net(lambda n, x: n.b(n.skipped(n.a(x).relu())).mean((2, 3)), a=conv(3, 8), skipped=Skipping(), b=conv(8, 5))
+
+
+class Keeping(nn.Module):
+    """A layer without parameters that keeps numbers."""
+
+    def __init__(self, act: Forward, *, persistent: bool = True, **kept: Tensor) -> None:
+        super().__init__()
+        self.act = act
+        for name, tensor in kept.items():
+            self.register_buffer(name, tensor, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self, x)
+
+
+def scaled(n: nn.Module, x: Tensor) -> Tensor:
+    return x * n.kept[:, None, None]
+
+
+def masked(n: nn.Module, x: Tensor) -> Tensor:
+    return x.masked_fill(n.kept[:, None, None], 0.5)
+
+
+def remembered(n: nn.Module, x: Tensor) -> Tensor:
+    """Adds the mean of each channel of the run before."""
+    y = x + n.kept[:, None, None]
+    n.kept = x.mean((0, 2, 3))
+    return y
+
+
+def swapped_memory(n: nn.Module, x: Tensor) -> Tensor:
+    """Two halves that each add what the other had in the run before."""
+    a, b = x.chunk(2, 1)
+    y = torch.cat([a + n.one[:, None, None], b * n.two[:, None, None]], 1)
+    n.one, n.two = b.mean((0, 2, 3)), a.mean((0, 2, 3))
+    return y
 
 
 class Counting(nn.Module):
@@ -212,6 +328,115 @@ def lengths(n: nn.Module, x: Tensor) -> Tensor:
 
 def recurrent(n: nn.Module, x: Tensor) -> Tensor:
     return n.rnn(x)[0]
+
+
+def sequence(layer: nn.Module, width: int) -> Net:
+    """The pixels of a map as a sequence, a recurrent layer, a head on the mean of what it puts out."""
+    return Net(
+        lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0].mean(1)), a=conv(3, 4), rnn=layer, fc=nn.Linear(width, 5)
+    )
+
+
+def steps_down(n: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The states of a cell after three rows of a map."""
+    state = None
+    for row in range(3):
+        state = n.step(x[:, :, row].mean(2), state)
+    return state
+
+
+def last_states(n: nn.Module, x: Tensor) -> Tensor:
+    """What a head sees of a recurrent layer: the last state of its second layer only."""
+    return n.fc(n.rnn(n.a(x).flatten(2).mT)[1][0][1])
+
+
+def unfolded(n: nn.Module, x: Tensor) -> Tensor:
+    """A convolution by hand: windows side by side, then a product of matrices."""
+    columns = F.unfold(n.a(x).relu(), 3, padding=1)
+    return n.b((n.kernel.flatten(1) @ columns).unflatten(2, x.shape[2:]).relu()).mean((2, 3))
+
+
+def pixels(count: int) -> Tensor:
+    """Some places of a map of 64 pixels, one of them twice."""
+    return torch.arange(count) * 7 % 60
+
+
+def put_to_pixels(x: Tensor) -> Tensor:
+    """Some pixels replaced, some added to; all channels alike."""
+    rows, columns = torch.tensor([0, 3]), torch.tensor([1, 2])
+    x = x.clone()
+    x[:, :, rows, columns] = 2 * x[:, :, columns, rows]
+    return x
+
+
+def written_later(n: nn.Module, x: Tensor) -> Tensor:
+    """Parts of a tensor of zeros meet different layers after one of them was written to."""
+    zeros = torch.zeros(2, 4, 1, 1, dtype=x.dtype)
+    first, second = zeros[0], zeros[1]
+    first.copy_(n.a(x).mean((0, 2, 3))[:, None, None])
+    return n.c(torch.cat([n.a(x) + first, n.b(x) * zeros[0] + second], 1)).mean((2, 3))
+
+
+def grouped_query(shared: bool) -> Forward:
+    """Attention of four heads of which two each share a key and a value: by torch, or as language models write it."""
+
+    def act(n: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (n.q(x).unflatten(2, (4, 2)), n.k(x).unflatten(2, (2, 2)), n.v(x).unflatten(2, (2, 2)))
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        if not shared:
+            k, v = (t[:, :, None].expand(-1, -1, 2, -1, -1).reshape(len(x), 4, -1, 2) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=shared)
+        return x + n.out(y.transpose(1, 2).flatten(2))
+
+    return act
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Queries or keys (n, heads, t, 4) turned by angles that grow with the place, halves against each other."""
+    angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1], dtype=x.dtype)
+    first, second = x.chunk(2, -1)
+    return x * angles.cos() + torch.cat([-second, first], -1) * angles.sin()
+
+
+def turned(x: Tensor) -> Tensor:
+    """The same of neighbouring channels, as complex numbers."""
+    angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1], dtype=x.dtype)
+    pairs = torch.view_as_complex(x.unflatten(-1, (2, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+
+
+def rotary(turn: Callable[[Tensor], Tensor]) -> Forward:
+    """Attention of two heads with rotary positions."""
+
+    def act(n: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (n.q, n.k, n.v))
+        return x + n.out(F.scaled_dot_product_attention(turn(q), turn(k), v).transpose(1, 2).flatten(2))
+
+    return act
+
+
+def projections(*sizes: int) -> dict[str, nn.Module]:
+    """Linear layers from 8 channels to a query, key and value of these sizes, and back."""
+    layers: dict[str, nn.Module] = {name: nn.Linear(8, size) for name, size in zip("qkv", sizes, strict=True)}
+    return layers | {"out": nn.Linear(8, 8)}
+
+
+class Fourier(nn.Module):
+    """A Fourier layer: complex weights for each of the lowest frequencies of space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.skip, self.up = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+        self.head = nn.Linear(16, 5)
+        self.spectral = nn.Parameter(0.1 * torch.randn(8, 8, 4, 3, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lift(x)
+        z = torch.fft.rfft2(x)
+        out = torch.zeros_like(z)
+        out[:, :, :4, :3] = torch.einsum("bixy,ioxy->boxy", z[:, :, :4, :3], self.spectral.to(z.dtype))
+        x = F.gelu(torch.fft.irfft2(out, s=x.shape[2:]) + self.skip(x))
+        return self.head(F.gelu(self.up(x)).mean((2, 3)))
 
 
 # networks with free groups, by what is awkward; free: the groups that may be permuted, with their sizes
@@ -358,6 +583,177 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         {"a": 8, "b": 6},
     ),
     "numbers that are no weights": (numbered, {"a": 8}),
+    "recurrent layers both ways": (
+        lambda: sequence(nn.LSTM(4, 6, 2, bidirectional=True, batch_first=True), 12),
+        {"a": 4} | {f"rnn.weight_ih_l{layer}{way}": 6 for layer in (0, 1) for way in ("", "_reverse")},
+    ),
+    "recurrent and projected": (
+        lambda: sequence(nn.LSTM(4, 6, proj_size=3, bias=False, batch_first=True), 3),
+        {"a": 4, "rnn.weight_ih_l0": 6, "rnn.weight_hh_l0": 3},
+    ),
+    "gated recurrent layers": (
+        lambda: sequence(nn.GRU(4, 6, 2, batch_first=True), 6),
+        {"a": 4, "rnn.weight_ih_l0": 6, "rnn.weight_ih_l1": 6},
+    ),
+    "plain recurrence": (lambda: sequence(nn.RNN(4, 6, batch_first=True), 6), {"a": 4, "rnn.weight_ih_l0": 6}),
+    "the last state of the last layer": (
+        lambda: Net(last_states, a=conv(3, 4), rnn=nn.LSTM(4, 6, 2, batch_first=True), fc=nn.Linear(6, 5)),
+        {"a": 4, "rnn.weight_ih_l0": 6, "rnn.weight_ih_l1": 6},
+    ),
+    "a cell of a recurrence": (
+        lambda: Net(
+            lambda n, x: n.fc(steps_down(n, n.a(x))[0]), a=conv(3, 8), step=nn.LSTMCell(8, 6), fc=nn.Linear(6, 5)
+        ),
+        {"a": 8, "step.weight_hh": 6},
+    ),
+    "windows side by side": (
+        lambda: Net(unfolded, a=conv(3, 4), kernel=weight(6, 4, 3, 3), b=conv(6, 5)),
+        {"a": 4, "kernel": 6},
+    ),
+    "windows laid over": (
+        lambda: doing(lambda x: F.fold(F.unfold(x, 2, stride=2).relu(), x.shape[2:], 2, stride=2)),
+        {"a": 8},
+    ),
+    "windows of lines": (lambda: doing(lambda x: x.unfold(2, 3, 2).unfold(3, 2, 1).amax((-2, -1))), {"a": 8}),
+    "gathered pixels": (
+        lambda: doing(lambda x: x.flatten(2).gather(2, pixels(16).expand(*x.shape[:2], -1)).unflatten(2, (4, 4))),
+        {"a": 8},
+    ),
+    "the pixels of some order": (
+        lambda: doing(lambda x: x * x.flatten(2).gather(2, x.flatten(2).argmax(2, keepdim=True))[..., None]),
+        {"a": 8},
+    ),
+    "selected pixels": (
+        lambda: doing(lambda x: x.index_select(3, pixels(6) % 8).index_select(2, pixels(5) % 8)),
+        {"a": 8},
+    ),
+    "added to pixels": (
+        lambda: doing(lambda x: torch.zeros_like(x).index_add(2, pixels(8) % 8, x).index_fill(3, pixels(2) % 8, 0.5)),
+        {"a": 8},
+    ),
+    "put to pixels": (lambda: doing(put_to_pixels), {"a": 8}),
+    "scattered over pixels": (
+        lambda: doing(
+            lambda x: (
+                torch.zeros_like(x).scatter_add(2, (pixels(8) % 8)[:, None].expand_as(x), x)
+                + x.scatter_reduce(3, (pixels(8) % 8).expand_as(x), x.abs(), "amax")
+            )
+        ),
+        {"a": 8},
+    ),
+    "scattered to the first channels": (
+        lambda: doing(
+            lambda x: x.scatter_add(
+                2, torch.zeros(1, 3, 1, 8, dtype=torch.int64).expand(len(x), -1, 4, -1), x[:, :3, :4]
+            )
+        ),
+        {"a[0]": 3, "a[1]": 5},
+    ),
+    "bilinear": (
+        lambda: Net(
+            lambda n, x: n.fc(n.both(n.a(x).relu().mean((2, 3)), n.b(x).relu().amax((2, 3))).relu()),
+            **{"a": conv(3, 4), "b": conv(3, 6), "both": nn.Bilinear(4, 6, 7), "fc": nn.Linear(7, 5)},
+        ),
+        {"a": 4, "b": 6, "both": 7},
+    ),
+    "distances to learned points": (
+        lambda: tokens(lambda n, x: n.mix(torch.cdist(x, n.at).exp()), at=weight(1, 6, 8), mix=nn.Linear(6, 8)),
+        {"patch": 8, "at": 6, "mix": 8},
+    ),
+    "half of every map": (lambda: doing(lambda x: x.tril() + x.triu(1).exp()), {"a": 8}),
+    "frequencies of space": (
+        lambda: doing(lambda x: torch.fft.ifft2(torch.fft.fft2(x).conj() * 2).real + torch.fft.fft(x).abs()),
+        {"a": 8},
+    ),
+    "complex weights": (Fourier, {"lift": 8, "spectral": 8, "up": 16}),
+    "pairs as complex numbers": (
+        lambda: doing(
+            lambda x: torch.view_as_real(torch.view_as_complex(x.contiguous().unflatten(3, (4, 2))) * (1 + 2j)).flatten(
+                3
+            )
+        ),
+        {"a": 8},
+    ),
+    "pairs of channels as complex numbers": (
+        lambda: doing(
+            lambda x: torch.view_as_complex(x.movedim(1, 3).unflatten(3, (4, 2)).contiguous()).abs().movedim(3, 1), 4
+        ),
+        {"a": 4},
+    ),
+    "a kept scale": (lambda: between(Keeping(scaled, kept=weight(8).detach())), {"a": 8}),
+    "a kept mask": (lambda: between(Keeping(masked, kept=torch.arange(8) % 3 == 1)), {"a": 8}),
+    "kept whole numbers": (lambda: between(Keeping(scaled, kept=torch.arange(8))), {"a": 8}),
+    "kept positions of a map": (
+        lambda: between(Keeping(lambda n, x: x + n.kept, kept=weight(8, 8, 8).detach())),
+        {"a": 8},
+    ),
+    "kept channels that mix": (
+        lambda: between(
+            Keeping(lambda n, x: torch.einsum("nchw,cd->ndhw", x, n.kept), kept=weight(8, 6).detach()), 8, 6
+        ),
+        {"a": 8, "b#2": 6},
+    ),
+    "a kept number of all": (
+        lambda: between(Keeping(lambda n, x: x * n.kept.sum(), kept=weight(5).detach())),
+        {"a": 8},
+    ),
+    "what is kept of the run before": (lambda: between(Keeping(remembered, kept=weight(8).detach())), {"a": 8}),
+    "what the other half keeps": (
+        lambda: between(Keeping(swapped_memory, one=weight(4).detach(), two=weight(4).detach() + 1)),
+        {"a": 4},
+    ),
+    "pruned": (
+        lambda: between(prune.random_unstructured(conv(8, 6), "weight", 0.5), 8, 6),
+        {"a": 8, "layer.weight_orig": 6},
+    ),
+    "a spectral norm": (
+        lambda: between(parametrizations.spectral_norm(conv(8, 6)), 8, 6),
+        {"a": 8, "layer.parametrizations.weight.original": 6},
+    ),
+    "warnings of the input": (lambda: Net(warned, a=conv(3, 8), b=conv(8, 5)), {"a": 8}),
+    "inputs that are refused": (lambda: Net(checked, a=conv(3, 8), b=conv(8, 5)), {"a": 8}),
+    "stacked branches": (
+        lambda: Net(
+            lambda n, x: n.c(torch.stack([n.a(x), n.b(x)])[1].relu()).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(4, 5),
+        ),
+        {"a": 4, "b": 4},
+    ),
+    "stacked and summed": (
+        lambda: Net(
+            lambda n, x: n.c(torch.stack([n.a(x), n.b(x)]).sum(0).relu()).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(4, 5),
+        ),
+        {"a": 4},
+    ),
+    "states of zeros": (
+        lambda: Net(
+            lambda n, x: n.c(
+                torch.cat([n.a(x) + (z := torch.zeros(2, 4, 1, 1, dtype=x.dtype))[0], n.b(x) * z[1]], 1)
+            ).mean((2, 3)),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(8, 5),
+        ),
+        {"a": 4, "b": 4},
+    ),
+    "zeros that are written to": (
+        lambda: Net(written_later, a=conv(3, 4), b=conv(3, 4), c=conv(8, 5)),
+        {"a": 4},
+    ),
+    "shared keys": (lambda: tokens(grouped_query(True), **projections(8, 4, 4)), {"patch": 8}),
+    "repeated keys": (lambda: tokens(grouped_query(False), **projections(8, 4, 4)), {"patch": 8}),
+    "attention with a bias": (
+        lambda: tokens(biased, qkv=nn.Linear(8, 20), biases=weight(2, 4), out=nn.Linear(12, 8)),
+        {"patch": 8},
+    ),
+    "attention with slopes": (lambda: tokens(sloped, **projections(8, 8, 8)), {"patch": 8}),
+    "rotary halves": (lambda: tokens(rotary(rotated), **projections(8, 8, 8)), {"patch": 8}),
+    "rotary pairs": (lambda: tokens(rotary(turned), **projections(8, 8, 8)), {"patch": 8}),
     "dropout that is always on": (lambda: doing(lambda x: F.dropout(F.dropout2d(x, 0.2), 0.5)), {"a": 8}),
 }
 
@@ -366,17 +762,30 @@ PACKED = {"[0]:blocks": 2, "[0]:within": 4, "[2]:within": 4}
 ATTENTIVE: dict[str, dict[str, int]] = {
     "packed attention": {"qkv[0]:blocks": 2, "qkv[0]:within": 4, "qkv[2]:within": 4},
     "attention by einsum": {"q": 2, "q#2": 4, "v": 4},
-    "interleaved attention": {"qkv:within[0]": 4, "qkv:within[1][1]": 4},
+    "interleaved attention": {"qkv:blocks": 2, "qkv:within[0]": 4, "qkv:within[1][1]": 4},
     "attention of torch": {f"attend.in_proj_weight{part}": n for part, n in PACKED.items()},
+    "shared keys": {"q:blocks:blocks": 2, "q:blocks:within": 2, "q:within": 2, "v": 2},
+    "repeated keys": {"q:blocks[0]": 2, "q:blocks[1]": 2, "q:within": 2, "v": 2},
+    "attention with a bias": {"qkv:blocks": 2, "qkv:within[0]": 2, "qkv:within[1][1]": 6},
+    "attention with slopes": {"q": 4, "v": 4},
+    "rotary halves": {"q": 2, "v": 4},
+    "rotary pairs": {"q": 2, "v": 4},
     "encoder layer": {f"layer.self_attn.in_proj_weight{part}": n for part, n in PACKED.items()},
+}
+
+# what an attention keeps in place even where its heads move; the words of the reason
+ORDERED: dict[str, tuple[str, str]] = {
+    "rotary halves": ("q.weight[0]", "aten::mul joins it with what has a fixed order"),
+    "rotary pairs": ("k.weight[0]", "aten::polar joins it with what has a fixed order"),
+    "attention with slopes": ("v.weight[0]", "aten::sub joins it with what has a fixed order"),
 }
 
 # networks in which an operation fixes the channels of `a`; the words of the reason
 FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "torch.cumsum reads its order"),
-    "sorted": (lambda: doing(lambda x: x.sort(1).values), "torch.sort reads its order"),
-    "flipped": (lambda: doing(lambda x: x.flip(1)), "torch.flip reads its order"),
-    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "torch.roll reads its order"),
+    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "aten::cumsum reads its order"),
+    "sorted": (lambda: doing(lambda x: x.sort(1).values), "aten::sort reads its order"),
+    "flipped": (lambda: doing(lambda x: x.flip(1)), "aten::flip reads its order"),
+    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "aten::roll reads its order"),
     "undecided": (
         lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
         "the network reads a number that depends on its input",
@@ -385,28 +794,123 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
         "the network reads a number that depends on its input",
     ),
+    "branching on the input": (
+        lambda: Net(branching_on_pixels, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "branching on two answers": (
+        lambda: Net(branching_on_two, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "the same operations on others": (
+        lambda: Net(other_operand, a=conv(3, 8), b=conv(8, 5), c=conv(8, 8), d=conv(8, 8)),
+        "the network reads a number that depends on its input",
+    ),
+    "written through a view": (
+        lambda: Net(written_through_a_view, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "a question after another": (
+        lambda: Net(asked_further, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "warnings of activations": (
+        lambda: Net(warned_of_activations, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "sized by the input": (
+        lambda: Net(sized_by_pixels, a=conv(3, 8), b=conv(8, 5)),
+        "the network reads a number that depends on its input",
+    ),
+    "equal activations": (
+        lambda: doing(lambda x: x if torch.equal(x, x.roll(1, 0)) else 2 * x),
+        "the network reads a number that depends on its input",
+    ),
     "other bits": (
         lambda: doing(lambda x: x * (x.detach().view(torch.int64 if x.dtype == torch.float64 else torch.int32) > 0)),
-        "torch.view reads numbers as others",
+        "aten::view reads numbers as others",
     ),
-    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "torch.index looks places up on it by number"),
-    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "torch.slice takes every 2 places of it"),
+    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "aten::index looks places up on it by number"),
+    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "aten::slice takes every 2 places of it"),
     "place of the largest": (
         lambda: doing(lambda x: x * x.argmax(1, keepdim=True)),
-        "torch.argmax gives places on it",
+        "aten::argmax gives places on it",
     ),
-    "unknown": (lambda: doing(lambda x: torch.fft.fft(x, dim=1).real), "torch._fft_r2c has no rule"),
+    "unknown": (lambda: doing(lambda x: x.renorm(2, 1, 1.0)), "aten::renorm has no rule"),
+    "frequencies of channels": (
+        lambda: doing(lambda x: torch.fft.fft(x, dim=1).real),
+        "aten::_fft_r2c reads its order",
+    ),
+    "back from frequencies": (
+        lambda: doing(lambda x: torch.fft.irfft(x, 14, 1), 14),
+        "aten::_fft_c2r reads its order",
+    ),
+    "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "aten::unfold reads it as space"),
+    "windows over channels and rows": (
+        lambda: doing(
+            lambda x: (
+                F.unfold(x.transpose(1, 2), (3, 1), padding=(1, 0))
+                .unflatten(1, (8, 3))
+                .mean(2)
+                .unflatten(2, (8, 8))
+                .transpose(1, 2)
+            )
+        ),
+        "aten::im2col reads it as space",
+    ),
+    "half of channels and rows": (
+        lambda: doing(lambda x: x.transpose(2, 3).movedim(1, 2).tril().movedim(2, 1)),
+        "aten::tril reads its order",
+    ),
+    "gathered channels": (
+        lambda: doing(lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.int64) + 3)),
+        "aten::gather looks places up on it by number",
+    ),
+    "pixels gathered by channel": (
+        lambda: doing(lambda x: x.gather(3, (torch.arange(8)[:, None, None] % 5).expand_as(x))),
+        "aten::gather joins it with what has a fixed order",
+    ),
+    "selected channels": (
+        lambda: doing(lambda x: x.index_select(1, torch.arange(8)), 8),
+        "aten::index_select looks places up",
+    ),
+    "added to channels": (
+        lambda: doing(lambda x: torch.zeros_like(x).index_add(1, torch.arange(8) % 3, x)),
+        "aten::index_add joins it with what has a fixed order",
+    ),
+    "scattered over channels": (
+        lambda: doing(
+            lambda x: torch.zeros_like(x).scatter_add(1, (torch.arange(8) % 3)[:, None, None].expand_as(x), x)
+        ),
+        "aten::scatter_add joins it with what has a fixed order",
+    ),
+    "a constant that no checkpoint has": (
+        lambda: between(Keeping(scaled, kept=weight(8).detach(), persistent=False)),
+        "aten::mul in layer 'layer' joins it with what has a fixed order",
+    ),
+    "kept places": (
+        lambda: between(Keeping(lambda n, x: x[:, n.kept], kept=torch.arange(8).flip(0))),
+        "aten::index in layer 'layer' looks places up on it by number",
+    ),
+    "kept and looked up": (
+        lambda: between(Keeping(lambda n, x: scaled(n, x) + n.kept[[0, 3]].mean(), kept=weight(8).detach())),
+        "aten::index in layer 'layer' looks places up on it by number",
+    ),
+    "put to channels": (
+        lambda: doing(lambda x: torch.index_put(x, (torch.tensor(0), torch.tensor([1, 2])), x[0, :2] * 2)),
+        "aten::index_put looks places up on it by number",
+    ),
     "a constant of each": (
         lambda: doing(lambda x: x * torch.arange(8.0, dtype=x.dtype).view(8, 1, 1)),
-        "torch.mul joins it with what has a fixed order",
+        "aten::mul joins it with what has a fixed order",
     ),
     "channels meet columns": (
         lambda: doing(lambda x: x + x.mean((2, 3))[0]),
-        "torch.add joins it with what has a fixed order",
+        "aten::add joins it with what has a fixed order",
     ),
     "windows over channels": (
         lambda: doing(lambda x: F.max_pool3d(x[:, None].contiguous(), 2)[:, 0], 4),
-        "torch.max_pool3d_with_indices reads it as space",
+        "aten::max_pool3d_with_indices reads it as space",
     ),
     "swapped halves of another width": (
         lambda: Net(
@@ -415,7 +919,7 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             b=conv(3, 2),
             c=conv(6, 5),
         ),
-        "torch.cumsum reads its order",
+        "aten::cumsum reads its order",
     ),
     "with the input": (
         lambda: Net(lambda n, x: n.b((n.a(x) + x).relu()).mean((2, 3)), a=conv(3, 3), b=conv(3, 5)),

@@ -98,6 +98,13 @@ def test_the_permutable_fraction_counts_what_a_free_group_moves() -> None:
     assert permutable(spec, parameters) == pytest.approx(10 / 30)
 
 
+def test_the_permutable_fraction_counts_what_moves_within_blocks() -> None:
+    """Of every fixed block of four places two are moved by a free group, one stays, one is of a fixed group."""
+    within = (("free", 1), (1,), ("fixed", 1))
+    spec = Spec({"w": (((3, within, 1), (8,)),)}, dict(free=2, fixed=1), frozenset({"fixed"}))
+    assert permutable(spec, {"w": torch.zeros(20)}) == pytest.approx(6 / 20)
+
+
 def test_equal_symmetries_have_equal_fingerprints() -> None:
     found = [fingerprint(trace(perceptron(), image()).spec) for _ in range(2)]
     assert found[0] == found[1] and len(found[0]) == 64
@@ -110,10 +117,10 @@ def test_an_explanation_has_all_facts_and_says_them_in_words() -> None:
     facts = explain(network, image().float())
     assert facts["groups"] == {"a": 4}
     assert facts["certified"] and facts["max_error"] < 1e-9 and facts["moved"] > 0
-    assert {"axis": "b.weight[0]", "reason": "torch.cumsum reads its order"} in facts["frozen"]
+    assert {"axis": "b.weight[0]", "reason": "aten::cumsum reads its order"} in facts["frozen"]
     text = "\n".join(words(facts))
     assert "1 groups of channels may be permuted" in text and "leaves the function as it is" in text
-    assert "Fixed: b.weight[0] and 1 more axes, because torch.cumsum reads its order." in text
+    assert "Fixed: b.weight[0] and 1 more axes, because aten::cumsum reads its order." in text
 
 
 @pytest.mark.parametrize(

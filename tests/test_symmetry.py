@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from neuralign import symmetry
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
-from neuralign.symmetry import Spec, check, identity, inverse, moves, permute, transport
+from neuralign.symmetry import Spec, check, extent, identity, inverse, moves, permute, transport
 from neuralign.tracing import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, each channel of a owns two neighbouring columns
@@ -81,6 +81,18 @@ def test_blocks_are_reordered_each_in_its_place_and_cells_stay_together() -> Non
     assert permuted["w"].tolist() == state["w"][rows][:, columns].tolist()
     assert permuted["v"].tolist() == [2, 0, 1]
     assert permuted["other"].tolist() == [0, 1, 2]
+
+
+def test_parts_within_every_block_move_alike_and_with_their_block() -> None:
+    """Two heads, each with a query of two channels and then a value of three, and a place that stays."""
+    within = (("q", 1), ("v", 1), (1,))
+    spec = Spec(axes={"w": ((("heads", within, 1),),)}, sizes={"heads": 2, "q": 2, "v": 3})
+    permutation = {"heads": torch.tensor([1, 0]), "q": torch.tensor([1, 0]), "v": torch.tensor([2, 0, 1])}
+    moved = permute(spec, permutation, {"w": torch.arange(12)})["w"]
+    assert moved.tolist() == [7, 6, 10, 8, 9, 11, 1, 0, 4, 2, 3, 5]
+    assert extent(spec.sizes, within) == 6
+    matrices = {g: torch.eye(len(p))[p] for g, p in permutation.items()}
+    assert_same(transport(spec, matrices, {"w": torch.arange(12.0)}), {"w": moved.float()})
 
 
 def test_groups_that_a_permutation_does_not_name_stay_in_place() -> None:

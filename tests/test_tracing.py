@@ -4,7 +4,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from awkward import ATTENTIVE, FIXED, FREE, Forward, Net, conv, dense, tied_words, weight
+from awkward import (
+    ATTENTIVE,
+    FIXED,
+    FREE,
+    ORDERED,
+    Forward,
+    Fourier,
+    Keeping,
+    Net,
+    between,
+    conv,
+    dense,
+    masked,
+    tied_words,
+    weight,
+)
 from tiny import generator, pictures, randomised, small, unnormalised
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -124,6 +139,93 @@ def test_heads_and_channels_of_an_attention_are_free_on_request(name: str) -> No
     assert not set(ATTENTIVE[name]) & set(trace(make().double(), image()).spec.free)
 
 
+@pytest.mark.parametrize("name", ORDERED)
+def test_what_stays_in_place_in_heads_that_move_has_a_reason(name: str) -> None:
+    axis, reason = ORDERED[name]
+    torch.manual_seed(0)
+    assert trace(FREE[name][0]().double(), image(), attention=True).frozen[axis] == reason
+
+
+RECURRENT = {
+    "LSTM": (lambda: nn.LSTM(8, 32, batch_first=True), {"0": 32}),
+    "both ways": (lambda: nn.LSTM(8, 16, bidirectional=True, batch_first=True), {"0": 16, "0_reverse": 16}),
+    "projected": (
+        lambda: nn.LSTM(8, 40, 2, proj_size=32, batch_first=True),
+        {"0": 40, "hh_l0": 32, "1": 40, "hh_l1": 32},
+    ),
+    "GRU": (lambda: nn.GRU(8, 32, 2, batch_first=True), {"0": 32, "1": 32}),
+    "RNN": (lambda: nn.RNN(8, 32, batch_first=True), {"0": 32}),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_layer_has_the_same_symmetry_in_every_precision(name: str) -> None:
+    """In float32 one kernel of a library would run the whole layer."""
+    make, groups = RECURRENT[name]
+    torch.manual_seed(0)
+    network = Net(lambda n, x: n.head(n.lstm(x[:, 0])[0][:, -1]), lstm=make(), head=nn.Linear(32, 10))
+    coarse = trace(network, image()[:, :1].float())
+    sizes = {f"lstm.weight_{'ih_l' * n[:1].isdigit()}{n}": size for n, size in groups.items()}
+    assert {group: coarse.spec.sizes[group] for group in coarse.spec.free} == sizes
+    fine = trace(network.double(), image()[:, :1])
+    assert (fine.spec, fine.taps, fine.reads) == (coarse.spec, coarse.taps, coarse.reads)
+    flags = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
+    assert flags == (True, True)
+
+
+def test_what_reads_some_units_of_a_state_fixes_all_gates_of_them() -> None:
+    layers = {"rnn": nn.LSTM(4, 6, batch_first=True), "fc": nn.Linear(3, 5)}
+    found = traced(Net(lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0][..., ::2].mean(1)), a=conv(3, 4), **layers))
+    assert found.spec.free == ("a",)
+    assert found.frozen["rnn.weight_ih_l0[0]"] == "aten::slice takes every 2 places of it"
+
+
+def test_what_is_kept_for_every_unit_moves_with_it() -> None:
+    network = between(Keeping(masked, kept=torch.arange(8) < 3)).double()
+    spec = trace(network, image()).spec
+    assert spec.axes["layer.kept"] == ((("a", 1),),)
+    moved = symmetry.permute(spec, {"a": torch.arange(8).flip(0)}, network.state_dict())
+    assert moved["layer.kept"].tolist() == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize("kept", [torch.arange(8.0), torch.arange(3.0)])
+def test_what_is_kept_for_no_unit_is_no_part_of_the_symmetry(kept: Tensor) -> None:
+    spec = trace(between(Keeping(lambda n, x: x + n.kept.sum(), kept=kept)).double(), image()).spec
+    assert spec.free == ("a",)
+    assert "layer.kept" not in spec.axes
+    assert spec == trace(between(nn.Identity()).double(), image()).spec
+
+
+def test_what_is_kept_in_another_shape_for_the_next_run_is_fixed() -> None:
+    def grow(n: nn.Module, x: Tensor) -> Tensor:
+        seen = n.kept
+        n.kept = torch.cat([seen, x.mean((0, 2, 3))])
+        return x + seen[:8, None, None]
+
+    found = trace(between(Keeping(grow, kept=weight(8).detach())).double(), image())
+    assert not found.spec.free
+    assert found.frozen["a.weight[0]"] == "layer.kept keeps it for the next run in another shape"
+
+
+@pytest.mark.parametrize("questions, free", [(4, ("a",)), (5, ())])
+def test_not_more_answers_are_tried_than_can_be(questions: int, free: tuple[str, ...]) -> None:
+    def ask(n: nn.Module, x: Tensor) -> Tensor:
+        n.answers = [bool(x.max() > 0.1 * i) for i in range(questions)]
+        return n.b(n.a(x).relu()).mean((2, 3))
+
+    assert trace(Net(ask, a=conv(3, 8), b=conv(8, 5)).double(), image()).spec.free == free
+
+
+def test_complex_weights_have_the_symmetry_of_the_layers_they_join() -> None:
+    torch.manual_seed(0)
+    spec = trace(Fourier(), image().float()).spec
+    assert {group: spec.sizes[group] for group in spec.free} == FREE["complex weights"][1]
+    assert spec.axes["spectral"] == ((("lift", 1),), (("spectral", 1),), ((4,),), ((3,),)) or spec.axes["spectral"][
+        :2
+    ] == ((("lift", 1),), (("spectral", 1),))
+    assert spec.axes["skip.weight"][:2] == ((("spectral", 1),), (("lift", 1),))
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> None:
     make, reason = FIXED[name]
@@ -135,13 +237,13 @@ def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> 
 
 def test_what_an_unknown_operation_fixes_leaves_the_rest_free() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
-        x = torch.fft.fft(n.b(n.a(x).relu()), dim=1).real
+        x = n.b(n.a(x).relu()).renorm(2, 1, 1.0)
         return n.d(n.c(x).relu()).mean((2, 3))
 
     found = traced(Net(do, a=conv(3, 4), b=conv(4, 6), c=conv(6, 4), d=conv(4, 5)))
     assert found.spec.free == ("a", "c")
-    assert found.frozen["b.weight[0]"] == "torch._fft_r2c has no rule"
-    assert found.frozen["c.weight[1]"] == "torch.convolution in layer 'c' joins it with what has a fixed order"
+    assert found.frozen["b.weight[0]"] == "aten::renorm has no rule"
+    assert found.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with what has a fixed order"
 
 
 def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> None:
@@ -149,7 +251,7 @@ def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> No
     found = trace(network, torch.arange(6).view(2, 3) % 5)
     assert found.spec.axes["words.weight"] == ((("words", 1),), (("words#2", 1),))
     assert found.spec.free == ("words#2",)
-    assert found.frozen["words.weight[0]"] == "torch.embedding in layer 'words' looks rows up by number"
+    assert found.frozen["words.weight[0]"] == "aten::embedding in layer 'words' looks rows up by number"
 
 
 def test_a_dense_net_concatenates_groups_under_its_norms() -> None:
@@ -317,7 +419,7 @@ def test_channels_that_meet_columns_are_fixed() -> None:
 
     found = trace(Net(do, a=conv(3, 8), b=conv(3, 8), c=conv(8, 5)), torch.rand(8, 3, 8, 8))
     assert found.spec.free == ("a",)
-    assert found.frozen["b.weight[0]"] == "torch.add joins it with what has a fixed order"
+    assert found.frozen["b.weight[0]"] == "aten::add joins it with what has a fixed order"
 
 
 @pytest.mark.parametrize("layer", [conv(4, 4), nn.BatchNorm2d(4)], ids=["conv", "norm"])

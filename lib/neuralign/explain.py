@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from neuralign import symmetry
 from neuralign.certificate import prove
-from neuralign.symmetry import Spec
+from neuralign.symmetry import Axis, Spec, extent
 from neuralign.tracing import Trace, trace
 
 
@@ -54,13 +53,22 @@ def _moving(spec: Spec, name: str, tensor: Tensor) -> float:
     still = 1.0
     axes = spec.axes.get(name, ())
     for axis, size in zip(axes, tensor.shape, strict=False):
-        moved = 0
-        for block in axis:
-            factors = [f if isinstance(f, int) else spec.sizes[f] for f in block]
-            if any(isinstance(f, str) and f not in spec.fixed and spec.sizes[f] > 1 for f in block):
-                moved += prod(factors)
-        still *= 1 - moved / size if size else 1
+        still *= 1 - _moving_places(spec, axis) / size if size else 1
     return tensor.numel() * (1 - still)
+
+
+def _moving_places(spec: Spec, axis: Axis) -> float:
+    """How many places of an axis some free group moves."""
+    moved = 0.0
+    for block in axis:
+        still = 1.0
+        for factor in block:
+            if isinstance(factor, str) and factor not in spec.fixed and spec.sizes[factor] > 1:
+                still = 0.0
+            elif isinstance(factor, tuple):
+                still *= 1 - _moving_places(spec, factor) / extent(spec.sizes, factor)
+        moved += (1 - still) * extent(spec.sizes, (block,))
+    return moved
 
 
 def certified(found: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Permutation symmetry as data: which channel groups lie on which axis of which tensor, and the action on them.
 
 A *group* is a set of channels that must be reordered together. An axis of a tensor is described by blocks laid end to
-end on it. A block is a product of factors, outer to inner: names of groups and numbers of positions that stay in place,
-a number last. ("a", 1) is the channels of a; ("a", 64) a feature map flattened channel by channel; ("heads", "a", 1)
-the channels of every head, alike in each; (5,) five places that no group moves.
+end on it. A block is a product of factors, outer to inner: names of groups, numbers of positions that stay in place,
+and axes that have blocks of their own, a number last. ("a", 1) is the channels of a; ("a", 64) a feature map flattened
+channel by channel; ("heads", "a", 1) the channels of every head, alike in each; ("heads", (("q", 1), ("v", 1)), 1) the
+same where every head has the channels of q and then those of v; (5,) five places that no group moves.
 No function here knows an architecture (spec of Git Re-Basin, Ainsworth et al. 2023, made general).
 """
 
@@ -20,8 +21,9 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old channel permutation[i]
-Block = tuple[str | int, ...]  # factors, outer to inner
+Block = tuple["str | int | Axis", ...]  # factors, outer to inner
 Axis = tuple[Block, ...]  # laid end to end; () for an axis no group lies on
+Action = Callable[[str, Tensor, int], Tensor]  # of a group on a tensor that has its channels on this axis
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class Spec:
     def free(self) -> tuple[str, ...]:
         """The groups one may permute, in the order of the graph."""
         return tuple(g for g in self.sizes if g not in self.fixed)
+
+
+def extent(sizes: Mapping[str, int], factor: str | int | Axis) -> int:
+    """How many places a factor of a block has, where groups have these sizes."""
+    if isinstance(factor, int):
+        return factor
+    if isinstance(factor, str):
+        return sizes[factor]
+    return sum(prod(extent(sizes, inner) for inner in block) for block in factor)
 
 
 def fingerprint(spec: Spec) -> str:
@@ -105,22 +116,26 @@ def _act(spec: Spec, state: State, action: Callable[[str, Tensor, int], Tensor])
     out = {}
     for name, tensor in state.items():
         for dim, axis in enumerate(spec.axes.get(name, ())):
-            if not axis:
-                continue
-            sizes = [[f if isinstance(f, int) else spec.sizes[f] for f in block] for block in axis]
-            parts = tensor.split([prod(s) for s in sizes], dim)
-            blocks = [_act_on(part, dim, b, s, action) for part, b, s in zip(parts, axis, sizes, strict=True)]
-            tensor = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
+            if axis:
+                tensor = _act_along(spec, tensor, dim, axis, action)
         out[name] = tensor
     return out
 
 
-def _act_on(
-    part: Tensor, dim: int, block: Block, sizes: Sequence[int], action: Callable[[str, Tensor, int], Tensor]
-) -> Tensor:
+def _act_along(spec: Spec, tensor: Tensor, dim: int, axis: Axis, action: Action) -> Tensor:
+    """The same for one axis of a tensor, or for one that is a factor of it."""
+    sizes = [[extent(spec.sizes, factor) for factor in block] for block in axis]
+    parts = tensor.split([prod(s) for s in sizes], dim)
+    blocks = [_act_on(spec, part, dim, b, s, action) for part, b, s in zip(parts, axis, sizes, strict=True)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
+
+
+def _act_on(spec: Spec, part: Tensor, dim: int, block: Block, sizes: Sequence[int], action: Action) -> Tensor:
     """The same for one block."""
     part = part.unflatten(dim, sizes)
     for place, factor in enumerate(block):
         if isinstance(factor, str):
             part = action(factor, part, dim + place)
+        elif not isinstance(factor, int):
+            part = _act_along(spec, part, dim + place, factor, action)
     return part.flatten(dim, dim + len(block) - 1)

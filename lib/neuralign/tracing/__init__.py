@@ -69,7 +69,8 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
             _merge(state, run.recorder)
     missed = unreached(twin, [run.recorder for run in runs.all])
     freeze_what_may_feed(missed, twin, state, [run.recorder for run in runs.all])
-    layout = Layout(state, attention)
+    learned = set().union(*(run.recorder.learned for run in runs.all))
+    layout = Layout(state, learned, attention)
     finder = Finder(layout)
     active = [step for step in steps if step.operation in ACTIVATIONS]
     taps, before = (finder.choose(steps, a) for a in (active, [s for a in active for s in a.sources[:1]]))

@@ -109,6 +109,9 @@ def unify(a: Axis, b: Axis, why: str) -> None:
         _join(a, b, why)
     elif not a.kind or not b.kind:
         leaf, other = (a, b) if not a.kind else (b, a)
+        if leaf.reason != POSITIONS and all(below.reason == POSITIONS for below in leaves(other)):
+            leaf.reason = leaf.reason or why  # of its own: those positions may lie where nobody asks for a reason
+            return
         if leaf.reason is not None:
             freeze(other, leaf.reason or why)
         _adopt(other, leaf)
@@ -169,6 +172,14 @@ def cut(node: Axis, at: int, why: str) -> tuple[Axis, Axis]:
     return positions(at), positions(node.size - at)
 
 
+def part(axis: Axis, start: int, size: int, why: str) -> Axis:
+    """So many places of an axis from `start` on."""
+    if is_frozen(axis):
+        return positions(size)
+    why = f"{why} takes a part of it"
+    return cut(cut(axis, start, why)[1], size, why)[0]
+
+
 def factor(node: Axis, sizes: Sequence[int], why: str, *, picked: bool = False) -> list[Axis]:
     """The axis as factors of these sizes, outer to inner; `picked`: the outer one may be picked apart."""
     sizes, out = list(sizes), []
@@ -187,7 +198,7 @@ def divide(node: Axis, outer: int, why: str, *, picked: bool = False) -> tuple[A
     stack = node.stack()
     if stack is not None and stack.outer is not None:
         pairs = [divide(member, outer, why) for member in stack.parts]
-        first, second = (_stack(stack.outer, members) for members in zip(*pairs, strict=True))
+        first, second = (stacked(stack.outer, members) for members in zip(*pairs, strict=True))
         return first, second
     node = node.settle()
     inner = node.size // outer
@@ -257,7 +268,8 @@ def _refine(leaf: Axis, kind: str, sizes: Sequence[int]) -> tuple[Axis, ...]:
     return leaf.parts
 
 
-def _stack(outer: Axis, members: Sequence[Axis]) -> Axis:
+def stacked(outer: Axis, members: Sequence[Axis]) -> Axis:
+    """An axis that is the member's own at every place of the outer one, until something uses it as one."""
     node = Axis(members[0].size)
     node.kind, node.parts, node.outer = "stack", tuple(members), outer
     return node
@@ -266,7 +278,7 @@ def _stack(outer: Axis, members: Sequence[Axis]) -> Axis:
 def _pickable(node: Axis, members: tuple[Axis, ...], reason: str | None = None) -> tuple[Axis, Axis]:
     """The axis as a product of an outer factor and a stack of these members."""
     outer = Axis(len(members), f"{node.label}:blocks", node.born, reason)
-    inner = _stack(outer, members)
+    inner = stacked(outer, members)
     node.kind, node.parts = "prod", (outer, inner)
     outer.whole = node, inner
     return outer, inner

@@ -1,30 +1,30 @@
 """Names for the axes that a run found, and the spec they make."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 from re import split
 
+from neuralign.symmetry import Axis as Blocks
 from neuralign.symmetry import Block, Spec
-from neuralign.tracing.axes import POSITIONS, Axis, factors, freeze, leaves, pieces, product
+from neuralign.tracing.axes import POSITIONS, Axis, factors, leaves, pieces
 from neuralign.tracing.products import ATTENTION, UNIT
 
-COPIES = 64  # how often the parts of an axis are written out where they lie in each of several blocks
 ON_REQUEST = "heads and channels of an attention are permuted on request only"
 UNSEEN = "no activation of the network carries it"
-ACROSS = "its parts lie within blocks that would have to move too"
 
 
 class Layout:
-    """The groups of a network, named after the first layer that has them, and where they lie on its tensors."""
+    """The groups of a network, named after the first layer that has them, and where they lie on its tensors.
 
-    def __init__(self, state: Mapping[str, tuple[Axis, ...]], attention: bool):
-        self.state = state
-        for axes in state.values():
-            for axis in axes:
-                self._straighten(axis)
-        found = {id(leaf): leaf for axes in state.values() for axis in axes for leaf in leaves(axis)}
+    Those of `learned` tensors: what lies on no other than buffers, which may be constants, stays in place.
+    """
+
+    def __init__(self, state: Mapping[str, tuple[Axis, ...]], learned: Collection[str], attention: bool):
+        self.state, self.learned = state, learned
+        found = {id(f): f for name, axes in state.items() if name in learned for axis in axes for f in leaves(axis)}
         named = [a for a in found.values() if a.reason != POSITIONS and (a.size > 1 or UNIT in a.marks)]
         self.groups = _name(sorted(named, key=lambda leaf: leaf.born))
+        self.sizes = {name: leaf.size for name, leaf in self.groups.items()}
         self.names = {id(leaf): name for name, leaf in self.groups.items()}
         for leaf in named:
             if ATTENTION in leaf.marks and not attention and leaf.reason is None:
@@ -38,67 +38,48 @@ class Layout:
 
     def spec(self) -> Spec:
         """What lies where, and what is fixed."""
-        axes = {name: tuple(tuple(self.blocks(a)) for a in dims) for name, dims in self.state.items()}
-        sizes = {name: leaf.size for name, leaf in self.groups.items()}
+        axes = {
+            name: tuple(tuple(self.blocks(a)) for a in dims)
+            for name, dims in self.state.items()
+            if name in self.learned or any(map(self.moves, dims))
+        }
         fixed = frozenset(name for name, leaf in self.groups.items() if leaf.reason is not None)
-        return Spec({name: dims for name, dims in axes.items() if any(dims)}, sizes, fixed)
+        return Spec({name: dims for name, dims in axes.items() if any(dims)}, self.sizes, fixed)
 
     def frozen(self) -> dict[str, str]:
         """Why, for every axis of a tensor that may not be permuted as a whole; but for those whose order is data."""
         return {
             f"{name}[{dim}]": reason
             for name, axes in self.state.items()
+            if name in self.learned
             for dim, axis in enumerate(axes)
             if (reason := next((leaf.reason for leaf in leaves(axis) if leaf.reason and leaf.size > 1), None))
         }
 
     def blocks(self, axis: Axis) -> list[Block]:
         """The axis as blocks laid end to end; none where no group lies on it."""
-        found = [block for piece in pieces(axis) for block in self._block(piece)]
-        return found if any(isinstance(f, str) for block in found for f in block) else []
+        found = [self._written(factors(piece)) for piece in pieces(axis)]
+        return found if any(not isinstance(f, int) for block in found for f in block) else []
 
     def moves(self, axis: Axis) -> bool:
         """Whether the order of an axis of an activation is no data, for free groups may lie on it."""
-        if axis.stack() is not None:  # not to be settled by being looked at
-            return True
+        if (stack := axis.stack()) is not None:  # not to be settled by being looked at
+            return any(map(self.moves, stack.parts))
         return any(leaf.reason is None and id(leaf) in self.names for leaf in leaves(axis))
 
-    def _block(self, piece: Axis) -> Iterator[Block]:
-        parts = [f.settle() for f in factors(piece)]
-        split_at = next((i for i, f in enumerate(parts) if f.kind == "cat"), None)
-        if split_at is None:
-            yield self._written(parts)
-            return
-        copies = product(parts[:split_at]).size
-        for _ in range(copies):
-            for inner in pieces(product(parts[split_at:])):
-                yield from self._block(inner)
-
     def _written(self, parts: list[Axis]) -> Block:
-        """Names of groups and numbers of positions, outer to inner, with a number last."""
-        out: list[str | int] = []
-        for part in parts:
-            name = self.names.get(id(part))
-            if name is not None:
+        """Names of groups, numbers of positions and axes of several blocks, outer to inner, with a number last."""
+        out: list[str | int | Blocks] = []
+        for part in map(Axis.settle, parts):
+            if name := self.names.get(id(part)):
                 out.append(name)
+            elif part.kind and (inner := self.blocks(part)):
+                out.append(tuple(inner))
             elif out and isinstance(last := out[-1], int):
                 out[-1] = last * part.size
             else:
                 out.append(part.size)
         return tuple(out) if isinstance(out[-1], int) else (*out, 1)
-
-    def _straighten(self, axis: Axis) -> None:
-        """A product whose inner factor has parts can be written only where its outer factors stay in place."""
-        for piece in pieces(axis):
-            parts = [f.settle() for f in factors(piece)]
-            split_at = next((i for i, f in enumerate(parts) if f.kind == "cat"), None)
-            if split_at is not None:
-                outer = product(parts[:split_at])
-                freeze(outer, ACROSS)
-                if outer.size > COPIES:
-                    freeze(piece, ACROSS)
-                else:
-                    self._straighten(product(parts[split_at:]))
 
 
 def _name(groups: list[Axis]) -> dict[str, Axis]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.callables import summary
-from neuralign.tracing.axes import Axis, freeze, positions
+from neuralign.tracing.axes import Axis, positions
+from neuralign.tracing.branches import Answers, is_without_consequence
 from neuralign.tracing.decisions import PythonReads
 from neuralign.tracing.outputs import heads
 from neuralign.tracing.recording import Recorder
@@ -115,19 +116,32 @@ def _is_own_code(module: nn.Module) -> bool:
     return not layers and any(kind.__module__.partition(".")[0] != "torch" for kind in kinds)
 
 
-def run(network: nn.Module, example: Tensor, training: frozenset[str]) -> Run:
-    """A recorded run of a copy of `network`, its outputs frozen, with these modules as in training."""
+def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: Answers | None = None) -> Run:
+    """A recorded run of a copy of `network`, its outputs frozen, with these modules as in training.
+
+    With other `answers` to what Python reads it may be one that the network refuses.
+    """
     twin = copied(network, parameters=True)
-    recorder = Recorder(twin, RULES, pointwise)
+    recorder = Recorder(twin, RULES, pointwise, answers)
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
     recorder.enter(example, _input_axes(twin, example))
     before = _kept(twin, state, training)
     with torch.no_grad(), drawn_alike(example.device), recorder.layers(), _python_draws(recorder):
         with Whole(twin, training).running(state, recorder) as held, PythonReads(recorder):
-            outputs = heads(twin(example))
-    for tensor in outputs:
-        for axis in recorder.look(tensor).axes:
-            freeze(axis, "it is the network's output")
+            try:
+                outputs = twin(example)
+            except Exception:  # of the network's own
+                if answers is None or recorder.failed:
+                    raise
+                recorder.refused = True
+                return Run(training, recorder, frozenset())
+    recorder.leave(heads(outputs), held)
+
+    def again(answers: Answers) -> Recorder:
+        return run(network, example, training, answers).recorder
+
+    if answers is None and recorder.decided and is_without_consequence(recorder, again):
+        recorder.decided.clear()
     after = _kept(twin, held, training)
     changing = {name for name, kept in after.items() if not _are_same(kept, before[name])}
     drawing = {next((n for n in reversed(layers) if n in training), None) for layers in recorder.draws}

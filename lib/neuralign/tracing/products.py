@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from neuralign.tracing.axes import POSITIONS, Axis, divide, factor, freeze, leaves, positions, product, unify
-from neuralign.tracing.recording import Axes, Call, Misfit, Rule
+from neuralign.tracing.axes import POSITIONS, Axis, cut, divide, factor, freeze, leaves, positions, product
+from neuralign.tracing.recording import Axes, Call, Rule
 
 ATTENTION = "attention"  # the mark of an axis of a product of two activations
 UNIT = "unit"  # the mark of an axis that a layer puts out
 OPERANDS = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec"), "dot": ("self", "tensor")}
+OPERANDS |= {"vdot": ("self", "other")}
 OPERANDS |= {"addmm": ("mat1", "mat2"), "baddbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}
 
 
@@ -26,25 +27,19 @@ def _out(axis: Axis) -> Axis:
     return axis
 
 
-def _tie(call: Call, first: Axis, second: Axis) -> None:
-    if first.size != second.size:
-        raise Misfit("joins axes of different sizes")
-    unify(first, second, f"{call.why} joins it with what has a fixed order")
-
-
 def multiplied(call: Call) -> list[Axes]:
     """A product of matrices or vectors, perhaps with something added: the last axis of one meets the other's first."""
     first, second = (call[name] for name in OPERANDS[call.name])
     a, b = call.axes(first), call.axes(second)
     _mark(call, first, second)
     for one, other in zip(a[:-2], b[:-2], strict=True):
-        _tie(call, one, other)
-    _tie(call, a[-1], b[-2] if len(b) > 1 else b[0])
+        call.tie(one, other)
+    call.tie(a[-1], b[-2] if len(b) > 1 else b[0])
     out = (*a[:-1], *([_out(b[-1])] if len(b) > 1 else []))
     if call.name.startswith(("add", "badd")):
         for one, other in zip(reversed(call.axes(call["self"])), reversed(out), strict=False):
             if one.size != 1:
-                _tie(call, other, one)
+                call.tie(other, one)
     return [out]
 
 
@@ -52,9 +47,9 @@ def linear(call: Call) -> list[Axes]:
     """Rows of a matrix times the last axis."""
     *rest, inner = call.axes(call["input"])
     outputs, inputs = call.axes(call["weight"])
-    _tie(call, inner, inputs)
+    call.tie(inner, inputs)
     if call["bias"] is not None:
-        _tie(call, outputs, call.axes(call["bias"])[0])
+        call.tie(outputs, call.axes(call["bias"])[0])
     return [(*rest, _out(outputs))]
 
 
@@ -76,17 +71,17 @@ def convolved(call: Call) -> list[Axes]:
         why = f"{call.why} has {blocks} blocks of channels that cut across its parts"
         outer, inner = factor(channels, (blocks, channels.size // blocks), why)
         wide, narrow = factor(rows, (blocks, rows.size // blocks), why)
-        _tie(call, outer, wide)
+        call.tie(outer, wide)
     else:
         inner, wide, narrow = channels, Axis(1), rows
     if call["transposed"]:
-        _tie(call, inner, narrow)
+        call.tie(inner, narrow)
         out = product([wide, _out(weight[1])])
     else:
-        _tie(call, inner, weight[1])
+        call.tie(inner, weight[1])
         out = rows
     if call["bias"] is not None:
-        _tie(call, out, call.axes(call["bias"])[0])
+        call.tie(out, call.axes(call["bias"])[0])
     return [(source[0], _out(out), *space)]
 
 
@@ -95,7 +90,7 @@ def normalised(call: Call) -> list[Axes]:
     axes = call.axes(call["input"])
     for name in ("weight", "bias", "running_mean", "running_var"):
         if (tensor := call.arguments.get(name)) is not None:
-            _tie(call, axes[1], call.axes(tensor)[0])
+            call.tie(axes[1], call.axes(tensor)[0])
     return [axes] + [(axes[1],) if t.shape == (axes[1].size,) else tuple(map(positions, t.shape)) for t in _rest(call)]
 
 
@@ -105,7 +100,7 @@ def layer_normalised(call: Call) -> list[Axes]:
     for name in ("weight", "bias"):
         if (tensor := call.arguments.get(name)) is not None:
             for one, other in zip(axes[-rank:], call.axes(tensor), strict=True):
-                _tie(call, one, other)
+                call.tie(one, other)
     kept = (*axes[:-rank], *[Axis(1)] * rank)
     return [axes] + [kept if t.dim() == len(axes) else tuple(map(positions, t.shape)) for t in _rest(call)]
 
@@ -121,7 +116,7 @@ def group_normalised(call: Call) -> list[Axes]:
         outer = axes[1]
     for name in ("weight", "bias"):
         if (tensor := call.arguments.get(name)) is not None:
-            _tie(call, axes[1], call.axes(tensor)[0])
+            call.tie(axes[1], call.axes(tensor)[0])
     return [axes] + [(axes[0], outer) for _ in _rest(call)]
 
 
@@ -132,14 +127,14 @@ def attended(call: Call) -> list[Axes]:
     _mark(call, call["query"], call["value"])
     for other in (key, value):
         for one, two in zip(query[:-2], other[:-2], strict=True):
-            _tie(call, one, two)
-    _tie(call, query[-1], key[-1])
-    _tie(call, key[-2], value[-2])
+            call.tie(_shared(call, one, two.size), two)
+    call.tie(query[-1], key[-1])
+    call.tie(key[-2], value[-2])
     mask = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))
     if mask is not None:
         for one, two in zip(reversed((*query[:-1], key[-2])), reversed(call.axes(mask)), strict=False):
             if two.size != 1:
-                _tie(call, one, two)
+                call.tie(one, two)
     if call["is_causal"]:
         for axis in (query[-2], key[-2]):
             freeze(axis, f"{call.why} reads its order")
@@ -147,10 +142,63 @@ def attended(call: Call) -> list[Axes]:
     return [(*query[:-1], value[-1]), *rest]
 
 
+def stepped(call: Call) -> list[Axes]:
+    """aten::_thnn_fused_lstm_cell, aten::_thnn_fused_gru_cell: the gates of a unit lie one block after the other.
+
+    Every block is permuted as the units are; so are the old state and the new.
+    """
+    ins, hidden, state = (call.axes(tensor) for tensor in call.tensors[:3])
+    gates = [ins[-1], hidden[-1], *(call.axes(bias)[0] for bias in call.tensors[3:])]
+    for axis in gates:
+        rest = axis
+        for _ in range(axis.size // state[-1].size):
+            gate, rest = cut(rest, state[-1].size, f"{call.why} takes a part of it")
+            call.tie(state[-1], gate)
+    for axes in (ins, hidden):
+        call.tie(state[0], axes[0])
+    return [state if t.shape[-1] == state[-1].size else tuple(map(positions, t.shape)) for t in call.outputs]
+
+
+def _shared(call: Call, heads: Axis, count: int) -> Axis:
+    """The heads of a query in so many blocks, where each block shares one key: the axis of the blocks."""
+    if heads.size == count or heads.size % count:
+        return heads
+    return divide(heads, count, f"{call.why} has {count} keys that are shared across its parts")[0]
+
+
+def trilinear(call: Call) -> list[Axes]:
+    """aten::_trilinear: a product of three tensors summed over some dimensions, as of a bilinear layer."""
+    sides = []
+    for i in "123":
+        axes = list(call.axes(call[f"i{i}"]))
+        for dim in sorted(call[f"expand{i}"]):
+            axes.insert(dim, Axis(1))
+        sides.append(axes)
+    out = []
+    for dim, met in enumerate(zip(*sides, strict=True)):
+        wide = [axis for axis in met if axis.size != 1]
+        for other in wide[1:]:
+            call.tie(wide[0], other)
+        if dim not in call["sumdim"]:
+            out.append(_out((wide or [met[1]])[0]))
+    return [tuple(out)]
+
+
+def distances(call: Call) -> list[Axes]:
+    """aten::_cdist_forward: between rows of one matrix and of another, over their columns."""
+    first, second = call.axes(call["x1"]), call.axes(call["x2"])
+    batch = [(one, other) for one, other in zip(first[:-2], second[:-2], strict=True)]
+    for one, other in batch:
+        if 1 not in (one.size, other.size):
+            call.tie(one, other)
+    call.tie(first[-1], second[-1])
+    return [(*(other if one.size == 1 else one for one, other in batch), first[-2], second[-2])]
+
+
 def weight_normalised(call: Call) -> list[Axes]:
     """A weight of a direction and of a length for every index of one axis."""
     direction, length, dim = call.axes(call["v"]), call.axes(call["g"]), call["dim"]
-    _tie(call, direction[dim], length[dim])
+    call.tie(direction[dim], length[dim])
     return [direction, *[length for _ in _rest(call)]]
 
 
@@ -166,5 +214,6 @@ PRODUCTS: dict[str, Rule] = {
     **dict.fromkeys("native_layer_norm _fused_rms_norm".split(), layer_normalised),
     **dict.fromkeys((f"_scaled_dot_product_{kind}" for kind in SCALED.split()), attended),
     **{"linear": linear, "convolution": convolved, "native_group_norm": group_normalised},
-    "_weight_norm_interface": weight_normalised,
+    **dict.fromkeys(("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"), stepped),
+    **{"_weight_norm_interface": weight_normalised, "_trilinear": trilinear, "_cdist_forward": distances},
 }

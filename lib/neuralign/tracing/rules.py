@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from math import prod
 
-import torch
-
 from neuralign.tracing.axes import (
     Axis,
     cat,
@@ -18,11 +16,14 @@ from neuralign.tracing.axes import (
     factor,
     freeze,
     is_frozen,
+    part,
     pick,
     positions,
     product,
+    stacked,
     unify,
 )
+from neuralign.tracing.lookups import LOOKUPS
 from neuralign.tracing.products import PRODUCTS
 from neuralign.tracing.recording import Axes, Call, Misfit, Rule
 
@@ -86,6 +87,14 @@ def ordered(call: Call) -> list[Axes]:
         freeze(axes[dim], f"{call.why} reads its order")
         axes[dim] = positions(call.outputs[0].shape[dim])
     return [tuple(axes) for _ in call.outputs]
+
+
+def triangular(call: Call) -> list[Axes]:
+    """aten::tril, aten::triu: zeros on one side of the diagonal of the last two dimensions."""
+    axes = call.axes(call.first)
+    for axis in axes[-2:]:
+        freeze(axis, f"{call.why} reads its order")
+    return [axes]
 
 
 # shapes
@@ -159,7 +168,7 @@ def repeated(call: Call) -> list[Axes]:
 def _taken(axes: Axes, dim: int, index: int, why: str) -> Axes:
     """Without a dimension, at one place of it."""
     outer = axes[dim].settle()
-    if pick(outer):
+    if pick(outer) or any(_member(axis, outer, index) is not axis for axis in axes):
         axes = tuple(_member(axis, outer, index) for axis in axes)
     elif not is_frozen(outer):
         cut(cut(outer, index, why)[1], 1, why)
@@ -190,15 +199,8 @@ def sliced(call: Call) -> list[Axes]:
     start = min(max(s + axes[dim].size if (s := call["start"] or 0) < 0 else s, 0), axes[dim].size)
     if call["step"] != 1:
         freeze(axes[dim], f"{call.why} takes every {call['step']} places of it")
-    axes[dim] = _part(axes[dim], start, size, call.why)
+    axes[dim] = part(axes[dim], start, size, call.why)
     return [tuple(axes)]
-
-
-def _part(axis: Axis, start: int, size: int, why: str) -> Axis:
-    if is_frozen(axis):
-        return positions(size)
-    why = f"{why} takes a part of it"
-    return cut(cut(axis, start, why)[1], size, why)[0]
 
 
 def parted(call: Call) -> list[Axes]:
@@ -206,18 +208,14 @@ def parted(call: Call) -> list[Axes]:
     axes, dim = call.raw(call.first), call["dim"] % call.first.dim()
     start, out = 0, []
     for tensor in call.outputs:
-        part = _part(axes[dim], start, tensor.shape[dim], call.why)
-        out.append((*axes[:dim], part, *axes[dim + 1 :]))
+        out.append((*axes[:dim], part(axes[dim], start, tensor.shape[dim], call.why), *axes[dim + 1 :]))
         start += tensor.shape[dim]
     return out
 
 
 def joined(call: Call) -> list[Axes]:
-    """Tensors end to end along a dimension; stacked, along one more."""
+    """Tensors end to end along a dimension."""
     parts = [list(call.axes(t)) for t in call["tensors"] if t.shape != (0,)]
-    if call.name == "stack":
-        for axes in parts:
-            axes.insert(call["dim"] % call.outputs[0].dim(), Axis(1))
     dim = call["dim"] % call.outputs[0].dim()
     out = _broadcast([tuple(a for i, a in enumerate(p) if i != dim) for p in parts], _without(call, dim), call.why)
     return [(*out[:dim], cat(p[dim] for p in parts), *out[dim:])]
@@ -227,11 +225,22 @@ def _without(call: Call, dim: int) -> list[int]:
     return [n for i, n in enumerate(call.outputs[0].shape) if i != dim]
 
 
+def stacked_up(call: Call) -> list[Axes]:
+    """aten::stack: one more dimension, at every place of which one of the tensors lies with its own axes."""
+    outer = positions(len(call["tensors"]))
+    out = []
+    for members in zip(*map(call.axes, call["tensors"]), strict=True):
+        alike = all(member is members[0] for member in members) or all(map(is_frozen, members))
+        out.append(members[0] if alike else stacked(outer, members))
+    out.insert(call["dim"] % call.outputs[0].dim(), outer)
+    return [tuple(out)]
+
+
 def padded(call: Call) -> list[Axes]:
     """A constant before and behind."""
     axes, pad = list(call.axes(call.first)), list(call["pad"])
     for dim, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
-        axis = _part(axes[-dim], max(-before, 0), axes[-dim].size + min(before, 0) + min(behind, 0), call.why)
+        axis = part(axes[-dim], max(-before, 0), axes[-dim].size + min(before, 0) + min(behind, 0), call.why)
         before, behind = max(before, 0), max(behind, 0)
         if before or behind:
             still = is_frozen(axis)
@@ -249,31 +258,6 @@ def restrided(call: Call) -> list[Axes]:
     return [known.axes]
 
 
-# by position
-
-
-def indexed(call: Call) -> list[Axes]:
-    """Rows looked up by number on some neighbouring dimensions."""
-    axes, indices = call.axes(call["self"]), call["indices"]
-    dims = [i for i, index in enumerate(indices) if index is not None]
-    if dims != list(range(dims[0], dims[-1] + 1)) or any(indices[i].dtype in (torch.bool, torch.uint8) for i in dims):
-        raise Misfit("looks up places that are not known beforehand")
-    for tensor in (indices[i] for i in dims):
-        for axis in call.axes(tensor):
-            freeze(axis, f"{call.why} reads it as places")
-    for dim in dims:
-        freeze(axes[dim], f"{call.why} looks places up on it by number")
-    found = torch.broadcast_shapes(*(indices[i].shape for i in dims))
-    return [(*axes[: dims[0]], *map(positions, found), *axes[dims[-1] + 1 :])]
-
-
-def embedded(call: Call) -> list[Axes]:
-    """Rows of a matrix looked up by number."""
-    rows, units = call.axes(call["weight"])
-    freeze(rows, f"{call.why} looks rows up by number")
-    return [(*call.axes(call["indices"]), units)]
-
-
 def spatial(call: Call) -> list[Axes]:
     """Windows over space: the last one to three dimensions, as the name says."""
     rank = int(re.findall(r"(\d)d", call.name)[0])
@@ -281,6 +265,47 @@ def spatial(call: Call) -> list[Axes]:
     for axis in axes[-rank:]:
         freeze(axis, f"{call.why} reads it as space")
     return [(*axes[:-rank], *map(positions, t.shape[-rank:])) for t in call.outputs]
+
+
+def windows_side_by_side(call: Call) -> list[Axes]:
+    """aten::im2col: for every channel the places of a window, and a column for every window."""
+    *rest, channels, height, width = call.axes(call.first)
+    for axis in (height, width):
+        freeze(axis, f"{call.why} reads it as space")
+    cells, windows = prod(call["kernel_size"]), call.outputs[0].shape[-1]
+    return [(*rest, product([channels, positions(cells)]), positions(windows))]
+
+
+def windows_laid_over(call: Call) -> list[Axes]:
+    """aten::col2im: the sums of windows where they overlap."""
+    *rest, columns, windows = call.axes(call.first)
+    cells = prod(call["kernel_size"])
+    channels, within = divide(columns, columns.size // cells, _reshaped(call))
+    for axis in (within, windows):
+        freeze(axis, f"{call.why} reads it as space")
+    return [(*rest, channels, *map(positions, call.outputs[0].shape[-2:]))]
+
+
+def windowed(call: Call) -> list[Axes]:
+    """aten::unfold: windows along one dimension, their places along one more."""
+    axes = list(call.axes(call.first))
+    dim = call["dimension"] % max(len(axes), 1)
+    for axis in axes[dim : dim + 1]:
+        freeze(axis, f"{call.why} reads it as space")
+    axes[dim : dim + 1] = list(map(positions, call.outputs[0].shape[dim : dim + 1]))[: len(axes)]
+    return [(*axes, positions(call["size"]))]
+
+
+def as_pairs(call: Call) -> list[Axes]:
+    """aten::view_as_real: a dimension more, of the real and the imaginary part."""
+    return [(*call.raw(call.first), positions(2))]
+
+
+def of_pairs(call: Call) -> list[Axes]:
+    """aten::view_as_complex: the last dimension is the real and the imaginary part."""
+    *axes, pair = call.axes(call.first)
+    freeze(pair, f"{call.why} reads it as real and imaginary part")
+    return [tuple(axes)]
 
 
 def shuffled(call: Call) -> list[Axes]:
@@ -310,11 +335,12 @@ def gated(call: Call) -> list[Axes]:
 
 
 POINTWISE = (
-    "copy fill zero detach alias lift_fresh _to_copy clone _prelu_kernel native_dropout bernoulli hardswish silu"
+    "copy fill zero detach alias lift_fresh _to_copy clone _prelu_kernel native_dropout bernoulli hardswish silu "
+    "complex polar _conj _conj_physical _neg_view"
 )
 REDUCED = "sum mean prod amax amin var std var_mean std_mean logsumexp any all nansum norm linalg_vector_norm"
 LOCATED = "max min argmax argmin median nanmedian mode kthvalue"
-ORDERED = "cumsum cumprod logcumsumexp cummax cummin sort topk flip roll argsort"
+ORDERED = "cumsum cumprod logcumsumexp cummax cummin sort topk flip roll argsort _fft_r2c _fft_c2r _fft_c2c"
 SPATIAL = "avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d"
 SPATIAL += " _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d grid_sampler_2d"
 SPATIAL += "".join(f" {kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))
@@ -328,15 +354,19 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(REDUCED.split(), reduced),
     **dict.fromkeys(LOCATED.split(), located),
     **dict.fromkeys(ORDERED.split(), ordered),
+    **dict.fromkeys("tril triu".split(), triangular),
     **dict.fromkeys("view _unsafe_view reshape _reshape_alias".split(), viewed),
     **dict.fromkeys("permute transpose t".split(), permuted),
     **dict.fromkeys("select unbind".split(), selected),
     **dict.fromkeys("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes".split(), parted),
-    **dict.fromkeys("cat stack".split(), joined),
     **dict.fromkeys(SPATIAL.split(), spatial),
     **dict.fromkeys("pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle".split(), shuffled),
+    **{"cat": joined, "stack": stacked_up},
     **{"unsqueeze": unsqueezed, "squeeze": squeezed, "expand": expanded, "repeat": repeated, "slice": sliced},
     **{"as_strided": restrided},
-    **{"constant_pad_nd": padded, "index": indexed, "embedding": embedded, "glu": gated},
+    **{"constant_pad_nd": padded, "glu": gated},
+    **{"im2col": windows_side_by_side, "col2im": windows_laid_over, "unfold": windowed},
+    **{"view_as_real": as_pairs, "view_as_complex": of_pairs},
+    **LOOKUPS,
     **PRODUCTS,
 }

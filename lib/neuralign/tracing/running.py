@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralign.networks import State, substituted
@@ -88,6 +89,31 @@ def _probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[1] if len(args) > 1 else kwargs.get("p", 0.5)
 
 
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+
+class Unfused(TorchFunctionMode):
+    """Runs recurrent layers step by step, whatever the type of their numbers, and not by the one kernel of a library.
+
+    Only the steps show what is joined with what, and only so does every type run the same operations.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in RECURRENT:
+            return func(*args, **(kwargs or {}))
+        libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+        before = [library.enabled for library in libraries]
+        for library in libraries:
+            library.enabled = False
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            for library, enabled in zip(libraries, before, strict=True):
+                library.enabled = enabled
+
+
 @dataclass(frozen=True)
 class Whole:
     """A network and how it is run: with nothing left to chance, some of its modules as in training, the others not.
@@ -111,7 +137,7 @@ class Whole:
         for module in modules:
             module.training = True
         try:
-            with substituted(self.network, state) as held, warnings.catch_warnings(), mode or Certain():
+            with substituted(self.network, state) as held, warnings.catch_warnings(), Unfused(), mode or Certain():
                 warnings.filterwarnings("ignore", RECOMPUTED)
                 yield held
         finally:

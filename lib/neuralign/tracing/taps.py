@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from neuralign.symmetry import Block
+from neuralign.symmetry import Block, extent
 from neuralign.tracing.layout import Layout
 from neuralign.tracing.recording import Step
 from neuralign.tracing.running import Read
@@ -35,8 +35,7 @@ class Finder:
 
     def choose(self, steps: Sequence[Step], active: Sequence[Step]) -> Taps:
         """For each group, the active steps that carry it; where there is none, the last of the widest that does."""
-        free = {name: leaf.size for name, leaf in self.layout.groups.items() if leaf.reason is None}
-        found: dict[str, list[_Place]] = {name: [] for name in free}
+        found: dict[str, list[_Place]] = {n: [] for n, leaf in self.layout.groups.items() if leaf.reason is None}
         for depth, step in enumerate(steps):
             if step.numbers:
                 for place in _places(self.layout, step, depth):
@@ -84,13 +83,13 @@ def _best(places: list[_Place], wanted: set[int]) -> list[_Place]:
 def _places(layout: Layout, step: Step, depth: int) -> Iterator[_Place]:
     moving = [dim for dim, axis in enumerate(step.axes) if layout.moves(axis)]
     for dim, axis in enumerate(step.axes):
-        if axis.stack() is not None:
+        if axis.stack() is not None or dim in step.copies:
             continue
         pooled = tuple(d for d in moving if d != dim)  # as heads, where channels within heads are read
         start, plain = 0, Read(step.operation, step.ordinal, dim, pooled=pooled)
         name = step.name if dim == 1 or dim == len(step.axes) - 1 else f"{step.name}:{dim}"
         for block in layout.blocks(axis):
-            sizes = tuple(f if isinstance(f, int) else layout.groups[f].size for f in block)
+            sizes = tuple(extent(layout.sizes, factor) for factor in block)
             for i, group in enumerate(block):
                 if isinstance(group, str) and block[i:] == (group, 1) and i == 0:
                     yield _Place(group, step, depth, name, plain, start, True)
@@ -101,6 +100,6 @@ def _places(layout: Layout, step: Step, depth: int) -> Iterator[_Place]:
 
 
 def _factored(plain: Read, block: Block, sizes: tuple[int, ...], units: int, start: int) -> Read:
-    """Reads one factor of a block, averaged over the other groups of it."""
-    others = tuple(i for i, f in enumerate(block) if isinstance(f, str) and i != units)
+    """Reads one factor of a block, averaged over the others of it that groups lie on."""
+    others = tuple(i for i, f in enumerate(block) if not isinstance(f, int) and i != units)
     return replace(plain, factors=sizes, start=start, units=units, averaged=others)
