@@ -102,6 +102,10 @@ def without(*names):
         (lambda s: s | {"fc.bias": torch.full((5,), float("nan"))}, "fc.bias has values that are not finite"),
         (lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int64)}, "fc.bias is torch.int64, the network's is"),
         (
+            lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int8)},
+            "fc.bias is torch.int8, the network's is torch.float64; quantised weights are not read",
+        ),
+        (
             lambda s: {"layer.kernel": torch.ones(2)},
             "no tensor of the network is in it; found layer.kernel; wanted feat",
         ),
@@ -205,13 +209,17 @@ def test_extra_state_is_left_aside(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
-    "change",
-    [torch.Tensor.to_sparse, lambda t: t.to("meta"), lambda t: torch.nested.nested_tensor([t])],
+    "change, message",
+    [
+        (torch.Tensor.to_sparse, "fc.weight is sparse; a dense tensor of float16, bfloat16, float32 or float64"),
+        (lambda t: t.to("meta"), "fc.weight is on the meta device, which keeps no numbers; a dense tensor"),
+        (lambda t: torch.nested.nested_tensor([t]), "fc.weight is nested; a dense tensor"),
+    ],
     ids=["sparse", "meta", "nested"],
 )
-def test_tensors_without_numbers_in_rows_are_none(tinyten, state, tmp_path, change):
+def test_tensors_without_numbers_in_rows_are_named(tinyten, state, tmp_path, change, message):
     torch.save({n: change(t) if n == "fc.weight" else t for n, t in state.items()}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="missing: fc.weight"):
+    with pytest.raises(CheckpointError, match=message):
         read(tmp_path / "a.pt", tinyten)
 
 

@@ -16,14 +16,15 @@ HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "netw
 FLOORS = [
     # nothing of this package
     {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"}
-    | {"config_checks"},
-    {"objects", "problems", "yaml_files"},
+    | {"config_checks", "file_kinds"},
+    {"objects", "problems", "yaml_files", "shards"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"},
+    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"}
+    | {"foreign_files"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "failure", "together", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
-    {"descent"},
+    {"descent", "states"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
     {"batch_norm"},

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -92,9 +92,24 @@ def scattered(network: nn.Module, seed: int) -> dict[str, Tensor]:
     return state
 
 
+def immovable(frozen: Mapping[str, str], most: int = 3) -> str:
+    """Why nothing of a network may be permuted, in one line; `frozen` as a trace has it, {"tensor[dimension]": why}."""
+    reasons, first = Counter(frozen.values()).most_common(), dict[str, str]()
+    for axis, reason in frozen.items():
+        first.setdefault(reason, axis)
+    told = [f"{first[r]}{f' and {n - 1} more' if n > 1 else ''}, because {r}" for r, n in reasons[:most]]
+    told += [f"and for {len(reasons) - most} more reasons"] if len(reasons) > most else []
+    why = "; ".join(told) or "no axis of its parameters has several units"
+    return f"Nothing of this network may be permuted: {why}"
+
+
 def words(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
     """The facts in sentences, one a line; of groups and reasons at most so many."""
     groups, frozen = facts["groups"], Counter(entry["reason"] for entry in facts["frozen"])
+    if not groups:
+        yield immovable({entry["axis"]: entry["reason"] for entry in facts["frozen"]}) + "."
+        if facts["certified"]:
+            return
     yield (
         f"{len(groups)} groups of channels may be permuted; {facts['permutable_fraction']:.1%} of "
         f"{facts['parameters']:,} parameters lie on one of them."

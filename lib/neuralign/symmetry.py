@@ -22,6 +22,7 @@ State = Mapping[str, Tensor]
 Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old channel permutation[i]
 Block = tuple[str | int, ...]  # factors, outer to inner
 Axis = tuple[Block, ...]  # laid end to end; () for an axis no group lies on
+MOVES = ("group", "units", "moved", "moved_from_start")  # columns of a table of `moves`
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from neuralign.tracing.running import Certain, Unread
 from neuralign.tracing.taps import ACTIVATIONS
 from neuralign.training import Attack, Keeper
 
-__all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "unit_moments"]
+__all__ = ["CertificateError", "Problem", "activations", "assign", "certify", "correlations", "search", "unit_moments"]
 
 BATCH = 64  # images whose activations stay near the CPU's caches: twice as many are slower, half as many no faster
 
@@ -48,6 +48,11 @@ class Problem:
     attack: Attack | None = None  # how the networks were attacked in training
     keeper: Callable[[str], Keeper | None] = _nowhere  # where the progress of a training of this name is kept
     facts: dict[str, Any] = field(default_factory=dict)  # what a method found out besides, for the record
+
+
+def search(problem: Problem, method: Callable[[Problem], Permutation]) -> Permutation:
+    """What a method finds, {group: (n,)}; {} for a network of which nothing may be permuted, without a search."""
+    return method(problem) if problem.trace.spec.free else {}
 
 
 def activations(
