@@ -17,7 +17,7 @@ FLOORS = [
     # nothing of this package
     {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"}
     | {"config_checks", "file_kinds"},
-    {"objects", "problems", "yaml_files", "shards"},
+    {"objects", "problems", "yaml_files", "shards", "run_lock"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
     | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"}
     | {"foreign_files"},
