@@ -73,11 +73,11 @@ def _joined(index: Path, holders: Mapping[str, str]) -> dict[str, Tensor]:
 
 def _load(file: Path) -> Any:
     try:
-        if file.suffix == ".safetensors" or _is_safetensors(file):
+        if _is_safetensors(file):
             return load_file(file)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), file.open("rb") as opened:  # by its name torch would take it for another kind
             warnings.simplefilter("ignore")  # of how the file was written, about which its reader can do nothing
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not a safetensors file, or damaged: {text(file) or error}") from error
     except Exception as error:  # a damaged file may raise anything
@@ -90,10 +90,12 @@ def _load(file: Path) -> Any:
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Whether it begins as such a file does: the length of a header, and a header in JSON."""
+    """Whether it begins as such a file does, with the length of a header and a header in JSON, or should by its name."""
     with file.open("rb") as opened:
         head = opened.read(9)
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
+    if len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
+        return True
+    return file.suffix == ".safetensors" and not head.startswith((b"PK\x03\x04", b"\x80"))  # as torch.save's begin
 
 
 def _first_line(error: Exception) -> str:

@@ -95,6 +95,7 @@ def _within(folder: Path) -> Path:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """{tensor: name of its shard}, refused unless every shard is a plain name of a file in the index's folder."""
+    _demand(index)
     try:
         held = json.loads(index.read_text(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
