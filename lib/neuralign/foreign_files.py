@@ -90,7 +90,7 @@ def _load(file: Path) -> Any:
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Whether it begins as such a file does, with the length of a header and a header in JSON, or should by its name."""
+    """Whether it begins as such a file does, with the length of a header and JSON, or should by its name."""
     with file.open("rb") as opened:
         head = opened.read(9)
     if len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:

@@ -102,8 +102,8 @@ def curve(
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends. With `epochs=0` it is the straight line. The states have the names of `start`. Raises `Refused` for
-    what does not fit together.
+    at the ends. With `epochs=0` or without bends it is the straight line. The states have the
+    names of `start`. Raises `Refused` for what does not fit together.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
     _checked(_Training, numbers, "curve")
@@ -112,11 +112,13 @@ def curve(
     image_checks.check(images, None, _classes(model, example))
     (start, given), (end, _) = fitted("start", network, start), fitted("end", network, end)
     names = parameters(network).keys()
+    if not names:
+        raise Refused("the network has no parameters, so there is nothing between two of it")
     ends = [{n: state[n] for n in names} for state in (start, end)]
     buffers = {n: t for n, t in start.items() if n not in names}
     layout = Layout.of(ends[0])
     line = straight(shaped, *map(layout.flatten, ends))
-    regime = Regime(epochs, batch_size, lr, momentum, weight_decay, paced)
+    regime = Regime(epochs if line.bends.numel() else 0, batch_size, lr, momentum, weight_decay, paced)
     bends = fit(
         model,
         line.bends,
