@@ -38,7 +38,8 @@ def zipped(path):
 
 
 def exported(path):
-    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), path)
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), path.with_name("a.pt2"))
+    path.with_name("a.pt2").rename(path)  # as torch wants it to be called, and as people call it
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
@@ -71,8 +72,6 @@ KINDS = {
 def test_what_is_no_checkpoint_is_named(tmp_path, what, name):
     make, message = KINDS[what]
     make(tmp_path / name)
-    if what == "exported" and name != "a.pt":
-        pytest.skip("torch wants its own ending")
     with pytest.raises(CheckpointError) as error:
         read(tmp_path / name, MODEL)
     assert message.replace(" (text", ": text" if name == "a.safetensors" else " (text").rstrip(")") in str(error.value)

@@ -1,5 +1,6 @@
 """Checkpoints of others: every common wrapping is understood, what does not fit is refused with what is near."""
 
+import json
 import pickle
 import random
 from collections import OrderedDict
@@ -181,6 +182,42 @@ def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path, archive):
         except CheckpointError as error:
             refused += str(path) in str(error)
     assert refused > 50
+
+
+def test_numbers_that_are_not_as_they_were_saved_are_refused(tmp_path):
+    """A few wrong bits make numbers that look as good as any; the archives of torch.save know better."""
+    model, path = tiny.perceptron(side=2), tmp_path / "a.pt"
+    state = randomised(model.network)
+    torch.save(state, path)
+    whole, inside = path.read_bytes(), state["1.weight"].numpy().tobytes()
+    place = whole.index(inside) + 5
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"damaged: a/data/\d in it does not have the checksum it was saved with"):
+        read(path, model)
+
+
+def test_shards_with_wrong_bytes_are_read_or_refused(tmp_path):
+    model, draws = tiny.perceptron(side=2), random.Random(0)
+    state = randomised(model.network)
+    names = list(state)
+    shards = {"m-00001-of-00002.safetensors": names[:4], "m-00002-of-00002.safetensors": names[4:]}
+    for shard, of in shards.items():
+        save_file({n: state[n] for n in of}, tmp_path / shard)
+    holders = {n: shard for shard, of in shards.items() for n in of}
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": holders}))
+    files, refused = {p: p.read_bytes() for p in sorted(tmp_path.iterdir())}, 0
+    for _ in range(200):
+        path = draws.choice(list(files))
+        wrong = bytearray(files[path])
+        for _ in range(8):
+            wrong[draws.randrange(min(len(wrong), 600))] = draws.randrange(256)
+        path.write_bytes(wrong[: draws.randrange(len(wrong))] if draws.random() < 0.2 else wrong)
+        try:
+            read(tmp_path, model)
+        except CheckpointError as error:
+            refused += str(tmp_path) in str(error) and str(error).isprintable()
+        path.write_bytes(files[path])
+    assert refused > 150
 
 
 def test_a_mapping_that_holds_itself_is_looked_through_once(tinyten, state, tmp_path):

@@ -7,6 +7,7 @@ of several shards is one mapping.
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from neuralign.file_kinds import text
-from neuralign.shards import CheckpointError, is_shard, shards, some
+from neuralign.shards import CheckpointError, first_line, is_shard, shards, some
 
 DEEP = 50  # mappings within mappings that are looked through
 MANY = 100_000  # mappings and lists that are looked through
@@ -75,16 +76,24 @@ def _load(file: Path) -> Any:
     try:
         if _is_safetensors(file):
             return load_file(file)
+        if damaged := _unlike_its_checksum(file):
+            raise CheckpointError(
+                f"{file}: damaged: {some([damaged])} in it does not have the checksum it was saved with"
+            )
         with warnings.catch_warnings(), file.open("rb") as opened:  # by its name torch would take it for another kind
             warnings.simplefilter("ignore")  # of how the file was written, about which its reader can do nothing
             return torch.load(opened, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except SafetensorError as error:
-        raise CheckpointError(f"{file}: not a safetensors file, or damaged: {text(file) or error}") from error
+        raise CheckpointError(
+            f"{file}: not a safetensors file, or damaged: {text(file) or first_line(str(error))}"
+        ) from error
     except Exception as error:  # a damaged file may raise anything
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             why = f"holds a Python object ({named[1]}), and to load that could run anything; save model.state_dict()"
         else:
-            told = text(file) or _first_line(error)
+            told = text(file) or _said(error)
             why = f"neither .safetensors nor a file of torch.save, or damaged ({told})"
         raise CheckpointError(f"{file}: {why}") from error
 
@@ -98,8 +107,18 @@ def _is_safetensors(file: Path) -> bool:
     return file.suffix == ".safetensors" and not head.startswith((b"PK\x03\x04", b"\x80"))  # as torch.save's begin
 
 
-def _first_line(error: Exception) -> str:
-    said = str(error).partition("\n")[0][:120]
+def _unlike_its_checksum(file: Path) -> str | None:
+    """The first member of an archive of torch.save that is not as it was written; torch itself does not look."""
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip()
+
+
+def _said(error: Exception) -> str:
+    """What torch says of a file that it cannot read, without its advice to let the file run."""
+    cause = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    said = first_line(cause[1] if cause else str(error)) or "a pickle that torch.save did not write"
     return said if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}: {said}"
 
 

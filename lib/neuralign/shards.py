@@ -64,6 +64,12 @@ def some(names: list[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
+def first_line(text: str) -> str:
+    """The first line of an error's text, as a message may have it."""
+    line = text.partition("\n")[0][:120]
+    return line if line.isprintable() else line.encode("unicode_escape").decode()
+
+
 def _demand(path: Path) -> None:
     """Refuse a file that is not there, or is something else than a checkpoint by its first bytes."""
     if not path.is_file():
@@ -99,7 +105,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         held = json.loads(index.read_text(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{index}: not an index of shards: {_first_line(error)}") from error
+        raise CheckpointError(f"{index}: not an index of shards: {first_line(str(error))}") from error
     found = held.get("weight_map") if isinstance(held, dict) else None
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{index}: not an index of shards: a `weight_map` of tensors to files is wanted")
@@ -124,7 +130,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _is_plain(name: str) -> bool:
     return name.isprintable() and "\\" not in name and PurePosixPath(name).name == name and name not in ("", ".", "..")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:160] or type(error).__name__

@@ -95,10 +95,11 @@ def fitted(where: str, network: nn.Module, found: Any) -> tuple[dict[str, Tensor
     _, aliases = named(network)
     names = {n: n for n in own} | aliases
     given = {n: t.detach() for n, t in found.items() if n in names or not n.endswith(EXTRA)}
-    state = {names.get(n, n): t for n, t in given.items()}
+    state: dict[str, Tensor] = {}
     for name, tensor in given.items():
-        if not same(tensor, state[names.get(name, name)]):
-            raise StateError(f"{where}: {name} and {names[name]} are one tensor in the network, but differ here")
+        if not same(state.setdefault(names.get(name, name), tensor), tensor):
+            shared = some([n for n in given if names.get(n) == names[name]])
+            raise StateError(f"{where}: {shared} are one tensor in the network, but differ here")
     persistent = set(aliases.values())
     optional = {n: t for n, t in buffers(network).items() if n.endswith(OPTIONAL) or n not in persistent}
     check(where, optional | state, own)
