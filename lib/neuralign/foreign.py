@@ -121,7 +121,7 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> Foreign:
     readings = list(_readings(found, wanted))
     fitting = _distinct(r for r in _fitting(readings) if inside in (None, r.label))
     if len(fitting) > 1:
-        where = ", ".join(repr(r.label) for r in fitting)
+        where = some([repr(r.label) for r in fitting])
         raise CheckpointError(
             f"{path}: {len(fitting)} checkpoints of the network are in it: say inside which of {where}"
         )
@@ -176,8 +176,11 @@ def _fitting(readings: list[_Reading]) -> Iterator[_Reading]:
     """The complete readings that leave over nothing but other complete checkpoints."""
     complete = [r for r in readings if r.complete]
     for reading in complete:
-        others = (r.names.keys() for r in complete if not r.names.keys() & reading.names.keys())
-        if not set(reading.extra) - set().union(*others):
+        left = set(reading.extra)
+        for other in complete if left else ():
+            if not other.names.keys() & reading.names.keys():
+                left -= other.names.keys()
+        if not left:
             yield reading
 
 
