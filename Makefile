@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed-from-lock
 STUDY ?= demo
 
-# one run at a time: whoever holds this lock is alive, so Snakemake's own lock from a killed run may be removed
+# one run at a time (lib/neuralign/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
+# run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
 .PHONY: demo test test-slurm check lint lock study bench

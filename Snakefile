@@ -10,6 +10,7 @@ min_version("9.19")
 
 sys.path.insert(0, str(Path(workflow.basedir, "lib")))
 
+from neuralign.run_lock import share
 from neuralign.yaml_files import YamlError, read
 
 try:  # Snakemake would take the last of two equal keys, and more
@@ -27,6 +28,10 @@ include: "rules/data.smk"
 include: "rules/endpoints.smk"
 include: "rules/curves.smk"
 include: "rules/reports.smk"
+
+
+onstart:
+    share(Path())
 
 
 localrules:  # on a cluster these run beside Snakemake: it has the internet that compute nodes lack, or they take seconds

@@ -6,7 +6,7 @@ from neuralign import align, augmentations, setting
 from neuralign.checkpoints import Checkpoint
 from neuralign.job import run
 from neuralign.plugins import plugin
-from neuralign.symmetry import identity, moves
+from neuralign.symmetry import MOVES, identity, moves
 from neuralign.tables import write_rows
 
 
@@ -37,11 +37,11 @@ def main(
         setting.attack(attack),
         partial(Checkpoint, scratch),
     )
-    found = plugin("align", method)(problem)
+    found = align.search(problem, plugin("align", method))
     proof = align.certificate(problem, found)
     problem.facts["certificate"] = proof.error
     setting.save_permutation(found, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
-    write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved)
+    write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
     Checkpoint(scratch).clear()
 
 

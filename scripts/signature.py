@@ -2,7 +2,7 @@
 
 from neuralign import align, setting
 from neuralign.job import run
-from neuralign.signature import compare
+from neuralign.signature import COLUMNS, compare
 from neuralign.tables import write_rows
 
 
@@ -12,7 +12,7 @@ def main(data, target, source, permutation, signature, *, model):
     problem = align.Problem(
         net, setting.symmetry(net, images, attention=setting.attends(permutation)), *sides, images.test
     )
-    write_rows(compare(problem, setting.read_permutation(permutation, problem.trace.spec)), signature)
+    write_rows(compare(problem, setting.read_permutation(permutation, problem.trace.spec)), signature, COLUMNS)
 
 
 if __name__ == "__main__":

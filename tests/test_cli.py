@@ -16,6 +16,7 @@ from neuralign.cli import COMMANDS, main
 from neuralign.code import PACKAGE
 from neuralign.explain import scattered
 from neuralign.objects import load
+from neuralign.run_lock import alone
 from neuralign.symmetry import permute, random
 from neuralign.tracing import trace
 
@@ -38,6 +39,20 @@ class Attentive(nn.Module):
         assert x.shape[-1] == 9, "9 pixels are wanted"
         x = self.stem(x).flatten(2).mT
         return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
+
+class Ordered(nn.Module):
+    # of which nothing may move: its units are summed up in their order
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(243, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(self.first(x.flatten(1)).cumsum(1))
+
+class Bare(nn.Module):
+    # without parameters
+    def forward(self, x):
+        return x.mean((2, 3)).repeat(1, 2)[:, :4]
 
 class Leaving(nn.Module):
     def __init__(self):
@@ -176,6 +191,19 @@ def test_explain_refuses_in_one_line(capsys, arguments, message):
     assert message in refused(capsys, "explain", *arguments)
 
 
+NOTHING = "Nothing of this network may be permuted: "
+CUMSUM = NOTHING + "first.weight[0] and 1 more, because torch.cumsum reads its order; "
+
+
+def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
+    text = run(capsys, "explain", "nets.py:Ordered", "--input", "1,3,9,9")
+    assert text.startswith(CUMSUM) and text.count("\n") == 1
+    facts = json.loads(run(capsys, "explain", "nets.py:Ordered", "--input", "1,3,9,9", "--json"))
+    assert facts["groups"] == {} and facts["certified"] is True and facts["permutable_fraction"] == 0
+    text = run(capsys, "explain", "nets.py:Bare", "--input", "1,3,9,9")
+    assert text == NOTHING + "no axis of its parameters has several units.\n"
+
+
 # ---- align
 
 
@@ -198,10 +226,49 @@ def test_align_writes_torch_files_too_and_says_what_moved(capsys, folder):
     assert torch.equal(torch.load("out.pt", weights_only=True)["module.3.bias"], folder["3.bias"])
 
 
+@pytest.mark.parametrize("method", ["correlation", "transport"])
+def test_align_writes_b_as_it_is_where_nothing_may_move(capsys, method):
+    network = load("nets.py:Ordered")
+    torch.save(network().state_dict(), "first.pt")
+    b = {name: tensor.half() for name, tensor in network().state_dict().items()}
+    torch.save({"model": b}, "second.pt")
+    files = ["nets.py:Ordered", "first.pt", "second.pt", "--data", "mine.npz", "--method", method]
+    text = run(capsys, "align", *files, "-o", "out.pt", "--permutation", "p.safetensors")
+    assert text.startswith(CUMSUM) and text.count("\n") == 3
+    assert "B is in A's order as it is." in text
+    found = torch.load("out.pt", weights_only=True)
+    assert found.keys() == b.keys()
+    assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in b.items())
+    facts = json.loads(run(capsys, "align", *files, "--json"))
+    assert facts["groups"] == {} and facts["certificate"] == 0 and facts["why"].startswith(CUMSUM)
+    with safe_open("p.safetensors", "pt") as file:
+        assert list(file.keys()) == [] and json.loads(file.metadata()["facts"])["certificate"] == 0
+
+
+def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, folder):
+    """In float64, of which the network's float32 would lose digits."""
+    precise = {n: t.double() + 1e-9 for n, t in folder.items()}
+    names = list(precise)
+    Path("shards").mkdir()
+    parts = {"m-00001-of-00002.safetensors": names[:5], "m-00002-of-00002.safetensors": names[5:]}
+    for shard, of in parts.items():
+        save_file({n: precise[n] for n in of}, Path("shards", shard))
+    index = {"weight_map": {n: shard for shard, of in parts.items() for n in of}}
+    Path("shards", "m.safetensors.index.json").write_text(json.dumps(index))
+    arguments = ["nets.py:Net", "b.pt", "shards", "--data", "mine.npz", "-o", "out.safetensors", "--json"]
+    facts = json.loads(run(capsys, "align", *arguments))
+    assert facts["source"]["file"] == "shards" and len(facts["source"]["shards"]) == 3
+    found = load_file("out.safetensors")
+    assert found.keys() == precise.keys()
+    assert all(torch.equal(found[n].sort(0).values, t.sort(0).values) for n, t in precise.items() if n[0] in "01")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["a.safetensors", "c.pt"], "c.pt: no such file"),
+        (["a.safetensors", "."], "checkpoints are in it; name one of a.safetensors, b.pt"),
+        (["a.safetensors", "pointer.pt"], "pointer.pt: a pointer of Git LFS, not the file that it stands for"),
         (["a.safetensors", "a.safetensors"], "A and B are the same file"),
         (["a.safetensors", "nets.py"], "nets.py: neither .safetensors nor a file of torch.save, or damaged"),
         (["a.safetensors", "b.pt", "--option", "num_classes=7"], "wanted are logits (1, 4), one for each class"),
@@ -223,6 +290,7 @@ def test_align_writes_torch_files_too_and_says_what_moved(capsys, folder):
     ],
 )
 def test_align_refuses_in_one_line(capsys, arguments, message):
+    Path("pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n")
     assert message in refused(capsys, "align", "nets.py:Net", "--data", "mine.npz", *arguments)
     assert not Path("out.h5").exists()
 
@@ -267,6 +335,16 @@ def test_doctor_looks_at_given_data_with_given_weights(capsys):
     assert facts["breaks"] == {"transport": None}
 
 
+def test_doctor_says_that_nothing_may_move(capsys):
+    for more in (["--input", "3,9,9"], ["--data", "mine.npz"]):
+        arguments = ["nets.py:Ordered", *more, "--images", "8", "--seeds", "1", "--methods", "correlation"]
+        text = run(capsys, "doctor", *arguments)
+        assert text.startswith(CUMSUM) and text.endswith("So no method has anything to find.\n")
+        assert text.count("\n") == 1
+        facts = json.loads(run(capsys, "doctor", *arguments, "--json"))
+        assert facts["rows"] == [] and facts["breaks"] == {} and facts["why"].startswith(CUMSUM)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -309,3 +387,10 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
 def test_connect_refuses_in_one_line_and_writes_nothing(capsys, arguments, message):
     assert message in refused(capsys, "connect", "nets.py:Net", *arguments, "--data", "mine.npz")
     assert not Path("connected").exists()
+
+
+def test_connect_says_that_another_run_is_at_work(capsys):
+    with alone(Path("connected")):
+        text = refused(capsys, "connect", "nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz")
+    assert "another run is at work in connected (results/.running there is locked); wait for it, or end it" in text
+    assert not Path("connected", "connect.yaml").exists()

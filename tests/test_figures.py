@@ -279,3 +279,11 @@ def test_theory_says_how_well_each_predictor_ranks():
     assert all(axes.get_title(loc="right").endswith("(n = 6)") for axes in figure.axes)
     points = [line for axes in figure.axes[:1] for line in axes.lines]
     assert sum(len(line.get_xdata()) for line in points) == 6
+
+
+def test_signatures_of_nothing_are_a_sentence() -> None:
+    empty = pd.DataFrame(columns=["layer", "order", "alignment", "dataset", "network", "regime", "pair"])
+    figure = plugin("figures", {"use": "signature"})(empty)
+    assert [t.get_text() for axes in figure.axes for t in axes.texts] == [
+        "Nothing of these networks may be permuted, so no units are matched."
+    ]

@@ -9,6 +9,7 @@ import pytest
 
 from neuralign.code import PACKAGE
 from neuralign.files import atomic, note_path, recipe_path, sha256
+from neuralign.tables import write_rows
 
 ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent)}
 
@@ -60,3 +61,12 @@ def test_the_digest_is_sha256(tmp_path):
 def test_recipes_mirror_results_and_notes_lie_beside_them():
     assert recipe_path("results/endpoints/a/1.safetensors") == "results/recipes/endpoints/a/1.safetensors.json"
     assert note_path("results/endpoints/a/1.safetensors") == "results/endpoints/a/1.safetensors.json"
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path):
+    write_rows([], tmp_path / "a.csv", ("group", "units"))
+    assert (tmp_path / "a.csv").read_text() == "group,units\n"
+    write_rows([{"group": "a", "units": 1}], tmp_path / "b.csv", ("units",))
+    assert (tmp_path / "b.csv").read_text() == "group,units\na,1\n"
+    with pytest.raises(ValueError, match="c.csv: a table without rows, and nobody says which columns it has"):
+        write_rows([], tmp_path / "c.csv")

@@ -1,5 +1,6 @@
 """Checkpoints of others: every common wrapping is understood, what does not fit is refused with what is near."""
 
+import json
 import pickle
 import random
 from collections import OrderedDict
@@ -102,6 +103,10 @@ def without(*names):
         (lambda s: s | {"fc.bias": torch.full((5,), float("nan"))}, "fc.bias has values that are not finite"),
         (lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int64)}, "fc.bias is torch.int64, the network's is"),
         (
+            lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int8)},
+            "fc.bias is torch.int8, the network's is torch.float64; quantised weights are not read",
+        ),
+        (
             lambda s: {"layer.kernel": torch.ones(2)},
             "no tensor of the network is in it; found layer.kernel; wanted feat",
         ),
@@ -179,6 +184,42 @@ def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path, archive):
     assert refused > 50
 
 
+def test_numbers_that_are_not_as_they_were_saved_are_refused(tmp_path):
+    """A few wrong bits make numbers that look as good as any; the archives of torch.save know better."""
+    model, path = tiny.perceptron(side=2), tmp_path / "a.pt"
+    state = randomised(model.network)
+    torch.save(state, path)
+    whole, inside = path.read_bytes(), state["1.weight"].numpy().tobytes()
+    place = whole.index(inside) + 5
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(CheckpointError, match=r"damaged: a/data/\d in it does not have the checksum it was saved with"):
+        read(path, model)
+
+
+def test_shards_with_wrong_bytes_are_read_or_refused(tmp_path):
+    model, draws = tiny.perceptron(side=2), random.Random(0)
+    state = randomised(model.network)
+    names = list(state)
+    shards = {"m-00001-of-00002.safetensors": names[:4], "m-00002-of-00002.safetensors": names[4:]}
+    for shard, of in shards.items():
+        save_file({n: state[n] for n in of}, tmp_path / shard)
+    holders = {n: shard for shard, of in shards.items() for n in of}
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": holders}))
+    files, refused = {p: p.read_bytes() for p in sorted(tmp_path.iterdir())}, 0
+    for _ in range(200):
+        path = draws.choice(list(files))
+        wrong = bytearray(files[path])
+        for _ in range(8):
+            wrong[draws.randrange(min(len(wrong), 600))] = draws.randrange(256)
+        path.write_bytes(wrong[: draws.randrange(len(wrong))] if draws.random() < 0.2 else wrong)
+        try:
+            read(tmp_path, model)
+        except CheckpointError as error:
+            refused += str(tmp_path) in str(error) and str(error).isprintable()
+        path.write_bytes(files[path])
+    assert refused > 150
+
+
 def test_a_mapping_that_holds_itself_is_looked_through_once(tinyten, state, tmp_path):
     held = {"state_dict": state}
     held["again"] = held
@@ -205,13 +246,17 @@ def test_extra_state_is_left_aside(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
-    "change",
-    [torch.Tensor.to_sparse, lambda t: t.to("meta"), lambda t: torch.nested.nested_tensor([t])],
+    "change, message",
+    [
+        (torch.Tensor.to_sparse, "fc.weight is sparse; a dense tensor of float16, bfloat16, float32 or float64"),
+        (lambda t: t.to("meta"), "fc.weight is on the meta device, which keeps no numbers; a dense tensor"),
+        (lambda t: torch.nested.nested_tensor([t]), "fc.weight is nested; a dense tensor"),
+    ],
     ids=["sparse", "meta", "nested"],
 )
-def test_tensors_without_numbers_in_rows_are_none(tinyten, state, tmp_path, change):
+def test_tensors_without_numbers_in_rows_are_named(tinyten, state, tmp_path, change, message):
     torch.save({n: change(t) if n == "fc.weight" else t for n, t in state.items()}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="missing: fc.weight"):
+    with pytest.raises(CheckpointError, match=message):
         read(tmp_path / "a.pt", tinyten)
 
 
@@ -243,3 +288,284 @@ def test_tied_tensors_are_one_and_buffers_that_are_not_saved_come_from_the_netwo
     torch.save({"first.weight": weight, "last.weight": weight + 1}, tmp_path / "c.pt")
     with pytest.raises(CheckpointError, match="are one tensor in the network, but differ in the file"):
         read(tmp_path / "c.pt", model)
+
+
+# ---- names that wrappers put between
+
+
+class Parts(nn.Module):
+    """Of parts that people compile, wrap and save one by one; one of them has a wrapper's name itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Linear(4, 3), nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+        self.head = nn.ModuleDict({"module": nn.Linear(3, 2)})
+        self.norm = nn.BatchNorm1d(3)
+
+
+def parts(seed=0):
+    model = tiny.unnormalised(Parts().float())
+    return model, randomised(model.network, seed)
+
+
+def between(*changes):
+    """A renaming by (name, name with a wrapper in it)."""
+
+    def rename(name):
+        for old, new in changes:
+            name = name.replace(old, new)
+        return name
+
+    return rename
+
+
+WITHIN = {
+    "a part compiled": between(("stem.", "stem._orig_mod.")),
+    "every layer compiled": between(("body.0.", "body.0._orig_mod."), ("body.1.", "body.1._orig_mod.")),
+    "one layer of two": between(("body.1.", "body.1._orig_mod.")),
+    "checkpointed layers": between(("body.0.", "body.0._checkpoint_wrapped_module.")),
+    "sharded": lambda n: "_fsdp_wrapped_module." + n.replace("body.1.", "body.1._fsdp_wrapped_module."),
+    "sharded, checkpointed, compiled": lambda n: f"module.{n}".replace(
+        "stem.", "_fsdp_wrapped_module._checkpoint_wrapped_module.stem._orig_mod."
+    ),
+    "fabric": lambda n: f"_forward_module.{n}".replace("head.", "head._forward_module.module."),
+    "parallel parts": between(("stem.", "stem.module."), ("norm.", "norm.module.")),
+    "the whole parallel, with a part of that name": lambda n: f"module.{n}",
+    "twice": lambda n: f"net.module._orig_mod.{n}".replace("stem.", "stem._orig_mod._orig_mod."),
+}
+
+
+@pytest.mark.parametrize("how", WITHIN)
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "epoch": 1}], ids=["bare", "state_dict"])
+def test_names_of_wrappers_within_names_are_read_over(tmp_path, how, wrap):
+    model, state = parts()
+    torch.save(wrap({WITHIN[how](n): t for n, t in state.items()}), tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", model)
+    assert_same(found.state, state)
+    assert_same(found.renamed(found.state), {WITHIN[how](n): t for n, t in state.items()})
+
+
+def test_a_network_that_is_wrapped_itself_takes_plain_names(tmp_path):
+    model, state = parts()
+    network = nn.ModuleDict({"_orig_mod": model.network})
+    torch.save(state, tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", tiny.unnormalised(network))
+    assert_same(found.state, prefixed("_orig_mod.", state))
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    model, state = parts()
+    twice = state | {"stem._orig_mod.weight": state["stem.weight"] + 1}
+    torch.save(twice, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="the network has no: stem._orig_mod.weight"):
+        read(tmp_path / "a.pt", model)
+    renamed = {n.replace("body.0.", "body.0._orig_mod."): t for n, t in twice.items()}
+    torch.save(renamed, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError) as error:
+        read(tmp_path / "b.pt", model)
+    assert "stem.weight, stem._orig_mod.weight both stand for stem.weight" in str(error.value)
+
+
+class Alike(nn.Module):
+    """Without a wrapper's name, two of its tensors would be called alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2, bias=False)
+        self.layer.module = nn.Linear(2, 2, bias=False)
+
+
+def test_names_that_only_a_wrapper_tells_apart_are_kept_apart(tmp_path):
+    model = tiny.unnormalised(Alike())
+    state = randomised(model.network)
+    torch.save(prefixed("module.", state), tmp_path / "a.pt")
+    assert_same(read(tmp_path / "a.pt", model).state, state)
+    torch.save({n.replace("layer.", "layer.module."): t for n, t in state.items()}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this network: 1 of the network's 2 tensors fit"):
+        read(tmp_path / "b.pt", model)
+
+
+# ---- dictionaries of parts, lists, and several states in a file
+
+
+def by_part(state):
+    out: dict = {}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        out.setdefault(part, {})[rest] = tensor
+    return out
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        by_part,
+        lambda s: by_part(s) | {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "best": torch.ones(())},
+        lambda s: {"model": by_part(s), "ema": None, "epoch": 3},
+        lambda s: {"nets": [by_part(s)]},
+        lambda s: {"a": {"b": by_part(prefixed("module.", s))}},
+        lambda s: {part: {f"_orig_mod.{n}": t for n, t in of.items()} for part, of in by_part(s).items()},
+    ],
+    ids=["bare", "beside an optimizer", "in a model", "in a list", "deep and parallel", "compiled each"],
+)
+def test_a_dictionary_of_parts_is_joined(tmp_path, wrap):
+    model, state = parts()
+    torch.save(wrap(state), tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", model)
+    assert_same(found.state, state)
+    assert len(found.renamed(found.state)) == len(state)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda p: p.pop("stem"), "missing: stem.weight, stem.bias"),
+        (lambda p: p["stem"].update(scale=torch.ones(1)), "the network has no: stem.scale"),
+        (lambda p: p.update(stam=p.pop("stem")), "missing: stem.weight, stem.bias"),
+        (lambda p: p.update({"stem.weight": p["stem"]["weight"] + 1}), "stem.weight, stem.weight both stand for stem"),
+    ],
+)
+def test_parts_that_do_not_fit_as_a_whole_are_refused(tmp_path, change, message):
+    model, state = parts()
+    held = by_part(state)
+    change(held)
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=message):
+        read(tmp_path / "a.pt", model)
+
+
+def test_a_list_of_states_asks_which(tinyten, state, tmp_path):
+    torch.save([state, {n: t + 1 for n, t in state.items()}], tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="say inside which of '0', '1'"):
+        read(tmp_path / "a.pt", tinyten)
+    assert_same(read(tmp_path / "a.pt", tinyten, "0").held, state)
+
+
+def averaged(state):
+    return {n: t + 1 if t.is_floating_point() else t for n, t in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap, labels",
+    [
+        (lambda s: {"model": s, "model_ema": averaged(s)}, ("model", "model_ema")),
+        (lambda s: {"state_dict": s, "ema": {"module": averaged(s)}}, ("state_dict", "ema.module")),
+        (lambda s: s | prefixed("ema.", averaged(s)), (".", "ema")),
+        (lambda s: {"state_dict": s | prefixed("module.", averaged(s))}, ("state_dict", "state_dict.module")),
+        (lambda s: s | {"ema": averaged(s)}, (".", "ema")),
+    ],
+)
+def test_averaged_weights_beside_the_others_ask_which(tinyten, state, tmp_path, wrap, labels):
+    torch.save(wrap(state), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as error:
+        read(tmp_path / "a.pt", tinyten)
+    assert f"2 checkpoints of the network are in it: say inside which of {', '.join(map(repr, labels))}" in str(
+        error.value
+    )
+    for label, expected in zip(labels, (state, averaged(state)), strict=True):
+        assert_same(read(tmp_path / "a.pt", tinyten, label).held, expected)
+
+
+def test_very_many_mappings_end_in_a_refusal(tinyten, tmp_path):
+    """Thirty mappings that each hold the next one twice are a thousand million when they are followed."""
+    held: dict = {"weight": torch.ones(1)}
+    for _ in range(30):
+        held = {"a": held, "b": held}
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="more than 100000 mappings and lists lie within each other"):
+        read(tmp_path / "a.pt", tinyten)
+
+
+def test_names_that_differ_only_in_their_types_are_refused(tinyten, tmp_path):
+    torch.save({1: torch.ones(1), "1": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="of the names 1, '1', two differ only in their types"):
+        read(tmp_path / "a.pt", tinyten)
+
+
+# ---- kinds of numbers
+
+
+WEIGHT, CODES = torch.rand(3, 4), torch.ones(3, 4, dtype=torch.int8)
+QUANTISED = {
+    "per tensor": lambda: {"0.weight": torch.quantize_per_tensor(WEIGHT, 0.1, 0, torch.qint8), "0.bias": torch.ones(3)},
+    "per channel": lambda: {
+        "0.weight": torch.quantize_per_channel(WEIGHT, torch.ones(3), torch.zeros(3), 0, torch.qint8),
+        "0.bias": torch.ones(3),
+    },
+    "float8": lambda: {"0.weight": WEIGHT.to(torch.float8_e4m3fn), "0.bias": torch.ones(3)},
+    "float8 with scales": lambda: {
+        "0.weight": WEIGHT.to(torch.float8_e5m2),
+        "0.weight_scale": torch.ones(()),
+        "0.bias": torch.ones(3),
+    },
+    "8 bits with scales": lambda: {"0.weight": CODES, "0.SCB": torch.ones(3), "0.bias": torch.ones(3)},
+    "8 bits alone": lambda: {"0.weight": CODES, "0.bias": torch.ones(3)},
+    "4 bits": lambda: {
+        "0.weight": torch.ones(6, 1, dtype=torch.uint8),
+        "0.weight.absmax": torch.ones(1),
+        "0.bias": torch.ones(3),
+    },
+    "packed": lambda: {"0.qweight": CODES, "0.qzeros": CODES, "0.scales": torch.ones(3), "0.bias": torch.ones(3)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", QUANTISED)
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"model": s}])
+def test_quantised_weights_are_refused_as_such(tmp_path, how, wrap):
+    torch.save(wrap(QUANTISED[how]()), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="quantised") as error:
+        read(tmp_path / "a.pt", tiny.unnormalised(nn.Sequential(nn.Linear(4, 3))))
+    assert "0." in str(error.value) and str(error.value).isprintable()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_torch_has_packed_are_refused_as_quantised(tmp_path):
+    network = nn.Sequential(nn.Linear(4, 3))
+    packed = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+    torch.save(packed.state_dict(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"quantised weights, which are not read \(found 0.zero_point\)"):
+        read(tmp_path / "a.pt", tiny.unnormalised(network))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_rounded_to_the_network_and_kept_for_writing(tmp_path, kind):
+    model = tiny.Model(nn.Linear(3, 2), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    state = {n: torch.randn(t.shape, generator=tiny.generator()).to(kind) for n, t in model.network.named_parameters()}
+    torch.save(state, tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt", model)
+    assert_same(found.state, {n: t.float() for n, t in state.items()})
+    assert_same(found.renamed(found.held), state)
+
+
+def test_numbers_beyond_the_network_are_refused(tmp_path):
+    model = tiny.Model(nn.Linear(3, 2), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    torch.save({"weight": torch.full((2, 3), 1e300, dtype=torch.float64), "bias": torch.zeros(2)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="weight has numbers that are too large for the network's torch.float32"):
+        read(tmp_path / "a.pt", model)
+
+
+class Masked(nn.Module):
+    """Keeps a mask with infinities, a count in few bits and a spectrum."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int16))
+        self.spectrum = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+
+
+def test_buffers_may_be_infinite_where_the_network_has_them_so(tmp_path):
+    model = tiny.Model(Masked(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    state = {n: t.clone() for n, t in tiny.whole(model.network).items()}
+    torch.save(state | {"count": torch.tensor(7)}, tmp_path / "a.pt")
+    assert_same(read(tmp_path / "a.pt", model).state, state | {"count": torch.tensor(7, dtype=torch.int16)})
+    for wrong, message in (
+        ({"mask": state["mask"].T}, "mask has values that are not finite"),
+        ({"mask": state["mask"].clone().fill_(torch.nan)}, "mask has values that are not finite"),
+        ({"count": torch.tensor(70_000)}, "count is torch.int64 with numbers that the network's torch.int16 does not"),
+        ({"spectrum": torch.ones(3)}, "spectrum is torch.float32, the network's is torch.complex64"),
+    ):
+        torch.save(state | wrong, tmp_path / "a.pt")
+        with pytest.raises(CheckpointError, match=message):
+            read(tmp_path / "a.pt", model)

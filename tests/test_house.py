@@ -16,14 +16,15 @@ HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "netw
 FLOORS = [
     # nothing of this package
     {"files", "options", "plugins", "gpus", "seeding", "show", "summary", "costs", "overrides", "refusals"}
-    | {"config_checks"},
-    {"objects", "problems", "yaml_files", "cuda_graphs"},
+    | {"config_checks", "file_kinds"},
+    {"objects", "problems", "yaml_files", "cuda_graphs", "shards", "run_lock"},
     {"images", "metrics", "moments", "parameters", "symmetry", "curves", "schedules", "theory_summary", "birkhoff"}
-    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"},
+    | {"cells", "comparison", "sizes", "code", "entries", "callables", "provenance", "endings", "memory"}
+    | {"foreign_files"},
     # files and pages; what a network is
     {"schemas", "tables", "data", "failure", "together", "report", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
-    {"tracing"},
+    {"tracing", "states"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
     {"batch_norm", "simultaneous"},

@@ -13,7 +13,9 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 from workflow_project import REPOSITORY
 
 from neuralign.explain import scattered
+from neuralign.images import Images
 from neuralign.library import align, curve
+from neuralign.refusals import Refused
 from neuralign.symmetry import inverse, permute, random
 from neuralign.tracing import trace
 
@@ -78,6 +80,12 @@ def test_networks_that_cannot_be_copied_as_they_are_can_be_aligned_and_joined(ki
     assert path(0.5).keys() == a.keys()
 
 
+def test_a_family_without_bends_has_nothing_to_train():
+    network = flat()
+    a, b = drawn(network, 1), drawn(network, 2)
+    assert_close(curve(network, a, b, GREY, "segment")(0.5), {n: (a[n] + b[n]) / 2 for n in a}, 1e-6)
+
+
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_a_curve_ends_where_it_should_and_learns_between(epochs):
     model, images = tiny.perceptron(side=16), pictures(count=20)
@@ -92,3 +100,252 @@ def test_a_curve_ends_where_it_should_and_learns_between(epochs):
     else:
         assert_close({n: middle[n] for n in names}, straight)
     assert middle.keys() == a.keys() and not torch.equal(middle["2.running_mean"], a["2.running_mean"])
+
+
+# ---- what does not fit is refused in one sentence
+
+
+def flat(inputs=64, hidden=32, classes=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def drawn(network, seed=0):
+    draws = generator(seed)
+    return {n: torch.randn(t.shape, generator=draws, dtype=t.dtype) for n, t in network.state_dict().items()}
+
+
+GREY = pictures(count=16, side=8, channels=1)
+NONE = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+
+
+def without(name):
+    return lambda s: {n: t for n, t in s.items() if n != name}
+
+
+def put(name, value):
+    return lambda s: s | {name: value}
+
+
+STATES = [
+    (without("3.bias"), "tensors are missing for this network: ['3.bias']"),
+    (lambda s: {}, "tensors are missing for this network: ['1.bias', '1.weight', '3.bias', '3.weight']"),
+    (put("5.weight", torch.ones(2)), "tensors that this network does not have: ['5.weight']"),
+    (lambda s: {n: t.bfloat16() for n, t in s.items()}, "1.weight is torch.bfloat16, the network torch.float32"),
+    (lambda s: {n: t.half() for n, t in s.items()}, "1.weight is torch.float16, the network torch.float32"),
+    (lambda s: {n: t.double() for n, t in s.items()}, "1.weight is torch.float64, the network torch.float32"),
+    (put("3.bias", torch.ones(10, dtype=torch.int64)), "3.bias is torch.int64, the network torch.float32"),
+    (put("3.bias", torch.ones(10, dtype=torch.complex64)), "3.bias is torch.complex64, the network torch.float32"),
+    (put("1.weight", torch.full((32, 64), torch.nan)), "1.weight has values that are not finite"),
+    (put("3.bias", torch.full((10,), torch.inf)), "3.bias has values that are not finite"),
+    (put("3.bias", torch.ones(10, device="meta")), "3.bias is on the meta device, which keeps no numbers"),
+    (put("3.bias", torch.ones(10).to_sparse()), "3.bias is sparse; a dense tensor of float16, bfloat16, float32 or"),
+    (put("3.bias", torch.ones(10).to(torch.float8_e4m3fn)), "3.bias is quantised (torch.float8_e4m3fn)"),
+    (lambda s: drawn(flat(hidden=16)), "1.weight has shape (16, 64), the network (32, 64)"),
+    (put("3.bias", [0.0] * 10), "3.bias is list; tensors are wanted"),
+    (put("3.bias", 0), "3.bias is int 0; tensors are wanted"),
+    (lambda s: 3, "found int 3; named tensors are wanted, such as network.state_dict()"),
+    (lambda s: list(s.values()), "found list; named tensors are wanted"),
+    (lambda s: flat(), "found Sequential; named tensors are wanted"),
+    (lambda s: {"model": s}, "model is dict; tensors are wanted"),
+]
+
+
+@pytest.mark.parametrize("damage, message", STATES)
+@pytest.mark.parametrize("call", ["align", "curve"])
+@pytest.mark.parametrize("second", [False, True])
+def test_a_state_that_does_not_fit_is_refused(call, second, damage, message):
+    network = flat()
+    states = [drawn(network, 1), drawn(network, 2)]
+    states[second] = damage(states[second])
+    run = {"align": lambda: align(network, *states, GREY, "correlation")}
+    run["curve"] = lambda: curve(network, *states, GREY, "segment", epochs=0)
+    with pytest.raises(Refused) as error:
+        run[call]()
+    where = {"align": ("target", "source"), "curve": ("start", "end")}[call][second]
+    assert str(error.value).startswith(f"{where}: {message}"), str(error.value)
+
+
+COMMON = [
+    (
+        GREY,
+        {"mean": [0.5], "std": [0.0]},
+        "std: found [0.0]; numbers above 0 are wanted, one for each of the 1 channels",
+    ),
+    (GREY, {"std": [-1.0]}, "std: found [-1.0]; numbers above 0 are wanted"),
+    (GREY, {"std": [float("nan")]}, "std: found [nan]; numbers are wanted, one for each of the 1 channels"),
+    (GREY, {"mean": [0.5] * 3}, "mean: found [0.5, 0.5, 0.5]; numbers are wanted, one for each of the 1 channels"),
+    (GREY, {"mean": 0.5}, "mean: found 0.5; numbers are wanted, one for each of the 1 channels"),
+    (GREY, {"mean": ["much"]}, "mean: found ['much']; numbers are wanted"),
+    (NONE, {}, "images are empty, of shape (0, 1, 8, 8); at least one image is needed"),
+    (
+        Images(GREY.pixels / 255, GREY.labels),
+        {},
+        "images are torch.float32 of shape (16, 1, 8, 8); uint8 (n, channels,",
+    ),
+    (Images(GREY.pixels[0], GREY.labels), {}, "images are torch.uint8 of shape (1, 8, 8); uint8 (n, channels, height"),
+    (Images(GREY.pixels, GREY.labels[:3]), {}, "labels are torch.int64 of shape (3,); int64 (16,) is needed"),
+    (Images(GREY.pixels, GREY.labels.float()), {}, "labels are torch.float32 of shape (16,); int64 (16,) is needed"),
+    (Images(GREY.pixels, GREY.labels - 1), {}, "labels are in -1 .. 3; only "),
+    (
+        pictures(count=4, side=8, channels=3),
+        {},
+        "the network does not take an input of shape (2, 3, 8, 8): RuntimeError: mat1 and mat2 shapes cannot be mult",
+    ),
+]
+
+
+@pytest.mark.parametrize("images, more, message", COMMON)
+@pytest.mark.parametrize("call", ["align", "curve"])
+def test_images_and_a_normalisation_that_do_not_fit_are_refused(call, images, more, message):
+    network = flat()
+    run = {"align": lambda: align(network, drawn(network), drawn(network), images, "correlation", **more)}
+    run["curve"] = lambda: curve(network, drawn(network), drawn(network), images, "segment", epochs=0, **more)
+    with pytest.raises(Refused) as error:
+        run[call]()
+    assert str(error.value).startswith(message), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (
+            {"method": "corelation"},
+            "method: found 'corelation'; did you mean 'correlation'? (allowed: correlation, pam",
+        ),
+        ({"imgaes": 3}, "correlation: unknown key 'imgaes'; did you mean 'images'?"),
+        ({"batch_size": 0}, "correlation.batch_size: found 0: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_method_or_option_that_is_not_there_is_refused(more, message):
+    network = flat()
+    options = {name: value for name, value in more.items() if name != "method"}
+    with pytest.raises(Refused) as error:
+        found = more.get("method", "correlation")
+        align(network, drawn(network), drawn(network), GREY, found, **{"batch_size": 4, **options})
+    assert str(error.value).startswith(message), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"family": "bezie"}, "family: found 'bezie'; did you mean 'bezier'?"),
+        ({"schedule": "plato"}, "schedule: found 'plato'"),
+        ({"bend": 3}, "bezier: unknown key 'bend'; did you mean 'bends'?"),
+        ({"epochs": -1}, "curve.epochs: found -1: input should be greater than or equal to 0"),
+        ({"lr": float("nan")}, "curve.lr: found nan: input should be a finite number"),
+        ({"batch_size": 0}, "curve.batch_size: found 0"),
+    ],
+)
+def test_numbers_of_a_curve_that_cannot_be_are_refused(more, message):
+    network = flat()
+    family = more.get("family", "bezier")
+    options = {name: value for name, value in more.items() if name != "family"}
+    with pytest.raises(Refused) as error:
+        curve(network, drawn(network), drawn(network), GREY, family, **{"epochs": 0, **options})
+    assert str(error.value).startswith(message), str(error.value)
+
+
+def test_labels_that_the_network_has_no_logit_for_are_refused():
+    network = flat(classes=4)
+    with pytest.raises(Refused, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
+        curve(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
+    with pytest.raises(Refused, match=r"the network gives \(2, 4, 1\) on 2 images; wanted are logits"):
+        wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
+        curve(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
+
+
+# ---- states as a state_dict has them
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, a buffer that is not saved, an infinite mask and counts of batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+        self.stem, self.norm, self.head = nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)
+        self.last.weight = self.first.weight
+        self.register_buffer("scale", torch.full((8,), 2.0), persistent=False)
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+    def forward(self, x):
+        x = self.norm(self.stem(x.flatten(1))).relu()
+        return self.head(self.last(self.first(x).relu()).relu()) * self.scale[0] + self.mask[0]
+
+
+def test_every_name_of_a_shared_tensor_gets_the_same(tmp_path):
+    network, a = Tied(), {**tied(1)}
+    b = tied(2)
+    found = align(network, a, b, GREY, "correlation")
+    assert found.state.keys() == b.keys() == network.state_dict().keys() and found.permutation
+    assert torch.equal(found.state["first.weight"], found.state["last.weight"])
+    inputs = torch.rand(4, 1, 8, 8)
+    assert_close(outputs_of(network, found.state, inputs), outputs_of(network, b, inputs), 1e-5)
+    middle = curve(network, a, found.state, GREY, "segment", epochs=0)(0.5)
+    assert middle.keys() == a.keys() and torch.equal(middle["first.weight"], middle["last.weight"])
+    network.load_state_dict(middle)
+    with pytest.raises(Refused, match="source: first.weight, last.weight are one tensor in the network, but"):
+        align(network, a, b | {"last.weight": b["last.weight"] + 1}, GREY, "correlation")
+
+
+def tied(seed):
+    network = Tied()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator(seed)))
+    return {n: t.clone() for n, t in network.state_dict().items()}
+
+
+def outputs_of(network, state, inputs):
+    network.load_state_dict(state)
+    with torch.no_grad():
+        return {"logits": network.eval()(inputs)}
+
+
+# ---- what cannot be copied by copy.deepcopy
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("how", ["weight_norm", "prune", "spectral_norm", "parametrised"])
+def test_networks_whose_weights_hooks_compute_are_taken(how):
+    def made():
+        network = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5)
+        )
+        if how == "prune":
+            prune.l1_unstructured(network[3], "weight", 0.5)
+        else:
+            {
+                "weight_norm": nn.utils.weight_norm,
+                "spectral_norm": nn.utils.spectral_norm,
+                "parametrised": nn.utils.parametrizations.weight_norm,
+            }[how](network[3])
+        return network
+
+    torch.manual_seed(0)
+    network, a, b = made(), made().state_dict(), made().state_dict()
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    found = align(network, a, b, GREY, "correlation")
+    assert found.certificate < 1e-9
+    path = curve(network, a, found.state, GREY, "bezier", epochs=1, batch_size=8)
+    assert path(0.5).keys() == a.keys()
+    assert_same(network.state_dict(), before)
+
+
+# ---- nothing to permute
+
+
+@pytest.mark.parametrize("method", ["correlation", "transport", "random", "pam"])
+def test_a_network_of_which_nothing_may_move_is_left_as_it_is(method):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    b = drawn(network)
+    found = align(network, drawn(network, 1), b, GREY, method)
+    assert found.permutation == {} and found.certificate == 0
+    assert_same(found.state, b)
+
+
+def test_a_network_without_parameters_is_left_as_it_is():
+    network = nn.Sequential(nn.Flatten(), nn.Softmax(1))
+    assert align(network, {}, {}, GREY, "correlation").state == {}
+    with pytest.raises(Refused, match="the network has no parameters, so there is nothing between two of it"):
+        curve(network, {}, {}, GREY, "bezier")

@@ -234,6 +234,14 @@ def test_connect_runs_the_workflow_on_two_checkpoints_and_goes_on_where_it_was(f
     assert (tmp_path / facts["report"]).is_file() and (tmp_path / facts["config"]).is_file()
     again, text = run()
     assert again == facts and "Nothing to be done" in text
+    locks = tmp_path / "out" / ".snakemake" / "locks"  # as a run leaves them that was killed outright
+    locks.mkdir(exist_ok=True)
+    for kind, path in (("input", "results/recipes/x.json"), ("output", "results/studies/connect/report.html")):
+        (locks / f"0.{kind}.lock").write_text(path)
+    for path in (tmp_path / "out" / "results" / "studies" / "connect").glob("report.html*"):
+        path.unlink()
+    again, _ = run()
+    assert again == facts and not list(locks.glob("*"))
 
 
 @pytest.fixture

@@ -35,10 +35,11 @@ def examine(
 ) -> list[dict[str, Any]]:
     """One row per method, noise level and group: `recovered`, the mean share of its units that are put back, its sample
     standard deviation `recovered_std` over `n` seeds (None for one), and `units`. Group "" is the mean over all units.
+    No rows for a network of which nothing may be permuted.
     """
     found: dict[tuple[str, float, str], list[float]] = {}
     sizes = {group: trace.spec.sizes[group] for group in trace.spec.free}
-    for seed in seeds:
+    for seed in seeds if sizes else ():
         planted = random(trace.spec, stream(seed, "planted permutation"))
         for level in levels:
             hidden = permute(trace.spec, planted, noisy(model, state, level, seed))

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -115,24 +115,41 @@ def scattered(network: nn.Module, seed: int) -> dict[str, Tensor]:
     return state
 
 
+def immovable(frozen: Mapping[str, str], most: int = 3) -> str:
+    """Why nothing of a network may be permuted, in one line; `frozen` as a trace has it, {"tensor[dimension]": why}."""
+    reasons, first = Counter(frozen.values()).most_common(), dict[str, str]()
+    for axis, reason in frozen.items():
+        first.setdefault(reason, axis)
+    told = [f"{first[r]}{f' and {n - 1} more' if n > 1 else ''}, because {r}" for r, n in reasons[:most]]
+    told += [f"and for {len(reasons) - most} more reasons"] if len(reasons) > most else []
+    why = "; ".join(told) or "no axis of its parameters has several units"
+    return f"Nothing of this network may be permuted: {why}"
+
+
 def words(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
     """The facts in sentences, one a line; of groups and reasons at most so many."""
     groups, frozen = facts["groups"], Counter(entry["reason"] for entry in facts["frozen"])
-    yield (
-        f"{len(groups)} groups of channels may be permuted; {facts['permutable_fraction']:.1%} of "
-        f"{facts['parameters']:,} parameters lie on one of them."
-    )
-    verdict = "leaves the function as it is" if facts["certified"] else "CHANGES THE FUNCTION"
-    yield (
-        f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of their "
-        f"size, gradients by {facts['gradients']:.1e}."
-    )
+    if groups:
+        yield (
+            f"{len(groups)} groups of channels may be permuted; {facts['permutable_fraction']:.1%} of "
+            f"{facts['parameters']:,} parameters lie on one of them."
+        )
+    else:
+        yield immovable({entry["axis"]: entry["reason"] for entry in facts["frozen"]}) + "."
+    if groups or not facts["certified"]:
+        verdict = "leaves the function as it is" if facts["certified"] else "CHANGES THE FUNCTION"
+        yield (
+            f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of their "
+            f"size, gradients by {facts['gradients']:.1e}."
+        )
     for mode, problem in facts["modes"].items():
         if problem:
             yield f"Nothing is known of {mode} mode, in which the network cannot be run on an input alone: {problem}."
     if missed := facts["unreached"]:
         first = ", ".join(missed[:most]) + (f" and {len(missed) - most} more" if len(missed) > most else "")
         yield f"No run used {first}: what may feed them is fixed, and nothing is certified of them."
+    if not groups:  # the reasons have been told
+        return
     yield from (f"  {name}: {units} units" for name, units in list(groups.items())[:most])
     if len(groups) > most:
         yield f"  and {len(groups) - most} more"

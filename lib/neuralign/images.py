@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuralign.refusals import Refused
+
 SPLITS = ("train", "test")
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (n, c, h, w) -> float32 in [0, 1]
 
@@ -74,22 +76,28 @@ def load(path: str | Path, device: torch.device, size: int | None = None) -> Dat
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: no dataset as `fetch_data` prepares it, or damaged: {error}") from None
     for split, images in zip(SPLITS, (train, test), strict=True):
-        _check(images, len(mean), len(classes), f"{path}: {split}")
+        check(images, len(mean), len(classes), f"{path}: {split}_")
     train, test = (Images(_resized(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
     return Data(train, test, classes, mean, std)
 
 
-def _check(images: Images, channels: int, classes: int, what: str) -> None:
+def check(images: Images, channels: int | None, classes: int | None, what: str = "") -> None:
+    """Refuse what are no images with labels, of so many channels and classes where these are known.
+
+    `what` is put before `images` and `labels` in the message.
+    """
     pixels, labels = images.pixels, images.labels
-    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] != channels or not len(pixels):
+    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] != (channels or pixels.shape[1]):
         found = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
-        raise ValueError(f"{what}_images are {found}; uint8 (n, {channels}, height, width) is needed")
+        raise Refused(f"{what}images are {found}; uint8 (n, {channels or 'channels'}, height, width) is needed")
+    if not pixels.numel():
+        raise Refused(f"{what}images are empty, of shape {tuple(pixels.shape)}; at least one image is needed")
     if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
         found = f"{labels.dtype} of shape {tuple(labels.shape)}"
-        raise ValueError(f"{what}_labels are {found}; int64 ({len(pixels)},) is needed")
-    if labels.min() < 0 or labels.max() >= classes:
-        span = f"{labels.min()} .. {labels.max()}"
-        raise ValueError(f"{what}_labels are in {span}; only 0 .. {classes - 1} are allowed")
+        raise Refused(f"{what}labels are {found}; int64 ({len(pixels)},) is needed")
+    if labels.min() < 0 or (classes is not None and labels.max() >= classes):
+        span, allowed = f"{labels.min()} .. {labels.max()}", "from 0" if classes is None else f"0 .. {classes - 1}"
+        raise Refused(f"{what}labels are in {span}; only {allowed} are allowed")
 
 
 def as_float(pixels: Tensor) -> Tensor:

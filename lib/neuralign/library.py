@@ -1,23 +1,32 @@
 """Two calls for two trained networks of any kind: `align` their neurons, then `curve` between them.
 
 With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do. They work
-on copies: the network that is given keeps its weights and its mode.
+on copies: the network that is given keeps its weights and its mode. Whatever does not fit, a state, images or an
+option, is refused before anything is computed, with a message that names it (`refusals.Refused`, a ValueError).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
-from neuralign.align import Problem, certify
+from neuralign import images as image_checks
+from neuralign.align import Problem, certify, search
 from neuralign.batch_norm import Estimate, refresh
 from neuralign.curves import Curve, straight
 from neuralign.images import Images, as_is
-from neuralign.networks import Model, State, parameters
+from neuralign.networks import Model, State, logits, outputs, parameters
+from neuralign.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.parameters import Layout
 from neuralign.plugins import plugin
+from neuralign.problems import Problems
+from neuralign.refusals import Refused
+from neuralign.schemas import plugins, schema
+from neuralign.states import fitted
 from neuralign.symmetry import Permutation, permute
 from neuralign.tracing import trace
 from neuralign.tracing.running import copied
@@ -28,8 +37,8 @@ Normalisation = Sequence[float]
 
 @dataclass(frozen=True)
 class Aligned:
-    state: dict[str, Tensor]  # the source, permuted: the same function
-    permutation: Permutation
+    state: dict[str, Tensor]  # the source, permuted, by its own names: the same function
+    permutation: Permutation  # {} for a network of which nothing may be permuted
     certificate: float  # the largest change of its outputs and gradients, in float64, as a share of their size
     unreached: tuple[str, ...] = ()  # tensors that no run used: nothing is certified of them, what may feed them stays
 
@@ -49,16 +58,29 @@ def align(
     """`source` with its neurons in the order that fits `target`'s; both are states (parameters, buffers) of `network`.
 
     `method` is a plug-in of `align/`, `options` are its own. `mean`, `std`: how pixels in [0, 1] are normalised, per
-    channel. `attention`: whether heads of attentions, and channels within heads, may move too. Raises
-    `CertificateError` if the permuted network were another function.
+    channel. `attention`: whether heads of attentions, and channels within heads, may move too. Raises `Refused` for
+    what does not fit together, and `CertificateError` if the permuted network were another function.
     """
-    model = _model(network, images, mean, std)
-    pixels, _ = next(images.batches(2))
-    found = trace(model.network, model.normalise(pixels), attention=attention)
-    problem = Problem(model, found, target, source, images)
-    permutation = plugin("align", {"use": method, **options})(problem)
+    searched = _plugin("align", "method", method, options)
+    model, example = _model(network, images, mean, std)
+    (first, _), (second, names) = fitted("target", network, target), fitted("source", network, source)
+    found = trace(model.network, example, attention=attention)
+    problem = Problem(model, found, first, second, images)
+    permutation = search(problem, searched)
+    moved = permute(found.spec, permutation, second)
     error = certify(problem, permutation)
-    return Aligned(permute(found.spec, permutation, source), permutation, error, found.unreached)
+    return Aligned({name: moved[own] for name, own in names.items()}, permutation, error, found.unreached)
+
+
+class _Training(BaseModel):
+    """What the numbers of `curve` may be."""
+
+    epochs: Whole
+    batch_size: Count
+    lr: Positive
+    momentum: Proper
+    weight_decay: NonNegative
+    seed: Seed
 
 
 def curve(
@@ -82,15 +104,23 @@ def curve(
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends. With `epochs=0` it is the straight line.
+    at the ends. With `epochs=0` or without bends it is the straight line. The states have the
+    names of `start`. Raises `Refused` for what does not fit together.
     """
-    model = _model(network, images, mean, std)
+    numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
+    _checked(_Training, numbers, "curve")
+    shaped, paced = _plugin("curves", "family", family, options), _plugin("schedules", "schedule", schedule, {})
+    model, example = _model(network, images, mean, std)
+    image_checks.check(images, None, _classes(model, example))
+    (start, given), (end, _) = fitted("start", network, start), fitted("end", network, end)
     names = parameters(network).keys()
+    if not names:
+        raise Refused("the network has no parameters, so there is nothing between two of it")
     ends = [{n: state[n] for n in names} for state in (start, end)]
     buffers = {n: t for n, t in start.items() if n not in names}
     layout = Layout.of(ends[0])
-    line = straight(plugin("curves", {"use": family, **options}), *map(layout.flatten, ends))
-    regime = Regime(epochs, batch_size, lr, momentum, weight_decay, plugin("schedules", {"use": schedule}))
+    line = straight(shaped, *map(layout.flatten, ends))
+    regime = Regime(epochs if line.bends.numel() else 0, batch_size, lr, momentum, weight_decay, paced)
     bends = fit(
         model,
         line.bends,
@@ -108,12 +138,62 @@ def curve(
 
     def at(t: float) -> dict[str, Tensor]:
         point = layout.views(learnt(t))
-        return {**point, **refresh(model, point, buffers, estimate.sample())}
+        state = {**point, **refresh(model, point, buffers, estimate.sample())}
+        return {name: state[own] for name, own in given.items()}
 
     return at
 
 
-def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
-    channels, like = images.pixels.shape[1], next(network.parameters())
-    shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
-    return Model(copied(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+def _plugin(home: str, what: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """The function of a plug-in with its options, refused if there is no such plug-in or option."""
+    problems = Problems()
+    if use not in plugins(home):
+        problems.refuse(what, "found", use, plugins(home))
+        raise Refused(problems.found[0])
+    return plugin(home, {"use": use, **_checked(schema(home, use), options, use)})
+
+
+def _checked(model: type[BaseModel], given: dict[str, Any], path: str) -> dict[str, Any]:
+    problems = Problems()
+    found = problems.model(model, given, path)
+    if problems:
+        raise Refused("; ".join(problems.found))
+    return found
+
+
+def _model(
+    network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None
+) -> tuple[Model, Tensor]:
+    """A copy of the network that takes pixels, and what two of the images are as its input."""
+    image_checks.check(images, None, None)
+    channels = images.pixels.shape[1]
+    like = next(chain(network.parameters(), (b for b in network.buffers() if b.is_floating_point())), torch.zeros(()))
+    if images.pixels.device != like.device:
+        raise Refused(f"images are on {images.pixels.device}, the network is on {like.device}")
+    shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
+    if not (scale > 0).all():
+        raise Refused(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
+    model = Model(copied(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    example = model.normalise(next(images.batches(2))[0])
+    outputs(model.network, example)  # refuses what it does not take
+    return model, example
+
+
+def _normalisation(name: str, given: Normalisation | None, channels: int, default: float) -> Tensor:
+    try:
+        found = torch.tensor([default] * channels if given is None else [float(number) for number in given])
+    except (TypeError, ValueError):
+        found = torch.tensor([])
+    if len(found) != channels or not found.isfinite().all():
+        raise Refused(f"{name}: found {given}; numbers are wanted, one for each of the {channels} channels")
+    return found
+
+
+def _classes(model: Model, example: Tensor) -> int:
+    """How many classes the network has."""
+    found = outputs(model.network, example)
+    head = logits(found) if isinstance(found, Tensor | tuple) else found
+    if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
+        shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
+        raise Refused(f"the network gives {shape} on {len(example)} images; wanted are logits, one for each class")
+    return head.shape[1]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neuralign import states
 from neuralign.callables import NetworkError
 from neuralign.certificate import tolerance_of
 from neuralign.files import atomic
@@ -75,23 +76,8 @@ def symmetry(model: Model, data: Data, *, attention: bool = False) -> Trace:
 def read_state(path: str, model: Model) -> dict[str, Tensor]:
     """Parameters and buffers of a checkpoint, refused unless they fit the model."""
     state = read(path, model.mean.device)
-    expected = {**parameters(model.network), **buffers(model.network)}
-    if missing := expected.keys() - state.keys():
-        raise ValueError(f"{path}: tensors are missing for this network: {sorted(missing)[:5]}")
-    if extra := state.keys() - expected.keys():
-        raise ValueError(f"{path}: tensors that this network does not have: {sorted(extra)[:5]}")
-    for name, tensor in expected.items():
-        _check(path, name, state[name], tensor)
+    states.check(path, state, {**parameters(model.network), **buffers(model.network)})
     return state
-
-
-def _check(path: str, name: str, found: Tensor, expected: Tensor) -> None:
-    if found.shape != expected.shape:
-        raise ValueError(f"{path}: {name} has shape {tuple(found.shape)}, the network {tuple(expected.shape)}")
-    if found.dtype != expected.dtype:
-        raise ValueError(f"{path}: {name} is {found.dtype}, the network {expected.dtype}")
-    if not torch.isfinite(found).all():
-        raise ValueError(f"{path}: {name} has values that are not finite")
 
 
 def read_ends(
@@ -196,5 +182,6 @@ def read_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
         raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
     for names, bend in zip(wanted, like, strict=True):
         for name, tensor in layout.views(bend).items():
-            _check(path, names[name], named[names[name]], tensor)
+            if problem := states.tensor_problem(named[names[name]], tensor):
+                raise ValueError(f"{path}: {names[name]} {problem}")
     return torch.stack([layout.flatten({n: named[full] for n, full in names.items()}) for names in wanted])

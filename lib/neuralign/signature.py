@@ -10,6 +10,8 @@ from neuralign.images import Images
 from neuralign.networks import State
 from neuralign.symmetry import Permutation, identity
 
+COLUMNS = ("layer", "order", "group", "units", "before", "before_sd", "after", "after_sd")  # of a table of `compare`
+
 
 def compare(problem: Problem, permutation: Permutation) -> Iterator[dict[str, Any]]:
     """One row per activation: the mean correlation of matched units over all of the problem's images, before and after.

@@ -64,7 +64,7 @@ def import_endpoint(c: Catalogue, dataset: str, network: str, regime: str, check
         {"model": model, "checkpoint": entry},
         plugins,
         software=NUMERIC,
-        source={"path": entry["file"]},
+        source={"checkpoint": entry["file"]},
         places=["checkpoint.file"],
     )
 

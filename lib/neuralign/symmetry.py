@@ -24,6 +24,7 @@ Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old 
 Block = tuple["str | int | Axis", ...]  # factors, outer to inner
 Axis = tuple[Block, ...]  # laid end to end; () for an axis no group lies on
 Action = Callable[[str, Tensor, int], Tensor]  # of a group on a tensor that has its channels on this axis
+MOVES = ("group", "units", "moved", "moved_from_start")  # columns of a table of `moves`
 
 
 @dataclass(frozen=True)

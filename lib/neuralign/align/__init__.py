@@ -34,6 +34,7 @@ __all__ = [
     "certificate",
     "certify",
     "correlations",
+    "search",
     "unit_moments",
 ]
 
@@ -56,6 +57,11 @@ class Problem:
     attack: Attack | None = None  # how the networks were attacked in training
     keeper: Callable[[str], Keeper | None] = _nowhere  # where the progress of a training of this name is kept
     facts: dict[str, Any] = field(default_factory=dict)  # what a method found out besides, for the record
+
+
+def search(problem: Problem, method: Callable[[Problem], Permutation]) -> Permutation:
+    """What a method finds, {group: (n,)}; {} for a network of which nothing may be permuted, without a search."""
+    return method(problem) if problem.trace.spec.free else {}
 
 
 def activations(

@@ -8,6 +8,7 @@ from typing import Any
 from neuralign.cli import common
 from neuralign.cli.jobs import make
 from neuralign.files import atomic, sha256
+from neuralign.shards import shards
 from neuralign.workflow import ref
 
 HELP = "align the neurons of checkpoint B to those of checkpoint A"
@@ -70,39 +71,57 @@ def _report(
     given: argparse.Namespace, c: Any, place: dict[str, str], permutation: Path, folder: Path, source: str
 ) -> tuple[int, dict[str, Any], str]:
     from neuralign import foreign, setting
+    from neuralign.explain import immovable
     from neuralign.symmetry import permute
-    from neuralign.workflow import job
 
     facts = setting.read_facts(permutation)
     found = setting.read(str(permutation))  # certified a moment ago
     groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
     told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
     told |= {key: facts[key] for key in ("certificate_precision", "unreached")}
-    told |= {
-        "target": {"file": given.a, "sha256": sha256(given.a)},
-        "source": {"file": given.b, "sha256": sha256(given.b)},
-    }
+    told |= {"target": _identity(given.a), "source": _identity(given.b)}
+    if given.output or not groups:
+        model, trace = _traced(given, c, place | {"checkpoint": source}, folder)
+    if not groups:
+        told["why"] = immovable(trace.frozen)
     if given.permutation:
         setting.save(dict(found), given.permutation, facts | told | {"network": given.network})
         told["permutation"] = str(given.permutation)
     if given.output:
-        settings = job(c, "import_endpoint", place | {"checkpoint": source}).settings
-        images, model = setting.prepare(
-            str(make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)), settings["model"]
-        )
         theirs = foreign.read(given.b, model, given.inside)
-        state = permute(setting.symmetry(model, images, attention=given.attention).spec, found, theirs.state)
-        _write(theirs.renamed(state), given.output)
+        _write(theirs.renamed(permute(trace.spec, found, theirs.held)), given.output)
         told["output"] = str(given.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
     lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
-    lines.append(f"{given.method}: {moved} of {units} units moved in {len(groups)} groups")
-    change = f"{facts['certificate']:.1e} of their size, in {facts['certificate_precision']}"
-    lines.append(f"certified: the outputs of B change by {change}")
+    if groups:
+        lines.append(f"{given.method}: {moved} of {units} units moved in {len(groups)} groups")
+        change = f"{facts['certificate']:.1e} of their size, in {facts['certificate_precision']}"
+        lines.append(f"certified: the outputs of B change by {change}")
+    else:
+        lines.append(f"{told['why']}. B is in A's order as it is.")
     if missed := facts["unreached"]:
         lines.append(f"not certified, for no run used them: {', '.join(missed)}; what may feed them stays in place")
     lines += [f"{key}: {told[key]}" for key in ("output", "permutation") if key in told]
     return 0, told, "\n".join(lines)
+
+
+def _traced(given: argparse.Namespace, c: Any, place: dict[str, str], folder: Path) -> tuple[Any, Any]:
+    """The model that the checkpoints are of, and its symmetry."""
+    from neuralign import setting
+    from neuralign.workflow import job
+
+    settings = job(c, "import_endpoint", place).settings
+    data = make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)
+    images, model = setting.prepare(str(data), settings["model"])
+    return model, setting.symmetry(model, images, attention=given.attention)
+
+
+def _identity(file: str) -> dict[str, Any]:
+    """A checkpoint's file and its digest, or those of its shards."""
+    files = shards(file).files
+    if len(files) == 1:
+        return {"file": file, "sha256": sha256(files[0])}
+    return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}
 
 
 def _write(tensors: dict[str, Any], path: Path) -> None:

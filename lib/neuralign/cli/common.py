@@ -14,6 +14,7 @@ from neuralign.entries import AlignmentKeys, NetworkKeys
 from neuralign.objects import is_object
 from neuralign.plan import lay_over, read_config
 from neuralign.refusals import Refused
+from neuralign.shards import INDEX, shards
 
 CHECKOUT = PACKAGE.parents[1]  # of the repository, with its workflow and its config
 REGIME = "command_line"  # how networks are trained and normalised that a command is about
@@ -195,9 +196,9 @@ def checkpoints(arguments: argparse.Namespace, files: Iterable[str]) -> dict[str
     found: dict[str, Config] = {}
     for file in files:
         entry = {"file": str(Path(file).absolute())} | ({"inside": arguments.inside} if arguments.inside else {})
-        if not Path(file).is_file():
-            raise UsageError(f"{file}: no such file")
-        name = stem = label(Path(file).stem)
+        shards(file)  # refuses what is not there, or no checkpoint by its first bytes
+        path = Path(file).absolute()
+        name = stem = label(path.parent.name if path.name.endswith(INDEX) else path.stem)
         for i in range(2, 1000):
             if found.get(name, entry) == entry:
                 break

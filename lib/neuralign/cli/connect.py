@@ -11,6 +11,7 @@ import yaml
 
 from neuralign.cli import common
 from neuralign.files import atomic
+from neuralign.run_lock import alone
 from neuralign.show import rows, table
 
 HELP = "learn and measure low-loss curves between checkpoints, aligned and unaligned"
@@ -19,6 +20,7 @@ EXAMPLES = [
     "neuralign connect ./nets.py:Net a.pt b.pt c.pt d.pt --data my.npz --epochs 50   # two pairs: a-b and c-d",
 ]
 STUDY = "connect"
+LOCKS = Path(".snakemake", "locks")  # Snakemake's own
 METHODS = {"linear_unaligned": "linear", "linear_aligned": "linear", "unaligned": "bezier", "aligned": "bezier"}
 
 
@@ -51,11 +53,6 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     overlay = study(given, known := common.config(given))
     common.catalogue(known, overlay)
     file = given.out / "connect.yaml"
-    with atomic(file) as temporary:
-        temporary.write_text(
-            "# Laid over config.yaml; written by `neuralign connect`, which replaces it.\n"
-            + yaml.safe_dump(overlay, sort_keys=False)
-        )
     configs = [str(f.absolute()) for f in (*given.configfile, file)]
     command = [
         sys.executable,
@@ -69,15 +66,34 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     command += ["--configfile", *configs, "--cores", given.cores, "--quiet", "host"]
     command += [*(["rules"] if not given.verbose else []), "--", STUDY]
     shown = shlex.join(command)
-    dry = ["--dry-run"] if given.dry_run else []
-    status = subprocess.run([*command[:-2], *dry, *command[-2:]], stdout=sys.stderr, check=False).returncode
+    with alone(given.out) as lock:
+        with atomic(file) as temporary:
+            temporary.write_text(
+                "# Laid over config.yaml; written by `neuralign connect`, which replaces it.\n"
+                + yaml.safe_dump(overlay, sort_keys=False)
+            )
+        status = _run(command, given, lock)
     facts: dict[str, Any] = {"config": str(file), "command": shown, "status": status}
     if status or given.dry_run:
         text = "some jobs failed; the log that is named above says why" if status else "nothing was run"
-        return min(status, 1), facts, f"{text}\nthe workflow alone: {shown}"
+        return int(status != 0), facts, f"{text}\nthe workflow alone: {shown}"
     found = given.out / "results" / "studies" / STUDY
     facts |= {"report": str(found / "report.html"), "table": rows(found / "tables" / "accuracy.csv")}
     return 0, facts, f"{table(found / 'tables' / 'accuracy.csv')}\n\nreport: {facts['report']}"
+
+
+def _run(command: list[str], given: argparse.Namespace, lock: int) -> int:
+    """The exit status of Snakemake, which holds the lock too; what a run that was killed has locked is unlocked."""
+
+    def run(*more: str) -> int:
+        whole = [*command[:-2], *more, *command[-2:]]
+        return subprocess.run(whole, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode
+
+    if given.dry_run:
+        return run("--dry-run")
+    if any((given.out / LOCKS).glob("*")):
+        run("--unlock")
+    return run()
 
 
 def study(given: argparse.Namespace, known: common.Config) -> common.Config:

@@ -52,6 +52,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     methods = common.methods(given, given.methods)
     from neuralign import doctor, foreign
     from neuralign.align import Problem
+    from neuralign.explain import immovable
     from neuralign.networks import buffers, parameters
     from neuralign.plugins import plugin
     from neuralign.tracing import trace
@@ -76,6 +77,9 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         "breaks": doctor.breaks(rows),
         "rows": rows,
     }
+    if not symmetry.spec.free:
+        facts["why"] = immovable(symmetry.frozen)
+        return 0, facts, f"{facts['why']}. So no method has anything to find."
     return 0, facts, _text(facts)
 
 

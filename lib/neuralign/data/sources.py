@@ -13,6 +13,8 @@ from urllib.request import url2pathname
 from neuralign.data import DataError
 from neuralign.files import atomic
 from neuralign.options import address
+from neuralign.refusals import Refused
+from neuralign.shards import shards
 
 Entry = Mapping[str, Any]
 SETTLED = 2.0  # seconds; a file changed later than this may change again without a new modification time
@@ -42,15 +44,19 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 def identity(entry: Entry, memo: Path | None = None) -> str:
     """A digest of the content of a local source; of a remote one its checksum; "" where all data is made by code.
 
+    A `checkpoint` counts with all its shards.
     `memo` is a JSON file of digests already computed; one is believed while no name, size or modification time of its
     source has changed.
     """
     path = Path(entry["path"]) if "path" in entry else local(entry["url"]) if "url" in entry else None
-    if path is None:
+    if "checkpoint" in entry:
+        path, files = _checkpoint(entry["checkpoint"])
+    elif path is None:
         return str(entry.get("checksum", ""))
-    if not path.exists():
+    elif not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    files = _listing(path) if path.is_dir() else {"": path.stat()}
+    else:
+        files = _listing(path) if path.is_dir() else {"": path.stat()}
     stamp = _digest(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in files.items())
     key = str(path.absolute())
     known = _read(memo)
@@ -68,6 +74,17 @@ def _listing(folder: Path) -> dict[str, os.stat_result]:
     classes = (group for split in _scan(folder) if split.is_dir() for group in _scan(split.path) if group.is_dir())
     files = (file for group in classes for file in _scan(group.path) if file.is_file())
     return dict(sorted((file.path.removeprefix(f"{folder}{os.sep}"), file.stat()) for file in files))
+
+
+def _checkpoint(name: str) -> tuple[Path, dict[str, os.stat_result]]:
+    """The file, or the folder of the shards and {file: stat} of the index and them."""
+    try:
+        first, *others = shards(name).files
+    except Refused as error:
+        raise DataError(str(error)) from None
+    if not others:
+        return first, {"": first.stat()}
+    return first.parent, {file.name: file.stat() for file in (first, *others)}
 
 
 def _scan(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -13,7 +13,10 @@ def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
     """A panel per setting: mean correlation per layer over pairs, with a band of one sd; at most `labels` tick labels.
 
     The value of a pair and layer is itself a mean over units, on held-out data; the band says how much pairs differ.
+    A sentence in place of panels, where nothing of the networks may be permuted.
     """
+    if frame.empty:
+        return _empty()
     names = list(dict.fromkeys(frame["alignment"]))
     settings = figures.present(frame, ["dataset", "network", "regime"])
     with figures.style():
@@ -26,6 +29,14 @@ def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
         n = figures.counted(frame, "pair")
         after = [(f"After alignment: {a.replace('_', ' ')} ({n})", _look(a, names)) for a in names]
         figures.legend(figure, [(f"Before alignment ({n})", figures.look("unaligned")), *after])
+    return figure
+
+
+def _empty() -> Figure:
+    with figures.style():
+        figure, axes = figures.sheet(1, 1, width=6.9, height=1.0)
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.5, 0.5, "Nothing of these networks may be permuted, so no units are matched.", ha="center")
     return figure
 
 

@@ -1,0 +1,105 @@
+"""What lies in the place of a checkpoint and is none is called what it is, in one line."""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import randomised
+from torch import nn
+
+from neuralign.file_kinds import kind, text
+from neuralign.foreign import CheckpointError, read
+
+MODEL = tiny.perceptron(side=2)
+
+
+def saved(path):
+    torch.save(randomised(MODEL.network), path)
+    return path
+
+
+def archived(mode):
+    def make(path):
+        with tarfile.open(path, mode) as tar:
+            tar.add(saved(path.with_name("inner.pt")), "inner.pt")
+
+    return make
+
+
+def zipped(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(saved(path.with_name("inner.pt")), "inner.pt")
+
+
+def exported(path):
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), path.with_name("a.pt2"))
+    path.with_name("a.pt2").rename(path)  # as torch wants it to be called, and as people call it
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+KINDS = {
+    "pointer": (lambda p: p.write_bytes(LFS), "a pointer of Git LFS, not the file that it stands for; `git lfs pull`"),
+    "annex": (lambda p: p.write_text("/annex/objects/SHA256E-s3--ab.pt\n"), "a pointer of git-annex"),
+    "page": (lambda p: p.write_text("\n <!DOCTYPE html><html>Not found"), "a web page, as servers send in place of"),
+    "page without a type": (lambda p: p.write_text("<html lang=en>"), "a web page"),
+    "answer": (lambda p: p.write_text("\ufeff<?xml version='1.0'?><Error>AccessDenied</Error>"), "a web page"),
+    "text": (lambda p: p.write_text("Entry not found"), "or damaged (text that begins 'Entry not found')"),
+    "json": (lambda p: p.write_text('{"error": "no access"}'), 'text that begins \'{"error": "no access"}\''),
+    "empty": (lambda p: p.write_bytes(b""), "empty, or damaged: it has no bytes"),
+    "gzip": (lambda p: p.write_bytes(gzip.compress(b"x")), "compressed with gzip; unpack it and name the checkpoint"),
+    "bzip2": (lambda p: p.write_bytes(bz2.compress(b"x")), "compressed with bzip2; unpack it"),
+    "xz": (lambda p: p.write_bytes(lzma.compress(b"x")), "compressed with xz; unpack it"),
+    "tar": (archived("w"), "a tar archive; unpack it and name the checkpoint that is in it"),
+    "tar.gz": (archived("w:gz"), "compressed with gzip; unpack it"),
+    "zip": (zipped, "a zip archive, but none of torch.save; unpack it"),
+    "keras": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600)), "an HDF5 file, as Keras writes"),
+    "gguf": (lambda p: p.write_bytes(b"GGUF\x03" + bytes(99)), "a GGUF file; .safetensors, or a state_dict saved by"),
+    "array": (lambda p: np.save(p.open("wb"), np.ones(3)), "an array of NumPy; named tensors are wanted"),
+    "arrays": (lambda p: np.savez(p.open("wb"), a=np.ones(3)), "arrays of NumPy (.npz); named tensors are wanted"),
+    "exported": (exported, "a program of torch.export; save the state_dict() of the network that it was made of"),
+}
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.pth.tar"])
+@pytest.mark.parametrize("what", KINDS)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_checkpoint_is_named(tmp_path, what, name):
+    make, message = KINDS[what]
+    make(tmp_path / name)
+    with pytest.raises(CheckpointError) as error:
+        read(tmp_path / name, MODEL)
+    assert message.replace(" (text", ": text" if name == "a.safetensors" else " (text").rstrip(")") in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / name}: ") and str(error.value).isprintable()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_network_is_refused_with_what_to_do(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))
+    with pytest.raises(
+        CheckpointError, match=r"a compiled network of torch.jit; save the state_dict\(\) of the network"
+    ):
+        read(tmp_path / "a.pt", MODEL)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("name", ["a.pt", "a.pth.tar", "a.bin", "a", "a.safetensors"])
+def test_files_are_read_by_what_they_are(tmp_path, name, archive):
+    """Not by their names; `best.pth.tar` is torch.save's own format."""
+    state = randomised(MODEL.network)
+    torch.save(state, tmp_path / name, _use_new_zipfile_serialization=archive)
+    assert kind(tmp_path / name) is None and text(tmp_path / name) is None
+    tiny.assert_same(read(tmp_path / name, MODEL).state, state)
+
+
+def test_safetensors_are_known_by_any_name(tmp_path):
+    from safetensors.torch import save_file
+
+    state = randomised(MODEL.network)
+    save_file(state, tmp_path / "a.bin")
+    tiny.assert_same(read(tmp_path / "a.bin", MODEL).state, state)

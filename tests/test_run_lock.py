@@ -1,0 +1,81 @@
+"""One run at a time in a folder, whatever way the one before it ended."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuralign.code import PACKAGE
+from neuralign.run_lock import LOCK, Busy, alone
+
+HOLD = "import sys, time; from pathlib import Path; from neuralign.run_lock import alone, share\n"
+WAIT = "print('held', flush=True); time.sleep(60)"
+ALONE = HOLD + f"with alone(Path(sys.argv[1])): {WAIT}"
+SHARE = HOLD + f"share(Path(sys.argv[1])); {WAIT}"
+
+
+def holder(code: str, folder: Path, **options) -> subprocess.Popen:
+    """A process that has come to hold the lock."""
+    environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", code, str(folder)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def ended(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("code", [ALONE, SHARE])
+def test_a_run_keeps_others_out_until_it_dies(tmp_path, code):
+    process = holder(code, tmp_path)
+    with (
+        pytest.raises(Busy, match=rf"another run is at work in {tmp_path} \({LOCK} there is locked\)"),
+        alone(tmp_path),
+    ):
+        pass
+    ended(process)
+    with alone(tmp_path):
+        pass
+
+
+def test_a_child_that_inherits_the_lock_holds_it_when_its_parent_is_gone(tmp_path):
+    with alone(tmp_path) as lock:
+        child = holder(HOLD + WAIT, tmp_path, pass_fds=[lock])
+    with pytest.raises(Busy), alone(tmp_path):
+        pass
+    ended(child)
+    with alone(tmp_path):
+        pass
+
+
+def test_a_run_that_was_started_by_a_holder_is_let_in(tmp_path):
+    with alone(tmp_path):
+        ended(holder(SHARE, tmp_path))
+
+
+def test_two_that_share_do_not_mind_each_other(tmp_path):
+    first, second = holder(SHARE, tmp_path), holder(SHARE, tmp_path)
+    ended(first)
+    with pytest.raises(Busy), alone(tmp_path):
+        pass
+    ended(second)
+
+
+def test_the_makefile_and_the_snakefile_hold_the_same_lock():
+    root = PACKAGE.parents[1]
+    assert f"flock --nonblock --conflict-exit-code 75 {LOCK} " in (root / "Makefile").read_text()
+    assert "onstart:\n    share(Path())\n" in (root / "Snakefile").read_text()
+
+
+def test_flock_of_the_shell_sees_it(tmp_path):
+    with alone(tmp_path), (tmp_path / LOCK).open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
