@@ -25,8 +25,8 @@ FLOORS = [
     | {"evidence", "paper", "progress"},
     {"descent"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
-    {"batch_norm"},
+    {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding", "updates"},
+    {"batch_norm", "path_state"},
     {"align", "explain", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies", "doctor", "library"},
     {"workflow"},

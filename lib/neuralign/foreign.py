@@ -183,7 +183,7 @@ def _values(path: str | Path, place: _Place, model: Model) -> dict[str, Tensor]:
             continue
         own = place.aliases[name]
         like = state[own]
-        if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex():
+        if _kind(tensor) != _kind(like):
             raise CheckpointError(f"{path}: {name} is {tensor.dtype}, the network's is {like.dtype}")
         value = tensor.to(like)
         if not torch.isfinite(value).all():
@@ -192,6 +192,11 @@ def _values(path: str | Path, place: _Place, model: Model) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {name} and {own} are one tensor in the network, but differ in the file")
         seen[own] = value.contiguous()
     return state | seen
+
+
+def _kind(tensor: Tensor) -> str:
+    """What sort of numbers a tensor holds, of whatever precision."""
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
 def _near(

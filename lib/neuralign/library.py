@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from neuralign.align import Problem, certify
 from neuralign.batch_norm import Estimate, refresh
-from neuralign.curves import Curve, straight
+from neuralign.curves import straight
 from neuralign.images import Images, as_is
-from neuralign.networks import Model, State, parameters
-from neuralign.parameters import Layout
+from neuralign.networks import Model, State, first_names
+from neuralign.path_state import divide
 from neuralign.plugins import plugin
+from neuralign.refusals import Refused
 from neuralign.symmetry import Permutation, permute
 from neuralign.tracing import trace
 from neuralign.training import Regime, fit
+from neuralign.updates import IMAGES
 
 Normalisation = Sequence[float]
 
@@ -80,38 +82,45 @@ def curve(
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends. With `epochs=0` it is the straight line.
+    at the ends; what becomes of other buffers and of frozen parameters is said in docs/states.md. With `epochs=0` it
+    is the straight line. Raises Refused where the network at an end would not be the function of its state, and for
+    t between the ends where a tensor that cannot be interpolated differs.
     """
     model = _model(network, images, mean, std)
-    names = parameters(network).keys()
-    ends = [{n: state[n] for n in names} for state in (start, end)]
-    buffers = {n: t for n, t in start.items() if n not in names}
-    layout = Layout.of(ends[0])
-    line = straight(plugin("curves", {"use": family, **options}), *map(layout.flatten, ends))
-    regime = Regime(epochs, batch_size, lr, momentum, weight_decay, plugin("schedules", {"use": schedule}))
-    bends = fit(
-        model,
-        line.bends,
-        lambda points, weights: Curve(line.basis, line.ends, points).at(weights),
-        layout,
-        buffers,
-        images,
-        regime,
-        transform=as_is,
-        basis=line.basis,
-        seed=seed,
-    ).trainable
-    learnt = Curve(line.basis, line.ends, bends.detach())
+    pixels, _ = next(images.batches(IMAGES))
+    ends = divide(model, (start, end), pixels)
+    line = straight(plugin("curves", {"use": family, **options}), *ends.vectors)
+    if epochs and len(line.bends):
+        ends.demand_between()
+        if not ends.trained:
+            raise Refused("no parameter of the network trains (requires_grad=False): only epochs=0, the line, is left")
+        regime = Regime(epochs, batch_size, lr, momentum, weight_decay, plugin("schedules", {"use": schedule}))
+        trained = fit(
+            model,
+            line.bends[:, : ends.trained],
+            lambda points, weights: line.bent(points).at(weights),
+            ends.layout,
+            ends.stored[0],
+            images,
+            regime,
+            transform=as_is,
+            basis=line.basis,
+            seed=seed,
+        ).trainable
+        line = line.bent(trained.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
+    first = first_names(model.network)
 
     def at(t: float) -> dict[str, Tensor]:
-        point = layout.views(learnt(t))
-        return {**point, **refresh(model, point, buffers, estimate.sample())}
+        point = ends.on(line, t)
+        state = point | refresh(model, point, ends.statistics, estimate.sample())
+        return {name: state.get(first.get(name, name), kept) for name, kept in start.items()}
 
     return at
 
 
 def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None) -> Model:
-    channels, like = images.pixels.shape[1], next(network.parameters())
+    channels = images.pixels.shape[1]
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
     return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))

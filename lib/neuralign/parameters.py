@@ -1,35 +1,71 @@
 """All parameters of a network as one flat vector and back: curves, penalties and optimisers become one operation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each named tensor lies in the flat vector; kernels of 2d convolutions channels last, as the images are."""
+    """Where each named tensor lies in the flat vector; kernels of 2d convolutions channels last, as the images are.
+
+    The vector is real and of one type, the widest of its tensors: a complex tensor lies in it as pairs of numbers.
+    """
 
     shapes: Mapping[str, torch.Size]
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)  # of tensors of another type than the vector
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)  # tensors that are no part of the vector, as they are
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Layout":
-        return cls({name: t.shape for name, t in tensors.items()})
+        """The layout of these tensors, without the parameters that do not train (`requires_grad=False`)."""
+        frozen = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad}
+        laid = {n: t for n, t in tensors.items() if n not in frozen}
+        common = reduce(torch.promote_types, {t.dtype.to_real() for t in laid.values()}, torch.bool)
+        types = {n: t.dtype for n, t in laid.items() if t.dtype != common}
+        return cls({n: t.shape for n, t in laid.items()}, types, frozen)
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """One vector (d,) with a copy of every tensor of the layout, in its order."""
-        found = (tensors[name] for name in self.shapes)
-        return torch.cat([(t.permute(0, 2, 3, 1) if t.dim() == 4 else t).reshape(-1) for t in found])
+        return torch.cat([_flat(tensors[name]) for name in self.shapes] or [torch.empty(0)])
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The named tensors as views of `flat` (d,); gradients flow back to it."""
-        pieces = flat.split([shape.numel() for shape in self.shapes.values()])
-        return {name: _shaped(piece, shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+        """The named tensors as views of `flat` (d,), those of another type as copies; gradients flow back to it.
+
+        Frozen tensors are handed out as they are.
+        """
+        pieces = flat.split([self._length(name) for name in self.shapes])
+        named = {
+            name: _shaped(piece, shape, self.types.get(name))
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+        return {**named, **self.frozen}
+
+    def length(self, names: Mapping[str, Tensor]) -> int:
+        """How many numbers of the vector are those of `names`."""
+        return sum(self._length(name) for name in names)
+
+    def _length(self, name: str) -> int:
+        pair = name in self.types and self.types[name].is_complex
+        return self.shapes[name].numel() * (2 if pair else 1)
 
 
-def _shaped(piece: Tensor, shape: torch.Size) -> Tensor:
-    if len(shape) != 4:
-        return piece.view(shape)
-    units, channels, height, width = shape
-    return piece.view(units, height, width, channels).permute(0, 3, 1, 2)
+def _flat(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        return torch.view_as_real(tensor.resolve_conj()).reshape(-1)
+    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
+
+
+def _shaped(piece: Tensor, shape: torch.Size, kind: torch.dtype | None) -> Tensor:
+    if kind is not None and kind.is_complex:
+        real, imaginary = piece.view(*shape, 2).unbind(-1)
+        return torch.complex(real, imaginary).to(kind)
+    if len(shape) == 4:
+        units, channels, height, width = shape
+        piece = piece.view(units, height, width, channels).permute(0, 3, 1, 2)
+    else:
+        piece = piece.view(shape)
+    return piece if kind is None else piece.to(kind)
