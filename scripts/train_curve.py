@@ -60,7 +60,7 @@ def _task(job, ends, line, keeper):
     def sample(points, weights):
         return line.bent(points).at(weights)
 
-    return Task(line.bends[:, : ends.trained], sample, ends.stored[0], job["seed"], line.basis, keeper)
+    return Task(line.bends[:, : ends.layout.trained], sample, ends.stored[0], job["seed"], line.basis, keeper)
 
 
 if __name__ == "__main__":

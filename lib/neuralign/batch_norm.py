@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain, islice, product
 from math import prod
 from typing import Any
 
@@ -54,15 +54,21 @@ def refresh_each(
     attack: Attack | None = None,
     seed: int = 0,
 ) -> list[dict[str, Tensor]]:
-    """`refresh` for the parameters of several points, in one read of the batches."""
-    fresh = [{name: b.clone() for name, b in buffers.items()} for _ in points]
+    """`refresh` for the parameters of several points, in one read of the batches.
+
+    A point may have these buffers, too: where a norm is never called, its own are what it keeps.
+    """
+    begun = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
+    fresh = [{name: b.clone() for name, b in own.items()} for own in begun]
     batches, read = iter(batches), []
 
     def example() -> Tensor:
-        read.append(next(batches))
+        read.extend(islice(batches, 1))
+        if not read:
+            raise Refused("there are no images to estimate running statistics on")
         return read[0][0]
 
-    found = updates(model, {**points[0], **buffers}, example, buffers)
+    found = updates(model, {**points[0], **begun[0]}, example, buffers)
     for name in found.unknown:
         if name.endswith((MEAN, VARIANCE)):
             raise Refused(f"the running statistics {name!r} cannot be estimated anew: {found.unknown[name]}")
@@ -86,8 +92,8 @@ def refresh_each(
                     _pass(model, state, pixels, labels, attack, noise, average)
     if pixels is not None:
         _demand_calls(model, states[0], pixels[:IMAGES], averages[0])
-    for own, average in zip(fresh, averages, strict=True):
-        own.update({name: buffers[name].clone() for name, i in counters.items() if not average.seen[i]})
+    for own, before, average in zip(fresh, begun, averages, strict=True):
+        own.update({name: before[name].clone() for name, i in counters.items() if not average.seen[i]})
     return fresh
 
 
@@ -162,9 +168,9 @@ class _Averages:
                     module.get_buffer(name).zero_()
 
         def after(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            for name, value in old.items() if rate else ():
+            for name, value in old.items():
                 with torch.no_grad():
-                    measured = module.get_buffer(name) / rate
+                    measured = module.get_buffer(name) / (rate or 1.0)
                     module.get_buffer(name).copy_(torch.lerp(value, measured, self.images / self.now[i]))
             old.clear()
 

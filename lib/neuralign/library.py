@@ -4,7 +4,6 @@ With `tracing.trace` these are all that most programs need; what they do is what
 on copies: the network that is given keeps its weights and its mode.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from neuralign.plugins import plugin
 from neuralign.refusals import Refused
 from neuralign.symmetry import Permutation, permute
 from neuralign.tracing import trace
+from neuralign.tracing.running import copied
 from neuralign.training import Regime, fit
 from neuralign.updates import IMAGES
 
@@ -92,12 +92,12 @@ def curve(
     line = straight(plugin("curves", {"use": family, **options}), *ends.vectors)
     if epochs and len(line.bends):
         ends.demand_between()
-        if not ends.trained:
+        if not ends.layout.trained:
             raise Refused("no parameter of the network trains (requires_grad=False): only epochs=0, the line, is left")
         regime = Regime(epochs, batch_size, lr, momentum, weight_decay, plugin("schedules", {"use": schedule}))
         trained = fit(
             model,
-            line.bends[:, : ends.trained],
+            line.bends[:, : ends.layout.trained],
             lambda points, weights: line.bent(points).at(weights),
             ends.layout,
             ends.stored[0],
@@ -123,4 +123,4 @@ def _model(network: nn.Module, images: Images, mean: Normalisation | None, std: 
     channels = images.pixels.shape[1]
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     shift, scale = torch.tensor(mean or [0.0] * channels), torch.tensor(std or [1.0] * channels)
-    return Model(copy.deepcopy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    return Model(copied(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))

@@ -1,6 +1,6 @@
 """All parameters of a network as one flat vector and back: curves, penalties and optimisers become one operation."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -18,15 +18,16 @@ class Layout:
     shapes: Mapping[str, torch.Size]
     types: Mapping[str, torch.dtype] = field(default_factory=dict)  # of tensors of another type than the vector
     frozen: Mapping[str, Tensor] = field(default_factory=dict)  # tensors that are no part of the vector, as they are
+    untrained: frozenset[str] = frozenset()  # tensors of the vector that are moved, but not by gradients
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> "Layout":
+    def of(cls, tensors: Mapping[str, Tensor], untrained: Collection[str] = ()) -> "Layout":
         """The layout of these tensors, without the parameters that do not train (`requires_grad=False`)."""
         frozen = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad}
         laid = {n: t for n, t in tensors.items() if n not in frozen}
         common = reduce(torch.promote_types, {t.dtype.to_real() for t in laid.values()}, torch.bool)
         types = {n: t.dtype for n, t in laid.items() if t.dtype != common}
-        return cls({n: t.shape for n, t in laid.items()}, types, frozen)
+        return cls({n: t.shape for n, t in laid.items()}, types, frozen, frozenset(untrained))
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """One vector (d,) with a copy of every tensor of the layout, in its order."""
@@ -35,18 +36,19 @@ class Layout:
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """The named tensors as views of `flat` (d,), those of another type as copies; gradients flow back to it.
 
-        Frozen tensors are handed out as they are.
+        But not from those that are untrained. Frozen tensors are handed out as they are.
         """
         pieces = flat.split([self._length(name) for name in self.shapes])
         named = {
-            name: _shaped(piece, shape, self.types.get(name))
+            name: _shaped(piece.detach() if name in self.untrained else piece, shape, self.types.get(name))
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
         return {**named, **self.frozen}
 
-    def length(self, names: Mapping[str, Tensor]) -> int:
-        """How many numbers of the vector are those of `names`."""
-        return sum(self._length(name) for name in names)
+    @property
+    def trained(self) -> int:
+        """How many numbers of the vector train; where all others come last, these are the first ones."""
+        return sum(self._length(name) for name in self.shapes if name not in self.untrained)
 
     def _length(self, name: str) -> int:
         pair = name in self.types and self.types[name].is_complex

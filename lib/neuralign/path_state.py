@@ -26,8 +26,7 @@ class Endpoints:
     """Several states of a network, divided into what follows a path between them and what does not."""
 
     model: Model
-    layout: Layout  # of what follows a path: the parameters that train, then what is interpolated
-    trained: int  # numbers of the vector that train; they come first
+    layout: Layout  # of what follows a path: the parameters that train, then what is interpolated, untrained
     vectors: tuple[Tensor, ...]  # (d,) each, one for every state
     stored: tuple[dict[str, Tensor], ...]  # what every state keeps besides
     estimated: frozenset[str]  # of what is kept, the statistics and counters that are estimated anew everywhere
@@ -37,7 +36,7 @@ class Endpoints:
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """Buffers as `batch_norm.statistics` wants them: those to be estimated anew, and no others."""
+        """Buffers as `batch_norm.statistics` takes them: those to be estimated anew, and no others."""
         return {name: self.stored[0][name] for name in self.estimated}
 
     def demand_between(self) -> None:
@@ -46,23 +45,24 @@ class Endpoints:
             raise Refused(f"{name!r} differs between the ends of the path, and has no value in between: {reason}")
 
     def point(self, vector: Tensor, shares: Sequence[float]) -> dict[str, Tensor]:
-        """The network (all but `statistics`) where the path is at `vector` (d,), and the states have these shares."""
+        """The network where the path is at `vector` (d,), of which the states have these shares.
+
+        `statistics` are those of the nearest state, still to be estimated anew.
+        """
         nearest = max(range(len(shares)), key=lambda i: shares[i])
-        kept = {n: t.clone() for n, t in self.stored[nearest].items() if n not in self.estimated}
-        state = self.layout.views(vector) | kept
+        state = self.layout.views(vector) | {n: t.clone() for n, t in self.stored[nearest].items()}
         if shares[nearest] == 1:
             return state
         self.demand_between()
-        return state | self._followed(state, self.stored[nearest]) if self.following else state
+        return state | self._followed(state) if self.following else state
 
     def on(self, curve: Curve, t: float) -> dict[str, Tensor]:
         """The same at t of a curve from the first state to the second."""
         return self.point(curve(t), (1 - t, t))
 
-    def _followed(self, state: State, nearest: State) -> dict[str, Tensor]:
+    def _followed(self, state: State) -> dict[str, Tensor]:
         """What follows the weights, brought up to date by passes of its modules in training mode."""
-        begin = {**nearest, **state}
-        held = {**begin, **{name: begin[name].clone() for name in self.following}}
+        held = {name: t.clone() for name, t in state.items()}
         with modes_kept(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
             self.model.network.eval()
             for module in self.following.values():
@@ -96,11 +96,10 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor) -> Endpoints:
     refused |= {n: f"it is {first[n].dtype}, and is kept only where it is equal" for n in apart - inexact}
     interpolated = apart - refused.keys()
     follows = [n for n in first if n in trains] + [n for n in first if n in interpolated]
-    layout = Layout.of({n: first[n].detach() for n in follows})
+    layout = Layout.of({n: first[n].detach() for n in follows}, untrained=interpolated)
     ends = Endpoints(
         model,
         layout,
-        layout.length({n: first[n] for n in first if n in trains}),
         tuple(layout.flatten(state) for state in states),
         tuple({n: t.detach().clone() for n, t in state.items() if n not in layout.shapes} for state in states),
         estimated,

@@ -1,0 +1,300 @@
+"""What a network keeps besides trained parameters, kind by kind: aligned, on lines and curves, evaluated, explained.
+
+Every property is a function that wrong implementations, put in place of the right ones, must fail.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import state_zoo
+import torch
+from state_zoo import AVERAGED, COUNTED, FOLLOWING, INTERPOLATED, KEPT, KINDS, fresh, loaded, trained
+from tiny import assert_same, pictures, plain
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuralign import batch_norm, library, parameters, path_state
+from neuralign.batch_norm import Estimate, refresh
+from neuralign.curves import straight
+from neuralign.curves.bezier import bezier
+from neuralign.curves.segment import segment
+from neuralign.evaluation import along
+from neuralign.explain import explain
+from neuralign.images import Images, as_float, as_is
+from neuralign.networks import Model, buffers, first_names, trainable
+from neuralign.networks import parameters as parameters_of
+from neuralign.parameters import Layout
+from neuralign.path_state import demand_same, divide
+from neuralign.planes import landscape, through
+from neuralign.plugins import plugin
+from neuralign.refusals import Refused
+from neuralign.setting import split
+from neuralign.training import Regime, fit
+
+State = dict[str, Tensor]
+IMAGES = pictures(count=24, side=8)
+BATCH = 8  # equal batches, so that PyTorch's averages are weighted alike
+AVERAGING = [name for name, kind in KINDS.items() if AVERAGED in kind.rest.values() and not kind.refused]
+
+
+@pytest.fixture(scope="module")
+def states() -> Callable[[str], tuple[State, State]]:
+    """Two trained states of a kind."""
+    known: dict[str, tuple[State, State]] = {}
+
+    def of(name: str) -> tuple[State, State]:
+        if name not in known:
+            known[name] = trained(name, 1), trained(name, 2)
+        return tuple({n: t.clone() for n, t in state.items()} for state in known[name])
+
+    return of
+
+
+def unnormalised(network: nn.Module) -> Model:
+    return Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+
+
+def line(name: str, ends: tuple[State, State], family: str = "segment", epochs: int = 0) -> Callable[[float], State]:
+    return library.curve(fresh(name, 0), *ends, IMAGES, family, epochs=epochs, batch_size=BATCH)
+
+
+def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
+    """What PyTorch makes of a state."""
+    with torch.no_grad():
+        return loaded(name, state)(as_float(images.pixels))
+
+
+def rest_of(name: str) -> dict[str, str]:
+    """What becomes of every tensor that does not train."""
+    network = fresh(name, 0)
+    first = first_names(network)
+    return {n: KINDS[name].rest[first[n]] for n in network.state_dict() if first[n] not in trainable(network)}
+
+
+# the properties
+
+
+def check_ends(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """At its ends a path is the endpoints: to the bit, but for what is estimated anew; and as functions."""
+    rest = rest_of(name)
+    for t, end in zip((0.0, 1.0), ends, strict=True):
+        found = path(t)
+        assert found.keys() == end.keys() and all(found[n].dtype == end[n].dtype for n in end)
+        again = {n for n, how in rest.items() if how in (AVERAGED, COUNTED)}
+        assert_same({n: found[n] for n in end if n not in again}, {n: end[n] for n in end if n not in again})
+        if not again:
+            assert torch.equal(outputs(name, found), outputs(name, end))
+
+
+def check_between(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """Between its ends every tensor of a path is what the policy says; on a line also the trained ones."""
+    rest, (first, last) = rest_of(name), ends
+    for t, nearest in ((0.25, first), (0.75, last)):
+        found = path(t)
+        for n, value in found.items():
+            how = rest.get(n, INTERPOLATED)
+            assert value.dtype == first[n].dtype
+            if how == KEPT:
+                assert torch.equal(value, nearest[n]), n
+            elif how == INTERPOLATED:
+                torch.testing.assert_close(value, (1 - t) * first[n] + t * last[n], msg=f"{name}: {n} at {t}")
+        check_followers(name, found, {n for n, how in rest.items() if how == FOLLOWING})
+        check_statistics(name, found)
+
+
+def check_followers(name: str, state: State, names: set[str]) -> None:
+    """Spectral norm divides by the largest singular value of the weight that it has at this place."""
+    if names:
+        assert all(state[n].norm() == pytest.approx(1, abs=1e-4) for n in names)
+        network = loaded(name, state)
+        with torch.no_grad():
+            network(as_float(IMAGES.pixels[:2]))
+            assert torch.linalg.matrix_norm(network.two.weight.flatten(1), 2) == pytest.approx(1, abs=1e-3)
+
+
+def check_statistics(name: str, state: State) -> None:
+    """Running statistics are averages over all calls on the images, whatever they were before."""
+    wanted = {n for n, how in rest_of(name).items() if how == AVERAGED}
+    network = loaded(name, state)
+    seen: dict[str, list[Tensor]] = {n: [] for n in wanted}
+
+    def note(prefix: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            for n in (n for n in wanted if n.rpartition(".")[0] == prefix):
+                seen[n].append(statistic(module, n.rpartition(".")[2], inputs[0]))
+
+        return hook
+
+    for prefix in {n.rpartition(".")[0] for n in wanted}:
+        module = network.get_submodule(prefix)
+        module.training = True
+        module.register_forward_pre_hook(note(prefix))
+    with torch.no_grad():
+        for pixels, _ in Estimate.on(IMAGES, as_is, batch_size=BATCH, seed=0).sample():
+            network(pixels)
+    for n in wanted:
+        torch.testing.assert_close(state[n], torch.stack(seen[n]).mean(0), rtol=1e-4, atol=1e-5, msg=f"{name}: {n}")
+    for n in (n for n, how in rest_of(name).items() if how == COUNTED and "instance" not in name):
+        assert state[n] == len(seen[n.replace("num_batches_tracked", "running_mean")])
+
+
+def statistic(module: nn.Module, kind: str, x: Tensor) -> Tensor:
+    """What one call of a norm measures, written anew."""
+    if isinstance(module, state_zoo.NormWithNorm):
+        x = F.batch_norm(x, None, None, module.inner.weight, module.inner.bias, training=True).abs()
+    if isinstance(module, nn.InstanceNorm2d):
+        return (x.mean((2, 3)) if kind == "running_mean" else x.var((2, 3))).mean(0)
+    if kind == "scale":
+        return x.square().mean((0, 2, 3))
+    return x.mean((0, 2, 3)) if kind == "running_mean" else x.var((0, 2, 3))
+
+
+def check_evaluated(name: str, ends: tuple[State, State]) -> None:
+    """Stored rows of an evaluation are the endpoints; the others have statistics of their own."""
+    model = unnormalised(fresh(name, 0))
+    divided = divide(model, ends, as_float(IMAGES.pixels))
+    estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
+    rows = list(
+        along(
+            *(model, straight(segment, *divided.vectors), divided, [0.0, 0.5, 1.0], estimate, IMAGES, {"clean": None}),
+            batch_size=BATCH,
+            seed=0,
+        )
+    )
+    for t, end in zip((0.0, 1.0), ends, strict=True):
+        losses = {row["statistics"]: row["loss"] for row in rows if row["t"] == t}
+        assert losses["stored"] == pytest.approx(F.cross_entropy(outputs(name, end), IMAGES.labels).item(), rel=1e-5)
+        if AVERAGED not in KINDS[name].rest.values():
+            assert losses["reestimated"] == losses["stored"]
+    middle = line(name, ends)(0.5)
+    found = next(row["loss"] for row in rows if row["t"] == 0.5)
+    assert found == pytest.approx(F.cross_entropy(outputs(name, middle), IMAGES.labels).item(), rel=1e-4)
+
+
+def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """A trained curve moves what trains and nothing else."""
+    check_ends(name, path, ends)
+    rest, middle = rest_of(name), path(0.25)
+    for n, (a, b) in {n: (ends[0][n], ends[1][n]) for n in ends[0]}.items():
+        straight_ = torch.lerp(a, b, 0.25) if a.is_floating_point() else 0.75 * a + 0.25 * b
+        if rest.get(n) == INTERPOLATED:
+            torch.testing.assert_close(middle[n], straight_)
+        elif rest.get(n) == KEPT:
+            assert torch.equal(middle[n], a)
+    moved = [
+        n for n in ends[0] if n not in rest and not torch.allclose(middle[n], ends[0][n] * 0.75 + ends[1][n] * 0.25)
+    ]
+    assert "head.bias" in moved
+
+
+def check_frozen(name: str) -> None:
+    """Training does not move what is frozen, through the layout of all parameters or of those that train."""
+    for divided in (False, True):
+        network = fresh(name, 3)
+        before = {n: p.detach().clone() for n, p in network.named_parameters()}
+        model = unnormalised(network)
+        held, kept = parameters_of(network), buffers(network)
+        if divided:
+            held, kept = split(model, {**held, **kept})
+        layout = Layout.of(held)
+        regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
+        progress = fit(
+            *(model, layout.flatten(held), lambda weights, _: weights, layout, kept, IMAGES, regime),
+            transform=as_is,
+            seed=1,
+        )
+        after = {**layout.views(progress.trainable.detach()), **progress.buffers}
+        moved = {n for n, b in before.items() if not torch.equal(after[n], b)}
+        assert moved == trainable(network)
+
+
+# they hold
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_ends_of_a_line_are_the_endpoints(name, states):
+    ends = states(name)
+    if name == "read by its parent":
+        with pytest.raises(Refused) as refusal:
+            line(name, ends)(0.0)
+        assert KINDS[name].refused in str(refusal.value)
+        return
+    check_ends(name, line(name, ends), ends)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_between_the_ends_every_tensor_is_what_the_policy_says(name, states):
+    path = line(name, states(name))
+    if KINDS[name].refused:
+        with pytest.raises(Refused) as refusal:
+            path(0.5)
+        assert str(refusal.value) == KINDS[name].refused
+        return
+    check_between(name, path, states(name))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_trained_curve_moves_what_trains_and_nothing_else(name, states):
+    ends = states(name)
+    if KINDS[name].refused and name != "read by its parent":
+        with pytest.raises(Refused) as refusal:
+            line(name, ends, "bezier", 1)
+        assert str(refusal.value) == KINDS[name].refused
+        return
+    path = line(name, ends, "bezier", 1)
+    if name != "read by its parent":
+        check_trained_curve(name, path, ends)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_evaluation_begins_and_ends_with_the_endpoints(name, states):
+    if KINDS[name].refused:
+        with pytest.raises(Refused) as refusal:
+            check_evaluated(name, states(name))
+        assert KINDS[name].refused in str(refusal.value)
+        return
+    check_evaluated(name, states(name))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_call_leaves_all_that_it_was_given_as_it_was(name, states):
+    ends, network, images = states(name), fresh(name, 0), pictures(count=24, side=8)
+    before = [{n: t.clone() for n, t in state.items()} for state in (*ends, network.state_dict(), {"x": images.pixels})]
+    modes = [module.training for module in network.modules()]
+    path = library.curve(network, *ends, images, "segment", epochs=0, batch_size=BATCH)
+    for t in (0.0, 1.0) if KINDS[name].refused else (0.0, 0.3, 1.0):
+        if name != "read by its parent":
+            path(t)
+    if name in AVERAGING:
+        refresh(unnormalised(network), parameters_of(network), buffers(network), images.batches(BATCH))
+    for found, expected in zip((*ends, network.state_dict(), {"x": images.pixels}), before, strict=True):
+        assert_same(found, expected)
+    assert [module.training for module in network.modules()] == modes
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_alignment_leaves_the_function_and_what_it_was_given_as_they_were(name, states):
+    target, source = states(name)
+    network = fresh(name, 0)
+    before = [{n: t.clone() for n, t in state.items()} for state in (target, source, network.state_dict())]
+    found = library.align(network, target, source, IMAGES, "correlation")
+    assert found.certificate < 1e-9
+    new = pictures(count=7, side=8, seed=5)
+    torch.testing.assert_close(outputs(name, found.state, new), outputs(name, source, new), rtol=1e-4, atol=1e-4)
+    for state, expected in zip((target, source, network.state_dict()), before, strict=True):
+        assert_same(state, expected)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_explanations_are_certified(name):
+    network = fresh(name, 0)
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    found = explain(network, torch.rand(2, 3, 8, 8))
+    assert found["certified"] and found["groups"]
+    assert_same(network.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", ["frozen backbone", "same backbone", "frozen batch norm", "complex"])
+def test_training_does_not_move_what_is_frozen(name):
+    check_frozen(name)
