@@ -245,6 +245,16 @@ class Precise(nn.Module):
         return x + self.shift.float()
 
 
+def frozen_batch_norm() -> nn.Module:
+    """A network whose norm is nothing but buffers."""
+    return Net(FrozenNorm(WIDTH))
+
+
+def masked() -> nn.Module:
+    """A network with a mask that is drawn anew in every network."""
+    return Net(Masked(WIDTH, torch.bool, drawn=True))
+
+
 def frozen_backbone() -> nn.Module:
     """A network whose first layer does not train, as it was drawn."""
     network = Net(nn.Identity())
@@ -293,7 +303,7 @@ KINDS: dict[str, Kind] = {
     "batch norm": Kind(lambda: Net(nn.BatchNorm2d(WIDTH)), _plain("layer")),
     "norm with children": Kind(lambda: Net(NormAct(WIDTH)), _plain("layer")),
     "norm with a norm": Kind(lambda: Net(NormWithNorm(WIDTH)), {**_plain("layer.inner"), **OWN}),
-    "frozen batch norm": Kind(lambda: Net(FrozenNorm(WIDTH)), FROZEN),
+    "frozen batch norm": Kind(frozen_batch_norm, FROZEN),
     "frozen by mode": Kind(
         FrozenByMode,
         {"layer.running_mean": INTERPOLATED, "layer.running_var": KEPT, "layer.num_batches_tracked": KEPT},
@@ -330,7 +340,7 @@ KINDS: dict[str, Kind] = {
     "pruned at random": Kind(pruned(drawn=True), {"two.weight_mask": INTERPOLATED}),
     "mask": Kind(lambda: Net(Masked(WIDTH, torch.bool, drawn=False)), {"layer.mask": KEPT}),
     "mask at random": Kind(
-        lambda: Net(Masked(WIDTH, torch.bool, drawn=True)),
+        masked,
         {"layer.mask": KEPT},
         DIFFERS.format("'layer.mask'", "it is torch.bool, and is kept only where it is equal"),
     ),

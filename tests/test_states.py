@@ -3,8 +3,12 @@
 Every property is a function that wrong implementations, put in place of the right ones, must fail.
 """
 
+import importlib.util
+import re
 from collections.abc import Callable
+from pathlib import Path
 
+import pandas
 import pytest
 import state_zoo
 import torch
@@ -13,19 +17,19 @@ from tiny import assert_same, pictures, plain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralign import batch_norm, library, parameters, path_state
+from neuralign import batch_norm, library, parameters, path_state, setting, updates
 from neuralign.batch_norm import Estimate, refresh
 from neuralign.curves import straight
-from neuralign.curves.bezier import bezier
 from neuralign.curves.segment import segment
+from neuralign.data import Dataset, Split
+from neuralign.data.storage import save as save_dataset
 from neuralign.evaluation import along
 from neuralign.explain import explain
 from neuralign.images import Images, as_float, as_is
 from neuralign.networks import Model, buffers, first_names, trainable
 from neuralign.networks import parameters as parameters_of
 from neuralign.parameters import Layout
-from neuralign.path_state import demand_same, divide
-from neuralign.planes import landscape, through
+from neuralign.path_state import divide
 from neuralign.plugins import plugin
 from neuralign.refusals import Refused
 from neuralign.setting import split
@@ -298,3 +302,174 @@ def test_explanations_are_certified(name):
 @pytest.mark.parametrize("name", ["frozen backbone", "same backbone", "frozen batch norm", "complex"])
 def test_training_does_not_move_what_is_frozen(name):
     check_frozen(name)
+
+
+# at a path's other openings: planes, midpoints, the bound
+
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+MODEL = {"input_size": None, "normalise": False, "mean": None, "std": None}
+PROTOCOL = {"points": 3, "batch_size": BATCH, "seed": 0, "images": None, "full_passes": None}
+
+
+def script(name: str) -> Callable[..., None]:
+    """The `main` of a script."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def written(folder: Path, ends: tuple[State, State]) -> dict[str, str]:
+    """Prepared data and two endpoints on disk: arguments of the scripts of a path."""
+    splits = (Split(i.pixels.numpy(), i.labels.numpy()) for i in (IMAGES, IMAGES))
+    save_dataset(Dataset(*splits, tuple("abcde")), folder / "data.safetensors")
+    paths = {name: str(folder / f"{name}.safetensors") for name in ("data", "target", "source")}
+    for name, state in zip(("target", "source"), ends, strict=True):
+        setting.save(state, paths[name])
+    return paths
+
+
+def test_every_script_of_a_path_begins_and_ends_with_the_endpoints(tmp_path, states):
+    ends = states("frozen batch norm")
+    given = written(tmp_path, ends) | {"model": MODEL | {"network": {"use": "state_zoo:frozen_batch_norm"}}}
+    losses = [F.cross_entropy(outputs("frozen batch norm", end), IMAGES.labels).item() for end in ends]
+    out = {name: str(tmp_path / name) for name in ("bends.safetensors", "history", "points", "grid", "marks", "middle")}
+    training = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0}
+    training |= {"schedule": {"use": "constant"}, "nesterov": True}
+    curve, bends = {"use": "bezier"}, out["bends.safetensors"]
+    script("train_curve")(
+        **given,
+        **{"bends": bends, "history": out["history"], "training": training, "attack": None, "augment": []},
+        **{"curve": curve, "seed": 0, "scratch": tmp_path / "scratch"},
+    )
+    common = given | {"curve": curve, "augment": [], "bends": bends}
+    script("evaluate")(**common, points=out["points"], attacks={}, protocol=PROTOCOL | {"attacked_statistics": None})
+    rows = pandas.read_csv(out["points"])
+    for t, loss in zip((0.0, 1.0), losses, strict=True):
+        assert rows[rows["t"] == t]["loss"].tolist() == pytest.approx([loss] * 2, rel=1e-5)
+    window = {"t1": [0.0, 1.0], "t2": [0.0, 1.0]}
+    script("plane")(**common, grid=out["grid"], marks=out["marks"], window=window, protocol=PROTOCOL)
+    places = pandas.read_csv(out["grid"]).set_index(["t1", "t2"])["loss"]
+    assert [places[0.0, 0.0], places[1.0, 0.0]] == pytest.approx(losses, rel=1e-5)
+    protocol = {k: PROTOCOL[k] for k in ("batch_size", "seed", "images", "full_passes")}
+    script("midpoint")(**common, midpoint=out["middle"], protocol=protocol)
+    assert set(pandas.read_csv(out["middle"])["end"]) == {"start", "end"}
+
+
+def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
+    given = written(tmp_path, states("mask at random")) | {"model": MODEL | {"network": {"use": "state_zoo:masked"}}}
+    with pytest.raises(Refused) as refusal:
+        script("bound")(**given, bound=str(tmp_path / "bound"), layers=str(tmp_path / "layers"))
+    assert str(refusal.value) == KINDS["mask at random"].refused
+
+
+# wrong implementations are found
+
+
+def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever does not train is A's all along the path."""
+    right = path_state.divide
+
+    def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> path_state.Endpoints:
+        trains, (first, last) = trainable(model.network), states
+        return right(model, (first, {n: t if n in trains else first[n] for n, t in last.items()}), pixels)
+
+    monkeypatch.setattr(library, "divide", wrong)
+
+
+def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is estimated anew."""
+    monkeypatch.setattr(library, "refresh", lambda model, point, buffers, batches: buffers)
+
+
+def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms that are not PyTorch's own are left as they are."""
+    monkeypatch.setattr(updates, "_judge", lambda *_: None)
+
+
+def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last call of a pass has the weight of all."""
+    right = batch_norm._Averages._hooks
+
+    def wrong(self, i, norm):
+        before, after = right(self, i, norm)
+
+        def forgetful(module, inputs):
+            self.now[i] = self.seen[i]
+            before(module, inputs)
+
+        return forgetful, after
+
+    monkeypatch.setattr(batch_norm._Averages, "_hooks", wrong)
+
+
+def whatever_has_a_gradient_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`requires_grad` counts for nothing."""
+    for module in (path_state, setting):
+        monkeypatch.setattr(module, "trainable", lambda network: {n for n, _ in network.named_parameters()})
+
+
+def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complex numbers lose what is imaginary on their way through a vector."""
+    right = parameters._flat
+    monkeypatch.setattr(parameters, "_flat", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
+
+
+def vectors_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the weights is that of the nearest end."""
+    monkeypatch.setattr(path_state.Endpoints, "_followed", lambda self, state: {})
+
+
+WRONG = [
+    (own_buffers_of_the_first, "frozen batch norm", check_ends),
+    (own_buffers_of_the_first, "pruned at random", check_ends),
+    (own_buffers_of_the_first, "spectral norm", check_ends),
+    (own_buffers_of_the_first, "frozen backbone", check_ends),
+    (stored_statistics_everywhere, "batch norm", check_between),
+    (stored_statistics_everywhere, "synchronised", check_between),
+    (stored_statistics_everywhere, "own norm", check_between),
+    (only_batch_norms_of_torch, "own norm", check_between),
+    (last_call_only, "shared", check_between),
+    (whatever_has_a_gradient_or_not, "frozen backbone", check_trained_curve),
+    (real_parts_only, "complex", check_ends),
+    (vectors_that_stand_still, "spectral norm", check_between),
+]
+
+
+@pytest.mark.parametrize(("wrong", "name", "check"), WRONG, ids=[f"{w.__name__} {name}" for w, name, _ in WRONG])
+def test_a_wrong_implementation_is_found(wrong, name, check, states, monkeypatch):
+    ends = states(name)
+    epochs = int(check is check_trained_curve)
+    check(name, line(name, ends, "bezier", epochs), ends)
+    wrong(monkeypatch)
+    with pytest.raises((AssertionError, Refused)):
+        check(name, line(name, ends, "bezier", epochs), ends)
+
+
+def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(states, monkeypatch):
+    first, last = states("frozen batch norm")
+    model = unnormalised(fresh("frozen batch norm", 0))
+    right = Layout.flatten
+    monkeypatch.setattr(
+        Layout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
+    )
+    with pytest.raises(Refused, match="end 2 of the path is another function than its network: outputs of size"):
+        divide(model, (first, last), as_float(IMAGES.pixels))
+
+
+def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
+    message = (
+        "this family of curves does not meet its ends: at t = 1 the control points weigh [0.5, 0.5], all weight should "
+        "be on number 2"
+    )
+    with pytest.raises(Refused, match=re.escape(message)):
+        straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
+
+
+def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):
+    network, ends = fresh("batch norm", 0).requires_grad_(False), states("batch norm")
+    middle = library.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
+    torch.testing.assert_close(middle["one.weight"], (ends[0]["one.weight"] + ends[1]["one.weight"]) / 2)
+    with pytest.raises(Refused, match="no parameter of the network trains"):
+        library.curve(network, *ends, IMAGES, "bezier", epochs=1)

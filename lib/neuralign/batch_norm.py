@@ -60,7 +60,7 @@ def refresh_each(
     """
     begun = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
     fresh = [{name: b.clone() for name, b in own.items()} for own in begun]
-    batches, read = iter(batches), []
+    batches, read = iter(batches), list[tuple[Tensor, Tensor]]()
 
     def example() -> Tensor:
         read.extend(islice(batches, 1))
