@@ -24,7 +24,6 @@ class Kind:
     build: Callable[[], nn.Module]
     rest: dict[str, str] = field(default_factory=dict)  # what does not train: name -> what becomes of it between ends
     refused: str | None = None  # the message for t strictly between two ends
-    aligned: bool = True  # whether its neurons can be permuted as far as tracing alone says
 
 
 class Net(nn.Module):
@@ -198,6 +197,17 @@ class Fourier(nn.Module):
         return x + torch.fft.irfft2(waves, s=x.shape[2:])
 
 
+class Turning(nn.Module):
+    """A complex constant that turns the frequencies of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("turn", torch.randn(WIDTH, 1, 1, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * self.turn, s=x.shape[2:])
+
+
 class Checkpointed(Net):
     """Gradient checkpointing over a part with batch norm."""
 
@@ -268,6 +278,21 @@ def same_backbone() -> nn.Module:
     drawn = torch.rand(network.one.weight.shape, generator=torch.Generator().manual_seed(0))
     network.one.weight.data.copy_(drawn - 0.5)
     network.one.bias.data.zero_()
+    return network
+
+
+def only_biases() -> nn.Module:
+    """A network of which only biases train."""
+    network = Net(nn.Identity())
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.endswith("bias"))
+    return network
+
+
+def frozen_gain() -> nn.Module:
+    """A network with a batch norm in use whose weight and bias do not train."""
+    network = Net(nn.BatchNorm2d(WIDTH))
+    network.layer.requires_grad_(False)
     return network
 
 
@@ -352,7 +377,10 @@ KINDS: dict[str, Kind] = {
     "counter": Kind(lambda: Net(Counting()), {"layer.steps": KEPT, "layer.order": KEPT}),
     "frozen backbone": Kind(frozen_backbone, dict.fromkeys(BACKBONE, INTERPOLATED)),
     "same backbone": Kind(same_backbone, dict.fromkeys(BACKBONE, KEPT)),
+    "only biases": Kind(only_biases, dict.fromkeys(("one.weight", "two.weight", "head.weight"), INTERPOLATED)),
+    "frozen gain": Kind(frozen_gain, {**_plain("layer"), "layer.weight": KEPT, "layer.bias": KEPT}),
     "complex": Kind(lambda: Net(Fourier())),
+    "complex constant": Kind(lambda: Net(Turning()), {"layer.turn": INTERPOLATED}),
     "float64 constant": Kind(lambda: Net(Precise()), {"layer.shift": INTERPOLATED}),
     "dropout": Kind(lambda: Net(nn.Dropout(0.3))),
     "checkpointing": Kind(Checkpointed, _plain("layer")),

@@ -17,7 +17,7 @@ from tiny import assert_same, pictures, plain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralign import batch_norm, library, parameters, path_state, setting, updates
+from neuralign import batch_norm, foreign, library, parameters, path_state, setting, updates
 from neuralign.batch_norm import Estimate, refresh
 from neuralign.curves import straight
 from neuralign.curves.segment import segment
@@ -180,7 +180,7 @@ def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[S
     check_ends(name, path, ends)
     rest, middle = rest_of(name), path(0.25)
     for n, (a, b) in {n: (ends[0][n], ends[1][n]) for n in ends[0]}.items():
-        straight_ = torch.lerp(a, b, 0.25) if a.is_floating_point() else 0.75 * a + 0.25 * b
+        straight_ = 0.75 * a + 0.25 * b
         if rest.get(n) == INTERPOLATED:
             torch.testing.assert_close(middle[n], straight_)
         elif rest.get(n) == KEPT:
@@ -213,6 +213,13 @@ def check_frozen(name: str) -> None:
 
 
 # they hold
+
+
+def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_permuted(states):
+    model, ends = unnormalised(fresh("same backbone", 0)), states("same backbone")
+    assert "one.weight" not in divide(model, ends, as_float(IMAGES.pixels)).layout.shapes
+    found = divide(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
+    assert found.untrained == {"one.weight", "one.bias"} <= found.shapes.keys()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -295,13 +302,57 @@ def test_explanations_are_certified(name):
     network = fresh(name, 0)
     before = {n: t.clone() for n, t in network.state_dict().items()}
     found = explain(network, torch.rand(2, 3, 8, 8))
-    assert found["certified"] and found["groups"]
+    assert found["certified"] and (found["groups"] or found["frozen"])
     assert_same(network.state_dict(), before)
 
 
-@pytest.mark.parametrize("name", ["frozen backbone", "same backbone", "frozen batch norm", "complex"])
+FROZEN = ["frozen backbone", "same backbone", "only biases", "frozen gain", "frozen batch norm", "complex"]
+
+
+@pytest.mark.parametrize("name", FROZEN)
 def test_training_does_not_move_what_is_frozen(name):
     check_frozen(name)
+
+
+@pytest.mark.parametrize("name", ["batch norm", "own norm", "own statistic", "norm with a norm"])
+def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_anew(name):
+    network = fresh(name, 3)
+    before = buffers(network)
+    layout = Layout.of(parameters_of(network))
+    flat = layout.flatten(parameters_of(network))
+    regime = Regime(1, BATCH, 0.05, 0.9, 0.0, plugin("schedules", {"use": "constant"}))
+    arguments = (unnormalised(network), flat, lambda weights, _: weights, layout, before, IMAGES, regime)
+    after = fit(*arguments, transform=as_is, seed=1).buffers
+    averaged = {n for n, how in KINDS[name].rest.items() if how == AVERAGED}
+    assert averaged and not any(torch.equal(after[n], before[n]) for n in averaged)
+    assert_same(before, buffers(network))
+
+
+@pytest.mark.parametrize("name", ["complex", "complex constant"])
+def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_numbers(name, states, tmp_path):
+    state, model = states(name)[0], unnormalised(fresh(name, 0))
+    torch.save(state, tmp_path / "a.pt")
+    assert_same(foreign.read(tmp_path / "a.pt", model).state, state)
+    setting.save(state, tmp_path / "a.safetensors")
+    assert_same(setting.read_state(str(tmp_path / "a.safetensors"), model), state)
+    (held,) = (n for n, t in state.items() if t.is_complex())
+    torch.save(state | {held: state[held].real}, tmp_path / "b.pt")
+    with pytest.raises(Refused, match=rf"{held} is torch.float32, the network's is torch.complex64"):
+        foreign.read(tmp_path / "b.pt", model)
+
+
+def test_images_stay_real_where_the_first_parameter_is_complex(states):
+    class Front(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain, self.head = nn.Parameter(torch.ones(3, 8, 5, dtype=torch.complex64)), nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.head(torch.fft.irfft2(torch.fft.rfft2(x) * self.gain).mean((2, 3)))
+
+    network = Front()
+    path = library.curve(network, network.state_dict(), network.state_dict(), IMAGES, "segment", epochs=0)
+    assert_same(path(1.0), dict(network.state_dict()))
 
 
 # at a path's other openings: planes, midpoints, the bound

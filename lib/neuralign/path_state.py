@@ -75,26 +75,25 @@ class Endpoints:
         return {name: held[name] for name in self.following}
 
 
-def divide(model: Model, states: Sequence[State], pixels: Tensor) -> Endpoints:
+def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal: bool = True) -> Endpoints:
     """The states as the ends of a path; `pixels` (n, c, h, w) in [0, 1] show what the network does with its buffers.
 
-    Raises Refused if the network at one of these ends were not the function of that state.
+    `keep_equal`: whether what does not train and is equal in all states is kept; without it, it is interpolated like
+    what differs, for states that are still to be permuted. Raises Refused if the network at one of these ends were not
+    the function of that state.
     """
     names = first_names(model.network)
     states = [{n: state[n] for n in names if names[n] == n and n in state} for state in states]
-    first, pixels = states[0], pixels[:IMAGES]
-    trains = trainable(model.network)
+    first, pixels, trains = states[0], pixels[:IMAGES], trainable(model.network)
     differing = {n for n, t in first.items() if any(not torch.equal(state[n], t) for state in states[1:])}
     inexact = {n for n, t in first.items() if t.is_floating_point() or t.is_complex()}
-    kept = first.keys() - trains
     buffers = {n for n, _ in model.network.named_buffers()} & first.keys()
     found = updates(model, first, lambda: pixels, buffers, differing)
-    counted = {c for norm in found.norms.values() for c in norm.counters}
-    estimated = frozenset(found.statistics | counted)
-    apart = differing & kept - estimated - found.counters - found.following.keys()
-    refused = {n: found.unknown[n] for n in apart & found.unknown.keys()}
-    refused |= {n: f"it is {first[n].dtype}, and is kept only where it is equal" for n in apart - inexact}
-    interpolated = apart - refused.keys()
+    estimated = found.statistics | {c for norm in found.norms.values() for c in norm.counters}
+    constant = first.keys() - trains - estimated - found.counters - found.following.keys()
+    refused = {n: f"it is {first[n].dtype}, and is kept only where it is equal" for n in constant & differing - inexact}
+    refused |= {n: found.unknown[n] for n in differing & found.unknown.keys()}
+    interpolated = (differing if keep_equal else inexact) & constant & inexact - found.unknown.keys()
     follows = [n for n in first if n in trains] + [n for n in first if n in interpolated]
     layout = Layout.of({n: first[n].detach() for n in follows}, untrained=interpolated)
     ends = Endpoints(
@@ -102,7 +101,7 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor) -> Endpoints:
         layout,
         tuple(layout.flatten(state) for state in states),
         tuple({n: t.detach().clone() for n, t in state.items() if n not in layout.shapes} for state in states),
-        estimated,
+        frozenset(estimated),
         found.following,
         refused,
         pixels,
