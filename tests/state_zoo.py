@@ -42,8 +42,8 @@ class Net(nn.Module):
 class NormAct(nn.BatchNorm2d):
     """A batch norm that owns its activation and its dropout."""
 
-    def __init__(self, units: int):
-        super().__init__(units)
+    def __init__(self, units: int, momentum: float | None = 0.1):
+        super().__init__(units, momentum=momentum)
         self.act = nn.Sequential(nn.Dropout(0.5), nn.Hardtanh(-2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -327,6 +327,7 @@ DIFFERS = "{} differs between the ends of the path, and has no value in between:
 KINDS: dict[str, Kind] = {
     "batch norm": Kind(lambda: Net(nn.BatchNorm2d(WIDTH)), _plain("layer")),
     "norm with children": Kind(lambda: Net(NormAct(WIDTH)), _plain("layer")),
+    "norm with children and no momentum": Kind(lambda: Net(NormAct(WIDTH, momentum=None)), _plain("layer")),
     "norm with a norm": Kind(lambda: Net(NormWithNorm(WIDTH)), {**_plain("layer.inner"), **OWN}),
     "frozen batch norm": Kind(frozen_batch_norm, FROZEN),
     "frozen by mode": Kind(

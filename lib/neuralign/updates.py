@@ -196,20 +196,26 @@ class _Trial:
         return [t.clone() for t in heads(outputs)], {n: held[n].clone() for n in self.buffers}
 
     def _judge_average(self, call: Call, names: set[str], after: State) -> None:
+        if self._obeys(call, names):
+            self.averaged = names
+            return
         shares = self._kept(call, names, {}), self._kept(call, names, after)  # of the next call, too
         if None in shares or abs(shares[0] - shares[1]) > ALIKE:  # type: ignore[operator]
             self.unknown |= names
             return
         self.averaged, self.rate = names, 1 - shares[0]  # type: ignore[operator]
+
+    def _obeys(self, call: Call, names: set[str]) -> bool:
+        """Whether the module takes its attribute `momentum` as PyTorch's norms do."""
         own = getattr(self.module, "momentum", None)
-        if isinstance(own, float):
-            try:
-                self.module.momentum = MOMENTUM  # type: ignore[assignment]
-                kept = self._kept(call, names, {})
-            finally:
-                self.module.momentum = own  # type: ignore[assignment]
-            if kept is not None and abs(kept - (1 - MOMENTUM)) < ALIKE:
-                self.rate = None
+        if not isinstance(own, float) and not isinstance(self.module, _NormBase):
+            return False
+        try:
+            self.module.momentum = MOMENTUM  # type: ignore[assignment]
+            kept = self._kept(call, names, {})
+        finally:
+            self.module.momentum = own  # type: ignore[assignment]
+        return kept is not None and abs(kept - (1 - MOMENTUM)) < ALIKE
 
     def _kept(self, call: Call, names: set[str], state: State) -> float | None:
         """The share of its old value that every running statistic keeps in a call; None where there is no such share.
