@@ -8,7 +8,6 @@ Run it in the folder that holds `results`.
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +18,6 @@ from neuralign import augmentations, setting
 from neuralign.batch_norm import Estimate
 from neuralign.curves import straight
 from neuralign.evaluation import along
-from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 
 COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d mean acc", "d min acc", "max |d loss|"]
@@ -30,17 +28,16 @@ def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[i
     inputs, settings = recipe["inputs"], recipe["settings"]
     data, net = setting.prepare(inputs["data"], settings["model"])
     both = setting.read_ends(inputs["target"], inputs["source"], inputs.get("permutation"), net, data)
-    ends = [setting.split(net, state) for state in both]
-    layout = Layout.of(ends[0][0])
-    path = straight(plugin("curves", settings["curve"]), *(layout.flatten(parameters) for parameters, _ in ends))
+    ends = setting.divided(net, data, *both)
+    path = straight(plugin("curves", settings["curve"]), *ends.vectors)
     if "bends" in inputs:
-        path = replace(path, bends=setting.read_bends(inputs["bends"], layout, path.bends))
+        path = path.bent(setting.read_bends(inputs["bends"], ends.layout, path.bends))
     ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-    stored, transform = tuple(buffers for _, buffers in ends), augmentations.pipeline(settings["augment"])
+    transform = augmentations.pipeline(settings["augment"])
     common = {k: settings["protocol"][k] for k in ("batch_size", "seed")}
     for images, nodes in protocols:
         estimate = Estimate.on(data.train, transform, images=images, full_passes=nodes, **common)
-        rows = along(net, path, layout, stored, ts, estimate, data.test, {"clean": None}, **common)
+        rows = along(net, path, ends, ts, estimate, data.test, {"clean": None}, **common)
         yield [row for row in rows if row["statistics"] == "reestimated"]
 
 

@@ -9,6 +9,7 @@ def main(data, target, source, bound, layers, *, model, permutation=None, images
     """On the first `images` test images, equally many of each class; the mean loss is measured at `points` points."""
     found, net = setting.prepare(data, model)
     ends = setting.read_ends(target, source, permutation, net, found)
+    setting.divided(net, found, *ends).demand_between()
     trace = setting.symmetry(net, found)
     try:
         total, rows = theory.bound(net, trace, *ends, found.test.balanced(images), points=points)

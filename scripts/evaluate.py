@@ -1,7 +1,5 @@
 """Loss and accuracy along a path, clean and attacked, as tidy rows."""
 
-from dataclasses import replace
-
 import torch
 
 from neuralign import augmentations, setting
@@ -9,18 +7,16 @@ from neuralign.batch_norm import Estimate
 from neuralign.curves import straight
 from neuralign.evaluation import along
 from neuralign.job import run
-from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.tables import write_rows
 
 
 def main(data, target, source, points, *, model, curve, augment, attacks, protocol, permutation=None, bends=None):
     images, net = setting.prepare(data, model)
-    ends = [setting.split(net, state) for state in setting.read_ends(target, source, permutation, net, images)]
-    layout = Layout.of(ends[0][0])
-    path = straight(plugin("curves", curve), *(layout.flatten(parameters) for parameters, _ in ends))
+    ends = setting.divided(net, images, *setting.read_ends(target, source, permutation, net, images))
+    path = straight(plugin("curves", curve), *ends.vectors)
     if bends is not None:
-        path = replace(path, bends=setting.read_bends(bends, layout, path.bends))
+        path = path.bent(setting.read_bends(bends, ends.layout, path.bends))
     estimate = Estimate.on(
         images.train,
         augmentations.pipeline(augment),
@@ -30,8 +26,7 @@ def main(data, target, source, points, *, model, curve, augment, attacks, protoc
     rows = along(
         net,
         path,
-        layout,
-        tuple(buffers for _, buffers in ends),
+        ends,
         torch.linspace(0, 1, protocol["points"], dtype=torch.float64).tolist(),
         estimate,
         images.test,

@@ -1,13 +1,10 @@
 """How a trained curve's midpoint correlates with either end, unit by unit, in every layer."""
 
-from dataclasses import replace
-
 from neuralign import align, augmentations, setting, signature
 from neuralign.batch_norm import Estimate, refresh_each
 from neuralign.curves import straight
 from neuralign.job import run
 from neuralign.networks import Model
-from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.tables import write_rows
 from neuralign.tracing.running import WholeModule
@@ -18,14 +15,13 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     images, net = setting.prepare(data, model)
     trace = setting.symmetry(net, images)
     ends = setting.read_ends(target, source, permutation, net, images)
-    (start, stored), (end, _) = (setting.split(net, state) for state in ends)
-    layout = Layout.of(start)
-    line = straight(plugin("curves", curve), layout.flatten(start), layout.flatten(end))
-    path = replace(line, bends=setting.read_bends(bends, layout, line.bends))
+    divided = setting.divided(net, images, *ends)
+    line = straight(plugin("curves", curve), *divided.vectors)
+    path = line.bent(setting.read_bends(bends, divided.layout, line.bends))
     whole = Model(WholeModule(trace.network), net.mean, net.std)  # auxiliary heads too
-    middles = [layout.views(c(0.5)) for c in (path, line)]
+    middles = [divided.on(c, 0.5) for c in (path, line)]
     estimate = Estimate.on(images.train, augmentations.pipeline(augment), **protocol)
-    found = refresh_each(whole, middles, stored, estimate.sample())
+    found = refresh_each(whole, middles, divided.statistics, estimate.sample())
     trained, initial = (middle | own for middle, own in zip(middles, found, strict=True))
     rows = [
         {"end": place} | row

@@ -4,13 +4,10 @@ The plane of a curve goes through both ends and the middle; without a curve it i
 both ends as they were trained and the second as it was aligned.
 """
 
-from dataclasses import replace
-
 from neuralign import augmentations, planes, setting
 from neuralign.batch_norm import Estimate
 from neuralign.curves import straight
 from neuralign.job import run
-from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.tables import write_rows
 
@@ -31,23 +28,21 @@ def main(
     bends=None,
 ):
     images, net = setting.prepare(data, model)
-    (start, stored), (end, _) = (
-        setting.split(net, state) for state in setting.read_ends(target, source, permutation, net, images)
-    )
-    layout, path = Layout.of(start), None
-    first, last = layout.flatten(start), layout.flatten(end)
-    moved = "theta2" if permutation is None else "P theta2"
+    start, end = setting.read_ends(target, source, permutation, net, images)
+    path, moved = None, "theta2" if permutation is None else "P theta2"
     if curve:
-        path = straight(plugin("curves", curve), first, last)
-        path = replace(path, bends=setting.read_bends(bends, layout, path.bends))
-        models = {"theta1": first, moved: last, "midpoint": path(0.5)}
+        ends = setting.divided(net, images, start, end)
+        path = straight(plugin("curves", curve), *ends.vectors)
+        path = path.bent(setting.read_bends(bends, ends.layout, path.bends))
+        models = dict(zip(("theta1", moved, "midpoint"), (*ends.vectors, path(0.5)), strict=True))
     else:
-        models = {"theta1": first, "theta2": layout.flatten(setting.read_state(source, net)), moved: last}
+        ends = setting.divided(net, images, start, setting.read_state(source, net), end)
+        models = dict(zip(("theta1", "theta2", moved), ends.vectors, strict=True))
     plane = planes.through(*models.values())
     own = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
     estimate = Estimate.on(images.train, augmentations.pipeline(augment), **own)
     places, size = planes.grid(window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
-    write_rows(planes.landscape(net, plane, layout, stored, places, estimate, images.test, batch_size=size), grid)
+    write_rows(planes.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
     write_rows(planes.marks(plane, models, path), marks)
 
 

@@ -5,10 +5,8 @@
 
 from neuralign import augmentations, setting
 from neuralign.checkpoints import Checkpoint
-from neuralign.curves import Curve, straight
+from neuralign.curves import straight
 from neuralign.job import run
-from neuralign.networks import parameters
-from neuralign.parameters import Layout
 from neuralign.plugins import plugin
 from neuralign.simultaneous import fit_together, unless_diverged
 from neuralign.tables import write_rows
@@ -36,35 +34,41 @@ def main(
     own = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
     jobs = [own | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
-    layout, basis = Layout.of(parameters(net.network)), plugin("curves", curve)
-    options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack), "basis": basis}
+    opened = [_opened(job, net, images, plugin("curves", curve)) for job in jobs]
+    options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}
     trainings = [
         Training(
-            *(net, *_start(job, net, images, layout, basis), images.train, setting.regime(training)),
+            *(net, line.bends[:, : ends.layout.trained], _sampler(line), ends.layout, ends.stored[0], images.train),
+            setting.regime(training),
             **options,
+            basis=line.basis,
             seed=job["seed"],
             keeper=keeper,
         )
-        for job, keeper in zip(jobs, keepers, strict=True)
+        for job, (ends, line), keeper in zip(jobs, opened, keepers, strict=True)
     ]
     results = fit_together(trainings)
-    for job, progress in unless_diverged(jobs, results):
-        setting.save(setting.name_bends(layout, progress.trainable), job["bends"])
+    for (job, (ends, line)), progress in unless_diverged(list(zip(jobs, opened, strict=True)), results):
+        setting.save(setting.name_bends(ends.layout, line.bent(progress.trainable).bends), job["bends"])
         write_rows(progress.history, job["history"])
     for keeper in keepers:
         keeper.clear()
 
 
-def _start(job, net, images, layout, basis):
-    """Where the bends of a job begin, how they become a network, and the buffers: arguments of `Training`."""
-    ends = setting.read_ends(job["target"], job["source"], job.get("permutation"), net, images)
-    (start, stored), (end, _) = (setting.split(net, state) for state in ends)
-    line = straight(basis, layout.flatten(start), layout.flatten(end))
+def _opened(job, net, images, basis):
+    """The ends of a job's path, and the straight line between them."""
+    ends = setting.divided(
+        net, images, *setting.read_ends(job["target"], job["source"], job.get("permutation"), net, images)
+    )
+    ends.demand_between()
+    return ends, straight(basis, *ends.vectors)
 
+
+def _sampler(line):
     def sample(points, weights):
-        return Curve(basis, line.ends, points).at(weights)
+        return line.bent(points).at(weights)
 
-    return line.bends, sample, layout, stored
+    return sample
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
     images, net = setting.prepare(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(setting.fresh(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
-    starts = [(parameters(each.network), buffers(each.network)) for each in nets]
+    starts = [setting.split(each, parameters(each.network) | buffers(each.network)) for each in nets]
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}

@@ -22,13 +22,13 @@ from neuralign import symmetry
 from neuralign.attacks.pgd import pgd
 from neuralign.augmentations import pipeline
 from neuralign.batch_norm import Estimate, refresh
-from neuralign.curves import Curve, straight
+from neuralign.curves import straight
 from neuralign.curves.bezier import bezier
 from neuralign.curves.segment import segment
 from neuralign.evaluation import along, measure
 from neuralign.images import Images, as_float
 from neuralign.networks import Model, State
-from neuralign.parameters import Layout
+from neuralign.path_state import divide
 from neuralign.setting import split
 from neuralign.tracing import trace
 
@@ -87,12 +87,11 @@ def walk(
     estimate: Estimate | None = None,
 ) -> list[dict]:
     images = pictures(12)
-    (start, one), (end, two) = (split(model, dict(state)) for state in states)
-    layout = Layout.of(start)
-    curve = straight(basis, layout.flatten(start), layout.flatten(end))
+    ends = divide(model, states, as_float(images.pixels))
+    curve = straight(basis, *ends.vectors)
     estimate = estimate or ESTIMATE
     attacks = {"clean": None} if attacks is None else attacks
-    return list(along(model, curve, layout, (one, two), list(ts), estimate, images, attacks, batch_size=5, seed=1))
+    return list(along(model, curve, ends, list(ts), estimate, images, attacks, batch_size=5, seed=1))
 
 
 def two_states(model: Model) -> tuple[State, State]:
@@ -179,16 +178,15 @@ def test_a_network_without_batch_norm_is_measured_as_it_is() -> None:
 
 
 def test_a_bend_moves_the_middle_and_not_the_ends(tinyten: Model) -> None:
-    (start, one), (end, two) = (split(tinyten, dict(state)) for state in two_states(tinyten))
-    layout = Layout.of(start)
-    line = straight(bezier, layout.flatten(start), layout.flatten(end))
-    bent = Curve(bezier, line.ends, line.bends + 0.1)
     images = pictures(12)
+    ends = divide(tinyten, two_states(tinyten), as_float(images.pixels))
+    line = straight(bezier, *ends.vectors)
+    bent = line.bent(line.bends + 0.1)
     first, second = (
         [
             row["loss"]
             for row in along(
-                *(tinyten, curve, layout, (one, two), [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None}),
+                *(tinyten, curve, ends, [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None}),
                 batch_size=5,
                 seed=1,
             )

@@ -26,8 +26,8 @@ FLOORS = [
     | {"evidence", "paper", "progress"},
     {"tracing", "states"},
     # work on networks; the checked config
-    {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
-    {"batch_norm", "simultaneous"},
+    {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding", "updates"},
+    {"batch_norm", "path_state", "simultaneous"},
     {"align", "explain", "checkpoints", "setting", "evaluation", "theory", "steps", "claims"},
     {"signature", "planes", "studies", "doctor", "library"},
     {"workflow"},

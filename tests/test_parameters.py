@@ -52,3 +52,53 @@ def test_views_share_memory_and_pass_gradients_back() -> None:
 def test_a_vector_of_another_length_is_refused() -> None:
     with pytest.raises(RuntimeError, match="split_with_sizes"):
         Layout.of(TENSORS).views(torch.zeros(9))
+
+
+# tensors of several kinds
+
+MIXED = {
+    "real": torch.tensor([1.0, 2.0]),
+    "complex": torch.tensor([[1 + 2j, 3 - 1j]]),
+    "kernel": torch.arange(16.0).view(2, 2, 2, 2).to(torch.complex64),
+    "coarse": torch.tensor([0.5], dtype=torch.bfloat16),
+    "precise": torch.tensor(1 / 3, dtype=torch.float64),
+}
+
+
+def test_tensors_of_several_types_come_back_to_the_bit() -> None:
+    layout = Layout.of(MIXED)
+    flat = layout.flatten(MIXED)
+    assert flat.dtype == torch.float64 and len(flat) == layout.trained == 2 + 4 + 32 + 1 + 1
+    views = layout.views(flat)
+    assert all(views[name].dtype == tensor.dtype and torch.equal(views[name], tensor) for name, tensor in MIXED.items())
+    halves = layout.views(flat / 2)["complex"]
+    assert halves.tolist() == [[0.5 + 1j, 1.5 - 0.5j]]
+
+
+def test_gradients_flow_back_from_both_parts_of_a_complex_tensor() -> None:
+    layout = Layout.of({"complex": MIXED["complex"]})
+    flat = layout.flatten(MIXED).requires_grad_()
+    product = layout.views(flat)["complex"] * (2 + 3j)
+    (gradient,) = torch.autograd.grad(product.real.sum(), flat)
+    assert gradient.tolist() == [2, -3, 2, -3]
+
+
+def test_the_vector_of_one_type_has_views_and_no_copies() -> None:
+    layout = Layout.of({"precise": MIXED["precise"]})
+    flat = layout.flatten(MIXED)
+    assert not layout.types and layout.views(flat)["precise"].data_ptr() == flat.data_ptr()
+
+
+def test_frozen_parameters_are_handed_out_and_are_no_part_of_the_vector() -> None:
+    frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    layout = Layout.of({"a": torch.zeros(2), "frozen": frozen})
+    assert len(layout.flatten({"a": torch.zeros(2), "frozen": frozen})) == 2
+    assert layout.views(torch.ones(2))["frozen"] is frozen
+
+
+def test_no_gradient_flows_back_from_what_does_not_train() -> None:
+    layout = Layout.of({"a": torch.zeros(2), "b": torch.zeros(1)}, untrained=["b"])
+    flat = torch.ones(3, requires_grad=True)
+    views = layout.views(flat)
+    (gradient,) = torch.autograd.grad(views["a"].sum() * 2 + views["b"].sum(), flat)
+    assert gradient.tolist() == [2, 2, 0] and layout.trained == 2

@@ -11,7 +11,7 @@ from test_figures import plane_frame
 from tiny import assert_same, pictures, plain, randomised, small
 from torch import Tensor
 
-from neuralign import figures, setting
+from neuralign import figures
 from neuralign.batch_norm import Estimate
 from neuralign.config import Catalogue, ConfigError
 from neuralign.curves import Curve
@@ -19,7 +19,8 @@ from neuralign.curves.bezier import bezier
 from neuralign.curves.segment import segment
 from neuralign.evaluation import along
 from neuralign.figures.plane import plane as draw
-from neuralign.parameters import Layout
+from neuralign.images import as_float
+from neuralign.path_state import divide
 from neuralign.planes import Plane, grid, landscape, marks, through
 from neuralign.workflow import artefacts, job
 
@@ -117,28 +118,30 @@ def test_the_grid_goes_row_by_row_and_meets_its_ends() -> None:
 
 def test_corners_are_evaluated_as_the_models_are() -> None:
     model = small("tinyten")
-    states = [setting.split(model, randomised(model.network, seed)) for seed in (1, 2, 3)]
-    layout = Layout.of(states[0][0])
-    flat = [layout.flatten(parameters) for parameters, _ in states]
-    plane, images = through(*flat), pictures(12)
+    images, states = pictures(12), [randomised(model.network, seed) for seed in (1, 2, 3)]
+    ends = divide(model, states, as_float(images.pixels))
+    flat = ends.vectors
+    plane = through(*flat)
     estimate = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
-    buffers = {name: b.clone() for name, b in states[0][1].items()}
+    before = [{name: t.clone() for name, t in stored.items()} for stored in ends.stored]
     places = [*CORNERS, third(plane), (0.5, 0.5)]
-    rows = list(landscape(model, plane, layout, buffers, places, estimate, images, batch_size=5))
+    rows = list(landscape(model, plane, ends, places, estimate, images, batch_size=5))
     assert [list(row) for row in rows] == [["x", "y", "t1", "t2", "loss", "accuracy", "images"]] * 4
     assert [(row["x"], row["y"]) for row in rows[:2]] == [(0, 0), (plane.unit[0], 0)]
     assert (rows[2]["x"], rows[2]["y"]) == pytest.approx(plane.corners[2].tolist())
-    for row, model_, stored in zip(rows, flat, states, strict=False):
-        ends = Curve(segment, torch.stack([model_, flat[0]]), model_.new_empty(0, len(model_)))
+    for row, corner, state in zip(rows, flat, states, strict=False):
+        line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
+        two = divide(model, (state, states[0]), as_float(images.pixels))
         (own, _) = along(
-            *(model, ends, layout, (stored[1], stored[1]), [0.0], estimate, images, {"clean": None}),
+            *(model, line, two, [0.0], estimate, images, {"clean": None}),
             batch_size=5,
             seed=1,
         )
         assert {k: row[k] for k in ("loss", "accuracy", "images")} == {
             k: own[k] for k in ("loss", "accuracy", "images")
         }
-    assert_same(buffers, states[0][1])
+    for stored, expected in zip(ends.stored, before, strict=True):
+        assert_same(stored, expected)
 
 
 # config

@@ -7,22 +7,28 @@ corrected by as much, interpolated (a control variate).
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, islice, product
 from math import prod
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralign.images import Images, Transform
-from neuralign.networks import NORMS, Model, State
-from neuralign.seeding import stream
+from neuralign.networks import Model, State, modes_kept
+from neuralign.refusals import Refused
+from neuralign.seeding import aside, stream
+from neuralign.tracing.outputs import heads
 from neuralign.training import Attack
+from neuralign.updates import IMAGES, Norm, updates
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Place = tuple[float, ...]  # where a point lies: (t,) on a curve, (t1, t2) on a plane
 
 MEAN, VARIANCE = "running_mean", "running_var"
+UNSEEN = 1e-3  # a change of outputs, as a share of their size, that is more than rounding
 TOGETHER = 8  # points for which a batch is read at once: making it costs a network as small as TinyTen 5 % of its pass
 
 
@@ -31,8 +37,10 @@ def refresh(
 ) -> dict[str, Tensor]:
     """Buffers whose running statistics are the average over `batches`, each weighted by its number of images.
 
-    The variance is the average of the batches' unbiased variances, as in `torch.optim.swa_utils.update_bn`. With an
-    attack, every pass of the attack updates the statistics like that too, as in the paper's code: not an average then.
+    A norm that is called several times in a pass counts every call, as `torch.optim.swa_utils.update_bn` does; like
+    there, the variance is the average of the batches' unbiased variances, and `num_batches_tracked` counts from zero.
+    With an attack, every pass of the attack updates the statistics like that too, as in the paper's code: not an
+    average then. Buffers that are no running statistics of a norm come back as they are.
     """
     return refresh_each(model, [parameters], buffers, batches, attack, seed)[0]
 
@@ -46,41 +54,144 @@ def refresh_each(
     attack: Attack | None = None,
     seed: int = 0,
 ) -> list[dict[str, Tensor]]:
-    """`refresh` for the parameters of several points, in one read of the batches."""
-    fresh = [{name: b.clone() for name, b in buffers.items()} for _ in points]
-    norms = [m for m in model.network.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms:
+    """`refresh` for the parameters of several points, in one read of the batches.
+
+    A point may have these buffers, too: where a norm is never called, its own are what it keeps.
+    """
+    begun = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
+    fresh = [{name: b.clone() for name, b in own.items()} for own in begun]
+    batches, read = iter(batches), list[tuple[Tensor, Tensor]]()
+
+    def example() -> Tensor:
+        read.extend(islice(batches, 1))
+        if not read:
+            raise Refused("there are no images to estimate running statistics on")
+        return read[0][0]
+
+    found = updates(model, {**points[0], **begun[0]}, example, buffers)
+    for name in found.unknown:
+        if name.endswith((MEAN, VARIANCE)):
+            raise Refused(f"the running statistics {name!r} cannot be estimated anew: {found.unknown[name]}")
+    if not found.norms:
         return fresh
-    modes, momenta = [(m, m.training) for m in model.network.modules()], [norm.momentum for norm in norms]
-    model.network.eval()
-    for norm in norms:
-        norm.train()  # only the norms: dropout stays off
+    counters = {c: i for i, norm in enumerate(found.norms.values()) if norm.rate is None for c in norm.counters}
+    for own in fresh:
+        for name in counters:
+            own[name].zero_()
     states = [{**parameters, **own} for parameters, own in zip(points, fresh, strict=True)]
     noises = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
-    seen = 0
-    try:
-        for pixels, labels in batches:
-            seen += len(pixels)
-            for norm in norms:
-                norm.momentum = len(pixels) / seen
-            for state, noise in zip(states, noises, strict=True):
-                _pass(model, state, pixels, labels, attack, noise)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
+    averages = [_Averages(found.norms.values()) for _ in points]
+    pixels = None
+    with modes_kept(model.network):
+        model.network.eval()
+        for norm in found.norms.values():
+            norm.module.training = True  # only the norm: dropout stays off, also where it is a child of the norm
+        for pixels, labels in chain(read, batches):
+            for state, noise, average in zip(states, noises, averages, strict=True):
+                with average.over(len(pixels)):
+                    _pass(model, state, pixels, labels, attack, noise, average)
+    if pixels is not None:
+        _demand_calls(model, states[0], pixels[:IMAGES], averages[0])
+    for own, before, average in zip(fresh, begun, averages, strict=True):
+        own.update({name: before[name].clone() for name, i in counters.items() if not average.seen[i]})
     return fresh
 
 
 def _pass(
-    model: Model, state: State, pixels: Tensor, labels: Tensor, attack: Attack | None, noise: torch.Generator
+    model: Model,
+    state: State,
+    pixels: Tensor,
+    labels: Tensor,
+    attack: Attack | None,
+    noise: torch.Generator,
+    average: "_Averages",
 ) -> None:
     """One pass, which updates the buffers of `state` in place."""
+
+    def predict(pixels: Tensor) -> Any:
+        average.begin_pass()
+        return model(state, pixels)
+
     if attack:
         with torch.enable_grad():
-            pixels = attack(lambda x: model(state, x), pixels, labels, noise)
-    model(state, pixels)
+            pixels = attack(predict, pixels, labels, noise)
+    predict(pixels)
+
+
+class _Averages:
+    """Makes the running statistics of norms averages over all calls, each weighted by the images of its batch.
+
+    PyTorch's norms are told the weight of a call as their `momentum`. Another norm has a rate of its own: what a call
+    has measured is what it leaves of zeros, divided by that rate.
+    """
+
+    def __init__(self, norms: Iterable[Norm]):
+        self.norms, self.images = list(norms), 0
+        self.seen = [0] * len(self.norms)  # images in all calls of each norm, before this batch
+        self.now = list(self.seen)
+
+    @contextmanager
+    def over(self, images: int) -> Iterator[None]:
+        """A block of passes over a batch of so many images."""
+        hooks: list[Any] = []
+        momenta: list[Any] = [getattr(norm.module, "momentum", None) for norm in self.norms]
+        self.images = images
+        for i, norm in enumerate(self.norms):
+            before, after = self._hooks(i, norm)
+            hooks += [norm.module.register_forward_pre_hook(before), norm.module.register_forward_hook(after)]
+        try:
+            yield
+            self.seen = self.now
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for norm, momentum in zip(self.norms, momenta, strict=True):
+                if norm.rate is None:
+                    norm.module.momentum = momentum
+
+    def begin_pass(self) -> None:
+        """Count the calls of another pass over the same batch: it takes the place of the one before."""
+        self.now = list(self.seen)
+
+    def _hooks(self, i: int, norm: Norm) -> tuple[Callable[..., None], Callable[..., None]]:
+        old: dict[str, Tensor] = {}
+        rate = norm.rate
+
+        def before(module: nn.Module, inputs: Any) -> None:
+            self.now[i] += self.images
+            if rate is None:
+                module.momentum = self.images / self.now[i]  # type: ignore[assignment]
+                return
+            for name in norm.statistics:
+                old[name] = module.get_buffer(name).detach().clone()
+                with torch.no_grad():
+                    module.get_buffer(name).zero_()
+
+        def after(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            for name, value in old.items():
+                with torch.no_grad():
+                    measured = module.get_buffer(name) / (rate or 1.0)
+                    module.get_buffer(name).copy_(torch.lerp(value, measured, self.images / self.now[i]))
+            old.clear()
+
+        return before, after
+
+
+def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages) -> None:
+    """Refuse norms whose statistics the outputs depend on, though the norms themselves were never called."""
+    idle = [norm for norm, seen in zip(average.norms, average.seen, strict=True) if not seen]
+    if not idle:
+        return
+    moved = {name: 2 * state[name] + 1 for norm in idle for name in norm.statistics.values()}
+    with modes_kept(model.network), aside(pixels.device):
+        model.network.eval()
+        pairs = zip(*(heads(model(s, pixels)) for s in (dict(state), {**state, **moved})), strict=True)
+        if any((a - b).abs().max() > UNSEEN * a.abs().max() for a, b in pairs):
+            names = sorted(moved)[:4]
+            raise Refused(
+                f"the running statistics {names} are read by the network, but not by the forward of the norm that has "
+                "them: they cannot be estimated anew"
+            )
 
 
 @dataclass(frozen=True)
@@ -172,8 +283,9 @@ def _around(place: Place, axes: Sequence[Sequence[float]]) -> dict[Place, float]
 
 def _off(full: State, sample: State) -> dict[str, Tensor]:
     """What the means of the sample lack, and the factors that its variances lack: these must stay positive."""
-    lacking = {name: full[name] - own for name, own in sample.items() if name.endswith(MEAN)}
-    variances = {name: own for name, own in sample.items() if name.endswith(VARIANCE)}
+    inexact = {name: own for name, own in sample.items() if own.is_floating_point() or own.is_complex()}
+    variances = {name: own for name, own in inexact.items() if name.endswith(VARIANCE)}
+    lacking = {name: full[name] - own for name, own in inexact.items() if name not in variances}
     factors = {name: torch.where(own > 0, full[name] / own, 1.0) for name, own in variances.items()}
     return lacking | factors
 
@@ -184,5 +296,5 @@ def _corrected(
     corrected = dict(sample)
     for name in next(iter(offs.values())):
         off = torch.stack([share * offs[node][name] for node, share in shares.items()]).sum(0)
-        corrected[name] = sample[name] + off if name.endswith(MEAN) else sample[name] * off
+        corrected[name] = sample[name] * off if name.endswith(VARIANCE) else sample[name] + off
     return corrected

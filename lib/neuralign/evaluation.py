@@ -12,7 +12,7 @@ from neuralign.curves import Curve, distances
 from neuralign.images import Images
 from neuralign.metrics import METRICS
 from neuralign.networks import Model, State
-from neuralign.parameters import Layout
+from neuralign.path_state import Endpoints
 from neuralign.seeding import stream
 from neuralign.training import Attack
 
@@ -24,6 +24,7 @@ def measure(
 ) -> dict[str, float]:
     """The mean of every metric over `images`, in evaluation mode."""
     model.network.eval()
+    state = {name: tensor.clone() for name, tensor in state.items()}  # some networks update buffers in any mode
 
     def predict(pixels: Tensor) -> Any:
         return model(state, pixels)
@@ -40,8 +41,7 @@ def measure(
 def along(
     model: Model,
     curve: Curve,
-    layout: Layout,
-    stored: tuple[State, State],
+    ends: Endpoints,
     ts: list[float],
     estimate: Estimate,
     images: Images,
@@ -52,20 +52,22 @@ def along(
 ) -> Iterator[dict[str, Any]]:
     """One tidy row per point and attack: t, distance, attack, statistics, the metrics, images.
 
-    Batch-norm statistics are re-estimated once at every point, for all attacks. The ends are also measured with their
-    `stored` buffers, in rows whose `statistics` is "stored".
+    Batch-norm statistics are re-estimated once at every point, for all attacks. The ends are also measured with the
+    buffers that they have stored, in rows whose `statistics` is "stored".
     """
-    ends = dict(zip((0.0, 1.0), stored, strict=True))
+    stored = dict(zip((0.0, 1.0), ends.stored, strict=True))
+    if not stored.keys() >= set(ts):
+        ends.demand_between()
 
     @torch.no_grad()
     def point(place: Place) -> dict[str, Tensor]:
-        return layout.views(curve(*place))
+        return ends.on(curve, *place)
 
-    found = statistics(model, point, [(t,) for t in ts], stored[0], estimate)
+    found = statistics(model, point, [(t,) for t in ts], ends.statistics, estimate)
     for t, distance, buffers in zip(ts, distances(curve, ts), found, strict=True):
         kinds: dict[str, State] = {"reestimated": buffers}
-        if t in ends:
-            kinds["stored"] = ends[t]
+        if t in stored:
+            kinds["stored"] = stored[t]
         for statistics_, own in kinds.items():
             state = {**point((t,)), **own}
             for name, attack in attacks.items():

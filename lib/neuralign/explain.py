@@ -139,8 +139,8 @@ def words(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
     if groups or not facts["certified"]:
         verdict = "leaves the function as it is" if facts["certified"] else "CHANGES THE FUNCTION"
         yield (
-            f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of their "
-            f"size, gradients by {facts['gradients']:.1e}."
+            f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of "
+            f"their size, gradients by {facts['gradients']:.1e}."
         )
     for mode, problem in facts["modes"].items():
         if problem:

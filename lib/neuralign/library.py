@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from neuralign import images as image_checks
 from neuralign.align import Problem, certify, search
 from neuralign.batch_norm import Estimate, refresh
-from neuralign.curves import Curve, straight
+from neuralign.curves import straight
 from neuralign.images import Images, as_is
 from neuralign.networks import Model, State, logits, outputs, parameters
 from neuralign.options import Count, NonNegative, Positive, Proper, Seed, Whole
-from neuralign.parameters import Layout
+from neuralign.path_state import divide
 from neuralign.plugins import plugin
 from neuralign.problems import Problems
 from neuralign.refusals import Refused
@@ -31,6 +31,7 @@ from neuralign.symmetry import Permutation, permute
 from neuralign.tracing import trace
 from neuralign.tracing.running import copied
 from neuralign.training import Regime, fit
+from neuralign.updates import IMAGES
 
 Normalisation = Sequence[float]
 
@@ -104,8 +105,10 @@ def curve(
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends. With `epochs=0` or without bends it is the straight line. The states have the
-    names of `start`. Raises `Refused` for what does not fit together.
+    at the ends; what becomes of other buffers and of frozen parameters is said in docs/states.md. With `epochs=0` or
+    without bends it is the straight line. The states have the names of `start`. Raises `Refused` for what does not fit
+    together, where the network at an end would not be the function of its state, and for t between the ends where a
+    tensor that cannot be interpolated differs.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
     _checked(_Training, numbers, "curve")
@@ -113,32 +116,33 @@ def curve(
     model, example = _model(network, images, mean, std)
     image_checks.check(images, None, _classes(model, example))
     (start, given), (end, _) = fitted("start", network, start), fitted("end", network, end)
-    names = parameters(network).keys()
-    if not names:
+    if not parameters(network):
         raise Refused("the network has no parameters, so there is nothing between two of it")
-    ends = [{n: state[n] for n in names} for state in (start, end)]
-    buffers = {n: t for n, t in start.items() if n not in names}
-    layout = Layout.of(ends[0])
-    line = straight(shaped, *map(layout.flatten, ends))
-    regime = Regime(epochs if line.bends.numel() else 0, batch_size, lr, momentum, weight_decay, paced)
-    bends = fit(
-        model,
-        line.bends,
-        lambda points, weights: Curve(line.basis, line.ends, points).at(weights),
-        layout,
-        buffers,
-        images,
-        regime,
-        transform=as_is,
-        basis=line.basis,
-        seed=seed,
-    ).trainable
-    learnt = Curve(line.basis, line.ends, bends.detach())
+    pixels, _ = next(images.batches(IMAGES))
+    ends = divide(model, (start, end), pixels)
+    line = straight(shaped, *ends.vectors)
+    if epochs and len(line.bends):
+        ends.demand_between()
+        if not ends.layout.trained:
+            raise Refused("no parameter of the network trains (requires_grad=False): only epochs=0, the line, is left")
+        trained = fit(
+            model,
+            line.bends[:, : ends.layout.trained],
+            lambda points, weights: line.bent(points).at(weights),
+            ends.layout,
+            ends.stored[0],
+            images,
+            Regime(epochs, batch_size, lr, momentum, weight_decay, paced),
+            transform=as_is,
+            basis=line.basis,
+            seed=seed,
+        ).trainable
+        line = line.bent(trained.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
-        point = layout.views(learnt(t))
-        state = {**point, **refresh(model, point, buffers, estimate.sample())}
+        point = ends.on(line, t)
+        state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[own] for name, own in given.items()}
 
     return at
@@ -167,7 +171,8 @@ def _model(
     """A copy of the network that takes pixels, and what two of the images are as its input."""
     image_checks.check(images, None, None)
     channels = images.pixels.shape[1]
-    like = next(chain(network.parameters(), (b for b in network.buffers() if b.is_floating_point())), torch.zeros(()))
+    held = chain(network.parameters(), network.buffers())
+    like = next((t for t in held if t.is_floating_point()), torch.zeros(()))
     if images.pixels.device != like.device:
         raise Refused(f"images are on {images.pixels.device}, the network is on {like.device}")
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)

@@ -16,8 +16,8 @@ from torch import Tensor
 from neuralign.batch_norm import Estimate, Place, statistics
 from neuralign.evaluation import measure
 from neuralign.images import Images
-from neuralign.networks import Model, State
-from neuralign.parameters import Layout
+from neuralign.networks import Model
+from neuralign.path_state import Endpoints
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,13 @@ class Plane:
 
     def __call__(self, t1: float, t2: float) -> Tensor:
         """The parameters (d,) there; at a corner those of the model itself, to the bit."""
-        second = t1 - t2 * (self.corners[2, 0].item() / self.unit[0])
-        weights = torch.tensor([1 - second - t2, second, t2], dtype=torch.float64)
+        weights = torch.tensor(self.shares(t1, t2), dtype=torch.float64)
         return weights.to(self.points) @ self.points
+
+    def shares(self, t1: float, t2: float) -> tuple[float, float, float]:
+        """The weights of the three models there; they sum to one."""
+        second = t1 - t2 * (self.corners[2, 0].item() / self.unit[0])
+        return 1 - second - t2, second, t2
 
     def place(self, point: Tensor) -> dict[str, float]:
         """Where the point of the plane closest to `point` (d,) lies: x, y, t1, t2; and how far it is, `off_plane`."""
@@ -78,8 +82,7 @@ def grid(t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[fl
 def landscape(
     model: Model,
     plane: Plane,
-    layout: Layout,
-    buffers: State,
+    ends: Endpoints,
     places: Sequence[tuple[float, float]],
     estimate: Estimate,
     images: Images,
@@ -88,14 +91,19 @@ def landscape(
 ) -> Iterator[dict[str, Any]]:
     """One tidy row per place (t1, t2): x, y, t1, t2, the metrics, images.
 
-    Batch-norm statistics are re-estimated at every place; `buffers` are of any of the models.
+    Batch-norm statistics are re-estimated at every place. `ends` are the three models that the plane goes through, or
+    the first two of them, where the third is the middle of a curve between these.
     """
+    ends.demand_between()
     width, height = plane.unit
 
     def point(place: Place) -> dict[str, Tensor]:
-        return layout.views(plane(*place))
+        first, second, third = plane.shares(*place)
+        middle = len(ends.vectors) == 2
+        shares = (first + third / 2, second + third / 2) if middle else (first, second, third)
+        return ends.point(plane(*place), shares)
 
-    found = statistics(model, point, places, buffers, estimate)
+    found = statistics(model, point, places, ends.statistics, estimate)
     for i, ((t1, t2), own) in enumerate(zip(places, found, strict=True)):
         state = {**point((t1, t2)), **own}
         values = measure(model, state, images, batch_size=batch_size, attack=None, noise=torch.Generator())

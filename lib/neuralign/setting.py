@@ -16,12 +16,14 @@ from neuralign.callables import NetworkError
 from neuralign.certificate import tolerance_of
 from neuralign.files import atomic
 from neuralign.images import Data, as_float, load
-from neuralign.networks import Model, buffers, build, check_outputs, parameters
+from neuralign.networks import Model, State, buffers, build, check_outputs, parameters, trainable
 from neuralign.parameters import Layout
+from neuralign.path_state import Endpoints, divide
 from neuralign.plugins import plugin
 from neuralign.symmetry import Permutation, Spec, check, fingerprint, permute
 from neuralign.tracing import Trace, trace
 from neuralign.training import Attack, Regime
+from neuralign.updates import IMAGES
 
 
 def device() -> torch.device:
@@ -89,6 +91,11 @@ def read_ends(
         spec = symmetry(model, data, attention=attends(permutation)).spec
         end = permute(spec, read_permutation(permutation, spec), end)
     return start, end
+
+
+def divided(model: Model, data: Data, *states: State) -> Endpoints:
+    """These states as the ends of a path; refused where the network at one of them would not be its function."""
+    return divide(model, states, as_float(data.train.pixels[:IMAGES]))
 
 
 def attends(permutation: str) -> bool:
@@ -164,13 +171,17 @@ def save(tensors: dict[str, Tensor], path: str | Path, facts: Mapping[str, Any] 
 
 
 def split(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A state's parameters and its buffers."""
-    names = parameters(model.network).keys()
+    """A state's parameters that train, and what the network keeps besides: buffers and frozen parameters."""
+    trains = trainable(model.network)
+    names = [name for name in parameters(model.network) if name in trains]
     return {n: state[n] for n in names}, {n: t for n, t in state.items() if n not in names}
 
 
 def name_bends(layout: Layout, bends: Tensor) -> dict[str, Tensor]:
-    """Control points (k, d) between the ends as named tensors: bend 1's `fc.weight` is `1.fc.weight`."""
+    """Control points (k, d) between the ends as named tensors: bend 1's `fc.weight` is `1.fc.weight`.
+
+    Interpolated tensors that do not train are among them.
+    """
     return {f"{i}.{n}": t for i, bend in enumerate(bends, 1) for n, t in layout.views(bend).items()}
 
 

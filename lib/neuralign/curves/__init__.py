@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuralign.refusals import Refused
+
 Basis = Callable[[Tensor], Tensor]  # t () -> (n,)
 
 
@@ -30,10 +32,25 @@ class Curve:
         point = torch.addcmul(weights[0] * self.ends[0], weights[-1], self.ends[1])
         return torch.addmv(point, self.bends.T, weights[1:-1]) if len(self.bends) else point
 
+    def bent(self, bends: Tensor) -> "Curve":
+        """The curve with other `bends` (n - 2, k) in the first k numbers; the remaining numbers stay."""
+        remaining = self.bends[:, bends.shape[1] :]
+        return Curve(self.basis, self.ends, torch.cat([bends, remaining], 1) if remaining.shape[1] else bends)
+
 
 def straight(basis: Basis, start: Tensor, end: Tensor) -> Curve:
-    """The curve of this family whose bends lie evenly on the segment from `start` (d,) to `end` (d,)."""
-    count = len(basis(torch.tensor(0.0, dtype=torch.float64)))
+    """The curve of this family whose bends lie evenly on the segment from `start` (d,) to `end` (d,).
+
+    Raises Refused if the family does not begin at the start and end at the end.
+    """
+    first, last = (basis(torch.tensor(t, dtype=torch.float64)).tolist() for t in (0.0, 1.0))
+    count = len(first)
+    for t, weights, place in ((0, first, 0), (1, last, count - 1)):
+        if weights != [float(i == place) for i in range(count)]:
+            raise Refused(
+                f"this family of curves does not meet its ends: at t = {t} the control points weigh {weights}, all "
+                f"weight should be on number {place + 1}"
+            )
     rungs = torch.linspace(0, 1, count, dtype=torch.float64)[1:-1].tolist()
     bends = [torch.lerp(start, end, rung) for rung in rungs]
     return Curve(basis, torch.stack([start, end]), torch.stack(bends) if bends else start.new_empty(0, len(start)))

@@ -20,7 +20,7 @@ from neuralign.callables import NetworkError, construct, summary
 from neuralign.objects import is_object
 from neuralign.plugins import Entry, plugin
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head in the loss (Szegedy et al. 2015, section 5)
 
 State = Mapping[str, Tensor]  # parameters and buffers by name
@@ -36,7 +36,10 @@ class Model:
 
     def __call__(self, state: State, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Outputs of the network with the weights of `state`; in training mode its buffers are updated in place."""
-        return functional_call(self.network, dict(state), (self.normalise(pixels),))
+        held = dict(state)
+        outputs = functional_call(self.network, held, (self.normalise(pixels),))
+        write_back(state, held)
+        return outputs
 
     def normalise(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std
@@ -106,14 +109,49 @@ def outputs(network: nn.Module, example: Tensor) -> Any:
         network.train()
 
 
+def write_back(state: State, held: State) -> None:
+    """Copy what a call assigned anew to where the state has it.
+
+    `held` is the mapping that the call worked on. Most networks update their buffers in place, but
+    `self.running_mean = ...` is as good, and would be lost with the call.
+    """
+    with torch.no_grad():
+        for name, tensor in held.items():
+            if tensor is not state[name]:
+                state[name].copy_(tensor)
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """A block after which every module is in the mode, training or evaluation, in which it was before."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def parameters(network: nn.Module) -> dict[str, Tensor]:
-    """Trainable tensors by name, detached."""
-    return {name: p.detach() for name, p in network.named_parameters()}
+    """Parameters by name: those that train detached, the others (`requires_grad=False`) as they are."""
+    return {name: p.detach() if p.requires_grad else p for name, p in network.named_parameters()}
+
+
+def trainable(network: nn.Module) -> set[str]:
+    """The names of the parameters that train; the others (`requires_grad=False`) stay as they are."""
+    return {name for name, p in network.named_parameters() if p.requires_grad}
 
 
 def buffers(network: nn.Module) -> dict[str, Tensor]:
     """A copy of the buffers by name."""
     return {name: b.detach().clone() for name, b in network.named_buffers()}
+
+
+def first_names(network: nn.Module) -> dict[str, str]:
+    """Of every name of a parameter or buffer the first name of the same tensor: tied ones have several."""
+    first = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
+    every = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    return {name: first[id(t)] for found in every for name, t in found}
 
 
 def logits(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -1,0 +1,526 @@
+"""What a network keeps besides trained parameters, kind by kind: aligned, on lines and curves, evaluated, explained.
+
+Every property is a function that wrong implementations, put in place of the right ones, must fail.
+"""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas
+import pytest
+import state_zoo
+import torch
+from state_zoo import AVERAGED, COUNTED, FOLLOWING, INTERPOLATED, KEPT, KINDS, fresh, loaded, trained
+from tiny import assert_same, pictures, plain
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neuralign import batch_norm, foreign, library, parameters, path_state, setting, updates
+from neuralign.batch_norm import Estimate, refresh
+from neuralign.curves import straight
+from neuralign.curves.segment import segment
+from neuralign.data import Dataset, Split
+from neuralign.data.storage import save as save_dataset
+from neuralign.evaluation import along
+from neuralign.explain import explain
+from neuralign.images import Images, as_float, as_is
+from neuralign.networks import Model, buffers, first_names, trainable
+from neuralign.networks import parameters as parameters_of
+from neuralign.parameters import Layout
+from neuralign.path_state import divide
+from neuralign.plugins import plugin
+from neuralign.refusals import Refused
+from neuralign.setting import split
+from neuralign.training import Regime, fit
+
+State = dict[str, Tensor]
+IMAGES = pictures(count=24, side=8)
+BATCH = 8  # equal batches, so that PyTorch's averages are weighted alike
+AVERAGING = [name for name, kind in KINDS.items() if AVERAGED in kind.rest.values() and not kind.refused]
+
+
+@pytest.fixture(scope="module")
+def states() -> Callable[[str], tuple[State, State]]:
+    """Two trained states of a kind."""
+    known: dict[str, tuple[State, State]] = {}
+
+    def of(name: str) -> tuple[State, State]:
+        if name not in known:
+            known[name] = trained(name, 1), trained(name, 2)
+        return tuple({n: t.clone() for n, t in state.items()} for state in known[name])
+
+    return of
+
+
+def unnormalised(network: nn.Module) -> Model:
+    return Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+
+
+def line(name: str, ends: tuple[State, State], family: str = "segment", epochs: int = 0) -> Callable[[float], State]:
+    return library.curve(fresh(name, 0), *ends, IMAGES, family, epochs=epochs, batch_size=BATCH)
+
+
+def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
+    """What PyTorch makes of a state."""
+    with torch.no_grad():
+        return loaded(name, state)(as_float(images.pixels))
+
+
+def rest_of(name: str) -> dict[str, str]:
+    """What becomes of every tensor that does not train."""
+    network = fresh(name, 0)
+    first = first_names(network)
+    return {n: KINDS[name].rest[first[n]] for n in network.state_dict() if first[n] not in trainable(network)}
+
+
+# the properties
+
+
+def check_ends(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """At its ends a path is the endpoints: to the bit, but for what is estimated anew; and as functions."""
+    rest = rest_of(name)
+    for t, end in zip((0.0, 1.0), ends, strict=True):
+        found = path(t)
+        assert found.keys() == end.keys() and all(found[n].dtype == end[n].dtype for n in end)
+        again = {n for n, how in rest.items() if how in (AVERAGED, COUNTED)}
+        assert_same({n: found[n] for n in end if n not in again}, {n: end[n] for n in end if n not in again})
+        if not again:
+            assert torch.equal(outputs(name, found), outputs(name, end))
+
+
+def check_between(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """Between its ends every tensor of a path is what the policy says; on a line also the trained ones."""
+    rest, (first, last) = rest_of(name), ends
+    for t, nearest in ((0.25, first), (0.75, last)):
+        found = path(t)
+        for n, value in found.items():
+            how = rest.get(n, INTERPOLATED)
+            assert value.dtype == first[n].dtype
+            if how == KEPT:
+                assert torch.equal(value, nearest[n]), n
+            elif how == INTERPOLATED:
+                torch.testing.assert_close(value, (1 - t) * first[n] + t * last[n], msg=f"{name}: {n} at {t}")
+        check_followers(name, found, {n for n, how in rest.items() if how == FOLLOWING})
+        check_statistics(name, found)
+
+
+def check_followers(name: str, state: State, names: set[str]) -> None:
+    """Spectral norm divides by the largest singular value of the weight that it has at this place."""
+    if names:
+        assert all(state[n].norm() == pytest.approx(1, abs=1e-4) for n in names)
+        network = loaded(name, state)
+        with torch.no_grad():
+            network(as_float(IMAGES.pixels[:2]))
+            assert torch.linalg.matrix_norm(network.two.weight.flatten(1), 2) == pytest.approx(1, abs=1e-3)
+
+
+def check_statistics(name: str, state: State) -> None:
+    """Running statistics are averages over all calls on the images, whatever they were before."""
+    wanted = {n for n, how in rest_of(name).items() if how == AVERAGED}
+    network = loaded(name, state)
+    seen: dict[str, list[Tensor]] = {n: [] for n in wanted}
+
+    def note(prefix: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            for n in (n for n in wanted if n.rpartition(".")[0] == prefix):
+                seen[n].append(statistic(module, n.rpartition(".")[2], inputs[0]))
+
+        return hook
+
+    for prefix in {n.rpartition(".")[0] for n in wanted}:
+        module = network.get_submodule(prefix)
+        module.training = True
+        module.register_forward_pre_hook(note(prefix))
+    with torch.no_grad():
+        for pixels, _ in Estimate.on(IMAGES, as_is, batch_size=BATCH, seed=0).sample():
+            network(pixels)
+    for n in wanted:
+        torch.testing.assert_close(state[n], torch.stack(seen[n]).mean(0), rtol=1e-4, atol=1e-5, msg=f"{name}: {n}")
+    for n in (n for n, how in rest_of(name).items() if how == COUNTED and "instance" not in name):
+        assert state[n] == len(seen[n.replace("num_batches_tracked", "running_mean")])
+
+
+def statistic(module: nn.Module, kind: str, x: Tensor) -> Tensor:
+    """What one call of a norm measures, written anew."""
+    if isinstance(module, state_zoo.NormWithNorm):
+        x = F.batch_norm(x, None, None, module.inner.weight, module.inner.bias, training=True).abs()
+    if isinstance(module, nn.InstanceNorm2d):
+        return (x.mean((2, 3)) if kind == "running_mean" else x.var((2, 3))).mean(0)
+    if kind == "scale":
+        return x.square().mean((0, 2, 3))
+    return x.mean((0, 2, 3)) if kind == "running_mean" else x.var((0, 2, 3))
+
+
+def check_evaluated(name: str, ends: tuple[State, State]) -> None:
+    """Stored rows of an evaluation are the endpoints; the others have statistics of their own."""
+    model = unnormalised(fresh(name, 0))
+    divided = divide(model, ends, as_float(IMAGES.pixels))
+    estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
+    rows = list(
+        along(
+            *(model, straight(segment, *divided.vectors), divided, [0.0, 0.5, 1.0], estimate, IMAGES, {"clean": None}),
+            batch_size=BATCH,
+            seed=0,
+        )
+    )
+    for t, end in zip((0.0, 1.0), ends, strict=True):
+        losses = {row["statistics"]: row["loss"] for row in rows if row["t"] == t}
+        assert losses["stored"] == pytest.approx(F.cross_entropy(outputs(name, end), IMAGES.labels).item(), rel=1e-5)
+        if AVERAGED not in KINDS[name].rest.values():
+            assert losses["reestimated"] == losses["stored"]
+    middle = line(name, ends)(0.5)
+    found = next(row["loss"] for row in rows if row["t"] == 0.5)
+    assert found == pytest.approx(F.cross_entropy(outputs(name, middle), IMAGES.labels).item(), rel=1e-4)
+
+
+def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """A trained curve moves what trains and nothing else."""
+    check_ends(name, path, ends)
+    rest, middle = rest_of(name), path(0.25)
+    for n, (a, b) in {n: (ends[0][n], ends[1][n]) for n in ends[0]}.items():
+        straight_ = 0.75 * a + 0.25 * b
+        if rest.get(n) == INTERPOLATED:
+            torch.testing.assert_close(middle[n], straight_)
+        elif rest.get(n) == KEPT:
+            assert torch.equal(middle[n], a)
+    moved = [
+        n for n in ends[0] if n not in rest and not torch.allclose(middle[n], ends[0][n] * 0.75 + ends[1][n] * 0.25)
+    ]
+    assert "head.bias" in moved
+
+
+def check_frozen(name: str) -> None:
+    """Training does not move what is frozen, through the layout of all parameters or of those that train."""
+    for divided in (False, True):
+        network = fresh(name, 3)
+        before = {n: p.detach().clone() for n, p in network.named_parameters()}
+        model = unnormalised(network)
+        held, kept = parameters_of(network), buffers(network)
+        if divided:
+            held, kept = split(model, {**held, **kept})
+        layout = Layout.of(held)
+        regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
+        progress = fit(
+            *(model, layout.flatten(held), lambda weights, _: weights, layout, kept, IMAGES, regime),
+            transform=as_is,
+            seed=1,
+        )
+        after = {**layout.views(progress.trainable.detach()), **progress.buffers}
+        moved = {n for n, b in before.items() if not torch.equal(after[n], b)}
+        assert moved == trainable(network)
+
+
+# they hold
+
+
+def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_permuted(states):
+    model, ends = unnormalised(fresh("same backbone", 0)), states("same backbone")
+    assert "one.weight" not in divide(model, ends, as_float(IMAGES.pixels)).layout.shapes
+    found = divide(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
+    assert found.untrained == {"one.weight", "one.bias"} <= found.shapes.keys()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_ends_of_a_line_are_the_endpoints(name, states):
+    ends = states(name)
+    if name == "read by its parent":
+        with pytest.raises(Refused) as refusal:
+            line(name, ends)(0.0)
+        assert KINDS[name].refused in str(refusal.value)
+        return
+    check_ends(name, line(name, ends), ends)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_between_the_ends_every_tensor_is_what_the_policy_says(name, states):
+    path = line(name, states(name))
+    if KINDS[name].refused:
+        with pytest.raises(Refused) as refusal:
+            path(0.5)
+        assert str(refusal.value) == KINDS[name].refused
+        return
+    check_between(name, path, states(name))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_trained_curve_moves_what_trains_and_nothing_else(name, states):
+    ends = states(name)
+    if KINDS[name].refused and name != "read by its parent":
+        with pytest.raises(Refused) as refusal:
+            line(name, ends, "bezier", 1)
+        assert str(refusal.value) == KINDS[name].refused
+        return
+    path = line(name, ends, "bezier", 1)
+    if name != "read by its parent":
+        check_trained_curve(name, path, ends)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_evaluation_begins_and_ends_with_the_endpoints(name, states):
+    if KINDS[name].refused:
+        with pytest.raises(Refused) as refusal:
+            check_evaluated(name, states(name))
+        assert KINDS[name].refused in str(refusal.value)
+        return
+    check_evaluated(name, states(name))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_call_leaves_all_that_it_was_given_as_it_was(name, states):
+    ends, network, images = states(name), fresh(name, 0), pictures(count=24, side=8)
+    before = [{n: t.clone() for n, t in state.items()} for state in (*ends, network.state_dict(), {"x": images.pixels})]
+    modes = [module.training for module in network.modules()]
+    path = library.curve(network, *ends, images, "segment", epochs=0, batch_size=BATCH)
+    for t in (0.0, 1.0) if KINDS[name].refused else (0.0, 0.3, 1.0):
+        if name != "read by its parent":
+            path(t)
+    if name in AVERAGING:
+        refresh(unnormalised(network), parameters_of(network), buffers(network), images.batches(BATCH))
+    for found, expected in zip((*ends, network.state_dict(), {"x": images.pixels}), before, strict=True):
+        assert_same(found, expected)
+    assert [module.training for module in network.modules()] == modes
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_alignment_leaves_the_function_and_what_it_was_given_as_they_were(name, states):
+    target, source = states(name)
+    network = fresh(name, 0)
+    before = [{n: t.clone() for n, t in state.items()} for state in (target, source, network.state_dict())]
+    found = library.align(network, target, source, IMAGES, "correlation")
+    assert found.certificate < 1e-9
+    new = pictures(count=7, side=8, seed=5)
+    torch.testing.assert_close(outputs(name, found.state, new), outputs(name, source, new), rtol=1e-4, atol=1e-4)
+    for state, expected in zip((target, source, network.state_dict()), before, strict=True):
+        assert_same(state, expected)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_explanations_are_certified(name):
+    network = fresh(name, 0)
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    found = explain(network, torch.rand(2, 3, 8, 8))
+    assert found["certified"] and (found["groups"] or found["frozen"])
+    assert_same(network.state_dict(), before)
+
+
+FROZEN = ["frozen backbone", "same backbone", "only biases", "frozen gain", "frozen batch norm", "complex"]
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_training_does_not_move_what_is_frozen(name):
+    check_frozen(name)
+
+
+@pytest.mark.parametrize("name", ["batch norm", "own norm", "own statistic", "norm with a norm"])
+def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_anew(name):
+    network = fresh(name, 3)
+    before = buffers(network)
+    layout = Layout.of(parameters_of(network))
+    flat = layout.flatten(parameters_of(network))
+    regime = Regime(1, BATCH, 0.05, 0.9, 0.0, plugin("schedules", {"use": "constant"}))
+    arguments = (unnormalised(network), flat, lambda weights, _: weights, layout, before, IMAGES, regime)
+    after = fit(*arguments, transform=as_is, seed=1).buffers
+    averaged = {n for n, how in KINDS[name].rest.items() if how == AVERAGED}
+    assert averaged and not any(torch.equal(after[n], before[n]) for n in averaged)
+    assert_same(before, buffers(network))
+
+
+@pytest.mark.parametrize("name", ["complex", "complex constant"])
+def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_numbers(name, states, tmp_path):
+    state, model = states(name)[0], unnormalised(fresh(name, 0))
+    torch.save(state, tmp_path / "a.pt")
+    assert_same(foreign.read(tmp_path / "a.pt", model).state, state)
+    setting.save(state, tmp_path / "a.safetensors")
+    assert_same(setting.read_state(str(tmp_path / "a.safetensors"), model), state)
+    (held,) = (n for n, t in state.items() if t.is_complex())
+    torch.save(state | {held: state[held].real}, tmp_path / "b.pt")
+    with pytest.raises(Refused, match=rf"{held} is torch.float32, the network's is torch.complex64"):
+        foreign.read(tmp_path / "b.pt", model)
+
+
+def test_images_stay_real_where_the_first_parameter_is_complex(states):
+    class Front(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain, self.head = nn.Parameter(torch.ones(3, 8, 5, dtype=torch.complex64)), nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.head(torch.fft.irfft2(torch.fft.rfft2(x) * self.gain).mean((2, 3)))
+
+    network = Front()
+    path = library.curve(network, network.state_dict(), network.state_dict(), IMAGES, "segment", epochs=0)
+    assert_same(path(1.0), dict(network.state_dict()))
+
+
+# at a path's other openings: planes, midpoints, the bound
+
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+MODEL = {"input_size": None, "normalise": False, "mean": None, "std": None}
+PROTOCOL = {"points": 3, "batch_size": BATCH, "seed": 0, "images": None, "full_passes": None}
+
+
+def script(name: str) -> Callable[..., None]:
+    """The `main` of a script."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def written(folder: Path, ends: tuple[State, State]) -> dict[str, str]:
+    """Prepared data and two endpoints on disk: arguments of the scripts of a path."""
+    splits = (Split(i.pixels.numpy(), i.labels.numpy()) for i in (IMAGES, IMAGES))
+    save_dataset(Dataset(*splits, tuple("abcde")), folder / "data.safetensors")
+    paths = {name: str(folder / f"{name}.safetensors") for name in ("data", "target", "source")}
+    for name, state in zip(("target", "source"), ends, strict=True):
+        setting.save(state, paths[name])
+    return paths
+
+
+def test_every_script_of_a_path_begins_and_ends_with_the_endpoints(tmp_path, states):
+    ends = states("frozen batch norm")
+    given = written(tmp_path, ends) | {"model": MODEL | {"network": {"use": "state_zoo:frozen_batch_norm"}}}
+    losses = [F.cross_entropy(outputs("frozen batch norm", end), IMAGES.labels).item() for end in ends]
+    out = {name: str(tmp_path / name) for name in ("bends.safetensors", "history", "points", "grid", "marks", "middle")}
+    training = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0}
+    training |= {"schedule": {"use": "constant"}, "nesterov": True}
+    curve, bends = {"use": "bezier"}, out["bends.safetensors"]
+    script("train_curve")(
+        **given,
+        **{"bends": bends, "history": out["history"], "training": training, "attack": None, "augment": []},
+        **{"curve": curve, "seed": 0, "scratch": tmp_path / "scratch"},
+    )
+    common = given | {"curve": curve, "augment": [], "bends": bends}
+    script("evaluate")(**common, points=out["points"], attacks={}, protocol=PROTOCOL | {"attacked_statistics": None})
+    rows = pandas.read_csv(out["points"])
+    for t, loss in zip((0.0, 1.0), losses, strict=True):
+        assert rows[rows["t"] == t]["loss"].tolist() == pytest.approx([loss] * 2, rel=1e-5)
+    window = {"t1": [0.0, 1.0], "t2": [0.0, 1.0]}
+    script("plane")(**common, grid=out["grid"], marks=out["marks"], window=window, protocol=PROTOCOL)
+    places = pandas.read_csv(out["grid"]).set_index(["t1", "t2"])["loss"]
+    assert [places[0.0, 0.0], places[1.0, 0.0]] == pytest.approx(losses, rel=1e-5)
+    protocol = {k: PROTOCOL[k] for k in ("batch_size", "seed", "images", "full_passes")}
+    script("midpoint")(**common, midpoint=out["middle"], protocol=protocol)
+    assert set(pandas.read_csv(out["middle"])["end"]) == {"start", "end"}
+
+
+def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
+    given = written(tmp_path, states("mask at random")) | {"model": MODEL | {"network": {"use": "state_zoo:masked"}}}
+    with pytest.raises(Refused) as refusal:
+        script("bound")(**given, bound=str(tmp_path / "bound"), layers=str(tmp_path / "layers"))
+    assert str(refusal.value) == KINDS["mask at random"].refused
+
+
+# wrong implementations are found
+
+
+def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever does not train is A's all along the path."""
+    right = path_state.divide
+
+    def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> path_state.Endpoints:
+        trains, (first, last) = trainable(model.network), states
+        return right(model, (first, {n: t if n in trains else first[n] for n, t in last.items()}), pixels)
+
+    monkeypatch.setattr(library, "divide", wrong)
+
+
+def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is estimated anew."""
+    monkeypatch.setattr(library, "refresh", lambda model, point, buffers, batches: buffers)
+
+
+def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms that are not PyTorch's own are left as they are."""
+    monkeypatch.setattr(updates, "_judge", lambda *_: None)
+
+
+def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last call of a pass has the weight of all."""
+    right = batch_norm._Averages._hooks
+
+    def wrong(self, i, norm):
+        before, after = right(self, i, norm)
+
+        def forgetful(module, inputs):
+            self.now[i] = self.seen[i]
+            before(module, inputs)
+
+        return forgetful, after
+
+    monkeypatch.setattr(batch_norm._Averages, "_hooks", wrong)
+
+
+def whatever_has_a_gradient_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`requires_grad` counts for nothing."""
+    for module in (path_state, setting):
+        monkeypatch.setattr(module, "trainable", lambda network: {n for n, _ in network.named_parameters()})
+
+
+def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complex numbers lose what is imaginary on their way through a vector."""
+    right = parameters._flat
+    monkeypatch.setattr(parameters, "_flat", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
+
+
+def vectors_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the weights is that of the nearest end."""
+    monkeypatch.setattr(path_state.Endpoints, "_followed", lambda self, state: {})
+
+
+WRONG = [
+    (own_buffers_of_the_first, "frozen batch norm", check_ends),
+    (own_buffers_of_the_first, "pruned at random", check_ends),
+    (own_buffers_of_the_first, "spectral norm", check_ends),
+    (own_buffers_of_the_first, "frozen backbone", check_ends),
+    (stored_statistics_everywhere, "batch norm", check_between),
+    (stored_statistics_everywhere, "synchronised", check_between),
+    (stored_statistics_everywhere, "own norm", check_between),
+    (only_batch_norms_of_torch, "own norm", check_between),
+    (last_call_only, "shared", check_between),
+    (whatever_has_a_gradient_or_not, "frozen backbone", check_trained_curve),
+    (real_parts_only, "complex", check_ends),
+    (vectors_that_stand_still, "spectral norm", check_between),
+]
+
+
+@pytest.mark.parametrize(("wrong", "name", "check"), WRONG, ids=[f"{w.__name__} {name}" for w, name, _ in WRONG])
+def test_a_wrong_implementation_is_found(wrong, name, check, states, monkeypatch):
+    ends = states(name)
+    epochs = int(check is check_trained_curve)
+    check(name, line(name, ends, "bezier", epochs), ends)
+    wrong(monkeypatch)
+    with pytest.raises((AssertionError, Refused)):
+        check(name, line(name, ends, "bezier", epochs), ends)
+
+
+def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(states, monkeypatch):
+    first, last = states("frozen batch norm")
+    model = unnormalised(fresh("frozen batch norm", 0))
+    right = Layout.flatten
+    monkeypatch.setattr(
+        Layout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
+    )
+    with pytest.raises(Refused, match="end 2 of the path is another function than its network: outputs of size"):
+        divide(model, (first, last), as_float(IMAGES.pixels))
+
+
+def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
+    message = (
+        "this family of curves does not meet its ends: at t = 1 the control points weigh [0.5, 0.5], all weight should "
+        "be on number 2"
+    )
+    with pytest.raises(Refused, match=re.escape(message)):
+        straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
+
+
+def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):
+    network, ends = fresh("batch norm", 0).requires_grad_(False), states("batch norm")
+    middle = library.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
+    torch.testing.assert_close(middle["one.weight"], (ends[0]["one.weight"] + ends[1]["one.weight"]) / 2)
+    with pytest.raises(Refused, match="no parameter of the network trains"):
+        library.curve(network, *ends, IMAGES, "bezier", epochs=1)
