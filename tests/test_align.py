@@ -22,6 +22,7 @@ from neuralign.checkpoints import Checkpoint
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
 from neuralign.plugins import plugin
+from neuralign.refusals import Refused
 from neuralign.schemas import plugins
 from neuralign.symmetry import inverse, permute, random
 from neuralign.tracing import trace
@@ -567,3 +568,54 @@ def test_pam_goes_on_after_an_interruption_to_the_same_bits(
     everything = []
     search(replace(problem, facts={}, transform=lambda x, draws: everything.append(len(x)) or as_float(x)))
     assert sum(stepped) < sum(everything), "what was done is not done again"
+
+
+# activations of any size that float32 holds
+
+
+def scaled_problem(size: float, offset: float, count: int = 64) -> tuple[Problem, dict[str, Tensor]]:
+    """A perceptron in float32 whose hidden units are `size` times as large, `offset` from zero in that unit, and the
+    permutation that hides in its source.
+    """
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 24), nn.ReLU(), nn.Linear(24, 5))
+    model, images = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), pictures(count, side=8)
+    found = trace(network, as_float(images.pixels[:2]))
+    state = {name: 4 * t for name, t in randomised(network, 3).items()}
+    state["1.weight"], state["1.bias"] = size * state["1.weight"], size * (state["1.bias"] + offset)
+    state["3.weight"] /= max(size, 1e-30)
+    permutation = random(found.spec, generator(5))
+    return Problem(model, found, state, permute(found.spec, permutation, state), images), permutation
+
+
+@pytest.mark.parametrize("use", FINDERS)
+@pytest.mark.parametrize(
+    "size, offset", [(1e-30, 3), (1e-20, 3), (1e-14, 3), (1, 3), (1, 1e5), (1, 1e6), (1e20, 3), (1e35, 3)]
+)
+@pytest.mark.parametrize("read", ["post", "pre"])
+def test_a_planted_permutation_is_found_whatever_the_size_of_activations(
+    use: str, size: float, offset: float, read: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem, permutation = scaled_problem(size, offset)
+    (found,) = plugin("align", {"use": use, "read": read})(problem).values()
+    assert torch.equal(found, inverse(permutation)["1"])
+    assert not caplog.records
+
+
+def test_units_that_only_rounding_lets_vary_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    problem, _ = scaled_problem(1, 1e9)
+    correlation(problem)
+    assert caplog.messages == [
+        "group '1': 24 units of the target and 24 of the source, of 24, vary by no more than rounding (a constant, or an "
+        "offset too large for their precision): nothing says what they are to be matched with"
+    ]
+
+
+@pytest.mark.parametrize("use", FINDERS)
+@pytest.mark.parametrize("size", [3e38, float("nan")])  # finite weights whose sums are not
+def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> None:
+    problem, _ = scaled_problem(1, 0)
+    source = problem.source | {"1.weight": problem.source["1.weight"].clone()}
+    source["1.weight"][7] = size
+    with pytest.raises(Refused, match=r"group '1', read at .*: activations of the source .* in 1 units: \[7\]"):
+        plugin("align", {"use": use})(replace(problem, source=source))

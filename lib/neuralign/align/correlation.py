@@ -1,5 +1,6 @@
 """Correlation of activations (the paper, section 4; Li et al. 2016): one linear assignment per group."""
 
+import logging
 from dataclasses import replace
 from typing import Literal
 
@@ -13,6 +14,8 @@ from neuralign.options import Count, Flag, Fraction
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation
 from neuralign.tracing import Tap
+
+log = logging.getLogger(__name__)
 
 
 def correlation(
@@ -51,7 +54,21 @@ def correlation(
         matches = {group: assign(_score(taps, centred, streams)) for group, taps in found.items()}
         if stop is not None and before and _changed(before, matches) <= stop:
             break
+    if centred:
+        _tell_unresolved(found)
     return matches
+
+
+def _tell_unresolved(found: dict[str, dict[Tap, Moments]]) -> None:
+    """Log which groups have units that correlate with nothing though they are not dead."""
+    for group, taps in found.items():
+        alike = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
+        if any(alike):
+            log.warning(
+                "group %r: %d units of the target and %d of the source, of %d, vary by no more than rounding (a constant, "
+                "or an offset too large for their precision): nothing says what they are to be matched with",
+                *(group, *alike, len(next(iter(taps.values())).means()[0])),
+            )
 
 
 def _changed(before: Permutation, after: Permutation) -> float:
