@@ -152,9 +152,7 @@ def test_another_generator_starts_elsewhere() -> None:
 def test_restarts_are_never_worse_than_one_and_sometimes_better() -> None:
     """An attempt is worse than one of the same answer if its loss is larger, and than a right one if it is wrong."""
     (pixels, labels), predict = pixels_and_labels(30), network()
-    one, many = (
-        pgd(predict, pixels, labels, generator(), eps=EPS, step=0.002, steps=2, restarts=n) for n in (1, 6)
-    )
+    one, many = (pgd(predict, pixels, labels, generator(), eps=EPS, step=0.002, steps=2, restarts=n) for n in (1, 6))
     wrong, wrong_of_many = ((predict(found).argmax(1) != labels) for found in (one, many))
     more = losses(predict, many, labels) - losses(predict, one, labels)
     assert (wrong <= wrong_of_many).all()

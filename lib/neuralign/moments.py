@@ -111,6 +111,8 @@ def _in_range(sums: Tensor, squares: Tensor, samples: int) -> bool:
 
 
 def _refuse_infinite(squares: Tensor) -> None:
+    """Raise where the sums of squares (2, n) are not finite."""
     for side, which in zip(squares, ("target", "source"), strict=True):
         if units := torch.nonzero(~torch.isfinite(side)).flatten().tolist():
-            raise Refused(f"activations of the {which} or their squares are not finite in {len(units)} units: {units[:5]}")
+            many = f"{len(units)} units: {', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
+            raise Refused(f"activations of the {which} or their squares are not finite, in {many}")

@@ -139,7 +139,8 @@ def growing_moments(
 
     Memory does not grow with the number of images: only the moments are kept, and they are the same objects every time.
     """
-    taps, sizes = problem.trace.before if read == "pre" else problem.trace.taps, problem.trace.spec.sizes
+    trace = problem.trace
+    taps, sizes = {"post": trace.taps, "pre": trace.before, "pooled": trace.pooled}[read], trace.spec.sizes
     found = {group: {tap: Moments(sizes[group]) for tap in where} for group, where in taps.items()}
     seen = 0
     for sides in activations(problem, taps, batch_size, largest=largest):

@@ -18,7 +18,7 @@ from neuralign.tracing.layout import Layout
 from neuralign.tracing.recording import Recorder
 from neuralign.tracing.rules import RULES, pointwise
 from neuralign.tracing.running import Probe, Read, Whole, copied, drawn_alike, heads
-from neuralign.tracing.taps import ACTIVATIONS, Finder, Tap, Taps
+from neuralign.tracing.taps import ACTIVATIONS, Finder, Tap, Taps, pooled
 
 __all__ = ["Tap", "Taps", "Trace", "trace"]
 
@@ -31,6 +31,7 @@ class Trace:
     spec: Spec
     taps: Taps  # post-activations
     before: Taps  # pre-activations: what enters those nonlinearities
+    pooled: Taps  # post-activations, after the maximum over windows where one goes into nothing else
     network: Whole = field(repr=False)  # with all its heads; dropout and norms in evaluation mode
     reads: dict[str, Read] = field(default_factory=dict, repr=False)  # where the activations of a tap are read
     order: dict[str, int] = field(default_factory=dict, repr=False)  # and how deep in the network
@@ -68,9 +69,10 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     layout = Layout(recorder.state, attention)
     finder, steps = Finder(layout), recorder.steps
     active = [step for step in steps if step.operation in ACTIVATIONS]
-    taps, before = (finder.choose(steps, a) for a in (active, [s for a in active for s in a.sources[:1]]))
+    reads = active, [s for a in active for s in a.sources[:1]], pooled(steps, active)
+    taps, before, after = (finder.choose(steps, chosen) for chosen in reads)
     layout.keep(taps.keys())
-    return Trace(layout.spec(), taps, before, whole, finder.reads, finder.order, layout.frozen())
+    return Trace(layout.spec(), taps, before, after, whole, finder.reads, finder.order, layout.frozen())
 
 
 def _recorded(network: nn.Module, example: Tensor, *, training: bool) -> tuple[Whole, Recorder]:
