@@ -476,6 +476,21 @@ def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
     assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
 
 
+@pytest.mark.parametrize(
+    ("use", "side", "largest"),
+    [("resnet", 32, 8), ("resnet", 40, 32), ("resnet", 36, 4), ("resnet", 16, 1), ("tinyten", 64, 16)],
+)
+def test_maps_are_halved_as_often_as_it_takes_so_that_branches_still_fit(use: str, side: int, largest: int) -> None:
+    problem = problem_of(small(use), pictures(8, side=side))
+    (found, _) = next(activations(problem, problem.trace.taps, 100, largest=largest))
+    first, whole = ("relu", "features_relu1")[use == "tinyten"], side
+    while whole > largest:
+        whole = (whole + 1) // 2
+    assert found[first].shape[-1] == whole
+    assert all(tensor.shape[-1] <= largest for tensor in found.values())
+    certify(problem, correlation(problem, largest=largest))
+
+
 def test_balanced_images_are_equally_many_of_each_class_and_the_first_of_each() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
     found = Images(torch.arange(8).view(8, 1, 1, 1), labels).balanced(4)
