@@ -3,7 +3,7 @@
 `others` are further jobs like it, to be done together.
 """
 
-from neuralign import augmentations, setting
+from neuralign import augmentations, precision, setting
 from neuralign.checkpoints import Checkpoint
 from neuralign.curves import Curve, straight
 from neuralign.job import run
@@ -38,9 +38,9 @@ def main(
     layout, basis = Layout.of(parameters(net.network)), plugin("curves", curve)
     tasks = [_task(job, net, images, layout, basis, keeper) for job, keeper in zip(jobs, keepers, strict=True)]
     transform, attack = augmentations.pipeline(augment), setting.attack(attack)
-    results = fit_together(
-        net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
-    )
+    regime = setting.regime(training)
+    precision.tell(net, images.train, regime)
+    results = fit_together(net, tasks, layout, images.train, regime, transform=transform, attack=attack)
     for job, progress in unless_diverged(jobs, results):
         setting.save(setting.name_bends(layout, progress.trainable), job["bends"])
         write_rows(progress.history, job["history"])

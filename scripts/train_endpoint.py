@@ -2,7 +2,7 @@
 
 import torch
 
-from neuralign import augmentations, setting
+from neuralign import augmentations, precision, setting
 from neuralign.checkpoints import Checkpoint
 from neuralign.job import run
 from neuralign.networks import buffers, parameters
@@ -24,9 +24,9 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
         for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
     ]
     transform, attack = augmentations.pipeline(augment), setting.attack(attack)
-    results = fit_together(
-        net, tasks, layout, images.train, setting.regime(training), transform=transform, attack=attack
-    )
+    regime = setting.regime(training)
+    precision.tell(net, images.train, regime)
+    results = fit_together(net, tasks, layout, images.train, regime, transform=transform, attack=attack)
     for job, progress in unless_diverged(jobs, results):
         with torch.no_grad():
             setting.save(layout.views(progress.trainable) | progress.buffers, job["network"])

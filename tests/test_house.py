@@ -23,7 +23,7 @@ FLOORS = [
     # files and pages; what a network is
     {"schemas", "tables", "data", "failure", "together", "report", "tracing", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
-    {"descent"},
+    {"descent", "precision"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding"},
     {"batch_norm"},
