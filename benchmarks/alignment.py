@@ -1,12 +1,13 @@
-"""Alignment: what it costs over two bare forward passes, and over the published way of computing correlations."""
+"""Alignment: what it costs over two bare forward passes, and over the published ways of computing correlations."""
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.problems import CLASSES, MEAN, NETWORKS, SMALL, STD, pictures
 from benchmarks.timing import Row, interleaved, row
@@ -14,7 +15,7 @@ from neuralign.align import Problem
 from neuralign.align.correlation import correlation
 from neuralign.align.transport import transport
 from neuralign.images import Images, as_float
-from neuralign.networks import Model, State, buffers, build, parameters
+from neuralign.networks import State, buffers, build, parameters
 from neuralign.plugins import Entry
 from neuralign.tracing import trace
 
@@ -79,28 +80,58 @@ def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list
 
 
 def _published(problem: Problem, repeats: int, device: str) -> list[Row]:
-    """The way of the published code: layer by layer, on the activations of all images."""
+    """The ways of the published code, on the activations of all images: layer by layer from the images, and, as it
+    does by default, from the activations of the layer before, which it keeps.
+    """
     networks = [_network(problem, state) for state in _states(problem)]
-    depths = [i for i, layer in enumerate(networks[0].features) if isinstance(layer, nn.ReLU)]
+    depths = [i + 1 for i, layer in enumerate(networks[0].features) if isinstance(layer, nn.ReLU)]
 
-    def theirs() -> list[np.ndarray]:
-        return [_layer_of(problem.model, networks, problem.images, depth) for depth in depths]
+    def anew() -> list[np.ndarray]:
+        return [_match([_through(network, _batches(problem), 0, end) for network in networks]) for end in depths]
 
-    baseline, ours = interleaved(theirs, lambda: correlation(problem), repeats=repeats, device=device)
-    note = f"{len(problem.images)} images; a pass for each layer, activations of all images in memory, z-scores"
-    return [row("TinyTen: published way / correlation", baseline=baseline, ours=ours, target=">= 5", note=note)]
+    def kept() -> list[np.ndarray]:
+        held, found = [_batches(problem)] * 2, []
+        for start, end in pairwise([0, *depths]):
+            held = [_through(network, batches, start, end) for network, batches in zip(networks, held, strict=True)]
+            found.append(_match(held))
+        return found
+
+    first, default, ours = interleaved(anew, kept, lambda: correlation(problem), repeats=repeats, device=device)
+    note = f"{len(problem.images)} images; activations of all images in memory, z-scores; "
+    return [
+        row(
+            "TinyTen: published way, from the images for each layer / correlation",
+            baseline=first,
+            ours=ours,
+            target=">= 5",
+            note=note + "its option without cached activations",
+        ),
+        row(
+            "TinyTen: published way, from the layer before / correlation",
+            baseline=default,
+            ours=ours,
+            target=">= 1.2",
+            note=note + "its default",
+        ),
+    ]
 
 
-def _layer_of(model: Model, networks: list[nn.Module], images: Images, depth: int, size: int = 128) -> np.ndarray:
-    """The permutation of one layer."""
+def _batches(problem: Problem, size: int = 128) -> list[Tensor]:
+    """All images, normalised."""
+    return [problem.model.normalise(pixels.float() / 255) for pixels in problem.images.pixels.split(size)]
+
+
+@torch.no_grad()
+def _through(network: nn.Module, batches: list[Tensor], start: int, end: int) -> list[Tensor]:
+    """What layers `start` to `end` make of every batch."""
+    return [network.features[start:end](x) for x in batches]  # type: ignore[index]
+
+
+def _match(sides: list[list[Tensor]]) -> np.ndarray:
+    """The permutation of one layer, from the activations of both networks."""
     scores = []
-    for network in networks:
-        kept = []
-        with torch.no_grad():
-            for pixels in images.pixels.split(size):
-                found = network.features[: depth + 1](model.normalise(pixels.float() / 255))
-                kept.append(found.permute(0, 2, 3, 1).cpu().numpy())
-        units = np.concatenate(kept).reshape(-1, found.shape[1])
+    for kept in sides:
+        units = torch.cat([x.permute(0, 2, 3, 1) for x in kept]).cpu().numpy().reshape(-1, kept[0].shape[1])
         deviations = units.std(0)
         scores.append((units - units.mean(0)) / np.where(deviations > 0, deviations, 1))
     first, second = scores

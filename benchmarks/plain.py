@@ -159,7 +159,8 @@ def _epoch(trained: nn.Module, sgd: torch.optim.SGD, batches, forward) -> dict[s
     """One pass with `forward(x)`, which gives the outputs and a penalty."""
     trained.train()
     total, right, seen = 0.0, 0, 0
-    for x, y in batches:
+    device = next(trained.parameters()).device
+    for x, y in ((x.to(device), y.to(device)) for x, y in batches):
         outputs, penalty = forward(x)
         loss = F.cross_entropy(outputs, y) + penalty
         sgd.zero_grad()

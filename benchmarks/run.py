@@ -8,14 +8,15 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import timing
 from benchmarks.timing import Row
 from neuralign import memory
+from neuralign.provenance import versions
 
 HERE = Path(__file__).parent
 TOPICS = sorted(p.stem for p in HERE.glob("*.py") if "\ndef measure(" in p.read_text())
@@ -34,7 +35,7 @@ def header(device: str) -> dict[str, Any]:
         "load": [round(x, 2) for x in os.getloadavg()],
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": versions(PACKAGES),
     }
 
 
@@ -50,6 +51,12 @@ def table(topic: str, rows: Sequence[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([f"== {topic}", lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _print(row: Row) -> None:
+    """One row at once, so that it is not lost where a later one fails; the table comes when a topic is done."""
+    low, high = row["spread"]
+    print(f"  {row['what']}: {row['ratio']:.3g} ({low:.3g} to {high:.3g}, n = {row['n']})", flush=True)
 
 
 def _seconds(value: float | None) -> str:
@@ -89,10 +96,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = header(arguments.device)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
     found: dict[str, list[Row]] = {}
-    for topic in arguments.topics or TOPICS:
-        module = importlib.import_module(f"benchmarks.{topic}")
-        found[topic] = module.measure(quick=arguments.quick, device=arguments.device)
-        print(f"\n{table(topic, found[topic])}", flush=True)
+    timing.told.append(_print)
+    try:
+        for topic in arguments.topics or TOPICS:
+            module = importlib.import_module(f"benchmarks.{topic}")
+            print(f"\n{topic} ...", flush=True)
+            found[topic] = module.measure(quick=arguments.quick, device=arguments.device)
+            print(f"\n{table(topic, found[topic])}", flush=True)
+    finally:
+        timing.told.remove(_print)
     if arguments.json:
         arguments.json.write_text(json.dumps({"header": facts, "topics": found}, indent=1) + "\n")
     missed = [r["what"] for rows in found.values() for r in rows if r["met"] is False]

@@ -10,6 +10,8 @@ import torch
 Row = dict[str, Any]
 Action = Callable[[], Any]
 
+told: list[Callable[[Row], Any]] = []  # called with every row as soon as it is there
+
 
 def interleaved(*actions: Action, repeats: int, device: str = "cpu", warm_up: int = 1) -> list[list[float]]:
     """Wall seconds of each action in each of `repeats` rounds, after `warm_up` rounds that do not count.
@@ -42,6 +44,10 @@ def row(what: str, *, baseline: Sequence[float], ours: Sequence[float], target: 
     ours; "" for a cost without a target, where `met` is None. The ratio is the median over the rounds of each round's
     ratio, its spread the quartiles of these. Seconds are medians.
     """
+    return _tell(_compared(what, baseline, ours, target, note))
+
+
+def _compared(what: str, baseline: Sequence[float], ours: Sequence[float], target: str, note: str) -> Row:
     pairs = list(zip(baseline, ours, strict=True))
     speed_up = target.startswith(">=")
     ratios = [b / o if speed_up else o / b for b, o in pairs]
@@ -61,14 +67,20 @@ def row(what: str, *, baseline: Sequence[float], ours: Sequence[float], target: 
 def limit(what: str, *, ours: Sequence[float], target: str, note: str = "") -> Row:
     """Seconds against an absolute limit, "<= x" seconds; the ratio is the share of it that they take."""
     bound = float(target.split()[1])
-    found = row(what, baseline=[bound] * len(ours), ours=ours, note=note)
-    return found | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)}
+    found = _compared(what, [bound] * len(ours), ours, "", note)
+    return _tell(found | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)})
 
 
 def count(what: str, number: float, *, target: str, note: str = "") -> Row:
     """A number that is counted, in the place of the ratio, against an absolute limit."""
     facts = {"ratio": number, "target": target, "met": met(number, target), "n": 1, "spread": (number, number)}
-    return {"what": what, "baseline_seconds": None, "ours_seconds": None, **facts, "note": note}
+    return _tell({"what": what, "baseline_seconds": None, "ours_seconds": None, **facts, "note": note})
+
+
+def _tell(row: Row) -> Row:
+    for listener in told:
+        listener(row)
+    return row
 
 
 def met(value: float, target: str) -> bool | None:

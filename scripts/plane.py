@@ -41,7 +41,7 @@ def main(
     plane = planes.through(*models.values())
     own = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
     estimate = Estimate.on(images.train, augmentations.pipeline(augment), **own)
-    places, size = planes.grid(window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
+    places, size = planes.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
     write_rows(planes.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
     write_rows(planes.marks(plane, models, path), marks)
 

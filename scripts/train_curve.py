@@ -3,7 +3,7 @@
 `others` are further jobs like it, to be done together.
 """
 
-from neuralign import augmentations, setting
+from neuralign import augmentations, precision, setting
 from neuralign.checkpoints import Checkpoint
 from neuralign.curves import straight
 from neuralign.job import run
@@ -35,11 +35,12 @@ def main(
     jobs = [own | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     opened = [_opened(job, net, images, plugin("curves", curve)) for job in jobs]
+    regime = setting.regime(training)
     options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}
     trainings = [
         Training(
             *(net, line.bends[:, : ends.layout.trained], _sampler(line), ends.layout, ends.stored[0], images.train),
-            setting.regime(training),
+            regime,
             **options,
             basis=line.basis,
             seed=job["seed"],
@@ -47,6 +48,7 @@ def main(
         )
         for job, (ends, line), keeper in zip(jobs, opened, keepers, strict=True)
     ]
+    precision.tell(net, images.train, regime)
     results = fit_together(trainings)
     for (job, (ends, line)), progress in unless_diverged(list(zip(jobs, opened, strict=True)), results):
         setting.save(setting.name_bends(ends.layout, line.bent(progress.trainable).bends), job["bends"])

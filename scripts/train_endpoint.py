@@ -2,7 +2,7 @@
 
 import torch
 
-from neuralign import augmentations, setting
+from neuralign import augmentations, precision, setting
 from neuralign.checkpoints import Checkpoint
 from neuralign.job import run
 from neuralign.networks import buffers, parameters
@@ -20,17 +20,19 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     starts = [setting.split(each, parameters(each.network) | buffers(each.network)) for each in nets]
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
+    regime = setting.regime(training)
     options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}
     trainings = [
         Training(
             *(net, layout.flatten(start), lambda weights, _: weights, layout, own, images.train),
-            setting.regime(training),
+            regime,
             **options,
             seed=job["seed"],
             keeper=keeper,
         )
         for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
     ]
+    precision.tell(net, images.train, regime)
     results = fit_together(trainings)
     for job, progress in unless_diverged(jobs, results):
         with torch.no_grad():

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from awkward import Net
 from scipy.optimize import linear_sum_assignment
 from tiny import generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from neuralign import align, symmetry
 from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations, growing_moments
@@ -21,6 +24,7 @@ from neuralign.checkpoints import Checkpoint
 from neuralign.images import Images, as_float
 from neuralign.networks import Model
 from neuralign.plugins import plugin
+from neuralign.refusals import Refused
 from neuralign.schemas import plugins
 from neuralign.symmetry import inverse, permute, random
 from neuralign.tracing import trace
@@ -472,6 +476,21 @@ def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
     assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
 
 
+@pytest.mark.parametrize(
+    ("use", "side", "largest"),
+    [("resnet", 32, 8), ("resnet", 40, 32), ("resnet", 36, 4), ("resnet", 16, 1), ("tinyten", 64, 16)],
+)
+def test_maps_are_halved_as_often_as_it_takes_so_that_branches_still_fit(use: str, side: int, largest: int) -> None:
+    problem = problem_of(small(use), pictures(8, side=side))
+    (found, _) = next(activations(problem, problem.trace.taps, 100, largest=largest))
+    first, whole = ("relu", "features_relu1")[use == "tinyten"], side
+    while whole > largest:
+        whole = (whole + 1) // 2
+    assert found[first].shape[-1] == whole
+    assert all(tensor.shape[-1] <= largest for tensor in found.values())
+    certify(problem, correlation(problem, largest=largest))
+
+
 def test_balanced_images_are_equally_many_of_each_class_and_the_first_of_each() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
     found = Images(torch.arange(8).view(8, 1, 1, 1), labels).balanced(4)
@@ -566,3 +585,116 @@ def test_pam_goes_on_after_an_interruption_to_the_same_bits(
     everything = []
     search(replace(problem, facts={}, transform=lambda x, draws: everything.append(len(x)) or as_float(x)))
     assert sum(stepped) < sum(everything), "what was done is not done again"
+
+
+# activations of any size that float32 holds
+
+
+def scaled_problem(size: float, offset: float, count: int = 64) -> tuple[Problem, dict[str, Tensor]]:
+    """A perceptron in float32 whose hidden units are `size` times as large, `offset` from zero in that unit, and the
+    permutation that hides in its source.
+    """
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 24), nn.ReLU(), nn.Linear(24, 5))
+    model, images = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), pictures(count, side=8)
+    found = trace(network, as_float(images.pixels[:2]))
+    state = {name: 4 * t for name, t in randomised(network, 3).items()}
+    state["1.weight"], state["1.bias"] = size * state["1.weight"], size * (state["1.bias"] + offset)
+    state["3.weight"] /= max(size, 1e-30)
+    permutation = random(found.spec, generator(5))
+    return Problem(model, found, state, permute(found.spec, permutation, state), images), permutation
+
+
+@pytest.mark.parametrize("use", FINDERS)
+@pytest.mark.parametrize(
+    "size, offset", [(1e-30, 3), (1e-20, 3), (1e-14, 3), (1, 3), (1, 1e5), (1, 1e6), (1e20, 3), (1e35, 3)]
+)
+@pytest.mark.parametrize("read", ["post", "pre"])
+def test_a_planted_permutation_is_found_whatever_the_size_of_activations(
+    use: str, size: float, offset: float, read: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem, permutation = scaled_problem(size, offset)
+    (found,) = plugin("align", {"use": use, "read": read})(problem).values()
+    assert torch.equal(found, inverse(permutation)["1"])
+    assert not caplog.records
+
+
+def test_units_that_only_rounding_lets_vary_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    problem, _ = scaled_problem(1, 1e9)
+    correlation(problem)
+    assert caplog.messages == [
+        "group '1': 24 units of the target and 24 of the source, of 24, vary by no more than rounding (a constant, or "
+        "an offset too large for their precision): nothing says what they are to be matched with"
+    ]
+
+
+@pytest.mark.parametrize("use", FINDERS)
+@pytest.mark.parametrize("size", [3e38, float("nan")])  # finite weights whose sums are not
+def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> None:
+    problem, _ = scaled_problem(1, 0)
+    source = problem.source | {"1.weight": problem.source["1.weight"].clone()}
+    source["1.weight"][7] = size
+    with pytest.raises(Refused, match=r"group '1', read at .*: activations of the source .* in 1 units: 7$"):
+        plugin("align", {"use": use})(replace(problem, source=source))
+
+
+# after max-pools
+
+
+def test_pooled_reads_googlenets_third_convolution_after_its_max_pool_and_all_else_as_it_is() -> None:
+    model, images = small("googlenet"), pictures(20, side=16)
+    problem = problem_of(model, images)
+    plain_taps, taps = problem.trace.taps, problem.trace.pooled
+    assert plain_taps.keys() == taps.keys()
+    changed = [group for group in taps if taps[group] != plain_taps[group]]
+    assert changed == ["conv3.conv"]  # the second pool reads branches side by side, the others what blocks give
+    kept: list[Tensor] = []
+    handle = model.network.conv3.relu.register_forward_hook(
+        lambda _, __, y: kept.append(F.max_pool2d(y, 3, 2, 0, 1, True))
+    )
+    model.network.eval()
+    for state in (problem.target, problem.source):
+        functional_call(model.network, state, (model.normalise(as_float(images.pixels)),))
+    handle.remove()
+    first, second = (F.normalize(units.transpose(0, 1).flatten(1), dim=1) for units in kept)
+    found = correlation(problem, read="pooled", centred=False)
+    _, expected = linear_sum_assignment(first @ second.T, maximize=True)
+    assert found["conv3.conv"].tolist() == expected.tolist()
+    ordinary = correlation(problem, centred=False)
+    assert [group for group in found if not torch.equal(found[group], ordinary[group])] == ["conv3.conv"]
+
+
+@pytest.mark.parametrize("use", ["tinyten", "resnet"])
+def test_pooled_is_no_different_where_nothing_is_pooled(use: str) -> None:
+    found = trace(small(use).network, torch.rand(2, 3, 16, 16).double())
+    assert found.pooled == found.taps
+
+
+POOLED: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {  # what is made of an activation; read pooled?
+    "a layer": (lambda n, x: n.pool(x), True),
+    "a function": (lambda n, x: F.max_pool2d(x, 2), True),
+    "a mean": (lambda n, x: F.avg_pool2d(x, 2), False),
+    "nothing": (lambda n, x: x, False),
+    "two readers": (lambda n, x: F.max_pool2d(x, 2) + x[..., ::2, ::2], False),
+    "two pools": (lambda n, x: F.max_pool2d(x, 2) + F.max_pool2d(x, 2, 2, 0), False),
+    "not straight": (lambda n, x: F.max_pool2d(2 * x, 2), False),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled_asks_for_a_max_pool_that_alone_reads_an_activation(name: str) -> None:
+    act, expected = POOLED[name]
+    layers = {"a": nn.Conv2d(3, 8, 3), "pool": nn.MaxPool2d(2), "b": nn.Conv2d(8, 5, 3)}
+    found = trace(Net(lambda n, x: n.b(act(n, n.a(x).relu())).mean((2, 3)), **layers), torch.rand(2, 3, 12, 12))
+    assert (found.pooled != found.taps) == expected
+
+
+def test_a_stream_that_is_pooled_is_known_to_be_a_sum() -> None:
+    net = Net(
+        lambda n, x: n.c(F.max_pool2d((n.a(x) + n.b(x).relu()).relu(), 2)).mean((2, 3)),
+        a=nn.Conv2d(3, 8, 3),
+        b=nn.Conv2d(3, 8, 3),
+        c=nn.Conv2d(8, 5, 3),
+    )
+    found = trace(net, torch.rand(2, 3, 12, 12))
+    assert [tap.summed for taps in (found.taps, found.pooled) for tap in taps["a"]] == [False, True] * 2

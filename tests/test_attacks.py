@@ -150,13 +150,67 @@ def test_another_generator_starts_elsewhere() -> None:
 
 
 def test_restarts_are_never_worse_than_one_and_sometimes_better() -> None:
+    """An attempt is worse than one of the same answer if its loss is larger, and than a right one if it is wrong."""
     (pixels, labels), predict = pixels_and_labels(30), network()
-    one, many = (
-        losses(predict, pgd(predict, pixels, labels, generator(), eps=EPS, step=0.002, steps=2, restarts=n), labels)
-        for n in (1, 6)
+    one, many = (pgd(predict, pixels, labels, generator(), eps=EPS, step=0.002, steps=2, restarts=n) for n in (1, 6))
+    wrong, wrong_of_many = ((predict(found).argmax(1) != labels) for found in (one, many))
+    more = losses(predict, many, labels) - losses(predict, one, labels)
+    assert (wrong <= wrong_of_many).all()
+    assert (more >= 0)[wrong == wrong_of_many].all()
+    assert (more > 1e-4).any()
+
+
+ANSWERS = torch.tensor([[0.40, 0.30, 0.30], [0.45, 0.50, 0.05], [0.20, 0.15, 0.65], [0.70, 0.20, 0.10]]).log()
+"""Log-probabilities of three classes; in those of class 0 the first has a larger loss than the second, and is right."""
+
+
+def in_strips(seen: list[Tensor]) -> Predict:
+    """A network that gives one of the `ANSWERS` by the value of the first pixel, and notes what it is shown.
+
+    Its gradient is zero, so an attempt is its random start.
+    """
+
+    def predict(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        strip = (x[:, 0, 0, 0] * len(ANSWERS)).long().clamp(max=len(ANSWERS) - 1)
+        return ANSWERS[strip] + 0 * x.sum((1, 2, 3))[:, None]
+
+    return predict
+
+
+@pytest.mark.parametrize("strips", [2, 3, 4])
+@pytest.mark.parametrize("restarts", [2, 3, 5])
+def test_an_image_is_right_after_restarts_only_if_it_is_right_in_every_attempt(strips: int, restarts: int) -> None:
+    """Of the wrong attempts, else of the right ones, that of the largest loss is kept."""
+    seen: list[Tensor] = []
+    high = strips / len(ANSWERS)
+    pixels, labels = torch.full((200, 1, 1, 1), high / 2), torch.arange(200) % 2
+    attack = partial(pgd, eps=high / 2, step=0.01, steps=1, restarts=restarts)
+    found = attack(in_strips(seen), pixels, labels, generator())
+    attempts = torch.stack(seen[1::2])  # each is shown once for its gradient, then once to be compared
+    assert len(attempts) == restarts
+    tried = [in_strips([])(attempt) for attempt in attempts]
+    wrong = torch.stack([answers.argmax(1) != labels for answers in tried])
+    loss = torch.stack([F.cross_entropy(answers, labels, reduction="none") for answers in tried])
+    expected = torch.where(wrong.any(0), loss.where(wrong, -torch.inf).amax(0), loss.amax(0))
+    answers = in_strips([])(found)
+    assert torch.equal(answers.argmax(1) != labels, wrong.any(0))
+    torch.testing.assert_close(F.cross_entropy(answers, labels, reduction="none"), expected, rtol=0, atol=0)
+    assert (expected < loss.amax(0)).any(), "otherwise the largest loss alone would do"
+
+
+def test_a_wrong_attempt_whose_loss_is_not_finite_is_kept_and_one_without_a_loss_is_not() -> None:
+    answers = [torch.tensor([row]) for row in ([0.0, 1.0], [-torch.inf, 0.0], [torch.nan, torch.nan], [0.0, 2.0])]
+    shown: list[Tensor] = []
+
+    def predict(x: Tensor) -> Tensor:
+        shown.append(x.detach())
+        return answers[(len(shown) - 1) // 2] + 0 * x.sum()
+
+    found = pgd(
+        predict, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), generator(), eps=0.1, step=0.0, steps=1, restarts=4
     )
-    assert (many >= one).all()
-    assert (many > one + 1e-4).any()
+    assert torch.equal(found, shown[3])  # the second attempt, when it is compared
 
 
 def test_restarts_attack_the_main_head_of_a_network_with_several() -> None:

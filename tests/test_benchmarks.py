@@ -135,6 +135,41 @@ def test_the_command_prints_tables_and_keeps_rows(tmp_path, capsys, monkeypatch)
     assert {"date", "commit", "processor", "cores", "threads", "device", "versions"} <= kept["header"].keys()
 
 
+def test_rows_are_printed_as_they_come_and_packages_may_be_missing(capsys, monkeypatch):
+    def broken(*, quick, device):
+        timing.row("the first", baseline=[2.0], ours=[1.0], target=">= 1")
+        timing.limit("the second", ours=[2.0], target="<= 4")
+        timing.count("the third", 7, target="<= 9")
+        raise RuntimeError("the rest")
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(run, "PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr(importlib.import_module("benchmarks.stacking"), "measure", broken)
+    with pytest.raises(RuntimeError, match="the rest"):
+        run.main(["stacking"])
+    text = capsys.readouterr().out
+    lines = [f"the {n}: {value}, n = 1)" for n, value in (("first", "2 (2 to 2"), ("second", "0.5 (0.5 to 0.5"))]
+    assert all(line in text for line in lines) and "the third: 7 (7 to 7, n = 1)" in text
+    assert "'torch': " in text and "no-such-package" not in text
+    assert not timing.told
+
+
+def test_plain_epochs_bring_batches_to_the_networks_device():
+    """On the device without numbers, where a batch that stays on the CPU would be refused."""
+    shown = []
+
+    class Network(torch.nn.Linear):
+        def forward(self, x):
+            shown.append(x.device.type)
+            raise StopIteration
+
+    with torch.device("meta"):
+        network = Network(3, 2)
+    with pytest.raises(StopIteration):
+        plain.endpoint_epoch(network, plain.optimiser(network, 0.0), [(torch.rand(4, 3), torch.arange(4) % 2)])
+    assert shown == ["meta"]
+
+
 def test_an_unknown_topic_is_refused(capsys):
     with pytest.raises(SystemExit):
         run.main(["trainings"])

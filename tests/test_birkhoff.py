@@ -1,5 +1,6 @@
 """Doubly stochastic matrices: nearest points, and the way back to permutations."""
 
+import pytest
 import torch
 from tiny import generator
 
@@ -62,3 +63,33 @@ def test_terms_are_limited_and_a_permutation_is_one_term() -> None:
     coefficients, permutations = decompose(torch.eye(5)[[2, 0, 1, 4, 3]], terms=3)
     assert coefficients.tolist() == [1.0] and permutations.tolist() == [[2, 0, 1, 4, 3]]
     assert len(decompose(project(noisy(6, 5)), terms=2)[0]) <= 2
+
+
+def mixed(weights: list[float], n: int, seed: int) -> torch.Tensor:
+    """A mixture of random permutations (n, n)."""
+    parts = [torch.eye(n, dtype=torch.float64)[torch.randperm(n, generator=generator(seed + i))] for i in range(99)]
+    return sum((w * part for w, part in zip(weights, parts, strict=False)), torch.zeros(n, n).double())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("terms", [1, 3, 11])
+def test_the_largest_of_all_terms_are_given_in_descending_order(seed: int, terms: int) -> None:
+    weights = torch.rand(40, generator=generator(seed), dtype=torch.float64)
+    mixture = mixed((weights / weights.sum()).tolist(), 12, 100 * seed)
+    coefficients, permutations = decompose(mixture, terms=terms)
+    all_coefficients, all_permutations = decompose(mixture, terms=10_000)
+    assert len(all_coefficients) > 2 * 11
+    assert torch.equal(coefficients, all_coefficients[:terms])
+    assert torch.equal(permutations, all_permutations[:terms])
+    assert (all_coefficients.diff() <= 0).all()
+    rebuilt = sum(c * torch.eye(12).double()[p] for c, p in zip(all_coefficients, all_permutations, strict=True))
+    assert (rebuilt - mixture).abs().max() < 0.03  # all but what lies below `smallest`
+
+
+def test_a_large_term_that_is_found_late_is_not_left_out() -> None:
+    """The heaviest permutation may share a small entry, so that its own term is smaller than the next one."""
+    matrix = torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.25, 0.35], [0.0, 0.35, 0.65]], dtype=torch.float64)
+    first = [int(matrix.argmax(1)[0]), 1, 2]
+    assert matrix[[0, 1, 2], first].sum() > matrix[[0, 1, 2], [1, 0, 2]].sum(), "what greedy takes first"
+    coefficients, permutations = decompose(matrix, terms=1)
+    assert permutations.tolist() == [[1, 0, 2]] and coefficients.tolist() == pytest.approx([0.4])

@@ -74,6 +74,23 @@ def test_an_attack_is_measured_on_what_it_makes_of_each_batch(tinyten: Model, im
     assert found["loss"] > clean["loss"]
 
 
+def test_robust_accuracy_counts_the_images_that_are_right_in_every_attempt(tinyten: Model, images: Images) -> None:
+    """What is measured under restarts is as low as all attempts together make it, and its loss is of what is kept."""
+    state, starts = randomised(tinyten.network), generator(7)
+    attack = partial(pgd, eps=0.1, step=0.03, steps=2)
+    found = measure(tinyten, state, images, batch_size=12, attack=partial(attack, restarts=4), noise=generator(7))
+    tinyten.network.eval()
+    pixels, labels = as_float(images.pixels), images.labels
+    tried = [
+        tinyten(state, attack(partial(tinyten, state), pixels, labels, starts, restarts=1)).detach() for _ in range(4)
+    ]
+    right = torch.stack([answers.argmax(1) == labels for answers in tried])
+    loss = torch.stack([F.cross_entropy(answers, labels, reduction="none") for answers in tried])
+    kept = torch.where(right.all(0), loss.amax(0), loss.where(~right, -torch.inf).amax(0))
+    assert found["accuracy"] == pytest.approx(100 * right.all(0).double().mean().item())
+    assert found["loss"] == pytest.approx(kept.mean().item(), rel=1e-9)
+
+
 # along a curve
 
 

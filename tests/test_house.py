@@ -24,7 +24,7 @@ FLOORS = [
     # files and pages; what a network is
     {"schemas", "tables", "data", "failure", "together", "report", "networks", "augmentations", "figures"}
     | {"evidence", "paper", "progress"},
-    {"tracing", "states"},
+    {"tracing", "states", "precision"},
     # work on networks; the checked config
     {"training", "attacks", "config", "measurements", "foreign", "certificate", "job", "folding", "updates"},
     {"batch_norm", "path_state", "simultaneous"},

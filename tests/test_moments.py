@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralign.moments import Moments
+from neuralign.refusals import Refused
 
 SPLITS = [[60], [1] * 60, [1, 59], [30, 30], [7, 20, 33]]
 
@@ -135,3 +136,76 @@ def test_the_samples_are_not_changed() -> None:
     before = first.clone(), second.clone()
     streamed(first, second, [30, 30]).correlation()
     assert torch.equal(first, before[0]) and torch.equal(second, before[1])
+
+
+# beyond what float32 squares hold
+
+SCALES = [1e-40, 1e-25, 1e-14, 1.0, 1e17, 1e20, 1e36]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("other", [1.0, 1e-30, 1e30])
+def test_correlation_and_cosine_do_not_depend_on_the_scale_of_units(
+    split: list[int], scale: float, other: float
+) -> None:
+    first, second = samples(offset=0.3)
+    first[:, 1:] *= scale  # beside a unit of ordinary size
+    second *= other
+    first, second = first.float(), second.float()
+    moments = streamed(first, second, split)
+    np.testing.assert_allclose(moments.correlation(), pearson(first, second), rtol=0, atol=2e-6)
+    unit = [side.double().numpy() / np.linalg.norm(side.double().numpy(), axis=0) for side in (first, second)]
+    np.testing.assert_allclose(moments.correlation(centred=False), unit[0].T @ unit[1], rtol=0, atol=2e-6)
+    expected = first.double().numpy().T @ second.double().numpy() / 60
+    np.testing.assert_allclose(moments.products(), expected, rtol=1e-4, atol=1e-6 * scale * other)
+    assert not moments.unresolved().any()
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e-25])
+def test_a_scale_that_begins_after_the_first_batch_is_as_good(scale: float) -> None:
+    first, second = (side.float() for side in samples())
+    first[:20], first[20:] = 0, first[20:] * scale
+    found = streamed(first, second, [20, 20, 20]).correlation()
+    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("offset", [1e5, 1e6, 4e6])
+def test_what_float32_holds_of_a_variation_around_an_offset_is_found(split: list[int], offset: float) -> None:
+    first, second = (side.float() for side in samples(offset=offset))
+    moments = streamed(first, second, split)
+    np.testing.assert_allclose(moments.correlation(), pearson(first, second), rtol=0, atol=1e-5)
+    assert not moments.unresolved().any()
+
+
+@pytest.mark.parametrize("offset", [2e8, 1e9, 1e12])
+def test_units_of_which_rounding_leaves_no_variation_are_told(offset: float) -> None:
+    first, second = (side.float() for side in samples())
+    first[:, 1] += offset
+    second[:, [0, 3]] -= offset
+    second[:, 2] = 0  # dead, which is no loss
+    moments = streamed(first, second, [30, 30])
+    assert moments.unresolved().tolist() == [[False, True, False, False], [True, False, False, True]]
+    assert moments.constant()[1].tolist() == [True, False, True, True]
+    assert (moments.correlation()[1] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_half_precision_is_summed_up_in_float32(dtype: torch.dtype, offset: float) -> None:
+    first, second = (50 * side.repeat(400, 1) + offset for side in samples())  # whose squares float16 does not hold
+    first, second = first.to(dtype), second.to(dtype)
+    moments = streamed(first, second, [12000, 12000])
+    np.testing.assert_allclose(moments.correlation(), pearson(first, second), rtol=0, atol=1e-4)
+    assert moments.resolution == torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("row", [0, 59])
+def test_activations_that_are_not_finite_are_refused(value: float, dtype: torch.dtype, row: int) -> None:
+    first, second = samples(dtype)
+    second[row, [1, 3]] = value
+    with pytest.raises(Refused, match=r"of the source or their squares are not finite, in 2 units: 1, 3$"):
+        streamed(first, second, [30, 30])

@@ -1,6 +1,9 @@
 """The networks of the paper: sizes, operations, shapes, initialisation; and what every plug-in must do."""
 
+import os
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import neuralign.networks
+from neuralign.code import PACKAGE
 from neuralign.networks.googlenet import googlenet
 from neuralign.networks.resnet import resnet
 from neuralign.networks.tinyten import tinyten
@@ -184,3 +188,32 @@ def test_torch_fx_sees_the_same_function(name: str, training: bool) -> None:
 def test_one_seed_gives_one_network(name: str) -> None:
     first, second = small(name).state_dict(), small(name).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+NARROW = """
+import torch
+from torch.nn import functional as F
+from neuralign.networks.resnet import resnet
+for width in range(1, 9):
+    network = resnet(5, 3, depth=8, width=width).to(memory_format=torch.channels_last)
+    for _ in range(8):
+        images = torch.rand(8, 3, 16, 16).to(memory_format=torch.channels_last)
+        F.cross_entropy(network(images), torch.arange(8) % 5).backward()
+"""
+
+
+def test_narrow_resnets_train_on_processors_without_avx512() -> None:
+    """In a process of its own, for oneDNN would abort it."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_the_shortcut_of_a_narrow_resnet_is_the_convolution_of_stride_two_that_wider_ones_have() -> None:
+    narrow, wide = (resnet(5, 3, depth=8, width=width).stage2.get_submodule("0").double() for width in (4, 8))
+    strides = [block.get_submodule("shortcut.0").stride for block in (narrow, wide)]
+    assert strides == [(1, 1), (2, 2)]
+    x = torch.rand(2, 4, 9, 9).double()
+    found = narrow(x)
+    narrow.sampled, narrow.get_submodule("shortcut.0").stride = False, (2, 2)
+    torch.testing.assert_close(found, narrow(x))

@@ -149,6 +149,32 @@ def test_hours_come_from_a_calibration(catalogue, tmp_path):
     assert text.splitlines()[0].split()[:3] == ["rule", "jobs", "done"] and text.splitlines()[-1].startswith("total")
 
 
+def test_a_precision_has_times_of_its_own(tmp_path):
+    """Neither notes nor calibrations of another precision say how long a training takes."""
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config["regimes"]["demo"]["endpoint"]["precision"] = "bfloat16"
+    catalogue = Catalogue(config)
+    made = plan.Plan(catalogue, "demo", tmp_path)
+    assert sorted((network["use"], kind) for network, *_, kind in made.cells()) == [
+        ("tinyten", "bfloat16"),
+        ("tinyten", "float32"),
+    ]
+    place, job = next((w, j) for r, w, j in made.jobs if r == "train_endpoint" and w["regime"] == "demo")
+    passes = work("train_endpoint", job.settings, made.sizes("digits"))
+    other = json.loads(json.dumps(job.settings)) | {"training": job.settings["training"] | {"precision": "float32"}}
+    note = {"rule": "train_endpoint", "wildcards": place, "settings": other, "seconds": 1.0, "key": "x"}
+    (tmp_path / "x.safetensors.json").write_text(json.dumps(note))
+    assert plan.Plan(catalogue, "demo", tmp_path)._seconds("train_endpoint", place, job) == (None, "unknown")
+    key = json.dumps([job.settings["model"]["network"], 1, 16, 10], sort_keys=True)
+    known = {"parameters": 1, "buffers": 1, "activations": 1, "train": 0.001, "forward": 0.1}
+    for more, expected in (({}, (None, "unknown")), ({"train bfloat16": 0.01}, (passes * 0.01, "calibration"))):
+        networks = {"device": "x", "networks": {key: known | more}}
+        (tmp_path / ".calibration.json").write_text(json.dumps(networks))
+        assert plan.Plan(catalogue, "demo", tmp_path)._seconds("train_endpoint", place, job) == expected
+    (tmp_path / "x.safetensors.json").write_text(json.dumps(note | {"settings": job.settings, "seconds": 7.0}))
+    assert plan.Plan(catalogue, "demo", tmp_path)._seconds("train_endpoint", place, job)[0] == pytest.approx(7.0)
+
+
 def test_calibration_counts_and_times_a_network(monkeypatch):
     from neuralign import calibration
     from neuralign.calibration import calibrate, name
@@ -156,6 +182,8 @@ def test_calibration_counts_and_times_a_network(monkeypatch):
     monkeypatch.setattr(calibration, "PATIENCE", 0.02)
 
     network, sizes = {"use": "tinyten", "width": 2}, Sizes(100, 10, 1, 16, 10)
-    found = calibrate([(network, sizes, [], 4)])["networks"][name(network, sizes)]
+    cells = [(network, sizes, [], 4, precision) for precision in ("float32", "bfloat16")]
+    found = calibrate(cells)["networks"][name(network, sizes)]
     assert found["parameters"] > 0 and found["activations"] > 0
     assert 0 < found["forward"] < 1 and 0 < found["train"] < 1
+    assert 0 < found["train bfloat16"] < 5

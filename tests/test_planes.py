@@ -21,7 +21,7 @@ from neuralign.evaluation import along
 from neuralign.figures.plane import plane as draw
 from neuralign.images import as_float
 from neuralign.path_state import divide
-from neuralign.planes import Plane, grid, landscape, marks, through
+from neuralign.planes import Plane, covering, grid, landscape, marks, through
 from neuralign.workflow import artefacts, job
 
 CORNERS = [(0.0, 0.0), (1.0, 0.0)]  # (t1, t2) of the first two models; the third's t2 is 1
@@ -111,6 +111,44 @@ def test_models_on_a_line_span_no_plane(at: float) -> None:
 def test_the_grid_goes_row_by_row_and_meets_its_ends() -> None:
     assert grid([-1, 1], [0, 4], 3) == [(x, y) for y in (0, 2, 4) for x in (-1, 0, 1)]
     assert len(grid([-0.05, 1.05], [-0.1, 1.5], 17)) == 289
+
+
+WINDOW = [-0.05, 1.05], [-0.1, 1.5]
+
+
+def leaning(t1: float) -> Plane:
+    """A plane whose third model projects to t1."""
+    origin = torch.tensor([1.0, 1.0, 1.0])
+    return through(origin, origin + torch.tensor([4.0, 0, 0]), origin + torch.tensor([4 * t1, 0, 2.0]))
+
+
+@pytest.mark.parametrize("t1", [-0.05, 0.0, 0.5, 1.0, 1.05])
+@pytest.mark.parametrize("points", [2, 3, 17])
+def test_a_plane_whose_models_lie_in_the_window_has_the_grid_of_the_window(t1: float, points: int) -> None:
+    assert covering(leaning(t1), *WINDOW, points) == grid(*WINDOW, points)
+
+
+@pytest.mark.parametrize("t1", [-3.0, -0.06, 1.06, 1.4, 7.25])
+@pytest.mark.parametrize("points", [2, 3, 17])
+def test_a_grid_has_as_many_more_columns_as_it_takes_to_hold_the_third_model(t1: float, points: int) -> None:
+    found, window = covering(leaning(t1), *WINDOW, points), grid(*WINDOW, points)
+    columns, rows = (sorted({place[i] for place in found}) for i in (0, 1))
+    assert found == [(x, y) for y in rows for x in columns]
+    assert set(window) < set(found) and rows == sorted({y for _, y in window})
+    gaps = torch.tensor(columns, dtype=torch.float64).diff()
+    torch.testing.assert_close(gaps, torch.full_like(gaps, 1.1 / (points - 1)))
+    assert columns[0] <= t1 <= columns[-1]
+    assert t1 < columns[1] or columns[-2] < t1, "and no more"
+
+
+def test_wider_grids_agree_where_they_overlap() -> None:
+    narrow, wide, other = (set(covering(leaning(t1), *WINDOW, 17)) for t1 in (1.2, 2.9, -0.7))
+    assert narrow < wide and narrow & other == set(grid(*WINDOW, 17))
+
+
+@pytest.mark.parametrize("window", [([0.4, 0.6], [-0.1, 1.5]), ([-0.05, 0.9], [0, 1]), ([0, 1], [-0.1, 0.5])])
+def test_a_window_that_leaves_out_a_model_is_an_excerpt_and_stays(window: tuple[list[float], list[float]]) -> None:
+    assert covering(leaning(2.0), *window, 5) == grid(*window, 5)
 
 
 # evaluation
@@ -282,3 +320,17 @@ def test_it_is_the_mean_over_pairs_at_mean_distances() -> None:
     expected = nodes.groupby(["t2", "t1"])[["x", "accuracy"]].mean()
     assert mesh.get_array().ravel().tolist() == pytest.approx(expected["accuracy"].tolist())
     assert mesh.get_coordinates()[..., 0].ravel().tolist() == pytest.approx(expected["x"].tolist())
+
+
+def test_columns_that_some_planes_have_are_means_over_these_and_the_axes_stay_those_of_all_pairs() -> None:
+    frame = plane_frame(pairs=3, kind="initial")
+    last = frame["name"].isna() & (frame["t1"] == frame["t1"].max()) & (frame["pair"] != "0-1")  # another pair has it
+    frame = frame.drop(frame.index[last])
+    figure = draw(frame, column="accuracy")
+    mean, sd = (axes.collections[0] for axes in figure.axes[:2])
+    nodes = frame[frame["name"].isna()]
+    expected = nodes.groupby(["t2", "t1"])["accuracy"].mean().unstack()
+    assert mean.get_array().reshape(5, 5).tolist() == [pytest.approx(row) for row in expected.to_numpy().tolist()]
+    assert sd.get_array().size == 5 * 4, "one pair has no spread"
+    x = mean.get_coordinates()[0, :, 0]
+    assert x.tolist() == pytest.approx([21 * t1 for t1 in expected.columns])  # 20, 21 and 22 are the pairs' distances

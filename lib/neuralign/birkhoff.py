@@ -47,22 +47,28 @@ def decompose(matrix: Tensor, *, terms: int, smallest: float = 5e-4) -> tuple[Te
     """Coefficients (k,) and permutations (k, n), k <= terms, whose weighted sum is close to `matrix` (n, n).
 
     Greedy Birkhoff-von Neumann: the heaviest permutation on what is left, as often as its smallest entry allows;
-    entries below `smallest` count as nothing.
+    entries below `smallest` count as nothing. Of all these terms the largest are given, in descending order: a term may
+    be larger than one found before it.
     """
     held = matrix.cpu()
     left = torch.where(held < smallest, 0.0, held.double())
     rows = torch.arange(len(left))
-    coefficients, permutations = [], []
-    for _ in range(terms):
+    found: list[tuple[float, Tensor]] = []
+    while len(found) < terms or _most(left) > found[-1][0]:  # no later term can be larger than what is possible now
         # entries that are used up cost more than any permutation can gain, so they are taken only if there is no other
         columns = assign(torch.where(left > 0, left, -float(len(left))))
         taken = left[rows, columns].min()
         if taken <= 0:
             break
-        coefficients.append(taken)
-        permutations.append(columns)
+        found = sorted([*found, (taken.item(), columns)], key=lambda term: -term[0])[:terms]
         left[rows, columns] -= taken
         left[left < smallest] = 0
-    if not permutations:
+    if not found:
         return torch.ones(1, dtype=torch.float64), assign(matrix)[None]
-    return torch.stack(coefficients), torch.stack(permutations)
+    coefficients, permutations = zip(*found, strict=True)
+    return torch.tensor(coefficients, dtype=torch.float64), torch.stack(permutations)
+
+
+def _most(matrix: Tensor) -> float:
+    """What the smallest entry of any permutation on a matrix (n, n) is at most."""
+    return min(matrix.amax(0).min().item(), matrix.amax(1).min().item())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralign import augmentations
-from neuralign.costs import STEP, Sizes
+from neuralign.costs import STEP, Sizes, training_in
 from neuralign.evaluation import measure
 from neuralign.images import Images
 from neuralign.networks import Model, buffers, build, parameters
@@ -25,17 +25,19 @@ def name(network: Mapping[str, Any], sizes: Sizes) -> str:
     return json.dumps([dict(network), sizes.channels, sizes.side, sizes.classes], sort_keys=True)
 
 
-def calibrate(cells: Iterable[tuple[Mapping[str, Any], Sizes, list[Any], int]]) -> dict[str, Any]:
-    """Of each (network entry, sizes, augmentation, batch size): parameters, buffers, activations, and the seconds per
-    forward pass in training (`train`) and in evaluation (`forward`). Where only the classes differ, one is timed.
+def calibrate(cells: Iterable[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]) -> dict[str, Any]:
+    """Of each (network entry, sizes, augmentation, batch size, precision): parameters, buffers, activations, and the
+    seconds per forward pass in training (`train`, or `train bfloat16`) and in evaluation (`forward`). Where only the
+    classes differ, one is timed.
     """
     found: dict[str, Any] = {}
     timed: dict[str, dict[str, float]] = {}
-    for network, sizes, augment, batch in cells:
+    for network, sizes, augment, batch, precision in cells:
         model = build(network, classes=sizes.classes, channels=sizes.channels).to(device())
         alike = json.dumps([dict(network), sizes.channels, sizes.side])
-        if alike not in timed:
-            timed[alike] = _seconds(model, sizes, augment, batch)
+        known = timed.setdefault(alike, {})
+        if training_in(precision) not in known:
+            known |= _seconds(model, sizes, augment, batch, precision)
         found[name(network, sizes)] = _counts(model, sizes) | timed[alike]
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {"device": where, "networks": found}
@@ -57,19 +59,20 @@ def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
     }
 
 
-def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int) -> dict[str, float]:
+def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int, precision: str) -> dict[str, float]:
     start = parameters(model.network)
     layout, state = Layout.of(start), start | buffers(model.network)
 
     def train(shown: Images, size: int) -> None:
-        regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0)
+        regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0, precision=precision)
         transform, held = augmentations.pipeline(augment), buffers(model.network)
         fit(model, layout.flatten(start), _same, layout, held, shown, regime, transform=transform, seed=0)
 
     def forward(shown: Images, size: int) -> None:
         measure(model, state, shown, batch_size=size, attack=None, noise=torch.Generator())
 
-    return {"train": _per_image(train, sizes, batch) / STEP, "forward": _per_image(forward, sizes, batch)}
+    training = _per_image(train, sizes, batch) / STEP
+    return {training_in(precision): training, "forward": _per_image(forward, sizes, batch)}
 
 
 def _same(weights: Tensor, _: Tensor) -> Tensor:
@@ -85,6 +88,7 @@ def _per_image(run: Callable[[Images, int], None], sizes: Sizes, batch: int) -> 
     affordable = int(first * PATIENCE / (time.perf_counter() - began))
     size = max(first, min(batch, affordable // 2))
     shown = _images(size * max(1, min(50, affordable // size)), sizes)
+    run(_images(size, sizes), size)  # the first step of a size is slower, on a GPU many times
     began = time.perf_counter()
     run(shown, size)
     return (time.perf_counter() - began) / len(shown)

@@ -15,7 +15,8 @@ from neuralign.objects import find, root, tree
 PACKAGE = Path(__file__).parent
 # how a job is run, not what it computes
 RUNNER = frozenset(
-    f"neuralign.{name}" for name in ("job", "together", "memory", "gpus", "provenance", "failure", "endings")
+    f"neuralign.{name}"
+    for name in ("job", "together", "memory", "gpus", "provenance", "failure", "endings", "precision")
 )
 
 

@@ -40,6 +40,16 @@ class Counts:
     activations: int
 
 
+def precision(settings: Settings) -> str:
+    """What a job trains in; float32 for one that does not train."""
+    return str(settings.get("training", {}).get("precision", "float32"))
+
+
+def training_in(kind: str) -> str:
+    """What a calibration calls the seconds of a forward pass in a training in this precision."""
+    return "train" if kind == "float32" else f"train {kind}"
+
+
 def attacked(entry: Settings | None) -> int:
     """Forward passes per image that an attack adds; 0 for none. Restarts are compared by one more pass each."""
     if not entry:

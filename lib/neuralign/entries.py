@@ -94,7 +94,9 @@ class Evaluation(Strict):
 
 
 class Window(Strict):
-    """Which part of a plane is looked at: t1 = 1 is the second model, t2 = 1 the height of the third."""
+    """Which part of a plane is looked at: t1 = 1 is the second model, t2 = 1 the height of the third. A window that
+    holds the first two models and this height gets more columns where the third lies beyond it.
+    """
 
     t1: Range = [-0.05, 1.05]
     t2: Range = [-0.05, 1.05]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.config import Catalogue, ConfigError
-from neuralign.costs import TRAINS, WORK, Counts, Sizes, disk, memory, rate, table, total, work
+from neuralign.costs import TRAINS, WORK, Counts, Sizes, disk, memory, precision, rate, table, total, training_in, work
 from neuralign.files import atomic
 from neuralign.provenance import read_note
 from neuralign.recipes import Recipes
@@ -95,33 +95,36 @@ class Plan:
             told = [n["seconds"] for n in self.notes.values() if n["rule"] == rule]
             return (sum(told) / len(told), f"{rule} jobs done") if told else (0.0, "seconds each, not counted")
         sizes = self.sizes_of(wildcards, found)
-        passes = work(rule, found.settings, sizes)
+        passes, kind = work(rule, found.settings, sizes), precision(found.settings)
         for keys in (("dataset", "network", "regime"), ("dataset", "network")):
-            if done := rate(self._noted([rule], {k: wildcards[k] for k in keys})):
+            if done := rate(self._noted([rule], {k: wildcards[k] for k in keys}, kind)):
                 return passes * done, f"{rule} jobs done"
         learns = rule in TRAINS or "epochs" in found.settings.get("method", {})
         known = self.measured(sizes, found)
-        if known:
-            return passes * known["train" if learns else "forward"], "calibration"
-        if done := rate(self._noted(list(WORK), {k: wildcards[k] for k in ("dataset", "network")})):
+        if timed := known.get(training_in(kind) if learns else "forward"):
+            return passes * timed, "calibration"
+        if done := rate(self._noted(list(WORK), {k: wildcards[k] for k in ("dataset", "network")}, kind)):
             return passes * done, "other jobs of the network done"
         return None, "unknown"
 
-    def _noted(self, rules: list[str], place: Wildcards) -> Iterator[tuple[float, float]]:
-        """(seconds, forward passes) of finished jobs of these rules and this place, by the settings that they had."""
+    def _noted(self, rules: list[str], place: Wildcards, kind: str) -> Iterator[tuple[float, float]]:
+        """(seconds, forward passes) of finished jobs of these rules, this place and this precision, by the settings
+        that they had.
+        """
         for note in self.notes.values():
-            if note["rule"] in rules and place.items() <= note["wildcards"].items():
+            here = note["rule"] in rules and place.items() <= note["wildcards"].items()
+            if here and precision(note["settings"]) == kind:
                 side = note["settings"]["model"]["input_size"]
                 yield note["seconds"], work(note["rule"], note["settings"], self.sizes(place["dataset"], side))
 
-    def cells(self) -> Iterator[tuple[Mapping[str, Any], Sizes, list[Any], int]]:
-        """What there is to calibrate: every network on every kind of images, as it is trained."""
-        told: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int]] = {}
+    def cells(self) -> Iterator[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]:
+        """What there is to calibrate: every network on every kind of images in every precision, as it is trained."""
+        told: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
         for rule, wildcards, found in self.jobs:
-            if rule == "train_endpoint":
+            if rule in TRAINS:
                 sizes, network = self.sizes_of(wildcards, found), found.settings["model"]["network"]
-                batch = found.settings["training"]["batch_size"]
-                told.setdefault(str((network, sizes)), (network, sizes, found.settings["augment"], batch))
+                batch, kind = found.settings["training"]["batch_size"], precision(found.settings)
+                told.setdefault(str((network, sizes, kind)), (network, sizes, found.settings["augment"], batch, kind))
         yield from told.values()
 
 

@@ -8,6 +8,7 @@ the grids of several pairs agree.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -77,6 +78,24 @@ def grid(t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[fl
     """`points` x `points` places (t1, t2), evenly from the first to the last number of either range, row by row."""
     columns, rows = (torch.linspace(a, b, points, dtype=torch.float64).tolist() for a, b in (t1, t2))
     return [(x, y) for y in rows for x in columns]
+
+
+def covering(plane: Plane, t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[float, float]]:
+    """The `grid` of a window of a plane, with as many more columns as it takes to hold all three models.
+
+    The columns keep their distance, so that the grids of several pairs agree where they overlap. A window that leaves
+    out one of the first two models, or the height of the third, is an excerpt and stays as it is.
+    """
+    places, (left, right) = grid(t1, t2, points), t1
+    if not (left <= 0 and 1 <= right and t2[0] <= 0 and 1 <= t2[1]):
+        return places
+    third, step = plane.corners[2, 0].item() / plane.unit[0], (right - left) / (points - 1)
+    before, after = (max(0, ceil(beyond / step)) for beyond in (left - third, third - right))
+    more = [left + i * step for i in (*range(-before, 0), *range(points, points + after))]
+    if more:
+        log.info("the third model lies at t1 = %.2f: %d columns more than %d", third, len(more), points)
+    rows = dict.fromkeys(y for _, y in places)
+    return sorted([*places, *((x, y) for y in rows for x in more)], key=lambda place: (place[1], place[0]))
 
 
 def landscape(

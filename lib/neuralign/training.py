@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any
 
@@ -16,6 +15,7 @@ from neuralign.curves import Basis
 from neuralign.images import Images, Transform
 from neuralign.networks import Model, criterion, logits, substituted
 from neuralign.parameters import Layout
+from neuralign.precision import cast
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample
 from neuralign.seeding import aside, derive, reseed, stream
 
@@ -156,7 +156,7 @@ class Training:
         # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
         network = self.model.network
         with substituted(network, self.layout.views(flat) | self.progress.buffers) as held:
-            with self._precision():
+            with cast(self.device, self.regime.precision):
                 outputs = network(self.model.normalise(x))
                 loss = criterion(outputs, y)
             loss.backward()
@@ -184,7 +184,7 @@ class Training:
         buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
 
         def predict(pixels: Tensor) -> Any:
-            with self._precision():
+            with cast(self.device, self.regime.precision):
                 return self.model.network(self.model.normalise(pixels))
 
         with substituted(self.model.network, self.layout.views(flat) | buffers):
@@ -230,11 +230,6 @@ class Training:
 
     def _lr(self, epoch: int) -> float:
         return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.regime.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.regime.precision))
 
     def _changed(self) -> list[Tensor]:
         """Every tensor that a step changes."""

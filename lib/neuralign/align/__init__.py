@@ -18,6 +18,7 @@ from neuralign.folding import Uncapturable, capture, fold, overwrite
 from neuralign.images import Images, Transform, as_float, as_is
 from neuralign.moments import Moments
 from neuralign.networks import Model, State, substituted
+from neuralign.refusals import Refused
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check
 from neuralign.tracing import Tap, Taps, Trace
@@ -154,13 +155,17 @@ def growing_moments(
 
     Memory does not grow with the number of images: only the moments are kept, and they are the same objects every time.
     """
-    taps, sizes = problem.trace.before if read == "pre" else problem.trace.taps, problem.trace.spec.sizes
+    trace = problem.trace
+    taps, sizes = {"post": trace.taps, "pre": trace.before, "pooled": trace.pooled}[read], trace.spec.sizes
     found = {group: {tap: Moments(sizes[group]) for tap in where} for group, where in taps.items()}
     seen = 0
     for sides in activations(problem, taps, batch_size, largest=largest):
-        for running in found.values():
+        for group, running in found.items():
             for tap, moment in running.items():
-                moment.add(*(_samples(side[tap.node], tap.start, moment.units) for side in sides))
+                try:
+                    moment.add(*(_samples(side[tap.node], tap.start, moment.units) for side in sides))
+                except Refused as error:
+                    raise Refused(f"group {group!r}, read at {tap.node!r}: {error}") from None
         del sides  # their memory is for the next batch
         seen = min(seen + batch_size, len(problem.images))
         yield seen, found

@@ -1,5 +1,6 @@
 """Correlation of activations (the paper, section 4; Li et al. 2016): one linear assignment per group."""
 
+import logging
 from dataclasses import replace
 from typing import Literal
 
@@ -14,6 +15,8 @@ from neuralign.seeding import stream
 from neuralign.symmetry import Permutation
 from neuralign.tracing import Tap
 
+log = logging.getLogger(__name__)
+
 
 def correlation(
     problem: Problem,
@@ -21,7 +24,7 @@ def correlation(
     images: Count = 10_000,
     batch_size: Count = 64,
     centred: Flag = True,
-    read: Literal["post", "pre"] = "post",
+    read: Literal["post", "pre", "pooled"] = "post",
     balanced: Flag = False,
     streams: Literal["sum", "stem"] = "sum",
     largest: Count | None = None,
@@ -31,7 +34,8 @@ def correlation(
 
     Every image and every position is a sample, read after (`post`) or before (`pre`) the nonlinearity. A group that
     several activations carry sums their correlations. Of the paper's code: `centred: false` takes the cosine of the
-    raw activations (its GoogLeNet), `streams: stem` reads a residual stream that begins before any sum only there
+    raw activations (its GoogLeNet), `read: pooled` reads an activation that goes into a max-pool and nowhere else after
+    it (there the third convolution), `streams: stem` reads a residual stream that begins before any sum only there
     (its ResNet32), `largest: 32` halves larger maps and goes on with the halves (its Tiny ImageNet), and images are the
     first in file order unless `balanced` takes equally many of each class.
 
@@ -51,7 +55,21 @@ def correlation(
         matches = {group: assign(_score(taps, centred, streams)) for group, taps in found.items()}
         if stop is not None and before and _changed(before, matches) <= stop:
             break
+    if centred:
+        _tell_unresolved(found)
     return matches
+
+
+def _tell_unresolved(found: dict[str, dict[Tap, Moments]]) -> None:
+    """Log which groups have units that correlate with nothing though they are not dead."""
+    for group, taps in found.items():
+        alike = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
+        if any(alike):
+            log.warning(
+                "group %r: %d units of the target and %d of the source, of %d, vary by no more than rounding (a "
+                "constant, or an offset too large for their precision): nothing says what they are to be matched with",
+                *(group, *alike, len(next(iter(taps.values())).means()[0])),
+            )
 
 
 def _changed(before: Permutation, after: Permutation) -> float:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from neuralign.metrics import accuracy, loss
 from neuralign.networks import criterion, logits
 from neuralign.options import Count, Flag, Unit
 
@@ -24,10 +24,14 @@ def pgd(
 ) -> Tensor:
     """Pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, that raise the criterion.
 
-    `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt.
+    `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt: of those that
+    the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
+    answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
+    loss is no number is never kept; where all are such, the pixels stay as they are.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
     best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
+    fooled = torch.zeros_like(worst, dtype=torch.bool)
     for _ in range(restarts):
         attacked = pixels
         if random_start:
@@ -40,8 +44,9 @@ def pgd(
         if restarts == 1:
             return attacked
         with torch.no_grad():
-            loss = F.cross_entropy(logits(predict(attacked)), labels, reduction="none")
-        better = loss > worst
-        best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
-        worst = torch.where(better, loss, worst)
+            answers = logits(predict(attacked))
+        losses, wrong = loss(answers, labels), accuracy(answers, labels) == 0
+        worse = torch.where(wrong == fooled, losses > worst, wrong) & ~losses.isnan()
+        best = torch.where(worse.view(-1, 1, 1, 1), attacked, best)
+        worst, fooled = torch.where(worse, losses, worst), fooled | (wrong & worse)
     return best

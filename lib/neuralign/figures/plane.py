@@ -33,7 +33,7 @@ def plane(
 
     `spread` adds rows of the sample deviation over pairs, where there are several. Pairs are averaged in the
     coordinates (t1, t2) and drawn at their mean distances in weight space, on equal axes unless that is too flat to
-    see anything. Bright is good.
+    see anything. Where some planes have more columns than others, these are of fewer pairs. Bright is good.
     """
     by = "method" if "method" in frame else "alignment"
     names = sorted(frame[by].unique(), key=rank)
@@ -56,7 +56,7 @@ def plane(
                 place = dict(zip(PLACE, setting, strict=True)) | {by: name}
                 panel.set_visible(name in surfaces.index)
                 if panel.get_visible():
-                    grid = figures.where(nodes, **place).groupby(["t2", "t1"])[["x", "y"]].mean()
+                    grid = _distances(figures.where(nodes, **place))
                     _surface(panel, surfaces.loc[name].unstack(), grid, colours, contours)
                     panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
                     _landmarks(panel, figures.where(marks, **place), grid)
@@ -71,6 +71,14 @@ def plane(
     return figure
 
 
+def _distances(nodes: pd.DataFrame) -> pd.DataFrame:
+    """The mean distances x, y over the pairs at every node (t2, t1) that any of them has."""
+    units = (nodes[c] / nodes[t].where(nodes[t] != 0) for c, t in (("x", "t1"), ("y", "t2")))
+    x, y = (unit.groupby(nodes["pair"]).mean().mean() for unit in units)  # of t1 = 1, of t2 = 1
+    places = nodes[["t2", "t1"]].drop_duplicates().set_index(["t2", "t1"], drop=False).sort_index()
+    return pd.DataFrame({"x": places["t1"] * x, "y": places["t2"] * y})
+
+
 def _colours(surface: pd.Series, column: str, kind: str) -> dict[str, Any]:
     low, high = surface.min(), surface.max()
     logarithmic = column == "loss" and kind == "mean" and 0 < 5 * low < high
@@ -80,7 +88,7 @@ def _colours(surface: pd.Series, column: str, kind: str) -> dict[str, Any]:
 
 def _surface(axes: Axes, surface: pd.DataFrame, grid: pd.DataFrame, colours: dict[str, Any], contours: int) -> None:
     """`surface` has a row for each t2 and a column for each t1, `grid` the distances x, y of these nodes."""
-    x, y = grid["x"].unstack().loc[surface.index], grid["y"].unstack().loc[surface.index]
+    x, y = (grid[c].unstack().loc[surface.index, surface.columns] for c in ("x", "y"))
     axes.pcolormesh(x, y, surface, **colours, shading="gouraud", rasterized=True)
     levels = colours["norm"].inverse([(i + 0.5) / contours for i in range(contours)]) if contours else []
     within = [level for level in levels if surface.min().min() < level < surface.max().max()]

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from neuralign.options import Count, every
 
+# Channels from which the gradient of a 1x1 convolution of stride 2, channels last, is safe: on processors without
+# AVX-512, oneDNN as in torch 2.14 writes beyond its memory where there are fewer, and the process is aborted.
+SAFE = 8
+
 
 def resnet(classes: int, channels: int, *, depth: Annotated[int, every(6, 8)] = 32, width: Count = 16) -> nn.Module:
     """A stem, three stages of (depth - 2) / 6 residual blocks and one linear layer, for images from 16x16.
@@ -52,13 +56,16 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
+        self.sampled = False  # whether the shortcut gets every second row and column, in place of a stride
         if stride > 1:
-            self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            self.sampled = inputs < SAFE
+            projection = conv(inputs, outputs, 1, 1 if self.sampled else stride)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.relu1(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
-        return self.relu2(residual + self.shortcut(x))
+        return self.relu2(residual + self.shortcut(x[..., ::2, ::2] if self.sampled else x))
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:

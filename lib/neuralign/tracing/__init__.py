@@ -15,7 +15,7 @@ from neuralign.tracing.axes import freeze, leaves, unify
 from neuralign.tracing.layout import Layout
 from neuralign.tracing.recording import Axes, Recorder
 from neuralign.tracing.running import Probe, Read, Whole, copied
-from neuralign.tracing.taps import ACTIVATIONS, Finder, Tap, Taps
+from neuralign.tracing.taps import ACTIVATIONS, Finder, Tap, Taps, pooled
 from neuralign.tracing.unreached import freeze_what_may_feed, unreached
 
 __all__ = ["Tap", "Taps", "Trace", "trace"]
@@ -31,6 +31,7 @@ class Trace:
     spec: Spec
     taps: Taps  # post-activations
     before: Taps  # pre-activations: what enters those nonlinearities
+    pooled: Taps  # post-activations, after the maximum over windows where one goes into nothing else
     network: Whole = field(repr=False)  # how activations are read: with all heads; dropout and norms in evaluation mode
     others: tuple[Whole, ...] = field(default=(), repr=False)  # other ways to run it that do anything else
     reads: dict[str, Read] = field(default_factory=dict, repr=False)  # where the activations of a tap are read
@@ -73,7 +74,8 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     layout = Layout(state, learned, attention)
     finder = Finder(layout)
     active = [step for step in steps if step.operation in ACTIVATIONS]
-    taps, before = (finder.choose(steps, a) for a in (active, [s for a in active for s in a.sources[:1]]))
+    reads = active, [s for a in active for s in a.sources[:1]], pooled(steps, active)
+    taps, before, after = (finder.choose(steps, chosen) for chosen in reads)
     layout.keep(taps.keys())
     first, *others = (Whole(twin, run.training) for run in runs.distinct)
     reached = tuple(sorted(set().union(*(run.recorder.reached for run in runs.all))))
@@ -81,6 +83,7 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
         layout.spec(),
         taps,
         before,
+        after,
         first,
         tuple(others),
         finder.reads,

@@ -250,7 +250,7 @@ class Read:
 class Probe:
     """What is read of a network's run on one input: a tensor (n, units, ...) for each of the `reads`.
 
-    Maps of more than `largest` rows are halved where they are read, and go on halved.
+    Maps of more than `largest` rows are halved where they are read, until they have no more, and go on halved.
     """
 
     whole: Whole
@@ -308,7 +308,9 @@ class Reading(Certain):
 
 
 def _halve(activation: Tensor, largest: int | None) -> Tensor:
-    """Every second row and column of maps (n, c, h, w) that are larger than `largest`."""
-    if largest is None or activation.dim() != 4 or activation.shape[-1] <= largest:
-        return activation
-    return activation[..., ::2, ::2]
+    """Every second row and column of maps (n, c, h, w) that are larger than `largest`, again until they are not: were
+    they halved once for each activation, a residual branch would be smaller than its stream.
+    """
+    while largest is not None and activation.dim() == 4 and activation.shape[-1] > largest:
+        activation = activation[..., ::2, ::2]
+    return activation

@@ -11,6 +11,7 @@ from neuralign.tracing.running import Read
 
 ACTIVATIONS = set("relu hardtanh leaky_relu elu celu selu gelu silu hardswish hardsigmoid tanh sigmoid mish".split())
 ACTIVATIONS |= set("softplus _prelu_kernel rrelu_with_noise threshold".split())
+POOLS = {f"max_pool{dims}d_with_indices" for dims in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Finder:
         while self.reads.setdefault(name, place.read) != place.read:
             name += "'"
         self.order[name] = place.depth
-        step = place.step
-        return Tap(name, place.start, step.sums or any(source.sums for source in step.sources))
+        return Tap(name, place.start, _follows_a_sum(place.step))
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,22 @@ class _Place:
     def width(self) -> int:
         """How many numbers of each unit there are."""
         return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.pooled))
+
+
+def pooled(steps: Sequence[Step], active: Sequence[Step]) -> list[Step]:
+    """The active steps, but in place of one that only a maximum over windows reads that maximum."""
+    readers: dict[int, list[Step]] = {}
+    for step in steps:
+        for source in step.sources:
+            readers.setdefault(id(source), []).append(step)
+    alone = {id(step): readers[id(step)][0] for step in active if len(readers.get(id(step), [])) == 1}
+    return [alone[id(s)] if id(s) in alone and alone[id(s)].operation in POOLS else s for s in active]
+
+
+def _follows_a_sum(step: Step) -> bool:
+    if step.operation in POOLS:
+        return any(map(_follows_a_sum, step.sources))
+    return step.sums or any(source.sums for source in step.sources)
 
 
 def _best(places: list[_Place], wanted: set[int]) -> list[_Place]:
