@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -24,24 +25,30 @@ from benchmarks.zoo.page import page
 from neuralign.files import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 10  # times the seconds of the processor that a network may take on the clock
 COLUMNS = ["library", "network", "version", "torch", "parameters", "groups", "permutable", "fixed", "reason", "outputs"]
 COLUMNS += ["gradients", "certified", "seconds", "recovered", "attention", "attention_error", "evaluation", "training"]
 COLUMNS += ["noticed", "whole_seconds", "failure"]
 
 
 def measured(library: str, name: str, seconds: int, memory: int) -> dict[str, Any]:
-    """The row of a network, from a process that may take so many seconds and GiB; with `failure` where it has none."""
+    """The row of a network, from a process that may take so many seconds and GiB; with `failure` where it has none.
+
+    Seconds of the processor count, or on a busy machine nothing would be in time; one that waits for ever is ended too.
+    """
 
     def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_DATA, (memory << 30, memory << 30))
 
     command = [sys.executable, "-m", "benchmarks.zoo", "--row", library, name]
     try:
-        ran = subprocess.run(command, preexec_fn=limit, timeout=seconds, capture_output=True, text=True)
+        ran = subprocess.run(command, preexec_fn=limit, timeout=PATIENCE * seconds, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
-        return {"failure": f"it takes more than {seconds} s"}
+        return {"failure": f"it takes more than {PATIENCE * seconds} s"}
     if ran.returncode < 0:
-        return {"failure": f"killed by signal {-ran.returncode}, as for want of memory"}
+        ended = signal.Signals(-ran.returncode).name
+        return {"failure": f"ended by {ended}, as for want of {memory} GiB or {seconds} s of the processor"}
     if ran.returncode:
         return {"failure": (ran.stderr.strip().splitlines() or [f"status {ran.returncode}"])[-1][:200]}
     row: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
