@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from benchmarks.zoo import build
+from benchmarks.zoo import networks as zoo
 from neuralign.tracing import trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -53,9 +53,15 @@ def networks() -> Iterator[tuple[str, str, Callable[[], tuple[nn.Module, Tensor]
     """(kind, name, function that makes the network and an input)."""
     sizes = {n: models.get_model_weights(n).DEFAULT.meta["num_params"] for n in models.list_models(module=models)}
     for name in sorted(sizes, key=lambda n: sizes[n]):
-        yield "torchvision", name, lambda name=name: build(name)
+        yield "torchvision", name, lambda name=name: pair(name)
     for name, (make, _) in (FREE | FIXED).items():
         yield "hand-made", name, lambda make=make: (make(), torch.randn(2, 3, 8, 8))
+
+
+def pair(name: str) -> tuple[nn.Module, Tensor]:
+    """A network of torchvision and two images."""
+    made = zoo.make("torchvision", name)
+    return made.network, made.draw(2, 0)
 
 
 def tried(way: Callable[[nn.Module, Tensor], None], network: nn.Module, example: Tensor) -> tuple[float, str]:

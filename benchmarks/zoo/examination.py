@@ -1,0 +1,69 @@
+"""One row of the table: what `explain` says of a network, what alignment finds in it, and the independent check."""
+
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.zoo import independent
+from benchmarks.zoo.networks import make
+from neuralign import symmetry
+from neuralign.align import Problem
+from neuralign.align.correlation import correlation
+from neuralign.explain import explain, scattered
+from neuralign.images import Images, as_float
+from neuralign.networks import Model
+from neuralign.tracing import trace
+
+PLANTED = 51_000_000  # parameters: of larger networks no planted permutation is looked for
+ATTENTIVE = 100_000_000  # parameters: larger networks are examined without attention only
+IMAGES, NOISE = 96, 1e-3  # random images; noise on the permuted weights, of their standard deviation
+
+
+def examined(library: str, name: str) -> dict[str, Any]:
+    """The row of a network. Planted permutations are looked for in those of torchvision only: that takes longest."""
+    began = time.perf_counter()
+    made = make(library, name)
+    network, example = made.network, made.draw(2, 0)
+    facts = explain(network, example)
+    reasons = Counter(entry["reason"] for entry in facts["frozen"] if not entry["reason"].startswith("it is the"))
+    row: dict[str, Any] = {"parameters": facts["parameters"], "groups": len(facts["groups"])}
+    row |= {"permutable": facts["permutable_fraction"], "fixed": sum(reasons.values())}
+    row |= {"reason": reasons.most_common(1)[0][0] if reasons else "", "outputs": facts["outputs"]}
+    row |= {"gradients": facts["gradients"], "certified": facts["certified"], "seconds": facts["seconds"]}
+    if facts["parameters"] <= ATTENTIVE:
+        if any("attention" in reason for reason in reasons):
+            other = explain(network, example, attention=True)
+            row |= {"attention": other["permutable_fraction"], "attention_error": other["max_error"]}
+        row |= independent.differences(lambda: make(library, name))
+    if library == "torchvision" and facts["parameters"] <= PLANTED:
+        row["recovered"] = recovered(network, example)
+    return row | {"whole_seconds": time.perf_counter() - began}
+
+
+def recovered(network: nn.Module, example: Tensor) -> float:
+    """The share of units whose place correlation finds where a network meets itself, permuted and with noise."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    pixels = torch.randint(256, (IMAGES, *example.shape[1:]), dtype=torch.uint8)
+    model = Model(network, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.3))
+    with torch.no_grad():
+        network.train()(model.normalise(as_float(pixels[:16])))  # norms of these images, or deep networks explode
+    found = trace(network, model.normalise(as_float(pixels[:2])))
+    target, draws = scattered(network, 1), torch.Generator().manual_seed(2)
+    planted = symmetry.random(found.spec, draws)
+    source = {
+        name: t + NOISE * t.std() * torch.randn(t.shape, generator=draws)
+        if t.dim() > 1 and t.is_floating_point()
+        else t
+        for name, t in symmetry.permute(found.spec, planted, target).items()
+    }
+    problem = Problem(model, found, target, source, Images(pixels, torch.zeros(IMAGES, dtype=torch.long)))
+    with torch.no_grad():
+        matched = correlation(problem, images=IMAGES, batch_size=16)
+    expected = symmetry.inverse(planted)
+    hits = sum(int((matched[g] == expected[g]).sum()) for g in matched)
+    return hits / sum(map(len, matched.values()))
