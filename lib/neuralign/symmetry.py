@@ -70,7 +70,9 @@ def transport(spec: Spec, matrices: Mapping[str, Tensor], state: State) -> dict[
     """
 
     def mix(group: str, block: Tensor, dim: int) -> Tensor:
-        return torch.tensordot(matrices[group], block, ([1], [dim])).movedim(0, dim) if group in matrices else block
+        if group not in matrices:
+            return block
+        return torch.tensordot(matrices[group].to(block.dtype), block, ([1], [dim])).movedim(0, dim)
 
     return _act(spec, state, mix)
 

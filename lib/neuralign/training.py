@@ -13,10 +13,11 @@ from torch.func import vmap
 from neuralign.cuda_graphs import recorded, side_stream
 from neuralign.curves import Basis
 from neuralign.images import Images, Transform
-from neuralign.networks import Model, criterion, logits, substituted
+from neuralign.networks import Model, criterion, logits, substituted, write_back
 from neuralign.parameters import Layout
 from neuralign.precision import cast
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample
+from neuralign.refusals import Refused
 from neuralign.seeding import aside, derive, reseed, stream
 
 __all__ = ["Attack", "Constraint", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Training"]
@@ -95,6 +96,8 @@ class Training:
         self.model, self.sample, self.layout, self.images, self.regime = model, sample, layout, images, regime
         self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
         self.keeper, self.constrain, self.device = keeper, constrain, images.labels.device
+        if not trainable.numel():
+            raise Refused("there is nothing to train: no parameter of the network requires gradients")
         fresh = Progress(
             trainable.detach().clone(),
             torch.zeros_like(trainable),
@@ -154,15 +157,13 @@ class Training:
         if self.attack:
             x = self._attacked(self.attack, flat.detach(), x, y)
         # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
-        network = self.model.network
-        with substituted(network, self.layout.views(flat) | self.progress.buffers) as held:
+        network, state = self.model.network, self.layout.views(flat) | self.progress.buffers
+        with substituted(network, state) as held:
             with cast(self.device, self.regime.precision):
                 outputs = network(self.model.normalise(x))
                 loss = criterion(outputs, y)
             loss.backward()
-        for name, buffer in self.progress.buffers.items():
-            if held[name] is not buffer:  # assigned anew by the network rather than changed in place
-                buffer.copy_(held[name].detach())
+        write_back(state, held)
         right = (logits(outputs).detach().argmax(1) == y).sum()
         self._sum_up(loss.detach(), flat.detach(), right, len(y))
         assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
@@ -191,9 +192,9 @@ class Training:
             return attack(predict, x, y, self.noise)
 
     def _sum_up(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
-        sums = self.progress.sums
+        sums, trained = self.progress.sums, flat[: self.layout.trained]
         sums[0].add_(loss, alpha=images)
-        sums[1].add_(torch.dot(flat, flat), alpha=self.regime.weight_decay / 2 * images)
+        sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * images)
         sums[2].add_(right)
         # Steps whose sums are within bounds: once a sum is not, it stays so, for the sums only grow.
         sums[3].add_((sums[:2] < self.limits).all())

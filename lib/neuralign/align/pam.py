@@ -5,23 +5,26 @@ one round the curve has not moved yet: it is the segment to the softly permuted 
 training, so PAM is an alignment method like any other. With more rounds the bends are trained in between.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from neuralign import birkhoff
 from neuralign.align import Problem
 from neuralign.curves import Curve
 from neuralign.curves.bezier import bezier
 from neuralign.networks import criterion
-from neuralign.networks import parameters as parameters_of
 from neuralign.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.parameters import Layout
+from neuralign.path_state import divide
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, identity, permute, transport
 from neuralign.training import Constraint, Regime, Sample, fit
+from neuralign.updates import IMAGES
 
 
 def pam(
@@ -71,19 +74,23 @@ class _Search:
 
     def __init__(self, problem: Problem, bends: int, batch_size: int, seed: int):
         self.problem, self.spec, self.seed, self.batch_size = problem, problem.trace.spec, seed, batch_size
-        names = parameters_of(problem.model.network).keys()
-        self.start = {n: problem.target[n] for n in names}
-        self.end = {n: problem.source[n] for n in names}
-        self.buffers = {n: t for n, t in problem.target.items() if n not in names}
-        self.layout = Layout.of(self.start)
-        self.origin = self.layout.flatten(self.start)
-        self.offsets = self.origin.new_zeros(bends, len(self.origin))
+        pixels, _ = next(problem.images.batches(IMAGES))
+        ends = divide(problem.model, (problem.target, problem.source), pixels, keep_equal=False)
+        ends.demand_between()
+        self.layout, self.buffers = ends.layout, ends.stored[0]
+        self.end = {n: problem.source[n] for n in self.layout.shapes}
+        self.origin = ends.vectors[0]
+        self.offsets = self.origin.new_zeros(bends, self.layout.trained)
         self.rungs = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
         self.basis = lambda t: bezier(t, bends=bends)
         self.matrices = Layout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
-        points = [torch.lerp(self.origin, end, rung) + offset for rung, offset in zip(self.rungs, offsets, strict=True)]
+        rest = len(end) - self.layout.trained  # of the vector: what no training moves
+        points = [
+            torch.lerp(self.origin, end, rung) + F.pad(offset, (0, rest))
+            for rung, offset in zip(self.rungs, offsets, strict=True)
+        ]
         return Curve(self.basis, torch.stack([self.origin, end]), torch.stack(points))
 
     def relax(
@@ -103,7 +110,8 @@ class _Search:
                 inside = birkhoff.alternate(matrix, sweeps) if projection == "alternating" else birkhoff.project(matrix)
                 matrix.copy_(inside)
 
-        progress = self._fit(before, sample, regime, ("permutation", turn), constrain)
+        everything = replace(self.layout, untrained=frozenset())  # the objective depends on all that is permuted
+        progress = self._fit(before, sample, everything, regime, ("permutation", turn), constrain)
         return self.matrices.views(progress)
 
     def bend(self, permutation: Permutation, regime: Regime, proximal: float, turn: int) -> None:
@@ -115,14 +123,16 @@ class _Search:
             strength = rate * proximal
             offsets.addcmul_(before, strength).div_(1 + strength)
 
-        self.offsets = self._fit(
-            before, lambda offsets, weights: self.curve(end, offsets).at(weights), regime, ("bends", turn), constrain
-        )
+        def sample(offsets: Tensor, weights: Tensor) -> Tensor:
+            return self.curve(end, offsets).at(weights)
+
+        self.offsets = self._fit(before, sample, self.layout, regime, ("bends", turn), constrain)
 
     def _fit(
         self,
         start: Tensor,
         sample: Sample,
+        layout: Layout,
         regime: Regime,
         purpose: tuple[Any, ...],
         constrain: Constraint,
@@ -131,7 +141,7 @@ class _Search:
             self.problem.model,
             start,
             sample,
-            self.layout,
+            layout,
             self.buffers,
             self.problem.images,
             regime,
