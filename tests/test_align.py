@@ -11,7 +11,7 @@ import pytest
 import torch
 from awkward import Net
 from scipy.optimize import linear_sum_assignment
-from tiny import generator, pictures, randomised, shifts, small, unnormalised
+from tiny import assert_same, generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from neuralign import align, symmetry
 from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations, growing_moments
 from neuralign.align.correlation import correlation
+from neuralign.align.pam import _Search
 from neuralign.batch_norm import refresh
 from neuralign.checkpoints import Checkpoint
 from neuralign.images import Images, as_float
@@ -698,3 +699,29 @@ def test_a_stream_that_is_pooled_is_known_to_be_a_sum() -> None:
     )
     found = trace(net, torch.rand(2, 3, 12, 12))
     assert [tap.summed for taps in (found.taps, found.pooled) for tap in taps["a"]] == [False, True] * 2
+
+
+class Masked(nn.Module):
+    """Hidden units with a mask of their own, which is a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(8, 5)
+        self.register_buffer("mask", torch.rand(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x.flatten(1)).relu() * self.mask)
+
+
+def test_pam_moves_buffers_with_their_units() -> None:
+    model = unnormalised(Masked())
+    model = replace(model, network=model.network.double())
+    images = pictures(side=2, count=20)
+    target, source = (randomised(model.network, seed) for seed in (1, 2))
+    problem = Problem(model, trace(model.network, model.normalise(images.pixels[:2] / 255.0)), target, source, images)
+    searched = _Search(problem, 1, 8, 0)
+    permutation = symmetry.random(problem.trace.spec, generator(3))
+    assert permutation, "the hidden units are free"
+    end = searched.layout.flatten(symmetry.permute(problem.trace.spec, permutation, searched.end))
+    found = searched.layout.views(searched.curve(end, searched.offsets)(1.0)) | searched.buffers
+    assert_same(found, symmetry.permute(problem.trace.spec, permutation, source))
