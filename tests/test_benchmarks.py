@@ -144,9 +144,9 @@ def test_rows_are_printed_as_they_come_and_packages_may_be_missing(capsys, monke
 
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(run, "PACKAGES", ("torch", "no-such-package"))
-    monkeypatch.setattr(importlib.import_module("benchmarks.stacking"), "measure", broken)
+    monkeypatch.setattr(importlib.import_module("benchmarks.simultaneous"), "measure", broken)
     with pytest.raises(RuntimeError, match="the rest"):
-        run.main(["stacking"])
+        run.main(["simultaneous"])
     text = capsys.readouterr().out
     lines = [f"the {n}: {value}, n = 1)" for n, value in (("first", "2 (2 to 2"), ("second", "0.5 (0.5 to 0.5"))]
     assert all(line in text for line in lines) and "the third: 7 (7 to 7, n = 1)" in text

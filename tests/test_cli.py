@@ -192,7 +192,7 @@ def test_explain_refuses_in_one_line(capsys, arguments, message):
 
 
 NOTHING = "Nothing of this network may be permuted: "
-CUMSUM = NOTHING + "first.weight[0] and 1 more, because torch.cumsum reads its order; "
+CUMSUM = NOTHING + "first.weight[0] and 1 more, because aten::cumsum reads its order; "
 
 
 def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
