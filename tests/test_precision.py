@@ -45,7 +45,7 @@ def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, 
 
 
 def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="neuralign")
     timed(monkeypatch, float32=0.09, bfloat16=0.03)
     precision.tell(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
@@ -54,7 +54,7 @@ def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
 
 
 def test_float32_is_not_measured(monkeypatch, caplog) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="neuralign")
     steps = timed(monkeypatch, float32=0.01)
     precision.tell(single(perceptron(8)), pictures(20, side=8), regime("float32"))
     assert not steps and not caplog.records

@@ -78,7 +78,7 @@ def refresh_each(
     for own in fresh:
         for name in counters:
             own[name].zero_()
-    states = [{**parameters, **own} for parameters, own in zip(points, fresh, strict=True)]
+    states = [{n: t.detach() for n, t in {**point, **own}.items()} for point, own in zip(points, fresh, strict=True)]
     noises = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
     averages = [_Averages(found.norms.values()) for _ in points]
     pixels = None
@@ -107,15 +107,16 @@ def _pass(
     average: "_Averages",
 ) -> None:
     """One pass, which updates the buffers of `state` in place."""
+    with model.holding(state) as network:
 
-    def predict(pixels: Tensor) -> Any:
-        average.begin_pass()
-        return model(state, pixels)
+        def predict(pixels: Tensor) -> Any:
+            average.begin_pass()
+            return network(pixels)
 
-    if attack:
-        with torch.enable_grad():
-            pixels = attack(predict, pixels, labels, noise)
-    predict(pixels)
+        if attack:
+            with torch.enable_grad():
+                pixels = attack(predict, pixels, labels, noise)
+        predict(pixels)
 
 
 class _Averages:

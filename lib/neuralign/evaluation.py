@@ -11,7 +11,7 @@ from neuralign.batch_norm import Estimate, Place, statistics
 from neuralign.curves import Curve, distances
 from neuralign.images import Images
 from neuralign.metrics import METRICS
-from neuralign.networks import Model, State
+from neuralign.networks import Model, State, logits
 from neuralign.path_state import Endpoints
 from neuralign.seeding import stream
 from neuralign.training import Attack
@@ -24,17 +24,14 @@ def measure(
 ) -> dict[str, float]:
     """The mean of every metric over `images`, in evaluation mode."""
     model.network.eval()
-    state = {name: tensor.clone() for name, tensor in state.items()}  # some networks update buffers in any mode
-
-    def predict(pixels: Tensor) -> Any:
-        return model(state, pixels)
-
+    state = {name: t.detach().clone() for name, t in state.items()}  # some networks update buffers in any mode
     totals = torch.zeros(len(METRICS), dtype=torch.float64, device=images.labels.device)
-    for pixels, labels in images.batches(batch_size):
-        pixels = attack(predict, pixels, labels, noise) if attack else pixels
-        with torch.no_grad():
-            logits = predict(pixels)
-            totals += torch.stack([metric(logits, labels).double().sum() for metric in METRICS.values()])
+    with model.holding(state) as predict:  # in the backward passes of an attack, too
+        for pixels, labels in images.batches(batch_size):
+            pixels = attack(predict, pixels, labels, noise) if attack else pixels
+            with torch.no_grad():
+                outputs = logits(predict(pixels))
+                totals += torch.stack([metric(outputs, labels).double().sum() for metric in METRICS.values()])
     return dict(zip(METRICS, (totals / len(images)).tolist(), strict=True))
 
 

@@ -141,6 +141,8 @@ def curve(
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
+        if not 0 <= t <= 1:
+            raise Refused(f"t: found {t}; a number from 0 to 1 is wanted")
         point = ends.on(line, t)
         state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[own] for name, own in given.items()}

@@ -1,5 +1,7 @@
 """Streamed second moments of two sets of units, safe against cancellation, overflow and underflow."""
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -106,6 +108,9 @@ def _origin(samples: Tensor) -> Tensor | None:
 
 def _in_range(sums: Tensor, squares: Tensor, samples: int) -> bool:
     """Whether no square was lost to the limits of float32; of a unit that is zero throughout there is none to lose."""
+    low, high = (limit.item() for limit in torch.aminmax(squares))
+    if samples * SMALL <= low and high < inf:  # nearly always, and quickly known
+        return True
     small = (squares < samples * SMALL) & ((squares > 0) | (sums != 0))
     return bool((torch.isfinite(squares) & ~small).all())
 

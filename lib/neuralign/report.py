@@ -167,7 +167,10 @@ def robust_table(robust: pd.DataFrame) -> Table:
     head = ["Method", "Average robust (%)", "Average clean (%)", "Worst robust (%)", "at t", "clean there (%)"]
     head += ["Best robust (%)", "at t", "clean there (%)", "Average robust loss", "Robust loss barrier", "n"]
     caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). Beside the "
-    caption += "worst and the best robust accuracy on the path: the mean t where it is found, the clean accuracy there."
+    caption += "worst and the best robust accuracy on the path: the mean t where it is found and the clean accuracy. "
+    caption += "An attack can only show that an image is not robust, so every number is an upper limit, and attacks of "
+    caption += "few steps, as in training, are the furthest from the truth: of several the strongest counts. "
+    caption += "With restarts an image is right only if it is right in every one."
     return Table(caption, head, groups(robust, [*SETTING, "attack"], rows))
 
 

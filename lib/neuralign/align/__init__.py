@@ -17,7 +17,7 @@ from neuralign.certificate import TOLERANCE, Certificate, CertificateError, dema
 from neuralign.folding import Uncapturable, capture, fold, overwrite
 from neuralign.images import Images, Transform, as_float, as_is
 from neuralign.moments import Moments
-from neuralign.networks import Model, State, substituted
+from neuralign.networks import Model, State
 from neuralign.refusals import Refused
 from neuralign.seeding import stream
 from neuralign.symmetry import Permutation, check
@@ -81,8 +81,8 @@ def activations(
     def seen(state: State, plain: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
         if attack := problem.attack:
             model.network.eval()
-            with substituted(model.network, spared(model.network, state)):  # in the backward passes too
-                pixels = attack(lambda x: model.network(model.normalise(x)), pixels, labels, noise)
+            with model.holding(spared(model.network, state)) as predict:
+                pixels = attack(predict, pixels, labels, noise)
         with torch.no_grad():
             found = probe(model.normalise(pixels), plain)
         return dict(zip(names, found, strict=True))

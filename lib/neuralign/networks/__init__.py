@@ -5,14 +5,13 @@ returns a module will do too (callables.py). In training mode a network may retu
 ...); in evaluation mode it returns logits (n, classes).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils.stateless import _reparametrize_module
 
@@ -36,10 +35,15 @@ class Model:
 
     def __call__(self, state: State, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Outputs of the network with the weights of `state`; in training mode its buffers are updated in place."""
-        held = dict(state)
-        outputs = functional_call(self.network, held, (self.normalise(pixels),))
+        with self.holding(state) as network:
+            return network(pixels)
+
+    @contextmanager
+    def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
+        """The model with the weights of `state`, a function of pixels that may be differentiated within the block."""
+        with substituted(self.network, state) as held:
+            yield lambda pixels: self.network(self.normalise(pixels))
         write_back(state, held)
-        return outputs
 
     def normalise(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std

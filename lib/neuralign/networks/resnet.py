@@ -56,16 +56,17 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
-        self.sampled = False  # whether the shortcut gets every second row and column, in place of a stride
+        self.sample: nn.Module = nn.Identity()  # every second row and column, in place of a stride
         if stride > 1:
-            self.sampled = inputs < SAFE
-            projection = conv(inputs, outputs, 1, 1 if self.sampled else stride)
+            if inputs < SAFE:
+                self.sample, stride = nn.MaxPool2d(1, stride), 1
+            projection = conv(inputs, outputs, 1, stride)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.relu1(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
-        return self.relu2(residual + self.shortcut(x[..., ::2, ::2] if self.sampled else x))
+        return self.relu2(residual + self.shortcut(self.sample(x)))
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
