@@ -3,16 +3,15 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralign.images import Images
 from neuralign.networks import Model, State, buffers, criterion, parameters
-from neuralign.progress import Regime
+from neuralign.progress import Regime, cast
 from neuralign.seeding import aside
 
 log = logging.getLogger(__name__)
@@ -77,11 +76,6 @@ def _seconds(model: Model, state: State, images: Images, size: int, precision: s
     torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     _wait(pixels)
     return time.perf_counter() - began
-
-
-def cast(device: torch.device, precision: str) -> Any:
-    """A block in which a network runs in this precision."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 @contextmanager

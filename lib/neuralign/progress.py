@@ -1,8 +1,9 @@
 """What a training needs to be told, and how far it is."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -58,3 +59,8 @@ class Keeper(Protocol):
     def restore(self, fresh: Progress) -> Progress: ...
 
     def keep(self, progress: Progress) -> None: ...
+
+
+def cast(device: torch.device, precision: str) -> Any:
+    """A block in which a network runs in this precision."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))

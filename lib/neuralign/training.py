@@ -15,8 +15,7 @@ from neuralign.curves import Basis
 from neuralign.images import Images, Transform
 from neuralign.networks import Model, criterion, logits, substituted, write_back
 from neuralign.parameters import Layout
-from neuralign.precision import cast
-from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample
+from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
 from neuralign.refusals import Refused
 from neuralign.seeding import aside, derive, reseed, stream
 

@@ -34,7 +34,10 @@ class Model:
     std: Tensor  # (c, 1, 1)
 
     def __call__(self, state: State, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Outputs of the network with the weights of `state`; in training mode its buffers are updated in place."""
+        """Outputs of the network with the weights of `state`; in training mode its buffers are updated in place.
+
+        To differentiate them, call the model within `holding`.
+        """
         with self.holding(state) as network:
             return network(pixels)
 
