@@ -47,7 +47,9 @@ class Saving(nn.Module):
         return self.fc(self.second(self.first(x)).mean((2, 3)))
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # PyTorch's word on a pass without gradients
+@pytest.mark.filterwarnings(
+    "ignore:None of the inputs have requires_grad"
+)  # PyTorch's word on a pass without gradients
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("how", ["each", "all", "nested", "in turn", "in training"])
 def test_a_network_that_saves_memory_is_certified_and_aligned_as_one_that_does_not(how: str, reentrant: bool) -> None:
