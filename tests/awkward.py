@@ -606,6 +606,16 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         ),
         {"a": 8, "step.weight_hh": 6},
     ),
+    "read at places that other channels give": (
+        lambda: Net(
+            lambda n, x: n.b(F.grid_sample(n.a(x), n.at(n.c(x)).tanh().permute(0, 2, 3, 1), align_corners=False)),
+            a=conv(3, 4),
+            c=conv(3, 6),
+            at=conv(6, 2),
+            b=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)),
+        ),
+        {"a": 4, "c": 6},
+    ),
     "windows side by side": (
         lambda: Net(unfolded, a=conv(3, 4), kernel=weight(6, 4, 3, 3), b=conv(6, 5)),
         {"a": 4, "kernel": 6},
@@ -844,6 +854,14 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "back from frequencies": (
         lambda: doing(lambda x: torch.fft.irfft(x, 14, 1), 14),
         "aten::_fft_c2r reads its order",
+    ),
+    "read as coordinates": (
+        lambda: Net(
+            lambda n, x: n.b(F.grid_sample(x, n.a(x).permute(0, 2, 3, 1), align_corners=False)).mean((2, 3)),
+            a=conv(3, 2),
+            b=conv(3, 5),
+        ),
+        "aten::grid_sampler_2d reads it as coordinates",
     ),
     "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "aten::unfold reads it as space"),
     "windows over channels and rows": (

@@ -48,6 +48,28 @@ def test_gradients_of_few_parameters_at_once_are_those_of_all() -> None:
     assert found[0]["gradients"] > 1e-3
 
 
+class Forked(nn.Module):
+    """The sign of its first unit says which of two layers is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.yes, self.no = nn.Linear(192, 2), nn.Linear(2, 5), nn.Linear(2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.flatten(1))
+        return (self.yes if x[0, 0] > 0 else self.no)(x)
+
+
+def test_a_permutation_that_leads_to_another_branch_is_refused() -> None:
+    network = Forked().double()
+    spec, state = Spec({"first.bias": ((("u", 1),),)}, {"u": 2}), randomised(network)
+    state["first.weight"], state["first.bias"] = torch.zeros(2, 192).double(), torch.tensor([1.0, -1.0]).double()
+    with pytest.raises(CertificateError) as error:
+        differences(network, spec, {"u": torch.tensor([1, 0])}, state, image())
+    told = "the permuted network is another function: only the permuted network uses no.bias on these inputs"
+    assert str(error.value) == told
+
+
 def test_a_weight_that_no_output_shows_is_seen_by_its_gradient() -> None:
     """A last layer of zeros gives zeros whatever comes before, but tells a wrong order by its gradient."""
     network = perceptron()

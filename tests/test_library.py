@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import OrderedDict
 
 import pytest
 import tiny
@@ -203,6 +204,48 @@ def test_images_and_a_normalisation_that_do_not_fit_are_refused(call, images, mo
     with pytest.raises(Refused) as error:
         run[call]()
     assert str(error.value).startswith(message), str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["a layer moves", "nothing moves"])
+def test_what_comes_out_shares_no_memory_with_what_was_given(kind):
+    network = flat() if kind == "a layer moves" else nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    network.register_buffer("unused", torch.rand(3))
+    a, b = ({n: t.detach().clone() for n, t in drawn(network, seed).items()} for seed in (1, 2))
+    a, b = ({n: t.requires_grad_() for n, t in state.items()} for state in (a, b))
+    before = {n: t.detach().clone() for n, t in b.items()}
+    found = align(network, a, b, GREY, "correlation").state
+    path = curve(network, a, b, GREY, "segment", epochs=0)
+    for state in (found, path(0.0), path(0.5), path(1.0)):
+        assert not any(t.requires_grad for t in state.values()), "no graph of autograd is kept"
+        for tensor in state.values():
+            tensor.fill_(7)
+    assert_same(b, before)
+    assert not any((t == 7).all() for t in [*a.values(), *network.state_dict().values(), *path(0.0).values()])
+
+
+def test_an_option_called_like_an_argument_is_given_in_a_mapping():
+    network, images = flat(), pictures(count=64, side=8, channels=1)
+    a, b = drawn(network, 1), drawn(network, 2)
+    few = align(network, a, b, images.first(8), "correlation")
+    assert_same(align(network, a, b, images, "correlation", options={"images": 8}).state, few.state)
+    with pytest.raises(Refused, match="option 'batch_size' is given twice, in options and as a keyword"):
+        align(network, a, b, images, "correlation", options={"batch_size": 4}, batch_size=4)
+    with pytest.raises(Refused, match=r"options: found \['images'\]; a mapping is wanted, such as {'batch_size': 64}"):
+        align(network, a, b, images, "correlation", options=["images"])
+    with pytest.raises(Refused, match="bezier.bends: found 0: input should be greater than or equal to 1"):
+        curve(network, a, b, images, "bezier", options={"bends": 0})
+
+
+@pytest.mark.parametrize("name", ["code", "graph", "meta", "print_readable", "delete_submodule", "recompile"])
+def test_layers_may_be_called_like_attributes_of_a_traced_graph(name):
+    network = nn.Sequential(OrderedDict({"flat": nn.Flatten(), name: nn.Linear(192, 6), "act": nn.ReLU()}))
+    network.head = nn.Linear(6, 5)
+    a = scattered(network, 1)
+    spec = trace(network, torch.rand(2, 3, 8, 8)).spec
+    b = permute(spec, random(spec, generator(2)), a)
+    found = align(network, a, b, pictures(side=8, count=64), "correlation")
+    assert_same(found.state, a)
+    assert found.certificate < 1e-9
 
 
 @pytest.mark.parametrize(

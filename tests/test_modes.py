@@ -172,3 +172,59 @@ def test_what_the_modes_use_otherwise_is_tied() -> None:
 
     found = trace(Net(do, a=conv(3, 6), b=conv(3, 6), fc=nn.Linear(6, 5)), image())
     assert found.spec.axes["a.weight"][0] == found.spec.axes["b.weight"][0] and found.spec.free == ("a",)
+
+
+class FlipsInTraining(nn.Module):
+    """A layer without children that reads the order of its channels, but in training mode only."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        if self.kind == "counts its calls":
+            self.count += 1
+        return x.flip(1)
+
+
+@pytest.mark.parametrize("kind", ["steady", "counts its calls"])
+def test_what_a_layer_without_children_does_in_training_counts(kind: str) -> None:
+    network = nn.Sequential(conv(3, 6), FlipsInTraining(kind), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    found = trace(network, image())
+    assert found.modes == {"evaluation": "", "training": ""} and not found.spec.free
+    assert found.frozen["0.weight[0]"] == "aten::flip in layer '1' reads its order"
+
+
+class Noise(nn.Module):
+    """Gaussian noise in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * torch.randn_like(x) if self.training else x
+
+
+def test_noise_of_a_layer_without_children_fixes_nothing() -> None:
+    network = nn.Sequential(conv(3, 6), Noise(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    facts = explain(network, image())
+    assert facts["groups"] == {"0": 6} and facts["certified"] and facts["modes"]["training"] == ""
+
+
+class WantsTargets(nn.Module):
+    """A layer without children that cannot be run in training on its input alone."""
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        if self.training and targets is None:
+            raise ValueError("targets are wanted in training")
+        return x
+
+
+def test_a_layer_that_refuses_training_leaves_the_others_in_training() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        x = n.targets(n.a(x).relu())
+        return n.fc((x.flip(1) if n.training else x).mean((2, 3)))
+
+    found = trace(Net(do, a=conv(3, 6), targets=WantsTargets(), fc=nn.Linear(6, 5)), image())
+    assert found.modes == {"evaluation": "", "training": ""} and not found.spec.free
+    assert found.frozen["a.weight[0]"] == "aten::flip reads its order"

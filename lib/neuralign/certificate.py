@@ -174,8 +174,13 @@ def differences(
         heads_before, before = behaviour(run, state, inputs, names, precision)
         before = permute(spec, permutation, before)
         heads_after, after = behaviour(run, permuted, inputs, names, precision)
-        if [h.shape for h in heads_before] != [h.shape for h in heads_after] or before.keys() != after.keys():
+        if [h.shape for h in heads_before] != [h.shape for h in heads_after]:
             raise CertificateError("the permuted network is another function: it returns tensors of other shapes")
+        if unmatched := sorted(before.keys() ^ after.keys()):
+            which = "original" if unmatched[0] in before else "permuted network"
+            raise CertificateError(
+                f"the permuted network is another function: only the {which} uses {unmatched[0]} on these inputs"
+            )
         outputs += [_share(a, b) for a, b in zip(heads_after, heads_before, strict=True)]
         apart |= {n: (after[n] - g).abs().max().cpu() for n, g in before.items()}
         sizes |= {n: g.abs().max().cpu() for n, g in before.items()}

@@ -20,6 +20,8 @@ WEIGHTED = (nn.Linear, nn.Conv2d)
 AFFINE = (*WEIGHTED, *NORMS)
 RELU_FUNCTIONS = {F.relu, torch.relu}
 OWN_MEMORY = {operator.add, torch.add, torch.cat}  # the result shares no memory with an operand
+EMPTY = fx.GraphModule(nn.Module(), fx.Graph())
+RESERVED = {*dir(EMPTY)} - {*dir(nn.Module())}  # attributes of a torch.fx.GraphModule; no layer may have such a name
 
 
 class Uncapturable(NotImplementedError):
@@ -66,9 +68,14 @@ class Folded:
 def capture(network: nn.Module) -> fx.GraphModule:
     """The graph of a copy of `network` with all its heads, as in training; norms and dropout in evaluation mode.
 
-    Raises Uncapturable where it depends on the input, or where layers or their weights are shared or computed.
+    Raises Uncapturable where it depends on the input, where layers or their weights are shared or computed, or where
+    a layer or a tensor of the network has the name of an attribute of torch.fx.GraphModule.
     """
     twin = copied(network)
+    if reserved := sorted(RESERVED & {*twin._modules, *twin._parameters, *twin._buffers}):
+        raise Uncapturable(
+            f"a network with a layer or tensor {reserved[0]!r}, a name that torch.fx.GraphModule reserves"
+        )
     try:
         twin.train()  # returns what the network's own `train` does
         graph = fx.symbolic_trace(twin).eval()

@@ -5,7 +5,7 @@ on copies: the network that is given keeps its weights and its mode. Whatever do
 option, is refused before anything is computed, with a message that names it (`refusals.Refused`, a ValueError).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -54,21 +54,29 @@ def align(
     mean: Normalisation | None = None,
     std: Normalisation | None = None,
     attention: bool = False,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Aligned:
     """`source` with its neurons in the order that fits `target`'s; both are states (parameters, buffers) of `network`.
 
-    `method` is a plug-in of `align/`, `options` are its own. `mean`, `std`: how pixels in [0, 1] are normalised, per
-    channel. `attention`: whether heads of attentions, and channels within heads, may move too. Raises `Refused` for
-    what does not fit together, and `CertificateError` if the permuted network were another function.
+    Args:
+        images: what the method looks at.
+        method: a plug-in of `align/`.
+        mean, std: how pixels in [0, 1] are normalised, per channel.
+        attention: whether heads of attentions, and channels within heads, may move too.
+        options, more: the method's own options, as a mapping or as keywords. An option that has the name of an argument
+            of `align`, such as `images` of "correlation", how many it looks at, can only be in the mapping.
+
+    Raises `Refused` for what does not fit together, and `CertificateError` if the permuted network were another
+    function. The tensors of the result share no memory with those of `target`, `source` and `network`.
     """
-    searched = _plugin("align", "method", method, options)
+    searched = _plugin("align", "method", method, _together(options, more))
     model, example = _model(network, images, mean, std)
     (first, _), (second, names) = fitted("target", network, target), fitted("source", network, source)
     found = trace(model.network, example, attention=attention)
     problem = Problem(model, found, first, second, images)
     permutation = search(problem, searched)
-    moved = permute(found.spec, permutation, second)
+    moved = {name: tensor.clone() for name, tensor in permute(found.spec, permutation, second).items()}
     error = certify(problem, permutation)
     return Aligned({name: moved[own] for name, own in names.items()}, permutation, error, found.unreached)
 
@@ -100,19 +108,21 @@ def curve(
     seed: int = 0,
     mean: Normalisation | None = None,
     std: Normalisation | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Callable[[float], dict[str, Tensor]]:
     """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
-    `family` is a plug-in of `curves/`, `options` are its own. Batch-norm statistics are re-estimated at every t, also
-    at the ends; what becomes of other buffers and of frozen parameters is said in docs/states.md. With `epochs=0` or
-    without bends it is the straight line. The states have the names of `start`. Raises `Refused` for what does not fit
-    together, where the network at an end would not be the function of its state, and for t between the ends where a
-    tensor that cannot be interpolated differs.
+    `family` is a plug-in of `curves/`; `options` and `more` are its own options, as in `align`. Batch-norm statistics
+    are re-estimated at every t, also at the ends; what becomes of other buffers and of frozen parameters is said in
+    docs/states.md. With `epochs=0` or without bends it is the straight line. The states have the names of `start`.
+    Raises `Refused` for what does not fit together, where the network at an end would not be the function of its state,
+    and for t between the ends where a tensor that cannot be interpolated differs.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
     _checked(_Training, numbers, "curve")
-    shaped, paced = _plugin("curves", "family", family, options), _plugin("schedules", "schedule", schedule, {})
+    shaped = _plugin("curves", "family", family, _together(options, more))
+    paced = _plugin("schedules", "schedule", schedule, {})
     model, example = _model(network, images, mean, std)
     image_checks.check(images, None, _classes(model, example))
     (start, given), (end, _) = fitted("start", network, start), fitted("end", network, end)
@@ -157,6 +167,15 @@ def _plugin(home: str, what: str, use: str, options: dict[str, Any]) -> Callable
         problems.refuse(what, "found", use, plugins(home))
         raise Refused(problems.found[0])
     return plugin(home, {"use": use, **_checked(schema(home, use), options, use)})
+
+
+def _together(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Options given as a mapping and as keywords; refused where one is given in both."""
+    if not isinstance(options, Mapping | None):
+        raise Refused(f"options: found {options!r}; a mapping is wanted, such as {{'batch_size': 64}}")
+    if twice := sorted((options or {}).keys() & more.keys()):
+        raise Refused(f"option {twice[0]!r} is given twice, in options and as a keyword")
+    return {**(options or {}), **more}
 
 
 def _checked(model: type[BaseModel], given: dict[str, Any], path: str) -> dict[str, Any]:

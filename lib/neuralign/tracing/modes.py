@@ -1,8 +1,9 @@
 """The recorded runs of a network: in evaluation mode, and as in training, where it may have more heads.
 
-As in training runs the network's own code: modules that own others and are no layers of torch. Norms and dropout keep
-to evaluation mode, whoever wrote them and whatever they own: layers of torch and what is derived from them by their
-class; others by what they do in a first run, which is to change numbers that they keep, or to draw at random.
+In the second run the network's own code is in training mode: all modules that are no layers of torch, with children or
+without. Norms and dropout stay in evaluation mode, whoever wrote them: layers of torch and classes derived from them by
+their class; others because a first run in training mode shows that they change numbers they keep, or draw at random.
+That first run counts as well: what it forbids is forbidden, but where a module without children drew.
 """
 
 import inspect
@@ -36,6 +37,7 @@ class Run:
     training: frozenset[str]  # the names of the modules that ran as in training
     recorder: Recorder
     unsteady: frozenset[str]  # those of them that changed numbers they keep, or drew at random
+    drawing: frozenset[str] = frozenset()  # those of them that drew at random
 
     @property
     def parameters(self) -> set[str]:
@@ -93,20 +95,26 @@ def record(network: nn.Module, example: Tensor) -> Runs:
 
 
 def _steady(network: nn.Module, example: Tensor, names: frozenset[str]) -> Iterator[Run]:
-    """A run with these modules as in training; as long as some are unsteady, another without those."""
+    """A run with these modules as in training; as long as some are unsteady, another without those.
+
+    A run in which a module without children drew is left out: noise on every channel is none of its channels' order.
+    """
+    childless = {name for name, module in network.named_modules() if not any(module.children())}
     while True:
         found = run(network, example, names)
-        yield found
+        if not found.drawing & childless:
+            yield found
         if not found.unsteady:
             return
         names -= found.unsteady
 
 
 def _candidates(network: nn.Module) -> list[frozenset[str]]:
-    """Names of the modules that may run as in training, most first."""
-    own = {name: m for name, m in network.named_modules() if _is_own_code(m) and (not name or any(m.children()))}
+    """Names of the modules that may run as in training, most first: some may refuse to, as norms do of one number."""
+    own = {name: m for name, m in network.named_modules() if _is_own_code(m)}
+    owning = {name for name, m in own.items() if not name or any(m.children())}
     keeping = {name for name, m in own.items() if any(b.is_floating_point() for b in m.buffers(recurse=False))}
-    return list(dict.fromkeys(frozenset(names) for names in (own, own.keys() - keeping)))
+    return list(dict.fromkeys(map(frozenset, (own, owning, owning - keeping))))
 
 
 def _is_own_code(module: nn.Module) -> bool:
@@ -144,8 +152,8 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
         recorder.decided.clear()
     after = _kept(twin, held, training)
     changing = {name for name, kept in after.items() if not _are_same(kept, before[name])}
-    drawing = {next((n for n in reversed(layers) if n in training), None) for layers in recorder.draws}
-    return Run(training, recorder, frozenset(changing | {name for name in drawing if name is not None}))
+    drawing = {name for layers in recorder.draws for name in [n for n in layers if n in training][-1:]}
+    return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing))
 
 
 def _input_axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:

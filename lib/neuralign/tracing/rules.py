@@ -267,6 +267,19 @@ def spatial(call: Call) -> list[Axes]:
     return [(*axes[:-rank], *map(positions, t.shape[-rank:])) for t in call.outputs]
 
 
+def sampled(call: Call) -> list[Axes]:
+    """aten::grid_sampler_2d, aten::grid_sampler_3d: maps (n, c, ...) read at the coordinates that a grid (n, ..., 2 or
+    3) holds in the order of its last dimension.
+    """
+    batch, channels, *space = call.axes(call["input"])
+    images, *places, coordinates = call.axes(call["grid"])
+    call.tie(batch, images)
+    for axis in space:
+        freeze(axis, f"{call.why} reads it as space")
+    freeze(coordinates, f"{call.why} reads it as coordinates")
+    return [(batch, channels, *places)]
+
+
 def windows_side_by_side(call: Call) -> list[Axes]:
     """aten::im2col: for every channel the places of a window, and a column for every window."""
     *rest, channels, height, width = call.axes(call.first)
@@ -342,7 +355,7 @@ REDUCED = "sum mean prod amax amin var std var_mean std_mean logsumexp any all n
 LOCATED = "max min argmax argmin median nanmedian mode kthvalue"
 ORDERED = "cumsum cumprod logcumsumexp cummax cummin sort topk flip roll argsort _fft_r2c _fft_c2r _fft_c2c"
 SPATIAL = "avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d"
-SPATIAL += " _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d grid_sampler_2d"
+SPATIAL += " _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d"
 SPATIAL += "".join(f" {kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))
 SPATIAL += "".join(f" upsample_nearest{n}d _upsample_nearest_exact{n}d" for n in (1, 2, 3)) + " upsample_linear1d"
 SPATIAL += " upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
@@ -360,6 +373,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys("select unbind".split(), selected),
     **dict.fromkeys("split split_with_sizes chunk unsafe_split unsafe_split_with_sizes".split(), parted),
     **dict.fromkeys(SPATIAL.split(), spatial),
+    **dict.fromkeys("grid_sampler_2d grid_sampler_3d cudnn_grid_sampler".split(), sampled),
     **dict.fromkeys("pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle".split(), shuffled),
     **{"cat": joined, "stack": stacked_up},
     **{"unsqueeze": unsqueezed, "squeeze": squeezed, "expand": expanded, "repeat": repeated, "slice": sliced},
