@@ -2,16 +2,15 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuralign.images import Images
-from neuralign.networks import Model, State, buffers, criterion, parameters
+from neuralign.networks import Model, State, buffers, criterion, modes_kept, parameters, trainable
 from neuralign.progress import Regime
 from neuralign.seeding import aside
 
@@ -49,7 +48,8 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
     Medians of 3 steps in turn, or of fewer where these take longer than there is patience for.
     """
     kinds, state = ("float32", precision), {**parameters(model.network), **buffers(model.network)}
-    with aside(images.labels.device), _training(model.network):
+    with aside(images.labels.device), modes_kept(model.network):
+        model.network.train()
 
         def pair(size: int) -> tuple[float, ...]:
             return tuple(_seconds(model, state, images, size, kind) for kind in kinds)
@@ -67,7 +67,7 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
 
 def _seconds(model: Model, state: State, images: Images, size: int, precision: str) -> float:
     """Seconds of one pass forward and back on the first `size` images."""
-    leaves = {name: state[name].clone().requires_grad_() for name, _ in model.network.named_parameters()}
+    leaves = {name: state[name].clone().requires_grad_() for name in trainable(model.network)}
     own = {name: tensor.clone() for name, tensor in state.items()} | leaves
     pixels, labels = next(images.batches(size))
     _wait(pixels)
@@ -82,18 +82,6 @@ def _seconds(model: Model, state: State, images: Images, size: int, precision: s
 def cast(device: torch.device, precision: str) -> Any:
     """A block in which a network runs in this precision."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
-
-
-@contextmanager
-def _training(network: nn.Module) -> Iterator[None]:
-    """Training mode, and after it every module's own."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.train()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _wait(tensor: Tensor) -> None:
