@@ -27,7 +27,8 @@ def pgd(
     `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt: of those that
     the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
     answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
-    loss is no number is never kept; where all are such, the pixels stay as they are.
+    loss is no number is then never kept; where all are such, the pixels stay as they are. A single attempt is returned
+    as it is.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
     best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
