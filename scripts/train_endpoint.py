@@ -2,7 +2,7 @@
 
 import torch
 
-from neuralign import augmentations, precision, setting
+from neuralign import augmentations, precision, setting, states
 from neuralign.checkpoints import Checkpoint
 from neuralign.job import run
 from neuralign.networks import buffers, parameters
@@ -18,6 +18,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     images, net = setting.prepare(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(setting.fresh(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
     starts = [setting.split(each, parameters(each.network) | buffers(each.network)) for each in nets]
+    states.demand_savable(network, starts[0][0] | starts[0][1])
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     regime = setting.regime(training)

@@ -548,6 +548,30 @@ def test_pam_takes_several_rounds_and_an_exact_projection(tinyten: Model, images
     certify(problem, plugin("align", {"use": "pam"} | options)(problem))
 
 
+def test_pam_draws_dropout_from_its_seed_and_leaves_the_global_random_numbers_alone() -> None:
+    images = pictures(12, side=8)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 5))
+    problem = problem_of(unnormalised(network), images)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        problem.facts.clear()
+        found.append((method("pam")(problem), dict(problem.facts)))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert_same(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_pam_refuses_a_last_batch_that_batch_norm_cannot_train_on() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+    problem = problem_of(unnormalised(network), pictures(9, side=8))
+    with pytest.raises(
+        Refused, match="^9 images in batches of 4 leave one image alone in the last batch, and the netw"
+    ):
+        plugin("align", {"use": "pam"} | CHEAP["pam"] | {"batch_size": 4})(problem)
+
+
 class Interrupted(Exception):
     pass
 

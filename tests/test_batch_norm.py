@@ -1,10 +1,11 @@
 """Batch-norm statistics: PyTorch's own, in one read for several points, and from few images corrected at nodes."""
 
+import copy
 from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from tiny import assert_close, assert_same, pictures, plain, randomised, small, unnormalised
+from tiny import assert_close, assert_same, perceptron, pictures, plain, randomised, small, unnormalised
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
@@ -13,6 +14,7 @@ from neuralign.augmentations import pipeline
 from neuralign.batch_norm import Estimate, first, refresh, refresh_each, statistics
 from neuralign.images import Images
 from neuralign.networks import Model, State
+from neuralign.refusals import Refused
 from neuralign.setting import split
 
 # GoogLeNet's auxiliary heads are not there in evaluation mode
@@ -285,3 +287,62 @@ def test_attacked_statistics_are_updated_in_every_pass_of_the_attack(tinyten: Mo
     assert not any(
         torch.equal(found[f"features.bn{i}.running_mean"], clean[f"features.bn{i}.running_mean"]) for i in (1, 8)
     )
+
+
+# batches of one image, norms with two names
+
+
+def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
+    model, images = perceptron(), pictures(9, side=8)
+    state = randomised(model.network)
+    weights, own = split(model, state)
+    found = refresh(model, weights, own, images.batches(4))
+    assert_same(found, refresh(model, weights, own, images.first(8).batches(4)))
+    assert found["2.num_batches_tracked"] == 2
+
+
+def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
+    images = pictures(9)
+    weights, own = split(tinyten, randomised(tinyten.network))
+    found = refresh(tinyten, weights, own, images.batches(4))
+    assert all(found[name] == 3 for name in found if name.endswith("num_batches_tracked"))
+    fewer = refresh(tinyten, weights, own, images.first(8).batches(4))
+    assert not any(torch.equal(found[name], fewer[name]) for name in found if name.endswith("running_var"))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_statistics_of_single_images_only_are_refused(count: int) -> None:
+    model = perceptron()
+    weights, own = split(model, randomised(model.network))
+    with pytest.raises(Refused, match="^running statistics cannot be estimated: there are no images, or batches of on"):
+        refresh(model, weights, own, pictures(count, side=8).batches(1))
+
+
+class Shared(nn.Module):
+    """One norm and one convolution by two names each, called one after the other, and a buffer that no file keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.again = (nn.Conv2d(n, 8, 3) for n in (3, 8, 8))
+        self.norm = self.norm_again = nn.BatchNorm2d(8)
+        self.again.weight = self.inner.weight
+        self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = self.norm_again(self.again(self.inner(x))).relu()
+        return self.head(self.scale * x.mean((2, 3)))
+
+
+def test_a_norm_of_two_names_is_estimated_once_from_all_its_calls() -> None:
+    model, images = unnormalised(Shared()), pictures(12)
+    weights, own = split(model, randomised(model.network))
+    expected = copy.deepcopy(model.network)
+    expected.load_state_dict({**weights, **own}, strict=False)
+    update_bn([x.double() for x, _ in images.batches(4)], expected)
+    found = refresh(model, weights, own, ((x.double(), y) for x, y in images.batches(4)))
+    assert found.keys() == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked", "scale"}
+    held = dict(expected.named_buffers())
+    assert_close({n: t for n, t in found.items() if n != "scale"}, {n: held[n] for n in found if n != "scale"})
+    assert torch.equal(found["scale"], own["scale"])

@@ -12,6 +12,7 @@ from tiny import assert_same
 
 from neuralign import checkpoints
 from neuralign.checkpoints import Checkpoint
+from neuralign.states import StateError
 from neuralign.training import Progress
 
 
@@ -190,3 +191,9 @@ def test_trainings_of_one_job_are_kept_apart_and_cleared_together(tmp_path: Path
     assert [Checkpoint(tmp_path / "key", name).restore(progress()).epoch for name in ("one", "two")] == [1, 2]
     Checkpoint(tmp_path / "key").clear()
     assert not (tmp_path / "key").exists()
+
+
+def test_what_could_not_be_kept_is_refused_before_training(tmp_path: Path) -> None:
+    fresh = Progress(torch.zeros(2), torch.zeros(2), {"waves": torch.zeros(2, dtype=torch.complex128)})
+    with pytest.raises(StateError, match="buffers.waves is torch.complex128, which a file of safetensors cannot hold$"):
+        Checkpoint(tmp_path).restore(fresh)

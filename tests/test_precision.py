@@ -90,3 +90,20 @@ def test_a_few_images_are_enough(count: int) -> None:
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     size, *_ = precision.compare(model, pictures(count, side=8), 64, "bfloat16")
     assert size >= count
+
+
+def test_networks_of_several_types_are_measured() -> None:
+    """Whole numbers have no gradient, frozen ones need none."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(192, 8), nn.Linear(8, 5).double()
+            self.order = nn.Parameter(torch.arange(8), requires_grad=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.first(x.flatten(1))[:, self.order].double())
+
+    model = Model(Mixed(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    size, plain, other = precision.compare(model, pictures(8, side=8), 4, "bfloat16")
+    assert size == 4 and plain > 0 and other > 0

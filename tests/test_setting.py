@@ -18,6 +18,7 @@ from neuralign.data.storage import save as save_dataset
 from neuralign.images import Data
 from neuralign.networks import Model
 from neuralign.parameters import Layout
+from neuralign.states import StateError
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
 
@@ -173,3 +174,18 @@ def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, co
         assert torch.equal(found, bends)
     else:
         assert named == {}
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("kind", [torch.complex32, torch.complex128])
+def test_types_that_no_file_holds_are_refused_by_name(tmp_path, kind):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(StateError, match=f"a.safetensors: waves is {kind}, which a file of safetensors cannot hold$"):
+        setting.save({"fine": torch.zeros(2, dtype=torch.complex64), "waves": torch.zeros(2, dtype=kind)}, path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_complex64_is_kept(tmp_path):
+    waves = torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex64)
+    setting.save({"waves": waves}, tmp_path / "a.safetensors")
+    assert torch.equal(setting.read(str(tmp_path / "a.safetensors"))["waves"], waves)

@@ -26,6 +26,7 @@ from neuralign.curves.bezier import bezier
 from neuralign.images import Images, as_float
 from neuralign.networks import Model, State, criterion, logits
 from neuralign.parameters import Layout
+from neuralign.refusals import Refused
 from neuralign.schedules.constant import constant
 from neuralign.schedules.halving import halving
 from neuralign.seeding import stream
@@ -293,7 +294,7 @@ def test_weights_that_are_not_finite_stop_training_in_the_first_step(tinyten: Mo
 
 def test_weights_that_the_very_last_step_spoils_are_not_let_through(images: Images) -> None:
     model = perceptron(16)
-    with pytest.raises(Diverged, match="not finite in epoch 1, step 1 of 1"):
+    with pytest.raises(Diverged, match="^weights are not finite in epoch 1, step 1 of 1"):
         train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
 
 
@@ -565,3 +566,84 @@ def test_gradient_checkpointing_changes_nothing(images: Images) -> None:
         ends.append(train(model, randomised(model.network), images).trainable)
     assert_close({"w": ends[1]}, {"w": ends[0]}, 1e-12)
     assert_close({"w": ends[2]}, {"w": ends[0]}, 1e-12)
+
+
+# the end of an epoch, and batches of one image
+
+
+def test_a_run_that_was_killed_after_the_last_step_of_an_epoch_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first epoch has nothing left to do, so no speed is known."""
+    caplog.set_level("INFO")
+    model, images, regime = perceptron(), pictures(10, side=8), replace(REGIME, epochs=3)
+    state = randomised(model.network)
+
+    class Killed(Checkpoint):
+        def keep(self, progress: Progress) -> None:
+            super().keep(progress)
+            if (progress.epoch, progress.step) == (1, 2):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, state, images, regime, keeper=Killed(tmp_path, every=0.0))
+    caplog.clear()
+    found = train(model, state, images, regime, keeper=Checkpoint(tmp_path, every=0.0))
+    expected = train(model, state, images, regime)
+    assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
+    resumed, second, third, *_ = [record.getMessage() for record in caplog.records]
+    assert resumed == "resumed after epoch 1 of 3, step 2"
+    assert second.endswith(" %") and third.endswith(" images/s  0 s left")
+
+
+@pytest.mark.parametrize("count, batch_size", [(9, 4), (1, 4), (3, 1)])
+def test_a_single_image_that_batch_norm_cannot_train_on_is_refused_before_anything_is_trained(
+    count: int, batch_size: int
+) -> None:
+    model, images = perceptron(), pictures(count, side=8)
+    draws, modes = torch.get_rng_state(), [m.training for m in model.network.modules()]
+    refusal = (
+        f"^{count} images in batches of {batch_size} leave one image alone in the last batch, and the network does not "
+        "train on a single image: ValueError: Expected more than 1 value per channel when training, got input size "
+        r"torch.Size\(\[1, 8\]\); choose another batch_size$"
+    )
+    with pytest.raises(Refused, match=refusal):
+        train(model, randomised(model.network), images, replace(REGIME, batch_size=batch_size))
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert [m.training for m in model.network.modules()] == modes
+
+
+@pytest.mark.parametrize("batch_size", [2500, 5000, 6000])
+def test_batches_larger_than_a_block_of_augmentations_are_ordinary_steps(batch_size: int) -> None:
+    assert batch_size > training.AUGMENTED_AT_ONCE
+    model, images, regime = perceptron(4), pictures(5000, side=4), replace(REGIME, epochs=2, batch_size=batch_size)
+    state = randomised(model.network)
+    expected, losses = ordinary_training(model, state, images, regime)
+    progress = train(model, state, images, regime)
+    assert_close(trained_state(progress, model, state), expected, 1e-11)
+    assert [row["loss"] for row in progress.history] == pytest.approx(losses, rel=1e-6)
+
+
+def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images) -> None:
+    """As curves do, if two ends differ in a frozen tensor and two others do not."""
+    model = perceptron(16, dropout=0.5)
+    first, second = (randomised(model.network, seed) for seed in (0, 1))
+
+    def begun(names: list[str], seed: int) -> Training:
+        state = first if seed == 1 else second
+        layout = Layout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
+        start, rest = layout.flatten(state), {n: t for n, t in state.items() if n not in names}
+        trained = layout.trained
+
+        def sample(weights: Tensor, _: Tensor) -> Tensor:
+            return torch.cat([weights, start[trained:]])
+
+        return Training(model, start[:trained], sample, layout, rest, images, REGIME, transform=plain, seed=seed)
+
+    kinds = [(["1.weight", "5.weight"], 1), (["5.bias", "1.bias", "2.running_mean"], 2)]
+    together = fit_together([begun(*kind) for kind in kinds])
+    for kind, found in zip(kinds, together, strict=True):
+        (alone,) = fit_together([begun(*kind)])
+        assert isinstance(found, Progress) and isinstance(alone, Progress)
+        assert torch.equal(found.trainable, alone.trainable) and found.history == alone.history
+        assert_same(found.buffers, alone.buffers)

@@ -39,6 +39,7 @@ def refresh(
 
     A norm that is called several times in a pass counts every call, as `torch.optim.swa_utils.update_bn` does; like
     there, the variance is the average of the batches' unbiased variances, and `num_batches_tracked` counts from zero.
+    A batch of one image is left out where a norm does not take it (batch norm of what has no height and width).
     With an attack, every pass of the attack updates the statistics like that too, as in the paper's code: not an
     average then. Buffers that are no running statistics of a norm come back as they are.
     """
@@ -81,20 +82,37 @@ def refresh_each(
     states = [{n: t.detach() for n, t in {**point, **own}.items()} for point, own in zip(points, fresh, strict=True)]
     noises = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
     averages = [_Averages(found.norms.values()) for _ in points]
-    pixels = None
+    used = None
     with modes_kept(model.network):
         model.network.eval()
         for norm in found.norms.values():
             norm.module.training = True  # only the norm: dropout stays off, also where it is a child of the norm
         for pixels, labels in chain(read, batches):
+            if len(pixels) == 1 and not _takes(model, states[0], pixels):
+                continue
+            used = pixels
             for state, noise, average in zip(states, noises, averages, strict=True):
                 with average.over(len(pixels)):
                     _pass(model, state, pixels, labels, attack, noise, average)
-    if pixels is not None:
-        _demand_calls(model, states[0], pixels[:IMAGES], averages[0])
+    if used is None:
+        raise Refused(
+            "running statistics cannot be estimated: there are no images, or batches of one only, of which a norm has "
+            "no variance; a larger batch_size or more images are needed"
+        )
+    _demand_calls(model, states[0], used[:IMAGES], averages[0])
     for own, before, average in zip(fresh, begun, averages, strict=True):
         own.update({name: before[name].clone() for name, i in counters.items() if not average.seen[i]})
     return fresh
+
+
+def _takes(model: Model, state: State, pixels: Tensor) -> bool:
+    """Whether norms in training mode take a batch; ValueError is what they raise where a unit has a single number."""
+    try:
+        with aside(pixels.device):
+            model({name: tensor.clone() for name, tensor in state.items()}, pixels)
+    except ValueError:
+        return False
+    return True
 
 
 def _pass(

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neuralign.files import atomic
+from neuralign.states import demand_savable
 from neuralign.training import Progress
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,11 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def restore(self, fresh: Progress) -> Progress:
-        """What was kept last; `fresh` where there is nothing, or, with a warning, nothing that can be used."""
+        """What was kept last; `fresh` where there is nothing, or, with a warning, nothing that can be used.
+
+        Refused if `fresh` could not be kept.
+        """
+        demand_savable(self.path, _tensors(fresh))
         if not self.path.exists():
             return fresh
         try:

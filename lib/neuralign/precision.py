@@ -2,15 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuralign.images import Images
-from neuralign.networks import Model, State, buffers, criterion, parameters
+from neuralign.networks import Model, State, buffers, criterion, modes_kept, parameters, trainable
 from neuralign.progress import Regime, cast
 from neuralign.seeding import aside
 
@@ -48,7 +46,8 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
     Medians of 3 steps in turn, or of fewer where these take longer than there is patience for.
     """
     kinds, state = ("float32", precision), {**parameters(model.network), **buffers(model.network)}
-    with aside(images.labels.device), _training(model.network):
+    with aside(images.labels.device), modes_kept(model.network):
+        model.network.train()
 
         def pair(size: int) -> tuple[float, ...]:
             return tuple(_seconds(model, state, images, size, kind) for kind in kinds)
@@ -66,7 +65,7 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
 
 def _seconds(model: Model, state: State, images: Images, size: int, precision: str) -> float:
     """Seconds of one pass forward and back on the first `size` images."""
-    leaves = {name: state[name].clone().requires_grad_() for name, _ in model.network.named_parameters()}
+    leaves = {name: state[name].clone().requires_grad_() for name in trainable(model.network)}
     own = {name: tensor.clone() for name, tensor in state.items()} | leaves
     pixels, labels = next(images.batches(size))
     _wait(pixels)
@@ -76,18 +75,6 @@ def _seconds(model: Model, state: State, images: Images, size: int, precision: s
     torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     _wait(pixels)
     return time.perf_counter() - began
-
-
-@contextmanager
-def _training(network: nn.Module) -> Iterator[None]:
-    """Training mode, and after it every module's own."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.train()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _wait(tensor: Tensor) -> None:

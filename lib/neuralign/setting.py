@@ -164,6 +164,7 @@ def save(tensors: dict[str, Tensor], path: str | Path, facts: Mapping[str, Any] 
 
     The same content gives the same bytes: safetensors would put several entries of metadata in random order.
     """
+    states.demand_savable(path, tensors)
     metadata = {"facts": json.dumps(dict(facts), sort_keys=True)} if facts else None
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic(path) as temporary:

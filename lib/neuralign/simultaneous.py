@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from neuralign.images import as_float
 from neuralign.progress import Diverged, Progress
 from neuralign.seeding import aside, global_generator
 from neuralign.training import Training
@@ -67,11 +68,9 @@ def _on(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
 
 def _draws(training: Training) -> bool:
     """Whether the network of a training draws from the device's generator, found by a pass on two images."""
-    generator, model, progress = global_generator(training.device), training.model, training.progress
+    generator, model = global_generator(training.device), training.model
     with aside(training.device), torch.no_grad():
         before = generator.get_state()
         model.network.train()
-        start = training.sample(progress.trainable, training.weights(1, 0)[0])
-        buffers = {name: b.clone() for name, b in progress.buffers.items()}
-        model(training.layout.views(start) | buffers, training.images.pixels[:2].float() / 255)
+        model(training.start(), as_float(training.images.pixels[:2]))
         return not torch.equal(before, generator.get_state())

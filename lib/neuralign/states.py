@@ -5,6 +5,7 @@ several layers share, and it leaves out buffers that are not persistent.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from neuralign.shards import some
 
 OPTIONAL = "num_batches_tracked"  # counts batches; evaluation and cumulative averages with a momentum do not use it
 EXTRA = "_extra_state"  # what a module keeps besides tensors of its own
+UNSAVABLE = (torch.complex32, torch.complex128)
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
 
 
@@ -71,6 +73,13 @@ def oddity(tensor: Tensor) -> str | None:
     if tensor.is_nested or tensor.layout != torch.strided:
         return f"is {'nested' if tensor.is_nested else 'sparse'}; {PLAIN}"
     return None
+
+
+def demand_savable(where: str | Path, tensors: State) -> None:
+    """Refuse tensors of a type that files of safetensors do not have; `where` they are to go."""
+    for name, tensor in tensors.items():
+        if tensor.dtype in UNSAVABLE:
+            raise StateError(f"{where}: {name} is {tensor.dtype}, which a file of safetensors cannot hold")
 
 
 def infinite(found: Tensor, expected: Tensor) -> str | None:

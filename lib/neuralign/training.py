@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from neuralign.callables import summary
 from neuralign.cuda_graphs import recorded, side_stream
 from neuralign.curves import Basis
-from neuralign.images import Images, Transform
-from neuralign.networks import Model, criterion, logits, substituted, write_back
+from neuralign.images import Images, Transform, as_float
+from neuralign.networks import Model, State, criterion, logits, modes_kept, substituted, write_back
 from neuralign.parameters import Layout
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
 from neuralign.refusals import Refused
 from neuralign.seeding import aside, derive, reseed, stream
 
 __all__ = ["Attack", "Constraint", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Training"]
-__all__ += ["fit"]
+__all__ += ["demand_last_batch", "fit"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,25 @@ def fit(
     return training.progress
 
 
+def demand_last_batch(model: Model, start: Callable[[], State], images: Images, batch_size: int) -> None:
+    """Refuse images whose last batch is a single one, where the network does not train on that.
+
+    Batch norm needs two numbers of a unit at least, and has one where images have no height and width any more.
+    `start()` gives a state of the network that may be changed.
+    """
+    if len(images) % batch_size != 1 % batch_size:
+        return
+    with aside(images.labels.device), modes_kept(model.network), torch.no_grad():
+        model.network.train()
+        try:
+            criterion(model(start(), as_float(images.pixels[:1])), images.labels[:1])
+        except Exception as error:  # the code is anybody's, and so are its errors
+            raise Refused(
+                f"{len(images)} images in batches of {batch_size} leave one image alone in the last batch, and the "
+                f"network does not train on a single image: {summary(error)}; choose another batch_size"
+            ) from error
+
+
 class Training:
     """A training of `trainable` for which `sample(trainable, basis(t))` gets a low loss, t uniform in [0, 1].
 
@@ -62,8 +82,11 @@ class Training:
         model: the network and its normalisation.
         trainable: where training starts; any shape. It is not changed.
         sample: (trainable, weights of the control points) -> the parameters of a network as one vector of `layout`.
-        buffers: what the network keeps besides its parameters; a copy of them is trained along.
-        images: the training set, on the device that trains.
+        layout: which tensor of the network lies where in that vector.
+        buffers: what the network keeps besides it, frozen parameters too; a copy of them is trained along.
+        images: the training set, on the device that trains. Refused if its last batch is a single image that the
+            network does not train on.
+        regime: epochs, batch size, learning rate and so on.
         transform: the augmentation, of uint8 images (n, c, h, w) and a generator.
         basis: t -> weights of the control points; an endpoint has none: its sample is itself.
         attack: moves the images of a step so that their loss rises; it sees batch statistics, but changes no buffer.
@@ -106,7 +129,8 @@ class Training:
         self.progress = keeper.restore(fresh) if keeper else fresh
         self.draws, self.noise = torch.Generator(self.device), torch.Generator(self.device)
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
-        self._do = recorded(self._step, self._changed(), [self.noise], model.network)
+        demand_last_batch(model, self.start, images, regime.batch_size)
+        self._take_step = recorded(self._step, self._changed(), [self.noise], model.network)
 
     def steps(self) -> Iterator[None]:
         """Train to the end; halts after each step, so that several trainings can take turns. Raises `Diverged`.
@@ -117,7 +141,8 @@ class Training:
         progress, regime = self.progress, self.regime
         if progress.epoch or progress.step:
             log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
-        speed = _Speed(progress.epoch + progress.step * regime.batch_size / len(self.images), len(self.images))
+        images = len(self.images)
+        speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, images) / images, images)
         while progress.epoch < regime.epochs:
             yield from self._epoch(progress.epoch)
             row = self._row(progress.epoch)
@@ -142,7 +167,7 @@ class Training:
                     self.noise.manual_seed(derive(self.seed, "attack", epoch, i))
                 reseed(self.device, self.seed, "dropout", epoch, i)
                 self.model.network.train()
-                self._do(pixels, labels, weights[i], lr)
+                self._take_step(pixels, labels, weights[i], lr)
                 progress.step = i + 1
                 if self.keeper:
                     self.keeper.keep(progress)
@@ -203,10 +228,12 @@ class Training:
         *totals, sound = self.progress.sums.tolist()
         steps = self.progress.step
         loss, penalty, right = (total / len(self.images) for total in totals)
-        if sound < steps or not torch.isfinite(self.progress.trainable).all():
+        finite = bool(torch.isfinite(self.progress.trainable).all())
+        if sound < steps or not finite:
             large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
+            what = f"the loss is {large}" if sound < steps else "weights are not finite"
             raise Diverged(
-                f"the loss is {large} in epoch {epoch + 1}, step {min(int(sound) + 1, steps)} of {steps}, at learning "
+                f"{what} in epoch {epoch + 1}, step {min(int(sound) + 1, steps)} of {steps}, at learning "
                 f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in what it "
                 "starts from"
             )
@@ -222,6 +249,13 @@ class Training:
         """The weights (count, n) of the control points at the t of every step; (count, 0) for an endpoint."""
         ts = torch.rand(count, generator=stream(self.seed, "t", epoch), dtype=torch.float64)
         return (vmap(self.basis)(ts) if self.basis else ts.new_empty(count, 0)).to(self.progress.trainable)
+
+    def start(self) -> dict[str, Tensor]:
+        """A network where training is: a copy of what the first step of an epoch would see."""
+        with torch.no_grad():
+            point = self.sample(self.progress.trainable, self.weights(1, 0)[0])
+            state = self.layout.views(point) | self.progress.buffers
+            return {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def _augmented(self, index: Tensor, epoch: int, block: int) -> tuple[Tensor, Tensor]:
         """The images of `index`, which several steps share out among themselves, and their labels."""
@@ -244,9 +278,9 @@ class _Speed:
         self.began, self.done, self.images = time.monotonic(), epochs_done, images
 
     def report(self, row: Row, epochs: int) -> None:
-        speed = self.images * (row["epoch"] - self.done) / (time.monotonic() - self.began)
-        left = (epochs - row["epoch"]) * self.images / speed
-        log.info(
-            "epoch %d/%d  lr %.4f  loss %.4f  accuracy %.2f %%  %.0f images/s  %.0f s left",
-            *(row["epoch"], epochs, row["lr"], row["loss"], row["accuracy"], speed, left),
-        )
+        epoch, trained = row["epoch"], self.images * (row["epoch"] - self.done)
+        found = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %"
+        if trained:  # there is nothing to measure where the process before had done the epoch's last step
+            seconds = (time.monotonic() - self.began) / trained  # of an image
+            found += f"  {1 / seconds:.0f} images/s  {(epochs - epoch) * self.images * seconds:.0f} s left"
+        log.info("%s", found)

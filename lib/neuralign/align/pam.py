@@ -21,9 +21,9 @@ from neuralign.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.parameters import Layout
 from neuralign.path_state import divide
 from neuralign.schedules.halving import halving
-from neuralign.seeding import stream
+from neuralign.seeding import aside, reseed, stream
 from neuralign.symmetry import Permutation, identity, permute, transport
-from neuralign.training import Constraint, Regime, Sample, fit
+from neuralign.training import Constraint, Regime, Sample, demand_last_batch, fit
 from neuralign.updates import IMAGES
 
 
@@ -83,7 +83,12 @@ class _Search:
         self.offsets = self.origin.new_zeros(bends, self.layout.trained)
         self.rungs = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
         self.basis = lambda t: bezier(t, bends=bends)
+        demand_last_batch(problem.model, self._start, problem.images, batch_size)
         self.matrices = Layout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
+
+    def _start(self) -> dict[str, Tensor]:
+        """The target as trainings have it: what follows the path, and copies of the rest."""
+        return self.layout.views(self.origin.clone()) | {n: b.clone() for n, b in self.buffers.items()}
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
         rest = len(end) - self.layout.trained  # of the vector: what no training moves
@@ -165,7 +170,7 @@ class _Search:
 
     @torch.no_grad()
     def score(self, permutation: Permutation, batches: int) -> float:
-        """Mean criterion along the curve, by batch statistics; the same batches and t for every permutation."""
+        """Mean criterion along the curve, by batch statistics; the same batches, t and noise for every permutation."""
         model, images = self.problem.model, self.problem.images
         curve = self.curve(self.layout.flatten(permute(self.spec, permutation, self.end)), self.offsets)
         order, draws = stream(self.seed, "scoring order"), stream(self.seed, "scoring draws")
@@ -176,6 +181,8 @@ class _Search:
         )
         for i, (pixels, labels) in shown:
             state = self.layout.views(curve((i + 0.5) / len(shown))) | {n: b.clone() for n, b in self.buffers.items()}
-            total += criterion(model(state, pixels), labels) * len(labels)
+            with aside(self.origin.device):
+                reseed(self.origin.device, self.seed, "scoring dropout", i)
+                total += criterion(model(state, pixels), labels) * len(labels)
             count += len(labels)
         return (total / count).item()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from neuralign.metrics import accuracy, loss
 from neuralign.networks import criterion, logits
 from neuralign.options import Count, Flag, Unit
 
@@ -27,7 +27,8 @@ def pgd(
     `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt: of those that
     the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
     answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
-    loss is no number is never kept; where all are such, the pixels stay as they are.
+    loss is no number is then never kept; where all are such, the pixels stay as they are. A single attempt is returned
+    as it is.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
     best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
@@ -45,7 +46,7 @@ def pgd(
             return attacked
         with torch.no_grad():
             answers = logits(predict(attacked))
-        losses, wrong = loss(answers, labels), accuracy(answers, labels) == 0
+        losses, wrong = F.cross_entropy(answers, labels, reduction="none"), answers.argmax(1) != labels
         worse = torch.where(wrong == fooled, losses > worst, wrong) & ~losses.isnan()
         best = torch.where(worse.view(-1, 1, 1, 1), attacked, best)
         worst, fooled = torch.where(worse, losses, worst), fooled | (wrong & worse)
