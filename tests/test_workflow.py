@@ -637,7 +637,7 @@ def test_the_demo_is_planned(fresh):
             "signature": 6,
             "train_curve": 12,
             "evaluate": 24,
-            "plot": 12,
+            "plot": 14,
         }
         | TABLES
     )
