@@ -4,15 +4,18 @@ import os
 import pkgutil
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tiny import assert_same
 from torch import Tensor, fx, nn
 
 import neuralign.networks
 from neuralign.code import PACKAGE
+from neuralign.networks import substituted
 from neuralign.networks.googlenet import googlenet
 from neuralign.networks.resnet import resnet
 from neuralign.networks.tinyten import tinyten
@@ -217,3 +220,15 @@ def test_the_shortcut_of_a_narrow_resnet_is_the_convolution_of_stride_two_that_w
     found = narrow(x)
     narrow.sample, narrow.get_submodule("shortcut.0").stride = torch.nn.Identity(), (2, 2)
     torch.testing.assert_close(found, narrow(x))
+
+
+def test_a_layer_of_two_names_has_its_own_tensors_again_afterwards() -> None:
+    norm = torch.nn.BatchNorm1d(3).train()
+    network = torch.nn.Sequential(OrderedDict(first=norm, again=norm))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
+    with substituted(network, state):
+        network(torch.rand(4, 3))
+    assert norm.running_mean is not state["first.running_mean"]
+    assert_same(network.state_dict(), before)
+    assert not torch.equal(state["first.running_mean"], before["first.running_mean"])

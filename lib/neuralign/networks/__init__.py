@@ -64,8 +64,14 @@ def substituted(network: nn.Module, state: State) -> Iterator[dict[str, Tensor]]
     after the block holds what the network assigned anew, as in `self.running_mean = ...`.
     """
     held = dict(state)
-    with _reparametrize_module(network, held, tie_weights=True):
-        yield held
+    own = [(module, dict(module._parameters), dict(module._buffers)) for module in network.modules()]
+    try:
+        with _reparametrize_module(network, held, tie_weights=True):
+            yield held
+    finally:  # PyTorch leaves the state's tensors in a module that has two names
+        for module, parameters, buffers in own:
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
 
 
 def build(
