@@ -575,7 +575,7 @@ def test_a_run_that_was_killed_after_the_last_step_of_an_epoch_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its first epoch has nothing left to do, so no speed is known."""
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="neuralign")
     model, images, regime = perceptron(), pictures(10, side=8), replace(REGIME, epochs=3)
     state = randomised(model.network)
 
