@@ -238,6 +238,7 @@ def test_an_option_called_like_an_argument_is_given_in_a_mapping():
 
 @pytest.mark.parametrize("name", ["code", "graph", "meta", "print_readable", "delete_submodule", "recompile"])
 def test_layers_may_be_called_like_attributes_of_a_traced_graph(name):
+    torch.manual_seed(0)  # no hidden unit is dead
     network = nn.Sequential(OrderedDict({"flat": nn.Flatten(), name: nn.Linear(192, 6), "act": nn.ReLU()}))
     network.head = nn.Linear(6, 5)
     a = scattered(network, 1)

@@ -126,7 +126,7 @@ def origin() -> dict[str, Any]:
         "versions": versions(name for name, module in LIBRARIES.items() if module in sys.modules),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "CPU",
-        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
     }
 
 
