@@ -14,7 +14,7 @@ from neuralign.callables import summary
 from neuralign.cuda_graphs import recorded, side_stream
 from neuralign.curves import Basis
 from neuralign.images import Images, Transform, as_float
-from neuralign.networks import Model, State, criterion, logits, modes_kept, substituted, write_back
+from neuralign.networks import Model, State, criterion, logits, modes_kept
 from neuralign.parameters import Layout
 from neuralign.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
 from neuralign.refusals import Refused
@@ -181,13 +181,11 @@ class Training:
         if self.attack:
             x = self._attacked(self.attack, flat.detach(), x, y)
         # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
-        network, state = self.model.network, self.layout.views(flat) | self.progress.buffers
-        with substituted(network, state) as held:
+        with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
             with cast(self.device, self.regime.precision):
-                outputs = network(self.model.normalise(x))
+                outputs = network(x)
                 loss = criterion(outputs, y)
             loss.backward()
-        write_back(state, held)
         right = (logits(outputs).detach().argmax(1) == y).sum()
         self._sum_up(loss.detach(), flat.detach(), right, len(y))
         assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
@@ -207,12 +205,12 @@ class Training:
     def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The images of a step as the attack leaves them; it works on a copy of the buffers."""
         buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
+        with self.model.holding(self.layout.views(flat) | buffers) as network:
 
-        def predict(pixels: Tensor) -> Any:
-            with cast(self.device, self.regime.precision):
-                return self.model.network(self.model.normalise(pixels))
+            def predict(pixels: Tensor) -> Any:
+                with cast(self.device, self.regime.precision):
+                    return network(pixels)
 
-        with substituted(self.model.network, self.layout.views(flat) | buffers):
             return attack(predict, x, y, self.noise)
 
     def _sum_up(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
