@@ -6,6 +6,7 @@ logits of 5 classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,16 @@ class NormAct(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(super().forward(x))
+
+
+class Pooled(Net):
+    """Such a norm of the mean of a map, linear in the image: a mirrored image has the same variance there."""
+
+    def __init__(self) -> None:
+        super().__init__(NormAct(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.two(self.layer(self.one(x).mean((2, 3), keepdim=True)))).mean((2, 3)))
 
 
 class NormWithNorm(nn.Module):
@@ -255,6 +266,42 @@ class Precise(nn.Module):
         return x + self.shift.float()
 
 
+class Cached(nn.Module):
+    """A layer that keeps what it computed from its weight for the next call, until it trains again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.kept = nn.Parameter(torch.randn(WIDTH)), dict[str, Tensor]()
+
+    def train(self, mode: bool = True) -> nn.Module:
+        if mode:
+            self.kept = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x * self.gain.exp().view(1, -1, 1, 1)
+        if str(x.device) not in self.kept:
+            self.kept[str(x.device)] = self.gain.exp().view(1, -1, 1, 1)
+        return x * self.kept[str(x.device)]
+
+
+class Remembering(nn.Module):
+    """A layer that does so in an object of its own, with a flag, and never forgets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.known, self.memory = nn.Parameter(torch.randn(WIDTH)), False, SimpleNamespace(parts=[])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x * self.gain.exp().view(1, -1, 1, 1)
+        if not self.known:
+            self.memory.parts.append(self.gain.exp().view(1, -1, 1, 1))
+            self.known = True
+        return x * self.memory.parts[0]
+
+
 def frozen_batch_norm() -> nn.Module:
     """A network whose norm is nothing but buffers."""
     return Net(FrozenNorm(WIDTH))
@@ -328,6 +375,7 @@ KINDS: dict[str, Kind] = {
     "batch norm": Kind(lambda: Net(nn.BatchNorm2d(WIDTH)), _plain("layer")),
     "norm with children": Kind(lambda: Net(NormAct(WIDTH)), _plain("layer")),
     "norm with children and no momentum": Kind(lambda: Net(NormAct(WIDTH, momentum=None)), _plain("layer")),
+    "norm of a pooled map": Kind(Pooled, _plain("layer")),
     "norm with a norm": Kind(lambda: Net(NormWithNorm(WIDTH)), {**_plain("layer.inner"), **OWN}),
     "frozen batch norm": Kind(frozen_batch_norm, FROZEN),
     "frozen by mode": Kind(
@@ -387,6 +435,8 @@ KINDS: dict[str, Kind] = {
     "checkpointing": Kind(Checkpointed, _plain("layer")),
     "unreached": Kind(Unreached, {**_plain("layer"), **dict.fromkeys(_plain("auxiliary.0"), KEPT)}),
     "tied": Kind(Tied),
+    "cached": Kind(lambda: Net(nn.Sequential(Cached(), nn.BatchNorm2d(WIDTH))), _plain("layer.1")),
+    "remembering": Kind(lambda: Net(Remembering())),
 }
 
 

@@ -20,6 +20,7 @@ from neuralign.networks import Model
 from neuralign.refusals import Refused
 from neuralign.symmetry import Spec, fingerprint
 from neuralign.tracing import trace
+from neuralign.tracing.running import Certain
 
 
 def image() -> Tensor:
@@ -206,15 +207,20 @@ def test_a_wrong_permutation_is_seen_in_float32_too() -> None:
     assert tolerance_of(proof.facts()) == 1e-3 and tolerance_of({}) == 1e-9
 
 
-def test_what_runs_in_no_precision_raises_what_it_raises_in_float64() -> None:
+def test_what_runs_in_no_precision_is_refused_with_both_errors() -> None:
     def broken(n: nn.Module, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise ValueError(f"no gradients of {x.dtype}")
         return x
 
     network = Net(lambda n, x: n.b(broken(n, n.a(x).relu())).mean((2, 3)), a=conv(3, 6), b=conv(6, 5))
-    with pytest.raises(ValueError, match="no gradients of torch.float64"):
+    message = (
+        "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it ends in "
+        "ValueError: no gradients of torch.float64; in float32 in ValueError: no gradients of torch.float32"
+    )
+    with pytest.raises(Refused) as refusal:
         explain(network, image().float())
+    assert str(refusal.value) == message
 
 
 CONSTANTS = {
@@ -272,3 +278,13 @@ def test_a_few_images_are_enough_for_a_certificate() -> None:
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     problem = Problem(model, found, randomised(network, 1), randomised(network, 2), images)
     assert certificate(problem, symmetry.random(found.spec, generator(1))).batch_sizes == (2, 1, 2)
+
+
+def test_gradients_are_right_where_the_kernel_of_torch_misreads_them() -> None:
+    """torch 2.14 takes such strides of one image for those of a contiguous gradient of batch norm."""
+    norm, x = nn.BatchNorm2d(8).double().eval(), torch.randn(1, 8, 6, 6, dtype=torch.float64, requires_grad=True)
+    gradient = torch.randn(1, 8, 6, 6, dtype=torch.float64)
+    strided = torch.empty_strided(gradient.shape, (8, 1, 48, 8), dtype=torch.float64).copy_(gradient)
+    with Certain():
+        found, expected = (torch.autograd.grad(norm(x), [x, *norm.parameters()], g) for g in (strided, gradient))
+    torch.testing.assert_close(found, expected)

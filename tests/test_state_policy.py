@@ -6,6 +6,7 @@ Every property is a function that wrong implementations, put in place of the rig
 import importlib.util
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas
@@ -17,7 +18,7 @@ from tiny import assert_same, pictures, plain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralign import batch_norm, foreign, library, parameters, path_state, setting, updates
+from neuralign import batch_norm, certificate, foreign, library, networks, parameters, path_state, setting, updates
 from neuralign.batch_norm import Estimate, refresh
 from neuralign.curves import straight
 from neuralign.curves.segment import segment
@@ -33,6 +34,7 @@ from neuralign.path_state import divide
 from neuralign.plugins import plugin
 from neuralign.refusals import Refused
 from neuralign.setting import split
+from neuralign.tracing import running
 from neuralign.training import Regime, fit
 
 State = dict[str, Tensor]
@@ -173,6 +175,11 @@ def check_evaluated(name: str, ends: tuple[State, State]) -> None:
     middle = line(name, ends)(0.5)
     found = next(row["loss"] for row in rows if row["t"] == 0.5)
     assert found == pytest.approx(F.cross_entropy(outputs(name, middle), IMAGES.labels).item(), rel=1e-4)
+
+
+def check_evaluated_between(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
+    """The same as `check_evaluated`, as a property of a path."""
+    check_evaluated(name, ends)
 
 
 def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
@@ -439,6 +446,11 @@ def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "_judge", lambda *_: None)
 
 
+def judged_by_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a norm does is seen on images and on their negatives."""
+    monkeypatch.setattr(updates, "_other", lambda pixels: 1 - pixels)
+
+
 def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last call of a pass has the weight of all."""
     right = batch_norm._Averages._hooks
@@ -472,6 +484,12 @@ def vectors_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(path_state.Endpoints, "_followed", lambda self, state: {})
 
 
+def what_a_run_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one evaluation keeps in Python meets the next."""
+    for module in (networks, running, certificate):
+        monkeypatch.setattr(module, "uncached", lambda modules: nullcontext())
+
+
 WRONG = [
     (own_buffers_of_the_first, "frozen batch norm", check_ends),
     (own_buffers_of_the_first, "pruned at random", check_ends),
@@ -482,9 +500,12 @@ WRONG = [
     (stored_statistics_everywhere, "own norm", check_between),
     (only_batch_norms_of_torch, "own norm", check_between),
     (last_call_only, "shared", check_between),
+    (judged_by_negatives, "norm of a pooled map", check_between),
     (whatever_has_a_gradient_or_not, "frozen backbone", check_trained_curve),
     (real_parts_only, "complex", check_ends),
     (vectors_that_stand_still, "spectral norm", check_between),
+    (what_a_run_leaves_behind, "cached", check_evaluated_between),
+    (what_a_run_leaves_behind, "remembering", check_evaluated_between),
 ]
 
 
@@ -494,7 +515,7 @@ def test_a_wrong_implementation_is_found(wrong, name, check, states, monkeypatch
     epochs = int(check is check_trained_curve)
     check(name, line(name, ends, "bezier", epochs), ends)
     wrong(monkeypatch)
-    with pytest.raises((AssertionError, Refused)):
+    with pytest.raises((AssertionError, Refused, ValueError)):
         check(name, line(name, ends, "bezier", epochs), ends)
 
 

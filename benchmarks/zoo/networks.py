@@ -87,7 +87,7 @@ TIMM: dict[str, tuple[int, bool, dict[str, Any]]] = {
     "swin_tiny_patch4_window7_224": (56, True, {"embed_dim": 48}),
     "tiny_vit_5m_224": (224, False, {}),
     "tresnet_m": (64, False, {}),
-    "volo_d1_224": (64, True, {"layers": (2, 2, 2, 2), "embed_dims": (48, 96, 96, 96), "num_heads": (2, 4, 4, 4)}),
+    "volo_d1_224": (64, True, {}),
     "xcit_nano_12_p16_224": (64, True, {}),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralign.caches import uncached
 from neuralign.callables import summary
 from neuralign.refusals import Refused
 from neuralign.symmetry import Permutation, Spec, State, permute
@@ -126,13 +127,16 @@ def prove(found: Trace, permutation: Permutation, state: State, inputs: Sequence
 
 
 def _or_raise(first: Exception, act: Callable[[], list[dict[str, float]]]) -> list[dict[str, float]]:
-    """What `act` gives; the first error, where it raises one too."""
+    """What `act` gives; refused with both errors, where it raises one too."""
     try:
         return act()
     except (Refused, CertificateError):
         raise
-    except Exception:  # of whatever kind the network's code raises
-        raise first from None
+    except Exception as error:  # of whatever kind the network's code raises
+        raise Refused(
+            "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it ends in "
+            f"{summary(first)}; in float32 in {summary(error)}"
+        ) from error
 
 
 def _worst(errors: Iterable[float]) -> float:
@@ -209,7 +213,8 @@ def behaviour(
 @contextmanager
 def _compared(run: Whole, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
     """A block in which the network runs with `state`, with nothing left to chance, in this precision."""
-    with drawn_alike(device), Doubled() if precision is FINE else nullcontext(), run.running(state):
+    doubled = Doubled() if precision is FINE else nullcontext()
+    with drawn_alike(device), uncached(run.network.modules()), doubled, run.running(state):
         yield
 
 

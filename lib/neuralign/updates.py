@@ -109,7 +109,7 @@ def _judge(
 ) -> None:
     """Add to `found` what these modules do."""
     calls = _calls(model, state, pixels, suspects)
-    others = _calls(model, state, 1 - pixels, suspects)
+    others = _calls(model, state, _other(pixels), suspects)
     for name, module in suspects.items():
         if name not in calls or name not in others:
             continue  # not called in evaluation mode, so nothing that is measured depends on it
@@ -130,6 +130,11 @@ def _judge(
         if averaged := {n: own[n] for n in tried.averaged if n in own}:
             counters = tuple(own[n] for n in tried.counters if n in own)
             found.norms[name] = Norm(module, averaged, counters, tried.rate)
+
+
+def _other(pixels: Tensor) -> Tensor:
+    """Other images, of which no linear layer makes the same mean or variance, as it does of negatives or brighter ones."""
+    return ((pixels + pixels.roll(1, 0).flip(-1)) / 2).square()
 
 
 def _calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:

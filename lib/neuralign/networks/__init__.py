@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.stateless import _reparametrize_module
 
+from neuralign.caches import evaluating, uncached
 from neuralign.callables import NetworkError, construct, summary
 from neuralign.objects import is_object
 from neuralign.plugins import Entry, plugin
@@ -43,9 +44,18 @@ class Model:
 
     @contextmanager
     def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
-        """The model with the weights of `state`, a function of pixels that may be differentiated within the block."""
-        with substituted(self.network, state) as held:
-            yield lambda pixels: self.network(self.normalise(pixels))
+        """The model with the weights of `state`, a function of pixels that may be differentiated within the block.
+
+        No call of a module in evaluation mode leaves anything in Python that the next could meet.
+        """
+        evaluated = evaluating(self.network)
+
+        def network(pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+            with uncached(evaluated):
+                return self.network(self.normalise(pixels))
+
+        with uncached(evaluated), substituted(self.network, state) as held:  # layers may run in the backward pass, too
+            yield network
         write_back(state, held)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -113,7 +123,8 @@ def outputs(network: nn.Module, example: Tensor) -> Any:
     """What the network makes of an input in evaluation mode; NetworkError where it cannot take it."""
     network.eval()
     try:
-        return network(example)
+        with uncached(network.modules()):
+            return network(example)
     except Exception as error:  # the code is anybody's, and so are its errors
         raise NetworkError(
             f"the network does not take an input of shape {tuple(example.shape)}: {summary(error)}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from neuralign.caches import uncached
 from neuralign.networks import State, substituted
 from neuralign.refusals import Refused
 from neuralign.seeding import aside, global_generator
@@ -72,6 +73,8 @@ class Certain(TorchDispatchMode):
             names = [a.name for a in func._schema.arguments]
             args = tuple(0.0 if n == "dropout_p" else a for n, a in zip(names, args, strict=False))
             kwargs = {k: v for k, v in kwargs.items() if k != "dropout_p"}
+        if name == "native_batch_norm_backward":  # torch 2.14 misreads a gradient of one image on strides of its own
+            args = (args[0].clone(memory_format=torch.contiguous_format), *args[1:])
         return func(*args, **kwargs)
 
 
@@ -146,8 +149,11 @@ class Whole:
                 module.training = training
 
     def __call__(self, x: Tensor, state: State | None = None, mode: Certain | None = None) -> Any:
-        """What the network makes of `x`; with the tensors of `state`, where given, of which no buffer is written to."""
-        with self.running(spared(self.network, state or {}), mode):
+        """What the network makes of `x`; with the tensors of `state`, where given, of which no buffer is written to.
+
+        It keeps nothing of the call.
+        """
+        with uncached(self.network.modules()), self.running(spared(self.network, state or {}), mode):
             return self.network(x)
 
 
@@ -162,7 +168,7 @@ class WholeModule(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         whole: Whole = vars(self)[HELD]
-        with whole.running({}):
+        with uncached(whole.network.modules()), whole.running({}):
             return whole.network(x)
 
 
@@ -185,7 +191,9 @@ def copied(network: nn.Module, *, parameters: bool = False) -> nn.Module:
         raise Refused("a compiled network of torch.jit; give the network that it was made of")
     changeable = any(type(m).train is not nn.Module.train for m in network.modules())
     twin = _copied(network, parameters or changeable)
-    twin.eval()  # returns what the network's own `train` does
+    if changeable:
+        twin.train()  # a network's own way to forget what it computed from its weights
+    twin.eval()
     if changeable and not all(map(torch.equal, twin.parameters(), network.parameters())):
         twin = _copied(network, True)
         for module in twin.modules():
