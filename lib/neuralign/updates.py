@@ -133,7 +133,7 @@ def _judge(
 
 
 def _other(pixels: Tensor) -> Tensor:
-    """Other images, of which no linear layer makes the same mean or variance, as it does of negatives or brighter ones."""
+    """Other images. A linear layer makes the same variance of negatives; of these no norm measures the same."""
     return ((pixels + pixels.roll(1, 0).flip(-1)) / 2).square()
 
 
