@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from neuralign.caches import uncached
 from neuralign.callables import summary
 from neuralign.refusals import Refused
+from neuralign.seeding import drawn_alike
 from neuralign.symmetry import Permutation, Spec, State, permute
 from neuralign.tracing import Trace
 from neuralign.tracing.outputs import heads
 from neuralign.tracing.precision import Doubled, precise
-from neuralign.tracing.running import Whole, drawn_alike
+from neuralign.tracing.running import Whole
 
 TOLERANCE = 1e-9  # what a certificate allows outputs and gradients to change, as a share of their size
 # of the largest gradient: what is smaller is compared with that much of it, for it may be no more than rounding, as of

@@ -14,8 +14,8 @@ from neuralign.curves import Curve
 from neuralign.networks import Model, State, first_names, modes_kept, trainable
 from neuralign.parameters import Layout
 from neuralign.refusals import Refused
+from neuralign.seeding import drawn_alike
 from neuralign.tracing.outputs import heads
-from neuralign.tracing.running import drawn_alike
 from neuralign.updates import IMAGES, updates
 
 SAME = 1e-4  # what outputs of one function may differ by, as a share of their size: rounding in float32

@@ -1,8 +1,11 @@
 """Independent random streams from one seed: one per purpose and step, so that nothing depends on what ran before."""
 
 import hashlib
-from contextlib import AbstractContextManager
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+import numpy as np
 import torch
 
 
@@ -25,6 +28,22 @@ def global_generator(device: torch.device) -> torch.Generator:
 def aside(device: torch.device) -> AbstractContextManager[None]:
     """A block after which the global generators of the CPU and of `device` are as they were."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+@contextmanager
+def drawn_alike(device: torch.device) -> Iterator[None]:
+    """What a network draws at random is the same in every run, and no one else's draws change."""
+    before = random.getstate(), np.random.get_state()
+    with aside(device):
+        for each in (torch.device("cpu"), device):
+            global_generator(each).manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
 
 def stream(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:

@@ -17,8 +17,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from neuralign.callables import summary
 from neuralign.networks import Model, State, first_names, modes_kept
+from neuralign.seeding import drawn_alike
 from neuralign.tracing.outputs import heads
-from neuralign.tracing.running import drawn_alike
 
 FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward}
 IMAGES = 8  # of a batch on which modules are judged

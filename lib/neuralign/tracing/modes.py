@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.callables import summary
+from neuralign.seeding import drawn_alike
 from neuralign.tracing.axes import Axis, positions
 from neuralign.tracing.branches import Answers, is_without_consequence
 from neuralign.tracing.decisions import PythonReads
 from neuralign.tracing.outputs import heads
 from neuralign.tracing.recording import Recorder
 from neuralign.tracing.rules import RULES, pointwise
-from neuralign.tracing.running import Whole, copied, drawn_alike
+from neuralign.tracing.running import Whole, copied
 
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 EVALUATION, TRAINING = "evaluation", "training"

@@ -1,6 +1,5 @@
 """Running a network with every head and nothing left to chance, operation by operation."""
 
-import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -18,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from neuralign.caches import uncached
 from neuralign.networks import State, substituted
 from neuralign.refusals import Refused
-from neuralign.seeding import aside, global_generator
 
 Operation = Any  # an overload of torch.ops.aten
 HELD = "<whole>"  # the one attribute of a wrapper, of a name that no layer can have
@@ -31,22 +28,6 @@ def name_of(operation: Operation) -> str:
     """The name of an operation of ATen, without its overload and whether it is in place."""
     name = operation._overloadpacket.__name__
     return SAME.get(name, name if name.startswith("__") else name.rstrip("_"))
-
-
-@contextmanager
-def drawn_alike(device: torch.device) -> Iterator[None]:
-    """What a network draws at random is the same in every run, and no one else's draws change."""
-    before = random.getstate(), np.random.get_state()
-    with aside(device):
-        for each in (torch.device("cpu"), device):
-            global_generator(each).manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
 
 
 class Certain(TorchDispatchMode):
