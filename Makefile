@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed-from-lock
 STUDY ?= demo
 
-# one run at a time (lib/neuralign/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
+# one run at a time (lib/neuralign/workflow/running/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
 # run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
@@ -18,10 +18,10 @@ study: $(READY) ## any study of config.yaml: make study STUDY=paper
 	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; \
 		if $(BIN)/snakemake --cores all --keep-going --quiet rules host -- $(STUDY); then rm -rf results/studies/$(STUDY)_incomplete; exit 0; fi; \
 		if $(BIN)/snakemake --cores all --quiet all -- $(STUDY)_incomplete; then \
-			PYTHONPATH=lib $(BIN)/python -m neuralign.show results/studies/$(STUDY)_incomplete; \
+			PYTHONPATH=lib $(BIN)/python -m neuralign.cli.show results/studies/$(STUDY)_incomplete; \
 			echo "INCOMPLETE: something has failed; the report of what is there says what, and why"; fi; exit 1' \
 		|| { code=$$?; [ $$code -ne 75 ] || echo "another run is at work in this folder (results/.running is locked)"; exit $$code; }
-	@PYTHONPATH=lib $(BIN)/python -m neuralign.show results/studies/$(STUDY)
+	@PYTHONPATH=lib $(BIN)/python -m neuralign.cli.show results/studies/$(STUDY)
 
 test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests

@@ -10,8 +10,8 @@ min_version("9.19")
 
 sys.path.insert(0, str(Path(workflow.basedir, "lib")))
 
-from neuralign.run_lock import share
-from neuralign.yaml_files import YamlError, read
+from neuralign.workflow.running.run_lock import share
+from neuralign.config.files import YamlError, read
 
 try:  # Snakemake would take the last of two equal keys, and more
     for file in (f"{workflow.basedir}/config.yaml", *workflow.overwrite_configfiles):

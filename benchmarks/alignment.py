@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from benchmarks.problems import CLASSES, MEAN, NETWORKS, SMALL, STD, pictures
 from benchmarks.timing import Row, interleaved, row
-from neuralign.align import Problem
-from neuralign.align.correlation import correlation
-from neuralign.align.transport import transport
-from neuralign.images import Images, as_float
-from neuralign.networks import State, buffers, build, parameters
-from neuralign.plugins import Entry
-from neuralign.tracing import trace
+from neuralign.alignment.algorithms.correlation import correlation
+from neuralign.alignment.algorithms.transport import transport
+from neuralign.alignment.problem import Problem
+from neuralign.config.plugins import Entry
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import State, buffers, build, parameters
+from neuralign.symmetry.tracing.trace import trace
 
 IMAGES = {"TinyTen": 1024, "ResNet32": 512}
 SAMPLE = 64  # images that the batch norms are fitted to

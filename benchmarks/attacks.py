@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, pictures, unchanged
 from benchmarks.timing import Row, interleaved, row
-from neuralign.networks import criterion
-from neuralign.plugins import plugin
+from neuralign.config.plugins import plugin
+from neuralign.networks.model import criterion
 
 STEPS = 5
 PGD = {"use": "pgd", "eps": 8 / 255, "step": 2 / 255, "steps": STEPS}  # the paper's

@@ -15,9 +15,9 @@ from torchvision import transforms
 from benchmarks import plain
 from benchmarks.problems import MEAN, NETWORKS, SMALL, STD, Problem, augment, pictures
 from benchmarks.timing import Action, Row, interleaved, row
-from neuralign.batch_norm import TOGETHER, Estimate, refresh_each
-from neuralign.evaluation import measure as tested
-from neuralign.images import Images
+from neuralign.datasets.images import Images
+from neuralign.evaluation.along_curve import measure as tested
+from neuralign.training.batch_norm import TOGETHER, Estimate, refresh_each
 
 TRAIN, TEST = 50_000, 10_000
 POINTS, SIDE = 65, 17  # of a curve; of a plane in each direction

@@ -13,8 +13,8 @@ import torch
 from benchmarks import attacks, training
 from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, augment, pictures, unchanged
 from benchmarks.timing import Row, count, interleaved, limit, row, seconds_of
-from neuralign.batch_norm import Estimate, refresh
-from neuralign.evaluation import measure as tested
+from neuralign.evaluation.along_curve import measure as tested
+from neuralign.training.batch_norm import Estimate, refresh
 
 PRECISIONS = ("float32", "bfloat16")
 TRAIN, TEST, EPOCHS = 50_000, 10_000, 250  # of CIFAR10 and the paper

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.timing import Row, count, interleaved, limit, row
-from neuralign.files import note_path, sha256
-from neuralign.plan import notes
+from neuralign.common.files import note_path, sha256
+from neuralign.workflow.planning.plan import notes
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
@@ -47,7 +47,17 @@ def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
             raise RuntimeError(f"the made-up study is not finished for Snakemake: {text[-2000:]}")
 
     def cost() -> None:
-        _run(folder, [sys.executable, "-m", "neuralign.plan", study, "--configfile", str(REPOSITORY / "config.yaml")])
+        _run(
+            folder,
+            [
+                sys.executable,
+                "-m",
+                "neuralign.workflow.planning.plan",
+                study,
+                "--configfile",
+                str(REPOSITORY / "config.yaml"),
+            ],
+        )
 
     planning, costs = interleaved(plan, cost, repeats=repeats, warm_up=repeats > 1)
     finish(folder)
@@ -55,7 +65,7 @@ def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
     note = f"{jobs[0]} jobs"
     return [
         limit(f"snakemake --dry-run {study}", ours=planning, target="<= 10", note=note),
-        limit(f"python -m neuralign.plan {study}", ours=costs, target="<= 10", note=note),
+        limit(f"python -m neuralign.workflow.planning.plan {study}", ours=costs, target="<= 10", note=note),
         limit(f"snakemake {study}, everything done", ours=done, target="<= 5", note=note),
     ]
 

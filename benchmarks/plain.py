@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from neuralign.images import Images
+from neuralign.datasets.images import Images
 
 
 class CurveLayer(nn.Module):

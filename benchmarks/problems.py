@@ -8,13 +8,13 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from neuralign import augmentations
-from neuralign.curves import Basis, Curve, straight
-from neuralign.images import Images, Transform, as_float, as_is
-from neuralign.networks import Model, buffers, build, parameters
-from neuralign.parameters import Layout
-from neuralign.plugins import Entry, plugin
-from neuralign.training import Attack, Regime, Sample, fit
+from neuralign.config.plugins import Entry, plugin
+from neuralign.curves.curve import Basis, Curve, straight
+from neuralign.datasets.images import Images, Transform, as_float, as_is
+from neuralign.networks.model import Model, buffers, build, parameters
+from neuralign.networks.parameters import Layout
+from neuralign.training import augmentation
+from neuralign.training.loop import Attack, Regime, Sample, fit
 
 CLASSES = 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)  # of CIFAR10
@@ -104,7 +104,7 @@ def pictures(count: int, device: str = "cpu", side: int = 32) -> Images:
 
 def augment() -> Transform:
     """The paper's augmentation of CIFAR: rotation, flip, crop."""
-    return augmentations.pipeline(AUGMENT)
+    return augmentation.pipeline(AUGMENT)
 
 
 unchanged: Transform = as_is

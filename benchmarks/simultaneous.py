@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, augment, pictures
 from benchmarks.timing import Row, interleaved, row
-from neuralign.images import Images
-from neuralign.simultaneous import fit_together
-from neuralign.training import Training
+from neuralign.datasets.images import Images
+from neuralign.training.loop import Training
+from neuralign.training.simultaneous import fit_together
 
 COUNT, STEPS = 4, 6  # networks at once, steps of an epoch
 

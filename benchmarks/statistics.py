@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from neuralign import augmentations, setting
-from neuralign.batch_norm import Estimate
-from neuralign.curves import straight
-from neuralign.evaluation import along
-from neuralign.plugins import plugin
+from neuralign.config.plugins import plugin
+from neuralign.curves.curve import straight
+from neuralign.evaluation.along_curve import along
+from neuralign.training import augmentation, setting
+from neuralign.training.batch_norm import Estimate
 
 COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d mean acc", "d min acc", "max |d loss|"]
 
@@ -33,7 +33,7 @@ def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[i
     if "bends" in inputs:
         path = path.bent(setting.read_bends(inputs["bends"], ends.layout, path.bends))
     ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-    transform = augmentations.pipeline(settings["augment"])
+    transform = augmentation.pipeline(settings["augment"])
     common = {k: settings["protocol"][k] for k in ("batch_size", "seed")}
     for images, nodes in protocols:
         estimate = Estimate.on(data.train, transform, images=images, full_passes=nodes, **common)

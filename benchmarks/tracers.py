@@ -1,4 +1,4 @@
-"""Which way of seeing a network sees most: one recorded run (`neuralign.tracing`), `torch.fx` or `torch.export`.
+"""Which way of seeing a network sees most: one recorded run (`symmetry.tracing.trace`), `torch.fx` or `torch.export`.
 
 `python -m benchmarks.tracers` tries all three on torchvision's classification networks and on the hand-made ones of
 tests/awkward.py, in the mode that each is meant for, and prints what each could not see, and why. That a graph comes
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from benchmarks.zoo import networks as zoo
-from neuralign.tracing import trace
+from neuralign.symmetry.tracing.trace import trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

@@ -9,8 +9,8 @@ import torch
 from benchmarks import plain
 from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, augment, pictures, unchanged
 from benchmarks.timing import Action, Row, interleaved, row
-from neuralign.images import Images
-from neuralign.networks import Model
+from neuralign.datasets.images import Images
+from neuralign.networks.model import Model
 
 LIMITS = {"TinyTen": "<= 1.10", "ResNet32": "<= 1.15"}
 COUNTS = {"TinyTen": (10, 40), "ResNet32": (3, 20)}  # steps that are timed in one go; of an epoch

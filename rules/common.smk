@@ -1,18 +1,18 @@
-"""What all rules share: the checked config, and recipes as inputs (lib/neuralign/recipes.py says why)."""
+"""What all rules share: the checked config, and recipes as inputs (lib/neuralign/workflow/provenance/recipes.py says why)."""
 
 import os
 import shlex
 
-from neuralign import failure
-from neuralign.config import Catalogue, ConfigError
-from neuralign.config_checks import INCOMPLETE
-from neuralign.data import DataError
-from neuralign.endings import RUN
-from neuralign.gpus import slots
-from neuralign.incomplete import ended, part
-from neuralign.objects import ObjectError
-from neuralign.recipes import Recipes
-from neuralign.workflow import figures
+from neuralign.workflow.running import failure
+from neuralign.config.catalogue import Catalogue, ConfigError
+from neuralign.config.checks import INCOMPLETE
+from neuralign.datasets.dataset import DataError
+from neuralign.workflow.running.termination import RUN
+from neuralign.workflow.running.gpus import slots
+from neuralign.workflow.incomplete import ended, part
+from neuralign.config.references import ObjectError
+from neuralign.workflow.provenance.recipes import Recipes
+from neuralign.workflow.graph import figures
 from snakemake.exceptions import WorkflowError
 
 try:

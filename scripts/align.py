@@ -2,12 +2,13 @@
 
 from functools import partial
 
-from neuralign import align, augmentations, setting
-from neuralign.checkpoints import Checkpoint
-from neuralign.job import run
-from neuralign.plugins import plugin
-from neuralign.symmetry import MOVES, identity, moves
-from neuralign.tables import write_rows
+from neuralign.alignment.problem import Problem, certificate, search
+from neuralign.common.tables import write_rows
+from neuralign.config.plugins import plugin
+from neuralign.symmetry.permutations import MOVES, identity, moves
+from neuralign.training import augmentation, setting
+from neuralign.training.checkpoints import Checkpoint
+from neuralign.workflow.running.run import run
 
 
 def main(
@@ -27,18 +28,18 @@ def main(
 ):
     images, net = setting.prepare(data, model)
     trace = setting.symmetry(net, images, attention=attention)
-    problem = align.Problem(
+    problem = Problem(
         net,
         trace,
         *(setting.read_state(path, net) for path in (target, source)),
         images.train,
-        augmentations.pipeline(augment),
+        augmentation.pipeline(augment),
         setting.read_permutation(start, trace.spec) if start else None,
         setting.attack(attack),
         partial(Checkpoint, scratch),
     )
-    found = align.search(problem, plugin("align", method))
-    proof = align.certificate(problem, found)
+    found = search(problem, plugin("alignments", method))
+    proof = certificate(problem, found)
     problem.facts["certificate"] = proof.error
     setting.save_permutation(found, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
     write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved, MOVES)

@@ -1,8 +1,9 @@
 """A bound on the loss of the straight line between two networks, and what it is made of, layer by layer."""
 
-from neuralign import setting, theory
-from neuralign.job import run
-from neuralign.tables import write_rows
+from neuralign.common.tables import write_rows
+from neuralign.evaluation.bound import Unbounded, bound_along_line, refused
+from neuralign.training import setting
+from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
@@ -12,9 +13,9 @@ def main(data, target, source, bound, layers, *, model, permutation=None, images
     setting.divided(net, found, *ends).demand_between()
     trace = setting.symmetry(net, found)
     try:
-        total, rows = theory.bound(net, trace, *ends, found.test.balanced(images), points=points)
-    except theory.Unbounded as error:  # the study has more to say than this
-        total, rows = theory.refused(str(error))
+        total, rows = bound_along_line(net, trace, *ends, found.test.balanced(images), points=points)
+    except Unbounded as error:  # the study has more to say than this
+        total, rows = refused(str(error))
     write_rows([total], bound)
     write_rows(rows, layers)
 

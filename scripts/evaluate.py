@@ -2,13 +2,13 @@
 
 import torch
 
-from neuralign import augmentations, setting
-from neuralign.batch_norm import Estimate
-from neuralign.curves import straight
-from neuralign.evaluation import along
-from neuralign.job import run
-from neuralign.plugins import plugin
-from neuralign.tables import write_rows
+from neuralign.common.tables import write_rows
+from neuralign.config.plugins import plugin
+from neuralign.curves.curve import straight
+from neuralign.evaluation.along_curve import along
+from neuralign.training import augmentation, setting
+from neuralign.training.batch_norm import Estimate
+from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, points, *, model, curve, augment, attacks, protocol, permutation=None, bends=None):
@@ -19,7 +19,7 @@ def main(data, target, source, points, *, model, curve, augment, attacks, protoc
         path = path.bent(setting.read_bends(bends, ends.layout, path.bends))
     estimate = Estimate.on(
         images.train,
-        augmentations.pipeline(augment),
+        augmentation.pipeline(augment),
         attack=setting.attack(protocol["attacked_statistics"]),
         **{k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")},
     )

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from neuralign.data.checks import check
-from neuralign.data.sources import described
-from neuralign.data.storage import save
-from neuralign.job import run
-from neuralign.plugins import plugin
+from neuralign.config.plugins import plugin
+from neuralign.datasets.checks import check
+from neuralign.datasets.reading.locations import described
+from neuralign.datasets.storage import save
+from neuralign.workflow.running.run import run
 
 
 def main(data: str, *, dataset: dict[str, Any]) -> None:
     archives = Path(data).parent / "archives"  # beside the datasets: entries with the same archive share a download
-    made = plugin("data", dataset)(archives)
+    made = plugin("datasets", dataset)(archives)
     check(made, described(dataset))
     save(made, data)
 

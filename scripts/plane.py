@@ -4,12 +4,13 @@ The plane of a curve goes through both ends and the middle; without a curve it i
 both ends as they were trained and the second as it was aligned.
 """
 
-from neuralign import augmentations, planes, setting
-from neuralign.batch_norm import Estimate
-from neuralign.curves import straight
-from neuralign.job import run
-from neuralign.plugins import plugin
-from neuralign.tables import write_rows
+from neuralign.common.tables import write_rows
+from neuralign.config.plugins import plugin
+from neuralign.curves.curve import straight
+from neuralign.evaluation import on_plane
+from neuralign.training import augmentation, setting
+from neuralign.training.batch_norm import Estimate
+from neuralign.workflow.running.run import run
 
 
 def main(
@@ -38,12 +39,12 @@ def main(
     else:
         ends = setting.divided(net, images, start, setting.read_state(source, net), end)
         models = dict(zip(("theta1", "theta2", moved), ends.vectors, strict=True))
-    plane = planes.through(*models.values())
+    plane = on_plane.through(*models.values())
     own = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
-    estimate = Estimate.on(images.train, augmentations.pipeline(augment), **own)
-    places, size = planes.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
-    write_rows(planes.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
-    write_rows(planes.marks(plane, models, path), marks)
+    estimate = Estimate.on(images.train, augmentation.pipeline(augment), **own)
+    places, size = on_plane.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
+    write_rows(on_plane.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
+    write_rows(on_plane.marks(plane, models, path), marks)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign import figures
-from neuralign.job import run
-from neuralign.plugins import plugin
+from neuralign.config.plugins import plugin
+from neuralign.report.drawing import save
+from neuralign.workflow.running.run import run
 
 
 def main(
@@ -24,7 +24,7 @@ def main(
         raise ValueError(f"a figure '{kind}' of nothing: no frames given")
     parts = [pd.read_csv(f).assign(**r, run=i) for i, (f, r) in enumerate(zip(frames, runs, strict=True))]
     draw = plugin("figures", {"use": kind, **(options or {})})
-    figures.save(draw(pd.concat(parts, ignore_index=True)), png, pdf)
+    save(draw(pd.concat(parts, ignore_index=True)), png, pdf)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign import paper
-from neuralign.files import atomic
-from neuralign.job import run
-from neuralign.report import render
+from neuralign.common.files import atomic
+from neuralign.report.page import paper_tables
+from neuralign.report.page.page import render
+from neuralign.workflow.running.run import run
 
 
 def main(
@@ -30,14 +30,14 @@ def main(
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """`drawings[i]` is the entry `figures[i]` (PNG) was drawn with; the note of an artefact lies beside it. `missing`:
-    what a study lacks that is not finished (`neuralign.incomplete.part`).
+    what a study lacks that is not finished (`neuralign.workflow.incomplete.part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)
     pictures = [(Path(figure).read_bytes(), caption(drawing)) for figure, drawing in pairs]
-    beside = paper.sections(pd.read_csv(published), pd.read_csv(claims), drawings, tables[0]["method"].unique())
+    beside = paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, tables[0]["method"].unique())
     notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
-    more = {"alignments": paper.alignment_tables(pd.read_csv(alignments)), "paper": beside}
+    more = {"alignments": paper_tables.alignment_tables(pd.read_csv(alignments)), "paper": beside}
     page = render(*tables, pictures=pictures, notes=notes, study=study, missing=missing, **more)
     with atomic(html) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -1,13 +1,13 @@
-"""Every evaluation of a study in five tables; `neuralign.summary` says what their columns mean."""
+"""Every evaluation of a study in five tables; `neuralign.report.summary` says what their columns mean."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from neuralign import summary
-from neuralign.files import atomic
-from neuralign.job import run
+from neuralign.common.files import atomic
+from neuralign.report import summary
+from neuralign.workflow.running.run import run
 
 
 def main(

@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.claims import judged
-from neuralign.comparison import against_published
-from neuralign.evidence import Evidence
-from neuralign.evidence import alignments as reach
-from neuralign.files import atomic
-from neuralign.job import run
-from neuralign.summary import published as published_table
+from neuralign.common.files import atomic
+from neuralign.report.claims.claims import judged
+from neuralign.report.claims.evidence import Evidence
+from neuralign.report.claims.evidence import alignments as reach
+from neuralign.report.published import against_published
+from neuralign.report.summary import published as published_table
+from neuralign.workflow.running.run import run
 
 Runs = Sequence[dict[str, Any]]
 

@@ -1,13 +1,13 @@
-"""Bounds beside the losses of trained curves, and how well they rank them (columns: `neuralign.theory_summary`)."""
+"""Bounds beside the losses of trained curves, and how well they rank them (columns: `report.theory_ranks`)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from neuralign import summary, theory_summary
-from neuralign.files import atomic
-from neuralign.job import run
+from neuralign.common.files import atomic
+from neuralign.report import summary, theory_ranks
+from neuralign.workflow.running.run import run
 
 
 def main(
@@ -22,8 +22,8 @@ def main(
     lines = [pd.read_csv(f).assign(**r) for f, r in zip(bounds, runs, strict=True)]
     points = [summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in zip(evaluations, runs, strict=True)]
     measured = summary.paths(pd.concat(points, ignore_index=True))
-    paths = theory_summary.paths(pd.concat(lines, ignore_index=True), measured)
-    for path, table in {theory: theory_summary.ranks(paths), theory_paths: paths}.items():
+    paths = theory_ranks.paths(pd.concat(lines, ignore_index=True), measured)
+    for path, table in {theory: theory_ranks.ranks(paths), theory_paths: paths}.items():
         with atomic(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -3,14 +3,14 @@
 `others` are further jobs like it, to be done together.
 """
 
-from neuralign import augmentations, precision, setting
-from neuralign.checkpoints import Checkpoint
-from neuralign.curves import straight
-from neuralign.job import run
-from neuralign.plugins import plugin
-from neuralign.simultaneous import fit_together, unless_diverged
-from neuralign.tables import write_rows
-from neuralign.training import Training
+from neuralign.common.tables import write_rows
+from neuralign.config.plugins import plugin
+from neuralign.curves.curve import straight
+from neuralign.training import augmentation, precision, setting
+from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.loop import Training
+from neuralign.training.simultaneous import fit_together, unless_diverged
+from neuralign.workflow.running.run import run
 
 
 def main(
@@ -36,7 +36,7 @@ def main(
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     opened = [_opened(job, net, images, plugin("curves", curve)) for job in jobs]
     regime = setting.regime(training)
-    options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}
+    options = {"transform": augmentation.pipeline(augment), "attack": setting.attack(attack)}
     trainings = [
         Training(
             *(net, line.bends[:, : ends.layout.trained], _sampler(line), ends.layout, ends.stored[0], images.train),

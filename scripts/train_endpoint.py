@@ -2,15 +2,16 @@
 
 import torch
 
-from neuralign import augmentations, precision, setting, states
-from neuralign.checkpoints import Checkpoint
-from neuralign.job import run
-from neuralign.networks import buffers, parameters
-from neuralign.parameters import Layout
-from neuralign.seeding import derive
-from neuralign.simultaneous import fit_together, unless_diverged
-from neuralign.tables import write_rows
-from neuralign.training import Training
+from neuralign.common.seeding import derive
+from neuralign.common.tables import write_rows
+from neuralign.networks import states
+from neuralign.networks.model import buffers, parameters
+from neuralign.networks.parameters import Layout
+from neuralign.training import augmentation, precision, setting
+from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.loop import Training
+from neuralign.training.simultaneous import fit_together, unless_diverged
+from neuralign.workflow.running.run import run
 
 
 def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
@@ -22,7 +23,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     regime = setting.regime(training)
-    options = {"transform": augmentations.pipeline(augment), "attack": setting.attack(attack)}
+    options = {"transform": augmentation.pipeline(augment), "attack": setting.attack(attack)}
     trainings = [
         Training(
             *(net, layout.flatten(start), lambda weights, _: weights, layout, own, images.train),

@@ -5,9 +5,9 @@ import signal
 import pytest
 import tiny
 
-from neuralign.images import Images
-from neuralign.networks import Model
-from neuralign.schemas import plugins
+from neuralign.config.signatures import plugins
+from neuralign.datasets.images import Images
+from neuralign.networks.model import Model
 
 # what runs in the background of a script, or under nohup, ignores these, and so would all that the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)

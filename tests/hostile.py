@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuralign.data.checks import check
-from neuralign.data.sources import described
-from neuralign.plugins import plugin
+from neuralign.config.plugins import plugin
+from neuralign.datasets.checks import check
+from neuralign.datasets.reading.locations import described
 
 PLANNING, FETCHING, STARTING, TRAINING = "at planning", "when fetched", "when the job starts", "while training"
 
@@ -37,7 +37,7 @@ class Trap:
 
 def fetch(entry: dict[str, Any], folder: Path) -> None:
     """As scripts/fetch_data.py does it, up to where the file is written."""
-    check(plugin("data", entry)(folder / "archives"), described(entry))
+    check(plugin("datasets", entry)(folder / "archives"), described(entry))
 
 
 def flipped(blob: bytes, place: int) -> bytes:

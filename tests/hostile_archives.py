@@ -15,8 +15,8 @@ from unittest import mock
 from hostile import FETCHING, Case, Trap, fetch, flipped
 from toy_data import cifar10, mirror, pixels, python3, sha256, tar_gz, tiny, zipped
 
-from neuralign.data import archives
-from neuralign.data.pickles import unpickled
+from neuralign.datasets.reading import archives
+from neuralign.datasets.reading.pickles import unpickled
 
 # ---- archives
 

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from tiny import pictures, plain, randomised, shifts, small, whole
 from torch import Tensor
 
-from neuralign import setting
-from neuralign.curves import straight
-from neuralign.curves.bezier import bezier
-from neuralign.data import Dataset, Split
-from neuralign.data.storage import save as save_dataset
-from neuralign.images import Data
-from neuralign.networks import Model, buffers, parameters
-from neuralign.parameters import Layout
-from neuralign.schedules.constant import constant
-from neuralign.training import Regime, fit
+from neuralign.curves.curve import straight
+from neuralign.curves.families.bezier import bezier
+from neuralign.datasets.dataset import Dataset, Split
+from neuralign.datasets.images import Data
+from neuralign.datasets.storage import save as save_dataset
+from neuralign.networks.model import Model, buffers, parameters
+from neuralign.networks.parameters import Layout
+from neuralign.training import setting
+from neuralign.training.loop import Regime, fit
+from neuralign.training.schedules.constant import constant
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
 DATA = Data(pictures(10), pictures(4), tuple("abcde"), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from hostile import PLANNING, Case
 
-from neuralign.config import Catalogue
+from neuralign.config.catalogue import Catalogue
 
 SMALL = yaml.safe_load(
     """

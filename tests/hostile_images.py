@@ -16,9 +16,9 @@ from hostile import FETCHING, PLANNING, Case, Trap, fetch, flipped
 from PIL import Image
 from toy_data import arrays, jpeg, pixels, tree, zipped
 
-from neuralign.data.checks import check
-from neuralign.data.digits import digits
-from neuralign.data.sources import identity
+from neuralign.datasets.checks import check
+from neuralign.datasets.reading.locations import identity
+from neuralign.datasets.sources.digits import digits
 
 # ---- images
 
@@ -165,7 +165,7 @@ def packed(path: Path) -> None:
 
 def packed_tightly(folder: Path) -> None:
     """An array packed 1000 to 1, beyond a size that is made small here."""
-    with mock.patch("neuralign.data.npz.LARGEST", 2**20):
+    with mock.patch("neuralign.datasets.sources.npz.LARGEST", 2**20):
         other(packed, folder)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hostile import PLANNING, Case
 
-from neuralign.yaml_files import read
+from neuralign.config.files import read
 
 NESTED = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

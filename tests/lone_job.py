@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralign.code import PACKAGE
+from neuralign.common.files import PACKAGE
 
 OUT = Path("results/x/out.txt")
 RECIPE = Path("results/recipes/x/out.txt.json")
@@ -20,8 +20,8 @@ import os
 import time
 from pathlib import Path
 
-from neuralign.files import atomic
-from neuralign.job import run
+from neuralign.common.files import atomic
+from neuralign.workflow.running.run import run
 
 
 def main(data, out, *, word, scratch):

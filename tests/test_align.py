@@ -16,20 +16,29 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from neuralign import align, symmetry
-from neuralign.align import CertificateError, Problem, activations, assign, certify, correlations, growing_moments
-from neuralign.align.correlation import correlation
-from neuralign.align.pam import _Search
-from neuralign.batch_norm import refresh
-from neuralign.checkpoints import Checkpoint
-from neuralign.images import Images, as_float
-from neuralign.networks import Model
-from neuralign.plugins import plugin
-from neuralign.refusals import Refused
-from neuralign.schemas import plugins
-from neuralign.symmetry import inverse, permute, random
-from neuralign.tracing import trace
-from neuralign.training import Progress
+from neuralign.alignment import problem as align
+from neuralign.alignment.algorithms.correlation import correlation
+from neuralign.alignment.algorithms.pam import _Search
+from neuralign.alignment.problem import (
+    CertificateError,
+    Problem,
+    activations,
+    assign,
+    certify,
+    correlations,
+    growing_moments,
+)
+from neuralign.common.errors import Refused
+from neuralign.config.plugins import plugin
+from neuralign.config.signatures import plugins
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model
+from neuralign.symmetry import permutations as symmetry
+from neuralign.symmetry.permutations import inverse, permute, random
+from neuralign.symmetry.tracing.trace import trace
+from neuralign.training.batch_norm import refresh
+from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.loop import Progress
 
 
 def alive(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
@@ -59,11 +68,11 @@ def planted(model: Model, images: Images) -> tuple[Problem, dict[str, Tensor]]:
 
 
 CHEAP = {"pam": {"epochs": 1, "batch_size": 10, "candidates": 2, "scoring_batches": 2}}
-FINDERS = [use for use in plugins("align") if use not in ("random", "pam")]  # a control; a search for another goal
+FINDERS = [use for use in plugins("alignments") if use not in ("random", "pam")]  # a control; a search for another goal
 
 
 def method(use: str) -> Callable[[Problem], dict[str, Tensor]]:
-    return plugin("align", {"use": use} | CHEAP.get(use, {}))
+    return plugin("alignments", {"use": use} | CHEAP.get(use, {}))
 
 
 CRITERIA = [{"use": use} for use in FINDERS] + [
@@ -78,14 +87,14 @@ def test_every_method_finds_a_planted_permutation_in_every_network(
     model: Model, images: Images, criterion: dict
 ) -> None:
     problem, permutation = planted(model, images)
-    found = plugin("align", criterion)(problem)
+    found = plugin("alignments", criterion)(problem)
     assert found.keys() == set(problem.trace.spec.free)
     wrong = {group: (found[group], inverse(permutation)[group]) for group in found}
     assert not {g: pair for g, pair in wrong.items() if not torch.equal(*pair)}
     certify(problem, found)
 
 
-@pytest.mark.parametrize("use", plugins("align"))
+@pytest.mark.parametrize("use", plugins("alignments"))
 def test_every_method_gives_a_certifiable_permutation_of_unrelated_networks(
     model: Model, images: Images, use: str
 ) -> None:
@@ -102,7 +111,7 @@ def test_every_method_copes_with_dead_units(tinyten: Model, images: Images, use:
     dead = {**problem.source}
     dead["features.bn3.weight"], dead["features.bn3.bias"] = (torch.zeros(8).double(), -torch.ones(8).double())
     problem = replace(problem, source=dead)  # one whole layer gives zeros, and all after it are constant
-    found = plugin("align", {"use": use})(problem)
+    found = plugin("alignments", {"use": use})(problem)
     certify(problem, found)
     first = "features.conv1"
     assert torch.equal(found[first], inverse(permutation)[first])
@@ -458,7 +467,7 @@ def test_transport_minimises_the_distance_of_activations(tinyten: Model, images:
     problem = problem_of(tinyten, images)
     target, source = (seen(tinyten, dict(s), images, ["features.relu2"])["features.relu2"] for s in sides(problem))
     distance = ((target[:, :, None] - source[:, None, :]) ** 2).sum(0)
-    assert plugin("align", {"use": "transport"})(problem)["features.conv2"].tolist() == hungarian(-distance)
+    assert plugin("alignments", {"use": "transport"})(problem)["features.conv2"].tolist() == hungarian(-distance)
 
 
 def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
@@ -500,7 +509,7 @@ def test_balanced_images_are_equally_many_of_each_class_and_the_first_of_each() 
 
 def test_a_random_alignment_depends_on_its_seed_only(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
-    one, again, other = (plugin("align", {"use": "random", "seed": seed})(problem) for seed in (1, 1, 2))
+    one, again, other = (plugin("alignments", {"use": "random", "seed": seed})(problem) for seed in (1, 1, 2))
     assert all(torch.equal(one[g], again[g]) for g in one) and any(not torch.equal(one[g], other[g]) for g in one)
 
 
@@ -545,7 +554,7 @@ def test_pam_never_ends_worse_than_it_began(tinyten: Model, images: Images) -> N
 def test_pam_takes_several_rounds_and_an_exact_projection(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     options = CHEAP["pam"] | {"rounds": 2, "bend_epochs": 1, "projection": "exact", "proximal": 1.0}
-    certify(problem, plugin("align", {"use": "pam"} | options)(problem))
+    certify(problem, plugin("alignments", {"use": "pam"} | options)(problem))
 
 
 def test_pam_draws_dropout_from_its_seed_and_leaves_the_global_random_numbers_alone() -> None:
@@ -569,7 +578,7 @@ def test_pam_refuses_a_last_batch_that_batch_norm_cannot_train_on() -> None:
     with pytest.raises(
         Refused, match="^9 images in batches of 4 leave one image alone in the last batch, and the netw"
     ):
-        plugin("align", {"use": "pam"} | CHEAP["pam"] | {"batch_size": 4})(problem)
+        plugin("alignments", {"use": "pam"} | CHEAP["pam"] | {"batch_size": 4})(problem)
 
 
 class Interrupted(Exception):
@@ -590,7 +599,7 @@ def test_pam_goes_on_after_an_interruption_to_the_same_bits(
     tinyten: Model, images: Images, tmp_path: Path, phase: str
 ) -> None:
     problem, options = problem_of(tinyten, images), CHEAP["pam"] | {"epochs": 2, "rounds": 2, "bend_epochs": 2}
-    search, trainings = plugin("align", {"use": "pam"} | options), []
+    search, trainings = plugin("alignments", {"use": "pam"} | options), []
 
     def keeper(name: str) -> Checkpoint:
         trainings.append(name)
@@ -639,7 +648,7 @@ def test_a_planted_permutation_is_found_whatever_the_size_of_activations(
     use: str, size: float, offset: float, read: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     problem, permutation = scaled_problem(size, offset)
-    (found,) = plugin("align", {"use": use, "read": read})(problem).values()
+    (found,) = plugin("alignments", {"use": use, "read": read})(problem).values()
     assert torch.equal(found, inverse(permutation)["1"])
     assert not caplog.records
 
@@ -660,7 +669,7 @@ def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> N
     source = problem.source | {"1.weight": problem.source["1.weight"].clone()}
     source["1.weight"][7] = size
     with pytest.raises(Refused, match=r"group '1', read at .*: activations of the source .* in 1 units: 7$"):
-        plugin("align", {"use": use})(replace(problem, source=source))
+        plugin("alignments", {"use": use})(replace(problem, source=source))
 
 
 # after max-pools

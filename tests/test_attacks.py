@@ -10,11 +10,11 @@ from tiny import generator, perceptron, pictures, randomised
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuralign.attacks.pgd import pgd
-from neuralign.images import as_float
-from neuralign.networks import criterion
-from neuralign.plugins import plugin
-from neuralign.schemas import plugins, schema
+from neuralign.config.plugins import plugin
+from neuralign.config.signatures import plugins, schema
+from neuralign.datasets.images import as_float
+from neuralign.networks.model import criterion
+from neuralign.training.attacks.pgd import pgd
 
 EPS = 0.03
 BUDGET = {"eps": EPS, "step": 0.01}  # for attacks that want to be told

@@ -1,6 +1,5 @@
 """Augmentations: exact maps of pixels, the right distributions, and what every plug-in must do."""
 
-import pkgutil
 from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
@@ -11,19 +10,19 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-import neuralign.augmentations
-from neuralign.augmentations import Batch, Motion, move, pipeline
-from neuralign.augmentations.affine import affine, turn
-from neuralign.augmentations.crop import crop
-from neuralign.augmentations.flip import flip
-from neuralign.augmentations.jitter import contrasted, jitter, saturated
-from neuralign.images import as_float
+from neuralign.config.signatures import plugins
+from neuralign.datasets.images import as_float
+from neuralign.training.augmentation import Batch, Motion, move, pipeline
+from neuralign.training.augmentations.affine import affine, turn
+from neuralign.training.augmentations.crop import crop
+from neuralign.training.augmentations.flip import flip
+from neuralign.training.augmentations.jitter import contrasted, jitter, saturated
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "affine": {"degrees": 30, "scale": [0.8, 1.2]},
     "jitter": {"contrast": 0.25, "saturation": 0.25},
 }
-NAMES = [module.name for module in pkgutil.iter_modules(neuralign.augmentations.__path__)]
+NAMES = plugins("augmentations")
 SHAPES = [(5, 3, 32, 32), (1, 3, 16, 16), (4, 1, 28, 28), (3, 3, 17, 33), (2, 2, 9, 8), (2, 3, 1, 1)]
 CIFAR: list[dict[str, Any]] = [{"use": "affine", "degrees": 15}, {"use": "flip"}, {"use": "crop"}]
 TINY_IMAGENET = [*CIFAR[1:], {"use": "affine", **OPTIONS["affine"]}, {"use": "jitter", **OPTIONS["jitter"]}]

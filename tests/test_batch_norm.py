@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from neuralign.augmentations import pipeline
-from neuralign.batch_norm import Estimate, first, refresh, refresh_each, statistics
-from neuralign.images import Images
-from neuralign.networks import Model, State
-from neuralign.refusals import Refused
-from neuralign.setting import split
+from neuralign.common.errors import Refused
+from neuralign.datasets.images import Images
+from neuralign.networks.model import Model, State
+from neuralign.training.augmentation import pipeline
+from neuralign.training.batch_norm import Estimate, first, refresh, refresh_each, statistics
+from neuralign.training.setting import split
 
 # GoogLeNet's auxiliary heads are not there in evaluation mode
 EVALUATED = [("tinyten", {}), ("resnet", {}), ("googlenet", {"auxiliary": False})]

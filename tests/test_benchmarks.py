@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import gpu, plain, run, timing
 from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, pictures, unchanged
-from neuralign.networks import buffers, parameters
+from neuralign.networks.model import buffers, parameters
 
 KEYS = {"what", "baseline_seconds", "ours_seconds", "ratio", "target", "met", "n", "spread", "note"}
 

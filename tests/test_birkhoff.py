@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import generator
 
-from neuralign.birkhoff import alternate, balance, decompose, project
+from neuralign.alignment.birkhoff import alternate, balance, decompose, project
 
 
 def noisy(n: int, seed: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuralign.caches import evaluating, uncached
+from neuralign.networks.caches import evaluating, uncached
 
 
 class Keeping(nn.Module):

@@ -10,17 +10,17 @@ from tiny import generator, pictures, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralign import symmetry
-from neuralign.align import Problem, certificate
-from neuralign.certificate import CertificateError, demand, differences, prove, tolerance_of
-from neuralign.explain import certified, explain, permutable, scattered, words
-from neuralign.images import as_float
-from neuralign.library import align
-from neuralign.networks import Model
-from neuralign.refusals import Refused
-from neuralign.symmetry import Spec, fingerprint
-from neuralign.tracing import trace
-from neuralign.tracing.running import Certain
+from neuralign.alignment.problem import Problem, certificate
+from neuralign.api import align
+from neuralign.common.errors import Refused
+from neuralign.datasets.images import as_float
+from neuralign.networks.model import Model
+from neuralign.symmetry import permutations
+from neuralign.symmetry.certificate import CertificateError, demand, differences, prove, tolerance_of
+from neuralign.symmetry.explain import certified, explain, permutable, scattered, words
+from neuralign.symmetry.permutations import Spec, fingerprint
+from neuralign.symmetry.tracing.execution import Certain
+from neuralign.symmetry.tracing.trace import trace
 
 
 def image() -> Tensor:
@@ -34,7 +34,7 @@ def perceptron() -> nn.Module:
 def test_a_true_permutation_changes_neither_outputs_nor_gradients() -> None:
     network = perceptron()
     spec, state = trace(network, image()).spec, randomised(network)
-    found = differences(network, spec, symmetry.random(spec, generator(1)), state, image())
+    found = differences(network, spec, permutations.random(spec, generator(1)), state, image())
     assert found.keys() == {"outputs", "gradients"}
     assert max(found.values()) < 1e-13
 
@@ -43,7 +43,7 @@ def test_gradients_of_few_parameters_at_once_are_those_of_all() -> None:
     network = FREE["squeeze and excitation"][0]().double()
     spec, state = trace(network, image()).spec, randomised(network)
     wrong = Spec({n: a for n, a in spec.axes.items() if n != "b.weight"}, spec.sizes, spec.fixed)
-    permutation = symmetry.random(spec, generator(1))
+    permutation = permutations.random(spec, generator(1))
     found = [differences(network, wrong, permutation, state, image(), at_once=most) for most in (1, 100, 10**9)]
     assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[2])
     assert found[0]["gradients"] > 1e-3
@@ -261,7 +261,7 @@ def test_a_certificate_is_of_several_batch_sizes_and_of_both_modes_where_they_di
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     problem = Problem(model, found, scattered(network, 1), scattered(network, 2), images)
     seen.clear()
-    proof = certificate(problem, symmetry.random(found.spec, generator(1)))
+    proof = certificate(problem, permutations.random(found.spec, generator(1)))
     double = {(n, training) for n, training, dtype in seen if dtype == torch.float64}
     assert double == {(n, training) for n in (32, 1, 3) for training in (True, False)}
     assert proof.batch_sizes == (32, 1, 3) and proof.modes == {"evaluation": "", "training": ""}
@@ -277,7 +277,7 @@ def test_a_few_images_are_enough_for_a_certificate() -> None:
     found, images = trace(network, image()), pictures(side=8, count=2)
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     problem = Problem(model, found, randomised(network, 1), randomised(network, 2), images)
-    assert certificate(problem, symmetry.random(found.spec, generator(1))).batch_sizes == (2, 1, 2)
+    assert certificate(problem, permutations.random(found.spec, generator(1))).batch_sizes == (2, 1, 2)
 
 
 def test_gradients_are_right_where_the_kernel_of_torch_misreads_them() -> None:

@@ -7,10 +7,10 @@ from tiny import pictures
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
-from neuralign.explain import explain, scattered
-from neuralign.images import as_float
-from neuralign.library import align
-from neuralign.networks import substituted
+from neuralign.api import align
+from neuralign.datasets.images import as_float
+from neuralign.networks.model import substituted
+from neuralign.symmetry.explain import explain, scattered
 
 
 def mean(maps: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny import assert_same
 
-from neuralign import checkpoints
-from neuralign.checkpoints import Checkpoint
-from neuralign.states import StateError
-from neuralign.training import Progress
+from neuralign.networks.states import StateError
+from neuralign.training import checkpoints
+from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.loop import Progress
 
 
 def progress(epoch: int = 0) -> Progress:

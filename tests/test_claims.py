@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from test_summary import evaluation, load_script, only, points, run, study
 
-from neuralign import claims, comparison, paper, summary
-from neuralign.evidence import Evidence, alignments
+from neuralign.report import published, summary
+from neuralign.report.claims import claims
+from neuralign.report.claims.evidence import Evidence, alignments
+from neuralign.report.page import paper_tables
 
 PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
 PAIRS = ("1-2", "3-4", "5-6")
@@ -31,7 +33,7 @@ def test_welch_has_the_interval_of_scipy():
     from scipy.stats import ttest_ind_from_stats
 
     ours, theirs = (87.0, 0.4, 3), (87.8, 0.1, 3)
-    found = comparison.welch(ours, theirs)
+    found = published.welch(ours, theirs)
     expected = ttest_ind_from_stats(*ours, *theirs, equal_var=False)
     # the interval just excludes zero where p is 5 %: compare through the p-value at its edge
     half = found["ci_high"] - found["difference"]
@@ -49,7 +51,7 @@ def test_welch_has_the_interval_of_scipy():
     ],
 )
 def test_cells_without_spread_say_so(ours, reason):
-    found = comparison.welch(ours, (87.8, 0.0, 3))
+    found = published.welch(ours, (87.8, 0.0, 3))
     assert found["reason"] == reason and np.isnan(found["ci_low"])
 
 
@@ -64,7 +66,7 @@ def test_cells_without_spread_say_so(ours, reason):
 def test_a_cell_is_within_by_the_margin_or_by_the_interval(accuracies, verdict):
     parts = [(evaluation([a, a, a]), run(pair=p)) for a, p in zip(accuracies, PAIRS, strict=True)]
     rows = points(*parts)
-    table = comparison.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
     cell = only(table, dataset="cifar10", network="tinyten", method="aligned", measure="mean")
     assert cell["verdict"] == verdict and cell["n"] == 3
     assert cell["difference"] == pytest.approx(np.mean(accuracies) - 88.5)
@@ -212,18 +214,20 @@ def test_three_settings_are_summed_up():
     table = claims.judged(Evidence(points=rows, paths=summary.paths(rows)))
     row = only(table, claim="worst", scope="all settings")
     assert (row["n"], row["n_of"]) == (3, "settings") and row["difference"] == pytest.approx(5 + 17 / 9)
-    shown = paper.claims_table(table)
+    shown = paper_tables.claims_table(table)
     (cells,) = dict(shown.groups)["Alignment raises the worst accuracy on the trained curve. (published table)"]
     assert cells[-1] == "supported; by themselves: supported 3"
 
 
 def test_the_page_counts_what_it_has():
     rows = study()
-    table = comparison.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
-    assert paper.numbers_said(table) == ["Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."]
+    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    assert paper_tables.numbers_said(table) == ["Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."]
     nothing = table.assign(verdict="not run")
-    assert paper.numbers_said(nothing) == ["None of the 69 published accuracies is of a setting that this study runs."]
-    said = paper.claims_said(claims.judged(evidence()))
+    assert paper_tables.numbers_said(nothing) == [
+        "None of the 69 published accuracies is of a setting that this study runs."
+    ]
+    said = paper_tables.claims_said(claims.judged(evidence()))
     assert said.startswith(f"Of {len(claims.CLAIMS)} claims: ") and "not measured" in said
 
 
@@ -231,7 +235,7 @@ def test_every_figure_of_the_paper_is_listed_with_ours():
     drawings = [{"name": "curves_standard", "use": "path", "column": "accuracy", "show": "curves"}]
     drawings += [{"name": "loss_robust_pgd5", "use": "path", "column": "loss", "attack": "pgd5"}]
     drawings += [{"name": "plane_curve_loss_cifar10_standard", "use": "plane", "column": "loss"}]
-    rows = {row[0]: row[-1] for row in paper.figures_table(drawings, ["aligned"]).groups[0][1]}
+    rows = {row[0]: row[-1] for row in paper_tables.figures_table(drawings, ["aligned"]).groups[0][1]}
     assert rows["Test accuracy against t (the figure of the README)"] == "Figure 1"
     assert rows["Robust loss against t, with clean loss"] == "Figure 2"
     assert rows["Plane through both ends and the middle of the curve: loss, accuracy"] == "Figure 3"

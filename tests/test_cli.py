@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from neuralign.cli import COMMANDS, main
-from neuralign.code import PACKAGE
-from neuralign.explain import scattered
-from neuralign.objects import load
-from neuralign.run_lock import alone
-from neuralign.symmetry import permute, random
-from neuralign.tracing import trace
+from neuralign.common.files import PACKAGE
+from neuralign.config.references import load
+from neuralign.symmetry.explain import scattered
+from neuralign.symmetry.permutations import permute, random
+from neuralign.symmetry.tracing.trace import trace
+from neuralign.workflow.running.run_lock import alone
 
 NETS = """
 from torch import nn
@@ -162,7 +162,7 @@ def test_explain_knows_networks_of_the_config(capsys):
 
 
 def test_a_certificate_that_does_not_hold_has_status_1(capsys, monkeypatch):
-    monkeypatch.setattr("neuralign.certificate.Certificate.holds", False)
+    monkeypatch.setattr("neuralign.symmetry.certificate.Certificate.holds", False)
     assert (
         json.loads(run(capsys, "explain", "nets.py:Net", "--input", "1,3,9,9", "--json", status=1))["certified"]
         is False

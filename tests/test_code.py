@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from neuralign import code
+from neuralign.workflow.provenance import code_digests
 
-SCRIPTS = code.PACKAGE.parents[1] / "scripts"
+SCRIPTS = code_digests.PACKAGE.parents[1] / "scripts"
 
 MODULE = '''"""What it does."""
 
@@ -34,24 +34,24 @@ async def g():
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package of its own: write(name, text) makes or edits a module and forgets what was read before."""
-    monkeypatch.setattr(code, "PACKAGE", tmp_path / "neuralign")
+    monkeypatch.setattr(code_digests, "PACKAGE", tmp_path / "neuralign")
 
     def write(name, text):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        for cached in (code._tree, code._digest, code._imports):
+        for cached in (code_digests._tree, code_digests._digest, code_digests._imports):
             cached.cache_clear()
         return path
 
     write("neuralign/__init__.py", "")
     yield write
-    for cached in (code._tree, code._digest, code._imports):
+    for cached in (code_digests._tree, code_digests._digest, code_digests._imports):
         cached.cache_clear()
 
 
 def digest(package, text):
-    return code._digest(package("neuralign/m.py", text))
+    return code_digests._digest(package("neuralign/m.py", text))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_closure_is_what_a_script_reaches_and_nothing_else(package):
     package("neuralign/unused.py", "")
     script = package("scripts/s.py", "import numpy\nfrom neuralign import a\n")
     expected = {"neuralign", "neuralign.a", "neuralign.b", "neuralign.c", "neuralign.kind", "neuralign.kind.one"}
-    assert code.closure(script).keys() == expected | {"scripts/s.py"}
+    assert code_digests.closure(script).keys() == expected | {"scripts/s.py"}
 
 
 def test_a_module_loaded_by_name_brings_its_imports_and_its_package(package):
@@ -115,21 +115,21 @@ def test_a_module_loaded_by_name_brings_its_imports_and_its_package(package):
     package("neuralign/d.py", "")
     script = package("scripts/s.py", "")
     expected = {"neuralign", "neuralign.kind", "neuralign.kind.two", "neuralign.c", "neuralign.d", "scripts/s.py"}
-    assert code.closure(script, ["neuralign.kind.two"]).keys() == expected
+    assert code_digests.closure(script, ["neuralign.kind.two"]).keys() == expected
 
 
 def test_an_edit_far_down_changes_the_closure(package):
     script = package("scripts/s.py", "import neuralign.a\n")
     package("neuralign/a.py", "from neuralign import b\n")
-    before = code.closure(package("neuralign/b.py", "x = 1\n") and script)
-    after = code.closure(package("neuralign/b.py", "x = 2\n") and script)
+    before = code_digests.closure(package("neuralign/b.py", "x = 1\n") and script)
+    after = code_digests.closure(package("neuralign/b.py", "x = 2\n") and script)
     assert {name for name in before if before[name] != after[name]} == {"neuralign.b"}
 
 
 def test_imports_in_a_circle_end(package):
     package("neuralign/a.py", "import neuralign.b\n")
     package("neuralign/b.py", "import neuralign.a\n")
-    assert len(code.closure(package("scripts/s.py", "import neuralign.a\n"))) == 4
+    assert len(code_digests.closure(package("scripts/s.py", "import neuralign.a\n"))) == 4
 
 
 @pytest.mark.parametrize("statement", ["from . import b", "from .b import f", "from .. import neuralign"])
@@ -137,37 +137,38 @@ def test_relative_imports_are_refused_because_they_would_escape(package, stateme
     package("neuralign/b.py", "")
     package("neuralign/a.py", statement)
     with pytest.raises(ValueError, match=r"a\.py, line 1: a relative import"):
-        code.closure(package("scripts/s.py", "import neuralign.a\n"))
+        code_digests.closure(package("scripts/s.py", "import neuralign.a\n"))
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a\n")
-    before = code.file_digest(path)
+    before = code_digests.file_digest(path)
     path.touch()
-    assert code.file_digest(path) == before
+    assert code_digests.file_digest(path) == before
     path.write_text("b\n")
-    assert code.file_digest(path) != before
+    assert code_digests.file_digest(path) != before
 
 
 def test_no_script_reaches_the_code_that_plans():
     """An edit of the config check or of the graph changes results only through settings, which recipes hold."""
-    for script in sorted((code.PACKAGE.parents[1] / "scripts").glob("*.py")):
-        planning = {f"neuralign.{name}" for name in ("config", "workflow", "recipes", "schemas", "code", "show")}
-        assert planning.isdisjoint(code.closure(script)), script.name
+    for script in sorted((code_digests.PACKAGE.parents[1] / "scripts").glob("*.py")):
+        planning = {"neuralign.workflow", "neuralign.config.catalogue", "neuralign.config.signatures", "neuralign.cli"}
+        assert planning.isdisjoint(code_digests.closure(script)), script.name
 
 
 def test_closures_import_nothing():
     program = (
-        "import sys, json; from pathlib import Path; from neuralign import code\n"
+        "import sys, json; from pathlib import Path; from neuralign.workflow.provenance import code_digests as code\n"
         "scripts = sorted((code.PACKAGE.parents[1] / 'scripts').glob('*.py'))\n"
-        "found = {s.name: len(code.closure(s, ['neuralign.networks.resnet'])) for s in scripts}\n"
+        "found = {s.name: len(code.closure(s, ['neuralign.networks.architectures.resnet'])) for s in scripts}\n"
         "print(json.dumps([found, sorted({m.split('.')[0] for m in sys.modules})]))"
     )
-    environment = {"PYTHONPATH": str(code.PACKAGE.parent)}
+    environment = {"PYTHONPATH": str(code_digests.PACKAGE.parent)}
     answer = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True).stdout
     found, modules = json.loads(answer)
     assert (
-        found.keys() == {s.name for s in (code.PACKAGE.parents[1] / "scripts").glob("*.py")} and min(found.values()) > 3
+        found.keys() == {s.name for s in (code_digests.PACKAGE.parents[1] / "scripts").glob("*.py")}
+        and min(found.values()) > 3
     )
     assert not {"torch", "numpy", "pandas", "pydantic"} & set(modules)

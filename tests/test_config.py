@@ -6,8 +6,8 @@ import pytest
 from hostile_configs import DROP, GRID, SMALL, changed
 from workflow_project import OVERLAY, REPOSITORY
 
-from neuralign.config import SECTIONS, Catalogue, ConfigError
-from neuralign.yaml_files import read
+from neuralign.config.catalogue import SECTIONS, Catalogue, ConfigError
+from neuralign.config.files import read
 
 SHIPPED = read(REPOSITORY / "config.yaml")
 

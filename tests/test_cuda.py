@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuralign import cuda_graphs
-from neuralign.attacks.pgd import pgd
-from neuralign.augmentations import pipeline
-from neuralign.curves import Curve, straight
-from neuralign.curves.bezier import bezier
-from neuralign.images import Images
-from neuralign.networks import Model, buffers, build, parameters
-from neuralign.parameters import Layout
-from neuralign.progress import Diverged, Progress
-from neuralign.schedules.constant import constant
-from neuralign.simultaneous import fit_together
-from neuralign.training import Regime, Training
+from neuralign.curves.curve import Curve, straight
+from neuralign.curves.families.bezier import bezier
+from neuralign.datasets.images import Images
+from neuralign.networks.model import Model, buffers, build, parameters
+from neuralign.networks.parameters import Layout
+from neuralign.training import cuda_graphs
+from neuralign.training.attacks.pgd import pgd
+from neuralign.training.augmentation import pipeline
+from neuralign.training.loop import Regime, Training
+from neuralign.training.progress import Diverged, Progress
+from neuralign.training.schedules.constant import constant
+from neuralign.training.simultaneous import fit_together
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

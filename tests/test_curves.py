@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralign.curves import Curve, distances, straight
-from neuralign.curves.bezier import bezier
-from neuralign.plugins import plugin
-from neuralign.schemas import plugins, schema
+from neuralign.config.plugins import plugin
+from neuralign.config.signatures import plugins, schema
+from neuralign.curves.curve import Curve, distances, straight
+from neuralign.curves.families.bezier import bezier
 
 TS = torch.linspace(0, 1, 21, dtype=torch.float64).tolist()
 # every basis, and with several bends where it can have them

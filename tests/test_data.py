@@ -24,15 +24,17 @@ from PIL import Image
 from safetensors import safe_open
 from toy_data import arrays, cifar10, cifar100, jpeg, mirror, pixels, python2, python3, sha256, tiny, tree
 
-from neuralign.data import DataError, Dataset, Split, archives, downloads
-from neuralign.data.checks import check
-from neuralign.data.cifar import cifar
-from neuralign.data.digits import digits
-from neuralign.data.folder import folder
-from neuralign.data.npz import npz
-from neuralign.data.sources import identity, local
-from neuralign.data.storage import CHUNK, moments, save
-from neuralign.data.tiny_imagenet import tiny_imagenet
+from neuralign.common.files import PACKAGE
+from neuralign.datasets.checks import check
+from neuralign.datasets.dataset import DataError, Dataset, Split
+from neuralign.datasets.reading import downloads
+from neuralign.datasets.reading.locations import identity, local
+from neuralign.datasets.sources.cifar import cifar
+from neuralign.datasets.sources.digits import digits
+from neuralign.datasets.sources.folder import folder
+from neuralign.datasets.sources.npz import npz
+from neuralign.datasets.sources.tiny_imagenet import tiny_imagenet
+from neuralign.datasets.storage import CHUNK, moments, save
 
 PLUGINS = (cifar, digits, folder, npz, tiny_imagenet)
 
@@ -54,8 +56,12 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
 
 
 def test_nothing_of_the_data_package_needs_torch():
-    names = [p.stem for p in Path(archives.__file__).parent.glob("*.py") if p.stem != "__init__"]
-    lines = [f"import neuralign.data.{name}" for name in names] + ["import sys", "assert 'torch' not in sys.modules"]
+    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", "images")]
+    names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
+    lines = [f"import neuralign.{name}" for name in names] + [
+        "import sys",
+        "assert 'torch' not in sys.modules",
+    ]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, env=env)
 
@@ -266,7 +272,9 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(server, tmp_path)
 
 
 def test_a_wrong_checksum_is_named_with_both_sums_and_nothing_is_left(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("neuralign.data.cifar.tar_members", None)  # nothing may be read before the checksum is verified
+    monkeypatch.setattr(
+        "neuralign.datasets.sources.cifar.tar_members", None
+    )  # nothing may be read before the checksum is verified
     expected, server.content = sha256(server.content), b"an error page"
     with pytest.raises(DataError) as caught:
         fetched(server, tmp_path)
@@ -343,7 +351,7 @@ def test_moments_of_known_pixels():
 
 
 def test_fetch_data_fetches_checks_and_writes(tmp_path, monkeypatch, server):
-    monkeypatch.setitem(sys.modules, "neuralign.job", SimpleNamespace(run=None))
+    monkeypatch.setitem(sys.modules, "neuralign.workflow.running.run", SimpleNamespace(run=None))
     script = Path(__file__).parents[1] / "scripts/fetch_data.py"
     spec = importlib.util.spec_from_file_location("fetch_data", script)
     module = importlib.util.module_from_spec(spec)

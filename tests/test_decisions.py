@@ -11,8 +11,8 @@ import torch
 from awkward import Net, conv
 from torch import Tensor, nn
 
-from neuralign.explain import explain
-from neuralign.tracing import trace
+from neuralign.symmetry.explain import explain
+from neuralign.symmetry.tracing.trace import trace
 
 REASON = "the network reads a number that depends on its input"
 

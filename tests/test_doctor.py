@@ -5,11 +5,11 @@ import tiny
 import torch
 from tiny import assert_same, generator, randomised
 
-from neuralign.align import Problem
-from neuralign.doctor import breaks, examine, noisy, random_images, recovered, silent
-from neuralign.plugins import plugin
-from neuralign.symmetry import identity, inverse, random
-from neuralign.tracing import trace
+from neuralign.alignment.problem import Problem
+from neuralign.alignment.recovery import breaks, examine, noisy, random_images, recovered, silent
+from neuralign.config.plugins import plugin
+from neuralign.symmetry.permutations import identity, inverse, random
+from neuralign.symmetry.tracing.trace import trace
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_without_noise_all_is_recovered_and_a_method_that_does_nothing_recovers_
     tinyten, symmetry, images
 ):
     methods = {
-        "correlation": plugin("align", {"use": "correlation", "read": "pre"}),
+        "correlation": plugin("alignments", {"use": "correlation", "read": "pre"}),
         "nothing": lambda problem: identity(problem.trace.spec),
     }
     rows = examine(tinyten, symmetry, randomised(tinyten.network), images, methods, levels=[0, 3], seeds=range(2))

@@ -13,9 +13,9 @@ import pytest
 from lone_job import OUT, command, ended, environ, make, start, until
 from workflow_project import Project
 
-from neuralign import job
-from neuralign.endings import RUN
-from neuralign.files import leftovers, note_path
+from neuralign.common.files import leftovers, note_path
+from neuralign.workflow.running import run
+from neuralign.workflow.running.termination import RUN
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def test_a_signal_ends_a_job_with_its_files_in_order(folder, number):
     assert f"ended by {number.name}; no half-written result is left" in text.splitlines()[-1]
     assert "Traceback" not in text and "this job alone" not in text and not Path("logs").exists()
     assert not leftovers(OUT) and OUT.read_text() == "old" and not Path(note_path(OUT)).exists()
-    assert (job.SCRATCH / ("k" * 20) / "progress").read_text() == "some", "the checkpoint is kept"
+    assert (run.SCRATCH / ("k" * 20) / "progress").read_text() == "some", "the checkpoint is kept"
     ended(start("hello"), 0)
-    assert OUT.read_text().startswith("content hello") and not list(job.SCRATCH.glob("*.lock"))
+    assert OUT.read_text().startswith("content hello") and not list(run.SCRATCH.glob("*.lock"))
 
 
 def test_a_job_ends_even_if_it_swallows_every_exception(folder):

@@ -18,19 +18,19 @@ from tiny import (
 from torch import nn
 from torch.nn import functional as F
 
-from neuralign import symmetry
-from neuralign.attacks.pgd import pgd
-from neuralign.augmentations import pipeline
-from neuralign.batch_norm import Estimate, refresh
-from neuralign.curves import straight
-from neuralign.curves.bezier import bezier
-from neuralign.curves.segment import segment
-from neuralign.evaluation import along, measure
-from neuralign.images import Images, as_float
-from neuralign.networks import Model, State
-from neuralign.path_state import divide
-from neuralign.setting import split
-from neuralign.tracing import trace
+from neuralign.curves.curve import straight
+from neuralign.curves.endpoints import divide
+from neuralign.curves.families.bezier import bezier
+from neuralign.curves.families.segment import segment
+from neuralign.datasets.images import Images, as_float
+from neuralign.evaluation.along_curve import along, measure
+from neuralign.networks.model import Model, State
+from neuralign.symmetry import permutations
+from neuralign.symmetry.tracing.trace import trace
+from neuralign.training.attacks.pgd import pgd
+from neuralign.training.augmentation import pipeline
+from neuralign.training.batch_norm import Estimate, refresh
+from neuralign.training.setting import split
 
 PGD = partial(pgd, eps=0.05, step=0.02, steps=2)
 
@@ -154,7 +154,7 @@ def test_other_rows_are_those_of_the_point_with_statistics_of_its_own(tinyten: M
 def test_an_aligned_end_is_the_function_of_the_unaligned_one(model: Model) -> None:
     start, end = two_states(model)
     spec = trace(model.network, model.normalise(as_float(pictures().pixels[:2]))).spec
-    aligned = symmetry.permute(spec, shifts(spec), end)
+    aligned = permutations.permute(spec, shifts(spec), end)
     attacks = {"clean": None, "pgd": PGD}
     before, after = (walk(model, (start, e), ts=(0.0, 1.0), attacks=attacks) for e in (end, aligned))
     for one, other in zip(before, after, strict=True):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from lone_job import OUT, RECIPE, command, ended, environ, recipe, settle, start
 
-from neuralign import failure
-from neuralign.files import atomic, leftovers, note_path
+from neuralign.common.files import atomic, leftovers, note_path
+from neuralign.workflow.running import failure
 
 BUNDLE = Path("logs/failures/x/out.txt.json")
 LOG = Path("a log.log")
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file_and_leaves_nothing_half_w
 def test_whatever_library_writes_the_file_is_named(library):
     program = f"""
 import numpy as np, resource
-from neuralign.files import atomic
+from neuralign.common.files import atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 data = np.zeros(100_000)
 with atomic("out.file") as temporary:

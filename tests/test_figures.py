@@ -11,12 +11,12 @@ import pytest
 from matplotlib.image import imread
 from test_summary import load_script
 
-from neuralign import figures
-from neuralign.plugins import plugin
-from neuralign.summary import METHODS
+from neuralign.config.plugins import plugin
+from neuralign.report import drawing
+from neuralign.report.summary import METHODS
 
 PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
-KINDS = sorted(p.stem for p in Path(figures.__file__).parent.glob("*.py") if p.stem != "__init__")
+KINDS = sorted(p.stem for p in Path(drawing.__file__).parent.glob("*.py") if p.stem != "__init__")
 
 
 def path_frame(pairs=3, points=5, methods=("linear_aligned", "unaligned", "aligned"), attacks=("clean",), place=PLACE):
@@ -140,7 +140,7 @@ def test_it_draws_states_n_and_saves_the_same_bytes(kind, case, tmp_path):
     for i in range(2):
         figure = plugin("figures", {"use": kind})(frame)
         paths = [tmp_path / f"{i}.png", tmp_path / f"{i}.pdf"]
-        figures.save(figure, *map(str, paths))
+        drawing.save(figure, *map(str, paths))
         saved.append([p.read_bytes() for p in paths])
     assert saved[0] == saved[1]
     assert all("n = " in text for text in texts(figure))
@@ -150,7 +150,7 @@ def test_it_draws_states_n_and_saves_the_same_bytes(kind, case, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_are_keyword_only_with_defaults_and_types(kind):
-    function = getattr(__import__(f"neuralign.figures.{kind}", fromlist=[kind]), kind)
+    function = getattr(__import__(f"neuralign.report.drawing.{kind}", fromlist=[kind]), kind)
     first, *options = inspect.signature(function).parameters.values()
     assert first.name == "frame" and options
     assert all(o.kind is o.KEYWORD_ONLY and o.default is not o.empty and o.annotation is not o.empty for o in options)
@@ -215,21 +215,21 @@ def test_training_counts_endpoints_by_seed_and_curves_by_pair():
 
 
 def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
-    assert set(figures.LOOKS) == set(METHODS)
+    assert set(drawing.LOOKS) == set(METHODS)
     for key in ("color", "marker"):
-        looks = [str(figures.look(m)[key]) for m in METHODS]
+        looks = [str(drawing.look(m)[key]) for m in METHODS]
         assert len(set(looks)) >= 4
-    looks = [str(figures.look(m)) for m in [*METHODS, "weights", "correlation", "w2_pre", "w2_post"]]
+    looks = [str(drawing.look(m)) for m in [*METHODS, "weights", "correlation", "w2_pre", "w2_post"]]
     assert len(set(looks)) == len(looks)
     curve = drawn(plugin("figures", {"use": "path"})(path_frame()).axes[0])
     training = drawn(plugin("figures", {"use": "training"})(training_frame()).axes[0])
-    colour = figures.look("aligned")["color"]
+    colour = drawing.look("aligned")["color"]
     assert curve[colour].get_marker() == training[colour].get_marker() == "o"
 
 
 def test_repetitions_need_a_name():
     with pytest.raises(ValueError, match="a column 'seed', 'pair' or 'run' is needed"):
-        figures.replicates(pd.DataFrame({"t": [0]}))
+        drawing.replicates(pd.DataFrame({"t": [0]}))
 
 
 def test_drawing_changes_nothing_global():

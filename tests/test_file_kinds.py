@@ -13,8 +13,8 @@ import torch
 from tiny import randomised
 from torch import nn
 
-from neuralign.file_kinds import kind, text
-from neuralign.foreign import CheckpointError, read
+from neuralign.common.file_kinds import kind, text
+from neuralign.networks.foreign_checkpoints import CheckpointError, read
 
 MODEL = tiny.perceptron(side=2)
 

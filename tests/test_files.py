@@ -7,9 +7,8 @@ import sys
 
 import pytest
 
-from neuralign.code import PACKAGE
-from neuralign.files import atomic, note_path, recipe_path, sha256
-from neuralign.tables import write_rows
+from neuralign.common.files import PACKAGE, atomic, note_path, recipe_path, sha256
+from neuralign.common.tables import write_rows
 
 ENVIRONMENT = {"PYTHONPATH": str(PACKAGE.parent)}
 
@@ -35,7 +34,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("old")
     program = (
-        "import os, sys; from neuralign.files import atomic\n"
+        "import os, sys; from neuralign.common.files import atomic\n"
         "with atomic(sys.argv[1]) as temporary: temporary.write_text('half'); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", program, path], env=ENVIRONMENT).returncode == 9

@@ -8,10 +8,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from neuralign.folding import Uncapturable, capture, fold, overwrite
-from neuralign.images import Images, as_float
-from neuralign.networks import Model
-from neuralign.tracing.running import Whole, copied
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model
+from neuralign.symmetry.folding import Uncapturable, capture, fold, overwrite
+from neuralign.symmetry.tracing.execution import Whole, copied
 
 
 def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModule]:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import assert_same, randomised
 from torch import nn
 
-from neuralign.foreign import CheckpointError, read
+from neuralign.networks.foreign_checkpoints import CheckpointError, read
 
 
 @pytest.fixture
@@ -143,7 +143,9 @@ def test_nothing_in_a_file_is_executed(tinyten, tmp_path):
 
 def test_a_whole_module_is_refused_with_what_to_do(tinyten, tmp_path):
     torch.save(tinyten.network, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match=r"holds a Python object \(neuralign.networks.tinyten.TinyTen\)"):
+    with pytest.raises(
+        CheckpointError, match=r"holds a Python object \(neuralign.networks.architectures.tinyten.TinyTen\)"
+    ):
         read(tmp_path / "a.pt", tinyten)
 
 

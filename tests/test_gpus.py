@@ -12,13 +12,13 @@ from contextlib import suppress
 import pytest
 from workflow_project import ONE_PAIR, OVERLAY, Project
 
-from neuralign import gpus
-from neuralign.gpus import devices, lease, slots
+from neuralign.workflow.running import gpus
+from neuralign.workflow.running.gpus import devices, lease, slots
 
 # takes a slot, says which device it got, holds it until its standard input ends
 HOLDER = """
 import os, subprocess, sys, time
-from neuralign.gpus import lease
+from neuralign.workflow.running.gpus import lease
 with lease(1):
     {child}
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)

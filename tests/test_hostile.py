@@ -10,10 +10,10 @@ import hostile_yaml
 import pytest
 from hostile import FETCHING, PLANNING, STARTING, TRAINING
 
-from neuralign.config import ConfigError
-from neuralign.data import DataError
-from neuralign.training import Diverged
-from neuralign.yaml_files import YamlError
+from neuralign.config.catalogue import ConfigError
+from neuralign.config.files import YamlError
+from neuralign.datasets.dataset import DataError
+from neuralign.training.loop import Diverged
 
 PARTS = (hostile_configs, hostile_yaml, hostile_archives, hostile_images, hostile_artefacts)
 CASES = [case for part in PARTS for case in part.CASES]

@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import generator, pictures, plain
 from torch import Tensor
 
-from neuralign.data import Dataset, Split
-from neuralign.data.storage import save
-from neuralign.images import Data, Images, as_float, load
+from neuralign.datasets.dataset import Dataset, Split
+from neuralign.datasets.images import Data, Images, as_float, load
+from neuralign.datasets.storage import save
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from hostile_configs import GRID, changed
 
-from neuralign.config import Catalogue
-from neuralign.incomplete import ended, part
-from neuralign.workflow import jobs
+from neuralign.config.catalogue import Catalogue
+from neuralign.workflow.graph import jobs
+from neuralign.workflow.incomplete import ended, part
 
 
 def catalogue(**more):

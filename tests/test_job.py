@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from lone_job import OUT, SCRIPT, ended, recipe, settle, start, until
 
-from neuralign import job
-from neuralign.code import closure
-from neuralign.files import atomic, leftovers, note_path, sha256
-from neuralign.job import check_closure, perform
-from neuralign.provenance import digest
+from neuralign.common.files import atomic, leftovers, note_path, sha256
+from neuralign.workflow.provenance.code_digests import closure
+from neuralign.workflow.running import run
+from neuralign.workflow.running.notes import digest
+from neuralign.workflow.running.run import check_closure, perform
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_code_outside_the_recipe_is_refused(monkeypatch):
         perform(write, recipe())
     loaded = {name: "" for name in sys.modules if name.split(".")[0] == "neuralign"}
     perform(write, recipe(code=loaded))
-    del loaded["neuralign.files"]
+    del loaded["neuralign.common.files"]
     with pytest.raises(AssertionError, match=r"\['neuralign\.files'\]"):
         check_closure(recipe(code=loaded))
 
@@ -124,7 +124,7 @@ def test_a_module_imported_by_an_unseen_way_is_caught():
         )
     )
     text = ended(start("hello", code=closure(script), NEURALIGN_CHECK_CLOSURE="1"), 1)
-    assert "ran modules outside its recipe: ['neuralign.options']" in text
+    assert "ran modules outside its recipe: ['neuralign.config.options']" in text
 
 
 # ---- the command line
@@ -155,7 +155,7 @@ def test_help_names_the_recipe():
 
 def test_scratch_is_of_this_key_and_outlives_a_failure():
     ended(start("fail"), 1)
-    assert (job.SCRATCH / ("k" * 20) / "progress").read_text() == "some"
+    assert (run.SCRATCH / ("k" * 20) / "progress").read_text() == "some"
 
 
 def test_a_second_writer_is_refused_while_the_first_is_at_work_whatever_its_key():
@@ -170,7 +170,7 @@ def test_a_second_writer_is_refused_while_the_first_is_at_work_whatever_its_key(
         first.send_signal(signal.SIGKILL)
         first.communicate()
     ended(start("hello"), 0)  # the kernel has given the lock back
-    assert not list(job.SCRATCH.glob("*.lock"))
+    assert not list(run.SCRATCH.glob("*.lock"))
 
 
 def test_a_second_writer_goes_on_when_the_first_ends_soon():
@@ -199,4 +199,4 @@ def test_what_a_killed_job_left_half_written_goes_with_the_next_one():
 
 def test_main_without_scratch_gets_no_folder():
     perform(write, recipe())
-    assert not list(job.SCRATCH.iterdir())
+    assert not list(run.SCRATCH.iterdir())

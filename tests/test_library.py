@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn.utils import prune, spectral_norm, weight_norm
 from workflow_project import REPOSITORY
 
-from neuralign.explain import scattered
-from neuralign.images import Images
-from neuralign.library import align, curve
-from neuralign.refusals import Refused
-from neuralign.symmetry import inverse, permute, random
-from neuralign.tracing import trace
+from neuralign.api import align, curve
+from neuralign.common.errors import Refused
+from neuralign.datasets.images import Images
+from neuralign.symmetry.explain import scattered
+from neuralign.symmetry.permutations import inverse, permute, random
+from neuralign.symmetry.tracing.trace import trace
 
 
 def test_the_page_runs_as_it_is_written():

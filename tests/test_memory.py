@@ -9,7 +9,7 @@ import pytest
 
 TOUCH = """
 import ctypes, resource, sys
-from neuralign.memory import keep
+from neuralign.workflow.running.malloc import keep
 if sys.argv[1] == "keep":
     assert keep()
 library = ctypes.CDLL(None)

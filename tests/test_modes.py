@@ -11,10 +11,10 @@ from moody import MOODY, Auxiliary, Counted, FunctionalNormAct, NormAct, OwnNorm
 from tiny import assert_same, pictures
 from torch import Tensor, nn
 
-from neuralign.explain import explain, words
-from neuralign.images import as_float
-from neuralign.library import align
-from neuralign.tracing import trace
+from neuralign.api import align
+from neuralign.datasets.images import as_float
+from neuralign.symmetry.explain import explain, words
+from neuralign.symmetry.tracing.trace import trace
 
 
 def image(count: int = 2) -> Tensor:

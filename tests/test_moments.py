@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuralign.moments import Moments
-from neuralign.refusals import Refused
+from neuralign.alignment.moments import Moments
+from neuralign.common.errors import Refused
 
 SPLITS = [[60], [1] * 60, [1, 59], [30, 30], [7, 20, 33]]
 

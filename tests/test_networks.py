@@ -1,7 +1,6 @@
 """The networks of the paper: sizes, operations, shapes, initialisation; and what every plug-in must do."""
 
 import os
-import pkgutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -13,20 +12,20 @@ import torch
 from tiny import assert_same
 from torch import Tensor, fx, nn
 
-import neuralign.networks
-from neuralign.code import PACKAGE
-from neuralign.networks import substituted
-from neuralign.networks.googlenet import googlenet
-from neuralign.networks.resnet import resnet
-from neuralign.networks.tinyten import tinyten
-from neuralign.plugins import plugin
+from neuralign.common.files import PACKAGE
+from neuralign.config.plugins import plugin
+from neuralign.config.signatures import plugins
+from neuralign.networks.architectures.googlenet import googlenet
+from neuralign.networks.architectures.resnet import resnet
+from neuralign.networks.architectures.tinyten import tinyten
+from neuralign.networks.model import substituted
 
 SMALL: dict[str, dict[str, Any]] = {
     "googlenet": {"width": 0.1},
     "resnet": {"depth": 8, "width": 4},
     "tinyten": {"width": 4},
 }
-NAMES = [module.name for module in pkgutil.iter_modules(neuralign.networks.__path__)]
+NAMES = plugins("networks")
 
 
 def small(name: str, classes: int = 5, channels: int = 3) -> nn.Module:
@@ -196,7 +195,7 @@ def test_one_seed_gives_one_network(name: str) -> None:
 NARROW = """
 import torch
 from torch.nn import functional as F
-from neuralign.networks.resnet import resnet
+from neuralign.networks.architectures.resnet import resnet
 for width in range(1, 9):
     network = resnet(5, 3, depth=8, width=width).to(memory_format=torch.channels_last)
     for _ in range(8):

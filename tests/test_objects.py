@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from neuralign.callables import NetworkError, construct
-from neuralign.code import PACKAGE, outside
-from neuralign.networks import build, check_outputs
-from neuralign.objects import ObjectError, find, load
+from neuralign.common.files import PACKAGE
+from neuralign.config.references import ObjectError, find, load
+from neuralign.networks.foreign_networks import NetworkError, construct
+from neuralign.networks.model import build, check_outputs
+from neuralign.workflow.provenance.code_digests import outside
 
 NET = """
 import helper
@@ -59,7 +60,8 @@ def mine(tmp_path, monkeypatch):
 
 def test_planning_finds_a_network_of_torchvision_without_importing_it():
     code = (
-        "import sys; from neuralign.code import outside; from neuralign.objects import find; "
+        "import sys; from neuralign.workflow.provenance.code_digests import outside; "
+        "from neuralign.config.references import find; "
         "find('torchvision.models:resnet18'); print(outside('torchvision.models:resnet18').keys()); "
         "assert not {'torch', 'torchvision'} & sys.modules.keys()"
     )

@@ -11,10 +11,10 @@ from awkward import Net, conv
 from tiny import pictures
 from torch import Tensor, nn
 
-from neuralign.explain import explain
-from neuralign.images import as_float
-from neuralign.refusals import Refused
-from neuralign.tracing.outputs import heads
+from neuralign.common.errors import Refused
+from neuralign.datasets.images import as_float
+from neuralign.networks.outputs import heads
+from neuralign.symmetry.explain import explain
 
 
 @dataclass

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from neuralign.networks import Model, parameters
-from neuralign.parameters import Layout
+from neuralign.networks.model import Model, parameters
+from neuralign.networks.parameters import Layout
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7.0), "c": torch.empty(0), "d": torch.tensor([8.0])}
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from test_house import REPOSITORY
 
-from neuralign import plan
-from neuralign.config import Catalogue
-from neuralign.costs import Counts, Sizes, attacked, disk, memory, rate, work
+from neuralign.config.catalogue import Catalogue
+from neuralign.workflow.planning import plan
+from neuralign.workflow.planning.costs import Counts, Sizes, attacked, disk, memory, rate, work
 
 CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
 PGD5 = {"use": "pgd", "steps": 5, "restarts": 1}
@@ -176,8 +176,8 @@ def test_a_precision_has_times_of_its_own(tmp_path):
 
 
 def test_calibration_counts_and_times_a_network(monkeypatch):
-    from neuralign import calibration
-    from neuralign.calibration import calibrate, name
+    from neuralign.workflow.planning import calibration
+    from neuralign.workflow.planning.calibration import calibrate, name
 
     monkeypatch.setattr(calibration, "PATIENCE", 0.02)
 

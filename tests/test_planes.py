@@ -11,18 +11,18 @@ from test_figures import plane_frame
 from tiny import assert_same, pictures, plain, randomised, small
 from torch import Tensor
 
-from neuralign import figures
-from neuralign.batch_norm import Estimate
-from neuralign.config import Catalogue, ConfigError
-from neuralign.curves import Curve
-from neuralign.curves.bezier import bezier
-from neuralign.curves.segment import segment
-from neuralign.evaluation import along
-from neuralign.figures.plane import plane as draw
-from neuralign.images import as_float
-from neuralign.path_state import divide
-from neuralign.planes import Plane, covering, grid, landscape, marks, through
-from neuralign.workflow import artefacts, job
+from neuralign.config.catalogue import Catalogue, ConfigError
+from neuralign.curves.curve import Curve
+from neuralign.curves.endpoints import divide
+from neuralign.curves.families.bezier import bezier
+from neuralign.curves.families.segment import segment
+from neuralign.datasets.images import as_float
+from neuralign.evaluation.along_curve import along
+from neuralign.evaluation.on_plane import Plane, covering, grid, landscape, marks, through
+from neuralign.report import drawing
+from neuralign.report.figures.plane import plane as draw
+from neuralign.training.batch_norm import Estimate
+from neuralign.workflow.graph import artefacts, job
 
 CORNERS = [(0.0, 0.0), (1.0, 0.0)]  # (t1, t2) of the first two models; the third's t2 is 1
 
@@ -239,7 +239,7 @@ def test_a_grid_names_an_entry_or_none() -> None:
 
 def plotted(catalogue: Catalogue) -> dict[str, list[tuple[str, str]]]:
     """{figure: [(output, path in wildcards)]} of the planes of the study."""
-    from neuralign.workflow import figures as of
+    from neuralign.workflow.graph import figures as of
 
     found = {name: frames for name, (kind, _, frames) in of(catalogue, "small").items() if kind == "plane"}
     keys = ("pair", "alignment", "through", "plane")
@@ -296,7 +296,7 @@ def test_it_draws_without_warnings(tmp_path: Path, pairs: int, kind: str, column
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = draw(plane_frame(pairs=pairs, kind=kind), column=column)
-        figures.save(figure, str(tmp_path / "a.png"), str(tmp_path / "a.pdf"))
+        drawing.save(figure, str(tmp_path / "a.png"), str(tmp_path / "a.pdf"))
     rows, columns = (1 if pairs == 1 else 2), (1 if kind == "initial" else 2)
     assert len([axes for axes in figure.axes if axes.get_title()]) == rows * columns
     assert f"5 × 5 nodes, n = {pairs} pair" in figure.legends[0].get_texts()[0].get_text()

@@ -8,9 +8,9 @@ import torch
 from tiny import assert_same, perceptron, pictures, whole
 from torch import nn
 
-from neuralign import precision
-from neuralign.networks import Model
-from neuralign.progress import Regime
+from neuralign.networks.model import Model
+from neuralign.training import precision
+from neuralign.training.progress import Regime
 
 
 def regime(kind: str = "bfloat16", batch_size: int = 10) -> Regime:

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from workflow_project import OVERLAY, REPOSITORY
 
-from neuralign import recipes
-from neuralign.config import Catalogue
-from neuralign.files import note_path, recipe_path, sha256
-from neuralign.provenance import key_of
-from neuralign.recipes import Recipes
-from neuralign.workflow import RULES
+from neuralign.common.files import note_path, recipe_path, sha256
+from neuralign.config.catalogue import Catalogue
+from neuralign.workflow.graph import RULES
+from neuralign.workflow.provenance import recipes
+from neuralign.workflow.provenance.recipes import Recipes
+from neuralign.workflow.running.notes import key_of
 
 OUTPUTS = {
     "fetch_data": {"data": "results/data/{dataset}"},
@@ -86,8 +86,10 @@ def test_every_rule_has_recipes_that_are_json_and_complete(mine):
         }
         assert recipe["upstream"].keys() == recipe["inputs"].keys()
         assert key_of(recipe) == recipe["key"]
-        assert f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.job" not in recipe["code"]
-        assert ("torch" in recipe["software"]) == ("neuralign.images" in recipe["code"])
+        assert (
+            f"scripts/{recipe['rule']}.py" in recipe["code"] and "neuralign.workflow.running.run" not in recipe["code"]
+        )
+        assert ("torch" in recipe["software"]) == ("neuralign.datasets.images" in recipe["code"])
 
 
 def test_a_recipe_is_the_same_in_every_process_and_folder():
@@ -169,7 +171,7 @@ def test_a_checkpoint_counts_by_its_content(mine):
 
 def test_the_digest_of_a_checkpoint_is_computed_once(mine, monkeypatch):
     before = key(*IMPORT, mine)
-    monkeypatch.setattr("neuralign.data.sources._sha256", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("neuralign.datasets.reading.locations._sha256", lambda path: pytest.fail("read again"))
     assert key(*IMPORT, mine) == before
 
 
@@ -214,7 +216,9 @@ def test_ends_of_a_pair_may_be_a_seed_and_a_checkpoint(mine):
 def test_of_an_installed_network_the_version_of_its_package_counts(mine, monkeypatch):
     def with_version(text):
         recipes.code.cache_clear()
-        monkeypatch.setattr("neuralign.code.importlib.metadata.version", lambda package: text)
+        monkeypatch.setattr(
+            "neuralign.workflow.provenance.code_digests.importlib.metadata.version", lambda package: text
+        )
         return key(*IMPORT, mine)
 
     mine["networks"]["own"] = {"use": "torchvision.models:resnet18"}

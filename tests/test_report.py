@@ -10,8 +10,11 @@ import pytest
 from test_claims import moved
 from test_summary import load_script, study
 
-from neuralign import claims, comparison, paper, report, summary
-from neuralign.evidence import Evidence, alignments
+from neuralign.report import published, summary
+from neuralign.report.claims import claims
+from neuralign.report.claims.evidence import Evidence, alignments
+from neuralign.report.page import page as report
+from neuralign.report.page import paper_tables
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -67,7 +70,7 @@ def beside(rows):
     paths = summary.paths(rows)
     accuracy = summary.accuracy(rows, paths)
     return {
-        "published": comparison.against_published(accuracy, summary.published()),
+        "published": published.against_published(accuracy, summary.published()),
         "claims": claims.judged(Evidence(points=rows, paths=paths)),
         "alignments": alignments(moved((0, 1, 5), "pam_aligned", "pam")),
     }
@@ -76,8 +79,10 @@ def beside(rows):
 def test_the_paper_stands_beside_the_study():
     rows = study(attacks=["clean", "pgd5"])
     tables = beside(rows)
-    sections = paper.sections(tables["published"], tables["claims"], [{"use": "path", "show": "curves"}], ["aligned"])
-    html = page(rows, alignments=paper.alignment_tables(tables["alignments"]), paper=sections)
+    sections = paper_tables.sections(
+        tables["published"], tables["claims"], [{"use": "path", "show": "curves"}], ["aligned"]
+    )
+    html = page(rows, alignments=paper_tables.alignment_tables(tables["alignments"]), paper=sections)
     parsed = Page(html)
     assert "The paper and this study" in parsed.text and "Of 69 published accuracies 5 were run" in parsed.text
     assert "−0.17 [" in parsed.text and "within" in parsed.text and "apart" in parsed.text  # 88.33 against 88.5
@@ -89,7 +94,7 @@ def test_the_paper_stands_beside_the_study():
 def test_a_study_of_other_settings_folds_the_published_numbers_away():
     rows = study().assign(dataset="blobs")
     tables = beside(rows)
-    sections = paper.sections(tables["published"], tables["claims"], [], [])
+    sections = paper_tables.sections(tables["published"], tables["claims"], [], [])
     text = Page(page(rows, paper=sections)).text
     assert "None of the 69 published accuracies is of a setting that this study runs." in text
     assert "Every published number, none of them run here" in text

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from neuralign.code import PACKAGE
-from neuralign.run_lock import LOCK, Busy, alone
+from neuralign.common.files import PACKAGE
+from neuralign.workflow.running.run_lock import LOCK, Busy, alone
 
-HOLD = "import sys, time; from pathlib import Path; from neuralign.run_lock import alone, share\n"
+HOLD = "import sys, time; from pathlib import Path; from neuralign.workflow.running.run_lock import alone, share\n"
 WAIT = "print('held', flush=True); time.sleep(60)"
 ALONE = HOLD + f"with alone(Path(sys.argv[1])): {WAIT}"
 SHARE = HOLD + f"share(Path(sys.argv[1])); {WAIT}"

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from neuralign.plugins import plugin
-from neuralign.schedules.constant import constant
-from neuralign.schedules.halving import halving
-from neuralign.schedules.plateau import plateau
-from neuralign.schemas import plugins
+from neuralign.config.plugins import plugin
+from neuralign.config.signatures import plugins
+from neuralign.training.schedules.constant import constant
+from neuralign.training.schedules.halving import halving
+from neuralign.training.schedules.plateau import plateau
 
 
 @pytest.mark.parametrize("use", plugins("schedules"))

@@ -9,28 +9,29 @@ from importlib import import_module
 import pytest
 from pydantic import ValidationError
 
-from neuralign import options, schemas
-from neuralign.schemas import PACKAGE, plugins, schema
+from neuralign.common.files import PACKAGE
+from neuralign.config import options, signatures
+from neuralign.config.plugins import KINDS, module
+from neuralign.config.signatures import plugins, schema, source
 
-HOMES = ("align", "attacks", "augmentations", "curves", "data", "figures", "networks", "schedules")
-SHIPPED = [(home, use) for home in HOMES for use in plugins(home)]
+SHIPPED = [(kind, use) for kind in KINDS for use in plugins(kind)]
 
 
 def test_the_plug_ins_of_a_folder_are_the_files_with_a_function_of_their_own_name():
     assert plugins("networks") == ("googlenet", "resnet", "tinyten")
     assert plugins("curves") == ("bezier", "chain", "segment")
-    assert {"archives", "checks", "downloads", "pickles", "sources", "storage"}.isdisjoint(plugins("data"))
+    assert {"archives", "checks", "downloads", "pickles", "sources", "storage"}.isdisjoint(plugins("datasets"))
 
 
 def test_every_folder_has_plug_ins():
-    assert {home for home, _ in SHIPPED} == set(HOMES)
+    assert {kind for kind, _ in SHIPPED} == set(KINDS)
 
 
-@pytest.mark.parametrize(("home", "use"), SHIPPED)
-def test_every_option_of_a_shipped_plug_in_has_a_type_and_reads_as_the_function_has_it(home, use):
-    function = getattr(import_module(f"neuralign.{home}.{use}"), use)
+@pytest.mark.parametrize(("kind", "use"), SHIPPED)
+def test_every_option_of_a_shipped_plug_in_has_a_type_and_reads_as_the_function_has_it(kind, use):
+    function = getattr(import_module(module(kind, use)), use)
     wanted = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    fields = schema(home, use).model_fields
+    fields = schema(kind, use).model_fields
     assert fields.keys() == wanted.keys()
     for name, parameter in wanted.items():
         assert parameter.annotation is not parameter.empty, f"{use}: {name} has no type"
@@ -39,18 +40,18 @@ def test_every_option_of_a_shipped_plug_in_has_a_type_and_reads_as_the_function_
             assert fields[name].default == parameter.default
 
 
-@pytest.mark.parametrize(("home", "use"), SHIPPED)
-def test_the_defaults_of_a_shipped_plug_in_are_within_their_own_ranges(home, use):
-    model = schema(home, use)
+@pytest.mark.parametrize(("kind", "use"), SHIPPED)
+def test_the_defaults_of_a_shipped_plug_in_are_within_their_own_ranges(kind, use):
+    model = schema(kind, use)
     defaults = {name: f.default for name, f in model.model_fields.items() if not f.is_required()}
     for name, value in defaults.items():
         assert model.__pydantic_validator__.validate_assignment(model.model_construct(**defaults), name, value)
 
 
-@pytest.mark.parametrize(("home", "use"), SHIPPED)
-def test_a_plug_in_takes_options_by_keyword_only(home, use):
+@pytest.mark.parametrize(("kind", "use"), SHIPPED)
+def test_a_plug_in_takes_options_by_keyword_only(kind, use):
     """A positional parameter with a default would be an option that the config cannot reach."""
-    tree = ast.parse((PACKAGE / home / f"{use}.py").read_text())
+    tree = ast.parse(source(kind, use).read_text())
     function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == use)
     assert not function.args.defaults and function.args.vararg is None and function.args.kwarg is None
 
@@ -58,7 +59,7 @@ def test_a_plug_in_takes_options_by_keyword_only(home, use):
 def test_an_unknown_plug_in_is_refused():
     for use in ("nothing", "__init__", "../code", "checks"):
         with pytest.raises(KeyError, match="does not define"):
-            schema("data", use)
+            schema("datasets", use)
 
 
 def test_options_are_checked():
@@ -81,13 +82,13 @@ def test_an_odd_fraction_is_no_number(value):
 
 
 def test_the_vocabulary_of_annotations_is_that_of_the_options():
-    assert set(options.__all__) <= set(schemas.VOCABULARY)
+    assert set(options.__all__) <= set(signatures.VOCABULARY)
 
 
 def test_reading_signatures_imports_no_torch():
     code = (
-        "import sys; from neuralign.schemas import plugins, schema\n"
-        f"for home in {HOMES}: [schema(home, use) for use in plugins(home)]\n"
+        "import sys; from neuralign.config.signatures import plugins, schema\n"
+        f"for kind in {tuple(KINDS)}: [schema(kind, use) for use in plugins(kind)]\n"
         "assert not {'torch', 'numpy', 'pandas', 'matplotlib'} & sys.modules.keys(), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(PACKAGE.parent)})

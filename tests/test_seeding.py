@@ -2,7 +2,7 @@
 
 import torch
 
-from neuralign.seeding import derive, stream
+from neuralign.common.seeding import derive, stream
 
 
 def test_a_derived_seed_is_the_same_for_ever() -> None:

@@ -11,14 +11,15 @@ from safetensors.torch import save_file
 from tiny import assert_same, pictures, randomised, shifts, whole
 from torch import Tensor
 
-from neuralign import setting, symmetry
-from neuralign.attacks.pgd import pgd
-from neuralign.data import Dataset, Split
-from neuralign.data.storage import save as save_dataset
-from neuralign.images import Data
-from neuralign.networks import Model
-from neuralign.parameters import Layout
-from neuralign.states import StateError
+from neuralign.datasets.dataset import Dataset, Split
+from neuralign.datasets.images import Data
+from neuralign.datasets.storage import save as save_dataset
+from neuralign.networks.model import Model
+from neuralign.networks.parameters import Layout
+from neuralign.networks.states import StateError
+from neuralign.symmetry import permutations
+from neuralign.training import setting
+from neuralign.training.attacks.pgd import pgd
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
 
@@ -121,7 +122,7 @@ def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data
     spec = setting.symmetry(model, data).spec
     start, end = setting.read_ends(target, source, planted(model, data, tmp_path), model, data)
     assert_same(start, states[0])
-    assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
+    assert_same(end, permutations.permute(spec, shifts(spec), states[1]))
     assert_same(setting.read_ends(target, source, None, model, data)[1], states[1])
 
 
@@ -134,7 +135,7 @@ def test_a_permutation_of_heads_is_read_as_what_it_is(data: Data, tmp_path: Path
     setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15}, attention=True)
     assert any("blocks" in group for group in shifts(spec))
     _, end = setting.read_ends(target, source, str(path), model, data)
-    assert_same(end, symmetry.permute(spec, shifts(spec), states[1]))
+    assert_same(end, permutations.permute(spec, shifts(spec), states[1]))
     setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
     with pytest.raises(ValueError, match="its certificate is of another network, with other groups or sizes"):
         setting.read_ends(target, source, str(path), model, data)

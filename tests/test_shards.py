@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from tiny import assert_same, randomised
 
-from neuralign.data import DataError
-from neuralign.data.sources import identity
-from neuralign.foreign import read
-from neuralign.shards import CheckpointError, is_shard, shards
+from neuralign.common.shards import CheckpointError, is_shard, shards
+from neuralign.datasets.dataset import DataError
+from neuralign.datasets.reading.locations import identity
+from neuralign.networks.foreign_checkpoints import read
 
 FIRST, SECOND = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
 INDEX = "model.safetensors.index.json"

@@ -9,13 +9,13 @@ import torch
 from tiny import pictures, randomised, shifts
 from torch import Tensor
 
-from neuralign.align import Problem, correlations
-from neuralign.align.correlation import correlation
-from neuralign.images import Images, as_float
-from neuralign.networks import Model
-from neuralign.signature import compare, midpoint
-from neuralign.symmetry import identity, inverse, permute
-from neuralign.tracing import trace
+from neuralign.alignment.algorithms.correlation import correlation
+from neuralign.alignment.problem import Problem, correlations
+from neuralign.datasets.images import Images, as_float
+from neuralign.evaluation.signatures import compare, midpoint
+from neuralign.networks.model import Model
+from neuralign.symmetry.permutations import identity, inverse, permute
+from neuralign.symmetry.tracing.trace import trace
 
 
 def problem_of(model: Model, images: Images, source: dict[str, Tensor] | None = None) -> Problem:

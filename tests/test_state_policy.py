@@ -18,24 +18,29 @@ from tiny import assert_same, pictures, plain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralign import batch_norm, certificate, foreign, library, networks, parameters, path_state, setting, updates
-from neuralign.batch_norm import Estimate, refresh
-from neuralign.curves import straight
-from neuralign.curves.segment import segment
-from neuralign.data import Dataset, Split
-from neuralign.data.storage import save as save_dataset
-from neuralign.evaluation import along
-from neuralign.explain import explain
-from neuralign.images import Images, as_float, as_is
-from neuralign.networks import Model, buffers, first_names, trainable
-from neuralign.networks import parameters as parameters_of
-from neuralign.parameters import Layout
-from neuralign.path_state import divide
-from neuralign.plugins import plugin
-from neuralign.refusals import Refused
-from neuralign.setting import split
-from neuralign.tracing import running
-from neuralign.training import Regime, fit
+from neuralign import api
+from neuralign.common.errors import Refused
+from neuralign.config.plugins import plugin
+from neuralign.curves import endpoints
+from neuralign.curves.curve import straight
+from neuralign.curves.endpoints import divide
+from neuralign.curves.families.segment import segment
+from neuralign.datasets.dataset import Dataset, Split
+from neuralign.datasets.images import Images, as_float, as_is
+from neuralign.datasets.storage import save as save_dataset
+from neuralign.evaluation.along_curve import along
+from neuralign.networks import buffer_updates, foreign_checkpoints, parameters
+from neuralign.networks import model as networks
+from neuralign.networks.model import Model, buffers, first_names, trainable
+from neuralign.networks.model import parameters as parameters_of
+from neuralign.networks.parameters import Layout
+from neuralign.symmetry import certificate
+from neuralign.symmetry.explain import explain
+from neuralign.symmetry.tracing import execution
+from neuralign.training import batch_norm, setting
+from neuralign.training.batch_norm import Estimate, refresh
+from neuralign.training.loop import Regime, fit
+from neuralign.training.setting import split
 
 State = dict[str, Tensor]
 IMAGES = pictures(count=24, side=8)
@@ -61,7 +66,7 @@ def unnormalised(network: nn.Module) -> Model:
 
 
 def line(name: str, ends: tuple[State, State], family: str = "segment", epochs: int = 0) -> Callable[[float], State]:
-    return library.curve(fresh(name, 0), *ends, IMAGES, family, epochs=epochs, batch_size=BATCH)
+    return api.curve(fresh(name, 0), *ends, IMAGES, family, epochs=epochs, batch_size=BATCH)
 
 
 def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
@@ -279,7 +284,7 @@ def test_a_call_leaves_all_that_it_was_given_as_it_was(name, states):
     ends, network, images = states(name), fresh(name, 0), pictures(count=24, side=8)
     before = [{n: t.clone() for n, t in state.items()} for state in (*ends, network.state_dict(), {"x": images.pixels})]
     modes = [module.training for module in network.modules()]
-    path = library.curve(network, *ends, images, "segment", epochs=0, batch_size=BATCH)
+    path = api.curve(network, *ends, images, "segment", epochs=0, batch_size=BATCH)
     for t in (0.0, 1.0) if KINDS[name].refused else (0.0, 0.3, 1.0):
         if name != "read by its parent":
             path(t)
@@ -296,7 +301,7 @@ def test_alignment_leaves_the_function_and_what_it_was_given_as_they_were(name, 
     target, source = states(name)
     network = fresh(name, 0)
     before = [{n: t.clone() for n, t in state.items()} for state in (target, source, network.state_dict())]
-    found = library.align(network, target, source, IMAGES, "correlation")
+    found = api.align(network, target, source, IMAGES, "correlation")
     assert found.certificate < 1e-9
     new = pictures(count=7, side=8, seed=5)
     torch.testing.assert_close(outputs(name, found.state, new), outputs(name, source, new), rtol=1e-4, atol=1e-4)
@@ -339,13 +344,13 @@ def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_ane
 def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_numbers(name, states, tmp_path):
     state, model = states(name)[0], unnormalised(fresh(name, 0))
     torch.save(state, tmp_path / "a.pt")
-    assert_same(foreign.read(tmp_path / "a.pt", model).state, state)
+    assert_same(foreign_checkpoints.read(tmp_path / "a.pt", model).state, state)
     setting.save(state, tmp_path / "a.safetensors")
     assert_same(setting.read_state(str(tmp_path / "a.safetensors"), model), state)
     (held,) = (n for n, t in state.items() if t.is_complex())
     torch.save(state | {held: state[held].real}, tmp_path / "b.pt")
     with pytest.raises(Refused, match=rf"{held} is torch.float32, the network's is torch.complex64"):
-        foreign.read(tmp_path / "b.pt", model)
+        foreign_checkpoints.read(tmp_path / "b.pt", model)
 
 
 def test_images_stay_real_where_the_first_parameter_is_complex(states):
@@ -358,7 +363,7 @@ def test_images_stay_real_where_the_first_parameter_is_complex(states):
             return self.head(torch.fft.irfft2(torch.fft.rfft2(x) * self.gain).mean((2, 3)))
 
     network = Front()
-    path = library.curve(network, network.state_dict(), network.state_dict(), IMAGES, "segment", epochs=0)
+    path = api.curve(network, network.state_dict(), network.state_dict(), IMAGES, "segment", epochs=0)
     assert_same(path(1.0), dict(network.state_dict()))
 
 
@@ -427,28 +432,28 @@ def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
 
 def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever does not train is A's all along the path."""
-    right = path_state.divide
+    right = endpoints.divide
 
-    def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> path_state.Endpoints:
+    def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> endpoints.Endpoints:
         trains, (first, last) = trainable(model.network), states
         return right(model, (first, {n: t if n in trains else first[n] for n, t in last.items()}), pixels)
 
-    monkeypatch.setattr(library, "divide", wrong)
+    monkeypatch.setattr(api, "divide", wrong)
 
 
 def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is estimated anew."""
-    monkeypatch.setattr(library, "refresh", lambda model, point, buffers, batches: buffers)
+    monkeypatch.setattr(api, "refresh", lambda model, point, buffers, batches: buffers)
 
 
 def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms that are not PyTorch's own are left as they are."""
-    monkeypatch.setattr(updates, "_judge", lambda *_: None)
+    monkeypatch.setattr(buffer_updates, "_judge", lambda *_: None)
 
 
 def judged_by_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a norm does is seen on images and on their negatives."""
-    monkeypatch.setattr(updates, "_other", lambda pixels: 1 - pixels)
+    monkeypatch.setattr(buffer_updates, "_other", lambda pixels: 1 - pixels)
 
 
 def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +474,7 @@ def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def whatever_has_a_gradient_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """`requires_grad` counts for nothing."""
-    for module in (path_state, setting):
+    for module in (endpoints, setting):
         monkeypatch.setattr(module, "trainable", lambda network: {n for n, _ in network.named_parameters()})
 
 
@@ -481,12 +486,12 @@ def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def vectors_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows the weights is that of the nearest end."""
-    monkeypatch.setattr(path_state.Endpoints, "_followed", lambda self, state: {})
+    monkeypatch.setattr(endpoints.Endpoints, "_followed", lambda self, state: {})
 
 
 def what_a_run_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one evaluation keeps in Python meets the next."""
-    for module in (networks, running, certificate):
+    for module in (networks, execution, certificate):
         monkeypatch.setattr(module, "uncached", lambda modules: nullcontext())
 
 
@@ -541,7 +546,7 @@ def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
 
 def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):
     network, ends = fresh("batch norm", 0).requires_grad_(False), states("batch norm")
-    middle = library.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
+    middle = api.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
     torch.testing.assert_close(middle["one.weight"], (ends[0]["one.weight"] + ends[1]["one.weight"]) / 2)
     with pytest.raises(Refused, match="no parameter of the network trains"):
-        library.curve(network, *ends, IMAGES, "bezier", epochs=1)
+        api.curve(network, *ends, IMAGES, "bezier", epochs=1)

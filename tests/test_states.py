@@ -6,7 +6,7 @@ import torch
 from tiny import assert_same, randomised
 from torch import nn
 
-from neuralign.states import StateError, check, fitted, named, tensor_problem
+from neuralign.networks.states import StateError, check, fitted, named, tensor_problem
 
 
 def network():

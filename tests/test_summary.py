@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from neuralign import summary
+from neuralign.report import summary
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 RUN = {"dataset": "cifar10", "network": "tinyten", "regime": "standard", "pair": "1-2", "method": "aligned"}
@@ -17,8 +17,8 @@ RUN = {"dataset": "cifar10", "network": "tinyten", "regime": "standard", "pair":
 
 def load_script(name, monkeypatch):
     """A script as a module; importing it does not run it."""
-    if importlib.util.find_spec("neuralign.job") is None:
-        monkeypatch.setitem(sys.modules, "neuralign.job", types.SimpleNamespace(run=lambda main: None))
+    if importlib.util.find_spec("neuralign.workflow.running.run") is None:
+        monkeypatch.setitem(sys.modules, "neuralign.workflow.running.run", types.SimpleNamespace(run=lambda main: None))
     spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

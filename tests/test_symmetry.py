@@ -5,11 +5,11 @@ import torch
 from tiny import assert_same, generator, randomised, shifts, whole
 from torch import Tensor, nn
 
-from neuralign import symmetry
-from neuralign.images import Images, as_float
-from neuralign.networks import Model
-from neuralign.symmetry import Spec, check, extent, identity, inverse, moves, permute, transport
-from neuralign.tracing import trace
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model
+from neuralign.symmetry import permutations
+from neuralign.symmetry.permutations import Spec, check, extent, identity, inverse, moves, permute, transport
+from neuralign.symmetry.tracing.trace import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, each channel of a owns two neighbouring columns
 SPEC = Spec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("b", 1),),)}, sizes={"a": 2, "b": 3})
@@ -36,7 +36,7 @@ def test_a_random_permutation_leaves_outputs_and_gradients_unchanged(
     model: Model, images: Images, training: bool
 ) -> None:
     spec, state = spec_of(model, images), randomised(model.network)
-    permutation = symmetry.random(spec, generator(1))
+    permutation = permutations.random(spec, generator(1))
     permuted = permute(spec, permutation, state)
     pixels = as_float(images.pixels).double()
     before, after = (behaviour(model, s, pixels, training) for s in (state, permuted))
@@ -63,13 +63,13 @@ def test_every_free_group_lies_on_some_tensor(model: Model, images: Images) -> N
 
 def test_the_inverse_undoes_a_permutation(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network)
-    permutation = symmetry.random(spec, generator(2))
+    permutation = permutations.random(spec, generator(2))
     assert_same(permute(spec, inverse(permutation), permute(spec, permutation, state)), state)
 
 
 def test_two_permutations_in_a_row_are_one(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network)
-    first, second = (symmetry.random(spec, generator(seed)) for seed in (3, 4))
+    first, second = (permutations.random(spec, generator(seed)) for seed in (3, 4))
     both = {group: first[group][second[group]] for group in spec.free}
     assert_same(permute(spec, second, permute(spec, first, state)), permute(spec, both, state))
 
@@ -111,7 +111,7 @@ def test_moves_count_channels_that_lost_their_place() -> None:
 def test_transport_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network, 1)
     state = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-    permutation = symmetry.random(spec, generator(5))
+    permutation = permutations.random(spec, generator(5))
     matrices = {g: torch.eye(len(p), dtype=torch.float64)[p] for g, p in permutation.items()}
     assert_same(transport(spec, matrices, state), permute(spec, permutation, state))
 
@@ -123,9 +123,9 @@ def test_the_identity_moves_nothing() -> None:
 
 def test_random_permutations_follow_their_generator(model: Model, images: Images) -> None:
     spec = spec_of(model, images)
-    assert_same(symmetry.random(spec, generator(5)), symmetry.random(spec, generator(5)))
-    check(spec, symmetry.random(spec, generator(5)))
-    assert any(not torch.equal(p, identity(spec)[g]) for g, p in symmetry.random(spec, generator(5)).items())
+    assert_same(permutations.random(spec, generator(5)), permutations.random(spec, generator(5)))
+    check(spec, permutations.random(spec, generator(5)))
+    assert any(not torch.equal(p, identity(spec)[g]) for g, p in permutations.random(spec, generator(5)).items())
 
 
 def test_permuting_does_not_touch_the_state_it_is_given(tinyten: Model, images: Images) -> None:

@@ -8,13 +8,23 @@ from tiny import generator, pictures, randomised, shifts, small, unnormalised
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from neuralign.align import Problem
-from neuralign.align.correlation import correlation
-from neuralign.images import Images, as_float
-from neuralign.networks import Model, criterion, parameters
-from neuralign.symmetry import identity, inverse, permute
-from neuralign.theory import Recursion, Signal, Unbounded, average, bound, fold, maximum, operator_norm, refused
-from neuralign.tracing import Trace, trace
+from neuralign.alignment.algorithms.correlation import correlation
+from neuralign.alignment.problem import Problem
+from neuralign.datasets.images import Images, as_float
+from neuralign.evaluation.bound import (
+    Recursion,
+    Signal,
+    Unbounded,
+    average,
+    bound_along_line,
+    fold,
+    maximum,
+    operator_norm,
+    refused,
+)
+from neuralign.networks.model import Model, criterion, parameters
+from neuralign.symmetry.permutations import identity, inverse, permute
+from neuralign.symmetry.tracing.trace import Trace, trace
 
 
 def traced(model: Model, images: Images) -> Trace:
@@ -97,7 +107,7 @@ def test_the_norm_of_an_average_is_an_upper_bound(layer: nn.Module) -> None:
 
 def test_equal_ends_leave_no_deviation(model: Model, images: Images) -> None:
     state = randomised(model.network, 1)
-    total, layers = bound(model, traced(model, images), state, state, images, points=3)
+    total, layers = bound_along_line(model, traced(model, images), state, state, images, points=3)
     assert total["deviation"] == total["deviation_estimate"] == total["distance"] == 0
     assert total["bound"] == pytest.approx(total["loss"], abs=1e-9)
     assert all(row["distance"] == 0 for row in layers)
@@ -105,7 +115,7 @@ def test_equal_ends_leave_no_deviation(model: Model, images: Images) -> None:
 
 def test_two_linear_layers_have_a_closed_form(linear: Model, images: Images) -> None:
     start, end = randomised(linear.network, 1), randomised(linear.network, 2)
-    total, layers = bound(linear, traced(linear, images), start, end, images)
+    total, layers = bound_along_line(linear, traced(linear, images), start, end, images)
     x, (a, b) = flat(images), [(s["1.weight"], s["1.bias"], s["2.weight"], s["2.bias"]) for s in (start, end)]
     apart = x @ (a[0] - b[0]).T + a[1] - b[1]  # (n, 6)
     deviation = (apart @ (a[2] - b[2]).T).norm(dim=1)
@@ -128,7 +138,7 @@ def test_the_deviation_of_two_linear_layers_is_what_the_path_has(linear: Model, 
     t = 0.3
     middle = run({n: torch.lerp(states[0][n], states[1][n], t) for n in states[0]})
     apart = middle - torch.lerp(run(states[0]), run(states[1]), t)
-    total, _ = bound(linear, traced(linear, images), *states, images)
+    total, _ = bound_along_line(linear, traced(linear, images), *states, images)
     assert apart.norm(dim=1).mean().item() == pytest.approx(t * (1 - t) * total["deviation"], rel=1e-9)
 
 
@@ -136,7 +146,7 @@ def test_a_relu_adds_the_difference_of_units_whose_sign_differs(images: Images) 
     network = nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.ReLU(), nn.Linear(4, 5))
     model = unnormalised(network)
     start, end = randomised(network, 1), randomised(network, 2)
-    _, layers = bound(model, traced(model, images), start, end, images)
+    _, layers = bound_along_line(model, traced(model, images), start, end, images)
     u, v = (flat(images) @ s["1.weight"].T + s["1.bias"] for s in (start, end))
     expected = torch.where(u.sign() != v.sign(), (u - v).abs(), 0.0).norm(dim=1).mean().item()
     found = next(row for row in layers if row["operation"] == "relu")
@@ -155,16 +165,18 @@ def test_maxima_at_the_same_places_add_nothing() -> None:
 def test_the_right_permutation_of_a_copy_leaves_nothing_and_none_leaves_something(model: Model, images: Images) -> None:
     found, state = traced(model, images), randomised(model.network, 1)
     end = permute(found.spec, shifts(found.spec), state)
-    apart, _ = bound(model, found, state, end, images, points=3)
-    together, _ = bound(model, found, state, permute(found.spec, inverse(shifts(found.spec)), end), images, points=3)
+    apart, _ = bound_along_line(model, found, state, end, images, points=3)
+    together, _ = bound_along_line(
+        model, found, state, permute(found.spec, inverse(shifts(found.spec)), end), images, points=3
+    )
     assert apart["deviation"] > 0 and apart["distance"] > 0.01 and apart["bound"] > apart["loss"]
     assert together["deviation"] == together["deviation_estimate"] == together["distance"] == 0
 
 
 def test_a_permutation_changes_no_norm(tinyten: Model, images: Images) -> None:
     found, (start, end) = traced(tinyten, images), [randomised(tinyten.network, seed) for seed in (1, 2)]
-    _, one = bound(tinyten, found, start, end, images, points=3)
-    _, other = bound(tinyten, found, start, permute(found.spec, shifts(found.spec), end), images, points=3)
+    _, one = bound_along_line(tinyten, found, start, end, images, points=3)
+    _, other = bound_along_line(tinyten, found, start, permute(found.spec, shifts(found.spec), end), images, points=3)
     norms = [[row["norm"] for row in rows if row["operation"] == "conv2d"] for rows in (one, other)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-9) and len(norms[0]) == 8
 
@@ -185,7 +197,7 @@ def test_bounds(model: Model, images: Images) -> None:
     found = traced(model, images)
     for seed in (1, 3):
         start, end = randomised(model.network, seed), randomised(model.network, seed + 1)
-        total, _ = bound(model, found, start, end, images, batch_size=5)
+        total, _ = bound_along_line(model, found, start, end, images, batch_size=5)
         assert total["bound"] >= total["loss"] > 0
         for t in (0.0, 0.1, 0.5, 0.8, 1.0):
             limit = (1 - t) * total["loss_start"] + t * total["loss_end"] + sqrt(2) * t * (1 - t) * total["deviation"]
@@ -235,12 +247,12 @@ def test_what_is_not_covered_is_refused_by_name(layer: nn.Module, name: str, ima
     model = unnormalised(nn.Sequential(layer, nn.Flatten(), nn.Linear(3 if "Max" in name else 3 * 144, 5)))
     state = randomised(model.network)
     with pytest.raises(Unbounded, match=f"no bound for layer.*{name}"):
-        bound(model, traced(model, images), state, state, images)
+        bound_along_line(model, traced(model, images), state, state, images)
 
 
 def test_a_refusal_has_the_columns_of_an_answer(linear: Model, images: Images) -> None:
     states = [randomised(linear.network, seed) for seed in (1, 2)]
-    total, layers = bound(linear, traced(linear, images), *states, images)
+    total, layers = bound_along_line(linear, traced(linear, images), *states, images)
     other, rows = refused("no bound for layer 'x'")
     assert total.keys() == other.keys() and layers[0].keys() == rows[0].keys()
     assert total["reason"] == "" and other["reason"] == "no bound for layer 'x'"
@@ -267,7 +279,7 @@ def test_alignment_lowers_the_bound_of_trained_pairs() -> None:
     found = traced(model, images)
     problem = Problem(model, found, start, end, images)
     totals = [
-        bound(model, found, start, permute(found.spec, p, end), images, points=5)[0]
+        bound_along_line(model, found, start, permute(found.spec, p, end), images, points=5)[0]
         for p in (correlation(problem), identity(found.spec))
     ]
     for key in ("bound", "estimate", "distance", "loss"):

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 from test_summary import load_script
 
-from neuralign.theory_summary import COLUMNS, PREDICTORS, paths, ranks, spearman
+from neuralign.report.theory_ranks import COLUMNS, PREDICTORS, paths, ranks, spearman
 
 PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from workflow_project import Project
 
-from neuralign import together
+from neuralign.workflow.running import together
 
 
 def recipe(seed, folder, **more):

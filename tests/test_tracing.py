@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from neuralign import align, symmetry
-from neuralign.batch_norm import refresh
-from neuralign.images import as_float
-from neuralign.networks import Model
-from neuralign.symmetry import Spec
-from neuralign.tracing import Trace, trace
-from neuralign.tracing.running import WholeModule
+from neuralign.alignment import problem as align
+from neuralign.datasets.images import as_float
+from neuralign.networks.model import Model
+from neuralign.symmetry import permutations
+from neuralign.symmetry.permutations import Spec
+from neuralign.symmetry.tracing.execution import WholeModule
+from neuralign.symmetry.tracing.trace import Trace, trace
+from neuralign.training.batch_norm import refresh
 
 
 def traced(network: nn.Module, *, attention: bool = False) -> Trace:
@@ -41,7 +42,7 @@ def traced(network: nn.Module, *, attention: bool = False) -> Trace:
     state = randomised(network)
     problem = align.Problem(model, found, state, state, images)
     for seed in range(3):
-        align.certify(problem, symmetry.random(found.spec, generator(seed)))
+        align.certify(problem, permutations.random(found.spec, generator(seed)))
     ((target, _),) = align.activations(problem, found.taps, 12)
     for group, taps in found.taps.items():
         assert taps, group
@@ -184,7 +185,7 @@ def test_what_is_kept_for_every_unit_moves_with_it() -> None:
     network = between(Keeping(masked, kept=torch.arange(8) < 3)).double()
     spec = trace(network, image()).spec
     assert spec.axes["layer.kept"] == ((("a", 1),),)
-    moved = symmetry.permute(spec, {"a": torch.arange(8).flip(0)}, network.state_dict())
+    moved = permutations.permute(spec, {"a": torch.arange(8).flip(0)}, network.state_dict())
     assert moved["layer.kept"].tolist() == [False] * 5 + [True] * 3
 
 

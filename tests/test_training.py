@@ -17,22 +17,22 @@ from tiny import assert_close, assert_same, perceptron, pictures, plain, randomi
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from neuralign import training
-from neuralign.attacks.pgd import pgd
-from neuralign.augmentations import pipeline
-from neuralign.checkpoints import Checkpoint
-from neuralign.curves import Curve, straight
-from neuralign.curves.bezier import bezier
-from neuralign.images import Images, as_float
-from neuralign.networks import Model, State, criterion, logits
-from neuralign.parameters import Layout
-from neuralign.refusals import Refused
-from neuralign.schedules.constant import constant
-from neuralign.schedules.halving import halving
-from neuralign.seeding import stream
-from neuralign.setting import split
-from neuralign.simultaneous import fit_together
-from neuralign.training import Attack, Diverged, Progress, Regime, Training, fit
+from neuralign.common.errors import Refused
+from neuralign.common.seeding import stream
+from neuralign.curves.curve import Curve, straight
+from neuralign.curves.families.bezier import bezier
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model, State, criterion, logits
+from neuralign.networks.parameters import Layout
+from neuralign.training import loop
+from neuralign.training.attacks.pgd import pgd
+from neuralign.training.augmentation import pipeline
+from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.loop import Attack, Diverged, Progress, Regime, Training, fit
+from neuralign.training.schedules.constant import constant
+from neuralign.training.schedules.halving import halving
+from neuralign.training.setting import split
+from neuralign.training.simultaneous import fit_together
 
 REGIME = Regime(
     epochs=4, batch_size=5, lr=0.05, momentum=0.9, weight_decay=0.01, schedule=partial(halving, every=2, drift=0.99)
@@ -536,7 +536,7 @@ def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: P
 def test_progress_within_a_block_of_augmented_steps_is_resumed_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "AUGMENTED_AT_ONCE", 3 * REGIME.batch_size)
+    monkeypatch.setattr(loop, "AUGMENTED_AT_ONCE", 3 * REGIME.batch_size)
     model, images = perceptron(16), pictures(8 * REGIME.batch_size - 2)  # blocks of 3, 3 and 2 steps
     state, options = randomised(model.network), VARIANTS["augmented"]
     whole = train(model, state, images, **options)
@@ -615,7 +615,7 @@ def test_a_single_image_that_batch_norm_cannot_train_on_is_refused_before_anythi
 
 @pytest.mark.parametrize("batch_size", [2500, 5000, 6000])
 def test_batches_larger_than_a_block_of_augmentations_are_ordinary_steps(batch_size: int) -> None:
-    assert batch_size > training.AUGMENTED_AT_ONCE
+    assert batch_size > loop.AUGMENTED_AT_ONCE
     model, images, regime = perceptron(4), pictures(5000, side=4), replace(REGIME, epochs=2, batch_size=batch_size)
     state = randomised(model.network)
     expected, losses = ordinary_training(model, state, images, regime)

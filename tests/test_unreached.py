@@ -9,12 +9,12 @@ from tiny import pictures
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralign import align as alignment
-from neuralign import symmetry
-from neuralign.explain import explain, scattered, words
-from neuralign.images import as_float
-from neuralign.library import align
-from neuralign.tracing import trace
+from neuralign.alignment import problem as alignment
+from neuralign.api import align
+from neuralign.datasets.images import as_float
+from neuralign.symmetry import permutations
+from neuralign.symmetry.explain import explain, scattered, words
+from neuralign.symmetry.tracing.trace import trace
 
 Pool = Callable[[Tensor], Tensor]
 
@@ -146,11 +146,11 @@ def test_no_task_changes_by_a_permutation_seen_in_one(name: str) -> None:
     assert set(found.spec.free) == free and found.unreached[0] == first
     state = {n: t.clone() for n, t in network.state_dict().items()}
     for seed in range(5):
-        permutation = symmetry.random(found.spec, torch.Generator().manual_seed(seed))
+        permutation = permutations.random(found.spec, torch.Generator().manual_seed(seed))
         for network.task in (0, 1):
             network.load_state_dict(state)
             before = network(image().double())
-            network.load_state_dict(symmetry.permute(found.spec, permutation, state))
+            network.load_state_dict(permutations.permute(found.spec, permutation, state))
             torch.testing.assert_close(network(image().double()), before, rtol=1e-9, atol=1e-9)
 
 

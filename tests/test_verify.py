@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from neuralign import verify
-from neuralign.code import PACKAGE
-from neuralign.consistency import Results, disagreements
-from neuralign.files import note_path, sha256
-from neuralign.job import perform
-from neuralign.plan import configured
-from neuralign.provenance import digest, flat, key_of, seeds
-from neuralign.recipes import Recipes
-from neuralign.workflow import job, ref
+from neuralign.cli import verify
+from neuralign.common.files import PACKAGE, note_path, sha256
+from neuralign.workflow.graph import job, ref
+from neuralign.workflow.planning.plan import configured
+from neuralign.workflow.provenance.consistency import Results, disagreements
+from neuralign.workflow.provenance.recipes import Recipes
+from neuralign.workflow.running.notes import digest, flat, key_of, seeds
+from neuralign.workflow.running.run import perform
 
 REPOSITORY = PACKAGE.parents[1]
 OVERLAY = "smoke.yaml"
@@ -85,7 +84,7 @@ def finished(tmp_path_factory):
     shutil.copy(REPOSITORY / "tests" / OVERLAY, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr("neuralign.provenance.git", lambda *_: "c" * 40)
+        patch.setattr("neuralign.workflow.running.notes.git", lambda *_: "c" * 40)
         catalogue = configured([Path(OVERLAY)])
         recipes, done = Recipes(catalogue, REPOSITORY / "scripts", paths), set()
 
@@ -333,7 +332,7 @@ def test_a_wrong_command_has_a_status_of_its_own(results, capsys):
 
 
 def test_torch_is_not_needed():
-    program = "import sys, neuralign.verify; assert not {'torch', 'pandas'} & sys.modules.keys()"
+    program = "import sys, neuralign.cli.verify; assert not {'torch', 'pandas'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": str(PACKAGE.parent)})
 
 

@@ -196,37 +196,37 @@ def _(project):
 
 @row("Code of an alignment", MATCHED)
 def _(project):
-    project.append("lib/neuralign/align/correlation.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/alignment/algorithms/correlation.py", "\nNEW = 1\n")
 
 
 @row("Code of a schedule that one regime uses", PLAIN)
 def _(project):
-    project.append("lib/neuralign/schedules/halving.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/training/schedules/halving.py", "\nNEW = 1\n")
 
 
 @row("Code of an attack", HARDENED)
 def _(project):
-    project.append("lib/neuralign/attacks/pgd.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/training/attacks/pgd.py", "\nNEW = 1\n")
 
 
 @row("Code of a network", MODELS)
 def _(project):
-    project.append("lib/neuralign/networks/tinyten.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/networks/architectures/tinyten.py", "\nNEW = 1\n")
 
 
 @row("Code of a dataset", ALL)
 def _(project):
-    project.append("lib/neuralign/data/digits.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/datasets/sources/digits.py", "\nNEW = 1\n")
 
 
 @row("Code of a figure", {"plot": 8, "report": 1})
 def _(project):
-    project.append("lib/neuralign/figures/path.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/report/figures/path.py", "\nNEW = 1\n")
 
 
 @row("Code of the tables", {"plot": 18} | TABLES | THEORY)  # figures take names and order from it
 def _(project):
-    project.append("lib/neuralign/summary.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/report/summary.py", "\nNEW = 1\n")
 
 
 @row("A script", EVALUATIONS)
@@ -236,7 +236,7 @@ def _(project):
 
 @row("The report's template", {"report": 1})
 def _(project):
-    project.append("lib/neuralign/report.html", "<!-- new -->\n")
+    project.append("lib/neuralign/report/page/report.html", "<!-- new -->\n")
 
 
 @row("The published numbers", TABLES)
@@ -246,7 +246,7 @@ def _(project):
 
 @row("Code with an old modification time, as `rsync -t` or `tar` leave it", MEASURED)
 def _(project):
-    for name in ("scripts/evaluate.py", "lib/neuralign/batch_norm.py"):
+    for name in ("scripts/evaluate.py", "lib/neuralign/training/batch_norm.py"):
         project.append(name, "\nNEW = 1\n")
         project.age(name, 1e6)
 
@@ -265,8 +265,8 @@ def _(project):
 
 @row("A comment, a docstring, white space", NOTHING)
 def _(project):
-    project.append("lib/neuralign/training.py", "\n\n# a comment\n")
-    project.replace("lib/neuralign/schedules/halving.py", '"""Step decay', '"""A step decay')
+    project.append("lib/neuralign/training/loop.py", "\n\n# a comment\n")
+    project.replace("lib/neuralign/training/schedules/halving.py", '"""Step decay', '"""A step decay')
     project.append("scripts/evaluate.py", "\n\n\n# another\n")
 
 
@@ -295,7 +295,7 @@ def _(project):
     shutil.copytree(main, branch)
     main.rename(project.path("main"))
     branch.rename(main)
-    project.append("lib/neuralign/training.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/training/loop.py", "\nNEW = 1\n")
     assert project.plan() == MODELS
     shutil.rmtree(main)
     project.path("main").rename(main)
@@ -491,7 +491,7 @@ def _(project):
 
 @row("A harmless change of code, then `snakemake --touch`", NOTHING)
 def _(project):
-    project.append("lib/neuralign/training.py", "\nNEW = 1\n")
+    project.append("lib/neuralign/training/loop.py", "\nNEW = 1\n")
     assert project.plan() == MODELS
     project.run("--cores", "1", "--touch")
 
@@ -570,14 +570,14 @@ def test_after_a_failure_the_rest_is_reported_apart_and_says_that_it_is_not_all(
     page = project.path("results/studies/smoke_incomplete/report.html").read_text()
     assert "<title>Incomplete: A smoke test</title>" in page and "6 of its 8 paths are on this page." in page
     assert page.count("train_endpoint: dataset small_digits, network tiny, regime hardened, seed ") == 3
-    assert page.count("failed: neuralign.progress.Diverged: the loss is not finite in epoch 1, step ") == 3
+    assert page.count("failed: neuralign.training.progress.Diverged: the loss is not finite in epoch 1, step ") == 3
     assert "not finished" not in project.path("results/studies/smoke/report.html").read_text()
     assert project.plan(target="smoke_incomplete") == NOTHING
 
 
 def test_every_result_is_as_its_note_says_and_a_number_is_walked_back_to_the_data(finished):
     table = "results/studies/smoke/tables/accuracy.csv"
-    command = [sys.executable, "-m", "neuralign.verify", "results", "--configfile", OVERLAY]
+    command = [sys.executable, "-m", "neuralign.cli.verify", "results", "--configfile", OVERLAY]
     command += ["--trace", table, "--where", "method=smoke_matched", "regime=hardened"]
     environment = {"PYTHONPATH": str(finished.path("lib"))}
     whole = subprocess.run(command[:6], cwd=finished.root, env=environment, capture_output=True, text=True)

@@ -12,7 +12,7 @@ from benchmarks.zoo import __main__ as command
 from benchmarks.zoo import independent
 from benchmarks.zoo.networks import TIMM, TRANSFORMERS, Made, images, sentences
 from benchmarks.zoo.page import page
-from neuralign.tracing import trace
+from neuralign.symmetry.tracing.trace import trace
 
 
 class Block(nn.Module):

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.images import Images, as_float
-from neuralign.networks import Model, State, buffers, build, parameters
-from neuralign.symmetry import Spec
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model, State, buffers, build, parameters
+from neuralign.symmetry.permutations import Spec
 
 SMALL: dict[str, dict[str, Any]] = {
     "googlenet": {"width": 0.1},

@@ -22,7 +22,7 @@ import pandas as pd
 
 from benchmarks.zoo.networks import LIBRARIES, installed, names
 from benchmarks.zoo.page import page
-from neuralign.files import atomic
+from neuralign.common.files import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 10  # times the seconds of the processor that a network may take on the clock

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from benchmarks.zoo import independent
 from benchmarks.zoo.networks import make
-from neuralign import symmetry
-from neuralign.align import Problem
-from neuralign.align.correlation import correlation
-from neuralign.explain import explain, scattered
-from neuralign.images import Images, as_float
-from neuralign.networks import Model
-from neuralign.tracing import trace
+from neuralign.alignment.algorithms.correlation import correlation
+from neuralign.alignment.problem import Problem
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model
+from neuralign.symmetry import permutations
+from neuralign.symmetry.explain import explain, scattered
+from neuralign.symmetry.tracing.trace import trace
 
 PLANTED = 51_000_000  # parameters: of larger networks no planted permutation is looked for
 ATTENTIVE = 100_000_000  # parameters: larger networks are examined without attention only
@@ -54,16 +54,16 @@ def recovered(network: nn.Module, example: Tensor) -> float:
         network.train()(model.normalise(as_float(pixels[:16])))  # norms of these images, or deep networks explode
     found = trace(network, model.normalise(as_float(pixels[:2])))
     target, draws = scattered(network, 1), torch.Generator().manual_seed(2)
-    planted = symmetry.random(found.spec, draws)
+    planted = permutations.random(found.spec, draws)
     source = {
         name: t + NOISE * t.std() * torch.randn(t.shape, generator=draws)
         if t.dim() > 1 and t.is_floating_point()
         else t
-        for name, t in symmetry.permute(found.spec, planted, target).items()
+        for name, t in permutations.permute(found.spec, planted, target).items()
     }
     problem = Problem(model, found, target, source, Images(pixels, torch.zeros(IMAGES, dtype=torch.long)))
     with torch.no_grad():
         matched = correlation(problem, images=IMAGES, batch_size=16)
-    expected = symmetry.inverse(planted)
+    expected = permutations.inverse(planted)
     hits = sum(int((matched[g] == expected[g]).sum()) for g in matched)
     return hits / sum(map(len, matched.values()))

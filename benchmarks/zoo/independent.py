@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.zoo.networks import Made
-from neuralign import symmetry
-from neuralign.tracing import trace
+from neuralign.symmetry import permutations
+from neuralign.symmetry.tracing.trace import trace
 
 State = Mapping[str, Tensor]
 INPUTS = 3  # the trace sees two
@@ -30,16 +30,16 @@ def differences(make: Callable[[], Made]) -> dict[str, float | None]:
     """
     made, draws = make(), torch.Generator().manual_seed(7)
     spec = trace(made.network, made.draw(2, 0), attention=True).spec
-    permutation = symmetry.random(spec, draws)
+    permutation = permutations.random(spec, draws)
     before = {n: _scattered(n, t, draws) for n, t in make().network.state_dict().items()}
-    after = symmetry.permute(spec, permutation, before)
+    after = permutations.permute(spec, permutation, before)
     inputs = made.draw(INPUTS, 1)
     found: dict[str, float | None] = {}
     for mode in ("evaluation", "training"):
         pair = [_loaded(make(), state, training=mode == "training") for state in (before, after)]
         outputs, theirs = (_called(network, inputs) for network in pair)
         own, others = (dict(network.named_buffers()) for network in pair)
-        kept = symmetry.permute(spec, permutation, own)
+        kept = permutations.permute(spec, permutation, own)
         outputs |= {n: kept[n] for n in others}
         found[mode] = max(_gap(tensor, outputs[n]) for n, tensor in (theirs | others).items())
     return found | {"noticed": _noticed(make(), before, after, inputs, draws)}

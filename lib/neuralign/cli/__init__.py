@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from neuralign.cli import align, connect, doctor, explain
-from neuralign.data import DataError
-from neuralign.refusals import Refused
+from neuralign.common.errors import Refused
+from neuralign.datasets.dataset import DataError
 
 COMMANDS = {"explain": explain, "align": align, "connect": connect, "doctor": doctor}
 

@@ -5,11 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from neuralign.cli import common
-from neuralign.cli.jobs import make
-from neuralign.files import atomic, sha256
-from neuralign.shards import shards
-from neuralign.workflow import ref
+from neuralign.cli import shared
+from neuralign.cli.local_jobs import make
+from neuralign.common.files import atomic, sha256
+from neuralign.common.shards import shards
+from neuralign.workflow.graph import ref
 
 HELP = "align the neurons of checkpoint B to those of checkpoint A"
 EXAMPLES = [
@@ -20,7 +20,7 @@ EXAMPLES = [
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    common.add_network(parser)
+    shared.add_network(parser)
     parser.add_argument("a", metavar="A", help="a checkpoint: .safetensors, or a state_dict saved by torch.save")
     parser.add_argument("b", metavar="B", help="the one whose neurons are permuted")
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
@@ -28,36 +28,36 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, help="write B permuted, by its own names: .safetensors, .pt or .pth"
     )
     parser.add_argument("--permutation", type=Path, help="write the permutation, with its certificate (.safetensors)")
-    common.add_checkpoints(parser)
-    common.add_data(parser, required=True)
+    shared.add_checkpoints(parser)
+    shared.add_data(parser, required=True)
 
 
 def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Align as the rules `import_endpoint` and `align` do, and write what is asked for."""
     if given.output and given.output.suffix not in (".safetensors", ".pt", ".pth"):
-        raise common.UsageError(f"--output: found {given.output}; .safetensors, .pt or .pth is wanted")
+        raise shared.UsageError(f"--output: found {given.output}; .safetensors, .pt or .pth is wanted")
     for path in filter(None, (given.output, given.permutation)):
         path.parent.mkdir(parents=True, exist_ok=True)  # or it fails before the work, not after
-    known = common.config(given)
-    (network, entry), (data, dataset) = common.network(given, known), common.data(given, known)
-    common.methods(given, [given.method])
-    method, alignments = common.alignment(given, known)
-    ends = common.checkpoints(given, [given.a, given.b])
+    known = shared.config(given)
+    (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
+    shared.methods(given, [given.method])
+    method, alignments = shared.alignment(given, known)
+    ends = shared.checkpoints(given, [given.a, given.b])
     if len(ends) < 2:
-        raise common.UsageError(f"A and B are the same file, {given.a}")
-    c = common.catalogue(
+        raise shared.UsageError(f"A and B are the same file, {given.a}")
+    c = shared.catalogue(
         known,
         {
             "networks": {network: entry},
             "datasets": {data: dataset},
             "checkpoints": ends,
             "alignments": alignments,
-            "regimes": {common.REGIME: common.regime(not given.no_normalise)},
+            "regimes": {shared.REGIME: shared.regime(not given.no_normalise)},
         },
     )
-    place = {"dataset": data, "network": network, "regime": common.REGIME}
+    place = {"dataset": data, "network": network, "regime": shared.REGIME}
     needed = ref("align", "permutation", **place, pair="-".join(ends), alignment=method)
-    from neuralign.align import CertificateError
+    from neuralign.alignment.problem import CertificateError
 
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         try:
@@ -70,9 +70,10 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 def _report(
     given: argparse.Namespace, c: Any, place: dict[str, str], permutation: Path, folder: Path, source: str
 ) -> tuple[int, dict[str, Any], str]:
-    from neuralign import foreign, setting
-    from neuralign.explain import immovable
-    from neuralign.symmetry import permute
+    from neuralign.networks import foreign_checkpoints
+    from neuralign.symmetry.explain import immovable
+    from neuralign.symmetry.permutations import permute
+    from neuralign.training import setting
 
     facts = setting.read_facts(permutation)
     found = setting.read(str(permutation))  # certified a moment ago
@@ -88,7 +89,7 @@ def _report(
         setting.save(dict(found), given.permutation, facts | told | {"network": given.network})
         told["permutation"] = str(given.permutation)
     if given.output:
-        theirs = foreign.read(given.b, model, given.inside)
+        theirs = foreign_checkpoints.read(given.b, model, given.inside)
         _write(theirs.renamed(permute(trace.spec, found, theirs.held)), given.output)
         told["output"] = str(given.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
@@ -107,8 +108,8 @@ def _report(
 
 def _traced(given: argparse.Namespace, c: Any, place: dict[str, str], folder: Path) -> tuple[Any, Any]:
     """The model that the checkpoints are of, and its symmetry."""
-    from neuralign import setting
-    from neuralign.workflow import job
+    from neuralign.training import setting
+    from neuralign.workflow.graph import job
 
     settings = job(c, "import_endpoint", place).settings
     data = make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)
@@ -127,7 +128,7 @@ def _identity(file: str) -> dict[str, Any]:
 def _write(tensors: dict[str, Any], path: Path) -> None:
     import torch
 
-    from neuralign import setting
+    from neuralign.training import setting
 
     if path.suffix == ".safetensors":
         setting.save(tensors, path)

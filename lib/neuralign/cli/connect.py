@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from neuralign.cli import common
-from neuralign.files import atomic
-from neuralign.run_lock import alone
-from neuralign.show import rows, table
+from neuralign.cli import shared
+from neuralign.cli.show import rows, table
+from neuralign.common.files import atomic
+from neuralign.workflow.running.run_lock import alone
 
 HELP = "learn and measure low-loss curves between checkpoints, aligned and unaligned"
 EXAMPLES = [
@@ -26,7 +26,7 @@ METHODS = {"linear_unaligned": "linear", "linear_aligned": "linear", "unaligned"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    common.add_network(parser)
+    shared.add_network(parser)
     parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", help="A B, or several pairs: A B C D")
     parser.add_argument(
         "--out", type=Path, default=Path("connected"), help="the folder of everything (default: %(default)s)"
@@ -34,24 +34,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
     parser.add_argument("--cores", default="all", help="how many jobs at a time (default: all cores)")
     parser.add_argument("--dry-run", action="store_true", help="write the config and list the jobs; run nothing")
-    common.add_checkpoints(parser)
-    common.add_data(parser, required=True)
+    shared.add_checkpoints(parser)
+    shared.add_data(parser, required=True)
     group = parser.add_argument_group("curves")
-    group.add_argument("--epochs", type=common.count, default=20)
-    group.add_argument("--batch-size", type=common.count, default=128)
+    group.add_argument("--epochs", type=shared.count, default=20)
+    group.add_argument("--batch-size", type=shared.count, default=128)
     group.add_argument("--lr", type=float, default=0.02)
     group.add_argument("--weight-decay", type=float, default=5e-4)
-    group.add_argument("--seed", type=common.count, default=1, help="of the curves; the next pair takes the next")
-    group.add_argument("--points", type=common.count, default=17, help="of each curve, that are evaluated")
+    group.add_argument("--seed", type=shared.count, default=1, help="of the curves; the next pair takes the next")
+    group.add_argument("--points", type=shared.count, default=17, help="of each curve, that are evaluated")
 
 
 def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Write the study into the output folder and run the workflow on it; a second run makes only what is missing."""
-    snakefile = common.CHECKOUT / "Snakefile"
+    snakefile = shared.CHECKOUT / "Snakefile"
     if not snakefile.is_file():
-        raise common.UsageError(f"no {snakefile}: install from a checkout of the repository, with pip install -e .")
-    overlay = study(given, known := common.config(given))
-    common.catalogue(known, overlay)
+        raise shared.UsageError(f"no {snakefile}: install from a checkout of the repository, with pip install -e .")
+    overlay = study(given, known := shared.config(given))
+    shared.catalogue(known, overlay)
     file = given.out / "connect.yaml"
     configs = [str(f.absolute()) for f in (*given.configfile, file)]
     command = [
@@ -96,12 +96,12 @@ def _run(command: list[str], given: argparse.Namespace, lock: int) -> int:
     return run()
 
 
-def study(given: argparse.Namespace, known: common.Config) -> common.Config:
+def study(given: argparse.Namespace, known: shared.Config) -> shared.Config:
     """The config of the study: laid over the workflow's own, it is all that the rules need."""
     if len(given.checkpoints) % 2:
-        raise common.UsageError(f"CHECKPOINT: found {len(given.checkpoints)}, pairs are wanted: A B, or A B C D")
-    (network, entry), (data, dataset) = common.network(given, known), common.data(given, known)
-    ends = common.checkpoints(given, given.checkpoints)
+        raise shared.UsageError(f"CHECKPOINT: found {len(given.checkpoints)}, pairs are wanted: A B, or A B C D")
+    (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
+    ends = shared.checkpoints(given, given.checkpoints)
     names = {str(e["file"]): name for name, e in ends.items()}
     order = [names[str(Path(file).absolute())] for file in given.checkpoints]
     pairs = [f"{a}-{b}" for a, b in zip(order[::2], order[1::2], strict=True)]
@@ -112,12 +112,12 @@ def study(given: argparse.Namespace, known: common.Config) -> common.Config:
         "weight_decay": given.weight_decay,
     }
     training["schedule"] = {"use": "plateau"}
-    alignment, alignments = common.alignment(given, known)
+    alignment, alignments = shared.alignment(given, known)
     aligned = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {
         "dataset": data,
         "network": network,
-        "regime": common.REGIME,
+        "regime": shared.REGIME,
         "pair": pairs,
         "curve_seed": [given.seed + i for i in range(len(pairs))],
         "method": list(METHODS),
@@ -128,7 +128,7 @@ def study(given: argparse.Namespace, known: common.Config) -> common.Config:
         "datasets": {data: dataset},
         "networks": {network: entry},
         "checkpoints": ends,
-        "regimes": {common.REGIME: common.regime(not given.no_normalise, training)},
+        "regimes": {shared.REGIME: shared.regime(not given.no_normalise, training)},
         "alignments": {"none": None, **alignments},
         "curves": {"linear": {"use": "segment"}, "bezier": {"bends": 1}},
         "methods": {name: {"alignment": aligned[name], "curve": curve} for name, curve in METHODS.items()},

@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from neuralign.cli import common
-from neuralign.cli.jobs import make
-from neuralign.show import columns
-from neuralign.workflow import job, ref
+from neuralign.cli import shared
+from neuralign.cli.local_jobs import make
+from neuralign.cli.show import columns
+from neuralign.workflow.graph import job, ref
 
 HELP = "plant hidden permutations and noise in a network, and measure what is recovered"
 EXAMPLES = [
@@ -20,7 +20,7 @@ METHODS = ["correlation", "correlation_pre", "transport", "transport_pre"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    common.add_network(parser)
+    shared.add_network(parser)
     parser.add_argument("--checkpoint", metavar="FILE", help="the weights; left out: fresh ones, of seed 0")
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="NAME", help="alignments of the config (default: %(default)s)"
@@ -28,53 +28,54 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise",
         nargs="+",
-        type=common.level,
+        type=shared.level,
         default=None,
         metavar="LEVEL",
         help="in standard deviations of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
     )
-    parser.add_argument("--seeds", type=common.count, default=3, help="repetitions (default: 3)")
-    parser.add_argument("--images", type=common.count, default=256, help="that methods look at (default: 256)")
+    parser.add_argument("--seeds", type=shared.count, default=3, help="repetitions (default: 3)")
+    parser.add_argument("--images", type=shared.count, default=256, help="that methods look at (default: 256)")
     parser.add_argument(
         "--input",
-        type=common.shape,
+        type=shared.shape,
         metavar="C,H,W",
         help="without --data: the shape of random images (default: 3,32,32)",
     )
-    common.add_checkpoints(parser)
-    common.add_data(parser, required=False)
+    shared.add_checkpoints(parser)
+    shared.add_data(parser, required=False)
 
 
 def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Examine; what is found is no success or failure."""
     if given.data and given.input:
-        raise common.UsageError("--input is the shape of random images; with --data images have their own")
-    methods = common.methods(given, given.methods)
-    from neuralign import doctor, foreign
-    from neuralign.align import Problem
-    from neuralign.explain import immovable
-    from neuralign.networks import buffers, parameters
-    from neuralign.plugins import plugin
-    from neuralign.tracing import trace
+        raise shared.UsageError("--input is the shape of random images; with --data images have their own")
+    methods = shared.methods(given, given.methods)
+    from neuralign.alignment import recovery
+    from neuralign.alignment.problem import Problem
+    from neuralign.config.plugins import plugin
+    from neuralign.networks import foreign_checkpoints
+    from neuralign.networks.model import buffers, parameters
+    from neuralign.symmetry.explain import immovable
+    from neuralign.symmetry.tracing.trace import trace
 
     model, images = _with_data(given) if given.data else _with_random_images(given)
     images = images.first(given.images)
     state = {**parameters(model.network), **buffers(model.network)}
     if given.checkpoint:
-        state = foreign.read(given.checkpoint, model, given.inside).state
+        state = foreign_checkpoints.read(given.checkpoint, model, given.inside).state
     example = model.normalise(images.first(2).pixels.float() / 255)
     symmetry = trace(model.network, example, attention=given.attention)
-    searched = {name: plugin("align", entry) for name, entry in methods.items()}
-    levels, seeds = given.noise or doctor.LEVELS, range(given.seeds)
-    rows = doctor.examine(model, symmetry, state, images, searched, levels=levels, seeds=seeds)
+    searched = {name: plugin("alignments", entry) for name, entry in methods.items()}
+    levels, seeds = given.noise or recovery.LEVELS, range(given.seeds)
+    rows = recovery.examine(model, symmetry, state, images, searched, levels=levels, seeds=seeds)
     facts = {
         "network": given.network,
         "weights": given.checkpoint or "fresh",
         "images": f"{len(images)} images of {given.data}" if given.data else f"{len(images)} random images",
         "n": given.seeds,
-        "silent": doctor.silent(Problem(model, symmetry, state, state, images)),
-        "trusted": doctor.TRUSTED,
-        "breaks": doctor.breaks(rows),
+        "silent": recovery.silent(Problem(model, symmetry, state, state, images)),
+        "trusted": recovery.TRUSTED,
+        "breaks": recovery.breaks(rows),
         "rows": rows,
     }
     if not symmetry.spec.free:
@@ -84,15 +85,15 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
 
 def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
-    from neuralign import setting
+    from neuralign.training import setting
 
-    known = common.config(given)
-    (network, entry), (data, dataset) = common.network(given, known), common.data(given, known)
+    known = shared.config(given)
+    (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
     overlay = {"networks": {network: entry}, "datasets": {data: dataset}}
-    overlay["regimes"] = {common.REGIME: common.regime(not given.no_normalise)}
+    overlay["regimes"] = {shared.REGIME: shared.regime(not given.no_normalise)}
     overlay["checkpoints"] = {"any": {"file": "any"}}  # whose job has the settings of the model, and is not run
-    c = common.catalogue(known, overlay)
-    place = {"dataset": data, "network": network, "regime": common.REGIME, "checkpoint": "any"}
+    c = shared.catalogue(known, overlay)
+    place = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
         images, model = setting.prepare(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
@@ -100,11 +101,11 @@ def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _with_random_images(given: argparse.Namespace) -> tuple[Any, Any]:
-    from neuralign import doctor
-    from neuralign.networks import outputs
+    from neuralign.alignment import recovery
+    from neuralign.networks.model import outputs
 
     shape = given.input or (3, 32, 32)
-    model, images = common.build(given, shape[0]), doctor.random_images(given.images, shape)
+    model, images = shared.build(given, shape[0]), recovery.random_images(given.images, shape)
     outputs(model.network, model.normalise(images.first(2).pixels.float() / 255))  # refuses what it does not take
     return model, images
 

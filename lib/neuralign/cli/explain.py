@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
-from neuralign.cli import common
-from neuralign.refusals import Refused
+from neuralign.cli import shared
+from neuralign.common.errors import Refused
 
 HELP = "show which neurons of a network may be permuted, what is frozen and why, with a certificate"
 EXAMPLES = [
@@ -15,23 +15,23 @@ EXAMPLES = [
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    common.add_network(parser)
+    shared.add_network(parser)
     parser.add_argument(
-        "--input", type=common.sizes, default=[2, 3, 32, 32], metavar="N,...", help="its shape (default: 2,3,32,32)"
+        "--input", type=shared.sizes, default=[2, 3, 32, 32], metavar="N,...", help="its shape (default: 2,3,32,32)"
     )
-    parser.add_argument("--tokens", type=common.count, metavar="N", help="the input are whole numbers below N")
+    parser.add_argument("--tokens", type=shared.count, metavar="N", help="the input are whole numbers below N")
 
 
 def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Explain; the status says whether the certificate holds."""
     import torch
 
-    from neuralign.callables import NetworkError, summary
-    from neuralign.explain import explain, words
-    from neuralign.networks import outputs
-    from neuralign.seeding import stream
+    from neuralign.common.seeding import stream
+    from neuralign.networks.foreign_networks import NetworkError, summary
+    from neuralign.networks.model import outputs
+    from neuralign.symmetry.explain import explain, words
 
-    network = common.build(given, given.input[1]).network
+    network = shared.build(given, given.input[1]).network
     draws = stream(0, "example input")
     if given.tokens:
         example = torch.randint(given.tokens, given.input, generator=draws)

@@ -1,0 +1,1 @@
+"""Which permutation of its neurons brings one network close to another."""

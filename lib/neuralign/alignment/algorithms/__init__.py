@@ -1,0 +1,1 @@
+"""Alignment algorithms: a plug-in is `name(problem, *, ...options) -> permutation` (`alignment/problem.py`)."""

@@ -1,0 +1,90 @@
+"""Correlation of activations (the paper, section 4; Li et al. 2016): one linear assignment per group."""
+
+import logging
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from neuralign.alignment.moments import Moments
+from neuralign.alignment.problem import Problem, assign, growing_moments
+from neuralign.common.seeding import stream
+from neuralign.config.options import Count, Flag, Fraction
+from neuralign.datasets.images import Images
+from neuralign.symmetry.permutations import Permutation
+from neuralign.symmetry.tracing.trace import Tap
+
+log = logging.getLogger(__name__)
+
+
+def correlation(
+    problem: Problem,
+    *,
+    images: Count = 10_000,
+    batch_size: Count = 64,
+    centred: Flag = True,
+    read: Literal["post", "pre", "pooled"] = "post",
+    balanced: Flag = False,
+    streams: Literal["sum", "stem"] = "sum",
+    largest: Count | None = None,
+    stop: Fraction | None = None,
+) -> dict[str, Tensor]:
+    """The permutation whose matched units correlate best on `images` training images; {group: (n,)}.
+
+    Every image and every position is a sample, read after (`post`) or before (`pre`) the nonlinearity. A group that
+    several activations carry sums their correlations. Of the paper's code: `centred: false` takes the cosine of the
+    raw activations (its GoogLeNet), `read: pooled` reads an activation that goes into a max-pool and nowhere else after
+    it (there the third convolution), `streams: stem` reads a residual stream that begins before any sum only there
+    (its ResNet32), `largest: 32` halves larger maps and goes on with the halves (its Tiny ImageNet), and images are the
+    first in file order unless `balanced` takes equally many of each class.
+
+    With `stop` the images come in a fixed random order, and the permutation is looked at after 1, 2, 4, 8, ... batches:
+    the first that matches at most this share of all units otherwise than the one before is the answer (0: none of
+    them). The fact `images` says how many images were seen.
+    """
+    chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
+    if stop is not None:
+        chosen = _shuffled(chosen)
+    shown, matches, due = replace(problem, images=chosen), dict[str, Tensor](), batch_size
+    for seen, found in growing_moments(shown, batch_size=batch_size, read=read, largest=largest):
+        problem.facts["images"] = seen
+        if seen < len(chosen) and (stop is None or seen < due):
+            continue
+        before, due = matches, 2 * due
+        matches = {group: assign(_score(taps, centred, streams)) for group, taps in found.items()}
+        if stop is not None and before and _changed(before, matches) <= stop:
+            break
+    if centred:
+        _tell_unresolved(found)
+    return matches
+
+
+def _tell_unresolved(found: dict[str, dict[Tap, Moments]]) -> None:
+    """Log which groups have units that correlate with nothing though they are not dead."""
+    for group, taps in found.items():
+        alike = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
+        if any(alike):
+            log.warning(
+                "group %r: %d units of the target and %d of the source, of %d, vary by no more than rounding (a "
+                "constant, or an offset too large for their precision): nothing says what they are to be matched with",
+                *(group, *alike, len(next(iter(taps.values())).means()[0])),
+            )
+
+
+def _changed(before: Permutation, after: Permutation) -> float:
+    """The share of all units that are matched otherwise."""
+    changed = sum(int((match != before[group]).sum()) for group, match in after.items())
+    return changed / max(1, sum(map(len, after.values())))
+
+
+def _score(taps: dict[Tap, Moments], centred: bool, streams: str) -> Tensor:
+    """(n, n): how much each of the target's units correlates with each of the source's."""
+    stem = {tap: m for tap, m in taps.items() if not tap.summed} if streams == "stem" else {}
+    return sum((m.correlation(centred) for m in (stem or taps).values()), torch.tensor(0.0))
+
+
+def _shuffled(images: Images) -> Images:
+    """The images in an order in which any first of them stand for all."""
+    order = torch.randperm(len(images), generator=stream(0, "alignment")).to(images.labels.device)
+    return Images(images.pixels[order], images.labels[order])

@@ -1,0 +1,1 @@
+"""Families of curves: a plug-in is `name(t, *, ...options) -> weights of the control points`."""

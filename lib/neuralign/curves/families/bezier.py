@@ -1,0 +1,15 @@
+"""Bezier curves (Garipov et al. 2018; the paper's section 2 uses one bend)."""
+
+from math import comb
+
+import torch
+from torch import Tensor
+
+from neuralign.config.options import Count
+
+
+def bezier(t: Tensor, *, bends: Count = 1) -> Tensor:
+    """Bernstein weights (bends + 2,) of degree bends + 1 at t."""
+    degree = bends + 1
+    k = torch.arange(degree + 1, dtype=t.dtype)
+    return torch.tensor([comb(degree, i) for i in range(degree + 1)], dtype=t.dtype) * t**k * (1 - t) ** k.flip(0)

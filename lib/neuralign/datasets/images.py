@@ -1,0 +1,118 @@
+"""Prepared datasets in the device's memory, and mini-batches of them without Python work per image."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuralign.common.errors import Refused
+
+SPLITS = ("train", "test")
+Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (n, c, h, w) -> float32 in [0, 1]
+
+
+@dataclass(frozen=True)
+class Images:
+    pixels: Tensor  # uint8 (n, c, h, w)
+    labels: Tensor  # int64 (n,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int | None) -> "Images":
+        """The first `count` images in file order; all of them for None."""
+        return self if count is None else Images(self.pixels[:count], self.labels[:count])
+
+    def balanced(self, count: int) -> "Images":
+        """Up to `count` images, equally many of each class (one more of the first ones), the first in file order."""
+        classes = self.labels.unique()
+        share, rest = divmod(count, len(classes))
+        found = [(self.labels == c).nonzero()[: share + (i < rest), 0] for i, c in enumerate(classes)]
+        index = torch.cat(found).sort().values
+        return Images(self.pixels[index], self.labels[index])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Plain pixels in [0, 1] and labels, in file order."""
+        for pixels, labels in zip(self.pixels.split(size), self.labels.split(size), strict=True):
+            yield as_float(pixels), labels
+
+    def shuffled(
+        self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented batches in the random order of `order`; `draws` feeds the augmentation. The last may be smaller."""
+        for index in torch.randperm(len(self), generator=order).to(self.labels.device).split(size):
+            yield self.take(index, transform, draws)
+
+    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The augmented images of `index` and their labels."""
+        return transform(self.pixels[index], draws), self.labels[index]
+
+
+@dataclass(frozen=True)
+class Data:
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # of the training pixels in [0, 1], per channel
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.train.pixels.shape[1]
+
+
+def load(path: str | Path, device: torch.device, size: int | None = None) -> Data:
+    """The dataset that `fetch_data` prepared, on `device`; resized to `size` x `size` where that differs."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            train, test = (Images(file.get_tensor(f"{s}_images"), file.get_tensor(f"{s}_labels")) for s in SPLITS)
+        classes, mean, std = (tuple(json.loads(facts[key])) for key in ("classes", "mean", "std"))
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path}: no dataset as `fetch_data` prepares it, or damaged: {error}") from None
+    for split, images in zip(SPLITS, (train, test), strict=True):
+        check(images, len(mean), len(classes), f"{path}: {split}_")
+    train, test = (Images(_resized(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
+    return Data(train, test, classes, mean, std)
+
+
+def check(images: Images, channels: int | None, classes: int | None, what: str = "") -> None:
+    """Refuse what are no images with labels, of so many channels and classes where these are known.
+
+    `what` is put before `images` and `labels` in the message.
+    """
+    pixels, labels = images.pixels, images.labels
+    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] != (channels or pixels.shape[1]):
+        found = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
+        raise Refused(f"{what}images are {found}; uint8 (n, {channels or 'channels'}, height, width) is needed")
+    if not pixels.numel():
+        raise Refused(f"{what}images are empty, of shape {tuple(pixels.shape)}; at least one image is needed")
+    if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+        found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise Refused(f"{what}labels are {found}; int64 ({len(pixels)},) is needed")
+    if labels.min() < 0 or (classes is not None and labels.max() >= classes):
+        span, allowed = f"{labels.min()} .. {labels.max()}", "from 0" if classes is None else f"0 .. {classes - 1}"
+        raise Refused(f"{what}labels are in {span}; only {allowed} are allowed")
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1], channels last in memory."""
+    return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def as_is(pixels: Tensor, _: torch.Generator) -> Tensor:
+    """The transform that changes nothing."""
+    return as_float(pixels)
+
+
+def _resized(pixels: Tensor, size: int | None) -> Tensor:
+    """Bilinear with antialiasing, as PIL does it; rounded back to uint8."""
+    if size is None or tuple(pixels.shape[-2:]) == (size, size):
+        return pixels
+    parts: Sequence[Tensor] = pixels.split(4096)
+    return torch.cat([F.interpolate(p, (size, size), mode="bilinear", antialias=True) for p in parts])

@@ -1,0 +1,1 @@
+"""Reading what sources hold: downloads, archives, pickles, pictures."""

@@ -1,0 +1,1 @@
+"""Sources of images: a plug-in is `name(folder, *, ...options) -> Dataset`."""

@@ -1,0 +1,88 @@
+"""A dataset of one's own as arrays in a .npz file."""
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from neuralign.config.options import Text
+from neuralign.datasets.dataset import DataError, Dataset, Split
+
+NEEDED = ("x_train", "y_train", "x_test", "y_test")
+LARGEST = 2**30  # bytes; an array of more must not be packed
+PACKED = 100  # times as tightly as images can be
+
+
+def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "auto") -> Dataset:
+    """Images (n, c, h, w) from the uint8 arrays x_train, x_test and the integers y_train, y_test, `classes` optional.
+
+    Images of three axes are greyscale (n, h, w). Of four, `auto` takes the second or the last axis as channels: the
+    one of length 1 or 3. If both or neither are, it refuses, and `layout` must say it. Without the array `classes`
+    (names, one a label) the classes are called 0, 1, ... up to the largest label.
+    """
+    arrays = _arrays(Path(path))
+    splits = [
+        Split(_planes(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _labels(arrays[f"y_{s}"], f"{path}: y_{s}"))
+        for s in ("train", "test")
+    ]
+    count = 1 + max((int(split.labels.max()) for split in splits if split.labels.size), default=-1)
+    if count > len(splits[0].labels):
+        raise DataError(f"{path}: label {count - 1}, but {len(splits[0].labels)} train images; every class must occur")
+    names = arrays.get("classes", np.arange(count))
+    if names.ndim != 1:
+        raise DataError(f"{path}: classes has shape {names.shape}; one name for each label is needed")
+    return Dataset(splits[0], splits[1], tuple(str(name) for name in names.tolist()))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.exists() and not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: not a whole .npz file")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if missing := [name for name in NEEDED if name not in file]:
+                raise DataError(f"{path}: no array {', '.join(missing)}; found {', '.join(file) or 'none'}")
+            for member in file.zip.infolist():
+                _refuse_lies(file.zip, member, f"{path}: {member.filename.removesuffix('.npy')}")
+            return {name: file[name] for name in (*NEEDED, "classes") if name in file}
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .npz file of plain arrays: {error}") from error
+
+
+def _refuse_lies(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> None:
+    """Refuse what would take more memory than its bytes are worth, before any is taken."""
+    if member.file_size > max(LARGEST, PACKED * member.compress_size):
+        raise DataError(f"{what} unpacks {member.compress_size} bytes to {member.file_size}, which no images do")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        claimed, held = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+    if claimed != held and not dtype.hasobject:
+        raise DataError(f"{what} claims shape {shape} of {dtype}, that is {claimed} bytes, but holds {held}")
+
+
+def _planes(images: np.ndarray, layout: str, what: str) -> np.ndarray:
+    """The images with channels as second axis; a view, not a copy."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim != 4:
+        raise DataError(f"{what} has shape {images.shape}; three or four axes are allowed")
+    if layout == "auto":
+        first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+        if first == last:
+            raise DataError(
+                f"{what} has shape {images.shape}, where channels are is ambiguous; say layout: nchw or nhwc"
+            )
+        layout = "nchw" if first else "nhwc"
+    return images if layout == "nchw" else images.transpose(0, 3, 1, 2)
+
+
+def _labels(labels: np.ndarray, what: str) -> np.ndarray:
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{what} is {labels.dtype}; only integers are allowed")
+    return labels.astype(np.int64)

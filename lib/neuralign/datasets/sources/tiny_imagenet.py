@@ -1,0 +1,56 @@
+"""Tiny ImageNet (Le & Yang 2015) from its official zip archive."""
+
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+
+from neuralign.config.options import Address, Checksum
+from neuralign.datasets.dataset import DataError, Dataset, Split
+from neuralign.datasets.reading.archives import zip_member, zip_members
+from neuralign.datasets.reading.downloads import verified
+from neuralign.datasets.reading.pictures import stack
+
+
+def tiny_imagenet(cache: Path, *, url: Address, checksum: Checksum) -> Dataset:
+    """Images (n, 3, 64, 64); the official validation split is the test split. `checksum`: sha256:<hex> or md5:<hex>.
+
+    Classes are WordNet ids in sorted order; within a split, images are sorted by class and then by file name, the
+    order in which an image-folder reader finds them. Greyscale JPEGs become RGB.
+    """
+    path = verified(url, checksum, cache)
+    with zip_members(path) as archive:
+        train = _train(archive)
+        test = _validation(archive, str(path))
+        classes = sorted({wnid for wnid, _ in train})
+        if unknown := sorted({wnid for wnid, _ in test} - set(classes)):
+            raise DataError(f"{path}: validation images of class {unknown[0]}, which has no training images")
+        return Dataset(_split(archive, train, classes), _split(archive, test, classes), tuple(classes))
+
+
+def _train(archive: ZipFile) -> list[tuple[str, str]]:
+    """(class, member) of train/<wnid>/images/<file>, sorted."""
+    parts = [(name.split("/"), name) for name in archive.namelist()]
+    return sorted((p[2], name) for p, name in parts if len(p) == 5 and p[1] == "train" and p[3] == "images" and p[4])
+
+
+def _validation(archive: ZipFile, source: str) -> list[tuple[str, str]]:
+    """(class, member) of val/images/<file> by the lines `file<tab>class<tab>box` of val/val_annotations.txt, sorted."""
+    members = {tuple(name.split("/")[1:]): name for name in archive.namelist() if not name.endswith("/")}
+    table = members.get(("val", "val_annotations.txt"))
+    if table is None:
+        raise DataError(f"{source}: no member val/val_annotations.txt; is this the archive the entry means?")
+    rows = [line.split("\t") for line in zip_member(archive, table).decode().splitlines() if line.strip()]
+    classes = {row[0]: row[1] for row in rows if len(row) > 1}
+    files = {parts[2]: name for parts, name in members.items() if parts[:2] == ("val", "images") and len(parts) == 3}
+    if odd := sorted(classes.keys() ^ files.keys()):
+        raise DataError(f"{source}: val/images and val/val_annotations.txt disagree on {odd[0]}")
+    return sorted((wnid, files[file]) for file, wnid in classes.items())
+
+
+def _split(archive: ZipFile, pairs: list[tuple[str, str]], classes: list[str]) -> Split:
+    files = ((f"{archive.filename}: {name}", BytesIO(zip_member(archive, name))) for _, name in pairs)
+    images, _ = stack(files, len(pairs), None)
+    label = {wnid: i for i, wnid in enumerate(classes)}
+    return Split(images, np.array([label[wnid] for wnid, _ in pairs], np.int64))

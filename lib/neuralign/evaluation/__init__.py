@@ -1,0 +1,1 @@
+"""Loss and accuracy along curves and on planes, correlation signatures, the bound of the paper."""

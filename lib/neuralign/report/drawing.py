@@ -1,0 +1,162 @@
+"""Figures from tidy frames. A plug-in is `name(frame, *, ...options) -> Figure`, one file each.
+
+This module holds what all of them share: how a method looks, the sheet of panels, averages over repetitions, saving.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any
+from zlib import crc32
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from neuralign.common.files import atomic
+from neuralign.report.summary import label, rank
+
+# Okabe and Ito's colours, safe for colour-blind readers: cool is aligned, warm is unaligned. In grey, the marker and
+# the line tell them apart: solid is a trained curve, dashed a straight line, dash-dotted a PAM curve.
+LOOKS: dict[str, dict[str, Any]] = {
+    "endpoints": {"color": "#444444", "marker": "D", "linestyle": ":"},
+    "linear_unaligned": {"color": "#E69F00", "marker": "^", "linestyle": "--", "markerfacecolor": "white"},
+    "linear_aligned": {"color": "#56B4E9", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    "unaligned": {"color": "#D55E00", "marker": "^", "linestyle": "-"},
+    "pam_unaligned": {"color": "#CC79A7", "marker": "v", "linestyle": "-."},
+    "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
+    "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+}
+LONGEST = 24  # characters of a layer's name; what comes last tells layers apart
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.8,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The common style, within a `with`: nothing global changes."""
+    return matplotlib.rc_context(STYLE)
+
+
+def look(method: str) -> dict[str, Any]:
+    """Colour, marker and line of a method, the same in every figure; an unlisted name gets its own by its letters."""
+    digits = crc32(method.encode())
+    other = {
+        "color": ("#7A5C00", "#5B3A8C", "#8C1C3A", "#1C6B5A", "#777777")[digits % 5],
+        "marker": ("P", "X", "p", "h", "<", ">", "d")[digits // 5 % 7],
+        "linestyle": ((0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))[digits // 35 % 4],
+    }
+    return {"markeredgewidth": 0.8} | LOOKS.get(method, other)
+
+
+def sheet(rows: int, columns: int, *, width: float = 2.7, height: float = 2.0, **options: Any) -> tuple[Figure, Any]:
+    """A figure and its (rows, columns) array of panels, `width` x `height` inches each."""
+    figure = Figure(figsize=(max(width * columns, 4.2), height * rows + 0.75), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def replicates(frame: pd.DataFrame) -> pd.Series:
+    """What a mean is over: the seed where a row has one (an endpoint), else the pair, else the run."""
+    columns = [frame[c].astype("string") for c in ("seed", "pair", "run") if c in frame]
+    if not columns:
+        raise ValueError(f"a column 'seed', 'pair' or 'run' is needed to average over; there are {list(frame)}")
+    unit = columns[0]
+    for column in columns[1:]:
+        unit = unit.fillna(column)
+    return unit
+
+
+def over_replicates(frame: pd.DataFrame, by: str, values: list[str]) -> pd.DataFrame:
+    """Mean, `_sd` (ddof 1) and count `n` of each value over replicates, by a column such as t or epoch."""
+    each = frame.assign(replicate=replicates(frame)).groupby([by, "replicate"])[values].mean()
+    groups = each.groupby(by)
+    return groups.mean().join(groups.std(ddof=1).add_suffix("_sd")).assign(n=groups.size())
+
+
+def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **looks: Any) -> None:
+    """A line of means with a band of one sample deviation; without a band where there is one replicate.
+
+    About `markers` markers, later in each further line, so that lines on top of each other still show.
+    """
+    every = max(1, (len(table) - 1) // max(1, markers - 1))
+    axes.plot(table.index, table[column], markevery=(len(axes.lines) * max(1, every // 4) % every, every), **looks)
+    spread = table[f"{column}_sd"]
+    if spread.notna().any():
+        low, high = table[column] - spread, table[column] + spread
+        axes.fill_between(table.index, low, high, color=looks["color"], alpha=0.18, linewidth=0)
+
+
+def name_layers(axes: Axes, layers: pd.Series, labels: int) -> None:
+    """An x axis of layers in their order, with at most `labels` tick labels."""
+    every = -(-len(layers) // max(labels, 1))
+    shown = range(0, len(layers), every)
+    names = [layers.iloc[i] for i in shown]
+    texts = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}" for name in names]
+    upright = len(texts) > 6 or max(map(len, texts)) > 9
+    axes.set_xticks(list(shown), texts, rotation=90 if upright else 0, fontsize=6 if upright else 7)
+    axes.set_xlim(-0.5, len(layers) - 0.5)
+
+
+def methods_of(frame: pd.DataFrame) -> list[str]:
+    """The methods present, in the order of every table."""
+    return sorted(frame["method"].unique(), key=rank)
+
+
+def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
+    """One legend below the panels, of (label, look)."""
+    handles = [Line2D([], [], label=text, **looks) for text, looks in entries]
+    widest = 0.55 + 0.055 * max(len(text) for text, _ in entries)  # inches
+    fitting = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // -(-len(handles) // fitting)))
+
+
+def method_entries(frame: pd.DataFrame, *, unit: str = "pair") -> list[tuple[str, dict[str, Any]]]:
+    """Legend entries of the methods present, each with the number of repetitions behind it."""
+    return [(f"{label(m)} ({counted(frame[frame['method'] == m], unit)})", look(m)) for m in methods_of(frame)]
+
+
+def counted(frame: pd.DataFrame, unit: str) -> str:
+    """ "n = 3 pairs", or the range where panels differ."""
+    keys = [c for c in ("dataset", "network", "regime") if c in frame]
+    counts = frame.assign(replicate=replicates(frame)).groupby(keys)["replicate"].nunique()
+    low, high = counts.min(), counts.max()
+    return f"n = {low if low == high else f'{low} to {high}'} {unit}{'s' if high > 1 else ''}"
+
+
+def present(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
+    """The combinations of these columns that occur, in the order they come."""
+    return list(frame[columns].drop_duplicates().itertuples(index=False, name=None))
+
+
+def where(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows that have these values."""
+    for column, value in values.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def save(figure: Figure, png: str, pdf: str) -> None:
+    """The figure in both formats, whole or not at all; the same drawing gives the same bytes (no dates inside)."""
+    undated: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+    for kind, path in (("png", png), ("pdf", pdf)):
+        with style(), atomic(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=170, metadata=undated[kind])

@@ -1,0 +1,1 @@
+"""Figures: a plug-in is `name(frame, *, ...options) -> Figure`."""

@@ -1,0 +1,45 @@
+"""Midpoints of curves against their ends: how alike matched units are, layer by layer."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuralign.config.options import Whole
+from neuralign.report import drawing
+from neuralign.report.summary import label
+
+SERIES: dict[str, tuple[str, dict[str, Any]]] = {  # colours that no method has: the panels are the methods
+    "before": ("Midpoint of the trained curve", {"color": "#444444", "marker": "D", "linestyle": "-"}),
+    "re-aligned": ("The same, re-aligned to the end", {"color": "#5B3A8C", "marker": "X", "linestyle": "--"}),
+    "linear midpoint": ("Midpoint of the straight line", {"color": "#999999", "marker": "<", "linestyle": ":"}),
+}
+
+
+def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
+    """A row of panels per setting, a column per method: mean over ends and pairs, with a band of one sd over pairs.
+
+    The value of an end and layer is itself a mean over units, on held-out data. At most `labels` tick labels.
+    """
+    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    methods = drawing.methods_of(frame)
+    with drawing.style():
+        figure, axes = drawing.sheet(len(settings), len(methods), width=3.6, height=2.5, sharey="row")
+        for (dataset, network, regime), row in zip(settings, axes, strict=True):
+            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+            for method, panel in zip(methods, row, strict=True):
+                own = rows[rows["method"] == method]
+                if own.empty:
+                    panel.set_visible(False)
+                    continue
+                for series, (_, look) in SERIES.items():
+                    found = own[own["series"] == series]
+                    table = drawing.over_replicates(found.assign(value=found.correlation), "order", ["value"])
+                    drawing.draw(panel, table, "value", markers=99, **look)
+                panel.set_title(f"{label(method)}: {', '.join(map(label, (network, dataset, regime)))}")
+                panel.axhline(0, color="#888888", linewidth=0.6)
+                drawing.name_layers(panel, own.drop_duplicates("order").sort_values("order")["layer"], labels)
+            row[0].set_ylabel("correlation of matched units\nwith an end of the path")
+        n = drawing.counted(frame, "pair")
+        drawing.legend(figure, [(f"{text} ({n})", look) for text, look in SERIES.values()])
+    return figure

@@ -1,0 +1,120 @@
+"""Accuracy or loss on planes of weight space through three models, as in the figures of Tatro et al. (2020)."""
+
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from neuralign.config.options import Flag, Whole
+from neuralign.report import drawing
+from neuralign.report.summary import label, rank
+
+UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
+PLACE = ["network", "dataset", "regime"]
+SYMBOLS = {"theta1": r"$\theta_1$", "theta2": r"$\theta_2$", "P theta2": r"$P\theta_2$", "midpoint": r"$r(1/2)$"}
+LINE: dict[str, Any] = {"color": "white", "linewidth": 1.2, "path_effects": [withStroke(linewidth=2.2, foreground="k")]}
+HALO = [withStroke(linewidth=1.8, foreground="white")]
+FLAT = 0.6  # height of a panel, of its width, where the planes are flatter than that: curves hardly leave the line
+DASHED: dict[str, Any] = LINE | {"linestyle": (0, (3, 1.5))}
+
+
+def plane(
+    frame: pd.DataFrame,
+    *,
+    column: Literal["accuracy", "loss"] = "accuracy",
+    spread: Flag = True,
+    contours: Whole = 6,
+) -> Figure:
+    """A row per setting, a column per method or alignment: the mean over pairs; colours are shared along a row.
+
+    `spread` adds rows of the sample deviation over pairs, where there are several. Pairs are averaged in the
+    coordinates (t1, t2) and drawn at their mean distances in weight space, on equal axes unless that is too flat to
+    see anything. Where some planes have more columns than others, these are of fewer pairs. Bright is good.
+    """
+    by = "method" if "method" in frame else "alignment"
+    names = sorted(frame[by].unique(), key=rank)
+    nodes, marks = frame[frame["name"].isna()], frame[frame["name"].notna()]
+    each = nodes.groupby([*PLACE, by, "t2", "t1", "pair"])[column].mean().groupby([*PLACE, by, "t2", "t1"])
+    values = {"mean": each.mean(), "sd": each.std(ddof=1).dropna()}
+    settings = drawing.present(frame, PLACE)
+    varied = set(values["sd"].index.droplevel([by, "t2", "t1"])) if spread else set()
+    sizes = nodes.groupby([*PLACE, by])[["x", "y"]].agg(lambda d: d.max() - d.min())
+    shape = (sizes["y"] / sizes["x"]).median()
+    upwards = "distance in weight space" if shape > FLAT else "distance, drawn longer"
+    rows = [(s, kind) for s in settings for kind in values if kind == "mean" or s in varied]
+    with drawing.style():
+        figure, axes = drawing.sheet(len(rows), len(names), width=2.9, height=2.3 * max(shape, FLAT) + 0.35)
+        figure.set_layout_engine("compressed")
+        for (setting, kind), line in zip(rows, axes, strict=True):
+            surfaces = values[kind].loc[setting]
+            colours = _colours(surfaces, column, kind)
+            for name, panel in zip(names, line, strict=True):
+                place = dict(zip(PLACE, setting, strict=True)) | {by: name}
+                panel.set_visible(name in surfaces.index)
+                if panel.get_visible():
+                    grid = _distances(drawing.where(nodes, **place))
+                    _surface(panel, surfaces.loc[name].unstack(), grid, colours, contours)
+                    panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
+                    _landmarks(panel, drawing.where(marks, **place), grid)
+                    panel.set_title(f"{', '.join(map(label, setting[:2]))}: {label(name)}")
+            line[0].set_ylabel(upwards)
+            figure.colorbar(ScalarMappable(**colours), ax=list(line), label=f"test {UNITS[column]}, {kind}", aspect=30)
+        for panel in axes[-1]:
+            panel.set_xlabel("distance in weight space")
+        end = f"{nodes['t1'].nunique()} × {nodes['t2'].nunique()} nodes, {drawing.counted(frame, 'pair')}"
+        drawn = ("trained curve", LINE) if by == "method" else ("straight lines", DASHED)
+        drawing.legend(figure, [(f"{drawn[0]} ({end})", drawn[1])])
+    return figure
+
+
+def _distances(nodes: pd.DataFrame) -> pd.DataFrame:
+    """The mean distances x, y over the pairs at every node (t2, t1) that any of them has."""
+    units = (nodes[c] / nodes[t].where(nodes[t] != 0) for c, t in (("x", "t1"), ("y", "t2")))
+    x, y = (unit.groupby(nodes["pair"]).mean().mean() for unit in units)  # of t1 = 1, of t2 = 1
+    places = nodes[["t2", "t1"]].drop_duplicates().set_index(["t2", "t1"], drop=False).sort_index()
+    return pd.DataFrame({"x": places["t1"] * x, "y": places["t2"] * y})
+
+
+def _colours(surface: pd.Series, column: str, kind: str) -> dict[str, Any]:
+    low, high = surface.min(), surface.max()
+    logarithmic = column == "loss" and kind == "mean" and 0 < 5 * low < high
+    norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
+    return {"norm": norm, "cmap": {"accuracy": "viridis", "loss": "viridis_r"}[column] if kind == "mean" else "cividis"}
+
+
+def _surface(axes: Axes, surface: pd.DataFrame, grid: pd.DataFrame, colours: dict[str, Any], contours: int) -> None:
+    """`surface` has a row for each t2 and a column for each t1, `grid` the distances x, y of these nodes."""
+    x, y = (grid[c].unstack().loc[surface.index, surface.columns] for c in ("x", "y"))
+    axes.pcolormesh(x, y, surface, **colours, shading="gouraud", rasterized=True)
+    levels = colours["norm"].inverse([(i + 0.5) / contours for i in range(contours)]) if contours else []
+    within = [level for level in levels if surface.min().min() < level < surface.max().max()]
+    if within:
+        axes.contour(x, y, surface, levels=within, colors="black", linewidths=0.4, alpha=0.6)
+    axes.set(xlim=(x.min().min(), x.max().max()))
+    axes.grid(visible=False)
+
+
+def _landmarks(axes: Axes, marks: pd.DataFrame, grid: pd.DataFrame) -> None:
+    """The models by their symbols, each pair's as a dot, and the curve, or the straight lines where there is none."""
+    first, last = grid.index[0], grid.index[-1]  # (t2, t1) of opposite corners
+    width, height = grid.max() - grid.min()
+    x, y = width / (last[1] - first[1]), height / (last[0] - first[0])  # of t1 = 1, of t2 = 1
+    places = marks.assign(x=marks["t1"] * x, y=marks["t2"] * y)
+    models = places[places["name"] != "curve"]
+    means = models.groupby("name", sort=False)[["x", "y"]].mean()
+    curve = places[places["name"] == "curve"].groupby("t")[["x", "y"]].mean()
+    for end in [] if len(curve) else means.index[1:]:
+        axes.plot(*means.loc[[means.index[0], end]].to_numpy().T, **DASHED)
+    axes.plot(curve["x"], curve["y"], **LINE)
+    axes.plot(
+        models["x"], models["y"], linestyle="", marker="o", color="white", markeredgecolor="black", markersize=3.5
+    )
+    beside = [(11, -3), (-11, -3), (0, -12)] if len(curve) else [(0, 5), (0, 5), (9, -11)]  # points; off the lines
+    for (name, place), offset in zip(means.iterrows(), beside, strict=True):
+        axes.annotate(
+            SYMBOLS.get(name, name), place, offset, textcoords="offset points", ha="center", path_effects=HALO
+        )

@@ -1,0 +1,61 @@
+"""Correlation signatures: how alike matched units are, layer by layer, before and after alignment."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuralign.config.options import Whole
+from neuralign.report import drawing
+from neuralign.report.summary import label
+
+
+def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
+    """A panel per setting: mean correlation per layer over pairs, with a band of one sd; at most `labels` tick labels.
+
+    The value of a pair and layer is itself a mean over units, on held-out data; the band says how much pairs differ.
+    A sentence in place of panels, where nothing of the networks may be permuted.
+    """
+    if frame.empty:
+        return _empty()
+    names = list(dict.fromkeys(frame["alignment"]))
+    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    with drawing.style():
+        figure, axes = drawing.sheet(len(settings), 1, width=6.9, height=2.5)
+        for (dataset, network, regime), panel in zip(settings, axes[:, 0], strict=True):
+            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+            _draw(panel, rows, names, labels)
+            panel.set_title(", ".join(map(label, (network, dataset, regime))))
+            panel.set_ylabel("correlation of\nmatched units")
+        n = drawing.counted(frame, "pair")
+        after = [(f"After alignment: {a.replace('_', ' ')} ({n})", _look(a, names)) for a in names]
+        drawing.legend(figure, [(f"Before alignment ({n})", drawing.look("unaligned")), *after])
+    return figure
+
+
+def _empty() -> Figure:
+    with drawing.style():
+        figure, axes = drawing.sheet(1, 1, width=6.9, height=1.0)
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.5, 0.5, "Nothing of these networks may be permuted, so no units are matched.", ha="center")
+    return figure
+
+
+def _look(alignment: str, names: list[str]) -> dict:
+    return drawing.look("aligned" if len(names) == 1 else alignment)
+
+
+def _draw(axes: Axes, rows: pd.DataFrame, names: list[str], labels: int) -> None:
+    layers = rows.drop_duplicates("order").sort_values("order").set_index("order")["layer"]
+    # what there was before does not depend on the alignment: any one of them shows it
+    before = drawing.over_replicates(rows[rows["alignment"] == rows["alignment"].iloc[0]], "order", ["before"])
+    drawing.draw(axes, _placed(before, layers), "before", markers=99, **drawing.look("unaligned"))
+    for alignment in (name for name in names if (rows["alignment"] == name).any()):
+        after = drawing.over_replicates(rows[rows["alignment"] == alignment], "order", ["after"])
+        drawing.draw(axes, _placed(after, layers), "after", markers=99, **_look(alignment, names))
+    drawing.name_layers(axes, layers, labels)
+    axes.axhline(0, color="#888888", linewidth=0.6)
+
+
+def _placed(table: pd.DataFrame, layers: pd.Series) -> pd.DataFrame:
+    """By place in the row of layers, since `order` may have gaps."""
+    return table.set_index(layers.index.get_indexer(table.index))

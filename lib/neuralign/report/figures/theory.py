@@ -1,0 +1,40 @@
+"""What theory says of the straight line before a curve is trained, against the loss of the trained curve."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuralign.config.options import Flag
+from neuralign.report import drawing
+from neuralign.report.summary import label
+from neuralign.report.theory_ranks import PREDICTORS, spearman
+
+POINTS = {"linestyle": "none", "markersize": 5.0}
+
+
+def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
+    """A row of panels per setting, a column per predictor: one point per curve, and Spearman's rank correlation.
+
+    `logarithmic`: the axis of a predictor that spans more than a decade.
+    """
+    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    with drawing.style():
+        figure, axes = drawing.sheet(len(settings), len(PREDICTORS), width=2.3, height=2.1, sharey="row")
+        for (dataset, network, regime), row in zip(settings, axes, strict=True):
+            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+            for (predictor, text), panel in zip(PREDICTORS.items(), row, strict=True):
+                _draw(panel, rows, predictor)
+                if logarithmic and 0 < 10 * rows[predictor].min() < rows[predictor].max():
+                    panel.set_xscale("log")
+                panel.set_xlabel(text)
+            row[0].set_title(", ".join(map(label, (network, dataset, regime))), loc="left", y=1.1)
+            row[0].set_ylabel("mean test loss of\nthe trained curve (nats)")
+        drawing.legend(figure, [(text, look | POINTS) for text, look in drawing.method_entries(frame)])
+    return figure
+
+
+def _draw(panel: Axes, rows: pd.DataFrame, predictor: str) -> None:
+    for method in drawing.methods_of(rows):
+        own = rows[rows["method"] == method]
+        panel.plot(own[predictor], own["loss"], **drawing.look(method) | POINTS)
+    panel.set_title(f"ρ = {spearman(rows[predictor], rows['loss']):.2f} (n = {len(rows)})", loc="right")

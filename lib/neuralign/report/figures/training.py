@@ -1,0 +1,40 @@
+"""Training curves: loss and accuracy on the training set against the epoch."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuralign.config.options import Flag
+from neuralign.report import drawing
+from neuralign.report.summary import label
+
+PANELS = {"loss": "training cross-entropy (nats)", "accuracy": "training accuracy (%)"}
+
+
+def training(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
+    """A row per setting, loss left and accuracy right: mean over pairs (endpoints: seeds), with a band of one sd.
+
+    The loss is the cross-entropy without the L2 term; a curve's is that of points drawn at random along it.
+    """
+    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    with drawing.style():
+        figure, axes = drawing.sheet(len(settings), 2, width=3.4)
+        for (dataset, network, regime), row in zip(settings, axes, strict=True):
+            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+            for panel, (column, text) in zip(row, PANELS.items(), strict=True):
+                for method in drawing.methods_of(rows):
+                    table = drawing.over_replicates(rows[rows["method"] == method], "epoch", [column])
+                    drawing.draw(panel, table, column, **drawing.look(method))
+                panel.set_title(", ".join(map(label, (network, dataset, regime))))
+                panel.set_ylabel(text)
+                panel.set_xlabel("epoch")
+            if logarithmic and (rows["loss"] > 0).all():
+                row[0].set_yscale("log")
+        trained = frame[frame["method"] != "endpoints"]
+        ends = frame[frame["method"] == "endpoints"]
+        entries = [e for part, unit in ((ends, "seed"), (trained, "pair")) for e in _entries(part, unit)]
+        drawing.legend(figure, entries)
+    return figure
+
+
+def _entries(rows: pd.DataFrame, unit: str) -> list:
+    return drawing.method_entries(rows, unit=unit) if len(rows) else []

@@ -1,0 +1,51 @@
+"""How numbers and settings read on a page: cells, and the tables they stand in."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from neuralign.report.summary import label
+
+NONE = "–"
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    head: list[str]
+    groups: list[tuple[str, Rows]]  # a title and its rows; the first cell of a row names it
+
+
+def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    """A number for reading, with a true minus sign; a dash where there is none."""
+    return NONE if pd.isna(value) else f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def spread(row: Mapping[str, Any], name: str, digits: int = 2, std: str | None = None) -> str:
+    """ "88.50 ± 0.12"; without ± where one value has no deviation."""
+    mean, deviation = row.get(name, float("nan")), row.get(std or f"{name}_std", float("nan"))
+    return number(mean, digits) + ("" if pd.isna(deviation) else f" ± {number(deviation, digits)}")
+
+
+def span(row: Mapping[str, Any], digits: int = 2) -> str:
+    """The interval "+0.10 to +0.50", or the reason why there is none."""
+    if pd.isna(row["ci_low"]):
+        return str(row["reason"]) if isinstance(row["reason"], str) and row["reason"] else NONE
+    return " to ".join(number(row[end], digits, sign=True) for end in ("ci_low", "ci_high"))
+
+
+def groups(table: pd.DataFrame, by: Sequence[str], rows: Any) -> list[tuple[str, Rows]]:
+    """The titled row groups of a table: `rows` turns each record into its rows of cells."""
+    parts = table.groupby(list(by), sort=False)
+    return [(title(by, keys), [r for rec in part.to_dict("records") for r in rows(rec)]) for keys, part in parts]
+
+
+def title(by: Sequence[str], keys: Iterable[str]) -> str:
+    """ "TinyTen on CIFAR-10, standard training, under pgd5"."""
+    named = dict(zip(by, keys, strict=True))
+    attack = {"clean": ", clean images"}.get(named.get("attack", ""), f", under {named.get('attack')}")
+    where = f"{label(named['network'])} on {label(named['dataset'])}, {label(named['regime'])} training"
+    return where + (attack if "attack" in named else "")

@@ -1,0 +1,246 @@
+"""The report of a study: one HTML page that holds everything it shows and can be read without this repository."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
+from neuralign.report.summary import SETTING, label
+
+METRIC_NAMES = {  # name, unit, digits
+    "accuracy_mean": ("average accuracy", "%", 2),
+    "accuracy_min": ("worst accuracy", "%", 2),
+    "loss_mean": ("average loss", "nats", 3),
+    "loss_barrier": ("loss barrier", "nats", 3),
+}
+
+
+def render(
+    accuracy: pd.DataFrame,
+    robust: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    paths: pd.DataFrame,
+    *,
+    pictures: Sequence[tuple[bytes, str]],
+    notes: Sequence[Mapping[str, Any]],
+    study: Mapping[str, Any],
+    alignments: tuple[Table, Table] | None = None,
+    paper: Mapping[str, Any] | None = None,
+    missing: Mapping[str, Any] | None = None,
+) -> str:
+    """The page, from the tables of `report.summary`, pictures (PNG, caption), notes of origin, the study; from
+    `paper.alignment_tables` and `paper.sections`; and from `incomplete.part` what is missing, which stands on top.
+    """
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        title=("Incomplete: " if missing else "") + (study.get("title") or study.get("name", "Study")),
+        missing=missing_table(missing) if missing else None,
+        paths=missing["paths"] if missing else None,
+        description=study.get("description", ""),
+        facts=facts(accuracy, paths),
+        headlines=headlines(contrasts),
+        main=main_table(accuracy),
+        robust=robust_table(robust) if len(robust) else None,
+        contrasts=contrast_table(contrasts) if len(contrasts) else None,
+        alignments=alignments,
+        paper=paper,
+        individual=individual_table(paths),
+        pictures=[(b64encode(png).decode(), caption) for png, caption in pictures],
+        settings=sections(study),
+        times=time_table(notes),
+        origin=origin(notes),
+        results=results_table(notes),
+    )
+
+
+def missing_table(missing: Mapping[str, Any]) -> Table:
+    """The jobs that hold a study up, each with what became of it."""
+
+    def row(job: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{job['rule']}: {', '.join(f'{k} {v}' for k, v in job['wildcards'].items())}",
+            job["why"],
+            str(job["paths"]),
+        ]
+
+    head = ["Job", "What became of it", "Paths that wait for it, or for a measure of theirs"]
+    return Table("The jobs that hold the rest up.", head, [("", [row(job) for job in missing["jobs"]])])
+
+
+def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
+    """What was run: {what: which}."""
+
+    def words(values: Iterable[Any]) -> str:
+        return ", ".join(label(str(value)) for value in dict.fromkeys(values))
+
+    seeds = paths["curve_seed"][~paths["method"].str.startswith("linear_")].dropna()
+    return {
+        "Datasets": words(paths["dataset"]),
+        "Networks": words(paths["network"]),
+        "Training regimes": words(paths["regime"]),
+        "Pairs of endpoints (their seeds)": words(paths["pair"]),
+        "Seeds of the trained curves": words(f"{seed:g}" for seed in sorted(seeds)) or "no curve was trained",
+        "Points evaluated on a path": words(sorted(paths["n_points"])),
+        "Test images": words(f"{n:,}" for n in sorted(accuracy["images"])),
+        "Attacks on them": words(paths["attack"].replace("clean", "none (clean)")),
+    }
+
+
+def sections(study: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the study by section: whatever it says besides its name, title and description."""
+    flat = dict(study) | study.get("settings", {}) | study.get("catalogue", {})
+    return {k: v for k, v in flat.items() if k not in ("name", "title", "description", "settings", "catalogue")}
+
+
+def headlines(contrasts: pd.DataFrame) -> list[str]:
+    """What alignment does to the worst accuracy: a sentence per setting and attack, of curves, then of lines."""
+    rows = contrasts[(contrasts["metric"] == "accuracy_min") & (contrasts["n_pairs"] > 0)]
+    kinds = {
+        ("aligned", "unaligned"): "the trained curve",
+        ("linear_aligned", "linear_unaligned"): "the straight line",
+    }
+    return [
+        _headline(row, kind)
+        for (method, baseline), kind in kinds.items()
+        for row in rows[(rows["method"] == method) & (rows["baseline"] == baseline)].to_dict("records")
+    ]
+
+
+def _headline(row: Mapping[str, Any], kind: str) -> str:
+    difference, low, high = row["difference"], row["ci_low"], row["ci_high"]
+    verb = "raises" if difference >= 0.005 else "lowers" if difference <= -0.005 else "hardly moves"
+    images = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
+    certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {row['n_pairs']} pairs"
+    certainty += "; the interval includes zero" if low <= 0 <= high else ""
+    certainty = "from one pair, so without an interval" if pd.isna(low) else certainty
+    return (
+        f"{title(SETTING, [row[k] for k in SETTING])}: alignment {verb} the worst accuracy on {kind}{images} "
+        f"from {number(row['baseline_mean'])} % to {number(row['method_mean'])} % "
+        f"(paired difference {number(difference, sign=True)} points; {certainty})."
+    )
+
+
+def main_table(accuracy: pd.DataFrame) -> Table:
+    """Mean ± sd along each kind of path, with the published values beside it where there are any."""
+    sources = sorted(set(accuracy["published_source"].dropna()))
+
+    def rows(r: dict[str, Any]) -> Rows:
+        row = [label(r["method"])]
+        for which in ("mean", "min"):
+            row += [spread(r, f"accuracy_{which}"), *([spread(r, f"published_{which}", 1)] if sources else [])]
+        row += [spread(r, name, 3) for name in ("loss_mean", "loss_max", "loss_barrier")]
+        row += [spread(r, "length", 1), _count(r)]
+        if r["method"] != "endpoints" or pd.isna(r["stored_accuracy_mean"]):
+            return [row]
+        stored = spread(r, "stored_accuracy_mean", std="stored_accuracy_std")
+        stored_row = ["Endpoints, stored statistics", stored, *[NONE] * (len(row) - 3), row[-1]]
+        return [["Endpoints, re-estimated statistics", *row[1:]], stored_row]
+
+    caption = "Test accuracy and loss along the path, on clean images: mean ± sample standard deviation over n pairs "
+    caption += "(endpoints: over n networks)." + "".join(f" Published: {source}." for source in sources)
+    beside = ["published"] if sources else []
+    head = ["Method", "Average accuracy (%)", *beside, "Worst accuracy (%)", *beside, "Average loss (nats)"]
+    return Table(
+        caption, [*head, "Largest loss (nats)", "Loss barrier (nats)", "Length", "n"], groups(accuracy, SETTING, rows)
+    )
+
+
+def _count(r: Mapping[str, Any]) -> str:
+    """What a mean is over: pairs, and in the rows of endpoints networks."""
+    return f"{r['n_pairs'] if pd.isna(ends := r.get('n_endpoints')) else ends:.0f}"
+
+
+def robust_table(robust: pd.DataFrame) -> Table:
+    """Accuracy under attack: average, worst and best on the path, each with the clean accuracy there."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        row = [label(r["method"]), spread(r, "accuracy_mean"), spread(r, "clean_mean")]
+        for which in ("worst", "best"):
+            row += [spread(r, f"{which}_accuracy"), number(r[f"{which}_t"]), spread(r, f"{which}_clean")]
+        return [[*row, spread(r, "loss_mean", 3), spread(r, "loss_barrier", 3), _count(r)]]
+
+    head = ["Method", "Average robust (%)", "Average clean (%)", "Worst robust (%)", "at t", "clean there (%)"]
+    head += ["Best robust (%)", "at t", "clean there (%)", "Average robust loss", "Robust loss barrier", "n"]
+    caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). Beside the "
+    caption += "worst and the best robust accuracy on the path: the mean t where it is found and the clean accuracy. "
+    caption += "An attack can only show that an image is not robust, so every number is an upper limit, and attacks of "
+    caption += "few steps, as in training, are the furthest from the truth: of several the strongest counts. "
+    caption += "With restarts an image is right only if it is right in every one."
+    return Table(caption, head, groups(robust, [*SETTING, "attack"], rows))
+
+
+def contrast_table(contrasts: pd.DataFrame) -> Table:
+    """Paired differences with their intervals."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        name, unit, digits = METRIC_NAMES[r["metric"]]
+        values = [number(r[k], digits) for k in ("method_mean", "baseline_mean")]
+        contrast, sd = f"{label(r['method'])} − {label(r['baseline'])}", number(r["difference_std"], digits)
+        row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd, span(r, digits)]
+        return [[*row, _count(r)]]
+
+    head = ["Contrast and measure", "Unit", "First", "Second", "Difference", "sd", "95 % t-interval", "n"]
+    caption = "Paired differences, first minus second method, over the pairs that have both. The intervals are not "
+    return Table(caption + "adjusted for their number.", head, groups(contrasts, [*SETTING, "attack"], rows))
+
+
+def individual_table(paths: pd.DataFrame) -> Table:
+    """Every single path."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        seed = NONE if pd.isna(r["curve_seed"]) else f"{r['curve_seed']:g}"
+        row = [f"{label(r['method'])}, pair {r['pair']}", seed, *(number(r[f"accuracy_{k}"]) for k in ("mean", "min"))]
+        row += [number(r["accuracy_min_t"], 3), *(number(r[f"loss_{k}"], 3) for k in ("mean", "max"))]
+        return [[*row, number(r["loss_max_t"], 3), number(r["loss_barrier"], 3), number(r["length"], 1)]]
+
+    head = ["Path", "Curve seed", "Average accuracy (%)", "Worst accuracy (%)", "at t", "Average loss (nats)"]
+    head += ["Largest loss (nats)", "at t", "Loss barrier (nats)", "Length"]
+    return Table("Each path by itself.", head, groups(paths, [*SETTING, "attack"], rows))
+
+
+def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:
+    """Seconds per rule, from the notes that tell them."""
+    told = (
+        pd.DataFrame(notes, columns=["rule", "seconds"]).fillna({"rule": "unknown"}).dropna().astype({"seconds": float})
+    )
+    times = told.groupby("rule")["seconds"].agg(["count", "sum", "median"])
+    rows = [[str(rule), str(n), number(total, 1), number(middle, 1)] for rule, n, total, middle in times.itertuples()]
+    return Table("Time per rule.", ["Rule", "Results", "Total (s)", "Median (s)"], [("", rows)])
+
+
+def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Where the results come from, over all notes: commits, versions, devices, dates."""
+
+    def all_of(key: str) -> list[str]:
+        return sorted({str(note[key]) for note in notes if note.get(key)})
+
+    changed = sum(bool(note.get("dirty") or note.get("modified")) for note in notes)
+    versions = {f"{name} {number}" for note in notes for name, number in (note.get("versions") or {}).items()}
+    started = all_of("started")
+    found = {
+        "Commit": ", ".join(all_of("commit")) + (f" ({changed} results with uncommitted changes)" if changed else ""),
+        "Versions": ", ".join(sorted(versions)),
+        "Devices": ", ".join(all_of("device")),
+        "Computed": " to ".join(dict.fromkeys(started[:1] + started[-1:])),
+    }
+    return {what: which or "not recorded" for what, which in found.items()}
+
+
+def results_table(notes: Sequence[Mapping[str, Any]]) -> Table:
+    """Every result with the key of what it was made from."""
+
+    def row(note: Mapping[str, Any]) -> list[str]:
+        place = [str(v) if k in SETTING else f"{k} {v}" for k, v in (note.get("wildcards") or {}).items()]
+        place += [f"{k} seed {v}" for k, v in (note.get("seeds") or {}).items()]
+        cells = [", ".join(place) or NONE, str(note.get("device") or NONE)]
+        return [*cells, number(note.get("seconds", float("nan")), 1), str(note.get("key") or NONE)]
+
+    parts: dict[str, Rows] = {}
+    for note in notes:
+        parts.setdefault(str(note.get("rule", "unknown")), []).append(row(note))
+    return Table("Results and their keys.", ["Result", "Device", "Seconds", "Key"], sorted(parts.items()))

@@ -1,0 +1,220 @@
+"""The paper beside this study, as tables for the report: its numbers, its figures, its claims."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
+from neuralign.report.summary import METHODS, SETTING, label
+
+VERDICTS = ("supported", "contradicted", "not decided")
+
+
+def sections(
+    published: pd.DataFrame, claims: pd.DataFrame, drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]
+) -> dict[str, Any]:
+    """What the page shows: {cells, claims, settings, figures: Table, summary, silent: sentences}.
+
+    From `against_published`, `claims.judged`, the entries that the figures were drawn with, and the study's methods.
+    """
+    return {
+        "summary": [*numbers_said(published), claims_said(claims)],
+        "claims": claims_table(claims),
+        "silent": [f"{r.sentence} ({r.source})" for r in claims[claims["scope"] == "none"].itertuples()],
+        "settings": settings_table(claims) if (claims["scope"] == "all settings").any() else None,
+        "cells": cells_table(published),
+        "figures": figures_table(drawings, methods),
+        "run": bool((published["verdict"] != "not run").any()),
+    }
+
+
+def numbers_said(published: pd.DataFrame) -> list[str]:
+    """How many published numbers there are, were run, and are within."""
+    counts = published["verdict"].value_counts()
+    within, apart = (int(counts.get(verdict, 0)) for verdict in ("within", "apart"))
+    if not within + apart:
+        return [f"None of the {len(published)} published accuracies is of a setting that this study runs."]
+    said = f"Of {len(published)} published accuracies {within + apart} were run: {within} within, {apart} apart"
+    return [f"{said}, {len(published) - within - apart} not run."]
+
+
+def claims_said(claims: pd.DataFrame) -> str:
+    """How many claims were measured, and how they came out, by `overall`."""
+    found = [overall(of) for _, of in claims.groupby("claim", sort=False)]
+    parts = [f"{found.count(v)} {v}" for v in (*VERDICTS, "mixed", "not measured") if v in found]
+    return f"Of {len(found)} claims: {', '.join(parts)}."
+
+
+def overall(rows: pd.DataFrame) -> str:
+    """One verdict for a claim: what all its summarising rows say, or "mixed"."""
+    said = set(_summarising(rows)["verdict"])
+    return said.pop() if len(said) == 1 else "mixed"
+
+
+def _summarising(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per measure the row over all settings, where there is one; else those of the few settings."""
+    pooled = rows[rows["scope"] == "all settings"]
+    return pd.concat([pooled, rows[(rows["scope"] != "all settings") & ~rows["measure"].isin(pooled["measure"])]])
+
+
+def claims_table(claims: pd.DataFrame) -> Table:
+    """A group per claim, a row per measure: over all settings, and how many say what; or per setting where few."""
+    parts = []
+    for _, of in claims.groupby("claim", sort=False):
+        sentence = f"{of.iloc[0]['sentence']} ({of.iloc[0]['source']})"
+        each = of[of["scope"] == "setting"]
+        rows = [
+            [*(_placed(row) if row["scope"] == "setting" else _measured(row)), _verdict(row, each)]
+            for row in _summarising(of[of["scope"] != "none"]).to_dict("records")
+        ]
+        if rows:
+            parts.append((sentence, rows))
+    caption = "The claims of the paper and what was measured: mean paired difference over the pairs of a setting, or "
+    caption += (
+        "over settings (each counting once), with its 95 % t-interval. A claim is supported or contradicted only "
+    )
+    caption += "where the interval lies on one side of zero, or of the bound in its sentence. The intervals are not "
+    caption += "adjusted "
+    return Table(caption + "for their number.", [*_HEAD, "Verdict"], parts)
+
+
+_HEAD = ["Measure", "First", "Second", "Difference", "95 % t-interval", "n"]
+
+
+def _measured(row: Mapping[str, Any]) -> list[str]:
+    digits = int(row["decimals"])
+    unit = f" ({row['unit']})" if isinstance(row["unit"], str) and row["unit"] else ""
+    attack = row["attack"] if isinstance(row["attack"], str) else ""
+    under = {"": "", "clean": ""}.get(attack, f", under {attack}")
+    values = [number(row[k], digits) for k in ("first", "second")]
+    difference = number(row["difference"], digits, sign=True)
+    measure = str(row["measure"])
+    return [
+        f"{measure[:1].upper()}{measure[1:]}{under}{unit}",
+        *values,
+        difference,
+        span(row, digits),
+        f"{row['n']:.0f} {row['n_of']}",
+    ]
+
+
+def _placed(row: Mapping[str, Any]) -> list[str]:
+    """The same, the setting named in front."""
+    measure, *cells = _measured(row)
+    return [f"{title(SETTING, [row[k] for k in SETTING])}: {measure[:1].lower()}{measure[1:]}", *cells]
+
+
+def _verdict(row: Mapping[str, Any], each: pd.DataFrame) -> str:
+    if row["scope"] != "all settings":
+        return str(row["verdict"])
+    each = each[each["measure"] == row["measure"]]
+    counts = each["verdict"].value_counts()
+    return f"{row['verdict']}; by themselves: {', '.join(f'{v} {counts[v]}' for v in VERDICTS if v in counts)}"
+
+
+def settings_table(claims: pd.DataFrame) -> Table:
+    """Every claim in every setting by itself."""
+    parts: dict[str, list[list[str]]] = {}
+    for row in claims[claims["scope"] == "setting"].to_dict("records"):
+        parts.setdefault(str(row["sentence"]), []).append([*_placed(row), row["verdict"]])
+    return Table("Every claim in every setting.", ["Setting and measure", *_HEAD[1:], "Verdict"], list(parts.items()))
+
+
+def cells_table(published: pd.DataFrame) -> Table:
+    """Every published accuracy beside ours, a group per network and dataset."""
+
+    def rows(of: pd.DataFrame) -> list[list[str]]:
+        out = []
+        for (method, _), cells in of.groupby(["method", "regime"], sort=False, dropna=False):
+            row = [label(str(method))]
+            for measure in ("mean", "min"):
+                found = cells[cells["measure"] == measure].to_dict("records")
+                row += _cell(found[0]) if found else [NONE] * 4
+            out.append([*row, number(cells["n"].iloc[0], 0)])
+        return out
+
+    by = published.groupby(["network", "dataset"], sort=False)
+    parts = [(f"{label(n)} on {label(d)}", rows(of)) for (n, d), of in by]
+    each = ["Published", "Ours", "Difference", "Verdict"]
+    head = [
+        "Method",
+        *(f"{which}: {name}" if name == "Published" else name for which in ("Average", "Worst") for name in each),
+        "n",
+    ]
+    caption = (
+        "Every published accuracy (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
+    )
+    caption += (
+        "published and n pairs (endpoints: networks) here. Difference: ours minus published, in brackets its 95 % "
+    )
+    caption += "Welch interval. Within: at most 0.5 points apart (worst: 1.0), or the interval includes zero; apart: "
+    return Table(caption + "neither. Published numbers are rounded to 0.1.", head, parts)
+
+
+def _cell(row: Mapping[str, Any]) -> list[str]:
+    theirs = spread(row, "published", 1)
+    if row["verdict"] == "not run":
+        return [theirs, NONE, NONE, "not run"]
+    reason = row["reason"] if pd.isna(row["ci_low"]) else ""
+    interval = "" if reason else f" [{span(row)}]"
+    return [
+        theirs,
+        spread(row, "ours"),
+        number(row["difference"], sign=True) + interval,
+        f"{row['verdict']}{'; ' * bool(reason)}{reason}",
+    ]
+
+
+def figures_table(drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Table:
+    """Every figure of the paper and which of ours shows the same."""
+    known = pd.read_csv(Path(__file__).with_name("figures.csv"), keep_default_na=False)
+    rows = []
+    for row in known.to_dict("records"):
+        ours = [str(i) for i, drawing in enumerate(drawings, 1) if _alike(drawing, row)]
+        if row["show"] == "criteria" and set(methods) <= METHODS.keys():
+            ours = []  # no other criterion than the one of the main table was run
+        rows.append([row["shows"], row["source"], "Figure " + ", ".join(ours) if ours else "not run"])
+    return Table("The figures of the paper and ours.", ["Figure of the paper", "Known from", "Here"], [("", rows)])
+
+
+def _alike(drawing: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    attack = "clean" if drawing.get("attack", "clean") == "clean" else "attacked"
+    same = drawing.get("use") == row["use"] and row["attack"] in ("", attack)
+    same &= str(drawing.get("name", "")).startswith(row["name"])
+    same &= row["column"] in ("", drawing.get("column", "accuracy"))
+    return bool(same and (row["show"] in ("", "criteria") or drawing.get("show", "all") == row["show"]))
+
+
+def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
+    """How many units alignments move, from `evidence.alignments`: all groups together, and each; None without any."""
+    if alignments.empty:
+        return None
+
+    def share(r: dict[str, Any], name: str) -> str:
+        return f"{spread(r, name, 1)} ({number(100 * r[name] / r['units'], 1)} %)"
+
+    def cells(r: dict[str, Any]) -> list[str]:
+        return [number(r["units"], 0), share(r, "moved"), share(r, "moved_from_start")]
+
+    def all_rows(r: dict[str, Any]) -> Rows:
+        row = [label(r["alignment"]), *cells(r), *(spread(r, f"objective_{w}", 4) for w in ("before", "after"))]
+        return [[*row, number(r["n_pairs"], 0)]]
+
+    head = ["Alignment", "Units", "Moved", "Moved from its start"]
+    together = alignments["group"] == "all"
+    caption = "Units that an alignment puts elsewhere: from their own place, and from where the alignment started (the "
+    caption += "identity, or another alignment); mean ± sample standard deviation over n pairs. For searches (PAM) the "
+    caption += "objective they lower, before and after: the loss along the curve on the same training batches (nats)."
+    whole = Table(
+        caption,
+        [*head, "Objective before", "Objective after", "n"],
+        groups(alignments[together], SETTING, all_rows),
+    )
+    by_group = groups(
+        alignments[~together],
+        SETTING,
+        lambda r: [[f"{label(r['alignment'])}: {r['group']}", *cells(r), number(r["n_pairs"], 0)]],
+    )
+    return whole, Table("The same, group by group.", [*head, "n"], by_group)

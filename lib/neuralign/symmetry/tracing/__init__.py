@@ -1,0 +1,1 @@
+"""The permutation symmetry of any network, from recorded runs of it."""

@@ -1,0 +1,53 @@
+"""Projected gradient descent in the l-infinity ball (Madry et al. 2018)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neuralign.config.options import Count, Flag, Unit
+from neuralign.networks.model import criterion, logits
+
+
+def pgd(
+    predict: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    eps: Unit,
+    step: Unit,
+    steps: Count = 5,
+    restarts: Count = 1,
+    random_start: Flag = True,
+) -> Tensor:
+    """Pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, that raise the criterion.
+
+    `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt: of those that
+    the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
+    answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
+    loss is no number is then never kept; where all are such, the pixels stay as they are. A single attempt is returned
+    as it is.
+    """
+    low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
+    best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
+    fooled = torch.zeros_like(worst, dtype=torch.bool)
+    for _ in range(restarts):
+        attacked = pixels
+        if random_start:
+            noise = torch.rand(pixels.shape, generator=generator, device=generator.device).to(pixels.device)
+            attacked = pixels + (2 * noise - 1) * eps
+        for _ in range(steps):
+            attacked = attacked.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(criterion(predict(attacked), labels), attacked)
+            attacked = (attacked.detach() + step * gradient.sign()).clamp(low, high)
+        if restarts == 1:
+            return attacked
+        with torch.no_grad():
+            answers = logits(predict(attacked))
+        losses, wrong = F.cross_entropy(answers, labels, reduction="none"), answers.argmax(1) != labels
+        worse = torch.where(wrong == fooled, losses > worst, wrong) & ~losses.isnan()
+        best = torch.where(worse.view(-1, 1, 1, 1), attacked, best)
+        worst, fooled = torch.where(worse, losses, worst), fooled | (wrong & worse)
+    return best

@@ -1,0 +1,1 @@
+"""Augmentations: a plug-in is `name(batch, *, ...options) -> pixels` (`training/augmentation.py`)."""

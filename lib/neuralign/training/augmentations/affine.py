@@ -1,0 +1,44 @@
+"""Rotation and zoom about the centre."""
+
+import torch
+from torch import Tensor
+
+from neuralign.config.options import NonNegative, Span
+from neuralign.training.augmentation import Batch, Motion
+
+
+def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)) -> Motion:
+    """Each image turned by an angle in [-degrees, degrees] and enlarged by a factor in `scale`, both uniform.
+
+    The nearest pixel is taken and the corners are black: torchvision's RandomAffine on PIL images, bit for bit (but for
+    angles of exactly zero, where PIL computes in floating point).
+    """
+    low, high = scale
+    if low > high:
+        raise ValueError(f"scale: found {low}, {high}, the smaller factor comes first")
+    if (batch.height + batch.width) / low >= 2**14:
+        raise ValueError(f"scale: found {low}, too small for images of {batch.height}x{batch.width}")
+    angle, zoom = batch.uniform(-degrees, degrees), batch.uniform(low, high)
+    return turn(batch.height, batch.width, angle.double().deg2rad(), zoom.double())
+
+
+def turn(height: int, width: int, angle: Tensor, zoom: Tensor) -> Motion:
+    """The clockwise rotation by `angle` (radians) and enlargement by `zoom`, float64 (n, 1, 1), about the centre.
+
+    In PIL's fixed-point numbers, because integers give the same pixels on every device and exact quarter turns.
+    """
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    x, y = (width - 1) / 2, (height - 1) / 2  # the centre, where pixel 0 is at 0
+    first_col = _fixed(width / 2 - cos * x - sin * y)  # x + 1/2 - ...: the half lets the shift by 16 bits round
+    first_row = _fixed(height / 2 + sin * x - cos * y)
+    a, b, c = _fixed(cos), _fixed(sin), _fixed(-sin)
+    return Motion(
+        lambda rows, cols: (
+            (first_row + a * rows + c * cols) >> 16,
+            (first_col + a * cols + b * rows) >> 16,
+        )
+    )
+
+
+def _fixed(x: Tensor) -> Tensor:  # 16 bits before and 16 after the point
+    return (x * 2**16 + 0.5).floor().to(torch.int32)

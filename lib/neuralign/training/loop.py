@@ -1,0 +1,284 @@
+"""The training loop. Endpoints and curves differ only in `sample`, standard and robust models only in `attack`."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from neuralign.common.errors import Refused
+from neuralign.common.seeding import aside, derive, reseed, stream
+from neuralign.curves.curve import Basis
+from neuralign.datasets.images import Images, Transform, as_float
+from neuralign.networks.foreign_networks import summary
+from neuralign.networks.model import Model, State, criterion, logits, modes_kept
+from neuralign.networks.parameters import Layout
+from neuralign.training.cuda_graphs import recorded, side_stream
+from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
+
+__all__ = ["Attack", "Constraint", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Training"]
+__all__ += ["demand_last_batch", "fit"]
+
+log = logging.getLogger(__name__)
+
+# Nats, as the mean of an epoch, from which a training has diverged. The criterion has an absolute scale: a network that
+# guesses has log(classes), less than 10. A bound relative to the start would mean little, for curves start from good
+# networks, bad inputs from a large loss. Single steps may be above; the penalty may be as large as `weight_decay` says.
+EXPLODED = 1e4
+
+# Images that are augmented at once, for as many steps as they last. A GPU is then not kept busy with a hundred tiny
+# kernels a step; on a CPU it makes no difference.
+AUGMENTED_AT_ONCE = 2048
+
+
+def fit(
+    model: Model,
+    trainable: Tensor,
+    sample: Sample,
+    layout: Layout,
+    buffers: Mapping[str, Tensor],
+    images: Images,
+    regime: Regime,
+    **options: Any,
+) -> Progress:
+    """The `Progress` of a complete `Training` with these arguments. Raises `Diverged`."""
+    training = Training(model, trainable, sample, layout, buffers, images, regime, **options)
+    with aside(training.device), side_stream(training.device):
+        for _ in training.steps():
+            pass
+    return training.progress
+
+
+def demand_last_batch(model: Model, start: Callable[[], State], images: Images, batch_size: int) -> None:
+    """Refuse images whose last batch is a single one, where the network does not train on that.
+
+    Batch norm needs two numbers of a unit at least, and has one where images have no height and width any more.
+    `start()` gives a state of the network that may be changed.
+    """
+    if len(images) % batch_size != 1 % batch_size:
+        return
+    with aside(images.labels.device), modes_kept(model.network), torch.no_grad():
+        model.network.train()
+        try:
+            criterion(model(start(), as_float(images.pixels[:1])), images.labels[:1])
+        except Exception as error:  # the code is anybody's, and so are its errors
+            raise Refused(
+                f"{len(images)} images in batches of {batch_size} leave one image alone in the last batch, and the "
+                f"network does not train on a single image: {summary(error)}; choose another batch_size"
+            ) from error
+
+
+class Training:
+    """A training of `trainable` for which `sample(trainable, basis(t))` gets a low loss, t uniform in [0, 1].
+
+    A t is drawn for every step. The objective is the criterion plus weight_decay / 2 times the squared norm of the
+    *sampled* parameters, which at an endpoint is SGD's own weight decay and on a curve the paper's.
+
+    Args:
+        model: the network and its normalisation.
+        trainable: where training starts; any shape. It is not changed.
+        sample: (trainable, weights of the control points) -> the parameters of a network as one vector of `layout`.
+        layout: which tensor of the network lies where in that vector.
+        buffers: what the network keeps besides it, frozen parameters too; a copy of them is trained along.
+        images: the training set, on the device that trains. Refused if its last batch is a single image that the
+            network does not train on.
+        regime: epochs, batch size, learning rate and so on.
+        transform: the augmentation, of uint8 images (n, c, h, w) and a generator.
+        basis: t -> weights of the control points; an endpoint has none: its sample is itself.
+        attack: moves the images of a step so that their loss rises; it sees batch statistics, but changes no buffer.
+        seed: of everything that is drawn: order, t, augmentation, attack, dropout.
+        keeper: where progress is kept, and from where it is resumed.
+        constrain: (trainable, lr) changes `trainable` in place after every step.
+
+    `progress.history` has one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term), accuracy
+    (percent).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        trainable: Tensor,
+        sample: Sample,
+        layout: Layout,
+        buffers: Mapping[str, Tensor],
+        images: Images,
+        regime: Regime,
+        *,
+        transform: Transform,
+        basis: Basis | None = None,
+        attack: Attack | None = None,
+        seed: int,
+        keeper: Keeper | None = None,
+        constrain: Constraint | None = None,
+    ):
+        self.model, self.sample, self.layout, self.images, self.regime = model, sample, layout, images, regime
+        self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
+        self.keeper, self.constrain, self.device = keeper, constrain, images.labels.device
+        if not trainable.numel():
+            raise Refused("there is nothing to train: no parameter of the network requires gradients")
+        fresh = Progress(
+            trainable.detach().clone(),
+            torch.zeros_like(trainable),
+            {name: b.clone() for name, b in buffers.items()},
+            sums=torch.zeros(4, dtype=torch.float64, device=self.device),
+        )
+        self.progress = keeper.restore(fresh) if keeper else fresh
+        self.draws, self.noise = torch.Generator(self.device), torch.Generator(self.device)
+        self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
+        demand_last_batch(model, self.start, images, regime.batch_size)
+        self._take_step = recorded(self._step, self._changed(), [self.noise], model.network)
+
+    def steps(self) -> Iterator[None]:
+        """Train to the end; halts after each step, so that several trainings can take turns. Raises `Diverged`.
+
+        The device is waited for once an epoch: all random numbers are drawn on it, where they are used. The caller
+        keeps torch's global generators as they were (`seeding.aside`).
+        """
+        progress, regime = self.progress, self.regime
+        if progress.epoch or progress.step:
+            log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
+        images = len(self.images)
+        speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, images) / images, images)
+        while progress.epoch < regime.epochs:
+            yield from self._epoch(progress.epoch)
+            row = self._row(progress.epoch)
+            progress.finish(row)
+            if self.keeper:
+                self.keeper.keep(progress)
+            speed.report(row, regime.epochs)
+
+    def _epoch(self, epoch: int) -> Iterator[None]:
+        progress, size = self.progress, self.regime.batch_size
+        order = torch.randperm(len(self.images), generator=stream(self.seed, "order", epoch)).to(self.device)
+        count = -(-len(order) // size)
+        weights = self.weights(count, epoch)  # (count, n), of the control points
+        lr = torch.tensor(self._lr(epoch), dtype=progress.trainable.dtype, device=self.device)
+        per_block = max(1, AUGMENTED_AT_ONCE // size)
+        for first in range(progress.step // per_block * per_block, count, per_block):
+            x, y = self._augmented(order[first * size : (first + per_block) * size], epoch, first // per_block)
+            for i, pixels, labels in zip(range(first, count), x.split(size), y.split(size), strict=False):
+                if i < progress.step:  # done before the training was resumed
+                    continue
+                if self.attack:
+                    self.noise.manual_seed(derive(self.seed, "attack", epoch, i))
+                reseed(self.device, self.seed, "dropout", epoch, i)
+                self.model.network.train()
+                self._take_step(pixels, labels, weights[i], lr)
+                progress.step = i + 1
+                if self.keeper:
+                    self.keeper.keep(progress)
+                yield
+
+    def _step(self, x: Tensor, y: Tensor, weights: Tensor, lr: Tensor) -> None:
+        """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), with control points of these weights."""
+        trainable = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
+        point = self.sample(trainable, weights)
+        flat = point.detach().requires_grad_()  # (d,)
+        if self.attack:
+            x = self._attacked(self.attack, flat.detach(), x, y)
+        # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
+        with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
+            with cast(self.device, self.regime.precision):
+                outputs = network(x)
+                loss = criterion(outputs, y)
+            loss.backward()
+        right = (logits(outputs).detach().argmax(1) == y).sum()
+        self._sum_up(loss.detach(), flat.detach(), right, len(y))
+        assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
+        slope = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
+        (gradient,) = torch.autograd.grad(point, trainable, slope)
+        self._descend(gradient, lr)
+
+    def _descend(self, gradient: Tensor, lr: Tensor) -> None:
+        """SGD with (Nesterov) momentum, as torch.optim.SGD has it, whose import alone costs a second in every job."""
+        momentum, progress = self.regime.momentum, self.progress
+        velocity = progress.velocity.mul_(momentum).add_(gradient)
+        change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
+        progress.trainable.addcmul_(change, lr, value=-1)
+        if self.constrain:
+            self.constrain(progress.trainable, lr)
+
+    def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The images of a step as the attack leaves them; it works on a copy of the buffers."""
+        buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
+        with self.model.holding(self.layout.views(flat) | buffers) as network:
+
+            def predict(pixels: Tensor) -> Any:
+                with cast(self.device, self.regime.precision):
+                    return network(pixels)
+
+            return attack(predict, x, y, self.noise)
+
+    def _sum_up(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
+        sums, trained = self.progress.sums, flat[: self.layout.trained]
+        sums[0].add_(loss, alpha=images)
+        sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * images)
+        sums[2].add_(right)
+        # Steps whose sums are within bounds: once a sum is not, it stays so, for the sums only grow.
+        sums[3].add_((sums[:2] < self.limits).all())
+
+    def _row(self, epoch: int) -> Row:
+        """What is noted of an epoch that is complete. Waits for the device; raises `Diverged`."""
+        *totals, sound = self.progress.sums.tolist()
+        steps = self.progress.step
+        loss, penalty, right = (total / len(self.images) for total in totals)
+        finite = bool(torch.isfinite(self.progress.trainable).all())
+        if sound < steps or not finite:
+            large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
+            what = f"the loss is {large}" if sound < steps else "weights are not finite"
+            raise Diverged(
+                f"{what} in epoch {epoch + 1}, step {min(int(sound) + 1, steps)} of {steps}, at learning "
+                f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in what it "
+                "starts from"
+            )
+        return {
+            "epoch": epoch + 1,
+            "lr": self._lr(epoch),
+            "loss": loss,
+            "penalty": penalty,
+            "accuracy": 100 * right,
+        }
+
+    def weights(self, count: int, epoch: int) -> Tensor:
+        """The weights (count, n) of the control points at the t of every step; (count, 0) for an endpoint."""
+        ts = torch.rand(count, generator=stream(self.seed, "t", epoch), dtype=torch.float64)
+        return (vmap(self.basis)(ts) if self.basis else ts.new_empty(count, 0)).to(self.progress.trainable)
+
+    def start(self) -> dict[str, Tensor]:
+        """A network where training is: a copy of what the first step of an epoch would see."""
+        with torch.no_grad():
+            point = self.sample(self.progress.trainable, self.weights(1, 0)[0])
+            state = self.layout.views(point) | self.progress.buffers
+            return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+    def _augmented(self, index: Tensor, epoch: int, block: int) -> tuple[Tensor, Tensor]:
+        """The images of `index`, which several steps share out among themselves, and their labels."""
+        self.draws.manual_seed(derive(self.seed, "augmentation", epoch, block))
+        return self.images.take(index, self.transform, self.draws)
+
+    def _lr(self, epoch: int) -> float:
+        return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
+
+    def _changed(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        progress = self.progress
+        return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
+
+
+class _Speed:
+    """How fast a training is, measured from where this process took it up."""
+
+    def __init__(self, epochs_done: float, images: int):
+        self.began, self.done, self.images = time.monotonic(), epochs_done, images
+
+    def report(self, row: Row, epochs: int) -> None:
+        epoch, trained = row["epoch"], self.images * (row["epoch"] - self.done)
+        found = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %"
+        if trained:  # there is nothing to measure where the process before had done the epoch's last step
+            seconds = (time.monotonic() - self.began) / trained  # of an image
+            found += f"  {1 / seconds:.0f} images/s  {(epochs - epoch) * self.images * seconds:.0f} s left"
+        log.info("%s", found)

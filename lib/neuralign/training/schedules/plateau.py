@@ -1,0 +1,13 @@
+"""Constant, then linear, then constant again (Garipov et al. 2018, used by the paper's robust models)."""
+
+from neuralign.config.options import Fraction
+
+
+def plateau(epoch: int, epochs: int, *, hold: Fraction = 0.5, until: Fraction = 0.9, floor: Fraction = 0.01) -> float:
+    """1 up to the share `hold` of the epochs, falling linearly to `floor` at `until`, then `floor`."""
+    progress = epoch / epochs
+    if progress <= hold:
+        return 1.0
+    if progress >= until:
+        return floor
+    return 1 - (1 - floor) * (progress - hold) / (until - hold)

@@ -1,0 +1,1 @@
+"""Hours, disk and memory of a study before anything starts."""

@@ -1,0 +1,1 @@
+"""Recipes, and notes of origin that are checked against them."""

@@ -1,0 +1,174 @@
+"""The rules of the house: imports point down, plug-ins do not know each other, scripts are thin."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from neuralign.common.files import PACKAGE
+from neuralign.config.plugins import KINDS, module
+from neuralign.config.references import defined
+from neuralign.config.signatures import plugins, source
+
+REPOSITORY = PACKAGE.parents[1]
+# a package imports only packages before it; `api`, the calls for other programs, stands above evaluation
+ORDER = "common config datasets networks symmetry curves training alignment evaluation report workflow cli".split()
+NUMERIC = ("networks", "symmetry", "curves", "training", "alignment", "evaluation")  # what tables need not import
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """neuralign.alignment.algorithms.correlation for lib/neuralign/alignment/algorithms/correlation.py."""
+    return ".".join(["neuralign", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def package_of(module: str) -> str:
+    """The package directly below `neuralign`."""
+    return (module.split(".") + [""])[1]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> list[tuple[str, str | None]]:
+    """(module, name imported from it) of this package, also within functions."""
+    found: list[tuple[str, str | None]] = []
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.module or "", alias.name) for alias in node.names]
+    return [(m, n) for m, n in found if m.split(".")[0] == "neuralign"]
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The same as names of modules."""
+    known = {name_of(p) for p in MODULES}
+    return {f"{m}.{n}" if f"{m}.{n}" in known else m for m, n in imports(path)}
+
+
+def test_every_module_lies_in_a_package():
+    assert {package_of(name_of(path)) for path in MODULES} - {"", "__main__", "api"} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    me = package_of(name_of(path))
+    below = ORDER[: ORDER.index(me)] if me in ORDER else ORDER if me == "__main__" else ORDER[:9]
+    for other in {package_of(m) for m in imported_modules(path)} - {me, ""}:
+        assert other in below, f"{name_of(path)} imports {other}, which does not come before {me}"
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_within_a_package_no_import_leads_back(package):
+    def walk(module, on_the_way):
+        assert module not in on_the_way, f"{module} imports itself by way of {on_the_way}"
+        for other in imported_modules(files[module]) & files.keys():
+            walk(other, (*on_the_way, module))
+
+    files = {name_of(p): p for p in MODULES if package_of(name_of(p)) == package}
+    for name in files:
+        walk(name, ())
+
+
+def test_tables_and_the_page_need_no_torch():
+    for path in (PACKAGE / "report").rglob("*.py"):
+        assert {package_of(m) for m in imported_modules(path)} <= {"report", "common", "config"}, name_of(path)
+        assert "import torch" not in path.read_text()
+
+
+def test_only_the_command_does_anything_in_the_file_of_a_package():
+    """An import there would tie every recipe to everything, and bring torch to the jobs that make tables."""
+    for path in PACKAGE.rglob("__init__.py"):
+        assert len(tree(path).body) == 1 or path.parent.name == "cli", f"{name_of(path)} has more than a docstring"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_plug_ins_holds_nothing_else(kind):
+    folder = source(kind, "_").parent
+    assert folder.name.endswith("s"), "plural, as the concept beside it is singular"
+    assert {p.stem for p in folder.iterdir() if p.stem not in ("__init__", "__pycache__")} == set(plugins(kind))
+
+
+def test_no_package_has_more_than_ten_modules_of_its_own():
+    for package in {p.parent for p in MODULES} - {PACKAGE}:
+        own = [p for p in package.glob("*.py") if p.stem != "__init__"]
+        assert len(own) <= 10, f"{package.name}: {sorted(p.stem for p in own)}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.stem)
+def test_what_is_imported_exists(path):
+    """A name that is misspelt here fails in a job, hours later, or makes the closure of the code too small."""
+    files = {name_of(p): p for p in MODULES}
+    for origin, name in imports(path):
+        assert origin in files, f"{path.name} imports {origin}, which is no module"
+        if name is not None and f"{origin}.{name}" not in files:
+            assert name in (defined(files[origin]) or ()), f"{path.name} imports {name}, which {origin} does not define"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plug_ins_do_not_import_each_other(kind):
+    names = {module(kind, use) for use in plugins(kind)}
+    for path in source(kind, "_").parent.glob("*.py"):
+        assert not (imported_modules(path) - {name_of(path)}) & names, path.name
+
+
+def test_only_the_shell_knows_of_the_config_file():
+    for path in [*MODULES, *SCRIPTS]:
+        text = " ".join(strings(path)) if path.stem != "plan" and path.parent.name != "cli" else ""  # commands
+        assert "config.yaml" not in text and "Snakefile" not in text and "import snakemake" not in path.read_text(), (
+            path
+        )
+
+
+@pytest.mark.parametrize("kind", ["networks", "attacks", "alignments", "datasets", "augmentations", "curves"])
+def test_the_library_asks_for_no_plug_in_by_name(kind):
+    """Names of plug-ins are for the config, and for the commands, which write one; only the labels of tables and
+    figures and the paper's claims know some.
+    """
+    for path in MODULES:
+        if path.parent != source(kind, "_").parent and package_of(name_of(path)) not in ("report", "cli"):
+            assert not set(strings(path)) & set(plugins(kind)), path.name
+
+
+def strings(path: Path) -> list[str]:
+    """All string constants but docstrings."""
+    nodes = list(ast.walk(tree(path)))
+    documented = [
+        n for n in nodes if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(n)
+    ]
+    docstrings = {id(n.body[0].value) for n in documented}
+    constants = [n.value for n in nodes if isinstance(n, ast.Constant) and id(n) not in docstrings]
+    return [value for value in constants if isinstance(value, str)]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_a_script_is_thin_and_does_nothing_when_imported(path):
+    assert len(path.read_text().splitlines()) < 80
+    first, *_, last = tree(path).body
+    assert isinstance(first, ast.Expr) and ast.get_docstring(tree(path)), "it says what it makes"
+    assert ast.unparse(last) == "if __name__ == '__main__':\n    run(main)"
+    allowed = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign
+    assert all(isinstance(node, allowed) for node in tree(path).body[1:-1])
+
+
+def test_there_is_one_script_for_each_rule():
+    rules = "\n".join(p.read_text() for p in (REPOSITORY / "rules").glob("*.smk"))
+    assert {p.stem for p in SCRIPTS} == {
+        line.removeprefix("rule ").rstrip(":") for line in rules.splitlines() if line.startswith("rule ")
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_and_every_public_function_says_what_it_does(path):
+    assert path.stem == "__init__" or ast.get_docstring(tree(path)), f"{path.name} has no docstring"
+    for node in tree(path).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.stem)
+def test_no_import_is_relative(path):
+    assert not [n for n in ast.walk(tree(path)) if isinstance(n, ast.ImportFrom) and n.level]
