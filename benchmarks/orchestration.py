@@ -19,7 +19,7 @@ from neuralign.workflow.planning.plan import notes
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
 LIGHT = ("fetch_data", "plot", "report", "tabulate", "tabulate_claims", "tabulate_theory")  # no tensors in these
-PLANNING = ("workflow", "recipes", "plan", "config")
+PLANNING = ("workflow.graph", "workflow.provenance.recipes", "workflow.planning.plan", "config.catalogue")
 DONE = "Nothing to be done"
 
 

@@ -138,7 +138,7 @@ def curve(
         trained = fit(
             model,
             line.bends[:, : ends.layout.trained],
-            lambda points, weights: line.bent(points).at(weights),
+            line.sample,
             ends.layout,
             ends.stored[0],
             images,

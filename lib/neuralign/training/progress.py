@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from neuralign.config.plugins import plugin
+
 Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
 Sample = Callable[[Tensor, Tensor], Tensor]
 Constraint = Callable[[Tensor, Tensor], None]
@@ -30,6 +32,11 @@ class Regime:
     schedule: Callable[[int, int], float]
     nesterov: bool = True
     precision: str = "float32"
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "Regime":
+        """The training settings of a config entry, its schedule as a function."""
+        return cls(**{**entry, "schedule": plugin("schedules", entry["schedule"])})
 
 
 @dataclass
