@@ -38,7 +38,7 @@ class Curve:
         return Curve(self.basis, self.ends, torch.cat([bends, remaining], 1) if remaining.shape[1] else bends)
 
     def sample(self, bends: Tensor, weights: Tensor) -> Tensor:
-        """The parameters (d,) with other `bends`, where the control points have these weights: what training samples."""
+        """The parameters (d,) with other `bends`, at these weights of the control points; what a training samples."""
         return self.bent(bends).at(weights)
 
 
