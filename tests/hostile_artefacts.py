@@ -25,7 +25,8 @@ from neuralign.networks.setup import prepare
 from neuralign.networks.states import load_state
 from neuralign.symmetry.storage import save_permutation
 from neuralign.symmetry.tracing.trace import trace_model
-from neuralign.training.loop import Regime, fit
+from neuralign.training.loop import fit
+from neuralign.training.progress import Regime
 from neuralign.training.schedules.constant import constant
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}

@@ -13,7 +13,7 @@ from tiny import assert_same
 from neuralign.networks.states import StateError
 from neuralign.training import checkpoints
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.loop import Progress
+from neuralign.training.progress import Progress
 
 
 def progress(epoch: int = 0) -> Progress:

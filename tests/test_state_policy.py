@@ -42,7 +42,8 @@ from neuralign.symmetry.explain import explain
 from neuralign.symmetry.tracing import execution
 from neuralign.training import batch_norm
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.loop import Regime, fit
+from neuralign.training.loop import fit
+from neuralign.training.progress import Regime
 
 State = dict[str, Tensor]
 IMAGES = pictures(count=24, side=8)

@@ -29,7 +29,8 @@ from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.loop import Attack, Diverged, Progress, Regime, Training, fit
+from neuralign.training.loop import Training, fit
+from neuralign.training.progress import Attack, Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.schedules.halving import halving
 from neuralign.training.simultaneous import fit_together

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralign.common.files import atomic
 from neuralign.common.tensors import demand_savable
-from neuralign.training.loop import Progress
+from neuralign.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
