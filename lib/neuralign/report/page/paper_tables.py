@@ -15,18 +15,20 @@ VERDICTS = ("supported", "contradicted", "not decided")
 def sections(
     published: pd.DataFrame, claims: pd.DataFrame, drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]
 ) -> dict[str, Any]:
-    """What the page shows: {cells, claims, settings, figures: Table, summary, silent: sentences}.
+    """What the page shows: {claims, settings, cells, other_cells, figures: Table or None, summary, silent: sentences}.
 
     From `against_published`, `claims.judged`, the entries that the figures were drawn with, and the study's methods.
+    `cells` are the published numbers of networks and datasets of which anything was run here, `other_cells` the rest.
     """
+    here = (published["verdict"] != "not run").groupby([published["network"], published["dataset"]]).transform("any")
     return {
         "summary": [*numbers_said(published), claims_said(claims)],
         "claims": claims_table(claims),
         "silent": [f"{r.sentence} ({r.source})" for r in claims[claims["scope"] == "none"].itertuples()],
         "settings": settings_table(claims) if (claims["scope"] == "all settings").any() else None,
-        "cells": cells_table(published),
+        "cells": cells_table(published[here]) if here.any() else None,
+        "other_cells": cells_table(published[~here]) if not here.all() else None,
         "figures": figures_table(drawings, methods),
-        "run": bool((published["verdict"] != "not run").any()),
     }
 
 
@@ -123,7 +125,7 @@ def settings_table(claims: pd.DataFrame) -> Table:
 
 
 def cells_table(published: pd.DataFrame) -> Table:
-    """Every published accuracy beside ours, a group per network and dataset."""
+    """Published accuracies beside ours, a group per network and dataset."""
 
     def rows(of: pd.DataFrame) -> list[list[str]]:
         out = []
@@ -143,9 +145,7 @@ def cells_table(published: pd.DataFrame) -> Table:
         *(f"{which}: {name}" if name == "Published" else name for which in ("Average", "Worst") for name in each),
         "n",
     ]
-    caption = (
-        "Every published accuracy (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
-    )
+    caption = "Published accuracies (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
     caption += (
         "published and n pairs (endpoints: networks) here. Difference: ours minus published, in brackets its 95 % "
     )
