@@ -72,7 +72,7 @@ def render(
 
 
 def missing_table(missing: Mapping[str, Any]) -> Table:
-    """The jobs that hold a study up, each with what became of it."""
+    """The unfinished jobs that a study waits for, each with its state."""
 
     def row(job: Mapping[str, Any]) -> list[str]:
         return [
@@ -81,8 +81,10 @@ def missing_table(missing: Mapping[str, Any]) -> Table:
             str(job["paths"]),
         ]
 
-    head = ["Job", "What became of it", "Paths that wait for it, or for a measure of theirs"]
-    return Table("The jobs that hold the rest up.", head, [("", [row(job) for job in missing["jobs"]])])
+    head = ["Job", "State", "Paths that need it, or are measured by it"]
+    return Table(
+        "The unfinished jobs that the missing paths wait for.", head, [("", [row(job) for job in missing["jobs"]])]
+    )
 
 
 def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
