@@ -36,7 +36,7 @@ class Recipes:
         self.catalogue, self.scripts, self.paths = catalogue, scripts, paths
         self.made: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}
         self.needed: dict[str, list[Ref]] = {}  # key -> what the job reads
-        self.written: set[Path] = set()
+        self.written: dict[str, dict[str, Any]] = {}  # path -> the recipe that lies there
 
     @classmethod
     def without_paths(cls, catalogue: Catalogue) -> "Recipes":
@@ -58,9 +58,9 @@ class Recipes:
         recipe = self.of(rule, wildcards)
         outputs = [Path(p) for p in recipe["outputs"].values()]
         path = Path(recipe_path(outputs[0]))
-        if path in self.written:
+        if str(path) in self.written:
             return str(path)
-        self.written.add(path)
+        self.written[str(path)] = recipe
         for needed in self.needed[recipe["key"]]:
             self.write(needed.rule, dict(needed.wildcards))
         made = [p for p in outputs if p.exists()]
