@@ -12,7 +12,7 @@ from neuralign.workflow.running.gpus import slots
 from neuralign.workflow.incomplete import ended, part
 from neuralign.config.references import ObjectError
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.graph import figures
+from neuralign.workflow.study_jobs import figures
 from snakemake.exceptions import WorkflowError
 
 try:

@@ -20,7 +20,8 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.config.plugins import module
 from neuralign.config.references import is_object
 from neuralign.datasets.reading.locations import identity
-from neuralign.workflow.graph import Job, Ref, job
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import Ref
 from neuralign.workflow.provenance.code_digests import closure, file_digest, outside
 from neuralign.workflow.running.notes import entries, key_of, read_note
 
@@ -92,7 +93,7 @@ class Recipes:
         return all(p.stat().st_mtime <= oldest for p in read if p.exists())
 
     def _make(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
-        found: Job = job(self.catalogue, rule, wildcards)
+        found = job(self.catalogue, rule, wildcards)
         recipe: dict[str, Any] = {
             "rule": rule,
             "wildcards": wildcards,
