@@ -71,7 +71,7 @@ def refuse(wildcards):
 
 
 def needs(memory=2000, minutes=10, **others):
-    """The resources of a job: memory in MB, time, and others by name. Attempt n may take n times as much."""
+    """The resources of a job: memory in MB and time, of which attempt n may take n times as much, and others by name."""
     return {
         "mem_mb": lambda wildcards, attempt: memory * attempt,
         "runtime": lambda wildcards, attempt: minutes * attempt,
