@@ -167,7 +167,7 @@ def _path_inputs(c: Catalogue, setting: Setting, pair: str, alignment: str | Non
 
 
 def _model(c: Catalogue, setting: Setting, *, on_curve: bool = False) -> tuple[Entry, Plugins]:
-    """What a job needs to build the model of a setting, and its plug-ins; `on_curve`: the model of a point of a curve."""
+    """What a job must know to build the model of a setting, or with `on_curve` of a point of a curve; its plug-ins."""
     entry, data = setting.entry(c, "networks", setting.network), c.entry("datasets", setting.dataset)
     size, differing, mean, std = (entry.pop(key) for key in ("input_size", "on_curve", "mean", "std"))
     entry |= differing if on_curve else {}
