@@ -73,8 +73,8 @@ def disturbable(root: Path) -> Project:
         "import os\nfrom functools import partial\nfrom pathlib import Path\n",
     )
     # what a user of this cluster has to change
-    project.replace(PROFILE, "# slurm_partition: gpu #", "slurm_partition: main #")
-    project.replace(PROFILE, "train_endpoint: {mem_mb: 8000 * attempt, runtime: 720}", "train_endpoint: {runtime: 30}")
+    project.append(PROFILE, "\ndefault-resources: {slurm_partition: main}\n")
+    project.append(PROFILE, "set-resources: {train_endpoint: {runtime: 30}}\n")
     return project
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from neuralign.cli import verify
 from neuralign.common.files import PACKAGE, note_path, sha256
-from neuralign.workflow.graph import job, ref
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import ref
 from neuralign.workflow.planning.plan import configured
 from neuralign.workflow.provenance.consistency import Results, disagreements
 from neuralign.workflow.provenance.recipes import Recipes

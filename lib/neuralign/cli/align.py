@@ -9,7 +9,7 @@ from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
 from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import shards
-from neuralign.workflow.graph import ref
+from neuralign.workflow.job import ref
 
 HELP = "align the neurons of checkpoint B to those of checkpoint A"
 EXAMPLES = [

@@ -8,7 +8,8 @@ from typing import Any
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
 from neuralign.cli.show import columns
-from neuralign.workflow.graph import job, ref
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import ref
 
 HELP = "plant hidden permutations and noise in a network, and measure what is recovered"
 EXAMPLES = [
