@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from test_house import REPOSITORY
+from workflow_project import REPOSITORY
 
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning import plan
