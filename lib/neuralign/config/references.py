@@ -80,15 +80,15 @@ def defined(file: Path) -> list[str] | None:
     """The names a module has, as far as its source says; None where only importing it can tell."""
     if file.suffix != ".py":
         return None
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    return None if found & {"*", "__getattr__"} else sorted(found)
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return None if names & {"*", "__getattr__"} else sorted(names)
 
 
 def _module(place: str, cwd: str) -> Path:
