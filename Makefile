@@ -9,7 +9,7 @@ STUDY ?= demo
 # run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
-.PHONY: demo test test-slurm check lint lock study bench
+.PHONY: demo test test-slurm check lint lock study bench reference
 
 demo: STUDY = demo
 demo: study
@@ -41,6 +41,9 @@ lint: $(READY) ## formatting, lint, types, the workflow's own lint
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+
+reference: $(READY) ## the page of all keys of the config, docs/config.md, from the code
+	PYTHONPATH=lib $(BIN)/python -m neuralign.config.reference_page docs/config.md
 
 lock: $(READY) ## pin the dependencies of pyproject.toml anew, for all platforms
 	$(BIN)/pip install --quiet uv

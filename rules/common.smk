@@ -5,7 +5,7 @@ import shlex
 
 from neuralign.workflow.running import failure
 from neuralign.config.catalogue import Catalogue, ConfigError
-from neuralign.config.checks import INCOMPLETE
+from neuralign.config.checking.names import INCOMPLETE
 from neuralign.datasets.dataset import DataError
 from neuralign.workflow.running.termination import RUN
 from neuralign.workflow.running.gpus import slots

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuralign.common.files import PACKAGE
-from neuralign.config.catalogue import RESERVED
+from neuralign.config.checking.check import RULES as RESERVED
 from neuralign.config.plugins import KINDS, module
 from neuralign.config.references import defined
 from neuralign.config.signatures import plugins, source

@@ -1,19 +1,22 @@
 """The config check: what is valid, and what an entry is. What is refused, and in which words: hostile_configs.py."""
 
 import copy
+from collections import Counter
 
 import pytest
 from hostile_configs import DROP, GRID, SMALL, changed
 from workflow_project import OVERLAY, REPOSITORY
 
 from neuralign.config.catalogue import SECTIONS, Catalogue, ConfigError
+from neuralign.config.checking.check import check
+from neuralign.config.checking.entries import read_entry
 from neuralign.config.files import read
 
 SHIPPED = read(REPOSITORY / "config.yaml")
 
 
-def test_the_small_config_is_valid():
-    Catalogue(SMALL)
+def test_a_sound_config_has_no_problems():
+    assert check(SMALL) == []
 
 
 @pytest.mark.parametrize("name", ["config.yaml", OVERLAY])
@@ -34,7 +37,7 @@ def test_all_mistakes_are_reported_at_once():
     config["studies"]["small"]["grids"][0]["pair"] = ["1-1"]
     with pytest.raises(ConfigError) as refused:
         Catalogue(config)
-    assert len(refused.value.problems) >= 3
+    assert refused.value.problems == check(config) and len(check(config)) >= 3
     assert str(refused.value).startswith("the config is refused:\n  ")
 
 
@@ -42,6 +45,26 @@ def test_a_mistake_is_reported_once():
     with pytest.raises(ConfigError) as refused:
         Catalogue(changed("networks.tinyten", {"widht": 3, "overrides": [{"when": {"dataset": "digits"}, "depth": 7}]}))
     assert len(refused.value.problems) == 1
+
+
+def test_the_check_reads_each_entry_once_and_once_more_for_each_override(monkeypatch):
+    read = Counter()
+
+    def counted(section, name, raw, path, problems):
+        read[path] += 1
+        return read_entry(section, name, raw, path, problems)
+
+    monkeypatch.setattr("neuralign.config.checking.check.read_entry", counted)
+    override = {"when": {"dataset": "digits"}, "width": 3}
+    assert check(changed("networks.tinyten.overrides", [override])) == []
+    entries = [f"{section}.{name}" for section in SECTIONS for name in SMALL[section]]
+    assert read == Counter([*entries, "networks.tinyten.overrides[0]"])
+
+
+def test_the_check_leaves_the_config_as_it_is():
+    config = copy.deepcopy(SMALL)
+    Catalogue(config).studies["small"]["grids"].clear()
+    assert config == SMALL
 
 
 def test_an_unhashable_or_odd_config_is_refused_not_crashed_on():

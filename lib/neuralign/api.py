@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
 from neuralign.common.errors import Refused
+from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.config.plugins import plugin
-from neuralign.config.problems import Problems
 from neuralign.config.signatures import plugins, schema
 from neuralign.curves.curve import straight
 from neuralign.curves.endpoints import divide
@@ -163,10 +163,10 @@ def curve(
 
 def _plugin(home: str, what: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
     """The function of a plug-in with its options, refused if there is no such plug-in or option."""
-    problems = Problems()
+    problems = Validation()
     if use not in plugins(home):
         problems.refuse(what, "found", use, plugins(home))
-        raise Refused(problems.found[0])
+        raise Refused(problems.messages[0])
     return plugin(home, {"use": use, **_checked(schema(home, use), options, use)})
 
 
@@ -180,10 +180,10 @@ def _together(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dic
 
 
 def _checked(model: type[BaseModel], given: dict[str, Any], path: str) -> dict[str, Any]:
-    problems = Problems()
+    problems = Validation()
     found = problems.model(model, given, path)
     if problems:
-        raise Refused("; ".join(problems.found))
+        raise Refused("; ".join(problems.messages))
     return found
 
 

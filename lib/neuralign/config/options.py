@@ -1,14 +1,22 @@
 """The vocabulary of option types: what a plug-in writes in its signature is what the config may say.
 
-An option is a keyword-only parameter, `eps: Positive` or `steps: Count = 5`. The config check (config.py) reads these
-annotations without importing the plug-in, so this module knows nothing of torch and costs nothing to import.
+An option is a keyword-only parameter, `eps: Positive` or `steps: Count = 5`. The config check (signatures.py) reads
+these annotations without importing the plug-in, so this module imports no torch.
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from annotated_types import GroupedMetadata
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+
+def in_words(words: str) -> WithJsonSchema:
+    """For `Annotated`: how docs/config.md describes a type whose bounds alone do not."""
+    return WithJsonSchema({"words": words})
 
 
 def _number(value: Any) -> Any:
@@ -60,8 +68,8 @@ Whole = Annotated[int, _NotBool, Field(ge=0)]
 Seed = Annotated[int, _NotBool, Field(ge=0, lt=2**31)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), AfterValidator(plain)]
-Address = Annotated[Text, AfterValidator(address)]
-Checksum = Annotated[Text, AfterValidator(checksum)]
+Address = Annotated[Text, AfterValidator(address), in_words("path, or an http://, https:// or file:/// address")]
+Checksum = Annotated[Text, AfterValidator(checksum), in_words("`sha256:<64 hex digits>` or `md5:<32 hex digits>`")]
 
 
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
@@ -76,19 +84,31 @@ def _growing(value: list[float]) -> list[float]:
     return value
 
 
-Range = Annotated[list[Real], Field(min_length=2, max_length=2), AfterValidator(_growing)]
-Span = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+Range = Annotated[
+    list[Real], Field(min_length=2, max_length=2), AfterValidator(_growing), in_words("two numbers, the smaller first")
+]
+Span = Annotated[
+    tuple[Positive, Positive], AfterValidator(_rising), in_words("two positive numbers, the smaller first")
+]
 
 
-def every(step: int, first: int) -> AfterValidator:
+@dataclass(frozen=True)
+class every(GroupedMetadata):
     """For `Annotated[int, every(6, 8)]`: one of first, first + step, first + 2 step, ..."""
 
-    def check(value: int) -> int:
-        if value < first or (value - first) % step:
-            raise ValueError(f"allowed are {first}, {first + step}, {first + 2 * step}, ...")
-        return value
+    step: int
+    first: int
 
-    return AfterValidator(check)
+    def __iter__(self) -> Iterator[Any]:
+        values = f"{self.first}, {self.first + self.step}, {self.first + 2 * self.step}, ..."
+
+        def check(value: int) -> int:
+            if value < self.first or (value - self.first) % self.step:
+                raise ValueError(f"allowed are {values}")
+            return value
+
+        yield AfterValidator(check)
+        yield in_words(f"whole number: {values}")
 
 
 def least(value: int) -> Any:

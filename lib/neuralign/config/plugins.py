@@ -1,7 +1,8 @@
 """A config entry `{use: f, ...options}` becomes the function f with its options bound.
 
 A plug-in is one function in one file of the same name: `training/attacks/pgd.py` holds `pgd`. What the caller supplies
-are its positional parameters; its keyword-only parameters are its options, with types from `options.py`.
+are its positional parameters; its keyword-only parameters are its options, with types from `options.py`
+and descriptions in the `Args` list of its docstring.
 """
 
 from collections.abc import Callable, Mapping

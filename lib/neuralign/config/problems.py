@@ -1,15 +1,15 @@
-"""What is wrong in a config, collected: each problem with the path of its key, what was found and what is allowed."""
+"""What is wrong in a config, as messages: the path of the key, what was found, what is allowed. Imports no pydantic."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from neuralign.common.errors import Refused
-from neuralign.config.checks import shown
 
-Entry = dict[str, Any]
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlist = _SHORT.maxdict = 6
 
 
 class ConfigError(Refused):
@@ -21,52 +21,38 @@ class ConfigError(Refused):
 
 
 class Problems:
-    """All that was found wrong so far; `stop` raises if there is anything."""
+    """A list of messages, each there once."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
     def __len__(self) -> int:
-        return len(self.found)
-
-    def stop(self) -> None:
-        """Raise a ConfigError of all problems, if there are any."""
-        if self.found:
-            raise ConfigError(self.found)
+        return len(self.messages)
 
     def note(self, path: str, text: str | None) -> None:
-        """Add one, once; nothing where there is no text."""
-        if text is not None and (problem := f"{path}: {text}") not in self.found:
-            self.found.append(problem)
+        """Add the message "path: text", unless it is there already or `text` is None."""
+        if text is not None and (message := f"{path}: {text}") not in self.messages:
+            self.messages.append(message)
 
-    def refuse(self, path: str, what: str, found: Any, allowed: Iterable[str]) -> None:
-        """Add "what found (allowed: ...)", with the nearest of what is allowed."""
-        allowed = list(allowed)
-        near = difflib.get_close_matches(str(found), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        self.note(path, f"{what} {shown(found)}{hint} (allowed: {', '.join(allowed) or 'none'})")
+    def refuse(self, path: str, what: str, value: Any, allowed: Iterable[str]) -> None:
+        """Add the message "path: what value (allowed: ...)", with the most similar of the allowed names."""
+        names = list(allowed)
+        hint = did_you_mean(value, names)
+        self.note(path, f"{what} {shown(value)}{hint} (allowed: {', '.join(names) or 'none'})")
 
-    def model(self, model: type[BaseModel], raw: Any, path: str, extra: Iterable[str] = ()) -> Entry:
-        """`raw` checked, with its defaults filled in; {} if anything is wrong, which is noted. `extra`: more keys that
-        are allowed beside those of the model.
-        """
-        try:
-            return model.model_validate(raw).model_dump()
-        except ValidationError as error:
-            for found in error.errors():
-                self._explain(model, found, path, extra)
-            return {}
 
-    def _explain(self, model: type[BaseModel], found: Any, path: str, extra: Iterable[str]) -> None:
-        *parents, last = found["loc"] or ("",)
-        here = ".".join([path, *map(str, parents)])
-        for parent in parents:
-            inner = model.model_fields[parent].annotation if parent in model.model_fields else None
-            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-        if found["type"] == "extra_forbidden":
-            self.refuse(here, "unknown key", last, [*model.model_fields, *extra])
-        elif found["type"] == "missing":
-            self.note(here, f"the key {last!r} is missing (allowed: {', '.join([*model.model_fields, *extra])})")
-        else:
-            where = f"{here}.{last}" if last != "" else here
-            self.note(where, f"found {shown(found['input'])}: {found['msg'].removeprefix('Value error, ').lower()}")
+def did_you_mean(name: Any, allowed: Iterable[str]) -> str:
+    """The words "; did you mean 'x'?", where x is the most similar of the allowed names; "" if none is similar."""
+    similar = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: its repr, shortened if it is long."""
+    return _SHORT.repr(value)
+
+
+def printable(name: Any) -> str:
+    """A name as part of the path of a key, on one line."""
+    text = str(name)[:80]
+    return text if text.isprintable() else repr(text)

@@ -4,7 +4,6 @@ Modules are looked for where Python looks, then in the working directory; a file
 """
 
 import ast
-import difflib
 import os
 import sys
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.common.errors import Refused
+from neuralign.config.problems import did_you_mean
 
 
 class ObjectError(Refused):
@@ -41,8 +41,7 @@ def _find(name: str, cwd: str) -> Path:
         raise ObjectError(f"{name}: no such file as {file}")
     names = defined(file)
     if names is not None and attribute not in names:
-        near = difflib.get_close_matches(attribute, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(attribute, names)
         raise ObjectError(f"{name}: {file.name} does not define {attribute!r}{hint} (found: {_some(file)})")
     return file
 
@@ -56,9 +55,8 @@ def load(name: str) -> Any:
     except Exception as error:
         raise ObjectError(f"{name}: cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
-        public = [n for n in dir(module) if not n.startswith("_")]
-        near = difflib.get_close_matches(attribute, public, n=3)
-        raise ObjectError(f"{name}: {place} has no {attribute!r} (near: {', '.join(near) or 'none'})")
+        hint = did_you_mean(attribute, [n for n in dir(module) if not n.startswith("_")])
+        raise ObjectError(f"{name}: {place} does not define {attribute!r}{hint}")
     return getattr(module, attribute)
 
 
@@ -82,15 +80,15 @@ def defined(file: Path) -> list[str] | None:
     """The names a module has, as far as its source says; None where only importing it can tell."""
     if file.suffix != ".py":
         return None
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    return None if found & {"*", "__getattr__"} else sorted(found)
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return None if names & {"*", "__getattr__"} else sorted(names)
 
 
 def _module(place: str, cwd: str) -> Path:

@@ -1,5 +1,10 @@
-"""What each entry of the config may hold, beside the options of its plug-in, as pydantic models."""
+"""What each entry of the config may hold beside the options of its plug-in, as pydantic models.
 
+The docstring of a model says what the entries of a section are, the description of a field what its key means, with
+its unit: docs/config.md is written from both (`reference_page.py`).
+"""
+
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,131 +22,240 @@ from neuralign.config.options import (
     Side,
     Text,
     Unit,
+    in_words,
 )
+
+PLACES = ("dataset", "network", "regime")  # what an override may depend on
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """For `Annotated[str, NameOf("attacks")]`: the value, or each item of a list, is the name of an entry there."""
+
+    section: str
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """What the reference page knows of such a field."""
+        return {**handler(core_schema), "section": self.section}
 
 
 class Strict(BaseModel):
+    """A mapping without unknown keys."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 class DatasetKeys(Strict):
-    augment: list[Any] = []
-    mean: list[Fraction] | None = None
-    std: list[Unit] | None = None
+    """Labelled images: where they come from, and how training varies them."""
+
+    augment: Annotated[list[Any], in_words("list of `{use: ..., options}`, each an [augmentation](#augmentations)")] = (
+        Field(default=[], description="Random changes of every training image, made in this order.")
+    )
+    mean: list[Fraction] | None = Field(
+        default=None,
+        description="Mean of the pixels in [0, 1], one per channel; null: computed from the training images.",
+    )
+    std: list[Unit] | None = Field(
+        default=None,
+        description="Standard deviation of the pixels in [0, 1], one per channel; null: computed likewise.",
+    )
 
 
 class NetworkKeys(Strict):
-    input_size: Side | None = None
-    mean: list[Fraction] | None = None  # its own normalisation, of a checkpoint say; None: the dataset's
-    std: list[Unit] | None = None
-    on_curve: dict[str, Any] = {}  # options that differ on curves: a mistake of the paper's code, to be repeated
+    """Architectures: one of those below or any importable callable, `package.module:name` or `folder/file.py:name`."""
+
+    input_size: Side | None = Field(
+        default=None,
+        description="Height and width in pixels to which images are resized; null: they keep the dataset's size.",
+    )
+    mean: list[Fraction] | None = Field(
+        default=None, description="Mean for its normalisation, one per channel, in [0, 1]; null: the dataset's."
+    )
+    std: list[Unit] | None = Field(
+        default=None,
+        description="Standard deviation for its normalisation, one per channel, in [0, 1]; null: the dataset's.",
+    )
+    on_curve: dict[str, Any] = Field(
+        default={},
+        description="Options that differ for points of curves and planes, as in the paper's code for Tiny ImageNet.",
+    )
 
 
 class ForeignNetwork(Strict):
-    """The options of a network that is any importable callable, which are checked when it is called."""
+    """The options of a network that is any importable callable."""
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={}, description="Keyword arguments of the callable.")
 
 
-class Checkpoint(Strict):
-    file: Text
-    inside: Text | None = None  # where in the file: the names in front of the tensors' own; None: where they fit
+class AttackKeys(Strict):
+    """Adversarial attacks, for training and for evaluation."""
 
 
 class AlignmentKeys(Strict):
-    start: str | None = None  # the alignment whose permutation this one improves on; None: the identity
-    augmented: Flag = False  # whether the method sees images as training does
-    attacked: Flag = False  # whether it sees them attacked, as the regime does in training
-    attention: Flag = False  # whether heads of attentions, and channels within heads, may be permuted too
+    """Ways to align the neurons of a pair. An entry that is null leaves the networks as they are."""
+
+    start: Annotated[str | None, NameOf("alignments")] = Field(
+        default=None, description="The alignment whose permutation is the first guess; null: the identity."
+    )
+    augmented: Flag = Field(default=False, description="Whether the method sees augmented images, as training does.")
+    attacked: Flag = Field(default=False, description="Whether the method sees attacked images, as training does.")
+    attention: Flag = Field(
+        default=False, description="Whether heads of attentions, and channels within heads, may be permuted too."
+    )
 
 
-class Nothing(Strict):
-    pass
+class CurveKeys(Strict):
+    """Families of curves between two networks in weight space."""
+
+
+class Checkpoint(Strict):
+    """Trained networks of one's own; a pair names them in place of seeds."""
+
+    file: Text = Field(description="Path of a safetensors file, or of a state dict saved by `torch.save`.")
+    inside: Text | None = Field(
+        default=None,
+        description="What precedes the names of the weights in the file, such as `model`; null: whatever fits.",
+    )
 
 
 class Training(Strict):
-    epochs: Annotated[Count, Field(le=100_000)]
-    batch_size: Count
-    lr: Positive
-    momentum: Proper = 0.9
-    weight_decay: NonNegative = 0.0
-    nesterov: Flag = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    schedule: Any = Field(default_factory=lambda: {"use": "constant"})
+    """Stochastic gradient descent with momentum."""
+
+    epochs: Annotated[Count, Field(le=100_000)] = Field(description="Number of epochs.")
+    batch_size: Count = Field(description="Images per step.")
+    lr: Positive = Field(description="Learning rate before the schedule.")
+    momentum: Proper = Field(default=0.9, description="Momentum of the gradient.")
+    weight_decay: NonNegative = Field(
+        default=0.0, description="L2 penalty: half of this times the squared norm of all parameters that train."
+    )
+    nesterov: Flag = Field(default=True, description="Whether the momentum is Nesterov's.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Number format of forward and backward passes; weights are always float32."
+    )
+    schedule: Annotated[Any, in_words("`{use: ..., options}`, one of the [schedules](#schedules)")] = Field(
+        default_factory=lambda: {"use": "constant"}, description="What multiplies the learning rate in each epoch."
+    )
 
 
 class Regime(Strict):
-    endpoint: Training
-    curve: Training
-    attack: str | None = None
-    normalise: Flag = True
+    """How networks and curves are trained."""
+
+    endpoint: Training = Field(description="Training of the networks at the ends.")
+    curve: Training = Field(description="Training of the bends of curves.")
+    attack: Annotated[str | None, NameOf("attacks")] = Field(
+        default=None, description="Adversarial training of both with this attack; null: clean images."
+    )
+    normalise: Flag = Field(
+        default=True,
+        description="Whether networks see pixels normalised by `mean` and `std`, or as they are, in [0, 1].",
+    )
 
 
 class Method(Strict):
-    alignment: str
-    curve: str
+    """An alignment and a curve: the methods that are compared, which are the rows of the tables."""
+
+    alignment: Annotated[str, NameOf("alignments")] = Field(description="How the second network is aligned.")
+    curve: Annotated[str, NameOf("curves")] = Field(description="The curve between the first and the aligned second.")
 
 
 class Evaluation(Strict):
-    points: Points
-    batch_size: Count = 512
-    images: Count | None = None  # for batch-norm statistics; None: the whole training set
-    full_passes: int | None = Field(default=None, ge=2)  # points where all are seen, to correct those of `images`
-    augment: Flag = True
-    attacks: list[str] = []
-    attacked_statistics: str | None = None  # re-estimate them under this attack, as the paper's code does
-    seed: Seed = 0
+    """How loss and accuracy are measured along a curve. Batch-norm statistics are estimated anew at every point."""
+
+    points: Points = Field(description="Evenly spaced values of t in [0, 1], both ends included.")
+    batch_size: Count = Field(default=512, description="Images per batch.")
+    images: Count | None = Field(
+        default=None, description="Training images for batch-norm statistics; null: the whole training set."
+    )
+    full_passes: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Points at which the whole training set corrects the estimates from `images`; null: at none.",
+    )
+    augment: Flag = Field(default=True, description="Whether these training images are augmented.")
+    attacks: Annotated[list[str], NameOf("attacks")] = Field(
+        default=[], description="Attacks under which loss and accuracy are measured, beside clean images."
+    )
+    attacked_statistics: Annotated[str | None, NameOf("attacks")] = Field(
+        default=None,
+        description="Attack under which batch-norm statistics are estimated, as in the paper's code; null: clean.",
+    )
+    seed: Seed = Field(default=0, description="Seed of everything random in the evaluation.")
 
 
 class Window(Strict):
-    """Which part of a plane is looked at: t1 = 1 is the second model, t2 = 1 the height of the third. A window that
-    holds the first two models and this height gets more columns where the third lies beyond it.
+    """The part of a plane that is looked at. The second network lies at t1 = 1, the third at the height t2 = 1.
+
+    A window that holds the first two networks and this height gets more columns where the third lies beyond it.
     """
 
-    t1: Range = [-0.05, 1.05]
-    t2: Range = [-0.05, 1.05]
+    t1: Range = Field(default=[-0.05, 1.05], description="Along the line from the first to the second network.")
+    t2: Range = Field(default=[-0.05, 1.05], description="Across that line, towards the third network.")
 
 
 class CurveWindow(Window):
-    t2: Range = [-0.1, 1.5]
+    """The same for the plane of a curve, whose third network is the middle of the curve."""
+
+    t2: Range = Field(default=[-0.1, 1.5], description="Across that line, towards the third network.")
 
 
 class Plane(Strict):
-    points: Annotated[Points, Field(le=1001)]  # of the grid, in each direction
-    initial: Window = Window()  # the plane of both ends and the second one aligned
-    curve: CurveWindow = CurveWindow()  # the plane of a curve
-    batch_size: Count = 512
-    images: Count | None = None  # for batch-norm statistics; None: the whole training set
-    full_passes: int | None = Field(default=None, ge=2)  # the same, in each direction
-    augment: Flag = True
-    seed: Seed = 0
+    """How loss and accuracy are measured on planes in weight space, for every pair and curve of a grid."""
+
+    points: Annotated[Points, Field(le=1001)] = Field(description="Points of the plane's grid in each direction.")
+    initial: Window = Field(
+        default=Window(), description="Window of the plane through both networks and the second one aligned."
+    )
+    curve: CurveWindow = Field(
+        default=CurveWindow(), description="Window of the plane through both ends and the middle of a curve."
+    )
+    batch_size: Count = Field(default=512, description="Images per batch.")
+    images: Count | None = Field(
+        default=None, description="Training images for batch-norm statistics; null: the whole training set."
+    )
+    full_passes: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Points, in each direction, at which the whole training set corrects these estimates; null: none.",
+    )
+    augment: Flag = Field(default=True, description="Whether these training images are augmented.")
+    seed: Seed = Field(default=0, description="Seed of everything random in the evaluation.")
 
 
 class Grid(Strict):
-    dataset: list[str]
-    network: list[str]
-    regime: list[str]
-    pair: list[str]
-    curve_seed: list[Seed]
-    method: list[str]
-    evaluation: str
-    plane: str | None = None  # the protocol of the planes; None: none
-    measures: list[Literal["signature", "midpoint", "bound"]] = ["signature"]
+    """All combinations of what it lists. Each pair goes with its own curve seed."""
+
+    dataset: Annotated[list[str], NameOf("datasets")] = Field(description="Datasets; one needs no brackets.")
+    network: Annotated[list[str], NameOf("networks")] = Field(description="Networks.")
+    regime: Annotated[list[str], NameOf("regimes")] = Field(description="Trainings.")
+    pair: list[str] = Field(description="Pairs of networks, by seed or checkpoint: `1-2`, `mine_a-mine_b`.")
+    curve_seed: list[Seed] = Field(description="Seed of the training of curves: one for each pair, or one for all.")
+    method: Annotated[list[str], NameOf("methods")] = Field(description="Methods to compare.")
+    evaluation: Annotated[str, NameOf("evaluations")] = Field(description="How curves are evaluated.")
+    plane: Annotated[str | None, NameOf("planes")] = Field(
+        default=None, description="How planes are evaluated; null: there are none."
+    )
+    measures: list[Literal["signature", "midpoint", "bound"]] = Field(
+        default=["signature"],
+        description="What else is measured: correlations of matched units (`signature`), those of a curve's midpoint "
+        "with its ends (`midpoint`), a bound on the loss of the straight line (`bound`).",
+    )
 
 
 class Study(Strict):
-    title: str
-    description: str = ""
-    grids: list[Any] = Field(min_length=1)
+    """What one run of the workflow makes: its name is a target of `snakemake`, its result is a report."""
+
+    title: str = Field(description="Title of the report.")
+    description: str = Field(default="", description="First paragraph of the report.")
+    grids: Annotated[list[Any], Field(min_length=1), in_words("list of [grids](#grids)")] = Field(
+        description="Combinations of entries; no two grids of a study may repeat a run."
+    )
 
 
-# section of the config -> folder of its plug-ins, and the keys of an entry that are not the plug-in's
-PLUGIN_SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
-    "datasets": ("datasets", DatasetKeys),
-    "networks": ("networks", NetworkKeys),
-    "attacks": ("attacks", Nothing),
-    "alignments": ("alignments", AlignmentKeys),
-    "curves": ("curves", Nothing),
+# sections whose entries name a plug-in, and the keys of an entry that are not options of the plug-in
+PLUGIN_SECTIONS: dict[str, type[BaseModel]] = {
+    "datasets": DatasetKeys,
+    "networks": NetworkKeys,
+    "attacks": AttackKeys,
+    "alignments": AlignmentKeys,
+    "curves": CurveKeys,
 }
 PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
     "checkpoints": Checkpoint,

@@ -2,11 +2,12 @@
 
 import ast
 import builtins
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from neuralign.common.files import PACKAGE
 from neuralign.config import options
@@ -28,23 +29,43 @@ def source(kind: str, use: str) -> Path:
 
 @cache
 def schema(kind: str, use: str) -> type[BaseModel]:
-    """The model that checks the options of `kind`/`use`: types, defaults, no unknown key."""
+    """The model that checks the options of a plug-in: types, defaults, no unknown key.
+
+    The docstring of the model is that of the plug-in, its `Args` list describes the fields.
+    """
     function = _function(kind, use)
     if function is None:
         raise KeyError(f"{kind}/{use}.py does not define {use}()")
+    docstring = ast.get_docstring(function) or ""
+    descriptions = argument_descriptions(docstring)
     fields: dict[str, Any] = {}
     for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
-        annotation = (
-            eval(ast.unparse(argument.annotation), VOCABULARY) if argument.annotation else Any
-        )  # our own source
-        fields[argument.arg] = (annotation, ... if default is None else ast.literal_eval(default))
-    return create_model(f"{kind}.{use}", __config__=ConfigDict(extra="forbid"), **fields)
+        annotation = eval(ast.unparse(argument.annotation), VOCABULARY) if argument.annotation else Any  # our own code
+        value = ... if default is None else ast.literal_eval(default)
+        fields[argument.arg] = (annotation, Field(value, description=descriptions.get(argument.arg)))
+    return create_model(f"{kind}.{use}", __config__=ConfigDict(extra="forbid"), __doc__=docstring, **fields)
+
+
+def argument_descriptions(docstring: str) -> dict[str, str]:
+    """{argument: description} from the `Args` list of a docstring without indentation; each on one line."""
+    arguments = docstring.partition("Args:\n")[2].split("\n\n")[0]
+    items = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", arguments, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in items}
 
 
 @cache
+def module_docstring(kind: str, use: str) -> str:
+    """The docstring of the file of a plug-in."""
+    return ast.get_docstring(_tree(kind, use)) or ""
+
+
 def _function(kind: str, use: str) -> ast.FunctionDef | None:
-    path = source(kind, use)
-    if not use.isidentifier() or not path.is_file():
+    if not use.isidentifier() or not source(kind, use).is_file():
         return None
-    body = ast.parse(path.read_text()).body
+    body = _tree(kind, use).body
     return next((n for n in body if isinstance(n, ast.FunctionDef) and n.name == use), None)
+
+
+@cache
+def _tree(kind: str, use: str) -> ast.Module:
+    return ast.parse(source(kind, use).read_text())

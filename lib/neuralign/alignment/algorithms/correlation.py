@@ -32,16 +32,23 @@ def correlation(
 ) -> dict[str, Tensor]:
     """The permutation whose matched units correlate best on `images` training images; {group: (n,)}.
 
-    Every image and every position is a sample, read after (`post`) or before (`pre`) the nonlinearity. A group that
-    several activations carry sums their correlations. Of the paper's code: `centred: false` takes the cosine of the
-    raw activations (its GoogLeNet), `read: pooled` reads an activation that goes into a max-pool and nowhere else after
-    it (there the third convolution), `streams: stem` reads a residual stream that begins before any sum only there
-    (its ResNet32), `largest: 32` halves larger maps and goes on with the halves (its Tiny ImageNet), and images are the
-    first in file order unless `balanced` takes equally many of each class.
+    Every image and every position is a sample. A group that several activations carry sums their correlations. The
+    paper's code has `centred: false` and `read: pooled` (there the third convolution) for GoogLeNet, `streams: stem`
+    for ResNet32 and `largest: 32` for Tiny ImageNet. The fact `images` says how many images were seen.
 
-    With `stop` the images come in a fixed random order, and the permutation is looked at after 1, 2, 4, 8, ... batches:
-    the first that matches at most this share of all units otherwise than the one before is the answer (0: none of
-    them). The fact `images` says how many images were seen.
+    Args:
+        images: Number of training images, the first in file order.
+        batch_size: Images per batch.
+        centred: Whether activations are centred; if not, their cosine is taken in place of the correlation.
+        read: Whether activations are read after (`post`) or before (`pre`) the nonlinearity; `pooled` is `post`, but
+            after a max-pool where an activation goes nowhere else.
+        balanced: Whether there are equally many images of each class.
+        streams: Whether a residual stream is read at every sum (`sum`), or only before the first (`stem`) where it
+            begins before any.
+        largest: Rows beyond which maps of activations lose every second row and column where they are read, as often as
+            it takes, and the network goes on with what is left; null: never.
+        stop: With this, images come in a fixed random order, and the permutation after 1, 2, 4, 8, ... batches is final
+            as soon as it matches at most this share of all units otherwise than the one before; null: all are used.
     """
     chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
     if stop is not None:

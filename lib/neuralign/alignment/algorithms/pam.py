@@ -50,8 +50,27 @@ def pam(
 ) -> dict[str, Tensor]:
     """The permutation after `rounds` of PAM that started from the problem's own; {group: (n,)}.
 
-    `proximal` is 1/nu of the proximal terms (the published 1e-3 is next to nothing). `candidates` permutations drawn
-    from the relaxed solution compete with its rounding and with the start, all on the same batches and the same t.
+    The candidates compete with the rounding of the relaxed solution and with the start, all on the same batches and the
+    same t.
+
+    Args:
+        epochs: Epochs in which a round trains the relaxed permutation.
+        lr: Learning rate of the relaxed permutation, halved every 20 epochs.
+        batch_size: Images per step.
+        proximal: 1 / nu of the proximal terms; the published 1e-3 is next to nothing.
+        projection: How matrices become doubly stochastic after each step: by alternating projections, as in the paper's
+            code, or by the exact projection.
+        sweeps: Number of alternating projections.
+        candidates: Number of permutations drawn from the Birkhoff decomposition of the relaxed one.
+        terms: Largest number of permutations in that decomposition.
+        scoring_batches: Batches on which candidates are compared.
+        rounds: Number of rounds; the bends of the curve are trained between two of them.
+        bends: Bends of the curve.
+        bend_epochs: Epochs in which bends are trained between two rounds.
+        bend_lr: Learning rate of the bends, halved every 20 epochs.
+        momentum: Momentum in the training of the bends.
+        weight_decay: L2 penalty in the training of the bends.
+        seed: Seed of all that is random.
     """
     search = _Search(problem, bends, batch_size, seed)
     permutation: Permutation = problem.start or identity(problem.trace.spec)

@@ -9,5 +9,9 @@ from neuralign.symmetry import permutations
 
 
 def random(problem: Problem, *, seed: Seed = 0) -> dict[str, Tensor]:
-    """A uniformly random admissible permutation; {group: (n,)}."""
+    """A uniformly random admissible permutation; {group: (n,)}.
+
+    Args:
+        seed: Seed of the permutation.
+    """
     return permutations.random(problem.trace.spec, stream(seed, "random alignment"))

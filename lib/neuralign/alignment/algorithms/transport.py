@@ -17,6 +17,11 @@ def transport(
 
     The squared norms do not depend on P, so the raw cross products are maximised: the Wasserstein-2 distance between
     units as equal masses, whose optimal plan is a permutation.
+
+    Args:
+        images: Number of training images, the first in file order.
+        batch_size: Images per batch.
+        read: Whether activations are read after (`post`) or before (`pre`) the nonlinearity.
     """
     found = unit_moments(replace(problem, images=problem.images.first(images)), batch_size=batch_size, read=read)
     return {

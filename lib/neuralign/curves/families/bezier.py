@@ -9,7 +9,11 @@ from neuralign.config.options import Count
 
 
 def bezier(t: Tensor, *, bends: Count = 1) -> Tensor:
-    """Bernstein weights (bends + 2,) of degree bends + 1 at t."""
+    """Bernstein weights (bends + 2,) of degree bends + 1 at t.
+
+    Args:
+        bends: Control points between the two ends.
+    """
     degree = bends + 1
     k = torch.arange(degree + 1, dtype=t.dtype)
     return torch.tensor([comb(degree, i) for i in range(degree + 1)], dtype=t.dtype) * t**k * (1 - t) ** k.flip(0)

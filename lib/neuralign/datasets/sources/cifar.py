@@ -18,7 +18,13 @@ LABELS = {10: "labels", 100: "fine_labels"}
 
 
 def cifar(cache: Path, *, classes: Literal[10, 100], url: Address, checksum: Checksum) -> Dataset:
-    """Images (n, 3, 32, 32) in file order; of CIFAR-100 the fine labels. `checksum`: sha256:<hex> or md5:<hex>."""
+    """Images (n, 3, 32, 32) in file order; of CIFAR-100 the fine labels.
+
+    Args:
+        classes: 10 for CIFAR-10, 100 for CIFAR-100.
+        url: Where the archive is.
+        checksum: Digest of the archive; another file is refused.
+    """
     path = verified(url, checksum, cache)
     meta, names = META[classes]
     members = tar_members(path, [*TRAIN[classes], *TEST[classes], meta])

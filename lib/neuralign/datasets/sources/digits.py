@@ -13,7 +13,12 @@ def digits(cache: Path, *, size: Side = 16, test_fraction: Inner = 0.2, seed: Se
     """1,797 greyscale images (n, 1, size, size), 8x8 originals enlarged by PIL's bilinear filter; a stratified split.
 
     Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), its test part. The grey values
-    0 .. 16 become 0 .. 255. Of each class a seeded random `test_fraction` is the test split; both keep the file order.
+    0 .. 16 become 0 .. 255. Both splits keep the file order.
+
+    Args:
+        size: Height and width of the images in pixels.
+        test_fraction: Share of each class, chosen at random, that is the test split.
+        seed: Seed of the split.
     """
     from sklearn.datasets import load_digits  # a second of imports that no other dataset needs
 

@@ -11,11 +11,14 @@ from neuralign.datasets.reading.pictures import SUFFIXES, stack
 
 
 def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
-    """Images (n, 3 or 1, h, w) of train/<class>/<image> and test/<class>/<image>, sorted by class, then by file name.
+    """Images (n, 3 or 1, h, w) of `train/<class>/<image>` and `test/<class>/<image>`, by class, then by file name.
 
-    The classes are the folders of train. All images have one size, unless `size` is given: then each is resized to
-    size x size. If all are greyscale there is one channel, else three. Hidden files are skipped; any other file that
-    is no image is an error, because a file left out in silence would change the data.
+    The classes are the folders of train. If all images are greyscale there is one channel, else three. Hidden files
+    are skipped; any other file that is no image is an error, because a file left out in silence would change the data.
+
+    Args:
+        path: The folder that holds `train` and `test`.
+        size: Height and width in pixels to which every image is resized; null: all must have one size already.
     """
     root = Path(path)
     found = {split: _files(root / split) for split in ("train", "test")}

@@ -19,9 +19,13 @@ PACKED = 100  # times as tightly as images can be
 def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "auto") -> Dataset:
     """Images (n, c, h, w) from the uint8 arrays x_train, x_test and the integers y_train, y_test, `classes` optional.
 
-    Images of three axes are greyscale (n, h, w). Of four, `auto` takes the second or the last axis as channels: the
-    one of length 1 or 3. If both or neither are, it refuses, and `layout` must say it. Without the array `classes`
-    (names, one a label) the classes are called 0, 1, ... up to the largest label.
+    Images of three axes are greyscale (n, h, w). Without the array `classes` (names, one a label) the classes are
+    called 0, 1, ... up to the largest label.
+
+    Args:
+        path: The file.
+        layout: Which axis of four holds channels; `auto` takes the second or the last, whichever has length 1 or 3, and
+            refuses the file if that does not decide it.
     """
     arrays = _arrays(Path(path))
     splits = [

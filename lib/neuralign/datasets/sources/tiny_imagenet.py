@@ -14,10 +14,14 @@ from neuralign.datasets.reading.pictures import stack
 
 
 def tiny_imagenet(cache: Path, *, url: Address, checksum: Checksum) -> Dataset:
-    """Images (n, 3, 64, 64); the official validation split is the test split. `checksum`: sha256:<hex> or md5:<hex>.
+    """Images (n, 3, 64, 64); the official validation split is the test split.
 
     Classes are WordNet ids in sorted order; within a split, images are sorted by class and then by file name, the
     order in which an image-folder reader finds them. Greyscale JPEGs become RGB.
+
+    Args:
+        url: Where the archive is.
+        checksum: Digest of the archive; another file is refused.
     """
     path = verified(url, checksum, cache)
     with zip_members(path) as archive:

@@ -33,8 +33,14 @@ def googlenet(
 ) -> nn.Module:
     """Nine inception blocks and one linear layer, for images from 16x16; in training mode with two auxiliary heads.
 
-    `width` multiplies every number of channels. In training mode the output is (logits, auxiliary, auxiliary), each
-    (n, classes), unless `auxiliary` is off; in evaluation mode it is the logits alone.
+    In training mode the output is (logits, auxiliary, auxiliary), each (n, classes), unless `auxiliary` is off; in
+    evaluation mode it is the logits alone.
+
+    Args:
+        width: Factor of every number of channels.
+        auxiliary: Whether there are auxiliary heads.
+        dropout: Share of inputs of the last layer that dropout sets to zero.
+        auxiliary_dropout: The same in the auxiliary heads.
     """
     return GoogLeNet(classes, channels, width, dropout, auxiliary_dropout if auxiliary else None)
 

@@ -15,7 +15,11 @@ SAFE = 8
 def resnet(classes: int, channels: int, *, depth: Annotated[int, every(6, 8)] = 32, width: Count = 16) -> nn.Module:
     """A stem, three stages of (depth - 2) / 6 residual blocks and one linear layer, for images from 16x16.
 
-    The stages have `width`, twice and four times as many channels. Depth 32 and width 16 are the paper's.
+    Depth 32 and width 16 are the paper's.
+
+    Args:
+        depth: Number of layers, 6 for each residual block of a stage and 2 more.
+        width: Channels of the first stage; the second has twice, the third four times as many.
     """
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:

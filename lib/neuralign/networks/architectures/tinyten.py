@@ -24,9 +24,13 @@ def tinyten(
 ) -> nn.Module:
     """A chain of `depth` convolutions and one linear layer, for images from 16x16.
 
-    Channels grow from `width` to four times as many. Depth 8 is the paper's; other depths have more or fewer 3x3
-    convolutions in the middle, at twice the width. `strided`: the last 3x3 convolution has stride 2 and padding 1, as
-    the curve version of the paper's code has it for Tiny ImageNet.
+    Depth 8 is the paper's; other depths have more or fewer 3x3 convolutions in the middle, at twice the width.
+
+    Args:
+        width: Channels of the first convolution; they grow to four times as many.
+        depth: Number of convolutions.
+        strided: Whether the last 3x3 convolution has stride 2 and padding 1, as on curves in the paper's code for Tiny
+            ImageNet.
     """
     ends = len(HEAD) + len(TAIL)
     if depth < ends:

@@ -19,7 +19,10 @@ SERIES: dict[str, tuple[str, dict[str, Any]]] = {  # colours that no method has:
 def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
     """A row of panels per setting, a column per method: mean over ends and pairs, with a band of one sd over pairs.
 
-    The value of an end and layer is itself a mean over units, on held-out data. At most `labels` tick labels.
+    The value of an end and layer is itself a mean over units, on held-out data.
+
+    Args:
+        labels: Largest number of tick labels.
     """
     settings = drawing.present(frame, ["dataset", "network", "regime"])
     methods = drawing.methods_of(frame)

@@ -23,9 +23,12 @@ def path(
 ) -> Figure:
     """A row of panels per dataset and regime, a column per network: mean over pairs, with a band of one sd.
 
-    `beside_clean` draws panels of clean images too: left of those under attack, or above them where there are several
-    networks. `show` can leave out straight lines, next to which differences between curves are hard to see, or
-    everything else.
+    Args:
+        column: What is drawn.
+        attack: The attack it is measured under.
+        beside_clean: Whether panels of clean images are drawn too: left of those under attack, or above them where
+            there are several networks.
+        show: Straight lines, curves or both; next to lines, differences between curves are hard to see.
     """
     attacks = ["clean", attack] if beside_clean else [attack]
     frame = frame[(frame["statistics"] == "reestimated") & frame["attack"].isin(attacks)]

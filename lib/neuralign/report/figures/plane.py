@@ -31,9 +31,14 @@ def plane(
 ) -> Figure:
     """A row per setting, a column per method or alignment: the mean over pairs; colours are shared along a row.
 
-    `spread` adds rows of the sample deviation over pairs, where there are several. Pairs are averaged in the
+    Pairs are averaged in the
     coordinates (t1, t2) and drawn at their mean distances in weight space, on equal axes unless that is too flat to
     see anything. Where some planes have more columns than others, these are of fewer pairs. Bright is good.
+
+    Args:
+        column: What is drawn.
+        spread: Whether rows of the sample deviation over pairs are added, where there are several pairs.
+        contours: Number of contour lines.
     """
     by = "method" if "method" in frame else "alignment"
     names = sorted(frame[by].unique(), key=rank)

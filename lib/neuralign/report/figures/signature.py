@@ -12,10 +12,13 @@ NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 
 
 def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
-    """A panel per setting: mean correlation per layer over pairs, with a band of one sd; at most `labels` tick labels.
+    """A panel per setting: mean correlation per layer over pairs, with a band of one sd.
 
     The value of a pair and layer is itself a mean over units, on held-out data; the band says how much pairs differ.
     A sentence in place of panels, where nothing of the networks may be permuted.
+
+    Args:
+        labels: Largest number of tick labels.
     """
     if frame.empty:
         return _empty()

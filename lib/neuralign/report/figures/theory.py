@@ -15,7 +15,8 @@ POINTS = {"linestyle": "none", "markersize": 5.0}
 def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
     """A row of panels per setting, a column per predictor: one point per curve, and Spearman's rank correlation.
 
-    `logarithmic`: the axis of a predictor that spans more than a decade.
+    Args:
+        logarithmic: Whether the axis of a predictor that spans more than a decade is logarithmic.
     """
     settings = drawing.present(frame, ["dataset", "network", "regime"])
     with drawing.style():

@@ -14,6 +14,9 @@ def training(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
     """A row per setting, loss left and accuracy right: mean over pairs (endpoints: seeds), with a band of one sd.
 
     The loss is the cross-entropy without the L2 term; a curve's is that of points drawn at random along it.
+
+    Args:
+        logarithmic: Whether the axis of the loss is logarithmic.
     """
     settings = drawing.present(frame, ["dataset", "network", "regime"])
     with drawing.style():

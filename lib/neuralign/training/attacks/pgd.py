@@ -24,11 +24,18 @@ def pgd(
 ) -> Tensor:
     """Pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, that raise the criterion.
 
-    `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt: of those that
+    With several restarts each image keeps its worst attempt: of those that
     the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
     answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
     loss is no number is then never kept; where all are such, the pixels stay as they are. A single attempt is returned
     as it is.
+
+    Args:
+        eps: Largest change of a pixel, in pixels of [0, 1].
+        step: Change of a pixel per step, in pixels of [0, 1]; at most twice `eps`.
+        steps: Number of steps.
+        restarts: Number of attempts for each image, of which the worst for the network counts.
+        random_start: Whether an attempt starts at a random point of the ball, or at the image itself.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
     best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)

@@ -12,6 +12,10 @@ def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)
 
     The nearest pixel is taken and the corners are black: torchvision's RandomAffine on PIL images, bit for bit (but for
     angles of exactly zero, where PIL computes in floating point).
+
+    Args:
+        degrees: Largest angle, to either side.
+        scale: Smallest and largest factor.
     """
     low, high = scale
     if low > high:

@@ -7,7 +7,8 @@ from neuralign.training.augmentation import Batch, Motion
 def crop(batch: Batch, *, pad: Fraction = 0.125) -> Motion:
     """A random window, as large as the image, of the image with a black border; all windows are equally likely.
 
-    `pad` is the border's width as a fraction of the image's side: 4 pixels of 32, 8 of 64.
+    Args:
+        pad: Width of the border as a fraction of the image's side; 0.125 is 4 pixels of 32, 8 of 64.
     """
     down, right = (batch.integers(-border, border) for border in (round(pad * batch.height), round(pad * batch.width)))
     return Motion(lambda rows, cols: (rows + down, cols + right))

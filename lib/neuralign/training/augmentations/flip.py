@@ -7,7 +7,11 @@ from neuralign.training.augmentation import Batch, Motion
 
 
 def flip(batch: Batch, *, probability: Fraction = 0.5) -> Motion:
-    """Each image mirrored left to right with this probability."""
+    """Each image mirrored left to right, or not.
+
+    Args:
+        probability: How likely an image is mirrored.
+    """
     mirrored = batch.uniform() < probability  # (n, 1, 1); never for 0, always for 1
     last = batch.width - 1
     return Motion(lambda rows, cols: (rows, torch.where(mirrored, last - cols, cols)))

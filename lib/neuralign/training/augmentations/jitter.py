@@ -12,7 +12,11 @@ LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 def jitter(batch: Batch, *, contrast: NonNegative = 0.0, saturation: NonNegative = 0.0) -> Tint:
     """Each image with its contrast and saturation changed, in random order: torchvision's ColorJitter.
 
-    The factors are uniform in [1 - option, 1 + option], from 0. Images without colour keep their saturation.
+    Images without colour keep their saturation.
+
+    Args:
+        contrast: Half width of the range of factors, which are uniform in [1 - contrast, 1 + contrast] and at least 0.
+        saturation: The same for saturation.
     """
     stretch, colour = (batch.uniform(max(0.0, 1 - x), 1 + x).unsqueeze(1) for x in (contrast, saturation))
     before = (batch.uniform() < 0.5).unsqueeze(1)  # (n, 1, 1, 1)

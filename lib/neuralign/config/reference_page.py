@@ -1,0 +1,155 @@
+"""The page docs/config.md: every section and key of the config, every plug-in and option, as the code declares them.
+
+`make reference` writes it. Types, ranges and defaults come from the models in `schema.py` and the signatures of the
+plug-ins, descriptions from `Field(description=...)` there and from `Args` lists in docstrings here.
+"""
+
+import inspect
+import math
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from neuralign.config.schema import OVERRIDABLE, PLAIN_SECTIONS, PLUGIN_SECTIONS, SECTIONS, ForeignNetwork, Grid
+from neuralign.config.signatures import module_docstring, plugins, schema
+
+INTRODUCTION = """\
+# The config, key by key
+
+<!-- Written by `make reference` from lib/neuralign/config and the plug-ins: edit it there. -->
+
+The config says what is computed: the one in the repository, and over it the file of
+`snakemake --configfile FILE`. It has one mapping per section, from names to entries; `studies`
+combine entries of the other sections.
+
+* `use` names the plug-in of an entry; the plug-in's options are keys of the same entry. Without
+  `use` the plug-in is the one that has the entry's own name.
+* `overrides` lets an entry differ from place to place: a list of `{when: {...}, key: value, ...}`.
+  The values hold wherever all that `when` names is so: `dataset`, `network`, `regime`. Of several
+  that hold, later ones win.
+* Numbers may be written as fractions: `8/255`. `null` is YAML's word for nothing.
+* Values of pixels are numbers in [0, 1], sizes of images are in pixels, lengths of trainings in
+  epochs. Seeds decide everything that is random.
+* `default_study` names the study that `snakemake --cores all` makes; without it, it is the first.
+
+Whatever is not as this page says is refused before anything runs, with the path of the key, what
+was found and what is allowed. How much is computed at the same time, and where, is no part of the
+config: see [cluster.md](cluster.md).
+"""
+NAMES_OF_TYPES = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "object": "mapping",
+    "string": "text",
+}
+NESTED_KINDS = {  # kinds of plug-ins that no section of the config has
+    "augmentations": "Random changes of training images, listed in `augment` of a dataset.",
+    "schedules": "What multiplies the learning rate in each epoch: `schedule` of a training in `regimes`.",
+    "figures": "Drawn by the report of a study. Which ones a study has follows from its grids; the config names none.",
+}
+
+
+def page() -> str:
+    """The reference as Markdown."""
+    chapters = [INTRODUCTION.rstrip(), *map(_section, SECTIONS), *map(_nested_kind, NESTED_KINDS)]
+    return "\n\n".join(chapters) + "\n"
+
+
+def _section(section: str) -> str:
+    model = (PLUGIN_SECTIONS | PLAIN_SECTIONS)[section]
+    takes = "Takes `overrides`." if section in OVERRIDABLE else "The same everywhere: takes no `overrides`."
+    parts = [f"## {section}", _prose(f"{model.__doc__}\n\n{takes}"), *_model(model)]
+    if section in PLUGIN_SECTIONS:
+        parts += [part for use in plugins(section) for part in _plugin(section, use)]
+    if section == "networks":
+        parts += ["### `use: package.module:name`", _prose(ForeignNetwork.__doc__), *_model(ForeignNetwork)]
+    if section == "studies":
+        parts += ["### grids", _prose(Grid.__doc__), *_model(Grid)]
+    return "\n\n".join(parts)
+
+
+def _nested_kind(kind: str) -> str:
+    parts = [part for use in plugins(kind) for part in _plugin(kind, use)]
+    return "\n\n".join([f"## {kind}", _prose(NESTED_KINDS[kind]), *parts])
+
+
+def _plugin(kind: str, use: str) -> list[str]:
+    model = schema(kind, use)
+    summaries = [(text or "").split("\n\n")[0] for text in (module_docstring(kind, use), model.__doc__)]
+    return [f"### `use: {use}`", *map(_prose, summaries), *(_model(model) or ["No options."])]
+
+
+def _model(model: type[BaseModel]) -> list[str]:
+    """A table of the keys of a model, and one for each kind of mapping among their values."""
+    if not model.model_fields:
+        return []
+    properties = model.model_json_schema()["properties"]
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    inner: dict[type[BaseModel], list[str]] = {}  # model -> the keys whose values are of it
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            inner.setdefault(field.annotation, []).append(key)
+            words, default = "mapping, see below", "required" if field.is_required() else "see below"
+        else:
+            words, default = _words(properties[key]), _default(field)
+        rows.append(f"| `{key}` | {words} | {default} | {field.description} |")
+    parts = ["\n".join(rows)]
+    for part, keys in inner.items():
+        parts += [f"### {' and '.join(f'`{key}`' for key in keys)}", _prose(part.__doc__), *_model(part)]
+    return parts
+
+
+def _words(value: dict[str, Any]) -> str:
+    """The type of a value and its range, from its JSON schema."""
+    kind = value.get("type")
+    if "words" in value:
+        return str(value["words"])
+    if "section" in value:
+        name = f"entry of [{value['section']}](#{value['section']})"
+        return f"list of names, each an {name}" if kind == "array" else f"name of an {name}" + _or_null(value)
+    if "anyOf" in value:
+        return " or ".join(_words(one) for one in value["anyOf"] if one.get("type") != "null") + _or_null(value)
+    if "enum" in value:
+        return ", ".join(f"`{one}`" for one in value["enum"][:-1]) + f" or `{value['enum'][-1]}`"
+    if kind == "array":
+        return f"list of {_words(value['items']).replace('number', 'numbers', 1)}"
+    return NAMES_OF_TYPES[str(kind)] + _range(value)
+
+
+def _or_null(value: dict[str, Any]) -> str:
+    return ", or null" if {"type": "null"} in value.get("anyOf", ()) else ""
+
+
+def _range(value: dict[str, Any]) -> str:
+    """ ", above 0", with a comma in front; "" for a type without bounds."""
+    # bounds of a number that is converted before it is checked have pydantic's names, others those of JSON schema
+    above, below = value.get("gt", value.get("exclusiveMinimum")), value.get("lt", value.get("exclusiveMaximum"))
+    least, most = value.get("ge", value.get("minimum")), value.get("le", value.get("maximum"))
+    if least is not None and most is not None:
+        return f", from {least:,} to {most:,}"
+    bounds = {"above": above, "at least": least, "below": below, "at most": most}
+    return "".join(f", {words} {bound:,}" for words, bound in bounds.items() if bound is not None)
+
+
+def _default(field: FieldInfo) -> str:
+    """A default as the config would write it."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return f"`{yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]}`"
+
+
+def _prose(text: str | None) -> str:
+    """Paragraphs, each wrapped anew."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(textwrap.fill(" ".join(p.split()), 100, break_long_words=False) for p in paragraphs)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
