@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -169,6 +170,22 @@ def test_every_command_has_examples_that_parse(command, capsys):
         name, *arguments = example.split("#")[0].split()
         assert name == "neuralign" and parser(command).parse_args(arguments).command == command
         assert example in printed
+
+
+def documented():
+    """Every line of a page, and of the Makefile, that runs the command."""
+    root = PACKAGE.parents[1]
+    pages = [root / "README.md", root / "Makefile", *sorted((root / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in page.read_text().splitlines()]
+    return [
+        found[1] for line in lines if (found := re.match(r"(?:\t+@?\$\(BIN\)/)?(neuralign .*?)( +#.*|; \\)?$", line))
+    ]
+
+
+@pytest.mark.parametrize("line", documented())
+def test_what_pages_and_the_makefile_run_are_commands(line):
+    _, command, *arguments = shlex.split(line)
+    assert parser(command).parse_args([command, *arguments]).command == command
 
 
 def test_the_version_is_that_of_the_project(capsys):
