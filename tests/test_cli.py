@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -198,6 +199,14 @@ def test_without_a_checkout_the_version_is_that_of_the_installed_package(monkeyp
     monkeypatch.setattr(neuralign, "__file__", str(tmp_path / "site-packages" / "neuralign" / "__init__.py"))
     monkeypatch.setattr("importlib.metadata.version", {"neuralign": "9.8.7"}.__getitem__)
     assert neuralign.__version__ == "9.8.7"
+
+
+def test_a_copy_of_the_code_alone_needs_no_version(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "lib" / "neuralign", ignore=shutil.ignore_patterns("__pycache__"))
+    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r})\n"
+    program += "from neuralign.cli import main; main(['show', '-h'])"
+    done = shell("-c", program)
+    assert done.returncode == 0 and done.stdout.startswith("usage: neuralign show"), done.stderr
 
 
 def test_the_package_has_no_other_attributes_and_says_that_it_has_types():

@@ -37,6 +37,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """Print the version, which is read only then: a copy of lib/ alone has none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"neuralign {neuralign.__version__}")
+        parser.exit()
+
+
 def parser(command: str | None = None) -> argparse.ArgumentParser:
     """The names of all commands, and the arguments of one of them."""
     top = _Parser(
@@ -44,7 +52,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         description="Permutation symmetry of networks, neuron alignment and mode connectivity.",
         epilog="NETWORK is `package.module:name`, `folder/file.py:name` or a network of the config.",
     )
-    top.add_argument("--version", action="version", version=f"%(prog)s {neuralign.__version__}")
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():
         one = commands.add_parser(
