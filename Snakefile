@@ -24,6 +24,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/job.smk"
 include: "rules/data.smk"
 include: "rules/endpoints.smk"
 include: "rules/curves.smk"

@@ -14,7 +14,8 @@ from neuralign.datasets.images import Images, Transform, as_float, as_is
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import Layout
 from neuralign.training import augmentation
-from neuralign.training.loop import Attack, Regime, Sample, fit
+from neuralign.training.loop import fit
+from neuralign.training.progress import Attack, Regime, Sample
 
 CLASSES = 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)  # of CIFAR10

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from neuralign.config.plugins import plugin
-from neuralign.curves.curve import straight
+from neuralign.curves.storage import open_path
 from neuralign.evaluation.along_curve import along
-from neuralign.training import augmentation, setting
+from neuralign.networks.setup import prepare
+from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
 
 COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d mean acc", "d min acc", "max |d loss|"]
@@ -26,18 +26,15 @@ COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d 
 def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[int | None, int | None]]) -> Iterator:
     """For every (images, full passes) the clean rows of the curve at `points` values of t, in order."""
     inputs, settings = recipe["inputs"], recipe["settings"]
-    data, net = setting.prepare(inputs["data"], settings["model"])
-    both = setting.read_ends(inputs["target"], inputs["source"], inputs.get("permutation"), net, data)
-    ends = setting.divided(net, data, *both)
-    path = straight(plugin("curves", settings["curve"]), *ends.vectors)
-    if "bends" in inputs:
-        path = path.bent(setting.read_bends(inputs["bends"], ends.layout, path.bends))
+    data, net = prepare(inputs["data"], settings["model"])
+    files = {name: inputs.get(name) for name in ("permutation", "bends")}
+    path = open_path(net, data.train, inputs["target"], inputs["source"], curve=settings["curve"], **files)
     ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
     transform = augmentation.pipeline(settings["augment"])
     common = {k: settings["protocol"][k] for k in ("batch_size", "seed")}
     for images, nodes in protocols:
         estimate = Estimate.on(data.train, transform, images=images, full_passes=nodes, **common)
-        rows = along(net, path, ends, ts, estimate, data.test, {"clean": None}, **common)
+        rows = along(net, path.curve, path.endpoints, ts, estimate, data.test, {"clean": None}, **common)
         yield [row for row in rows if row["statistics"] == "reestimated"]
 
 

@@ -12,7 +12,7 @@ from neuralign.workflow.running.gpus import slots
 from neuralign.workflow.incomplete import ended, part
 from neuralign.config.references import ObjectError
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.graph import figures
+from neuralign.workflow.study_jobs import figures
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -55,18 +55,44 @@ def inputs(rule):
     return of
 
 
-def command(rule):
+def command(wildcards, input, resources):
     """A parameter: the command line of the job. Made from input and resources, it is no cause for a rerun itself."""
-    script = Path(workflow.basedir, "scripts", f"{rule}.py")
+    recipe = RECIPES.written[input.recipe]
+    script = Path(workflow.basedir, "scripts", f"{recipe['rule']}.py")
     library = f"PYTHONPATH={Path(workflow.basedir, 'lib')}"
     python = "python" if workflow.deployment_settings.deployment_method else sys.executable
+    gpus = str(resources.get("gpu", 0))
+    return shlex.join(["env", library, python, "-P", str(script), input.recipe, "--key", recipe["key"], "--gpu", gpus])
 
-    def of(wildcards, input, resources):
-        key = RECIPES.of(rule, dict(wildcards))["key"]
-        gpus = str(resources.get("gpu", 0))
-        return shlex.join(["env", library, python, "-P", str(script), input.recipe, "--key", key, "--gpu", gpus])
 
-    return of
+def refuse(wildcards):
+    """The input function of the rule `job`, for whoever asks for it."""
+    raise WorkflowError("`job` is what the other rules inherit, and makes nothing itself: ask for a study or a file")
+
+
+def needs(memory=2000, minutes=10, **others):
+    """The resources of a job: memory in MB and time, of which attempt n may take n times as much, and others by name."""
+    return {
+        "mem_mb": lambda wildcards, attempt: memory * attempt,
+        "runtime": lambda wildcards, attempt: minutes * attempt,
+    } | others
+
+
+def on_gpu(minutes):
+    """The resources of a job that uses one GPU."""
+    return needs(8000, minutes, gpu=1)
+
+
+def training(minutes):
+    """The resources of a job that goes on from its last checkpoint: further attempts need no more time than the first."""
+    return needs(8000, gpu=1, runtime=minutes)
+
+
+# parts of the rules' messages
+NETWORK = "{wildcards.network} on {wildcards.dataset} ({wildcards.regime})"
+PAIR = "the pair {wildcards.pair} of %s" % NETWORK
+ALIGNED = "%s, aligned by {wildcards.alignment}" % PAIR
+CURVE = "the curve {wildcards.curve}, seed {wildcards.curve_seed}, of %s" % ALIGNED
 
 
 def known(section):

@@ -1,7 +1,8 @@
 """What is done with a pair of endpoints: alignment, signatures, curves and their evaluation."""
 
 
-rule align:
+use rule job as align with:
+    """The permutation of a pair's second network that aligns it with the first."""
     input:
         unpack(inputs("align")),
     output:
@@ -9,40 +10,28 @@ rule align:
         moved="results/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.moved.csv",
     log:
         "logs/alignments/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=60,
-    params:
-        command=command("align"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **on_gpu(minutes=60),
+    message:
+        "Align %s by {wildcards.alignment}" % PAIR
 
 
-rule signature:
+use rule job as signature with:
+    """The correlation of the units of a pair, before and after alignment."""
     input:
         unpack(inputs("signature")),
     output:
         signature="results/signatures/{dataset}/{network}/{regime}/{pair}/{alignment}.csv",
     log:
         "logs/signatures/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=60,
-    params:
-        command=command("signature"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **on_gpu(minutes=60),
+    message:
+        "Correlate the units of %s" % ALIGNED
 
 
-rule train_curve:
+use rule job as train_curve with:
+    """The bends of a curve between a pair, and the history of their training."""
     input:
         unpack(inputs("train_curve")),
     output:
@@ -50,40 +39,28 @@ rule train_curve:
         history="results/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.history.csv",
     log:
         "logs/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=1440,
-    params:
-        command=command("train_curve"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **training(minutes=720),
+    message:
+        "Train %s" % CURVE
 
 
-rule evaluate:
+use rule job as evaluate with:
+    """Loss and accuracy along a curve, on clean and on attacked images."""
     input:
         unpack(inputs("evaluate")),
     output:
         points="results/evaluations/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.csv",
     log:
         "logs/evaluations/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=720,
-    params:
-        command=command("evaluate"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **on_gpu(minutes=360),
+    message:
+        "Evaluate %s (evaluation {wildcards.evaluation})" % CURVE
 
 
-rule plane:
+use rule job as plane with:
+    """Loss and accuracy on a plane through a pair, and where the networks lie on it."""
     input:
         unpack(inputs("plane")),
     output:
@@ -91,40 +68,28 @@ rule plane:
         marks="results/planes/{dataset}/{network}/{regime}/{pair}/{alignment}/{through}/{plane}.marks.csv",
     log:
         "logs/planes/{dataset}/{network}/{regime}/{pair}/{alignment}/{through}/{plane}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=720,
-    params:
-        command=command("plane"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **on_gpu(minutes=360),
+    message:
+        "Evaluate the plane {wildcards.plane} ({wildcards.through}) of %s" % ALIGNED
 
 
-rule midpoint:
+use rule job as midpoint with:
+    """The correlation of the units of a curve's midpoint with those of both ends."""
     input:
         unpack(inputs("midpoint")),
     output:
         midpoint="results/midpoints/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.csv",
     log:
         "logs/midpoints/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}/{evaluation}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=60,
-    params:
-        command=command("midpoint"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **on_gpu(minutes=60),
+    message:
+        "Correlate the ends with the midpoint of %s (evaluation {wildcards.evaluation})" % CURVE
 
 
-rule bound:
+use rule job as bound with:
+    """An upper bound on the loss of the straight line between a pair, whole and by layer."""
     input:
         unpack(inputs("bound")),
     output:
@@ -132,14 +97,7 @@ rule bound:
         layers="results/bounds/{dataset}/{network}/{regime}/{pair}/{alignment}.layers.csv",
     log:
         "logs/bounds/{dataset}/{network}/{regime}/{pair}/{alignment}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=60,
-    params:
-        command=command("bound"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **on_gpu(minutes=60),
+    message:
+        "Bound the loss on the line between %s" % ALIGNED

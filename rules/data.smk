@@ -1,19 +1,15 @@
 """Datasets: fetched, verified, prepared as one memory-mappable file each."""
 
 
-rule fetch_data:
+use rule job as fetch_data with:
+    """A dataset: downloaded or read, checked, and written as one memory-mappable file."""
     input:
         unpack(inputs("fetch_data")),
     output:
         data="results/data/{dataset}.safetensors",
     log:
         "logs/data/{dataset}.log",
-    conda:
-        "../envs/neuralign.yaml"
     resources:
-        mem_mb=6000,
-        runtime=120,
-    params:
-        command=command("fetch_data"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **needs(memory=6000, minutes=120),
+    message:
+        "Fetch the dataset {wildcards.dataset}"

@@ -1,7 +1,8 @@
 """Endpoints: one network from one seed, standard or adversarially trained, or from a checkpoint of the user's own."""
 
 
-rule train_endpoint:
+use rule job as train_endpoint with:
+    """One network trained from one seed, and the history of its training."""
     input:
         unpack(inputs("train_endpoint")),
     output:
@@ -9,33 +10,21 @@ rule train_endpoint:
         history="results/endpoints/{dataset}/{network}/{regime}/{seed}.history.csv",
     log:
         "logs/endpoints/{dataset}/{network}/{regime}/{seed}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=1440,
-    params:
-        command=command("train_endpoint"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **training(minutes=720),
+    message:
+        "Train %s, seed {wildcards.seed}" % NETWORK
 
 
-rule import_endpoint:
+use rule job as import_endpoint with:
+    """One network from a checkpoint of the user's own."""
     input:
         unpack(inputs("import_endpoint")),
     output:
         network="results/endpoints/{dataset}/{network}/{regime}/{checkpoint}.safetensors",
     log:
         "logs/endpoints/{dataset}/{network}/{regime}/{checkpoint}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    threads: 1
     resources:
-        mem_mb=8000,
-        runtime=10,
-    params:
-        command=command("import_endpoint"),
-    shell:
-        "{params.command} > {log} 2>&1"
+        **needs(memory=8000),
+    message:
+        "Import the checkpoint {wildcards.checkpoint} as %s" % NETWORK

@@ -1,7 +1,8 @@
 """Studies: tables, figures and the report. None of these needs torch or a GPU."""
 
 
-rule tabulate:
+use rule job as tabulate with:
+    """The tables of a study: accuracy, robustness, contrasts, paths and points."""
     input:
         unpack(inputs("tabulate")),
     output:
@@ -12,18 +13,12 @@ rule tabulate:
         points="results/studies/{study}/tables/points.csv",
     log:
         "logs/studies/{study}/tables.log",
-    conda:
-        "../envs/neuralign.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        command=command("tabulate"),
-    shell:
-        "{params.command} > {log} 2>&1"
+    message:
+        "Make the tables of the study {wildcards.study}"
 
 
-rule tabulate_claims:
+use rule job as tabulate_claims with:
+    """The paper's numbers and claims beside those of a study, and its alignments."""
     input:
         unpack(inputs("tabulate_claims")),
     output:
@@ -32,18 +27,12 @@ rule tabulate_claims:
         alignments="results/studies/{study}/tables/alignments.csv",
     log:
         "logs/studies/{study}/claims.log",
-    conda:
-        "../envs/neuralign.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        command=command("tabulate_claims"),
-    shell:
-        "{params.command} > {log} 2>&1"
+    message:
+        "Compare the study {wildcards.study} with the paper"
 
 
-rule tabulate_theory:
+use rule job as tabulate_theory with:
+    """The bounds of a study beside the losses of its trained curves."""
     input:
         unpack(inputs("tabulate_theory")),
     output:
@@ -51,18 +40,12 @@ rule tabulate_theory:
         theory_paths="results/studies/{study}/tables/theory_paths.csv",
     log:
         "logs/studies/{study}/theory.log",
-    conda:
-        "../envs/neuralign.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        command=command("tabulate_theory"),
-    shell:
-        "{params.command} > {log} 2>&1"
+    message:
+        "Compare the bounds of the study {wildcards.study} with its curves"
 
 
-rule plot:
+use rule job as plot with:
+    """One figure of a study."""
     input:
         unpack(inputs("plot")),
     output:
@@ -70,30 +53,17 @@ rule plot:
         pdf="results/studies/{study}/figures/{figure}.pdf",
     log:
         "logs/studies/{study}/figures/{figure}.log",
-    conda:
-        "../envs/neuralign.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        command=command("plot"),
-    shell:
-        "{params.command} > {log} 2>&1"
+    message:
+        "Draw the figure {wildcards.figure} of the study {wildcards.study}"
 
 
-rule report:
+use rule job as report with:
+    """The page of a study: its tables, figures and notes of origin."""
     input:
         unpack(inputs("report")),
     output:
         html="results/studies/{study}/report.html",
     log:
         "logs/studies/{study}/report.log",
-    conda:
-        "../envs/neuralign.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        command=command("report"),
-    shell:
-        "{params.command} > {log} 2>&1"
+    message:
+        "Write the report of the study {wildcards.study}"

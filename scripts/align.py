@@ -4,9 +4,13 @@ from functools import partial
 
 from neuralign.alignment.problem import Problem, certificate, search
 from neuralign.common.tables import write_rows
-from neuralign.config.plugins import plugin
+from neuralign.config.plugins import plugin, plugin_or_none
+from neuralign.networks.setup import prepare
+from neuralign.networks.states import load_state
 from neuralign.symmetry.permutations import MOVES, identity, moves
-from neuralign.training import augmentation, setting
+from neuralign.symmetry.storage import load_permutation, save_permutation
+from neuralign.symmetry.tracing.trace import trace_model
+from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.workflow.running.run import run
 
@@ -26,22 +30,22 @@ def main(
     augment=(),
     attack=None,
 ):
-    images, net = setting.prepare(data, model)
-    trace = setting.symmetry(net, images, attention=attention)
+    images, net = prepare(data, model)
+    trace = trace_model(net, images.train, attention=attention)
     problem = Problem(
         net,
         trace,
-        *(setting.read_state(path, net) for path in (target, source)),
+        *(load_state(path, net) for path in (target, source)),
         images.train,
         augmentation.pipeline(augment),
-        setting.read_permutation(start, trace.spec) if start else None,
-        setting.attack(attack),
+        load_permutation(start, trace.spec) if start else None,
+        plugin_or_none("attacks", attack),
         partial(Checkpoint, scratch),
     )
     found = search(problem, plugin("alignments", method))
     proof = certificate(problem, found)
     problem.facts["certificate"] = proof.error
-    setting.save_permutation(found, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
+    save_permutation(found, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
     write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
     Checkpoint(scratch).clear()
 

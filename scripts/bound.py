@@ -1,19 +1,21 @@
 """A bound on the loss of the straight line between two networks, and what it is made of, layer by layer."""
 
 from neuralign.common.tables import write_rows
+from neuralign.curves.storage import divided, load_ends
 from neuralign.evaluation.bound import Unbounded, bound_along_line, refused
-from neuralign.training import setting
+from neuralign.networks.setup import prepare
+from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
     """On the first `images` test images, equally many of each class; the mean loss is measured at `points` points."""
-    found, net = setting.prepare(data, model)
-    ends = setting.read_ends(target, source, permutation, net, found)
-    setting.divided(net, found, *ends).demand_between()
-    trace = setting.symmetry(net, found)
+    splits, net = prepare(data, model)
+    ends = load_ends(net, splits.train, target, source, permutation)
+    divided(net, splits.train, *ends).demand_between()
+    trace = trace_model(net, splits.train)
     try:
-        total, rows = bound_along_line(net, trace, *ends, found.test.balanced(images), points=points)
+        total, rows = bound_along_line(net, trace, *ends, splits.test.balanced(images), points=points)
     except Unbounded as error:  # the study has more to say than this
         total, rows = refused(str(error))
     write_rows([total], bound)

@@ -3,34 +3,32 @@
 import torch
 
 from neuralign.common.tables import write_rows
-from neuralign.config.plugins import plugin
-from neuralign.curves.curve import straight
+from neuralign.config.plugins import plugin_or_none
+from neuralign.curves.storage import open_path
 from neuralign.evaluation.along_curve import along
-from neuralign.training import augmentation, setting
+from neuralign.networks.setup import prepare
+from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
 from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, points, *, model, curve, augment, attacks, protocol, permutation=None, bends=None):
-    images, net = setting.prepare(data, model)
-    ends = setting.divided(net, images, *setting.read_ends(target, source, permutation, net, images))
-    path = straight(plugin("curves", curve), *ends.vectors)
-    if bends is not None:
-        path = path.bent(setting.read_bends(bends, ends.layout, path.bends))
+    images, net = prepare(data, model)
+    path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
     estimate = Estimate.on(
         images.train,
         augmentation.pipeline(augment),
-        attack=setting.attack(protocol["attacked_statistics"]),
+        attack=plugin_or_none("attacks", protocol["attacked_statistics"]),
         **{k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")},
     )
     rows = along(
         net,
-        path,
-        ends,
+        path.curve,
+        path.endpoints,
         torch.linspace(0, 1, protocol["points"], dtype=torch.float64).tolist(),
         estimate,
         images.test,
-        {"clean": None} | {name: setting.attack(entry) for name, entry in attacks.items()},
+        {"clean": None} | {name: plugin_or_none("attacks", entry) for name, entry in attacks.items()},
         batch_size=protocol["batch_size"],
         seed=protocol["seed"],
     )

@@ -5,10 +5,11 @@ both ends as they were trained and the second as it was aligned.
 """
 
 from neuralign.common.tables import write_rows
-from neuralign.config.plugins import plugin
-from neuralign.curves.curve import straight
+from neuralign.curves.storage import divided, load_ends, open_path
 from neuralign.evaluation import on_plane
-from neuralign.training import augmentation, setting
+from neuralign.networks.setup import prepare
+from neuralign.networks.states import load_state
+from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
 from neuralign.workflow.running.run import run
 
@@ -28,16 +29,15 @@ def main(
     permutation=None,
     bends=None,
 ):
-    images, net = setting.prepare(data, model)
-    start, end = setting.read_ends(target, source, permutation, net, images)
+    images, net = prepare(data, model)
     path, moved = None, "theta2" if permutation is None else "P theta2"
     if curve:
-        ends = setting.divided(net, images, start, end)
-        path = straight(plugin("curves", curve), *ends.vectors)
-        path = path.bent(setting.read_bends(bends, ends.layout, path.bends))
+        opened = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
+        ends, path = opened.endpoints, opened.curve
         models = dict(zip(("theta1", moved, "midpoint"), (*ends.vectors, path(0.5)), strict=True))
     else:
-        ends = setting.divided(net, images, start, setting.read_state(source, net), end)
+        start, end = load_ends(net, images.train, target, source, permutation)
+        ends = divided(net, images.train, start, load_state(source, net), end)
         models = dict(zip(("theta1", "theta2", moved), ends.vectors, strict=True))
     plane = on_plane.through(*models.values())
     own = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}

@@ -3,15 +3,18 @@
 from neuralign.alignment.problem import Problem
 from neuralign.common.tables import write_rows
 from neuralign.evaluation.signatures import COLUMNS, compare
-from neuralign.training import setting
+from neuralign.networks.setup import prepare
+from neuralign.networks.states import load_state
+from neuralign.symmetry.storage import load_permutation, uses_attention
+from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, permutation, signature, *, model):
-    images, net = setting.prepare(data, model)
-    sides = (setting.read_state(path, net) for path in (target, source))
-    problem = Problem(net, setting.symmetry(net, images, attention=setting.attends(permutation)), *sides, images.test)
-    write_rows(compare(problem, setting.read_permutation(permutation, problem.trace.spec)), signature, COLUMNS)
+    images, net = prepare(data, model)
+    sides = (load_state(path, net) for path in (target, source))
+    problem = Problem(net, trace_model(net, images.train, attention=uses_attention(permutation)), *sides, images.test)
+    write_rows(compare(problem, load_permutation(permutation, problem.trace.spec)), signature, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@
 """
 
 from neuralign.common.tables import write_rows
-from neuralign.config.plugins import plugin
-from neuralign.curves.curve import straight
-from neuralign.training import augmentation, precision, setting
+from neuralign.common.tensors import save_tensors
+from neuralign.config.plugins import plugin_or_none
+from neuralign.curves.storage import name_bends, open_path
+from neuralign.networks.setup import prepare
+from neuralign.training import augmentation, precision
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
+from neuralign.training.progress import Regime
 from neuralign.training.simultaneous import fit_together, unless_diverged
 from neuralign.workflow.running.run import run
 
@@ -30,47 +33,42 @@ def main(
     permutation=None,
     others=(),
 ):
-    images, net = setting.prepare(data, model)
+    images, net = prepare(data, model)
     own = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
     jobs = [own | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
-    opened = [_opened(job, net, images, plugin("curves", curve)) for job in jobs]
-    regime = setting.regime(training)
-    options = {"transform": augmentation.pipeline(augment), "attack": setting.attack(attack)}
+    paths = [
+        open_path(net, images.train, job["target"], job["source"], curve=curve, permutation=job.get("permutation"))
+        for job in jobs
+    ]
+    for path in paths:
+        path.endpoints.demand_between()
+    regime = Regime.of(training)
+    options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
-            *(net, line.bends[:, : ends.layout.trained], _sampler(line), ends.layout, ends.stored[0], images.train),
+            net,
+            path.line.bends[:, : path.endpoints.layout.trained],
+            path.line.sample,
+            path.endpoints.layout,
+            path.endpoints.stored[0],
+            images.train,
             regime,
             **options,
-            basis=line.basis,
+            basis=path.line.basis,
             seed=job["seed"],
             keeper=keeper,
         )
-        for job, (ends, line), keeper in zip(jobs, opened, keepers, strict=True)
+        for job, path, keeper in zip(jobs, paths, keepers, strict=True)
     ]
     precision.tell(net, images.train, regime)
     results = fit_together(trainings)
-    for (job, (ends, line)), progress in unless_diverged(list(zip(jobs, opened, strict=True)), results):
-        setting.save(setting.name_bends(ends.layout, line.bent(progress.trainable).bends), job["bends"])
+    for (job, path), progress in unless_diverged(list(zip(jobs, paths, strict=True)), results):
+        bends = path.line.bent(progress.trainable).bends
+        save_tensors(name_bends(path.endpoints.layout, bends), job["bends"])
         write_rows(progress.history, job["history"])
     for keeper in keepers:
         keeper.clear()
-
-
-def _opened(job, net, images, basis):
-    """The ends of a job's path, and the straight line between them."""
-    ends = setting.divided(
-        net, images, *setting.read_ends(job["target"], job["source"], job.get("permutation"), net, images)
-    )
-    ends.demand_between()
-    return ends, straight(basis, *ends.vectors)
-
-
-def _sampler(line):
-    def sample(points, weights):
-        return line.bent(points).at(weights)
-
-    return sample
 
 
 if __name__ == "__main__":

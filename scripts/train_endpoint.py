@@ -4,26 +4,30 @@ import torch
 
 from neuralign.common.seeding import derive
 from neuralign.common.tables import write_rows
-from neuralign.networks import states
+from neuralign.common.tensors import demand_savable, save_tensors
+from neuralign.config.plugins import plugin_or_none
 from neuralign.networks.model import buffers, parameters
 from neuralign.networks.parameters import Layout
-from neuralign.training import augmentation, precision, setting
+from neuralign.networks.setup import build_model, prepare
+from neuralign.networks.states import split_trainable
+from neuralign.training import augmentation, precision
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
+from neuralign.training.progress import Regime
 from neuralign.training.simultaneous import fit_together, unless_diverged
 from neuralign.workflow.running.run import run
 
 
 def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
-    images, net = setting.prepare(data, model, seed=derive(seed, "initialisation"))
-    nets = [net, *(setting.fresh(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
-    starts = [setting.split(each, parameters(each.network) | buffers(each.network)) for each in nets]
-    states.demand_savable(network, starts[0][0] | starts[0][1])
+    images, net = prepare(data, model, seed=derive(seed, "initialisation"))
+    nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
+    starts = [split_trainable(each, parameters(each.network) | buffers(each.network)) for each in nets]
+    demand_savable(network, starts[0][0] | starts[0][1])
     layout = Layout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
-    regime = setting.regime(training)
-    options = {"transform": augmentation.pipeline(augment), "attack": setting.attack(attack)}
+    regime = Regime.of(training)
+    options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
             *(net, layout.flatten(start), lambda weights, _: weights, layout, own, images.train),
@@ -38,7 +42,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     results = fit_together(trainings)
     for job, progress in unless_diverged(jobs, results):
         with torch.no_grad():
-            setting.save(layout.views(progress.trainable) | progress.buffers, job["network"])
+            save_tensors(layout.views(progress.trainable) | progress.buffers, job["network"])
         write_rows(progress.history, job["history"])
     for keeper in keepers:
         keeper.clear()

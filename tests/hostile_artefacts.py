@@ -15,13 +15,18 @@ from torch import Tensor
 
 from neuralign.curves.curve import straight
 from neuralign.curves.families.bezier import bezier
+from neuralign.curves.storage import load_bends, load_ends, name_bends
 from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model, buffers, parameters
 from neuralign.networks.parameters import Layout
-from neuralign.training import setting
-from neuralign.training.loop import Regime, fit
+from neuralign.networks.setup import prepare
+from neuralign.networks.states import load_state
+from neuralign.symmetry.storage import save_permutation
+from neuralign.symmetry.tracing.trace import trace_model
+from neuralign.training.loop import fit
+from neuralign.training.progress import Regime
 from neuralign.training.schedules.constant import constant
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
@@ -67,7 +72,7 @@ def file(make: Callable[[Path], Any], folder: Path) -> None:
     path = folder / "network.safetensors"
     make(path)
     try:
-        setting.read_state(str(path), small("tinyten"))
+        load_state(str(path), small("tinyten"))
     finally:
         assert not (folder / "executed").exists()
 
@@ -81,7 +86,7 @@ def state(damage: Callable[[Tensors], Any], folder: Path) -> None:
     tensors = randomised(model.network)
     damage(tensors)
     save_file(tensors, folder / "network.safetensors")
-    setting.read_state(str(folder / "network.safetensors"), model)
+    load_state(str(folder / "network.safetensors"), model)
 
 
 def missing(tensors: Tensors) -> None:
@@ -122,7 +127,7 @@ STATES: list[tuple[str, Callable[[Tensors], Any], str]] = [
 def other_network(folder: Path) -> None:
     """A network of another architecture."""
     save_file(whole(small("resnet").network), folder / "network.safetensors")
-    setting.read_state(str(folder / "network.safetensors"), small("tinyten"))
+    load_state(str(folder / "network.safetensors"), small("tinyten"))
 
 
 # ---- permutations and bends
@@ -132,10 +137,10 @@ def permutation(change: Callable[[Tensors], Any], folder: Path) -> None:
     """Read both ends of a path with a permutation that is none of the network."""
     model = small("tinyten")
     save_file(randomised(model.network), folder / "network.safetensors")
-    spec = setting.symmetry(model, DATA).spec
+    spec = trace_model(model, DATA.train).spec
     found = {group: index.clone() for group, index in shifts(spec).items()}
     change(found)
-    setting.save_permutation(found, folder / "permutation.safetensors", spec, {"certificate": 1e-15})
+    save_permutation(found, folder / "permutation.safetensors", spec, {"certificate": 1e-15})
     _read_ends(model, folder)
 
 
@@ -143,7 +148,7 @@ def certified(noted: dict[str, str], folder: Path) -> None:
     """Read both ends of a path with a sound permutation whose file says this of it."""
     model = small("tinyten")
     save_file(randomised(model.network), folder / "network.safetensors")
-    save_file(shifts(setting.symmetry(model, DATA).spec), folder / "permutation.safetensors", noted)
+    save_file(shifts(trace_model(model, DATA.train).spec), folder / "permutation.safetensors", noted)
     _read_ends(model, folder)
 
 
@@ -157,11 +162,11 @@ def no_permutation(make: Callable[[Path], Any], folder: Path) -> None:
 
 def _read_ends(model: Model, folder: Path) -> None:
     ends = str(folder / "network.safetensors")
-    setting.read_ends(ends, ends, str(folder / "permutation.safetensors"), model, DATA)
+    load_ends(model, DATA.train, ends, ends, str(folder / "permutation.safetensors"))
 
 
 def of_another(found: Tensors) -> None:
-    found.update(shifts(setting.symmetry(small("tinyten", width=3), DATA).spec))
+    found.update(shifts(trace_model(small("tinyten", width=3), DATA.train).spec))
 
 
 def cast(dtype: torch.dtype) -> Callable[[Tensors], Any]:
@@ -202,16 +207,15 @@ def bends(change: Callable[[Tensors, Layout], Tensors], folder: Path) -> None:
     model = small("tinyten")
     layout = Layout.of(parameters(model.network))
     flat = layout.flatten(parameters(model.network))
-    named = change({n: t.contiguous() for n, t in setting.name_bends(layout, flat[None]).items()}, layout)
+    named = change({n: t.contiguous() for n, t in name_bends(layout, flat[None]).items()}, layout)
     save_file(named, folder / "bends.safetensors")
-    setting.read_bends(str(folder / "bends.safetensors"), layout, flat[None])
+    load_bends(str(folder / "bends.safetensors"), layout, flat[None])
 
 
 def two(named: Tensors, layout: Layout) -> Tensors:
     flat = layout.flatten({name.removeprefix("1."): tensor for name, tensor in named.items()})
     return {
-        n: t.contiguous()
-        for n, t in setting.name_bends(layout, straight(partial(bezier, bends=2), flat, flat).bends).items()
+        n: t.contiguous() for n, t in name_bends(layout, straight(partial(bezier, bends=2), flat, flat).bends).items()
     }
 
 
@@ -251,7 +255,7 @@ def prepared(change: Callable[[Tensors, dict[str, str]], Any], settings: dict[st
     )
     change(tensors, facts)
     save_file(tensors, path, facts)
-    setting.prepare(str(path), SETTINGS | settings)
+    prepare(str(path), SETTINGS | settings)
 
 
 def nothing(tensors: Tensors, facts: dict[str, str]) -> None:
@@ -294,13 +298,13 @@ def too_small(network: dict[str, Any], folder: Path) -> None:
     """Prepare a setting whose images a network cannot take."""
     train, test = (Split(s.pixels[:, :, :4, :4].numpy(), s.labels.numpy()) for s in (pictures(10), pictures(4)))
     save_dataset(Dataset(train, test, tuple("abcde")), folder / "data.safetensors")
-    setting.prepare(str(folder / "data.safetensors"), SETTINGS | {"network": network})
+    prepare(str(folder / "data.safetensors"), SETTINGS | {"network": network})
 
 
 def no_data(make: Callable[[Path], Any], folder: Path) -> None:
     """Prepare a setting from a file that is no data set."""
     make(folder / "data.safetensors")
-    setting.prepare(str(folder / "data.safetensors"), SETTINGS)
+    prepare(str(folder / "data.safetensors"), SETTINGS)
 
 
 # ---- divergence

@@ -65,7 +65,7 @@ def disturbable(root: Path) -> Project:
     script, begin = "scripts/train_endpoint.py", 'if __name__ == "__main__":'
     project.replace(script, begin, UNTIL_ENDED + begin)
     project.replace(script, "import torch\n", "import os\nimport time\nfrom pathlib import Path\n\nimport torch\n")
-    script, begin = "scripts/align.py", "    images, net = setting"
+    script, begin = "scripts/align.py", "    images, net = prepare("
     project.replace(script, begin, FAILS_ONCE + begin)
     project.replace(
         script,
@@ -73,8 +73,8 @@ def disturbable(root: Path) -> Project:
         "import os\nfrom functools import partial\nfrom pathlib import Path\n",
     )
     # what a user of this cluster has to change
-    project.replace(PROFILE, "# slurm_partition: gpu #", "slurm_partition: main #")
-    project.replace(PROFILE, "train_endpoint: {mem_mb: 8000 * attempt, runtime: 720}", "train_endpoint: {runtime: 30}")
+    project.append(PROFILE, "\ndefault-resources: {slurm_partition: main}\n")
+    project.append(PROFILE, "set-resources: {train_endpoint: {runtime: 30}}\n")
     return project
 
 

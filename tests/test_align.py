@@ -38,7 +38,7 @@ from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import refresh
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.loop import Progress
+from neuralign.training.progress import Progress
 
 
 def alive(model: Model, images: Images, seed: int) -> dict[str, Tensor]:

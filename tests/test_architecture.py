@@ -1,14 +1,18 @@
 """The rules of the house: imports point down, plug-ins do not know each other, scripts are thin."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from neuralign.common.files import PACKAGE
+from neuralign.config.catalogue import RESERVED
 from neuralign.config.plugins import KINDS, module
 from neuralign.config.references import defined
 from neuralign.config.signatures import plugins, source
+from neuralign.workflow import graph  # noqa: F401 (it registers all rules)
+from neuralign.workflow.job import RULES
 
 REPOSITORY = PACKAGE.parents[1]
 # a package imports only packages before it; `api`, the calls for other programs, stands above evaluation
@@ -157,11 +161,27 @@ def test_a_script_is_thin_and_does_nothing_when_imported(path):
     assert all(isinstance(node, allowed) for node in tree(path).body[1:-1])
 
 
-def test_there_is_one_script_for_each_rule():
-    rules = "\n".join(p.read_text() for p in (REPOSITORY / "rules").glob("*.smk"))
-    assert {p.stem for p in SCRIPTS} == {
-        line.removeprefix("rule ").rstrip(":") for line in rules.splitlines() if line.startswith("rule ")
-    }
+def rules() -> dict[str, str]:
+    """{first line of a rule: its text} for all rules under rules/."""
+    texts = [path.read_text() for path in (REPOSITORY / "rules").glob("*.smk")]
+    parts = [re.split(r"^((?:use )?rule .*):$", text, flags=re.MULTILINE)[1:] for text in texts]
+    return {head: body for part in parts for head, body in zip(part[::2], part[1::2], strict=True)}
+
+
+def test_every_rule_inherits_from_job_and_has_a_script_and_a_function_that_describes_its_jobs():
+    names = {path.stem for path in SCRIPTS}
+    assert rules().keys() == {"rule job", *(f"use rule job as {name} with" for name in names)}
+    assert RULES.keys() == names
+    assert set(RESERVED) == names | {"all", "job"}, "no study may have the name of a rule"
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_says_what_comes_out_and_what_a_job_is_doing(rule):
+    text = rules()[f"use rule job as {rule} with"]
+    assert re.match(r'\n    """[A-Z][^\n]*\."""\n', text), "one sentence, which `snakemake --list` shows"
+    (message,) = re.findall(r"^    message:\n        (.*)$", text, re.MULTILINE)
+    assert re.match(r'"[A-Z]', message) and ("{wildcards." in message or "%s" in message)
+    assert "shell:" not in text and "params:" not in text, "said once, by the rule that it inherits from"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

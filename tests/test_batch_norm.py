@@ -13,16 +13,16 @@ from torch.optim.swa_utils import update_bn
 from neuralign.common.errors import Refused
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, State
+from neuralign.networks.states import split_trainable
 from neuralign.training.augmentation import pipeline
 from neuralign.training.batch_norm import Estimate, first, refresh, refresh_each, statistics
-from neuralign.training.setting import split
 
 # GoogLeNet's auxiliary heads are not there in evaluation mode
 EVALUATED = [("tinyten", {}), ("resnet", {}), ("googlenet", {"auxiliary": False})]
 
 
 def refreshed(model: Model, state: State, batches: Iterable) -> dict[str, Tensor]:
-    return refresh(model, *split(model, dict(state)), batches)
+    return refresh(model, *split_trainable(model, dict(state)), batches)
 
 
 # of one point
@@ -116,7 +116,7 @@ def test_a_network_without_batch_norm_needs_no_statistics(images: Images) -> Non
 @pytest.mark.parametrize("attacked", [False, True])
 def test_several_points_in_one_read_are_as_one_by_one(tinyten: Model, images: Images, attacked: bool) -> None:
     states, reads = [randomised(tinyten.network, seed) for seed in (1, 2, 3)], []
-    points, buffers = [split(tinyten, state)[0] for state in states], split(tinyten, states[0])[1]
+    points, buffers = [split_trainable(tinyten, state)[0] for state in states], split_trainable(tinyten, states[0])[1]
 
     def jiggle(predict: Callable, pixels: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
         return pixels + 0.1 * torch.rand(pixels.shape, generator=noise) + 0 * predict(pixels).sum()
@@ -134,7 +134,7 @@ def test_several_points_in_one_read_are_as_one_by_one(tinyten: Model, images: Im
 
 def line(model: Model) -> tuple[Callable, State]:
     """The points of a line through two random states, by t; and the buffers of one of them."""
-    (start, buffers), (end, _) = (split(model, randomised(model.network, seed)) for seed in (1, 2))
+    (start, buffers), (end, _) = (split_trainable(model, randomised(model.network, seed)) for seed in (1, 2))
     return (lambda place: {name: torch.lerp(start[name], end[name], place[0]) for name in start}), buffers
 
 
@@ -195,7 +195,8 @@ def test_means_are_shifted_and_variances_multiplied_by_what_their_neighbours_lac
 
 
 def test_on_a_plane_they_are_corrected_between_four_nodes(tinyten: Model) -> None:
-    (start, buffers), (right, _), (up, _) = (split(tinyten, randomised(tinyten.network, seed)) for seed in (1, 2, 3))
+    states = (randomised(tinyten.network, seed) for seed in (1, 2, 3))
+    (start, buffers), (right, _), (up, _) = (split_trainable(tinyten, state) for state in states)
 
     def point(place: tuple[float, ...]) -> State:
         x, y = place
@@ -219,7 +220,7 @@ def test_a_unit_that_is_always_off_stays_so(images: Images) -> None:
     model = unnormalised(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)))
     state = randomised(model.network)
     state["0.weight"][0], state["0.bias"][0] = 0, 0
-    parameters, buffers = split(model, state)
+    parameters, buffers = split_trainable(model, state)
     for found in statistics(model, lambda place: parameters, PLACES, buffers, estimate(8, 2)):
         assert (found["1.running_mean"][0], found["1.running_var"][0]) == (0, 0)
         assert torch.isfinite(found["1.running_var"]).all()
@@ -295,7 +296,7 @@ def test_attacked_statistics_are_updated_in_every_pass_of_the_attack(tinyten: Mo
 def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
     model, images = perceptron(), pictures(9, side=8)
     state = randomised(model.network)
-    weights, own = split(model, state)
+    weights, own = split_trainable(model, state)
     found = refresh(model, weights, own, images.batches(4))
     assert_same(found, refresh(model, weights, own, images.first(8).batches(4)))
     assert found["2.num_batches_tracked"] == 2
@@ -303,7 +304,7 @@ def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
 
 def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
     images = pictures(9)
-    weights, own = split(tinyten, randomised(tinyten.network))
+    weights, own = split_trainable(tinyten, randomised(tinyten.network))
     found = refresh(tinyten, weights, own, images.batches(4))
     assert all(found[name] == 3 for name in found if name.endswith("num_batches_tracked"))
     fewer = refresh(tinyten, weights, own, images.first(8).batches(4))
@@ -313,7 +314,7 @@ def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_statistics_of_single_images_only_are_refused(count: int) -> None:
     model = perceptron()
-    weights, own = split(model, randomised(model.network))
+    weights, own = split_trainable(model, randomised(model.network))
     with pytest.raises(Refused, match="^running statistics cannot be estimated: there are no images, or batches of on"):
         refresh(model, weights, own, pictures(count, side=8).batches(1))
 
@@ -337,7 +338,7 @@ class Shared(nn.Module):
 
 def test_a_norm_of_two_names_is_estimated_once_from_all_its_calls() -> None:
     model, images = unnormalised(Shared()), pictures(12)
-    weights, own = split(model, randomised(model.network))
+    weights, own = split_trainable(model, randomised(model.network))
     expected = copy.deepcopy(model.network)
     expected.load_state_dict({**weights, **own}, strict=False)
     update_bn([x.double() for x, _ in images.batches(4)], expected)

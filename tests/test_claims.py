@@ -222,12 +222,14 @@ def test_three_settings_are_summed_up():
 def test_the_page_counts_what_it_has():
     rows = study()
     table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
-    assert paper_tables.numbers_said(table) == ["Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."]
+    assert paper_tables.numbers_in_words(table) == (
+        "Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."
+    )
     nothing = table.assign(verdict="not run")
-    assert paper_tables.numbers_said(nothing) == [
+    assert paper_tables.numbers_in_words(nothing) == (
         "None of the 69 published accuracies is of a setting that this study runs."
-    ]
-    said = paper_tables.claims_said(claims.judged(evidence()))
+    )
+    said = paper_tables.claims_in_words(claims.judged(evidence()))
     assert said.startswith(f"Of {len(claims.CLAIMS)} claims: ") and "not measured" in said
 
 

@@ -17,8 +17,8 @@ from neuralign.networks.parameters import Layout
 from neuralign.training import cuda_graphs
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
-from neuralign.training.loop import Regime, Training
-from neuralign.training.progress import Diverged, Progress
+from neuralign.training.loop import Training
+from neuralign.training.progress import Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.simultaneous import fit_together
 

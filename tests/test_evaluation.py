@@ -25,12 +25,12 @@ from neuralign.curves.families.segment import segment
 from neuralign.datasets.images import Images, as_float
 from neuralign.evaluation.along_curve import along, measure
 from neuralign.networks.model import Model, State
+from neuralign.networks.states import split_trainable
 from neuralign.symmetry import permutations
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.setting import split
 
 PGD = partial(pgd, eps=0.05, step=0.02, steps=2)
 
@@ -146,7 +146,7 @@ def test_other_rows_are_those_of_the_point_with_statistics_of_its_own(tinyten: M
     rows = {r["t"]: r for r in walk(tinyten, states) if r["statistics"] == "reestimated"}
     for t, row in rows.items():
         point = {n: torch.lerp(states[0][n], states[1][n], t) for n, _ in tinyten.network.named_parameters()}
-        state = point | refresh(tinyten, point, split(tinyten, dict(states[0]))[1], ESTIMATE.sample())
+        state = point | refresh(tinyten, point, split_trainable(tinyten, dict(states[0]))[1], ESTIMATE.sample())
         own = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
         assert {name: row[name] for name in own} == pytest.approx(own, rel=1e-9)
 

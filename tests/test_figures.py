@@ -12,11 +12,11 @@ from matplotlib.image import imread
 from test_summary import load_script
 
 from neuralign.config.plugins import plugin
-from neuralign.report import drawing
+from neuralign.report import drawing, figures
 from neuralign.report.summary import METHODS
 
 PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
-KINDS = sorted(p.stem for p in Path(drawing.__file__).parent.glob("*.py") if p.stem != "__init__")
+KINDS = sorted(p.stem for p in Path(figures.__file__).parent.glob("*.py") if p.stem != "__init__")
 
 
 def path_frame(pairs=3, points=5, methods=("linear_aligned", "unaligned", "aligned"), attacks=("clean",), place=PLACE):
@@ -35,7 +35,14 @@ def path_frame(pairs=3, points=5, methods=("linear_aligned", "unaligned", "align
 def signature_frame(pairs=3, layers=9, alignments=("correlation",)):
     order = np.arange(layers)
     names = [f"inception_{i}.branch3.convolution{i}" for i in order]
-    columns = {"layer": names, "order": 2 * order, "group": "g", "units": 8, "before_sd": 0.1, "after_sd": 0.1} | PLACE
+    columns = {
+        "layer": "relu",
+        "order": 2 * order,
+        "group": names,
+        "units": 8,
+        "before_sd": 0.1,
+        "after_sd": 0.1,
+    } | PLACE
     parts = [
         pd.DataFrame(columns | {"pair": f"{i}-{i + 1}", "alignment": a, "before": 0.1 + 0.01 * i, "after": 0.5})
         for i in range(pairs)
@@ -57,7 +64,7 @@ def training_frame(pairs=3, epochs=4):
 
 def midpoint_frame(pairs=3, layers=9, methods=("unaligned", "aligned")):
     parts = [
-        pd.DataFrame({"layer": [f"features_relu{j}" for j in range(layers)], "order": range(layers)} | PLACE).assign(
+        pd.DataFrame({"group": [f"features.conv{j}" for j in range(layers)], "order": range(layers)} | PLACE).assign(
             pair=f"{i}-{i + 1}", method=m, end=e, series=s, correlation=0.1 * i + 0.2 * k, correlation_sd=0.1
         )
         for i in range(pairs)
@@ -150,7 +157,7 @@ def test_it_draws_states_n_and_saves_the_same_bytes(kind, case, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_are_keyword_only_with_defaults_and_types(kind):
-    function = getattr(__import__(f"neuralign.report.drawing.{kind}", fromlist=[kind]), kind)
+    function = getattr(__import__(f"neuralign.report.figures.{kind}", fromlist=[kind]), kind)
     first, *options = inspect.signature(function).parameters.values()
     assert first.name == "frame" and options
     assert all(o.kind is o.KEYWORD_ONLY and o.default is not o.empty and o.annotation is not o.empty for o in options)
@@ -203,6 +210,25 @@ def test_layer_labels_do_not_crowd(layers, shown):
     (axes,) = plugin("figures", {"use": "signature"})(signature_frame(layers=layers)).axes
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert len(names) == shown and all(len(name) <= 24 for name in names)
+
+
+def test_layers_have_the_names_of_modules_and_several_reads_of_one_are_numbered():
+    frame = signature_frame(layers=4).assign(layer=["relu", "stage_0_relu1", "add_1", "relu_2"] * 3)
+    frame["group"] = ["conv1", "stage.0.conv1", "conv1", "stage.1.conv1"] * 3
+    (axes,) = plugin("figures", {"use": "signature"})(frame).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "conv1 (1 of 2)",
+        "stage.0.conv1",
+        "conv1 (2 of 2)",
+        "stage.1.conv1",
+    ]
+
+
+def test_clean_images_stand_left_of_those_under_attack():
+    frame = path_frame(attacks=["clean", "pgd5"])
+    left, right = plugin("figures", {"use": "path", "attack": "pgd5", "beside_clean": True})(frame).axes
+    assert left.get_ylabel() == "accuracy (%)\nclean test images"
+    assert right.get_ylabel() == "accuracy (%)\ntest images under pgd5"
 
 
 def test_training_counts_endpoints_by_seed_and_curves_by_pair():

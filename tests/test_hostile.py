@@ -13,7 +13,7 @@ from hostile import FETCHING, PLANNING, STARTING, TRAINING
 from neuralign.config.catalogue import ConfigError
 from neuralign.config.files import YamlError
 from neuralign.datasets.dataset import DataError
-from neuralign.training.loop import Diverged
+from neuralign.training.progress import Diverged
 
 PARTS = (hostile_configs, hostile_yaml, hostile_archives, hostile_images, hostile_artefacts)
 CASES = [case for part in PARTS for case in part.CASES]

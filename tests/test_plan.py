@@ -5,14 +5,13 @@ from collections import Counter
 
 import pytest
 import yaml
+from workflow_project import REPOSITORY
 
 from neuralign.cli import main
-from neuralign.common.files import PACKAGE
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning import plan
 from neuralign.workflow.planning.costs import Counts, Sizes, attacked, disk, memory, rate, table, work
 
-REPOSITORY = PACKAGE.parents[1]
 CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
 PGD5 = {"use": "pgd", "steps": 5, "restarts": 1}
 MACS = 11.36e6  # of TinyTen on 32x32 images, forward

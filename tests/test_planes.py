@@ -22,7 +22,8 @@ from neuralign.evaluation.on_plane import Plane, covering, grid, landscape, mark
 from neuralign.report import drawing
 from neuralign.report.figures.plane import plane as draw
 from neuralign.training.batch_norm import Estimate
-from neuralign.workflow.graph import artefacts, job
+from neuralign.workflow.graph import job
+from neuralign.workflow.study_jobs import artefacts
 
 CORNERS = [(0.0, 0.0), (1.0, 0.0)]  # (t1, t2) of the first two models; the third's t2 is 1
 
@@ -239,7 +240,7 @@ def test_a_grid_names_an_entry_or_none() -> None:
 
 def plotted(catalogue: Catalogue) -> dict[str, list[tuple[str, str]]]:
     """{figure: [(output, path in wildcards)]} of the planes of the study."""
-    from neuralign.workflow.graph import figures as of
+    from neuralign.workflow.study_jobs import figures as of
 
     found = {name: frames for name, (kind, _, frames) in of(catalogue, "small").items() if kind == "plane"}
     keys = ("pair", "alignment", "through", "plane")

@@ -12,7 +12,7 @@ from workflow_project import OVERLAY, REPOSITORY
 
 from neuralign.common.files import note_path, recipe_path, sha256
 from neuralign.config.catalogue import Catalogue
-from neuralign.workflow.graph import RULES
+from neuralign.workflow.job import RULES
 from neuralign.workflow.provenance import recipes
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import key_of

@@ -13,8 +13,9 @@ from test_summary import load_script, study
 from neuralign.report import published, summary
 from neuralign.report.claims import claims
 from neuralign.report.claims.evidence import Evidence, alignments
+from neuralign.report.page import findings, paper_tables
 from neuralign.report.page import page as report
-from neuralign.report.page import paper_tables
+from neuralign.report.page.pictures import caption, main_picture, picture_rows, pictures
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -58,11 +59,11 @@ def note(rule="evaluate", seconds=2.0, **more):
     return {"rule": rule, "wildcards": wildcards, "key": "abcdef0123", "commit": "c0ffee", "seconds": seconds} | more
 
 
-def page(rows=None, pictures=((PNG, "A figure."),), notes=(), study_=STUDY, **more):
+def page(rows=None, drawn=((PNG, {"caption": "A figure."}),), notes=(), study_=STUDY, **more):
     rows = study(attacks=["clean", "pgd5"]) if rows is None else rows
     paths = summary.paths(rows)
     tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
-    return report.render(*tables, pictures=pictures, notes=notes, study=study_, **more)
+    return report.render(*tables, drawn=drawn, notes=notes, study=study_, **more)
 
 
 def beside(rows):
@@ -97,23 +98,24 @@ def test_a_study_of_other_settings_folds_the_published_numbers_away():
     sections = paper_tables.sections(tables["published"], tables["claims"], [], [])
     text = Page(page(rows, paper=sections)).text
     assert "None of the 69 published accuracies is of a setting that this study runs." in text
-    assert "Every published number, none of them run here" in text
+    assert "Published numbers of networks and datasets that were not run here" in text
     assert "What the alignments move" not in text
 
 
 def test_the_headlines_speak_of_lines_too():
     rows = study()
     lines = rows.assign(method="linear_" + rows["method"])
-    found = report.headlines(summary.contrasts(summary.paths(pd.concat([lines, rows]))))
-    assert [("trained curve" in line, "straight line" in line) for line in found] == [(True, False), (False, True)]
+    sentences = findings.sentences(summary.contrasts(summary.paths(pd.concat([lines, rows]))))
+    kinds = [("trained curve" in sentence, "straight line" in sentence) for sentence in sentences]
+    assert kinds == [(True, False), (False, True)]
 
 
 def test_every_attack_has_its_own_rows_and_headline():
     rows = study(attacks=["clean", "pgd5", "pgd20"])
     paths = summary.paths(rows)
-    titles = [title for title, _ in report.robust_table(summary.robust(rows, paths)).groups]
-    assert [title.rpartition(" ")[2] for title in titles] == ["pgd5", "pgd20"]
-    assert [line.count("under the attack") for line in report.headlines(summary.contrasts(paths))] == [0, 1, 1]
+    for table in report.robust_tables(summary.robust(rows, paths)):
+        assert [title.rpartition(" ")[2] for title, _ in table.groups] == ["pgd5", "pgd20"]
+    assert [line.count("under the attack") for line in findings.sentences(summary.contrasts(paths))] == [0, 1, 1]
 
 
 def test_the_page_needs_nothing_from_outside():
@@ -135,7 +137,7 @@ def test_the_figures_are_embedded_with_alternative_texts():
 
 def test_tables_have_captions_and_scopes():
     parsed = Page(page(notes=[note()]))
-    assert len(parsed.all("caption")) == len(parsed.all("table")) == 7
+    assert len(parsed.all("caption")) == len(parsed.all("table")) == 8
     assert all(cell.get("scope") in {"col", "row", "rowgroup"} for cell in parsed.all("th"))
 
 
@@ -149,8 +151,15 @@ def test_the_numbers_are_those_of_the_tables():
     assert "TinyTen on CIFAR-10, standard training, under pgd5" in text
 
 
+def test_the_place_of_a_robust_extreme_has_its_deviation():
+    rows = study(attacks=["clean", "pgd5"])
+    _, extremes = report.robust_tables(summary.robust(rows, summary.paths(rows)))
+    (_, ((method, *cells), *_)), *_ = extremes.groups
+    assert method == "Curve, unaligned" and cells[1] == "0.50 ± 0.00" and cells[-1] == "3"
+
+
 def test_the_headline_says_difference_interval_and_n():
-    lines = report.headlines(summary.contrasts(summary.paths(study())))
+    lines = findings.sentences(summary.contrasts(summary.paths(study())))
     assert lines == [
         "TinyTen on CIFAR-10, standard training: alignment raises the worst accuracy on the trained curve "
         "from 80.00 % to 86.67 % (paired difference +6.67 points; 95 % interval +1.50 to +11.84, n = 3 pairs)."
@@ -161,14 +170,79 @@ def test_the_headline_says_difference_interval_and_n():
     ("lift", "pairs", "words"),
     [
         ((-9, -8, -7), ("1-2", "3-4", "5-6"), "lowers the worst accuracy"),
-        ((-5, -5.5, -4.5), ("1-2", "3-4", "5-6"), "hardly moves the worst accuracy"),
-        ((-9, 3, 4), ("1-2", "3-4", "5-6"), "n = 3 pairs; the interval includes zero"),
-        ((1,), ("1-2",), "from one pair, so without an interval"),
+        ((-5, -5.5, -4.5), ("1-2", "3-4", "5-6"), "no difference was found in the worst accuracy"),
+        ((-9, 3, 4), ("1-2", "3-4", "5-6"), "which includes zero; n = 3 pairs"),
+        ((1,), ("1-2",), "one pair does not decide whether alignment changes the worst accuracy"),
     ],
 )
 def test_the_headline_does_not_say_more_than_the_data(lift, pairs, words):
-    (line,) = report.headlines(summary.contrasts(summary.paths(study(pairs=pairs, lift=lift))))
+    (line,) = findings.sentences(summary.contrasts(summary.paths(study(pairs=pairs, lift=lift))))
     assert words in line
+
+
+def contrast(low, high, **more):
+    """A row of the table of contrasts about the worst accuracy, its interval around its difference."""
+    setting = {"dataset": "cifar10", "network": "tinyten", "regime": "standard", "attack": "clean"}
+    methods = {"method": "aligned", "baseline": "unaligned", "metric": "accuracy_min"}
+    difference = {"method_mean": 81.0, "baseline_mean": 80.0, "difference": (low + high) / 2}
+    return setting | methods | difference | {"ci_low": low, "ci_high": high, "n_pairs": 3} | more
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claims_a_change"),
+    [(-1, 3, False), (-3, 1, False), (0, 2, False), (-2, 0, False), (0, 0, False), (0.5, 2, True), (-2, -0.5, True)],
+)
+def test_a_change_is_stated_only_where_the_interval_excludes_zero(low, high, claims_a_change):
+    (line,) = findings.sentences(pd.DataFrame([contrast(low, high)]))
+    assert ("raises" in line or "lowers" in line) == claims_a_change
+    assert ("no difference was found" in line) != claims_a_change
+    assert "(paired difference" in line and "n = 3 pairs" in line
+
+
+def test_a_change_that_reads_as_nothing_is_not_called_a_rise():
+    (line,) = findings.sentences(pd.DataFrame([contrast(0.001, 0.005)]))
+    assert "alignment hardly changes the worst accuracy" in line
+
+
+def test_comparisons_are_counted_by_what_was_found():
+    line = {"method": "linear_aligned", "baseline": "linear_unaligned"}
+    rows = [contrast(1, 2), contrast(-1, 2), contrast(-2, -1), contrast(1, 2, **line)]
+    assert findings.overview(pd.DataFrame(rows)) == [
+        "Worst accuracy on the trained curve, in 3 comparisons: alignment raises it in 1, alignment lowers it in 1, "
+        "no difference was found in 1."
+    ]
+
+
+def test_many_findings_fold_after_eight():
+    rows = pd.concat([study().assign(dataset=f"blobs{i}") for i in range(11)])
+    parsed = Page(page(rows))
+    assert "3 more comparisons" in parsed.text and "more comparisons" not in Page(page()).text
+
+
+def test_the_main_figure_is_the_first_along_the_path_on_clean_images():
+    shown = pictures(
+        [
+            (PNG, {"use": "training"}),
+            (PNG, {"use": "path", "attack": "pgd5"}),
+            (PNG, {"use": "path"}),
+            (PNG, {"use": "path"}),
+        ]
+    )
+    assert main_picture(shown).number == 3
+    assert main_picture(shown[:2]) is None
+    html = page(drawn=[(PNG, {"use": "training"}), (PNG, {"use": "path", "caption": "The story."})])
+    assert html.index("The story.") < html.index("What is measured") < html.index("Cross-entropy (left)")
+    assert html.count('alt="The story."') == 1
+
+
+def test_figures_of_one_topic_stand_side_by_side_and_wide_ones_alone():
+    def png(width):
+        return PNG[:16] + width.to_bytes(4, "big") + PNG[20:]
+
+    path, attacked = {"use": "path"}, {"use": "path", "attack": "pgd5"}
+    drawn = [(png(700), path)] * 3 + [(png(900), attacked)] * 2 + [(png(1200), {"use": "theory"})]
+    rows = picture_rows(pictures(drawn))
+    assert [(columns, [p.number for p in row]) for columns, row in rows] == [(3, [1, 2, 3]), (2, [4, 5]), (1, [6])]
 
 
 def test_one_pair_shows_no_deviation():
@@ -190,7 +264,8 @@ def test_notes_make_times_and_origin():
     notes = [note(), note(seconds=4), note("align", 1.5, device="H100", started="2026-01-02", versions={"numpy": "2"})]
     text = Page(page(notes=[*notes, note(dirty=True), note(modified=True), {}])).text
     table = report.time_table(notes)
-    assert table.groups == [("", [["align", "1", "1.5", "1.5"], ["evaluate", "2", "6.0", "3.0"]])]
+    align, evaluate = ["align", "1", "1.5", "1.5", "1.5 to 1.5"], ["evaluate", "2", "6.0", "3.0", "2.0 to 4.0"]
+    assert table.groups == [("", [align, evaluate])]
     assert "c0ffee (2 results with uncommitted changes)" in text
     assert all(word in text for word in ("H100", "numpy 2", "2026-01-02", "abcdef0123", "cifar10, pair 1-2"))
     assert "not recorded" in Page(page()).text
@@ -207,11 +282,17 @@ def test_published_columns_are_there_where_there_are_values():
 
 def test_nothing_to_compare_is_said():
     rows = study()
-    assert "nothing to compare" in Page(page(rows[rows["method"] == "aligned"], pictures=[])).text
+    assert "nothing to compare" in Page(page(rows[rows["method"] == "aligned"], drawn=[])).text
 
 
 @pytest.mark.parametrize(
-    ("value", "digits", "sign", "text"), [(-1.005, 1, True, "−1.0"), (2, 2, True, "+2.00"), (np.nan, 2, False, "–")]
+    ("value", "digits", "sign", "text"),
+    [
+        (-1.005, 1, True, "−1.0"),
+        (2, 2, True, "+2.00"),
+        (np.nan, 2, False, "–"),
+        (-2555049.473, 3, False, "−2,555,049"),
+    ],
 )
 def test_numbers_are_for_reading(value, digits, sign, text):
     assert report.number(value, digits, sign=sign) == text
@@ -243,4 +324,4 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     assert "86.67" in parsed.text and "c0ffee" in parsed.text
     assert "nan" not in parsed.text.lower()
     assert [p.name for p in html.parent.iterdir()] == ["report.html"]
-    assert script.caption({"caption": "Mine."}) == "Mine." and script.caption({"use": "new"}).startswith("New.")
+    assert caption({"caption": "Mine."}) == "Mine." and caption({"use": "new"}) == "New."

@@ -11,15 +11,22 @@ from safetensors.torch import save_file
 from tiny import assert_same, pictures, randomised, shifts, whole
 from torch import Tensor
 
+from neuralign.common.errors import Refused
+from neuralign.common.tensors import load_tensors, save_tensors
+from neuralign.config.plugins import plugin_or_none
+from neuralign.curves.storage import load_bends, load_ends, name_bends
 from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model
 from neuralign.networks.parameters import Layout
-from neuralign.networks.states import StateError
+from neuralign.networks.setup import prepare
+from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import permutations
-from neuralign.training import setting
+from neuralign.symmetry.storage import save_permutation
+from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training.attacks.pgd import pgd
+from neuralign.training.progress import Regime
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
 
@@ -46,41 +53,41 @@ def written(state: dict[str, Tensor], folder: Path, name: str = "network.safeten
 
 
 def test_model_and_data_fit_each_other(prepared: str) -> None:
-    data, model = setting.prepare(prepared, SETTINGS)
+    data, model = prepare(prepared, SETTINGS)
     assert model.network.fc.out_features == 5
     torch.testing.assert_close(model.mean.flatten(), torch.tensor(data.mean))
     torch.testing.assert_close(model.std.flatten(), torch.tensor(data.std))
 
 
 def test_the_config_may_set_another_normalisation_or_none(prepared: str) -> None:
-    _, own = setting.prepare(prepared, SETTINGS | {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]})
+    _, own = prepare(prepared, SETTINGS | {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]})
     assert own.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert own.std.flatten().tolist() == [1, 2, 3]
-    _, none = setting.prepare(prepared, SETTINGS | {"normalise": False, "mean": [0.1, 0.2, 0.3]})
+    _, none = prepare(prepared, SETTINGS | {"normalise": False, "mean": [0.1, 0.2, 0.3]})
     assert none.mean.flatten().tolist() == [0, 0, 0] and none.std.flatten().tolist() == [1, 1, 1]
 
 
 def test_images_are_resized_to_the_size_the_config_says(prepared: str) -> None:
-    data, _ = setting.prepare(prepared, SETTINGS | {"input_size": 20})
+    data, _ = prepare(prepared, SETTINGS | {"input_size": 20})
     assert data.train.pixels.shape == (10, 3, 20, 20)
 
 
 def test_the_seed_decides_the_initial_weights(prepared: str) -> None:
-    first, again, other = (whole(setting.prepare(prepared, SETTINGS, seed)[1].network) for seed in (1, 1, 2))
+    first, again, other = (whole(prepare(prepared, SETTINGS, seed)[1].network) for seed in (1, 1, 2))
     assert_same(first, again)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
 
 def test_a_regime_has_its_schedule_bound() -> None:
     entry = {"epochs": 4, "batch_size": 8, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
-    regime = setting.regime(entry | {"schedule": {"use": "halving", "every": 2, "drift": 1.0}, "precision": "bfloat16"})
+    regime = Regime.of(entry | {"schedule": {"use": "halving", "every": 2, "drift": 1.0}, "precision": "bfloat16"})
     assert [regime.schedule(epoch, 4) for epoch in range(4)] == [1, 1, 0.5, 0.5]
     assert (regime.epochs, regime.nesterov, regime.precision) == (4, False, "bfloat16")
 
 
 def test_an_attack_may_be_none() -> None:
-    assert setting.attack(None) is None
-    found = setting.attack({"use": "pgd", "eps": 0.1, "step": 0.05})
+    assert plugin_or_none("attacks", None) is None
+    found = plugin_or_none("attacks", {"use": "pgd", "eps": 0.1, "step": 0.05})
     assert isinstance(found, partial) and found.func is pgd and found.keywords == {"eps": 0.1, "step": 0.05}
 
 
@@ -89,18 +96,18 @@ def test_an_attack_may_be_none() -> None:
 
 def test_a_state_comes_back_as_it_was_written(model: Model, tmp_path: Path) -> None:
     state = randomised(model.network)
-    setting.save(state, tmp_path / "network.safetensors")
-    assert_same(setting.read_state(str(tmp_path / "network.safetensors"), model), state)
+    save_tensors(state, tmp_path / "network.safetensors")
+    assert_same(load_state(str(tmp_path / "network.safetensors"), model), state)
 
 
 def test_a_file_that_is_not_there_is_named(tinyten: Model, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors"):
-        setting.read_state(str(tmp_path / "nowhere.safetensors"), tinyten)
+        load_state(str(tmp_path / "nowhere.safetensors"), tinyten)
 
 
 def test_a_state_splits_into_parameters_and_buffers(model: Model) -> None:
     state = randomised(model.network)
-    parameters, buffers = setting.split(model, state)
+    parameters, buffers = split_trainable(model, state)
     assert parameters.keys() == dict(model.network.named_parameters()).keys()
     assert buffers.keys() == dict(model.network.named_buffers()).keys()
     assert_same({**parameters, **buffers}, state)
@@ -111,19 +118,19 @@ def test_a_state_splits_into_parameters_and_buffers(model: Model) -> None:
 
 def planted(model: Model, data: Data, folder: Path) -> str:
     """A permutation file of this model."""
-    spec, path = setting.symmetry(model, data).spec, folder / "permutation.safetensors"
-    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
+    spec, path = trace_model(model, data.train).spec, folder / "permutation.safetensors"
+    save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
     return str(path)
 
 
 def test_the_ends_of_a_path_are_read_with_the_second_permuted(model: Model, data: Data, tmp_path: Path) -> None:
     states = [randomised(model.network, seed) for seed in (1, 2)]
     target, source = (written(s, tmp_path, f"{i}.safetensors") for i, s in enumerate(states))
-    spec = setting.symmetry(model, data).spec
-    start, end = setting.read_ends(target, source, planted(model, data, tmp_path), model, data)
+    spec = trace_model(model, data.train).spec
+    start, end = load_ends(model, data.train, target, source, planted(model, data, tmp_path))
     assert_same(start, states[0])
     assert_same(end, permutations.permute(spec, shifts(spec), states[1]))
-    assert_same(setting.read_ends(target, source, None, model, data)[1], states[1])
+    assert_same(load_ends(model, data.train, target, source, None)[1], states[1])
 
 
 def test_a_permutation_of_heads_is_read_as_what_it_is(data: Data, tmp_path: Path) -> None:
@@ -131,20 +138,20 @@ def test_a_permutation_of_heads_is_read_as_what_it_is(data: Data, tmp_path: Path
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     states = [randomised(network, seed) for seed in (1, 2)]
     target, source = (written(s, tmp_path, f"{i}.safetensors") for i, s in enumerate(states))
-    spec, path = setting.symmetry(model, data, attention=True).spec, tmp_path / "permutation.safetensors"
-    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15}, attention=True)
+    spec, path = trace_model(model, data.train, attention=True).spec, tmp_path / "permutation.safetensors"
+    save_permutation(shifts(spec), path, spec, {"certificate": 1e-15}, attention=True)
     assert any("blocks" in group for group in shifts(spec))
-    _, end = setting.read_ends(target, source, str(path), model, data)
+    _, end = load_ends(model, data.train, target, source, str(path))
     assert_same(end, permutations.permute(spec, shifts(spec), states[1]))
-    setting.save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
+    save_permutation(shifts(spec), path, spec, {"certificate": 1e-15})
     with pytest.raises(ValueError, match="its certificate is of another network, with other groups or sizes"):
-        setting.read_ends(target, source, str(path), model, data)
+        load_ends(model, data.train, target, source, str(path))
 
 
 def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path) -> None:
     big = torch.arange(12.0).view(3, 4)
-    setting.save({"a": big.T, "b": big[1:]}, tmp_path / "new" / "x.safetensors", {"certificate": "fine"})
-    found = setting.read(str(tmp_path / "new" / "x.safetensors"))
+    save_tensors({"a": big.T, "b": big[1:]}, tmp_path / "new" / "x.safetensors", {"certificate": "fine"})
+    found = load_tensors(str(tmp_path / "new" / "x.safetensors"))
     assert_same(found, {"a": big.T, "b": big[1:]})
     with safe_open(tmp_path / "new" / "x.safetensors", "pt") as file:
         assert file.metadata() == {"facts": '{"certificate": "fine"}'}
@@ -152,10 +159,10 @@ def test_saving_takes_views_and_writes_metadata_and_no_other_file(tmp_path: Path
 
 
 def test_the_same_permutation_gives_the_same_bytes(tinyten: Model, data: Data, tmp_path: Path) -> None:
-    spec = setting.symmetry(tinyten, data).spec
+    spec = trace_model(tinyten, data.train).spec
     for i in range(8):
         facts = {"images": 5, "certificate": 1e-15} if i % 2 else {"certificate": 1e-15, "images": 5}
-        setting.save_permutation(shifts(spec), tmp_path / str(i), spec, facts)
+        save_permutation(shifts(spec), tmp_path / str(i), spec, facts)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
@@ -164,14 +171,14 @@ def test_the_same_permutation_gives_the_same_bytes(tinyten: Model, data: Data, t
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, count: int) -> None:
-    layout = Layout.of(setting.split(tinyten, whole(tinyten.network))[0])
+    layout = Layout.of(split_trainable(tinyten, whole(tinyten.network))[0])
     flat = [layout.flatten(randomised(tinyten.network, seed)) for seed in range(count)]
     bends = torch.stack(flat) if flat else torch.empty(0, 1)
-    named = setting.name_bends(layout, bends)
+    named = name_bends(layout, bends)
     if count:
         assert named[f"{count}.fc.bias"].shape == (5,)
-        setting.save(named, tmp_path / "bends.safetensors")
-        found = setting.read_bends(str(tmp_path / "bends.safetensors"), layout, torch.zeros_like(bends))
+        save_tensors(named, tmp_path / "bends.safetensors")
+        found = load_bends(str(tmp_path / "bends.safetensors"), layout, torch.zeros_like(bends))
         assert torch.equal(found, bends)
     else:
         assert named == {}
@@ -181,12 +188,12 @@ def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, co
 @pytest.mark.parametrize("kind", [torch.complex32, torch.complex128])
 def test_types_that_no_file_holds_are_refused_by_name(tmp_path, kind):
     path = tmp_path / "a.safetensors"
-    with pytest.raises(StateError, match=f"a.safetensors: waves is {kind}, which a file of safetensors cannot hold$"):
-        setting.save({"fine": torch.zeros(2, dtype=torch.complex64), "waves": torch.zeros(2, dtype=kind)}, path)
+    with pytest.raises(Refused, match=f"a.safetensors: waves is {kind}, which a file of safetensors cannot hold$"):
+        save_tensors({"fine": torch.zeros(2, dtype=torch.complex64), "waves": torch.zeros(2, dtype=kind)}, path)
     assert not list(tmp_path.iterdir())
 
 
 def test_complex64_is_kept(tmp_path):
     waves = torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex64)
-    setting.save({"waves": waves}, tmp_path / "a.safetensors")
-    assert torch.equal(setting.read(str(tmp_path / "a.safetensors"))["waves"], waves)
+    save_tensors({"waves": waves}, tmp_path / "a.safetensors")
+    assert torch.equal(load_tensors(str(tmp_path / "a.safetensors"))["waves"], waves)

@@ -45,8 +45,11 @@ def planned(project: Project, *arguments: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory) -> Project:
-    """The workflow without any results."""
-    return Project.of_repository(tmp_path_factory.mktemp("fresh") / "project")
+    """The workflow without any results, and without messages, in place of which Snakemake shows the resources."""
+    project = Project.of_repository(tmp_path_factory.mktemp("fresh") / "project")
+    for path in project.root.glob("rules/*.smk"):
+        path.write_text(re.sub(r"^    message:\n .*\n", "", path.read_text(), flags=re.MULTILINE))
+    return project
 
 
 @pytest.mark.workflow
@@ -68,6 +71,12 @@ def test_a_retry_has_more_memory_and_more_time_if_it_begins_anew(fresh):
         goes_on = rule.startswith("train_")
         assert int(again[rule]["runtime"]) == int(first[rule]["runtime"]) * (1 if goes_on else last)
         assert int(again[rule]["runtime"]) <= 1440  # what most partitions allow
+
+
+def test_the_profile_leaves_time_and_memory_to_the_rules():
+    profile = yaml.safe_load((REPOSITORY / PROFILE).read_text())
+    assert "set-resources" not in profile
+    assert not {"mem_mb", "runtime", "gpu"} & profile.get("default-resources", {}).keys()
 
 
 def test_the_profile_differs_from_the_default_one_in_nothing_else():

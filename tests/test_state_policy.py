@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from neuralign import api
 from neuralign.common.errors import Refused
+from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves import endpoints
 from neuralign.curves.curve import straight
@@ -31,16 +32,18 @@ from neuralign.datasets.storage import save as save_dataset
 from neuralign.evaluation.along_curve import along
 from neuralign.networks import buffer_updates, foreign_checkpoints, parameters
 from neuralign.networks import model as networks
+from neuralign.networks import states as network_states
 from neuralign.networks.model import Model, buffers, first_names, trainable
 from neuralign.networks.model import parameters as parameters_of
 from neuralign.networks.parameters import Layout
+from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import certificate
 from neuralign.symmetry.explain import explain
 from neuralign.symmetry.tracing import execution
-from neuralign.training import batch_norm, setting
+from neuralign.training import batch_norm
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.loop import Regime, fit
-from neuralign.training.setting import split
+from neuralign.training.loop import fit
+from neuralign.training.progress import Regime
 
 State = dict[str, Tensor]
 IMAGES = pictures(count=24, side=8)
@@ -211,7 +214,7 @@ def check_frozen(name: str) -> None:
         model = unnormalised(network)
         held, kept = parameters_of(network), buffers(network)
         if divided:
-            held, kept = split(model, {**held, **kept})
+            held, kept = split_trainable(model, {**held, **kept})
         layout = Layout.of(held)
         regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
         progress = fit(
@@ -345,8 +348,8 @@ def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_num
     state, model = states(name)[0], unnormalised(fresh(name, 0))
     torch.save(state, tmp_path / "a.pt")
     assert_same(foreign_checkpoints.read(tmp_path / "a.pt", model).state, state)
-    setting.save(state, tmp_path / "a.safetensors")
-    assert_same(setting.read_state(str(tmp_path / "a.safetensors"), model), state)
+    save_tensors(state, tmp_path / "a.safetensors")
+    assert_same(load_state(str(tmp_path / "a.safetensors"), model), state)
     (held,) = (n for n, t in state.items() if t.is_complex())
     torch.save(state | {held: state[held].real}, tmp_path / "b.pt")
     with pytest.raises(Refused, match=rf"{held} is torch.float32, the network's is torch.complex64"):
@@ -389,7 +392,7 @@ def written(folder: Path, ends: tuple[State, State]) -> dict[str, str]:
     save_dataset(Dataset(*splits, tuple("abcde")), folder / "data.safetensors")
     paths = {name: str(folder / f"{name}.safetensors") for name in ("data", "target", "source")}
     for name, state in zip(("target", "source"), ends, strict=True):
-        setting.save(state, paths[name])
+        save_tensors(state, paths[name])
     return paths
 
 
@@ -474,7 +477,7 @@ def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def whatever_has_a_gradient_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """`requires_grad` counts for nothing."""
-    for module in (endpoints, setting):
+    for module in (endpoints, network_states):
         monkeypatch.setattr(module, "trainable", lambda network: {n for n, _ in network.named_parameters()})
 
 

@@ -24,14 +24,15 @@ from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, criterion, logits
 from neuralign.networks.parameters import Layout
+from neuralign.networks.states import split_trainable
 from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.loop import Attack, Diverged, Progress, Regime, Training, fit
+from neuralign.training.loop import Training, fit
+from neuralign.training.progress import Attack, Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.schedules.halving import halving
-from neuralign.training.setting import split
 from neuralign.training.simultaneous import fit_together
 
 REGIME = Regime(
@@ -42,7 +43,7 @@ ONE_STEP = replace(REGIME, epochs=1, batch_size=100, lr=1.0, momentum=0.0, neste
 
 def train(model: Model, state: State, images: Images, regime: Regime = REGIME, **options: Any) -> Progress:
     """An endpoint trained from `state`."""
-    start, buffers = split(model, dict(state))
+    start, buffers = split_trainable(model, dict(state))
     layout = Layout.of(start)
     options = {"transform": plain, "seed": 1} | options
     return fit(model, layout.flatten(start), lambda w, t: w, layout, buffers, images, regime, **options)
@@ -66,7 +67,7 @@ def bend(
 
 
 def trained_state(progress: Progress, model: Model, state: State) -> dict[str, Tensor]:
-    return {**Layout.of(split(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
+    return {**Layout.of(split_trainable(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
 
 
 def ordinary_training(
@@ -147,7 +148,7 @@ def test_nothing_that_it_is_given_is_changed(tinyten: Model, images: Images) -> 
     assert_same(state, before)
     assert_same(tinyten.network.state_dict(), own)
     assert torch.equal(images.pixels, pixels)
-    weights, buffers = split(tinyten, state)
+    weights, buffers = split_trainable(tinyten, state)
     layout = Layout.of(weights)
     flat = layout.flatten(weights)
     fit(tinyten, flat, lambda w, t: w, layout, buffers, images, REGIME, transform=plain, seed=1)
@@ -171,7 +172,7 @@ def test_every_epoch_has_an_order_and_an_augmentation_of_its_own(images: Images)
 
 
 def curve_problem(model: Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], Layout]:
-    (start, buffers), (end, _) = (split(model, randomised(model.network, seed)) for seed in (1, 2))
+    (start, buffers), (end, _) = (split_trainable(model, randomised(model.network, seed)) for seed in (1, 2))
     layout = Layout.of(start)
     return (layout.flatten(start), layout.flatten(end)), buffers, layout
 
@@ -216,7 +217,7 @@ def test_the_penalty_of_an_endpoint_is_half_the_decay_times_the_squared_norm(ima
     model = perceptron(16)
     state = randomised(model.network)
     (row,) = train(model, state, images, ONE_STEP).history
-    squares = sum(tensor.square().sum().item() for tensor in split(model, state)[0].values())
+    squares = sum(tensor.square().sum().item() for tensor in split_trainable(model, state)[0].values())
     assert row["penalty"] == pytest.approx(0.005 * squares)
 
 
@@ -419,7 +420,7 @@ def trainings_of(
     """Endpoints of different starts, each with a seed of its own."""
     trainings = []
     for seed in seeds:
-        start, buffers = split(model, randomised(model.network, seed))
+        start, buffers = split_trainable(model, randomised(model.network, seed))
         layout, keeper = Layout.of(start), (keepers or {}).get(seed)
         trainings.append(
             Training(

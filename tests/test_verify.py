@@ -15,7 +15,8 @@ from neuralign.cli import main
 from neuralign.common.files import PACKAGE, note_path, sha256
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import read_config
-from neuralign.workflow.graph import job, ref
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import ref
 from neuralign.workflow.provenance.consistency import Results, disagreements
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import digest, flat, key_of, seeds

@@ -324,16 +324,15 @@ def _pretend(project, package, version):
 
 @row("Cores, threads, memory, GPUs, a profile", NOTHING)
 def _(project):
-    for path in project.root.glob("rules/*.smk"):
-        text = path.read_text()
-        path.write_text(text.replace("mem_mb=8000", "mem_mb=9000").replace("threads: 1", "threads: 2"))
+    project.replace("rules/common.smk", "needs(8000, minutes, gpu=1)", "needs(9000, minutes, gpu=2)")
+    project.replace("rules/job.smk", "    resources:\n", "    threads: 2\n    resources:\n")
+    project.replace("rules/curves.smk", "training(minutes=720)", "training(minutes=730)")
     project.replace("profiles/default/profile.yaml", "cores: all", "cores: 3")
 
 
 @row("The command line of a rule", NOTHING)
 def _(project):
-    for path in project.root.glob("rules/*.smk"):
-        path.write_text(path.read_text().replace('"{params.command} > {log} 2>&1"', '"{params.command}  2> {log}"'))
+    project.replace("rules/job.smk", '"{params.command} > {log} 2>&1"', '"{params.command}  2> {log}"')
 
 
 @row("An environment file", NOTHING)
@@ -627,6 +626,23 @@ def test_the_paper_draws_every_plane(fresh):
     assert (planned["plane"], planned["train_curve"], planned["midpoint"]) == (27 + 54, 54, 54)
 
 
+def test_a_plan_says_what_each_job_does(fresh):
+    path = "results/evaluations/small_digits/tiny/hardened/1-3/matched/bezier/2/brief.csv"
+    code, text = fresh.dry_run(target=path)
+    assert code == 0, text
+    messages = re.findall(r"^Job \d+: (.*)$", text, re.MULTILINE)
+    pair = "the pair 1-3 of tiny on small_digits (hardened)"
+    curve = f"the curve bezier, seed 2, of {pair}, aligned by matched"
+    assert set(messages) == {
+        "Fetch the dataset small_digits",
+        "Train tiny on small_digits (hardened), seed 1",
+        "Train tiny on small_digits (hardened), seed 3",
+        f"Align {pair} by matched",
+        f"Train {curve}",
+        f"Evaluate {curve} (evaluation brief)",
+    }
+
+
 def test_the_demo_is_planned(fresh):
     assert (
         fresh.plan(target="demo", overlay=False)
@@ -697,6 +713,20 @@ def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project)
 
 
 # ---- the shell's own checks
+
+
+def test_the_rule_that_others_inherit_from_is_not_to_be_asked_for(fresh):
+    code, text = fresh.dry_run(target="job")
+    assert code == 1 and "`job` is what the other rules inherit, and makes nothing itself: ask for a study" in text
+
+
+def test_the_list_of_rules_says_what_each_makes(fresh):
+    command = [sys.executable, "-m", "snakemake", "--list"]
+    rules = subprocess.run(command, cwd=fresh.root, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "align (The permutation of a pair's second network that aligns it with the first.)" in rules
+    assert [rule for rule in rules if rule.startswith("job ")] == [
+        "job (What the other rules inherit. It makes nothing itself.)"
+    ]
 
 
 def test_snakemake_has_nothing_to_complain_of(fresh):

@@ -31,7 +31,8 @@ from neuralign.symmetry.permutations import Permutation, permute
 from neuralign.symmetry.tracing.execution import copied
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.loop import Regime, fit
+from neuralign.training.loop import fit
+from neuralign.training.progress import Regime
 
 Normalisation = Sequence[float]
 
@@ -138,7 +139,7 @@ def curve(
         trained = fit(
             model,
             line.bends[:, : ends.layout.trained],
-            lambda points, weights: line.bent(points).at(weights),
+            line.sample,
             ends.layout,
             ends.stored[0],
             images,

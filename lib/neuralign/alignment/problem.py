@@ -25,7 +25,7 @@ from neuralign.symmetry.precision import Doubled, doubled
 from neuralign.symmetry.tracing.execution import Probe, Unread, spared
 from neuralign.symmetry.tracing.taps import ACTIVATIONS
 from neuralign.symmetry.tracing.trace import Tap, Taps, Trace
-from neuralign.training.loop import Attack, Keeper
+from neuralign.training.progress import Attack, Keeper
 
 __all__ = [
     "CertificateError",

@@ -9,7 +9,7 @@ from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
 from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import shards
-from neuralign.workflow.graph import ref
+from neuralign.workflow.job import ref
 
 EXAMPLES = [
     "neuralign align torchvision.models:resnet18 a.pt b.pt --data my_images/ -o b_aligned.safetensors",
@@ -69,13 +69,13 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 def _report(
     given: argparse.Namespace, c: Any, place: dict[str, str], permutation: Path, folder: Path, source: str
 ) -> tuple[int, dict[str, Any], str]:
+    from neuralign.common.tensors import load_facts, load_tensors, save_tensors
     from neuralign.networks import foreign_checkpoints
     from neuralign.symmetry.explain import immovable
     from neuralign.symmetry.permutations import permute
-    from neuralign.training import setting
 
-    facts = setting.read_facts(permutation)
-    found = setting.read(str(permutation))  # certified a moment ago
+    facts = load_facts(permutation)
+    found = load_tensors(str(permutation))  # certified a moment ago
     groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
     told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
     told |= {key: facts[key] for key in ("certificate_precision", "unreached")}
@@ -85,7 +85,7 @@ def _report(
     if not groups:
         told["why"] = immovable(trace.frozen)
     if given.permutation:
-        setting.save(dict(found), given.permutation, facts | told | {"network": given.network})
+        save_tensors(dict(found), given.permutation, facts | told | {"network": given.network})
         told["permutation"] = str(given.permutation)
     if given.output:
         theirs = foreign_checkpoints.read(given.b, model, given.inside)
@@ -107,13 +107,14 @@ def _report(
 
 def _traced(given: argparse.Namespace, c: Any, place: dict[str, str], folder: Path) -> tuple[Any, Any]:
     """The model that the checkpoints are of, and its symmetry."""
-    from neuralign.training import setting
+    from neuralign.networks.setup import prepare
+    from neuralign.symmetry.tracing.trace import trace_model
     from neuralign.workflow.graph import job
 
     settings = job(c, "import_endpoint", place).settings
     data = make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)
-    images, model = setting.prepare(str(data), settings["model"])
-    return model, setting.symmetry(model, images, attention=given.attention)
+    images, model = prepare(str(data), settings["model"])
+    return model, trace_model(model, images.train, attention=given.attention)
 
 
 def _identity(file: str) -> dict[str, Any]:
@@ -127,10 +128,10 @@ def _identity(file: str) -> dict[str, Any]:
 def _write(tensors: dict[str, Any], path: Path) -> None:
     import torch
 
-    from neuralign.training import setting
+    from neuralign.common.tensors import save_tensors
 
     if path.suffix == ".safetensors":
-        setting.save(tensors, path)
+        save_tensors(tensors, path)
         return
     with atomic(path) as temporary:
         torch.save({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary)

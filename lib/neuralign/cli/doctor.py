@@ -8,7 +8,8 @@ from typing import Any
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
 from neuralign.common.tables import columns
-from neuralign.workflow.graph import job, ref
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import ref
 
 EXAMPLES = [
     "neuralign doctor torchvision.models:resnet18 --option num_classes=10 --input 3,32,32",
@@ -84,7 +85,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
 
 def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
-    from neuralign.training import setting
+    from neuralign.networks.setup import prepare
 
     known = shared.config(given)
     (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
@@ -95,7 +96,7 @@ def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
     place = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
-        images, model = setting.prepare(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
+        images, model = prepare(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
     return model, images.train
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from neuralign.cli.shared import CHECKOUT, UsageError
 from neuralign.config.catalogue import Catalogue
-from neuralign.workflow.graph import Ref, job
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import Ref
 
 OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["permutation", "moved"]}
 

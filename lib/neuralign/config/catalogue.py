@@ -37,7 +37,7 @@ from neuralign.config.signatures import plugins, schema
 
 __all__ = ["SECTIONS", "Catalogue", "ConfigError", "Entry"]
 
-RESERVED = ("all", *(path.stem for path in PACKAGE.parents[1].glob("scripts/*.py")))  # names of rules
+RESERVED = ("all", "job", *(path.stem for path in PACKAGE.parents[1].glob("scripts/*.py")))  # names of rules
 
 
 class Catalogue:

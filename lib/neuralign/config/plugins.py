@@ -29,6 +29,11 @@ def plugin(kind: str, entry: Entry) -> Callable[..., Any]:
     return partial(getattr(import_module(module(kind, use)), use), **options)
 
 
+def plugin_or_none(kind: str, entry: Entry | None) -> Callable[..., Any] | None:
+    """The same; None for no entry."""
+    return plugin(kind, entry) if entry else None
+
+
 def module(kind: str, use: str) -> str:
     """The name of the module of a plug-in."""
     return f"neuralign.{KINDS[kind]}.{use}"

@@ -37,6 +37,10 @@ class Curve:
         remaining = self.bends[:, bends.shape[1] :]
         return Curve(self.basis, self.ends, torch.cat([bends, remaining], 1) if remaining.shape[1] else bends)
 
+    def sample(self, bends: Tensor, weights: Tensor) -> Tensor:
+        """The parameters (d,) with other `bends`, at these weights of the control points; what a training samples."""
+        return self.bent(bends).at(weights)
+
 
 def straight(basis: Basis, start: Tensor, end: Tensor) -> Curve:
     """The curve of this family whose bends lie evenly on the segment from `start` (d,) to `end` (d,).

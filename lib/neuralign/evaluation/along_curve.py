@@ -14,7 +14,7 @@ from neuralign.datasets.images import Images
 from neuralign.evaluation.metrics import METRICS
 from neuralign.networks.model import Model, State, logits
 from neuralign.training.batch_norm import Estimate, Place, statistics
-from neuralign.training.loop import Attack
+from neuralign.training.progress import Attack
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ several layers share, and it leaves out buffers that are not persistent.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +12,30 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import Refused
 from neuralign.common.shards import some
-from neuralign.networks.model import State, buffers, parameters
+from neuralign.common.tensors import load_tensors
+from neuralign.networks.model import Model, State, buffers, parameters, trainable
 
 OPTIONAL = "num_batches_tracked"  # counts batches; evaluation and cumulative averages with a momentum do not use it
 EXTRA = "_extra_state"  # what a module keeps besides tensors of its own
-UNSAVABLE = (torch.complex32, torch.complex128)
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
 
 
 class StateError(Refused):
     """A state that does not fit its network; the message names the tensor, what it is and what it should be."""
+
+
+def load_state(path: str, model: Model) -> dict[str, Tensor]:
+    """The parameters and buffers of a checkpoint that a job wrote; StateError unless they fit the model."""
+    state = load_tensors(path, model.mean.device)
+    check(path, state, {**parameters(model.network), **buffers(model.network)})
+    return state
+
+
+def split_trainable(model: Model, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state's parameters that train, and all else that it holds: buffers and frozen parameters."""
+    trains = trainable(model.network)
+    names = [name for name in parameters(model.network) if name in trains]
+    return {n: state[n] for n in names}, {n: t for n, t in state.items() if n not in names}
 
 
 def named(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -73,13 +86,6 @@ def oddity(tensor: Tensor) -> str | None:
     if tensor.is_nested or tensor.layout != torch.strided:
         return f"is {'nested' if tensor.is_nested else 'sparse'}; {PLAIN}"
     return None
-
-
-def demand_savable(where: str | Path, tensors: State) -> None:
-    """Refuse tensors of a type that files of safetensors do not have; `where` they are to go."""
-    for name, tensor in tensors.items():
-        if tensor.dtype in UNSAVABLE:
-            raise StateError(f"{where}: {name} is {tensor.dtype}, which a file of safetensors cannot hold")
 
 
 def infinite(found: Tensor, expected: Tensor) -> str | None:

@@ -28,7 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
-LONGEST = 24  # characters of a layer's name; what comes last tells layers apart
+LONGEST = 24  # characters of a layer's name that are shown: its last ones, which tell layers apart
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -105,15 +105,25 @@ def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **lo
         axes.fill_between(table.index, low, high, color=looks["color"], alpha=0.18, linewidth=0)
 
 
-def name_layers(axes: Axes, layers: pd.Series, labels: int) -> None:
-    """An x axis of layers in their order, with at most `labels` tick labels."""
-    every = -(-len(layers) // max(labels, 1))
-    shown = range(0, len(layers), every)
-    names = [layers.iloc[i] for i in shown]
-    texts = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}" for name in names]
+def layer_names(rows: pd.DataFrame) -> pd.Series:
+    """Names of the layers, by `order` (depth): each `group` is named after the module whose output units it holds.
+
+    `layer`, where its activations are read, may be an operation without a name of its own ("relu_3"). Units that are
+    read at several depths, as on a residual stream, are numbered: "conv1 (2 of 3)".
+    """
+    groups = rows.drop_duplicates("order").sort_values("order").set_index("order")["group"]
+    reads, place = groups.groupby(groups).transform("size"), groups.groupby(groups).cumcount() + 1
+    return groups.where(reads == 1, groups + " (" + place.astype(str) + " of " + reads.astype(str) + ")")
+
+
+def name_layers(axes: Axes, names: pd.Series, labels: int) -> None:
+    """An x axis of layers, from `layer_names`, with at most `labels` tick labels."""
+    every = -(-len(names) // max(labels, 1))
+    shown = range(0, len(names), every)
+    texts = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}" for name in names.iloc[shown]]
     upright = len(texts) > 6 or max(map(len, texts)) > 9
     axes.set_xticks(list(shown), texts, rotation=90 if upright else 0, fontsize=6 if upright else 7)
-    axes.set_xlim(-0.5, len(layers) - 0.5)
+    axes.set_xlim(-0.5, len(names) - 0.5)
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
@@ -124,7 +134,7 @@ def methods_of(frame: pd.DataFrame) -> list[str]:
 def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
     """One legend below the panels, of (label, look)."""
     handles = [Line2D([], [], label=text, **looks) for text, looks in entries]
-    widest = 0.55 + 0.055 * max(len(text) for text, _ in entries)  # inches
+    widest = 0.44 + 0.055 * max(len(text) for text, _ in entries)  # inches
     fitting = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
     figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // -(-len(handles) // fitting)))
 

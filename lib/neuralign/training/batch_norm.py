@@ -22,7 +22,7 @@ from neuralign.datasets.images import Images, Transform
 from neuralign.networks.buffer_updates import IMAGES, Norm, updates
 from neuralign.networks.model import Model, State, modes_kept
 from neuralign.networks.outputs import heads
-from neuralign.training.loop import Attack
+from neuralign.training.progress import Attack
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Place = tuple[float, ...]  # where a point lies: (t,) on a curve, (t1, t2) on a plane

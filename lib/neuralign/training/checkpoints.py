@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from neuralign.common.files import atomic
-from neuralign.networks.states import demand_savable
-from neuralign.training.loop import Progress
+from neuralign.common.tensors import demand_savable
+from neuralign.training.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,8 @@
-"""The training loop. Endpoints and curves differ only in `sample`, standard and robust models only in `attack`."""
+"""The training loop: SGD on an endpoint or on the control points of a curve, with or without an attack.
+
+Endpoints and curves differ only in `sample`, standard and robust models only in `attack`. Several trainings at once are
+in `simultaneous.py`, CUDA graphs in `cuda_graphs.py`; what is kept between steps is in `progress.py`.
+"""
 
 import logging
 import time
@@ -20,18 +24,15 @@ from neuralign.networks.parameters import Layout
 from neuralign.training.cuda_graphs import recorded, side_stream
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
 
-__all__ = ["Attack", "Constraint", "Diverged", "Keeper", "Progress", "Regime", "Sample", "Training"]
-__all__ += ["demand_last_batch", "fit"]
-
 log = logging.getLogger(__name__)
 
-# Nats, as the mean of an epoch, from which a training has diverged. The criterion has an absolute scale: a network that
-# guesses has log(classes), less than 10. A bound relative to the start would mean little, for curves start from good
-# networks, bad inputs from a large loss. Single steps may be above; the penalty may be as large as `weight_decay` says.
+# A training has diverged when the mean criterion of an epoch exceeds this many nats. The bound is absolute: a network
+# that guesses has a loss of log(classes), below 10. A bound relative to the first loss would not work, because a curve
+# starts from well-trained networks, with a loss near 0. Single steps may exceed it, and the penalty has no bound.
 EXPLODED = 1e4
 
-# Images that are augmented at once, for as many steps as they last. A GPU is then not kept busy with a hundred tiny
-# kernels a step; on a CPU it makes no difference.
+# How many images are augmented in one call; they serve several steps. On a GPU this replaces some hundred small kernels
+# per step; on a CPU it makes no difference.
 AUGMENTED_AT_ONCE = 2048
 
 
@@ -45,7 +46,7 @@ def fit(
     regime: Regime,
     **options: Any,
 ) -> Progress:
-    """The `Progress` of a complete `Training` with these arguments. Raises `Diverged`."""
+    """Run a `Training` with these arguments to its end and return its `Progress`. Raises `Diverged`."""
     training = Training(model, trainable, sample, layout, buffers, images, regime, **options)
     with aside(training.device), side_stream(training.device):
         for _ in training.steps():
@@ -54,10 +55,10 @@ def fit(
 
 
 def demand_last_batch(model: Model, start: Callable[[], State], images: Images, batch_size: int) -> None:
-    """Refuse images whose last batch is a single one, where the network does not train on that.
+    """Refuse a training set whose last batch is a single image, if the network cannot train on one image.
 
-    Batch norm needs two numbers of a unit at least, and has one where images have no height and width any more.
-    `start()` gives a state of the network that may be changed.
+    Batch norm needs at least two values per unit; after a global pooling a single image has one. `start()` returns a
+    state of the network that may be overwritten.
     """
     if len(images) % batch_size != 1 % batch_size:
         return
@@ -65,7 +66,7 @@ def demand_last_batch(model: Model, start: Callable[[], State], images: Images, 
         model.network.train()
         try:
             criterion(model(start(), as_float(images.pixels[:1])), images.labels[:1])
-        except Exception as error:  # the code is anybody's, and so are its errors
+        except Exception as error:  # the network is the user's code and may raise anything
             raise Refused(
                 f"{len(images)} images in batches of {batch_size} leave one image alone in the last batch, and the "
                 f"network does not train on a single image: {summary(error)}; choose another batch_size"
@@ -73,29 +74,29 @@ def demand_last_batch(model: Model, start: Callable[[], State], images: Images, 
 
 
 class Training:
-    """A training of `trainable` for which `sample(trainable, basis(t))` gets a low loss, t uniform in [0, 1].
+    """Trains `trainable` so that the network `sample(trainable, basis(t))` has a low loss for t uniform in [0, 1].
 
-    A t is drawn for every step. The objective is the criterion plus weight_decay / 2 times the squared norm of the
-    *sampled* parameters, which at an endpoint is SGD's own weight decay and on a curve the paper's.
+    One t is drawn per step. The objective is the criterion plus weight_decay / 2 times the squared norm of the
+    *sampled* parameters. For an endpoint this is SGD's weight decay; for a curve it is the penalty of the paper's code.
 
     Args:
         model: the network and its normalisation.
-        trainable: where training starts; any shape. It is not changed.
-        sample: (trainable, weights of the control points) -> the parameters of a network as one vector of `layout`.
-        layout: which tensor of the network lies where in that vector.
-        buffers: what the network keeps besides it, frozen parameters too; a copy of them is trained along.
-        images: the training set, on the device that trains. Refused if its last batch is a single image that the
-            network does not train on.
+        trainable: the initial value, of any shape; it is copied.
+        sample: (trainable, weights of the control points) -> the parameters of one network as a vector of `layout`.
+        layout: where each tensor of the network lies in that vector.
+        buffers: all other tensors of the network, including frozen parameters; a copy of them is updated.
+        images: the training set, on the training device. Refused if its last batch is a single image and the network
+            cannot train on one.
         regime: epochs, batch size, learning rate and so on.
-        transform: the augmentation, of uint8 images (n, c, h, w) and a generator.
-        basis: t -> weights of the control points; an endpoint has none: its sample is itself.
-        attack: moves the images of a step so that their loss rises; it sees batch statistics, but changes no buffer.
-        seed: of everything that is drawn: order, t, augmentation, attack, dropout.
-        keeper: where progress is kept, and from where it is resumed.
-        constrain: (trainable, lr) changes `trainable` in place after every step.
+        transform: the augmentation: (uint8 images (n, c, h, w), generator) -> images.
+        basis: t -> weights of the control points. None for an endpoint, whose sample is `trainable` itself.
+        attack: perturbs the images of each step; it runs with batch statistics and leaves the buffers unchanged.
+        seed: of the order of images, t, augmentation, attack and dropout.
+        keeper: saves the progress between steps, and restores it.
+        constrain: (trainable, lr) -> None; changes `trainable` in place after each step.
 
-    `progress.history` has one row per epoch: epoch, lr, loss (the criterion), penalty (the norm term), accuracy
-    (percent).
+    `progress.history` has one row per epoch: epoch, lr, loss (the criterion, in nats), penalty (the norm term),
+    accuracy (percent).
     """
 
     def __init__(
@@ -130,13 +131,13 @@ class Training:
         self.draws, self.noise = torch.Generator(self.device), torch.Generator(self.device)
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
         demand_last_batch(model, self.start, images, regime.batch_size)
-        self._take_step = recorded(self._step, self._changed(), [self.noise], model.network)
+        self._take_step = recorded(self._step, self._changed_tensors(), [self.noise], model.network)
 
     def steps(self) -> Iterator[None]:
-        """Train to the end; halts after each step, so that several trainings can take turns. Raises `Diverged`.
+        """Train to the end, yielding after each step so that several trainings can take turns. Raises `Diverged`.
 
-        The device is waited for once an epoch: all random numbers are drawn on it, where they are used. The caller
-        keeps torch's global generators as they were (`seeding.aside`).
+        Synchronises with the device once per epoch; all random draws of a step happen on the device. Torch's global
+        generators are reseeded here; the caller restores them (`seeding.aside`).
         """
         progress, regime = self.progress, self.regime
         if progress.epoch or progress.step:
@@ -145,7 +146,7 @@ class Training:
         speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, images) / images, images)
         while progress.epoch < regime.epochs:
             yield from self._epoch(progress.epoch)
-            row = self._row(progress.epoch)
+            row = self._history_row(progress.epoch)
             progress.finish(row)
             if self.keeper:
                 self.keeper.keep(progress)
@@ -161,7 +162,7 @@ class Training:
         for first in range(progress.step // per_block * per_block, count, per_block):
             x, y = self._augmented(order[first * size : (first + per_block) * size], epoch, first // per_block)
             for i, pixels, labels in zip(range(first, count), x.split(size), y.split(size), strict=False):
-                if i < progress.step:  # done before the training was resumed
+                if i < progress.step:  # done before this training was resumed
                     continue
                 if self.attack:
                     self.noise.manual_seed(derive(self.seed, "attack", epoch, i))
@@ -174,27 +175,27 @@ class Training:
                 yield
 
     def _step(self, x: Tensor, y: Tensor, weights: Tensor, lr: Tensor) -> None:
-        """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), with control points of these weights."""
-        trainable = self.progress.trainable.detach().requires_grad_()  # the same memory, a new leaf
+        """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), at these weights of the control points."""
+        trainable = self.progress.trainable.detach().requires_grad_()  # a new leaf on the same memory
         point = self.sample(trainable, weights)
         flat = point.detach().requires_grad_()  # (d,)
         if self.attack:
             x = self._attacked(self.attack, flat.detach(), x, y)
-        # The network holds these weights backwards too: gradient checkpointing runs its layers again then.
+        # The network holds these weights in the backward pass too, where gradient checkpointing runs its layers again.
         with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
             with cast(self.device, self.regime.precision):
                 outputs = network(x)
                 loss = criterion(outputs, y)
             loss.backward()
         right = (logits(outputs).detach().argmax(1) == y).sum()
-        self._sum_up(loss.detach(), flat.detach(), right, len(y))
+        self._accumulate(loss.detach(), flat.detach(), right, len(y))
         assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
         slope = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
         (gradient,) = torch.autograd.grad(point, trainable, slope)
         self._descend(gradient, lr)
 
     def _descend(self, gradient: Tensor, lr: Tensor) -> None:
-        """SGD with (Nesterov) momentum, as torch.optim.SGD has it, whose import alone costs a second in every job."""
+        """SGD with (Nesterov) momentum, equal to torch.optim.SGD, whose import would cost every job one second."""
         momentum, progress = self.regime.momentum, self.progress
         velocity = progress.velocity.mul_(momentum).add_(gradient)
         change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
@@ -203,7 +204,7 @@ class Training:
             self.constrain(progress.trainable, lr)
 
     def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The images of a step as the attack leaves them; it works on a copy of the buffers."""
+        """The perturbed images of a step; the attack works on a copy of the buffers."""
         buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
         with self.model.holding(self.layout.views(flat) | buffers) as network:
 
@@ -213,16 +214,16 @@ class Training:
 
             return attack(predict, x, y, self.noise)
 
-    def _sum_up(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
+    def _accumulate(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
         sums, trained = self.progress.sums, flat[: self.layout.trained]
         sums[0].add_(loss, alpha=images)
         sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * images)
         sums[2].add_(right)
-        # Steps whose sums are within bounds: once a sum is not, it stays so, for the sums only grow.
+        # Counts the steps before a sum exceeds its limit; the sums only grow, so later steps exceed it as well.
         sums[3].add_((sums[:2] < self.limits).all())
 
-    def _row(self, epoch: int) -> Row:
-        """What is noted of an epoch that is complete. Waits for the device; raises `Diverged`."""
+    def _history_row(self, epoch: int) -> Row:
+        """The row of the history for a complete epoch. Synchronises with the device; raises `Diverged`."""
         *totals, sound = self.progress.sums.tolist()
         steps = self.progress.step
         loss, penalty, right = (total / len(self.images) for total in totals)
@@ -249,36 +250,36 @@ class Training:
         return (vmap(self.basis)(ts) if self.basis else ts.new_empty(count, 0)).to(self.progress.trainable)
 
     def start(self) -> dict[str, Tensor]:
-        """A network where training is: a copy of what the first step of an epoch would see."""
+        """A copy of the state of the network that the first step of an epoch would use."""
         with torch.no_grad():
             point = self.sample(self.progress.trainable, self.weights(1, 0)[0])
             state = self.layout.views(point) | self.progress.buffers
             return {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def _augmented(self, index: Tensor, epoch: int, block: int) -> tuple[Tensor, Tensor]:
-        """The images of `index`, which several steps share out among themselves, and their labels."""
+        """The augmented images of `index`, enough for several steps, and their labels."""
         self.draws.manual_seed(derive(self.seed, "augmentation", epoch, block))
         return self.images.take(index, self.transform, self.draws)
 
     def _lr(self, epoch: int) -> float:
         return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
 
-    def _changed(self) -> list[Tensor]:
-        """Every tensor that a step changes."""
+    def _changed_tensors(self) -> list[Tensor]:
+        """All tensors that a step changes in place."""
         progress = self.progress
         return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
 
 
 class _Speed:
-    """How fast a training is, measured from where this process took it up."""
+    """Logs the images per second of this process and the time that is left."""
 
     def __init__(self, epochs_done: float, images: int):
         self.began, self.done, self.images = time.monotonic(), epochs_done, images
 
     def report(self, row: Row, epochs: int) -> None:
         epoch, trained = row["epoch"], self.images * (row["epoch"] - self.done)
-        found = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %"
-        if trained:  # there is nothing to measure where the process before had done the epoch's last step
-            seconds = (time.monotonic() - self.began) / trained  # of an image
-            found += f"  {1 / seconds:.0f} images/s  {(epochs - epoch) * self.images * seconds:.0f} s left"
-        log.info("%s", found)
+        line = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %"
+        if trained:  # zero if the previous process had done the last step of the epoch
+            seconds = (time.monotonic() - self.began) / trained  # per image
+            line += f"  {1 / seconds:.0f} images/s  {(epochs - epoch) * self.images * seconds:.0f} s left"
+        log.info("%s", line)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.config.catalogue import Catalogue, Entry
-from neuralign.workflow.graph import Wildcards, jobs
+from neuralign.workflow.graph import jobs
+from neuralign.workflow.job import Wildcards
 from neuralign.workflow.running.notes import entries
 
 Named = tuple[str, tuple[tuple[str, str], ...]]  # a job: (rule, sorted wildcards)

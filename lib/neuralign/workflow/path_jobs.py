@@ -1,66 +1,38 @@
-"""What one job of a setting reads, which settings it may see, and which code it runs. Torch-free.
+"""The jobs of one path: data, both endpoints, their alignment, the curve, and what is measured on it. Torch-free."""
 
-Every rule of the workflow has one function that describes one of its jobs: here those from data to evaluations, in
-`studies.py` those of a whole study, in `workflow.py` all of them by name.
-"""
-
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
+from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
 
-Wildcards = dict[str, str]
-PAIR = ("dataset", "network", "regime", "pair")
 INITIAL = "initial"  # the plane of both ends and the aligned one
 NUMERIC = ("torch",)
+Plugins = list[tuple[str, str]]  # (kind, name)
 
 
-class Ref(NamedTuple):
-    """One output of another job."""
-
-    rule: str
-    output: str
-    wildcards: tuple[tuple[str, str], ...]
-
-
-def ref(rule: str, output: str, **wildcards: str) -> Ref:
-    """The output `output` of the job of `rule` with these wildcards."""
-    return Ref(rule, output, tuple(sorted(wildcards.items())))
-
-
-@dataclass(frozen=True)
-class Job:
-    inputs: dict[str, Ref | list[Ref]]
-    settings: Entry
-    plugins: list[tuple[str, str]] = field(default_factory=list)  # (kind, name): code that is loaded by name
-    files: list[str] = field(default_factory=list)  # data files of the package that the code reads
-    software: tuple[str, ...] = ()  # packages whose version the numbers depend on
-    source: Entry | None = None  # where bytes from outside come from; what they are counts, not where they lie
-    places: list[str] = field(default_factory=list)  # the settings, with dots, that only say where they lie
-
-
+@rule
 def fetch_data(c: Catalogue, dataset: str) -> Job:
-    """One dataset; how it is augmented and normalised is no business of this job."""
+    """One dataset. How it is augmented and normalised is left to the jobs that read it."""
     entry = c.entry("datasets", dataset)
     source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
     places = [f"dataset.{key}" for key in ("path", "url") if key in source]
     return Job({}, {"dataset": source}, [("datasets", entry["use"])], source=source, places=places)
 
 
-def train_endpoint(c: Catalogue, dataset: str, network: str, regime: str, seed: str) -> Job:
+@rule
+def train_endpoint(c: Catalogue, setting: Setting, seed: str) -> Job:
     """One network from one seed."""
-    settings, plugins = _training(c, dataset, network, regime, "endpoint")
-    return Job(
-        {"data": ref("fetch_data", "data", dataset=dataset)}, settings | {"seed": int(seed)}, plugins, software=NUMERIC
-    )
+    settings, plugins = _training(c, setting, "endpoint")
+    return Job(_data(setting), settings | {"seed": int(seed)}, plugins, software=NUMERIC)
 
 
-def import_endpoint(c: Catalogue, dataset: str, network: str, regime: str, checkpoint: str) -> Job:
+@rule
+def import_endpoint(c: Catalogue, setting: Setting, checkpoint: str) -> Job:
     """One network from a checkpoint of the user's own."""
-    model, plugins = _model(c, dataset, network, regime)
+    model, plugins = _model(c, setting)
     entry = c.entry("checkpoints", checkpoint)
     return Job(
-        {"data": ref("fetch_data", "data", dataset=dataset)},
+        _data(setting),
         {"model": model, "checkpoint": entry},
         plugins,
         software=NUMERIC,
@@ -69,118 +41,92 @@ def import_endpoint(c: Catalogue, dataset: str, network: str, regime: str, check
     )
 
 
-def endpoint(place: Wildcards, end: str) -> Ref:
-    """The network at one end of a pair: trained from a seed, or imported from a checkpoint."""
-    if end.isdecimal():
-        return ref("train_endpoint", "network", **place, seed=end)
-    return ref("import_endpoint", "network", **place, checkpoint=end)
-
-
-def align(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+@rule
+def align(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
     """The permutation of the pair's second network, its source, that fits the first, its target."""
-    model, plugins = _model(c, dataset, network, regime)
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    method = c.entry("alignments", alignment, **place)
-    start = method.pop("start")
-    inputs = _path_inputs(c, **place, pair=pair, alignment=start)
+    model, plugins = _model(c, setting)
+    method = setting.entry(c, "alignments", alignment)
+    inputs = _path_inputs(c, setting, pair, method.pop("start"))
     if "permutation" in inputs:
         inputs["start"] = inputs.pop("permutation")
     settings: Entry = {"model": model, "attention": method.pop("attention")}
     if method.pop("augmented"):
-        settings["augment"] = c.entry("datasets", dataset)["augment"]
+        settings["augment"] = _augment(c, setting)
         plugins += _uses("augmentations", settings["augment"])
-    if method.pop("attacked") and (attack := c.entry("regimes", regime, **place)["attack"]):
-        settings["attack"] = c.entry("attacks", attack, **place)
+    if method.pop("attacked") and (attack := setting.entry(c, "regimes", setting.regime)["attack"]):
+        settings["attack"] = setting.entry(c, "attacks", attack)
         plugins += _uses("attacks", [settings["attack"]])
     return Job(inputs, settings | {"method": method}, [*plugins, ("alignments", method["use"])], software=NUMERIC)
 
 
-def signature(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+@rule
+def signature(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
     """How well the units of a pair correlate, before and after alignment."""
-    model, plugins = _model(c, dataset, network, regime)
-    return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
+    model, plugins = _model(c, setting)
+    return Job(_path_inputs(c, setting, pair, alignment), {"model": model}, plugins, software=NUMERIC)
 
 
-def train_curve(
-    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str, curve: str, curve_seed: str
-) -> Job:
+@rule
+def train_curve(c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str) -> Job:
     """The bends of a curve between a pair, aligned or not."""
-    settings, plugins = _training(c, dataset, network, regime, "curve")
+    settings, plugins = _training(c, setting, "curve")
     family = c.entry("curves", curve)
     return Job(
-        _path_inputs(c, dataset, network, regime, pair, alignment),
+        _path_inputs(c, setting, pair, alignment),
         settings | {"curve": family, "seed": int(curve_seed)},
         [*plugins, ("curves", family["use"])],
         software=NUMERIC,
     )
 
 
+@rule
 def evaluate(
-    c: Catalogue,
-    dataset: str,
-    network: str,
-    regime: str,
-    pair: str,
-    alignment: str,
-    curve: str,
-    curve_seed: str,
-    evaluation: str,
+    c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str, evaluation: str
 ) -> Job:
     """Loss and accuracy along a curve, clean and under the attacks of the evaluation."""
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    model, plugins = _model(c, **place, on_curve=True)
-    family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
-    attacks = {name: c.entry("attacks", name, **place) for name in protocol.pop("attacks")}
-    augment = c.entry("datasets", dataset)["augment"] if protocol.pop("augment") else []
+    model, plugins = _model(c, setting, on_curve=True)
+    family, protocol = c.entry("curves", curve), setting.entry(c, "evaluations", evaluation)
+    attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
+    augment = _augment(c, setting) if protocol.pop("augment") else []
     if protocol["attacked_statistics"]:
-        protocol["attacked_statistics"] = c.entry("attacks", protocol["attacked_statistics"], **place)
+        protocol["attacked_statistics"] = setting.entry(c, "attacks", protocol["attacked_statistics"])
         plugins += _uses("attacks", [protocol["attacked_statistics"]])
-    inputs = _path_inputs(c, dataset, network, regime, pair, alignment)
+    inputs = _path_inputs(c, setting, pair, alignment)
     if c.trained(curve):
-        inputs["bends"] = _bends(place, pair, alignment, curve, curve_seed)
+        inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment, "attacks": attacks, "protocol": protocol}
     plugins += [("curves", family["use"]), *_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
-def plane(
-    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str, through: str, plane: str
-) -> Job:
-    """`through` is INITIAL, or <curve>/<curve seed>."""
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    model, plugins = _model(c, **place, on_curve=True)
-    protocol = c.entry("planes", plane, **place)
+@rule
+def plane(c: Catalogue, setting: Setting, pair: str, alignment: str, through: str, plane: str) -> Job:
+    """Loss and accuracy on a plane. `through` is INITIAL, or <curve>/<curve seed>."""
+    model, plugins = _model(c, setting, on_curve=True)
+    protocol = setting.entry(c, "planes", plane)
     windows = {kind: protocol.pop(kind) for kind in ("initial", "curve")}
-    augment = c.entry("datasets", dataset)["augment"] if protocol.pop("augment") else []
-    inputs = _path_inputs(c, **place, pair=pair, alignment=alignment)
+    augment = _augment(c, setting) if protocol.pop("augment") else []
+    inputs = _path_inputs(c, setting, pair, alignment)
     settings: Entry = {"model": model, "augment": augment, "protocol": protocol, "window": windows["initial"]}
     plugins += _uses("augmentations", augment)
     if through != INITIAL:
-        curve, seed = through.split("/")
-        inputs["bends"] = _bends(place, pair, alignment, curve, seed)
+        curve, curve_seed = through.split("/")
+        inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
         settings |= {"curve": c.entry("curves", curve), "window": windows["curve"]}
         plugins += _uses("curves", [settings["curve"]])
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
+@rule
 def midpoint(
-    c: Catalogue,
-    dataset: str,
-    network: str,
-    regime: str,
-    pair: str,
-    alignment: str,
-    curve: str,
-    curve_seed: str,
-    evaluation: str,
+    c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str, evaluation: str
 ) -> Job:
     """How the midpoint of a trained curve correlates with both ends."""
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    model, plugins = _model(c, **place, on_curve=True)
-    family, protocol = c.entry("curves", curve), c.entry("evaluations", evaluation, **place)
-    augment = c.entry("datasets", dataset)["augment"] if protocol["augment"] else []
-    inputs = _path_inputs(c, **place, pair=pair, alignment=alignment)
-    inputs["bends"] = _bends(place, pair, alignment, curve, curve_seed)
+    model, plugins = _model(c, setting, on_curve=True)
+    family, protocol = c.entry("curves", curve), setting.entry(c, "evaluations", evaluation)
+    augment = _augment(c, setting) if protocol["augment"] else []
+    inputs = _path_inputs(c, setting, pair, alignment)
+    inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment}
     settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
     if protocol["full_passes"]:
@@ -189,58 +135,64 @@ def midpoint(
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
-def bound(c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str) -> Job:
+@rule
+def bound(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
     """A bound on the loss of the straight line between both ends."""
-    model, plugins = _model(c, dataset, network, regime, on_curve=True)
-    return Job(_path_inputs(c, dataset, network, regime, pair, alignment), {"model": model}, plugins, software=NUMERIC)
+    model, plugins = _model(c, setting, on_curve=True)
+    return Job(_path_inputs(c, setting, pair, alignment), {"model": model}, plugins, software=NUMERIC)
 
 
-def _bends(place: Wildcards, pair: str, alignment: str, curve: str, curve_seed: str) -> Ref:
-    names = {"pair": pair, "alignment": alignment, "curve": curve, "curve_seed": curve_seed}
-    return ref("train_curve", "bends", **place, **names)
+def endpoint(setting: Setting, end: str) -> Ref:
+    """The network at one end of a pair: trained from a seed, or imported from a checkpoint."""
+    if end.isdecimal():
+        return ref("train_endpoint", "network", setting, seed=end)
+    return ref("import_endpoint", "network", setting, checkpoint=end)
 
 
-def _path_inputs(
-    c: Catalogue, dataset: str, network: str, regime: str, pair: str, alignment: str | None
-) -> dict[str, Ref | list[Ref]]:
+def _bends(setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str) -> Ref:
+    return ref("train_curve", "bends", setting, pair=pair, alignment=alignment, curve=curve, curve_seed=curve_seed)
+
+
+def _data(setting: Setting) -> Inputs:
+    return {"data": ref("fetch_data", "data", dataset=setting.dataset)}
+
+
+def _path_inputs(c: Catalogue, setting: Setting, pair: str, alignment: str | None) -> Inputs:
     """Data, both ends, and the permutation where the alignment is not `null`."""
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    start, end = (endpoint(place, name) for name in pair.split("-"))
-    inputs: dict[str, Ref | list[Ref]] = {
-        "data": ref("fetch_data", "data", dataset=dataset),
-        "target": start,
-        "source": end,
-    }
-    if alignment is not None and c.entry("alignments", alignment, **place) is not None:
-        inputs["permutation"] = ref("align", "permutation", **place, pair=pair, alignment=alignment)
+    target, source = (endpoint(setting, end) for end in pair.split("-"))
+    inputs = _data(setting) | {"target": target, "source": source}
+    if alignment is not None and setting.entry(c, "alignments", alignment) is not None:
+        inputs["permutation"] = ref("align", "permutation", setting, pair=pair, alignment=alignment)
     return inputs
 
 
-def _model(
-    c: Catalogue, dataset: str, network: str, regime: str, *, on_curve: bool = False
-) -> tuple[Entry, list[tuple[str, str]]]:
-    """What `setting.prepare` needs to build the model of a setting; `on_curve`: of a point of a curve."""
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    entry, data = c.entry("networks", network, **place), c.entry("datasets", dataset)
-    size, differing, *own = (entry.pop(key) for key in ("input_size", "on_curve", "mean", "std"))
+def _model(c: Catalogue, setting: Setting, *, on_curve: bool = False) -> tuple[Entry, Plugins]:
+    """What a job must know to build the model of a setting, or with `on_curve` of a point of a curve; its plug-ins."""
+    entry, data = setting.entry(c, "networks", setting.network), c.entry("datasets", setting.dataset)
+    size, differing, mean, std = (entry.pop(key) for key in ("input_size", "on_curve", "mean", "std"))
     entry |= differing if on_curve else {}
-    normalise = c.entry("regimes", regime, **place)["normalise"]
+    normalise = setting.entry(c, "regimes", setting.regime)["normalise"]
     model: Entry = {"network": entry, "input_size": size, "normalise": normalise}
-    for key, mine in zip(("mean", "std"), own, strict=True):
-        model[key] = (mine or data[key]) if normalise else None
+    model["mean"] = (mean or data["mean"]) if normalise else None
+    model["std"] = (std or data["std"]) if normalise else None
     return model, [("networks", entry["use"])]
 
 
-def _training(c: Catalogue, dataset: str, network: str, regime: str, kind: str) -> tuple[Entry, list[tuple[str, str]]]:
-    place = {"dataset": dataset, "network": network, "regime": regime}
-    model, plugins = _model(c, **place, on_curve=kind == "curve")
-    entry = c.entry("regimes", regime, **place)
-    attack = c.entry("attacks", entry["attack"], **place) if entry["attack"] else None
-    augment = c.entry("datasets", dataset)["augment"]
-    settings = {"model": model, "training": entry[kind], "attack": attack, "augment": augment}
-    plugins += [("schedules", entry[kind]["schedule"]["use"]), *_uses("augmentations", augment)]
+def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins]:
+    """What a training of this kind, "endpoint" or "curve", needs to know but its seed."""
+    model, plugins = _model(c, setting, on_curve=kind == "curve")
+    regime = setting.entry(c, "regimes", setting.regime)
+    attack = setting.entry(c, "attacks", regime["attack"]) if regime["attack"] else None
+    augment = _augment(c, setting)
+    settings = {"model": model, "training": regime[kind], "attack": attack, "augment": augment}
+    plugins += [("schedules", regime[kind]["schedule"]["use"]), *_uses("augmentations", augment)]
     return settings, plugins + (_uses("attacks", [attack]) if attack else [])
 
 
-def _uses(home: str, entries: Any) -> list[tuple[str, str]]:
-    return [(home, entry["use"]) for entry in entries]
+def _augment(c: Catalogue, setting: Setting) -> list[Entry]:
+    augmentations: list[Entry] = c.entry("datasets", setting.dataset)["augment"]
+    return augmentations
+
+
+def _uses(kind: str, entries: Iterable[Entry]) -> Plugins:
+    return [(kind, entry["use"]) for entry in entries]

@@ -1,11 +1,20 @@
-"""What a study consists of: its paths, its figures, and the jobs that make its tables. Torch-free."""
+"""The jobs of a study: its tables, its figures and its page; and the paths it consists of. Torch-free."""
 
 from collections.abc import Iterable, Iterator
+from itertools import product, starmap
 
 from neuralign.config.catalogue import Catalogue, Entry
-from neuralign.workflow.path_jobs import INITIAL, PAIR, Job, Ref, ref
+from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rule
+from neuralign.workflow.path_jobs import INITIAL
+from neuralign.workflow.running.notes import entries
+
+# what names a run, or the results that several runs share
+PAIR = (*Setting._fields, "pair")
+ALIGNED = (*PAIR, "alignment")
+CURVE = (*ALIGNED, "curve", "curve_seed")
 
 
+@rule
 def tabulate(c: Catalogue, study: str) -> Job:
     """The tables of a study."""
     runs = list(runs_of(c, study))
@@ -16,36 +25,38 @@ def tabulate(c: Catalogue, study: str) -> Job:
     )
 
 
+@rule
 def tabulate_claims(c: Catalogue, study: str) -> Job:
     """The paper's numbers and claims beside the study's, and how far its alignments reach."""
     runs = list(runs_of(c, study))
-    histories = [(about, found) for about, found in _histories(c, runs) if found.rule == "train_curve"]
+    histories = [(description, file) for description, file in _histories(c, runs) if file.rule == "train_curve"]
     parts = {"moved": _permutations(c, runs, "align", "moved"), "histories": histories}
     parts["signatures"] = _permutations(c, [r for r in runs if "signature" in r["measures"]], "signature", "signature")
     parts["midpoints"] = [(_described(run), _midpoint(run)) for run in _measured(c, runs, "midpoint")]
-    tables: dict[str, Ref | list[Ref]] = {n: ref("tabulate", n, study=study) for n in ("accuracy", "points", "paths")}
+    tables: Inputs = {name: ref("tabulate", name, study=study) for name in ("accuracy", "points", "paths")}
     if _measured(c, runs, "bound"):
         tables["theory"] = ref("tabulate_theory", "theory_paths", study=study)
-    described = {name: [about for about, _ in part] for name, part in parts.items()}
     return Job(
-        tables | {name: [found for _, found in part] for name, part in parts.items()},
-        {"runs": described},
+        tables | {name: [file for _, file in part] for name, part in parts.items()},
+        {"runs": {name: [description for description, _ in part] for name, part in parts.items()}},
         files=["report/published.csv"],
     )
 
 
+@rule
 def tabulate_theory(c: Catalogue, study: str) -> Job:
     """Every bound of a study beside the loss of the curve that was trained."""
     runs = _measured(c, runs_of(c, study), "bound")
     return Job(
         {
-            "bounds": [ref("bound", "bound", **{k: run[k] for k in (*PAIR, "alignment")}) for run in runs],
+            "bounds": [_ref("bound", "bound", run, ALIGNED) for run in runs],
             "evaluations": [evaluation_of(run) for run in runs],
         },
         {"runs": [_described(run) | {"alignment": run["alignment"]} for run in runs]},
     )
 
 
+@rule
 def plot(c: Catalogue, study: str, figure: str) -> Job:
     """One figure of a study."""
     kind, options, frames = figures(c, study)[figure]
@@ -53,6 +64,53 @@ def plot(c: Catalogue, study: str, figure: str) -> Job:
     return Job(
         {"frames": [r for _, r in frames]}, {"kind": kind, "options": options, "runs": runs}, [("figures", kind)]
     )
+
+
+@rule
+def report(c: Catalogue, study: str) -> Job:
+    """The page of a study, which reads its tables, its figures and the notes of all it depends on."""
+    drawings = figures(c, study)
+    inputs: Inputs = {n: ref("tabulate", n, study=study) for n in ("accuracy", "robust", "contrasts", "paths")}
+    inputs |= {n: ref("tabulate_claims", n, study=study) for n in ("alignments", "published", "claims")}
+    inputs["figures"] = [ref("plot", "png", study=study, figure=figure) for figure in drawings]
+    inputs["artefacts"] = list(artefacts(c, study))
+    entry = c.studies[study]
+    settings = {"name": study, "title": entry["title"], "description": entry["description"]}
+    settings["grids"] = entry.get("planned", entry["grids"])
+    missing = {k: entry[k] for k in ("missing",) if k in entry}  # of a study that is not finished (incomplete.py)
+    used = {
+        "datasets": every(entry, "dataset"),
+        "networks": every(entry, "network"),
+        "regimes": every(entry, "regime"),
+        "evaluations": list(dict.fromkeys(g["evaluation"] for g in entry["grids"])),
+    }
+    if planes := list(dict.fromkeys(g["plane"] for g in entry["grids"] if g["plane"])):
+        used["planes"] = planes
+    settings["catalogue"] = {section: {n: c.entry(section, n) for n in names} for section, names in used.items()}
+    attacks = [r["attack"] for r in settings["catalogue"]["regimes"].values() if r["attack"]]
+    attacks += [a for e in settings["catalogue"]["evaluations"].values() for a in e["attacks"]]
+    settings["catalogue"]["attacks"] = {name: c.entry("attacks", name) for name in dict.fromkeys(attacks)}
+    captions = [{"name": name, "use": kind, **options} for name, (kind, options, _) in drawings.items()]
+    return Job(
+        inputs,
+        {"study": settings, "drawings": captions} | missing,
+        files=["report/page/report.html", "report/page/figures.csv"],
+    )
+
+
+def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
+    """The first output of every job that a study's tables depend on, each once."""
+    seen: set[Ref] = set()
+    waiting: list[Ref] = [evaluation_of(run) for run in runs_of(c, study)]
+    waiting += [r for _, _, frames in figures(c, study).values() for _, r in frames]
+    while waiting:
+        file = waiting.pop(0)
+        if file in seen:
+            continue
+        seen.add(file)
+        if file.output not in ("history", "marks"):
+            yield file
+        waiting += entries(describe(c, file.rule, dict(file.wildcards)).inputs)
 
 
 def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]]:
@@ -92,23 +150,13 @@ def every(study: Entry, key: str) -> list[str]:
 def runs_of(c: Catalogue, study: str) -> Iterator[Entry]:
     """Every evaluated curve of a study: dataset, network, regime, pair, curve_seed, method, evaluation, ..."""
     for grid in c.studies[study]["grids"]:
-        for dataset in grid["dataset"]:
-            for network in grid["network"]:
-                for regime in grid["regime"]:
-                    for method in grid["method"]:
-                        how = c.entry("methods", method, dataset=dataset, network=network, regime=regime)
-                        for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
-                            place = {"dataset": dataset, "network": network, "regime": regime, "pair": pair}
-                            seed = seed if c.trained(how["curve"]) else 0  # a segment draws nothing: one job for all
-                            yield {
-                                **place,
-                                "method": method,
-                                **how,
-                                "curve_seed": seed,
-                                "evaluation": grid["evaluation"],
-                                "plane": grid["plane"],
-                                "measures": grid["measures"],
-                            }
+        for setting in starmap(Setting, product(*(grid[name] for name in Setting._fields))):
+            for method in grid["method"]:
+                path = setting.entry(c, "methods", method)
+                for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
+                    seed = seed if c.trained(path["curve"]) else 0  # a segment draws nothing: one job for all
+                    run = setting._asdict() | {"pair": pair, "method": method, **path, "curve_seed": seed}
+                    yield run | {key: grid[key] for key in ("evaluation", "plane", "measures")}
 
 
 def _measured(c: Catalogue, runs: Iterable[Entry], measure: str) -> list[Entry]:
@@ -117,70 +165,75 @@ def _measured(c: Catalogue, runs: Iterable[Entry], measure: str) -> list[Entry]:
 
 
 def _described(run: Entry) -> Entry:
-    return {key: run[key] for key in (*PAIR, "method", "curve_seed")}
+    return _part(run, (*PAIR, "method", "curve_seed"))
+
+
+def _part(run: Entry, keys: Iterable[str]) -> Entry:
+    return {key: run[key] for key in keys}
+
+
+def _ref(rule: str, output: str, run: Entry, keys: Iterable[str]) -> Ref:
+    return ref(rule, output, **{key: str(run[key]) for key in keys})
 
 
 def evaluation_of(run: Entry) -> Ref:
     """The evaluation of one path of a study."""
-    return _of_path(run, "evaluate", "points")
+    return _ref("evaluate", "points", run, (*CURVE, "evaluation"))
 
 
 def _midpoint(run: Entry) -> Ref:
-    return _of_path(run, "midpoint", "midpoint")
+    return _ref("midpoint", "midpoint", run, (*CURVE, "evaluation"))
 
 
-def _of_path(run: Entry, rule: str, output: str) -> Ref:
-    keys = (*PAIR, "alignment", "curve", "curve_seed", "evaluation")
-    return ref(rule, output, **{key: str(run[key]) for key in keys})
-
-
-def _signatures(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
-    seen = set()
-    for run in runs:
-        found = ref("signature", "signature", **{k: run[k] for k in (*PAIR, "alignment")})
-        wanted = "signature" in run["measures"] and c.entry("alignments", run["alignment"]) is not None
-        if wanted and found not in seen:
-            seen.add(found)
-            yield {k: run[k] for k in (*PAIR, "alignment")}, found
+def _signatures(c: Catalogue, runs: list[Entry]) -> list[tuple[Entry, Ref]]:
+    """The signature of each permutation whose grid asks for it."""
+    wanted = [run for run in runs if "signature" in run["measures"] and _is_aligned(c, run)]
+    files = {_ref("signature", "signature", run, ALIGNED): _part(run, ALIGNED) for run in wanted}
+    return [(description, file) for file, description in files.items()]
 
 
 def _permutations(c: Catalogue, runs: list[Entry], rule: str, output: str) -> list[tuple[Entry, Ref]]:
     """An output of `rule` for each permutation, with the `methods` whose paths go to it, separated by commas."""
-    users: dict[Ref, tuple[Entry, list[str]]] = {}
-    for run in runs:
-        if c.entry("alignments", run["alignment"]) is not None:
-            place = {k: run[k] for k in (*PAIR, "alignment")}
-            users.setdefault(ref(rule, output, **place), (place, []))[1].append(run["method"])
-    return [(place | {"methods": ",".join(dict.fromkeys(names))}, found) for found, (place, names) in users.items()]
+    methods: dict[Ref, dict[str, None]] = {}
+    descriptions: dict[Ref, Entry] = {}
+    for run in (run for run in runs if _is_aligned(c, run)):
+        file = _ref(rule, output, run, ALIGNED)
+        descriptions[file] = _part(run, ALIGNED)
+        methods.setdefault(file, {})[run["method"]] = None
+    return [(description | {"methods": ",".join(methods[file])}, file) for file, description in descriptions.items()]
+
+
+def _is_aligned(c: Catalogue, run: Entry) -> bool:
+    """Whether the alignment of a run is another than `null`."""
+    return c.entry("alignments", run["alignment"]) is not None
 
 
 def _planes(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[str, str, list[tuple[Entry, Ref]]]]:
     """(dataset, INITIAL or "curve", frames) of the planes that are asked for: two frames each, grid and marks."""
-    found: dict[tuple[str, str], dict[Ref, Entry]] = {}
+    frames: dict[tuple[str, str], dict[Ref, Entry]] = {}
     for run in (r for r in runs if r["plane"] is not None):
-        place = {k: run[k] for k in (*PAIR, "alignment")}
+        aligned = _part(run, ALIGNED)
         planes = []
-        if c.entry("alignments", run["alignment"]) is not None:
-            planes.append((INITIAL, INITIAL, place))
+        if _is_aligned(c, run):
+            planes.append((INITIAL, INITIAL, aligned))
         if c.trained(run["curve"]):
             planes.append(("curve", f"{run['curve']}/{run['curve_seed']}", _described(run)))
         for kind, through, description in planes:
             for output in ("grid", "marks"):
-                file = ref("plane", output, **place, through=through, plane=run["plane"])
-                found.setdefault((run["dataset"], kind), {}).setdefault(file, description)
-    for (dataset, kind), frames in sorted(found.items(), key=lambda f: f[0][1] != INITIAL):
-        yield dataset, kind, [(description, file) for file, description in frames.items()]
+                file = ref("plane", output, **aligned, through=through, plane=run["plane"])
+                frames.setdefault((run["dataset"], kind), {}).setdefault(file, description)
+    for (dataset, kind), files in sorted(frames.items(), key=lambda item: item[0][1] != INITIAL):
+        yield dataset, kind, [(description, file) for file, description in files.items()]
 
 
 def _histories(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
+    """The history of every training of a study: of both ends of each pair, once, and of the curves."""
     seen = set()
     for run in runs:
         for seed in filter(str.isdecimal, run["pair"].split("-")):  # a checkpoint of the user's own has no history
-            place = {k: run[k] for k in ("dataset", "network", "regime")}
-            found = ref("train_endpoint", "history", **place, seed=seed)
-            if found not in seen:
-                seen.add(found)
-                yield {**place, "pair": run["pair"], "method": "endpoints", "seed": int(seed)}, found
+            file = ref("train_endpoint", "history", **_part(run, Setting._fields), seed=seed)
+            if file not in seen:
+                seen.add(file)
+                yield _part(run, PAIR) | {"method": "endpoints", "seed": int(seed)}, file
         if c.trained(run["curve"]):
-            keys = (*PAIR, "alignment", "curve", "curve_seed")
-            yield _described(run), ref("train_curve", "history", **{k: str(run[k]) for k in keys})
+            yield _described(run), _ref("train_curve", "history", run, CURVE)

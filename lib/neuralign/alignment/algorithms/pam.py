@@ -23,7 +23,8 @@ from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
 from neuralign.networks.parameters import Layout
 from neuralign.symmetry.permutations import Permutation, identity, permute, transport
-from neuralign.training.loop import Constraint, Regime, Sample, demand_last_batch, fit
+from neuralign.training.loop import demand_last_batch, fit
+from neuralign.training.progress import Constraint, Regime, Sample
 from neuralign.training.schedules.halving import halving
 
 

@@ -24,21 +24,21 @@ def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
     settings = drawing.present(frame, ["dataset", "network", "regime"])
     methods = drawing.methods_of(frame)
     with drawing.style():
-        figure, axes = drawing.sheet(len(settings), len(methods), width=3.6, height=2.5, sharey="row")
+        figure, axes = drawing.sheet(len(settings), len(methods), height=2.5, sharey="row")
         for (dataset, network, regime), row in zip(settings, axes, strict=True):
             rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
             for method, panel in zip(methods, row, strict=True):
-                own = rows[rows["method"] == method]
-                if own.empty:
+                of_method = rows[rows["method"] == method]
+                if of_method.empty:
                     panel.set_visible(False)
                     continue
                 for series, (_, look) in SERIES.items():
-                    found = own[own["series"] == series]
-                    table = drawing.over_replicates(found.assign(value=found.correlation), "order", ["value"])
+                    values = of_method[of_method["series"] == series].assign(value=lambda d: d["correlation"])
+                    table = drawing.over_replicates(values, "order", ["value"])
                     drawing.draw(panel, table, "value", markers=99, **look)
-                panel.set_title(f"{label(method)}: {', '.join(map(label, (network, dataset, regime)))}")
+                panel.set_title(f"{label(method)}:\n{', '.join(map(label, (network, dataset, regime)))}")
                 panel.axhline(0, color="#888888", linewidth=0.6)
-                drawing.name_layers(panel, own.drop_duplicates("order").sort_values("order")["layer"], labels)
+                drawing.name_layers(panel, drawing.layer_names(of_method), labels)
             row[0].set_ylabel("correlation of matched units\nwith an end of the path")
         n = drawing.counted(frame, "pair")
         drawing.legend(figure, [(f"{text} ({n})", look) for text, look in SERIES.values()])

@@ -23,8 +23,9 @@ def path(
 ) -> Figure:
     """A row of panels per dataset and regime, a column per network: mean over pairs, with a band of one sd.
 
-    `beside_clean` puts the row of clean images above the row under attack. `show` can leave out straight lines, next
-    to which differences between curves are hard to see, or everything else.
+    `beside_clean` draws panels of clean images too: left of those under attack, or above them where there are several
+    networks. `show` can leave out straight lines, next to which differences between curves are hard to see, or
+    everything else.
     """
     attacks = ["clean", attack] if beside_clean else [attack]
     frame = frame[(frame["statistics"] == "reestimated") & frame["attack"].isin(attacks)]
@@ -32,17 +33,22 @@ def path(
         frame = frame[frame["method"].str.startswith("linear_") == (show == "lines")]
     if not (frame["attack"] == attack).any():
         raise ValueError(f"no evaluation under attack '{attack}' to draw (show: {show})")
+    settings = [{"dataset": d, "regime": r} for d, r in drawing.present(frame, ["dataset", "regime"])]
+    networks = [{"network": n} for (n,) in drawing.present(frame, ["network"])]
+    images = [{"attack": a} for a in dict.fromkeys(attacks)]
+    rows, columns = [s | i for s in settings for i in images], networks
+    if len(networks) == 1:
+        rows, columns = settings, [networks[0] | i for i in images]
     with drawing.style():
-        rows = [(d, r, a) for d, r in drawing.present(frame, ["dataset", "regime"]) for a in dict.fromkeys(attacks)]
-        columns = drawing.present(frame, ["network"])
         figure, axes = drawing.sheet(len(rows), len(columns), sharex=True)
-        for i, (dataset, regime, under) in enumerate(rows):
-            for j, (network,) in enumerate(columns):
-                panel = drawing.where(frame, dataset=dataset, regime=regime, attack=under, network=network)
-                _draw(axes[i, j], panel, column)
-                axes[i, j].set_title(", ".join(map(label, (network, dataset, regime))))
-            images = "clean test images" if under == "clean" else f"test images under {under}"
-            axes[i, 0].set_ylabel(f"{UNITS[column]}\n{images}")
+        for row, line in zip(rows, axes, strict=True):
+            for place, panel in zip([row | c for c in columns], line, strict=True):
+                _draw(panel, drawing.where(frame, **place), column)
+                panel.set_title(", ".join(label(place[key]) for key in ("network", "dataset", "regime")))
+                if panel is line[0] or len(networks) == 1:
+                    under = place["attack"]
+                    shown = "clean test images" if under == "clean" else f"test images under {under}"
+                    panel.set_ylabel(f"{UNITS[column]}\n{shown}")
         for panel in axes[-1]:
             panel.set_xlabel("position t on the path")
         drawing.legend(figure, drawing.method_entries(frame))

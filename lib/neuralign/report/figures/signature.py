@@ -8,6 +8,8 @@ from neuralign.config.options import Whole
 from neuralign.report import drawing
 from neuralign.report.summary import label
 
+NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
+
 
 def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
     """A panel per setting: mean correlation per layer over pairs, with a band of one sd; at most `labels` tick labels.
@@ -20,7 +22,8 @@ def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
     names = list(dict.fromkeys(frame["alignment"]))
     settings = drawing.present(frame, ["dataset", "network", "regime"])
     with drawing.style():
-        figure, axes = drawing.sheet(len(settings), 1, width=6.9, height=2.5)
+        shown = min(labels, frame["order"].nunique())
+        figure, axes = drawing.sheet(len(settings), 1, width=min(max(NARROW, 0.22 * shown), WIDE), height=2.5)
         for (dataset, network, regime), panel in zip(settings, axes[:, 0], strict=True):
             rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
             _draw(panel, rows, names, labels)
@@ -34,7 +37,7 @@ def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
 
 def _empty() -> Figure:
     with drawing.style():
-        figure, axes = drawing.sheet(1, 1, width=6.9, height=1.0)
+        figure, axes = drawing.sheet(1, 1, width=NARROW, height=1.0)
         axes[0, 0].set_axis_off()
         axes[0, 0].text(0.5, 0.5, "Nothing of these networks may be permuted, so no units are matched.", ha="center")
     return figure
@@ -45,7 +48,7 @@ def _look(alignment: str, names: list[str]) -> dict:
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, names: list[str], labels: int) -> None:
-    layers = rows.drop_duplicates("order").sort_values("order").set_index("order")["layer"]
+    layers = drawing.layer_names(rows)
     # what there was before does not depend on the alignment: any one of them shows it
     before = drawing.over_replicates(rows[rows["alignment"] == rows["alignment"].iloc[0]], "order", ["before"])
     drawing.draw(axes, _placed(before, layers), "before", markers=99, **drawing.look("unaligned"))

@@ -35,6 +35,6 @@ def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
 
 def _draw(panel: Axes, rows: pd.DataFrame, predictor: str) -> None:
     for method in drawing.methods_of(rows):
-        own = rows[rows["method"] == method]
-        panel.plot(own[predictor], own["loss"], **drawing.look(method) | POINTS)
+        points = rows[rows["method"] == method]
+        panel.plot(points[predictor], points["loss"], **drawing.look(method) | POINTS)
     panel.set_title(f"ρ = {spearman(rows[predictor], rows['loss']):.2f} (n = {len(rows)})", loc="right")

@@ -17,7 +17,7 @@ def training(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
     """
     settings = drawing.present(frame, ["dataset", "network", "regime"])
     with drawing.style():
-        figure, axes = drawing.sheet(len(settings), 2, width=3.4)
+        figure, axes = drawing.sheet(len(settings), 2)
         for (dataset, network, regime), row in zip(settings, axes, strict=True):
             rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
             for panel, (column, text) in zip(row, PANELS.items(), strict=True):

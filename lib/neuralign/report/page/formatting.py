@@ -9,6 +9,7 @@ import pandas as pd
 from neuralign.report.summary import label
 
 NONE = "–"
+LARGE = 1e5
 Rows = list[list[str]]
 
 
@@ -20,8 +21,11 @@ class Table:
 
 
 def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
-    """A number for reading, with a true minus sign; a dash where there is none."""
-    return NONE if pd.isna(value) else f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    """A number for reading, with a true minus sign; a dash where there is none. Large ones read 2,164,699."""
+    if pd.isna(value):
+        return NONE
+    precision = f",.{0 if abs(value) >= LARGE else digits}f"
+    return f"{value:{'+' if sign else ''}{precision}}".replace("-", "−")
 
 
 def spread(row: Mapping[str, Any], name: str, digits: int = 2, std: str | None = None) -> str:

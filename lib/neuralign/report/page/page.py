@@ -1,6 +1,5 @@
 """The report of a study: one HTML page that holds everything it shows and can be read without this repository."""
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
+from neuralign.report.page import findings
+from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread
+from neuralign.report.page.pictures import main_picture, picture_rows, pictures
 from neuralign.report.summary import SETTING, label
 
 METRIC_NAMES = {  # name, unit, digits
@@ -25,32 +26,44 @@ def render(
     contrasts: pd.DataFrame,
     paths: pd.DataFrame,
     *,
-    pictures: Sequence[tuple[bytes, str]],
+    drawn: Sequence[tuple[bytes, Mapping[str, Any]]],
     notes: Sequence[Mapping[str, Any]],
     study: Mapping[str, Any],
     alignments: tuple[Table, Table] | None = None,
     paper: Mapping[str, Any] | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page, from the tables of `report.summary`, pictures (PNG, caption), notes of origin, the study; from
-    `paper.alignment_tables` and `paper.sections`; and from `incomplete.part` what is missing, which stands on top.
+    """The page as HTML, one file that loads nothing.
+
+    Args:
+        accuracy, robust, contrasts, paths: the tables of `report.summary`.
+        drawn: the figures as (PNG, the config entry it was drawn with).
+        notes: what was recorded beside each result: rule, wildcards, key, seconds, versions.
+        study: the config of the study.
+        alignments: of `paper_tables.alignment_tables`, or None.
+        paper: of `paper_tables.sections`, or None.
+        missing: of `workflow.incomplete.part`: what an unfinished study lacks; it stands at the top of the page.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    shown = pictures(drawn)
+    beside = main_picture(shown)
     return environment.from_string(template).render(
         title=("Incomplete: " if missing else "") + (study.get("title") or study.get("name", "Study")),
         missing=missing_table(missing) if missing else None,
         paths=missing["paths"] if missing else None,
         description=study.get("description", ""),
         facts=facts(accuracy, paths),
-        headlines=headlines(contrasts),
+        overview=findings.overview(contrasts),
+        findings=findings.sentences(contrasts),
+        main_picture=beside,
         main=main_table(accuracy),
-        robust=robust_table(robust) if len(robust) else None,
+        robust=robust_tables(robust) if len(robust) else None,
         contrasts=contrast_table(contrasts) if len(contrasts) else None,
         alignments=alignments,
         paper=paper,
         individual=individual_table(paths),
-        pictures=[(b64encode(png).decode(), caption) for png, caption in pictures],
+        picture_rows=picture_rows([picture for picture in shown if picture is not beside]),
         settings=sections(study),
         times=time_table(notes),
         origin=origin(notes),
@@ -59,7 +72,7 @@ def render(
 
 
 def missing_table(missing: Mapping[str, Any]) -> Table:
-    """The jobs that hold a study up, each with what became of it."""
+    """The unfinished jobs that a study waits for, each with its state."""
 
     def row(job: Mapping[str, Any]) -> list[str]:
         return [
@@ -68,8 +81,10 @@ def missing_table(missing: Mapping[str, Any]) -> Table:
             str(job["paths"]),
         ]
 
-    head = ["Job", "What became of it", "Paths that wait for it, or for a measure of theirs"]
-    return Table("The jobs that hold the rest up.", head, [("", [row(job) for job in missing["jobs"]])])
+    head = ["Job", "State", "Paths that need it, or are measured by it"]
+    return Table(
+        "The unfinished jobs that the missing paths wait for.", head, [("", [row(job) for job in missing["jobs"]])]
+    )
 
 
 def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
@@ -95,34 +110,6 @@ def sections(study: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the study by section: whatever it says besides its name, title and description."""
     flat = dict(study) | study.get("settings", {}) | study.get("catalogue", {})
     return {k: v for k, v in flat.items() if k not in ("name", "title", "description", "settings", "catalogue")}
-
-
-def headlines(contrasts: pd.DataFrame) -> list[str]:
-    """What alignment does to the worst accuracy: a sentence per setting and attack, of curves, then of lines."""
-    rows = contrasts[(contrasts["metric"] == "accuracy_min") & (contrasts["n_pairs"] > 0)]
-    kinds = {
-        ("aligned", "unaligned"): "the trained curve",
-        ("linear_aligned", "linear_unaligned"): "the straight line",
-    }
-    return [
-        _headline(row, kind)
-        for (method, baseline), kind in kinds.items()
-        for row in rows[(rows["method"] == method) & (rows["baseline"] == baseline)].to_dict("records")
-    ]
-
-
-def _headline(row: Mapping[str, Any], kind: str) -> str:
-    difference, low, high = row["difference"], row["ci_low"], row["ci_high"]
-    verb = "raises" if difference >= 0.005 else "lowers" if difference <= -0.005 else "hardly moves"
-    images = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
-    certainty = f"95 % interval {number(low, sign=True)} to {number(high, sign=True)}, n = {row['n_pairs']} pairs"
-    certainty += "; the interval includes zero" if low <= 0 <= high else ""
-    certainty = "from one pair, so without an interval" if pd.isna(low) else certainty
-    return (
-        f"{title(SETTING, [row[k] for k in SETTING])}: alignment {verb} the worst accuracy on {kind}{images} "
-        f"from {number(row['baseline_mean'])} % to {number(row['method_mean'])} % "
-        f"(paired difference {number(difference, sign=True)} points; {certainty})."
-    )
 
 
 def main_table(accuracy: pd.DataFrame) -> Table:
@@ -155,23 +142,30 @@ def _count(r: Mapping[str, Any]) -> str:
     return f"{r['n_pairs'] if pd.isna(ends := r.get('n_endpoints')) else ends:.0f}"
 
 
-def robust_table(robust: pd.DataFrame) -> Table:
-    """Accuracy under attack: average, worst and best on the path, each with the clean accuracy there."""
+def robust_tables(robust: pd.DataFrame) -> tuple[Table, Table]:
+    """Under attack: averages along the path; and the worst and the best point of it, each with the clean accuracy."""
 
-    def rows(r: dict[str, Any]) -> Rows:
-        row = [label(r["method"]), spread(r, "accuracy_mean"), spread(r, "clean_mean")]
-        for which in ("worst", "best"):
-            row += [spread(r, f"{which}_accuracy"), number(r[f"{which}_t"]), spread(r, f"{which}_clean")]
-        return [[*row, spread(r, "loss_mean", 3), spread(r, "loss_barrier", 3), _count(r)]]
+    def averages(r: dict[str, Any]) -> Rows:
+        cells = [spread(r, f"{name}_mean") for name in ("accuracy", "clean")]
+        cells += [spread(r, f"loss_{name}", 3) for name in ("mean", "barrier")]
+        return [[label(r["method"]), *cells, _count(r)]]
 
-    head = ["Method", "Average robust (%)", "Average clean (%)", "Worst robust (%)", "at t", "clean there (%)"]
-    head += ["Best robust (%)", "at t", "clean there (%)", "Average robust loss", "Robust loss barrier", "n"]
-    caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). Beside the "
-    caption += "worst and the best robust accuracy on the path: the mean t where it is found and the clean accuracy. "
-    caption += "An attack can only show that an image is not robust, so every number is an upper limit, and attacks of "
+    def extremes(r: dict[str, Any]) -> Rows:
+        cells = [spread(r, f"{end}_{name}") for end in ("worst", "best") for name in ("accuracy", "t", "clean")]
+        return [] if r["method"] == "endpoints" else [[label(r["method"]), *cells, _count(r)]]
+
+    by = [*SETTING, "attack"]
+    caption = "Under attack: mean ± sample standard deviation over n pairs (endpoints: over n networks). An attack can "
+    caption += "only show that an image is not robust, so every robust accuracy is an upper limit, and attacks of "
     caption += "few steps, as in training, are the furthest from the truth: of several the strongest counts. "
     caption += "With restarts an image is right only if it is right in every one."
-    return Table(caption, head, groups(robust, [*SETTING, "attack"], rows))
+    head = ["Method", "Average robust accuracy (%)", "Average clean accuracy (%)", "Average robust loss (nats)"]
+    average = Table(caption, [*head, "Robust loss barrier (nats)", "n"], groups(robust, by, averages))
+    columns = [[f"{end} robust accuracy (%)", "at t", "Clean accuracy there (%)"] for end in ("Worst", "Best")]
+    caption = "The worst and the best robust accuracy on the path, the t where it is, and the clean accuracy there: "
+    caption += "mean ± sample standard deviation over n pairs."
+    extreme = Table(caption, ["Method", *columns[0], *columns[1], "n"], groups(robust, by, extremes))
+    return average, extreme
 
 
 def contrast_table(contrasts: pd.DataFrame) -> Table:
@@ -185,7 +179,8 @@ def contrast_table(contrasts: pd.DataFrame) -> Table:
         return [[*row, _count(r)]]
 
     head = ["Contrast and measure", "Unit", "First", "Second", "Difference", "sd", "95 % t-interval", "n"]
-    caption = "Paired differences, first minus second method, over the pairs that have both. The intervals are not "
+    caption = "Paired differences, first minus second method, over the n pairs that have both: the means of both "
+    caption += "methods, and mean, sample standard deviation and interval of the differences. The intervals are not "
     return Table(caption + "adjusted for their number.", head, groups(contrasts, [*SETTING, "attack"], rows))
 
 
@@ -204,13 +199,16 @@ def individual_table(paths: pd.DataFrame) -> Table:
 
 
 def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:
-    """Seconds per rule, from the notes that tell them."""
-    told = (
-        pd.DataFrame(notes, columns=["rule", "seconds"]).fillna({"rule": "unknown"}).dropna().astype({"seconds": float})
-    )
-    times = told.groupby("rule")["seconds"].agg(["count", "sum", "median"])
-    rows = [[str(rule), str(n), number(total, 1), number(middle, 1)] for rule, n, total, middle in times.itertuples()]
-    return Table("Time per rule.", ["Rule", "Results", "Total (s)", "Median (s)"], [("", rows)])
+    """Seconds per rule, from the notes that record them."""
+    recorded = pd.DataFrame(notes, columns=["rule", "seconds"]).fillna({"rule": "unknown"}).dropna()
+    seconds = recorded.astype({"seconds": float}).groupby("rule")["seconds"]
+    times = seconds.agg(["count", "sum", "median", "min", "max"])
+    rows = [
+        [str(rule), str(n), number(total, 1), number(median, 1), f"{number(least, 1)} to {number(most, 1)}"]
+        for rule, n, total, median, least, most in times.itertuples()
+    ]
+    head = ["Rule", "Results", "Total (s)", "Median (s)", "Shortest to longest (s)"]
+    return Table("Time per rule of the workflow.", head, [("", rows)])
 
 
 def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -222,13 +220,13 @@ def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     changed = sum(bool(note.get("dirty") or note.get("modified")) for note in notes)
     versions = {f"{name} {number}" for note in notes for name, number in (note.get("versions") or {}).items()}
     started = all_of("started")
-    found = {
+    facts_of_origin = {
         "Commit": ", ".join(all_of("commit")) + (f" ({changed} results with uncommitted changes)" if changed else ""),
         "Versions": ", ".join(sorted(versions)),
         "Devices": ", ".join(all_of("device")),
         "Computed": " to ".join(dict.fromkeys(started[:1] + started[-1:])),
     }
-    return {what: which or "not recorded" for what, which in found.items()}
+    return {what: which or "not recorded" for what, which in facts_of_origin.items()}
 
 
 def results_table(notes: Sequence[Mapping[str, Any]]) -> Table:

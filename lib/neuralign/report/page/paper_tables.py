@@ -15,42 +15,44 @@ VERDICTS = ("supported", "contradicted", "not decided")
 def sections(
     published: pd.DataFrame, claims: pd.DataFrame, drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]
 ) -> dict[str, Any]:
-    """What the page shows: {cells, claims, settings, figures: Table, summary, silent: sentences}.
+    """What the page shows: {claims, settings, cells, other_cells, figures: Table or None, summary, silent: sentences}.
 
     From `against_published`, `claims.judged`, the entries that the figures were drawn with, and the study's methods.
+    `cells` are the published numbers of networks and datasets of which anything was run here, `other_cells` the rest.
     """
+    here = (published["verdict"] != "not run").groupby([published["network"], published["dataset"]]).transform("any")
     return {
-        "summary": [*numbers_said(published), claims_said(claims)],
+        "summary": [numbers_in_words(published), claims_in_words(claims)],
         "claims": claims_table(claims),
         "silent": [f"{r.sentence} ({r.source})" for r in claims[claims["scope"] == "none"].itertuples()],
         "settings": settings_table(claims) if (claims["scope"] == "all settings").any() else None,
-        "cells": cells_table(published),
+        "cells": cells_table(published[here]) if here.any() else None,
+        "other_cells": cells_table(published[~here]) if not here.all() else None,
         "figures": figures_table(drawings, methods),
-        "run": bool((published["verdict"] != "not run").any()),
     }
 
 
-def numbers_said(published: pd.DataFrame) -> list[str]:
+def numbers_in_words(published: pd.DataFrame) -> str:
     """How many published numbers there are, were run, and are within."""
     counts = published["verdict"].value_counts()
     within, apart = (int(counts.get(verdict, 0)) for verdict in ("within", "apart"))
     if not within + apart:
-        return [f"None of the {len(published)} published accuracies is of a setting that this study runs."]
-    said = f"Of {len(published)} published accuracies {within + apart} were run: {within} within, {apart} apart"
-    return [f"{said}, {len(published) - within - apart} not run."]
+        return f"None of the {len(published)} published accuracies is of a setting that this study runs."
+    run = f"Of {len(published)} published accuracies {within + apart} were run: {within} within, {apart} apart"
+    return f"{run}, {len(published) - within - apart} not run."
 
 
-def claims_said(claims: pd.DataFrame) -> str:
+def claims_in_words(claims: pd.DataFrame) -> str:
     """How many claims were measured, and how they came out, by `overall`."""
-    found = [overall(of) for _, of in claims.groupby("claim", sort=False)]
-    parts = [f"{found.count(v)} {v}" for v in (*VERDICTS, "mixed", "not measured") if v in found]
-    return f"Of {len(found)} claims: {', '.join(parts)}."
+    verdicts = [overall(rows) for _, rows in claims.groupby("claim", sort=False)]
+    parts = [f"{verdicts.count(v)} {v}" for v in (*VERDICTS, "mixed", "not measured") if v in verdicts]
+    return f"Of {len(verdicts)} claims: {', '.join(parts)}."
 
 
 def overall(rows: pd.DataFrame) -> str:
     """One verdict for a claim: what all its summarising rows say, or "mixed"."""
-    said = set(_summarising(rows)["verdict"])
-    return said.pop() if len(said) == 1 else "mixed"
+    verdicts = set(_summarising(rows)["verdict"])
+    return verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
 def _summarising(rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,12 +64,12 @@ def _summarising(rows: pd.DataFrame) -> pd.DataFrame:
 def claims_table(claims: pd.DataFrame) -> Table:
     """A group per claim, a row per measure: over all settings, and how many say what; or per setting where few."""
     parts = []
-    for _, of in claims.groupby("claim", sort=False):
-        sentence = f"{of.iloc[0]['sentence']} ({of.iloc[0]['source']})"
-        each = of[of["scope"] == "setting"]
+    for _, of_claim in claims.groupby("claim", sort=False):
+        sentence = f"{of_claim.iloc[0]['sentence']} ({of_claim.iloc[0]['source']})"
+        each = of_claim[of_claim["scope"] == "setting"]
         rows = [
             [*(_placed(row) if row["scope"] == "setting" else _measured(row)), _verdict(row, each)]
-            for row in _summarising(of[of["scope"] != "none"]).to_dict("records")
+            for row in _summarising(of_claim[of_claim["scope"] != "none"]).to_dict("records")
         ]
         if rows:
             parts.append((sentence, rows))
@@ -76,8 +78,7 @@ def claims_table(claims: pd.DataFrame) -> Table:
         "over settings (each counting once), with its 95 % t-interval. A claim is supported or contradicted only "
     )
     caption += "where the interval lies on one side of zero, or of the bound in its sentence. The intervals are not "
-    caption += "adjusted "
-    return Table(caption + "for their number.", [*_HEAD, "Verdict"], parts)
+    return Table(caption + "adjusted for their number.", [*_HEAD, "Verdict"], parts)
 
 
 _HEAD = ["Measure", "First", "Second", "Difference", "95 % t-interval", "n"]
@@ -123,29 +124,27 @@ def settings_table(claims: pd.DataFrame) -> Table:
 
 
 def cells_table(published: pd.DataFrame) -> Table:
-    """Every published accuracy beside ours, a group per network and dataset."""
+    """Published accuracies beside ours, a group per network and dataset."""
 
-    def rows(of: pd.DataFrame) -> list[list[str]]:
+    def rows(of_network: pd.DataFrame) -> Rows:
         out = []
-        for (method, _), cells in of.groupby(["method", "regime"], sort=False, dropna=False):
+        for (method, _), cells in of_network.groupby(["method", "regime"], sort=False, dropna=False):
             row = [label(str(method))]
             for measure in ("mean", "min"):
-                found = cells[cells["measure"] == measure].to_dict("records")
-                row += _cell(found[0]) if found else [NONE] * 4
+                records = cells[cells["measure"] == measure].to_dict("records")
+                row += _cell(records[0]) if records else [NONE] * 4
             out.append([*row, number(cells["n"].iloc[0], 0)])
         return out
 
     by = published.groupby(["network", "dataset"], sort=False)
-    parts = [(f"{label(n)} on {label(d)}", rows(of)) for (n, d), of in by]
+    parts = [(f"{label(network)} on {label(dataset)}", rows(cells)) for (network, dataset), cells in by]
     each = ["Published", "Ours", "Difference", "Verdict"]
     head = [
         "Method",
         *(f"{which}: {name}" if name == "Published" else name for which in ("Average", "Worst") for name in each),
         "n",
     ]
-    caption = (
-        "Every published accuracy (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
-    )
+    caption = "Published accuracies (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
     caption += (
         "published and n pairs (endpoints: networks) here. Difference: ours minus published, in brackets its 95 % "
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from neuralign.datasets.images import Images, as_float
+from neuralign.networks.model import Model
 from neuralign.symmetry.permutations import Spec
 from neuralign.symmetry.tracing import modes
 from neuralign.symmetry.tracing.axes import freeze, leaves, unify
@@ -93,6 +95,11 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
         reached,
         missed,
     )
+
+
+def trace_model(model: Model, images: Images, *, attention: bool = False) -> Trace:
+    """The permutation symmetry of a model, traced on its first two images; `attention` as in `trace`."""
+    return trace(model.network, model.normalise(as_float(images.pixels[:2])), attention=attention)
 
 
 def _freeze_decided(runs: modes.Runs) -> None:

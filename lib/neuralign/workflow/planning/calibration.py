@@ -12,9 +12,10 @@ from neuralign.datasets.images import Images
 from neuralign.evaluation.along_curve import measure
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import Layout
+from neuralign.networks.setup import device
 from neuralign.training import augmentation
-from neuralign.training.loop import Regime, fit
-from neuralign.training.setting import device
+from neuralign.training.loop import fit
+from neuralign.training.progress import Regime
 from neuralign.workflow.planning.costs import STEP, Sizes, training_in
 
 PATIENCE = 1.5  # seconds that a measurement is to take

@@ -12,7 +12,8 @@ from typing import Any
 
 from neuralign.common.files import atomic
 from neuralign.config.catalogue import Catalogue
-from neuralign.workflow.graph import Job, Wildcards, jobs
+from neuralign.workflow.graph import jobs
+from neuralign.workflow.job import Job, Wildcards
 from neuralign.workflow.planning.costs import (
     TRAINS,
     WORK,

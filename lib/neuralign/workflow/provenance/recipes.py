@@ -20,7 +20,8 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.config.plugins import module
 from neuralign.config.references import is_object
 from neuralign.datasets.reading.locations import identity
-from neuralign.workflow.graph import Job, Ref, job
+from neuralign.workflow.graph import job
+from neuralign.workflow.job import Ref
 from neuralign.workflow.provenance.code_digests import closure, file_digest, outside
 from neuralign.workflow.running.notes import entries, key_of, read_note
 
@@ -36,7 +37,7 @@ class Recipes:
         self.catalogue, self.scripts, self.paths = catalogue, scripts, paths
         self.made: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}
         self.needed: dict[str, list[Ref]] = {}  # key -> what the job reads
-        self.written: set[Path] = set()
+        self.written: dict[str, dict[str, Any]] = {}  # path -> the recipe that lies there
 
     @classmethod
     def without_paths(cls, catalogue: Catalogue) -> "Recipes":
@@ -58,9 +59,9 @@ class Recipes:
         recipe = self.of(rule, wildcards)
         outputs = [Path(p) for p in recipe["outputs"].values()]
         path = Path(recipe_path(outputs[0]))
-        if path in self.written:
+        if str(path) in self.written:
             return str(path)
-        self.written.add(path)
+        self.written[str(path)] = recipe
         for needed in self.needed[recipe["key"]]:
             self.write(needed.rule, dict(needed.wildcards))
         made = [p for p in outputs if p.exists()]
@@ -92,7 +93,7 @@ class Recipes:
         return all(p.stat().st_mtime <= oldest for p in read if p.exists())
 
     def _make(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
-        found: Job = job(self.catalogue, rule, wildcards)
+        found = job(self.catalogue, rule, wildcards)
         recipe: dict[str, Any] = {
             "rule": rule,
             "wildcards": wildcards,

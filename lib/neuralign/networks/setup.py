@@ -1,0 +1,52 @@
+"""The data and the model of a job, on the device that the job was given."""
+
+from typing import Any
+
+import torch
+
+from neuralign.datasets.images import Data, as_float, load
+from neuralign.networks.foreign_networks import NetworkError
+from neuralign.networks.model import Model, build, check_outputs
+
+
+def device() -> torch.device:
+    """The GPU that this job was given, else the CPU.
+
+    cuDNN is restricted to algorithms that give the same bits every time; otherwise a resumed training would differ.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.deterministic = True
+    return torch.device("cuda")
+
+
+def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
+    """The prepared dataset at `path` and a freshly initialised model for it, both on this job's device.
+
+    Args:
+        path: what `fetch_data` wrote.
+        settings: `network` (a config entry), `input_size` (pixels, or None), `normalise`, `mean` and `std` (per
+            channel, for pixels in [0, 1]; None takes the dataset's).
+        seed: of the initialisation; None leaves torch's generator as it is.
+    """
+    data = load(path, device(), settings["input_size"])
+    return data, build_model(path, data, settings, seed)
+
+
+def build_model(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
+    """The model of `settings` for the `data` read from `path`; arguments as those of `prepare`.
+
+    Raises NetworkError if it does not turn an image of the data into one logit for each class.
+    """
+    mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
+    if seed is not None:
+        torch.manual_seed(seed)
+    if mean is not None and len(mean) != data.channels:
+        raise ValueError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
+    model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
+    model = model.to(device())
+    try:
+        check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
+    except NetworkError as error:
+        raise NetworkError(f"{path}: {settings['network']}: {error}") from error
+    return model
