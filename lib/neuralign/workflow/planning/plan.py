@@ -65,23 +65,23 @@ class Plan:
             entry = self.catalogue.entry("datasets", dataset)
             file = self.results / "data" / f"{dataset}.safetensors"
             self._sizes[dataset] = fetched(file) if file.exists() else published(entry) or made_by(entry)
-        found = self._sizes[dataset]
-        return Sizes(found.train, found.test, found.channels, side or found.side, found.classes)
+        sizes = self._sizes[dataset]
+        return Sizes(sizes.train, sizes.test, sizes.channels, side or sizes.side, sizes.classes)
 
-    def sizes_of(self, wildcards: Wildcards, found: Job) -> Sizes:
+    def sizes_of(self, wildcards: Wildcards, job: Job) -> Sizes:
         """As the network of this job sees the images."""
-        return self.sizes(wildcards["dataset"], found.settings.get("model", {}).get("input_size"))
+        return self.sizes(wildcards["dataset"], job.settings.get("model", {}).get("input_size"))
 
-    def measured(self, sizes: Sizes, found: Job) -> dict[str, Any]:
+    def measured(self, sizes: Sizes, job: Job) -> dict[str, Any]:
         """What the calibration knows of the job's network; empty if nothing."""
-        key = [found.settings["model"]["network"], sizes.channels, sizes.side, sizes.classes]
+        key = [job.settings["model"]["network"], sizes.channels, sizes.side, sizes.classes]
         return self.calibration.get("networks", {}).get(json.dumps(key, sort_keys=True), {})
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row per rule, in the order of the workflow: jobs, done, hours, disk and memory (bytes), source."""
         by_rule: dict[str, list[tuple[Wildcards, Job]]] = defaultdict(list)
-        for rule, wildcards, found in self.jobs:
-            by_rule[rule].append((wildcards, found))
+        for rule, wildcards, job in self.jobs:
+            by_rule[rule].append((wildcards, job))
         for rule, of in sorted(by_rule.items(), key=lambda item: _depth(item[0])):
             due = [(w, j) for w, j in of if name(rule, w) not in self.done]
             hours, sources = self._hours(rule, due)
@@ -102,24 +102,24 @@ class Plan:
     def _hours(self, rule: str, due: list[tuple[Wildcards, Job]]) -> tuple[float | None, str]:
         """Hours of the due jobs, None if any cannot be told; and where the numbers are from."""
         total, sources = 0.0, []
-        for wildcards, found in due:
-            seconds, source = self._seconds(rule, wildcards, found)
+        for wildcards, job in due:
+            seconds, source = self._seconds(rule, wildcards, job)
             sources.append(source)
             total += seconds or 0.0
         text = ", ".join(dict.fromkeys(sources))
         return (None if "unknown" in sources else total / 3600), text or "nothing left to do"
 
-    def _seconds(self, rule: str, wildcards: Wildcards, found: Job) -> tuple[float | None, str]:
+    def _seconds(self, rule: str, wildcards: Wildcards, job: Job) -> tuple[float | None, str]:
         if rule not in WORK:
-            told = [n["seconds"] for n in self.notes.values() if n["rule"] == rule]
-            return (sum(told) / len(told), f"{rule} jobs done") if told else (0.0, "seconds each, not counted")
-        sizes = self.sizes_of(wildcards, found)
-        passes, kind = work(rule, found.settings, sizes), precision(found.settings)
+            seconds = [note["seconds"] for note in self.notes.values() if note["rule"] == rule]
+            return (sum(seconds) / len(seconds), f"{rule} jobs done") if seconds else (0.0, "seconds each, not counted")
+        sizes = self.sizes_of(wildcards, job)
+        passes, kind = work(rule, job.settings, sizes), precision(job.settings)
         for keys in (("dataset", "network", "regime"), ("dataset", "network")):
             if done := rate(self._noted([rule], {k: wildcards[k] for k in keys}, kind)):
                 return passes * done, f"{rule} jobs done"
-        learns = rule in TRAINS or "epochs" in found.settings.get("method", {})
-        known = self.measured(sizes, found)
+        learns = rule in TRAINS or "epochs" in job.settings.get("method", {})
+        known = self.measured(sizes, job)
         if timed := known.get(training_in(kind) if learns else "forward"):
             return passes * timed, "calibration"
         if done := rate(self._noted(list(WORK), {k: wildcards[k] for k in ("dataset", "network")}, kind)):
@@ -138,13 +138,13 @@ class Plan:
 
     def cells(self) -> Iterator[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]:
         """What there is to calibrate: every network on every kind of images in every precision, as it is trained."""
-        told: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
-        for rule, wildcards, found in self.jobs:
+        cells: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
+        for rule, wildcards, job in self.jobs:
             if rule in TRAINS:
-                sizes, network = self.sizes_of(wildcards, found), found.settings["model"]["network"]
-                batch, kind = found.settings["training"]["batch_size"], precision(found.settings)
-                told.setdefault(str((network, sizes, kind)), (network, sizes, found.settings["augment"], batch, kind))
-        yield from told.values()
+                sizes, network = self.sizes_of(wildcards, job), job.settings["model"]["network"]
+                batch, kind = job.settings["training"]["batch_size"], precision(job.settings)
+                cells.setdefault(str((network, sizes, kind)), (network, sizes, job.settings["augment"], batch, kind))
+        yield from cells.values()
 
 
 def name(rule: str, wildcards: Mapping[str, str]) -> str:
