@@ -1,8 +1,8 @@
-# Two commands: `make demo` and `make test`. Both first create .venv from the pinned lock.
+# Two commands: `make demo` and `make test`. Both first create .venv from the pinned lock, with the command `neuralign`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed-from-lock
+READY := $(VENV)/.installed
 STUDY ?= demo
 
 # one run at a time (lib/neuralign/workflow/running/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
@@ -18,10 +18,10 @@ study: $(READY) ## any study of config.yaml: make study STUDY=paper
 	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; \
 		if $(BIN)/snakemake --cores all --keep-going --quiet rules host -- $(STUDY); then rm -rf results/studies/$(STUDY)_incomplete; exit 0; fi; \
 		if $(BIN)/snakemake --cores all --quiet all -- $(STUDY)_incomplete; then \
-			PYTHONPATH=lib $(BIN)/python -m neuralign.cli.show results/studies/$(STUDY)_incomplete; \
+			$(BIN)/neuralign show results/studies/$(STUDY)_incomplete; \
 			echo "INCOMPLETE: something has failed; the report of what is there says what, and why"; fi; exit 1' \
 		|| { code=$$?; [ $$code -ne 75 ] || echo "another run is at work in this folder (results/.running is locked)"; exit $$code; }
-	@PYTHONPATH=lib $(BIN)/python -m neuralign.cli.show results/studies/$(STUDY)
+	@$(BIN)/neuralign show results/studies/$(STUDY)
 
 test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
@@ -51,8 +51,9 @@ lock: $(READY) ## pin the dependencies of pyproject.toml anew, for all platforms
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml; \
 	} > requirements.lock.new && mv requirements.lock.new requirements.lock
 
-$(READY): requirements.lock
+$(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@

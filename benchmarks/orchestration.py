@@ -19,7 +19,7 @@ from neuralign.workflow.planning.plan import notes
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
 LIGHT = ("fetch_data", "plot", "report", "tabulate", "tabulate_claims", "tabulate_theory")  # no tensors in these
-PLANNING = ("workflow.graph", "workflow.provenance.recipes", "workflow.planning.plan", "config.catalogue")
+PLANNING = ("workflow.graph", "workflow.provenance.recipes", "workflow.planning.plan", "config.catalogue", "cli.verify")
 DONE = "Nothing to be done"
 
 
@@ -47,17 +47,7 @@ def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
             raise RuntimeError(f"the made-up study is not finished for Snakemake: {text[-2000:]}")
 
     def cost() -> None:
-        _run(
-            folder,
-            [
-                sys.executable,
-                "-m",
-                "neuralign.workflow.planning.plan",
-                study,
-                "--configfile",
-                str(REPOSITORY / "config.yaml"),
-            ],
-        )
+        _run(folder, [sys.executable, "-m", "neuralign", "plan", study])
 
     planning, costs = interleaved(plan, cost, repeats=repeats, warm_up=repeats > 1)
     finish(folder)
@@ -65,7 +55,7 @@ def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
     note = f"{jobs[0]} jobs"
     return [
         limit(f"snakemake --dry-run {study}", ours=planning, target="<= 10", note=note),
-        limit(f"python -m neuralign.workflow.planning.plan {study}", ours=costs, target="<= 10", note=note),
+        limit(f"neuralign plan {study}", ours=costs, target="<= 10", note=note),
         limit(f"snakemake {study}, everything done", ours=done, target="<= 5", note=note),
     ]
 

@@ -1,9 +1,15 @@
 """The command line: what it prints, what it writes, what it returns, and how it refuses."""
 
+import csv
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +18,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from neuralign.cli import COMMANDS, main
+import neuralign
+from neuralign.cli import COMMANDS, main, parser
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import load
 from neuralign.symmetry.explain import scattered
-from neuralign.symmetry.permutations import permute, random
+from neuralign.symmetry.permutations import fingerprint, permute, random
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.workflow.running.run_lock import alone
 
 NETS = """
+import torch
 from torch import nn
 
 def Net(num_classes=4, in_channels=3, width=6):
@@ -53,6 +61,18 @@ class Bare(nn.Module):
     # without parameters
     def forward(self, x):
         return x.mean((2, 3)).repeat(1, 2)[:, :4]
+
+class Tied(nn.Module):
+    # one tensor of two names, buffers that no unit lies on, and a layer that is not used
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer, self.head = nn.Embedding(7, 5), nn.Linear(5, 5), nn.Linear(5, 7, bias=False)
+        self.head.weight, self.unused = self.words.weight, nn.Linear(9, 3)
+        self.register_buffer("table", torch.ones(1, 5))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.layer(self.words(x))) + self.table.sum()).mean(1)
 
 class Leaving(nn.Module):
     def __init__(self):
@@ -110,37 +130,151 @@ def refused(capsys, *arguments):
     return err
 
 
-# ---- help
+# ---- help, version, misuse
 
 
-def shell(*arguments, **environment):
-    found = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]} | environment
-    return subprocess.run([sys.executable, *arguments], env=found, capture_output=True, text=True)
+def shell(*arguments):
+    environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
 
 
-def test_help_needs_no_torch_and_names_every_command():
-    code = "import sys\nfrom neuralign.cli import main\ntry:\n main(['--help'])\n"
-    code += "finally:\n assert 'torch' not in sys.modules"
-    done = shell("-c", code)
-    assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS), done.stderr
+def imports(*commands):
+    """The top-level packages that a process has imported after it has run these commands, lists of arguments."""
+    program = "import sys\nfrom neuralign.cli import main\n"
+    program += (
+        f"for arguments in {commands}:\n try:\n  main(arguments)\n except SystemExit as end:\n  assert not end.code\n"
+    )
+    program += "print('imported:', *{name.split('.')[0] for name in sys.modules})"
+    done = shell("-c", program)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split("imported: ")[1].split())
+
+
+def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    listed = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.M)
+    assert end.value.code == 0
+    assert listed == ["explain", "align", "connect", "doctor", "plan", "verify", "trace", "show"] == list(COMMANDS)
+    files = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
+    assert files - {"__init__", "shared", "local_jobs"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples_that_parse(command, capsys):
-    from neuralign.cli import parser
-
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
-    assert end.value.code == 0 and "examples:" in capsys.readouterr().out
-    for example in COMMANDS[command].EXAMPLES:
+    printed = capsys.readouterr().out
+    assert end.value.code == 0 and "examples:" in printed and "--json" in printed
+    examples = import_module(f"neuralign.cli.{command}").EXAMPLES
+    for example in examples:
         name, *arguments = example.split("#")[0].split()
-        assert name == "neuralign" and parser().parse_args(arguments).command == command
+        assert name == "neuralign" and parser(command).parse_args(arguments).command == command
+        assert example in printed
 
 
-def test_the_module_runs_and_misuse_has_status_2():
-    assert "usage: neuralign" in shell("-m", "neuralign", "--help").stdout
-    done = shell("-m", "neuralign", "explain", "nets.py:Net", "--inputs", "1,3,9,9")
-    assert done.returncode == 2 and "unrecognized arguments: --inputs" in done.stderr
+def documented():
+    """Every line of a page, and of the Makefile, that runs the command."""
+    root = PACKAGE.parents[1]
+    pages = [root / "README.md", root / "Makefile", *sorted((root / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in page.read_text().splitlines()]
+    return [
+        found[1] for line in lines if (found := re.match(r"(?:\t+@?\$\(BIN\)/)?(neuralign .*?)( +#.*|; \\)?$", line))
+    ]
+
+
+@pytest.mark.parametrize("line", documented())
+def test_what_pages_and_the_makefile_run_are_commands(line):
+    _, command, *arguments = shlex.split(line)
+    assert parser(command).parse_args([command, *arguments]).command == command
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    wanted = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]["version"]
+    assert neuralign.__version__ == wanted
+    assert shell("-m", "neuralign", "--version").stdout == f"neuralign {wanted}\n"
+
+
+def test_without_a_checkout_the_version_is_that_of_the_installed_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(neuralign, "__file__", str(tmp_path / "site-packages" / "neuralign" / "__init__.py"))
+    monkeypatch.setattr("importlib.metadata.version", {"neuralign": "9.8.7"}.__getitem__)
+    assert neuralign.__version__ == "9.8.7"
+
+
+def test_a_copy_of_the_code_alone_needs_no_version(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "lib" / "neuralign", ignore=shutil.ignore_patterns("__pycache__"))
+    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r})\n"
+    program += "from neuralign.cli import main; main(['show', '-h'])"
+    done = shell("-c", program)
+    assert done.returncode == 0 and done.stdout.startswith("usage: neuralign show"), done.stderr
+
+
+def test_the_package_has_no_other_attributes_and_says_that_it_has_types():
+    with pytest.raises(AttributeError, match="module 'neuralign' has no attribute 'version'"):
+        _ = neuralign.version
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_list_of_commands_the_version_and_show_need_no_library_at_all():
+    study = Path("results", "studies", "one")
+    (study / "tables").mkdir(parents=True)
+    (study / "tables" / "accuracy.csv").write_text(ACCURACIES)
+    commands = [["--help"], ["--version"], ["show", "--help"], ["show", str(study)]]
+    assert not {"torch", "numpy", "pydantic", "yaml"} & imports(*commands)
+
+
+def test_all_help_plan_and_verify_need_no_torch(tmp_path):
+    result = {"rule": "x", "artefact": "results/x.csv"}
+    Path("results").mkdir()
+    Path("results", "x.csv.json").write_text(json.dumps(result))
+    commands = [[command, "--help"] for command in COMMANDS]
+    assert not {"torch", "pandas", "scipy"} & imports(*commands, ["plan", "paper"], ["verify", "results"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "neuralign: error: the following arguments are required: COMMAND"),
+        (["explian"], "neuralign: error: argument COMMAND: invalid choice: 'explian' (choose from "),
+        (["explain", "nets.py:Net", "--inputs", "1"], "neuralign: error: unrecognized arguments: --inputs 1"),
+        (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: argument --input: found '3', a shape"),
+        (["verify"], "neuralign verify: error: the following arguments are required: FOLDER"),
+        (["show", "nowhere"], "neuralign show: error: nowhere: no tables/accuracy.csv in it; the folder of a"),
+    ],
+)
+def test_misuse_has_status_2_and_one_line(arguments, message):
+    done = shell("-m", "neuralign", *arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_files_laid_over_the_config_are_said_in_one_option_or_in_several():
+    together = parser("plan").parse_args(["plan", "--configfile", "a.yaml", "b.yaml"])
+    apart = parser("plan").parse_args(["plan", "--configfile", "a.yaml", "--configfile", "b.yaml"])
+    assert together.configfile == apart.configfile == [Path("a.yaml"), Path("b.yaml")]
+
+
+# ---- show
+
+ACCURACIES = """\
+dataset,network,regime,method,accuracy_mean,accuracy_mean_std,accuracy_min,accuracy_min_std,n_pairs
+digits,tiny,plain,aligned,97.456,0.5,96.0,,3
+digits,tiny,plain,endpoints,98.0,,,,1
+"""
+
+
+def test_show_prints_the_main_table_and_where_the_report_is(capsys):
+    Path("one", "tables").mkdir(parents=True)
+    Path("one", "tables", "accuracy.csv").write_text(ACCURACIES)
+    assert run(capsys, "show", "one").splitlines() == [
+        "dataset  network  regime  method     mean on path %  min on path %  pairs",
+        "digits   tiny     plain   aligned    97.46 ± 0.50    96.00          3",
+        "digits   tiny     plain   endpoints  98.00                          1",
+        "",
+        "report: one/report.html",
+    ]
+    facts = json.loads(run(capsys, "show", "one", "--json"))
+    assert facts["report"] == "one/report.html" and facts["table"][1]["accuracy_mean"] == "98.0"
 
 
 # ---- explain
@@ -202,6 +336,109 @@ def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
     assert facts["groups"] == {} and facts["certified"] is True and facts["permutable_fraction"] == 0
     text = run(capsys, "explain", "nets.py:Bare", "--input", "1,3,9,9")
     assert text == NOTHING + "no axis of its parameters has several units.\n"
+
+
+# ---- trace
+
+
+def recipe_of_the_page():
+    """The function `permuted(spec, permutation, arrays)` that docs/command-line.md gives to other programs."""
+    page = (PACKAGE.parents[1] / "docs" / "command-line.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert "torch" not in code and "neuralign" not in code
+    names = {}
+    exec(code, names)
+    return names["permuted"]
+
+
+@pytest.mark.parametrize(
+    ("network", "example", "attention"),
+    [
+        ("nets.py:Net", (1, 3, 9, 9), False),
+        ("nets.py:Attentive", (1, 3, 9, 9), True),
+        ("nets.py:Attentive", (1, 3, 9, 9), False),
+        ("nets.py:Tied", (2, 5), False),
+        ("nets.py:Ordered", (1, 3, 9, 9), False),
+        ("torchvision.models:shufflenet_v2_x0_5", (1, 3, 32, 32), False),
+    ],
+)
+def test_another_program_permutes_a_network_by_what_trace_writes(capsys, network, example, attention):
+    more = [*(["--attention"] if attention else []), *(["--tokens", "7"] if "Tied" in network else [])]
+    shape = ",".join(map(str, example))
+    run(capsys, "trace", network, "--input", shape, "--out", "spec.json", *more)
+    data = json.loads(Path("spec.json").read_text())
+    model = load(network)()
+    seen = torch.randint(7, example) if "Tied" in network else torch.rand(example)
+    symmetry = trace(model, seen, attention=attention)
+    assert data["groups"] == {group: symmetry.spec.sizes[group] for group in symmetry.spec.free}
+    assert data["symmetry"] == fingerprint(symmetry.spec)
+    permutation = random(symmetry.spec, torch.Generator().manual_seed(3))
+    state = scattered(model, 4)
+    expected = permute(symmetry.spec, permutation, state)
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    found = recipe_of_the_page()(data, {name: index.numpy() for name, index in permutation.items()}, arrays)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], tensor.numpy()) for name, tensor in expected.items())
+
+
+def test_every_axis_has_a_free_group_or_a_reason(capsys):
+    rows = list(csv.DictReader(run(capsys, "trace", "nets.py:Net", "--input", "1,3,9,9").splitlines()))
+    assert all(row["group"] or row["frozen"] for row in rows)
+    first, inner = (
+        row["group"] for row in rows if (row["tensor"], row["axis"]) in (("0.weight", "0"), ("3.weight", "0"))
+    )
+    by_axis = {(row["tensor"], row["axis"]): row for row in rows}
+    assert by_axis["3.weight", "1"] == {
+        "tensor": "3.weight",
+        "axis": "1",
+        "size": "6",
+        "group": first,
+        "units": "6",
+        "blocks": json.dumps([[first]]),
+        "frozen": "",
+    }
+    assert by_axis["7.weight", "1"]["group"] == inner and by_axis["1.running_var", "0"]["group"] == first
+    assert by_axis["0.weight", "1"]["frozen"] == "it is the network's input"
+    assert by_axis["7.bias", "0"]["frozen"] == "it is the network's output"
+    assert by_axis["0.weight", "2"]["frozen"].startswith("its places are positions of a kernel")
+
+
+def test_an_axis_of_several_groups_has_a_row_for_each_and_says_what_it_is_made_of(capsys):
+    arguments = ["trace", "nets.py:Attentive", "--input", "1,3,9,9"]
+    text = run(capsys, *arguments, "--attention", "--out", "spec.csv")
+    assert re.fullmatch(r"5 free groups, 8 tensors: spec.csv\n", text)
+    with Path("spec.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["tensor"], row["axis"]) == ("attend.in_proj_weight", "0")]
+    blocks = json.loads(rows[0]["blocks"])
+    assert len(blocks) == 3 and {row["group"] for row in rows} == {name for block in blocks for name in block}
+    assert {row["units"] for row in rows} == {"2", "4"} and {row["size"] for row in rows} == {"24"}
+    facts = json.loads(run(capsys, *arguments, "--json"))
+    axis = facts["tensors"]["attend.in_proj_weight"][0]
+    assert axis == {"size": 24, "blocks": [[24]], "frozen": axis["frozen"]} and "on request only" in axis["frozen"]
+    assert facts["attention"] is False and facts["input"] == [1, 3, 9, 9]
+
+
+def test_buffers_tied_names_and_unreached_tensors_have_their_reasons(capsys):
+    facts = json.loads(run(capsys, "trace", "nets.py:Tied", "--input", "2,5", "--tokens", "7", "--json"))
+    tensors = facts["tensors"]
+    assert tensors["words.weight"] == tensors["head.weight"], "one tensor of two names"
+    assert tensors["words.weight"][0]["frozen"] == "aten::embedding in layer 'words' looks rows up by number"
+    assert [axis["frozen"] for axis in tensors["table"]] == ["it has one place only", tensors["table"][1]["frozen"]]
+    assert tensors["table"][1]["frozen"].startswith("its places are positions")
+    assert tensors["unused.weight"][0]["frozen"] == "no run used the tensor" and "unused.weight" in facts["unreached"]
+    assert tensors["steps"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nets.py:Net", "--out", "spec.yaml"], "--out: found spec.yaml; .json or .csv is wanted"),
+        (["nets.py:Net", "--input", "1,3,2,2"], "the network does not take an input of shape (1, 3, 2, 2)"),
+        (["nets.py:Nett"], "did you mean 'Net'?"),
+    ],
+)
+def test_trace_refuses_in_one_line(capsys, arguments, message):
+    assert message in refused(capsys, "trace", *arguments)
 
 
 # ---- align

@@ -177,7 +177,7 @@ def test_an_imported_network_is_an_artefact_like_a_trained_one(finished):
 
 def test_every_result_is_as_its_note_says_down_to_the_checkpoints(project):
     def verified(*more):
-        command = [sys.executable, "-m", "neuralign.cli.verify", "results", "--configfile", OVERLAY, OWN, *more]
+        command = [sys.executable, "-m", "neuralign", "verify", "results", "--configfile", OVERLAY, OWN, *more]
         environment = {"PYTHONPATH": str(project.path("lib"))}
         done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr

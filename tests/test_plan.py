@@ -1,16 +1,16 @@
 """Costs counted by hand, the number of runs of the paper's grid, and what the plan prints."""
 
 import json
-import sys
 from collections import Counter
 
 import pytest
 import yaml
 from workflow_project import REPOSITORY
 
+from neuralign.cli import main
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning import plan
-from neuralign.workflow.planning.costs import Counts, Sizes, attacked, disk, memory, rate, work
+from neuralign.workflow.planning.costs import Counts, Sizes, attacked, disk, memory, rate, table, work
 
 CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
 PGD5 = {"use": "pgd", "steps": 5, "restarts": 1}
@@ -89,14 +89,8 @@ def test_the_grid_of_the_paper_has_the_published_number_of_runs(catalogue):
     assert (main["train_endpoint"], main["align"], main["train_curve"]) == (54, 27, 54)
 
 
-def arguments(monkeypatch, tmp_path, *more):
-    config = ["--configfile", str(REPOSITORY / "config.yaml"), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["plan", *more, *config])
-
-
-def test_without_any_timing_the_plan_says_what_it_does_not_know(tmp_path, monkeypatch, capsys):
-    arguments(monkeypatch, tmp_path, "paper")
-    plan.main()
+def test_without_any_timing_the_plan_says_what_it_does_not_know(tmp_path, capsys):
+    assert main(["plan", "paper", "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "?: no such job is done and the network is not calibrated; add --calibrate" in printed
     assert "finished jobs ran on: none; calibration: none" in printed
@@ -104,11 +98,52 @@ def test_without_any_timing_the_plan_says_what_it_does_not_know(tmp_path, monkey
     assert line.split()[1:4] == ["90", "0", "?"] and line.endswith("unknown")
 
 
-def test_an_unknown_study_is_refused(tmp_path, monkeypatch, capsys):
-    arguments(monkeypatch, tmp_path, "papper")
-    with pytest.raises(SystemExit):
-        plan.main()
-    assert "no study 'papper'" in capsys.readouterr().err
+def test_the_plan_is_printed_for_programs_too(tmp_path, capsys):
+    """Of the default study, as no other is named, and of the config with another laid over it."""
+    overlay = tmp_path / "other.yaml"
+    overlay.write_text("default_study: demo_full\n")
+    assert main(["plan", "--results", str(tmp_path), "--configfile", str(overlay), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["study"] == "demo_full" and facts["devices"] == [] and facts["calibration"] is None
+    assert {"rule": "train_endpoint", "done": 0, "hours": None, "source": "unknown"}.items() <= next(
+        row for row in facts["rows"] if row["rule"] == "train_endpoint"
+    ).items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["papper"], "no study 'papper' in the config (allowed: demo, demo_full"),
+        (["demo", "--configfile", "nowhere.yaml"], "--configfile: no such file as nowhere.yaml"),
+        (["demo", "--configfile", "wrong.yaml"], "wrong.yaml: is empty; a mapping of names to values is needed"),
+        (["demo", "--configfile", "typo.yaml"], "unknown section"),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.yaml").write_text("")
+    (tmp_path / "typo.yaml").write_text("studys: {}\n")
+    assert main(["plan", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith("neuralign plan: error: ") and message in printed.err
+
+
+def test_plans_and_published_results_of_others_are_no_notes_of_this_machine(tmp_path):
+    note = {"rule": "tabulate", "wildcards": {}, "key": "x"}
+    for place in ("recipes", "published/other/recipes", "published/other"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "x.csv.json").write_text(json.dumps(note))
+    assert plan.notes(tmp_path) == {}
+    (tmp_path / "x.csv.json").write_text(json.dumps(note))
+    assert list(plan.notes(tmp_path).values()) == [note]
+
+
+def test_a_calibration_is_kept_for_later_plans(catalogue, tmp_path, monkeypatch):
+    measured = {"device": "x", "networks": {}}
+    monkeypatch.setattr("neuralign.workflow.planning.calibration.calibrate", lambda cells: measured)
+    plan.Plan(catalogue, "demo", tmp_path).calibrate()
+    assert plan.Plan(catalogue, "demo", tmp_path).calibration == measured
 
 
 def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
@@ -145,7 +180,7 @@ def test_hours_come_from_a_calibration(catalogue, tmp_path):
     total = sum(work("train_endpoint", j.settings, sizes) for rule, _, j in made.jobs if rule == "train_endpoint")
     assert row["hours"] == pytest.approx(total * 0.001 / 3600) and row["source"] == "calibration"
     assert row["disk"] == row["jobs"] * 4 * 110
-    text = plan.table([row])
+    text = table([row])
     assert text.splitlines()[0].split()[:3] == ["rule", "jobs", "done"] and text.splitlines()[-1].startswith("total")
 
 

@@ -576,10 +576,10 @@ def test_after_a_failure_the_rest_is_reported_apart_and_says_that_it_is_not_all(
 
 def test_every_result_is_as_its_note_says_and_a_number_is_walked_back_to_the_data(finished):
     table = "results/studies/smoke/tables/accuracy.csv"
-    command = [sys.executable, "-m", "neuralign.cli.verify", "results", "--configfile", OVERLAY]
+    command = [sys.executable, "-m", "neuralign", "verify", "results", "--configfile", OVERLAY]
     command += ["--trace", table, "--where", "method=smoke_matched", "regime=hardened"]
     environment = {"PYTHONPATH": str(finished.path("lib"))}
-    whole = subprocess.run(command[:6], cwd=finished.root, env=environment, capture_output=True, text=True)
+    whole = subprocess.run(command[:7], cwd=finished.root, env=environment, capture_output=True, text=True)
     assert whole.returncode == 0 and "nothing is wrong" in whole.stdout, whole.stdout + whole.stderr
     assert "not compared" not in whole.stdout
     chain = subprocess.run(command, cwd=finished.root, env=environment, capture_output=True, text=True)

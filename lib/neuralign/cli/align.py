@@ -11,7 +11,6 @@ from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import shards
 from neuralign.workflow.job import ref
 
-HELP = "align the neurons of checkpoint B to those of checkpoint A"
 EXAMPLES = [
     "neuralign align torchvision.models:resnet18 a.pt b.pt --data my_images/ -o b_aligned.safetensors",
     "neuralign align ./nets.py:Net a.pt b.pt --data my.npz --method transport --permutation b.permutation.safetensors",

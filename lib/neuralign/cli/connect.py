@@ -10,11 +10,10 @@ from typing import Any
 import yaml
 
 from neuralign.cli import shared
-from neuralign.cli.show import rows, table
+from neuralign.cli.show import show
 from neuralign.common.files import atomic
 from neuralign.workflow.running.run_lock import alone
 
-HELP = "learn and measure low-loss curves between checkpoints, aligned and unaligned"
 EXAMPLES = [
     "neuralign connect torchvision.models:resnet18 a.pt b.pt --data my_images/ --out connected",
     "neuralign connect ./nets.py:Net a.pt b.pt c.pt d.pt --data my.npz --epochs 50   # two pairs: a-b and c-d",
@@ -77,9 +76,8 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     if status or given.dry_run:
         text = "some jobs failed; the log that is named above says why" if status else "nothing was run"
         return int(status != 0), facts, f"{text}\nthe workflow alone: {shown}"
-    found = given.out / "results" / "studies" / STUDY
-    facts |= {"report": str(found / "report.html"), "table": rows(found / "tables" / "accuracy.csv")}
-    return 0, facts, f"{table(found / 'tables' / 'accuracy.csv')}\n\nreport: {facts['report']}"
+    shown_facts, text = show(given.out / "results" / "studies" / STUDY)
+    return 0, facts | shown_facts, text
 
 
 def _run(command: list[str], given: argparse.Namespace, lock: int) -> int:

@@ -7,11 +7,10 @@ from typing import Any
 
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
-from neuralign.cli.show import columns
+from neuralign.common.tables import columns
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import ref
 
-HELP = "plant hidden permutations and noise in a network, and measure what is recovered"
 EXAMPLES = [
     "neuralign doctor torchvision.models:resnet18 --option num_classes=10 --input 3,32,32",
     "neuralign doctor ./nets.py:Net --data my.npz --checkpoint a.pt --methods correlation transport",

@@ -12,9 +12,9 @@ from neuralign.common.errors import Refused
 from neuralign.common.files import PACKAGE
 from neuralign.common.shards import INDEX, shards
 from neuralign.config.catalogue import Catalogue
+from neuralign.config.files import lay_over, read_config
 from neuralign.config.references import is_object
 from neuralign.config.schema import AlignmentKeys, NetworkKeys
-from neuralign.workflow.planning.plan import lay_over, read_config
 
 CHECKOUT = PACKAGE.parents[1]  # of the repository, with its workflow and its config
 REGIME = "command_line"  # how networks are trained and normalised that a command is about
@@ -39,7 +39,28 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         help="a keyword argument of NETWORK, the value as JSON (else text); may be repeated",
     )
     group.add_argument("--attention", action="store_true", help="also permute heads of attentions and channels within")
-    group.add_argument("--configfile", type=Path, nargs="*", default=[], help="laid over the config of the workflow")
+    add_configfile(parser)
+
+
+def add_configfile(parser: argparse.ArgumentParser) -> None:
+    """--configfile, which `config` reads."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="laid over config.yaml of the checkout, one after the other, as Snakemake does",
+    )
+
+
+def add_example(parser: argparse.ArgumentParser) -> None:
+    """The input that a network is run on, which `example` makes."""
+    parser.add_argument(
+        "--input", type=sizes, default=[2, 3, 32, 32], metavar="N,...", help="its shape (default: 2,3,32,32)"
+    )
+    parser.add_argument("--tokens", type=count, metavar="N", help="the input are whole numbers below N")
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -113,7 +134,7 @@ def shape(text: str) -> tuple[int, int, int]:
 
 
 def config(arguments: argparse.Namespace) -> Config:
-    """The workflow's own config, and what --configfile lays over it."""
+    """The config of the checkout, and what --configfile lays over it; empty if there is neither."""
     if missing := [f for f in arguments.configfile if not f.is_file()]:
         raise UsageError(f"--configfile: no such file as {missing[0]}")
     own = CHECKOUT / "config.yaml"
@@ -180,6 +201,28 @@ def build(arguments: argparse.Namespace, channels: int) -> Any:
     found = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
     return build(found, classes=None if is_object(found["use"]) else 10, channels=channels)
+
+
+def on_example(arguments: argparse.Namespace, action: Any) -> Any:
+    """`action(network, example, attention=...)` on NETWORK with fresh weights and a random input of seed 0."""
+    import torch
+
+    from neuralign.common.seeding import stream
+    from neuralign.networks.foreign_networks import NetworkError, summary
+    from neuralign.networks.model import outputs
+
+    network, draws = build(arguments, arguments.input[1]).network, stream(0, "example input")
+    if arguments.tokens:
+        example = torch.randint(arguments.tokens, arguments.input, generator=draws)
+    else:
+        example = torch.randn(arguments.input, generator=draws)
+    outputs(network, example)  # refuses an input that it does not take
+    try:
+        return action(network, example, attention=arguments.attention)
+    except Refused:
+        raise
+    except Exception as error:  # the code is anybody's, and so are its errors
+        raise NetworkError(f"{arguments.network} cannot be run as it is traced: {summary(error)}") from error
 
 
 def alignment(arguments: argparse.Namespace, known: Config) -> tuple[str, dict[str, Config]]:

@@ -1,39 +1,46 @@
-"""`python -m neuralign.cli.show results/studies/demo`: the main table of a study as text, and where its report is."""
+"""`neuralign show`: the main table of a study as text, and where its report is."""
 
+import argparse
 import csv
-import sys
 from pathlib import Path
+from typing import Any
 
-COLUMNS = {"accuracy_mean": "mean on path %", "accuracy_min": "min on path %"}
+from neuralign.common.errors import Refused
+from neuralign.common.tables import columns
+
+EXAMPLES = ["neuralign show results/studies/demo"]
+ACCURACIES = {"accuracy_mean": "mean on path %", "accuracy_min": "min on path %"}  # column: its heading
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    """A table as it is in its file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("study", type=Path, metavar="FOLDER", help="the folder of a study: results/studies/NAME")
 
 
-def table(path: Path) -> str:
-    """The main table with mean ± sample standard deviation over pairs, and the number of pairs."""
-    lines = [["dataset", "network", "regime", "method", *COLUMNS.values(), "pairs"]]
-    for row in rows(path):
-        cells = [_spread(row[column], row[f"{column}_std"]) for column in COLUMNS]
-        lines.append([*(row[k] for k in ("dataset", "network", "regime", "method")), *cells, row["n_pairs"]])
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Show the study."""
+    return 0, *show(arguments.study)
+
+
+def show(folder: Path) -> tuple[dict[str, Any], str]:
+    """({report: its path, table: the rows of accuracies}, the same as text) of a study."""
+    file = folder / "tables" / "accuracy.csv"
+    if not file.is_file():
+        raise Refused(f"{folder}: no tables/accuracy.csv in it; the folder of a finished study is wanted")
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    report = str(folder / "report.html")
+    return {"report": report, "table": rows}, f"{_table(rows)}\n\nreport: {report}"
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    """Mean ± sample standard deviation over pairs, and the number of pairs."""
+    lines = [["dataset", "network", "regime", "method", *ACCURACIES.values(), "pairs"]]
+    for row in rows:
+        spreads = [_spread(row[column], row[f"{column}_std"]) for column in ACCURACIES]
+        lines.append([*(row[key] for key in ("dataset", "network", "regime", "method")), *spreads, row["n_pairs"]])
     return columns(lines)
-
-
-def columns(lines: list[list[str]]) -> str:
-    """Cells below each other."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)
 
 
 def _spread(mean: str, std: str) -> str:
     return "" if not mean else f"{float(mean):.2f}" + (f" ± {float(std):.2f}" if std else "")
-
-
-if __name__ == "__main__":
-    study = Path(sys.argv[1])
-    print(table(study / "tables" / "accuracy.csv"))
-    print(f"\nreport: {study / 'report.html'}")

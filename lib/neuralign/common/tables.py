@@ -1,7 +1,7 @@
-"""Tidy rows as CSV files."""
+"""Tidy rows as CSV files, and tables as text."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,3 +18,15 @@ def write_rows(rows: Iterable[dict[str, Any]], path: str | Path, columns: Sequen
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
+
+
+def columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> str:
+    """Lines of cells as text, the cells of a column below each other; `right`: numbers of columns that end flush."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -5,6 +5,7 @@ more values than memory holds. Nothing in a file is executed: tags other than YA
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ def read(path: str | Path) -> dict[Any, Any]:
     if TEMPLATE in found:
         raise YamlError(f"{path}: the key {TEMPLATE!r} makes it a template; only plain values are allowed")
     return found
+
+
+def read_config(files: Iterable[Path]) -> dict[str, Any]:
+    """One config from several files, each laid over those before it as Snakemake does it."""
+    config: dict[str, Any] = {}
+    for file in files:
+        lay_over(config, read(file))
+    return config
+
+
+def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Replace, in place, what `more` says otherwise, mapping by mapping."""
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            lay_over(config[key], value)
+        else:
+            config[key] = value
 
 
 class _Inspection:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuralign.common.errors import Refused
 
-class DataError(ValueError):
+
+class DataError(Refused):
     """Data that cannot be used; the message names the file, what was found and what is allowed."""
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neuralign.common.tables import columns
+
 Settings = Mapping[str, Any]
 STEP = 3  # forward, and backward to the weights
 FLOAT = 4  # bytes
@@ -170,12 +172,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             [row["rule"], f"{row['jobs']:,}", f"{row['done']:,}", hours, _size(row["disk"]), _size(row["memory"])]
             + [row["source"]]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [False, True, True, True, True, True, False]
-    return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
-        for line in lines
-    )
+    return columns(lines, right=range(1, 6))
 
 
 def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,20 +1,17 @@
-"""`python -m neuralign.workflow.planning.plan paper`: what a study will cost, rule by rule, before anything starts.
+"""What a study will cost, rule by rule, before anything starts.
 
 Hours come from the notes of finished jobs, scaled by the work of those that are due, else from a calibration of this
-machine (`--calibrate`, under a minute, kept in results/.calibration.json); the last column says from which.
+machine, which is kept in results/.calibration.json; every row says from which.
 """
 
-import argparse
 import json
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuralign.common.files import atomic
-from neuralign.config.catalogue import Catalogue, ConfigError
-from neuralign.config.files import YamlError, read
+from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Job, Wildcards
 from neuralign.workflow.planning.costs import (
@@ -26,16 +23,16 @@ from neuralign.workflow.planning.costs import (
     memory,
     precision,
     rate,
-    table,
     total,
     training_in,
     work,
 )
 from neuralign.workflow.planning.sizes import fetched, made_by, published
+from neuralign.workflow.provenance.consistency import NOT_RESULTS
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import read_note
 
-CONFIG = Path("config.yaml")
+CALIBRATION = ".calibration.json"
 
 
 class Plan:
@@ -45,7 +42,7 @@ class Plan:
         self.catalogue, self.results = catalogue, results
         self.jobs = list(jobs(catalogue, study))
         self.notes = notes(results)
-        self.calibration = _read(results / ".calibration.json")
+        self.calibration = _read(results / CALIBRATION)
         self._sizes: dict[str, Sizes] = {}
         recipes = Recipes.without_paths(catalogue)
         self.done = {
@@ -54,29 +51,37 @@ class Plan:
             if (note := self.notes.get(name(rule, w))) and note["key"] == recipes.of(rule, w)["key"]
         }
 
+    def calibrate(self) -> None:
+        """Time a few steps of every network on this machine, for this plan and, kept in a file, for later ones."""
+        from neuralign.workflow.planning.calibration import calibrate
+
+        self.calibration = calibrate(self.cells())
+        with atomic(self.results / CALIBRATION) as temporary:
+            temporary.write_text(json.dumps(self.calibration, indent=1))
+
     def sizes(self, dataset: str, side: int | None = None) -> Sizes:
         """Of a dataset, as fetched; else as published (sizes.csv); else made by its plug-in and counted."""
         if dataset not in self._sizes:
             entry = self.catalogue.entry("datasets", dataset)
             file = self.results / "data" / f"{dataset}.safetensors"
             self._sizes[dataset] = fetched(file) if file.exists() else published(entry) or made_by(entry)
-        found = self._sizes[dataset]
-        return Sizes(found.train, found.test, found.channels, side or found.side, found.classes)
+        sizes = self._sizes[dataset]
+        return Sizes(sizes.train, sizes.test, sizes.channels, side or sizes.side, sizes.classes)
 
-    def sizes_of(self, wildcards: Wildcards, found: Job) -> Sizes:
+    def sizes_of(self, wildcards: Wildcards, job: Job) -> Sizes:
         """As the network of this job sees the images."""
-        return self.sizes(wildcards["dataset"], found.settings.get("model", {}).get("input_size"))
+        return self.sizes(wildcards["dataset"], job.settings.get("model", {}).get("input_size"))
 
-    def measured(self, sizes: Sizes, found: Job) -> dict[str, Any]:
+    def measured(self, sizes: Sizes, job: Job) -> dict[str, Any]:
         """What the calibration knows of the job's network; empty if nothing."""
-        key = [found.settings["model"]["network"], sizes.channels, sizes.side, sizes.classes]
+        key = [job.settings["model"]["network"], sizes.channels, sizes.side, sizes.classes]
         return self.calibration.get("networks", {}).get(json.dumps(key, sort_keys=True), {})
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row per rule, in the order of the workflow: jobs, done, hours, disk and memory (bytes), source."""
         by_rule: dict[str, list[tuple[Wildcards, Job]]] = defaultdict(list)
-        for rule, wildcards, found in self.jobs:
-            by_rule[rule].append((wildcards, found))
+        for rule, wildcards, job in self.jobs:
+            by_rule[rule].append((wildcards, job))
         for rule, of in sorted(by_rule.items(), key=lambda item: _depth(item[0])):
             due = [(w, j) for w, j in of if name(rule, w) not in self.done]
             hours, sources = self._hours(rule, due)
@@ -97,24 +102,24 @@ class Plan:
     def _hours(self, rule: str, due: list[tuple[Wildcards, Job]]) -> tuple[float | None, str]:
         """Hours of the due jobs, None if any cannot be told; and where the numbers are from."""
         total, sources = 0.0, []
-        for wildcards, found in due:
-            seconds, source = self._seconds(rule, wildcards, found)
+        for wildcards, job in due:
+            seconds, source = self._seconds(rule, wildcards, job)
             sources.append(source)
             total += seconds or 0.0
         text = ", ".join(dict.fromkeys(sources))
         return (None if "unknown" in sources else total / 3600), text or "nothing left to do"
 
-    def _seconds(self, rule: str, wildcards: Wildcards, found: Job) -> tuple[float | None, str]:
+    def _seconds(self, rule: str, wildcards: Wildcards, job: Job) -> tuple[float | None, str]:
         if rule not in WORK:
-            told = [n["seconds"] for n in self.notes.values() if n["rule"] == rule]
-            return (sum(told) / len(told), f"{rule} jobs done") if told else (0.0, "seconds each, not counted")
-        sizes = self.sizes_of(wildcards, found)
-        passes, kind = work(rule, found.settings, sizes), precision(found.settings)
+            seconds = [note["seconds"] for note in self.notes.values() if note["rule"] == rule]
+            return (sum(seconds) / len(seconds), f"{rule} jobs done") if seconds else (0.0, "seconds each, not counted")
+        sizes = self.sizes_of(wildcards, job)
+        passes, kind = work(rule, job.settings, sizes), precision(job.settings)
         for keys in (("dataset", "network", "regime"), ("dataset", "network")):
             if done := rate(self._noted([rule], {k: wildcards[k] for k in keys}, kind)):
                 return passes * done, f"{rule} jobs done"
-        learns = rule in TRAINS or "epochs" in found.settings.get("method", {})
-        known = self.measured(sizes, found)
+        learns = rule in TRAINS or "epochs" in job.settings.get("method", {})
+        known = self.measured(sizes, job)
         if timed := known.get(training_in(kind) if learns else "forward"):
             return passes * timed, "calibration"
         if done := rate(self._noted(list(WORK), {k: wildcards[k] for k in ("dataset", "network")}, kind)):
@@ -133,13 +138,13 @@ class Plan:
 
     def cells(self) -> Iterator[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]:
         """What there is to calibrate: every network on every kind of images in every precision, as it is trained."""
-        told: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
-        for rule, wildcards, found in self.jobs:
+        cells: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
+        for rule, wildcards, job in self.jobs:
             if rule in TRAINS:
-                sizes, network = self.sizes_of(wildcards, found), found.settings["model"]["network"]
-                batch, kind = found.settings["training"]["batch_size"], precision(found.settings)
-                told.setdefault(str((network, sizes, kind)), (network, sizes, found.settings["augment"], batch, kind))
-        yield from told.values()
+                sizes, network = self.sizes_of(wildcards, job), job.settings["model"]["network"]
+                batch, kind = job.settings["training"]["batch_size"], precision(job.settings)
+                cells.setdefault(str((network, sizes, kind)), (network, sizes, job.settings["augment"], batch, kind))
+        yield from cells.values()
 
 
 def name(rule: str, wildcards: Mapping[str, str]) -> str:
@@ -149,7 +154,8 @@ def name(rule: str, wildcards: Mapping[str, str]) -> str:
 
 def notes(results: Path) -> dict[str, dict[str, Any]]:
     """The notes of origin of all results, by job."""
-    files = (p for p in results.glob("**/*.*.json") if "recipes" not in p.relative_to(results).parts[:1])
+    others = [results / folder for folder in NOT_RESULTS]
+    files = (p for p in results.glob("**/*.*.json") if not any(map(p.is_relative_to, others)))
     found = [note for path in files if (note := read_note(path.with_suffix(""))).get("rule")]
     return {name(note["rule"], note["wildcards"]): note for note in found}
 
@@ -165,65 +171,3 @@ def _counts(known: Mapping[str, Any]) -> Counts | None:
 def _depth(rule: str) -> tuple[int, str]:
     order = ["fetch_data", *WORK]
     return (order.index(rule) if rule in order else len(order), rule)
-
-
-def configured(overlays: Iterable[Path]) -> Catalogue:
-    """The config of this folder, where there is one, with `overlays` laid over it."""
-    return Catalogue(read_config([*([CONFIG] if CONFIG.exists() else []), *overlays]))
-
-
-def read_config(files: Iterable[Path]) -> dict[str, Any]:
-    """One config from several files, each laid over those before it as Snakemake does it."""
-    config: dict[str, Any] = {}
-    for file in files:
-        lay_over(config, read(file))
-    return config
-
-
-def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Replace, in place, what `more` says otherwise, mapping by mapping."""
-    for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            lay_over(config[key], value)
-        else:
-            config[key] = value
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m neuralign.workflow.planning.plan", description=(__doc__ or "").split("\n\n")[1]
-    )
-    parser.add_argument("study", nargs="?", help="a study of the config; left out, the default one")
-    parser.add_argument("--calibrate", action="store_true", help="first time a few steps of every network")
-    parser.add_argument(
-        "--configfile", type=Path, nargs="*", default=[], help="laid over config.yaml, as Snakemake does"
-    )
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    arguments = parser.parse_args()
-    try:
-        catalogue = configured(arguments.configfile)
-    except (YamlError, ConfigError) as error:
-        sys.exit(str(error))
-    study = arguments.study or catalogue.default_study
-    if study not in catalogue.studies:
-        parser.error(f"no study {study!r} in the config; there are {', '.join(catalogue.studies)}")
-    plan = Plan(catalogue, study, arguments.results)
-    if arguments.calibrate:
-        from neuralign.workflow.planning.calibration import calibrate
-
-        plan.calibration = calibrate(plan.cells())
-        with atomic(arguments.results / ".calibration.json") as temporary:
-            temporary.write_text(json.dumps(plan.calibration, indent=1))
-    rows = list(plan.rows())
-    print(table(rows))
-    devices = sorted({str(n.get("device")) for n in plan.notes.values()}) or ["none"]
-    print(f"\nfinished jobs ran on: {', '.join(devices)}; calibration: {plan.calibration.get('device', 'none')}")
-    print("hours: of one job at a time. disk: data (not the downloaded archives), networks, curves.")
-    print("peak memory: an estimate from above, on the device.")
-    if any(None in (row["hours"], row["disk"]) for row in rows):
-        print("?: no such job is done and the network is not calibrated; add --calibrate")
-
-
-if __name__ == "__main__":
-    main()

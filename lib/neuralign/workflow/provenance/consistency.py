@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from neuralign.common.errors import Refused
 from neuralign.common.files import sha256
 from neuralign.config.catalogue import Catalogue
-from neuralign.datasets.dataset import DataError
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import IDENTITY, Note, digest, flat, key_of
 
@@ -30,7 +29,9 @@ KINDS = (  # in the order of the output
     "chain broken",  # its note and those of its inputs tell different stories
     "out of date",  # the config or the code has changed since it was made
 )
-NOT_MADE = ("recipes", "data/archives")  # have no notes: they are plans, and downloads (which have checksums)
+# folders of a results folder that hold none of its results: plans, downloads (which have checksums), and results
+# folders of others, each of which is verified on its own
+NOT_RESULTS = ("recipes", "data/archives", "published")
 
 
 class Finding(NamedTuple):
@@ -53,7 +54,7 @@ class Results:
         for name in sorted(files - set(self.artefacts)):
             artefact = name.removesuffix(".json")
             try:
-                self.notes[artefact] = _sound(json.loads((root / name).read_text()))
+                self.notes[artefact] = _checked_note(json.loads((root / name).read_text()))
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 self.edited[artefact] = str(error)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads work
@@ -72,61 +73,90 @@ class Results:
         return sorted(path for path in self.readers if self.content(path) is None)
 
 
+def read_results(folder: Path) -> Results:
+    """What lies in `folder`. Raises `Refused` for what is no results folder, or only a part of one."""
+    if not folder.is_dir():
+        raise Refused(f"{folder}: no such folder")
+    results = Results(folder)
+    if not results.notes and not results.edited:
+        raise Refused(f"{folder}: no notes of origin here; a results folder is needed")
+    if results.notes and all(inside(note["artefact"]) != path for path, note in results.notes.items()):
+        example = next(iter(results.notes.values()))["artefact"]
+        raise Refused(f"{folder}: only a part of a results folder, the one with {example}; name the whole folder")
+    return results
+
+
+def check_results(results: Results, catalogue: Catalogue | None) -> tuple[list[Finding], list[str]]:
+    """(all that is wrong, in the order of `KINDS`; the artefacts that were not compared with config and code).
+
+    `catalogue`: the config that the results should be of; None: no artefact is compared with config and code.
+    """
+    findings, not_compared = list(disagreements(results)), list(results.notes)
+    if catalogue is not None:
+        late, not_compared = out_of_date(results, catalogue)
+        findings += late
+    return sorted(findings, key=lambda finding: (KINDS.index(finding.kind), finding.path)), not_compared
+
+
 def inside(path: str) -> str:
     """A path as notes have it, within the results folder: results/x/y.csv -> x/y.csv."""
     return path.partition("/")[2]
 
 
-def disagreements(found: Results) -> Iterator[Finding]:
+def disagreements(results: Results) -> Iterator[Finding]:
     """All that is wrong between artefacts and notes."""
-    for path, problem in found.edited.items():
+    for path, problem in results.edited.items():
         yield Finding("note edited", path, problem)
-    for path in found.artefacts:
-        if path not in found.notes and path not in found.edited:
+    for path in results.artefacts:
+        if path not in results.notes and path not in results.edited:
             yield Finding("note missing", path, f"there is no {path}.json")
-    for path, note in found.notes.items():
+    for path, note in results.notes.items():
         if inside(note["artefact"]) != path:
             yield Finding("note misplaced", path, f"its note is that of {inside(note['artefact'])}")
-        elif path not in found.hashes:
+        elif path not in results.hashes:
             yield Finding("artefact missing", path, "deleted, or not copied with its note")
-        elif found.hashes[path] != note["sha256"]:
-            number = len(found.readers.get(path, {}))
+        elif results.hashes[path] != note["sha256"]:
+            number = len(results.readers.get(path, {}))
             more = f"; {number} results were made from what it was" if number else ""
-            yield Finding("artefact changed", path, f"{_differ(found.hashes[path], note['sha256'])} by its note{more}")
-        yield from _chain(found, path, note)
-    for path in found.absent():
-        if len(set(found.readers[path].values())) > 1:
-            told = ", ".join(f"{sha[:12]} by {who}" for who, sha in sorted(found.readers[path].items()))
-            yield Finding("chain broken", path, f"not here, and different content of it was read: {told}")
+            yield Finding(
+                "artefact changed", path, f"{_change(results.hashes[path], note['sha256'])} by its note{more}"
+            )
+        yield from _broken_links(results, path, note)
+    for path in results.absent():
+        if len(set(results.readers[path].values())) > 1:
+            readings = ", ".join(f"{sha[:12]} by {reader}" for reader, sha in sorted(results.readers[path].items()))
+            yield Finding("chain broken", path, f"not here, and different content of it was read: {readings}")
 
 
-def _chain(found: Results, path: str, note: Note) -> Iterator[Finding]:
+def _broken_links(results: Results, path: str, note: Note) -> Iterator[Finding]:
     """One note against those of the inputs."""
     keys = {(name, i): key for name, i, key in flat(note["upstream"])}
     for name, i, entry in flat(note["inputs"]):
         needed = inside(entry["path"])
-        content = found.content(needed)
+        content = results.content(needed)
         if content is not None and content != entry["sha256"]:
-            yield Finding("stale", path, f"its {name}, {needed}: {_differ(content, entry['sha256'])} when it was read")
-        key = found.notes[needed]["key"] if needed in found.notes else None
+            yield Finding("stale", path, f"its {name}, {needed}: {_change(content, entry['sha256'])} when it was read")
+        key = results.notes[needed]["key"] if needed in results.notes else None
         if key is not None and key != keys[name, i]:
             yield Finding("chain broken", path, f"its {name}, {needed}: the key is {key}, and was {keys[name, i]}")
 
 
-def out_of_date(found: Results, catalogue: Catalogue, unknown: list[str]) -> Iterator[Finding]:
-    """Results whose key is not that of the config and code; those the config has no job for are added to `unknown`."""
-    recipes = Recipes.without_paths(catalogue)
-    for path, note in found.notes.items():
+def out_of_date(results: Results, catalogue: Catalogue) -> tuple[list[Finding], list[str]]:
+    """(results whose key is not that of config and code; artefacts that the config has no job for)."""
+    recipes, findings, unknown = Recipes.without_paths(catalogue), list[Finding](), list[str]()
+    for path, note in results.notes.items():
         try:
             key = recipes.of(note["rule"], note["wildcards"])["key"]
-        except (Refused, DataError, KeyError, TypeError):  # of another config, or its local data are not here
+        except (Refused, KeyError, TypeError):  # of another config, or its local data are not here
             unknown.append(path)
             continue
         if key != note["key"]:
-            yield Finding("out of date", path, f"its key is {note['key']}, the config and code ask for {key}")
+            text = f"its key is {note['key']}, the config and code ask for {key}"
+            findings.append(Finding("out of date", path, text))
+    return findings, unknown
 
 
-def _sound(note: Any) -> Note:
+def _checked_note(note: Any) -> Note:
     """The note, if it is one and nobody has edited it."""
     wanted = {*IDENTITY, "key", "inputs", "artefact", "sha256", "digest"} - {"source", "places"}
     if not isinstance(note, dict) or not wanted <= note.keys():
@@ -148,9 +178,9 @@ def _files(root: Path) -> Iterator[str]:
     """Artefacts and notes."""
     for folder, names, files in os.walk(root):
         below = Path(folder).relative_to(root)
-        names[:] = [n for n in names if not n.startswith(".") and (below / n).as_posix() not in NOT_MADE]
+        names[:] = [n for n in names if not n.startswith(".") and (below / n).as_posix() not in NOT_RESULTS]
         yield from ((below / f).as_posix() for f in files if not f.startswith(".") and f != "README.md")
 
 
-def _differ(now: str, then: str) -> str:
+def _change(now: str, then: str) -> str:
     return f"its sha256 is {now[:12]}, and was {then[:12]}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuralign.common.errors import Refused
 from neuralign.workflow.provenance.consistency import Finding, Results, inside
 from neuralign.workflow.running.notes import Note, flat
 
@@ -17,13 +18,13 @@ Row = dict[str, str]
 
 
 def trace(
-    found: Results, findings: Iterable[Finding], artefact: str, where: Sequence[str] = (), column: str | None = None
+    results: Results, findings: Iterable[Finding], artefact: str, where: Sequence[str] = (), column: str | None = None
 ) -> dict[str, Any]:
     """{artefact, rows, nodes}: the chosen rows of a table (none if all of it is meant) and the tree of what it was made
-    from, depth first. Raises ValueError for an artefact without a note, a column or a row that does not exist.
+    from, depth first. Raises `Refused` for an artefact without a note, a column or a row that does not exist.
     """
-    path = locate(found, artefact)
-    rows = choose(found.root / path, where, column) if where or column else []
+    path = locate(results, artefact)
+    rows = choose(results.root / path, where, column) if where or column else []
     wrong: dict[str, list[str]] = {}
     for finding in findings:
         wrong.setdefault(finding.path, []).append(finding.kind)
@@ -31,51 +32,53 @@ def trace(
     waiting, seen = [(0, "", path)], set()
     while waiting:
         depth, name, current = waiting.pop()
-        note = found.notes.get(current)
+        note = results.notes.get(current)
         again = current in seen
-        nodes.append({"depth": depth, "as": name, "artefact": current, "again": again, **_told(found, current, note)})
+        nodes.append(
+            {"depth": depth, "as": name, "artefact": current, "again": again, **_origin(results, current, note)}
+        )
         nodes[-1]["wrong"] = list(dict.fromkeys(wrong.get(current, [])))
         if note is not None and not again:
-            below = [(depth + 1, n, inside(entry["path"])) for n, entry in _needed(note, rows if where else [])]
+            below = [(depth + 1, n, inside(entry["path"])) for n, entry in _inputs_of_rows(note, rows if where else [])]
             waiting += reversed(below)
         seen.add(current)
     shown = [{k: v for k, v in row.items() if not column or k in (*FOLLOWED, column)} for row in rows]
     return {"artefact": path, "rows": shown, "nodes": nodes}
 
 
-def locate(found: Results, artefact: str) -> str:
+def locate(results: Results, artefact: str) -> str:
     """The path within the results folder of an artefact that has a note."""
     given = Path(artefact)
-    if given.exists() and given.resolve().is_relative_to(found.root.resolve()):
-        given = given.resolve().relative_to(found.root.resolve())
+    if given.exists() and given.resolve().is_relative_to(results.root.resolve()):
+        given = given.resolve().relative_to(results.root.resolve())
     path = given.as_posix()
-    if path in found.edited:
-        raise ValueError(f"{path}: its note cannot be believed: {found.edited[path]}")
-    if path not in found.notes:
-        raise ValueError(f"{artefact}: no artefact with a note of origin in {found.root}")
+    if path in results.edited:
+        raise Refused(f"{path}: its note cannot be believed: {results.edited[path]}")
+    if path not in results.notes:
+        raise Refused(f"{artefact}: no artefact with a note of origin in {results.root}")
     return path
 
 
 def choose(table: Path, where: Sequence[str], column: str | None) -> list[Row]:
     """The rows of a table in which every `column=value` of `where` holds."""
     if table.suffix != ".csv":
-        raise ValueError(f"{table}: only of a table (.csv) rows and columns can be chosen")
+        raise Refused(f"{table}: only of a table (.csv) rows and columns can be chosen")
     with table.open(newline="") as file:
         reader = csv.DictReader(file)
         rows, columns = list(reader), reader.fieldnames or []
     wanted = [condition.partition("=") for condition in where]
     if bad := [condition for condition, (_, equals, _) in zip(where, wanted, strict=True) if not equals]:
-        raise ValueError(f"--where {bad[0]}: write column=value")
+        raise Refused(f"--where {bad[0]}: write column=value")
     for name in [*(name for name, _, _ in wanted), *([column] if column else [])]:
         if name not in columns:
-            raise ValueError(f"{table}: no column {name!r}; it has {', '.join(columns)}")
+            raise Refused(f"{table}: no column {name!r}; it has {', '.join(columns)}")
     chosen = [row for row in rows if all(row[name] == value for name, _, value in wanted)]
     if not chosen:
-        raise ValueError(f"{table}: no row with {' '.join(where)}")
+        raise Refused(f"{table}: no row with {' '.join(where)}")
     return chosen
 
 
-def _needed(note: Note, rows: list[Row]) -> Iterator[tuple[str, dict[str, str]]]:
+def _inputs_of_rows(note: Note, rows: list[Row]) -> Iterator[tuple[str, dict[str, str]]]:
     """(name, entry) of the inputs that the rows were made from."""
     runs = note["settings"].get("runs", [])
     for name, i, entry in flat(note["inputs"]):
@@ -84,12 +87,12 @@ def _needed(note: Note, rows: list[Row]) -> Iterator[tuple[str, dict[str, str]]]
             i is None
             or not rows
             or len(of) != len(note["inputs"][name])
-            or any(_follows(row, of[i], of) for row in rows)
+            or any(_is_row_of(row, of[i], of) for row in rows)
         ):
             yield name, entry
 
 
-def _follows(row: Row, run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> bool:
+def _is_row_of(row: Row, run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a row is of a run. A key counts if any cell is one of the values it has in `runs`: a contrast has one
     method in its column `method` and another in `baseline`; a row of the endpoints has none of the methods.
     """
@@ -100,10 +103,10 @@ def _follows(row: Row, run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
     return True
 
 
-def _told(found: Results, path: str, note: Note | None) -> dict[str, Any]:
+def _origin(results: Results, path: str, note: Note | None) -> dict[str, Any]:
     """What a note says in a line; only the content's digest where there is none."""
     if note is None:
-        return {"rule": None, "sha256": found.hashes.get(path)}
+        return {"rule": None, "sha256": results.hashes.get(path)}
     keys = (
         "rule",
         "wildcards",

@@ -1,0 +1,60 @@
+"""`neuralign trace`: the permutation symmetry of a network as data for other programs."""
+
+import argparse
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from neuralign.cli import shared
+from neuralign.common.files import atomic
+from neuralign.common.tables import write_rows
+
+EXAMPLES = [
+    "neuralign trace torchvision.models:resnet18 --input 1,3,64,64 --out resnet18.json",
+    "neuralign trace ./nets.py:Net --input 1,1,28,28 --out net.csv   # one row for each axis of each tensor",
+]
+DESCRIPTION = """
+Every free group with its size, and of every axis of every parameter and buffer the groups that lie on it, or why it is
+frozen. Without --out the table is printed, with --json the JSON. What `explain` says in words and tests with a
+certificate is here complete, as data, and not tested; docs/command-line.md says how to read it.
+"""
+COLUMNS = ("tensor", "axis", "size", "group", "units", "blocks", "frozen")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.description = f"{parser.description}\n{DESCRIPTION}"
+    shared.add_network(parser)
+    shared.add_example(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it to this file, .json or .csv")
+
+
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Trace the network, and write or print what is found."""
+    if arguments.out and arguments.out.suffix not in (".json", ".csv"):
+        raise shared.UsageError(f"--out: found {arguments.out}; .json or .csv is wanted")
+    from neuralign.symmetry.export import export, rows
+    from neuralign.symmetry.tracing.trace import trace
+
+    symmetry = export(shared.on_example(arguments, trace))
+    data = {"network": arguments.network, "input": arguments.input, "attention": arguments.attention, **symmetry}
+    table = list(rows(symmetry))
+    if not arguments.out:
+        return 0, data, _csv(table)
+    if arguments.out.suffix == ".csv":
+        write_rows(table, arguments.out, COLUMNS)
+    else:
+        with atomic(arguments.out) as temporary:
+            temporary.write_text(json.dumps(data, indent=1) + "\n")
+    counts = f"{len(data['groups'])} free groups, {len(data['tensors'])} tensors"
+    return 0, data, f"{counts}: {arguments.out}"
+
+
+def _csv(table: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue().rstrip("\n")
