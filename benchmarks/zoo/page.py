@@ -32,19 +32,23 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 MEANINGS = """\
-- groups: sets of channels that may be permuted; permutable: the share of parameters that one of them moves.
-- fixed: axes of tensors that stay, besides the images' channels and the classes; and the commonest reason.
-- outputs, gradients: what a random permutation of all groups changed, in float64, as a share of their size.
+- groups: sets of channels that may be permuted; permutable: the share of parameters that one of
+  them moves.
+- fixed: axes of tensors that stay, besides the images' channels and the classes; and the commonest
+  reason.
+- outputs, gradients: what a random permutation of all groups changed, in float64, as a share of
+  their size.
 - recovered: the share of units that activation correlation on 96 random images puts in their place,
   where the network is compared with itself permuted, with noise of 0.001 of each matrix' deviation
   (networks of torchvision up to 51 million parameters).
 - with attention: permutable, and the larger error, where heads and channels of attentions move too
   (networks up to 100 million parameters).
-- check: an independent one, without the library's certificate: a random permutation of all groups, those of attentions
-  among them, loaded into a fresh network by `load_state_dict`, which is called on three new inputs in float64; the
-  largest change of an output, in training mode (dropout off) also of a buffer, as a share of the largest.
-- noticed: of ten tensors left in the old order, one at a time, the share with which the check fails, as it should;
-  but for tensors that no output depends on, such as biases of keys.
+- check: an independent one, without the library's certificate: a random permutation of all groups,
+  those of attentions among them, loaded into a fresh network by `load_state_dict`, which is called
+  on three new inputs in float64; the largest change of an output, in training mode (dropout off)
+  also of a buffer, as a share of the largest.
+- noticed: of ten tensors left in the old order, one at a time, the share with which the check
+  fails, as it should; but for tensors that no output depends on, such as biases of keys.
 - all: seconds for the row, without the import of the libraries.
 """
 
@@ -69,8 +73,9 @@ def _told(library: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
     good = done[done.certified.astype(bool)]
     attentive = good.attention.notna() | good.reason.fillna("").str.contains("attention")
     least = attentive.map({True: ENOUGH_OF_ATTENTION, False: ENOUGH})
-    told = [f"{len(rows)} networks of {versions}. Certified: {len(good)}; of these at least {ENOUGH} (attention:"]
-    told.append(f"{ENOUGH_OF_ATTENTION}) permutable: {int((good.permutable >= least).sum())}.")
+    told = [f"{len(rows)} networks of {versions}. Certified: {len(good)}; of these"]
+    free = int((good.permutable >= least).sum())
+    told.append(f"at least {ENOUGH} (attention: {ENOUGH_OF_ATTENTION}) permutable: {free}.")
     checked = done[done.evaluation.notna()]
     if len(checked):
         wrong = checked[~((checked.evaluation <= TOLERANCE) & (checked.training <= TOLERANCE))]
