@@ -785,75 +785,75 @@ ATTENTIVE: dict[str, dict[str, int]] = {
 
 # what an attention keeps in place even where its heads move; the words of the reason
 ORDERED: dict[str, tuple[str, str]] = {
-    "rotary halves": ("q.weight[0]", "aten::mul joins it with what has a fixed order"),
-    "rotary pairs": ("k.weight[0]", "aten::polar joins it with what has a fixed order"),
-    "attention with slopes": ("v.weight[0]", "aten::sub joins it with what has a fixed order"),
+    "rotary halves": ("q.weight[0]", "aten::mul joins it with an axis of fixed order"),
+    "rotary pairs": ("k.weight[0]", "aten::polar joins it with an axis of fixed order"),
+    "attention with slopes": ("v.weight[0]", "aten::sub joins it with an axis of fixed order"),
 }
 
 # networks in which an operation fixes the channels of `a`; the words of the reason
 FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "aten::cumsum reads its order"),
-    "sorted": (lambda: doing(lambda x: x.sort(1).values), "aten::sort reads its order"),
-    "flipped": (lambda: doing(lambda x: x.flip(1)), "aten::flip reads its order"),
-    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "aten::roll reads its order"),
+    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "aten::cumsum depends on its order"),
+    "sorted": (lambda: doing(lambda x: x.sort(1).values), "aten::sort depends on its order"),
+    "flipped": (lambda: doing(lambda x: x.flip(1)), "aten::flip depends on its order"),
+    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "aten::roll depends on its order"),
     "undecided": (
         lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "branching": (
         lambda: Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "branching on the input": (
         lambda: Net(branching_on_pixels, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "branching on two answers": (
         lambda: Net(branching_on_two, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "the same operations on others": (
         lambda: Net(other_operand, a=conv(3, 8), b=conv(8, 5), c=conv(8, 8), d=conv(8, 8)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "written through a view": (
         lambda: Net(written_through_a_view, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "a question after another": (
         lambda: Net(asked_further, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "warnings of activations": (
         lambda: Net(warned_of_activations, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "sized by the input": (
         lambda: Net(sized_by_pixels, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "equal activations": (
         lambda: doing(lambda x: x if torch.equal(x, x.roll(1, 0)) else 2 * x),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "other bits": (
         lambda: doing(lambda x: x * (x.detach().view(torch.int64 if x.dtype == torch.float64 else torch.int32) > 0)),
-        "aten::view reads numbers as others",
+        "aten::view reinterprets its bits as another dtype",
     ),
-    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "aten::index looks places up on it by number"),
-    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "aten::slice takes every 2 places of it"),
+    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "aten::index indexes it by position"),
+    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "aten::slice takes one of every 2 positions of it"),
     "place of the largest": (
         lambda: doing(lambda x: x * x.argmax(1, keepdim=True)),
-        "aten::argmax gives places on it",
+        "aten::argmax returns positions on it",
     ),
     "unknown": (lambda: doing(lambda x: x.renorm(2, 1, 1.0)), "aten::renorm has no rule"),
     "frequencies of channels": (
         lambda: doing(lambda x: torch.fft.fft(x, dim=1).real),
-        "aten::_fft_r2c reads its order",
+        "aten::_fft_r2c depends on its order",
     ),
     "back from frequencies": (
         lambda: doing(lambda x: torch.fft.irfft(x, 14, 1), 14),
-        "aten::_fft_c2r reads its order",
+        "aten::_fft_c2r depends on its order",
     ),
     "read as coordinates": (
         lambda: Net(
@@ -861,9 +861,12 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             a=conv(3, 2),
             b=conv(3, 5),
         ),
-        "aten::grid_sampler_2d reads it as coordinates",
+        "aten::grid_sampler_2d reads coordinates from it",
     ),
-    "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "aten::unfold reads it as space"),
+    "windows of channels": (
+        lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6),
+        "aten::unfold treats it as a spatial dimension",
+    ),
     "windows over channels and rows": (
         lambda: doing(
             lambda x: (
@@ -874,61 +877,61 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
                 .transpose(1, 2)
             )
         ),
-        "aten::im2col reads it as space",
+        "aten::im2col treats it as a spatial dimension",
     ),
     "half of channels and rows": (
         lambda: doing(lambda x: x.transpose(2, 3).movedim(1, 2).tril().movedim(2, 1)),
-        "aten::tril reads its order",
+        "aten::tril depends on its order",
     ),
     "gathered channels": (
         lambda: doing(lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.int64) + 3)),
-        "aten::gather looks places up on it by number",
+        "aten::gather indexes it by position",
     ),
     "pixels gathered by channel": (
         lambda: doing(lambda x: x.gather(3, (torch.arange(8)[:, None, None] % 5).expand_as(x))),
-        "aten::gather joins it with what has a fixed order",
+        "aten::gather joins it with an axis of fixed order",
     ),
     "selected channels": (
         lambda: doing(lambda x: x.index_select(1, torch.arange(8)), 8),
-        "aten::index_select looks places up",
+        "aten::index_select indexes it by position",
     ),
     "added to channels": (
         lambda: doing(lambda x: torch.zeros_like(x).index_add(1, torch.arange(8) % 3, x)),
-        "aten::index_add joins it with what has a fixed order",
+        "aten::index_add joins it with an axis of fixed order",
     ),
     "scattered over channels": (
         lambda: doing(
             lambda x: torch.zeros_like(x).scatter_add(1, (torch.arange(8) % 3)[:, None, None].expand_as(x), x)
         ),
-        "aten::scatter_add joins it with what has a fixed order",
+        "aten::scatter_add joins it with an axis of fixed order",
     ),
     "a constant that no checkpoint has": (
         lambda: between(Keeping(scaled, kept=weight(8).detach(), persistent=False)),
-        "aten::mul in layer 'layer' joins it with what has a fixed order",
+        "aten::mul in layer 'layer' joins it with an axis of fixed order",
     ),
     "kept places": (
         lambda: between(Keeping(lambda n, x: x[:, n.kept], kept=torch.arange(8).flip(0))),
-        "aten::index in layer 'layer' looks places up on it by number",
+        "aten::index in layer 'layer' indexes it by position",
     ),
     "kept and looked up": (
         lambda: between(Keeping(lambda n, x: scaled(n, x) + n.kept[[0, 3]].mean(), kept=weight(8).detach())),
-        "aten::index in layer 'layer' looks places up on it by number",
+        "aten::index in layer 'layer' indexes it by position",
     ),
     "put to channels": (
         lambda: doing(lambda x: torch.index_put(x, (torch.tensor(0), torch.tensor([1, 2])), x[0, :2] * 2)),
-        "aten::index_put looks places up on it by number",
+        "aten::index_put indexes it by position",
     ),
     "a constant of each": (
         lambda: doing(lambda x: x * torch.arange(8.0, dtype=x.dtype).view(8, 1, 1)),
-        "aten::mul joins it with what has a fixed order",
+        "aten::mul joins it with an axis of fixed order",
     ),
     "channels meet columns": (
         lambda: doing(lambda x: x + x.mean((2, 3))[0]),
-        "aten::add joins it with what has a fixed order",
+        "aten::add joins it with an axis of fixed order",
     ),
     "windows over channels": (
         lambda: doing(lambda x: F.max_pool3d(x[:, None].contiguous(), 2)[:, 0], 4),
-        "aten::max_pool3d_with_indices reads it as space",
+        "aten::max_pool3d_with_indices treats it as a spatial dimension",
     ),
     "swapped halves of another width": (
         lambda: Net(
@@ -937,7 +940,7 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             b=conv(3, 2),
             c=conv(6, 5),
         ),
-        "aten::cumsum reads its order",
+        "aten::cumsum depends on its order",
     ),
     "with the input": (
         lambda: Net(lambda n, x: n.b((n.a(x) + x).relu()).mean((2, 3)), a=conv(3, 3), b=conv(3, 5)),

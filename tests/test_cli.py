@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from neuralign.cli import COMMANDS, main
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import load
-from neuralign.symmetry.explain import scattered
+from neuralign.symmetry.explain import perturbed_state
 from neuralign.symmetry.permutations import permute, random
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.workflow.running.run_lock import alone
@@ -192,7 +192,7 @@ def test_explain_refuses_in_one_line(capsys, arguments, message):
 
 
 NOTHING = "Nothing of this network may be permuted: "
-CUMSUM = NOTHING + "first.weight[0] and 1 more, because aten::cumsum reads its order; "
+CUMSUM = NOTHING + "first.weight[0] and 1 more, because aten::cumsum depends on its order; "
 
 
 def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
@@ -303,7 +303,7 @@ def test_heads_are_permuted_on_request(capsys):
     network = load("nets.py:Attentive")()
     example = torch.rand(2, 3, 9, 9)
     spec = trace(network, example, attention=True).spec
-    a = scattered(network, 1)
+    a = perturbed_state(network, 1)
     planted = random(spec, torch.Generator().manual_seed(2))
     save_file(a, "heads_a.safetensors")
     save_file({n: t.contiguous() for n, t in permute(spec, planted, a).items()}, "heads_b.safetensors")

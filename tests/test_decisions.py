@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neuralign.symmetry.explain import explain
 from neuralign.symmetry.tracing.trace import trace
 
-REASON = "the network reads a number that depends on its input"
+REASON = "the network reads a value that depends on its input"
 
 # ways to read the first of some numbers, or how many of them are large
 READS: dict[str, Callable[[Tensor], float]] = {

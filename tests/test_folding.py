@@ -10,8 +10,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
-from neuralign.symmetry.folding import Uncapturable, capture, fold, overwrite
-from neuralign.symmetry.tracing.execution import Whole, copied
+from neuralign.symmetry.folding import Uncapturable, capture, fold, use_inplace_relus
+from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
 
 
 def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModule]:
@@ -19,9 +19,9 @@ def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModul
     graph = capture(network.double())
     state = randomised(network, 1)
     plain = fold(graph)
-    overwrite(plain.graph)
+    use_inplace_relus(plain.graph)
     with torch.no_grad():
-        heads = Whole(copied(network), frozenset([""]))(x, state)  # with all of them
+        heads = DeterministicNetwork(evaluation_copy(network), frozenset([""]))(x, state)  # with all of them
         return heads, functional_call(plain.graph, plain.state(state), (x,)), plain.graph
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuralign.api import align
 from neuralign.datasets.images import as_float
-from neuralign.symmetry.explain import explain, words
+from neuralign.symmetry.explain import explain, sentences
 from neuralign.symmetry.tracing.trace import trace
 
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_run_in_training_is_seen_in_evaluation_and_that_is_said(
     assert list(facts["groups"].values()) == [6] and facts["certified"]
     assert facts["modes"] == {"evaluation": "", "training": reason}
     said = f"Nothing is known of training mode, in which the network cannot be run on an input alone: {reason}."
-    assert said in list(words(facts))
+    assert said in list(sentences(facts))
     found = align(make(), states(make, 1), states(make, 2), pictures(side=8), "correlation")
     assert len(found.permutation) == 1 and found.certificate < 1e-9
 
@@ -195,7 +195,7 @@ def test_what_a_layer_without_children_does_in_training_counts(kind: str) -> Non
     network = nn.Sequential(conv(3, 6), FlipsInTraining(kind), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     found = trace(network, image())
     assert found.modes == {"evaluation": "", "training": ""} and not found.spec.free
-    assert found.frozen["0.weight[0]"] == "aten::flip in layer '1' reads its order"
+    assert found.frozen["0.weight[0]"] == "aten::flip in layer '1' depends on its order"
 
 
 class Noise(nn.Module):
@@ -227,4 +227,4 @@ def test_a_layer_that_refuses_training_leaves_the_others_in_training() -> None:
 
     found = trace(Net(do, a=conv(3, 6), targets=WantsTargets(), fc=nn.Linear(6, 5)), image())
     assert found.modes == {"evaluation": "", "training": ""} and not found.spec.free
-    assert found.frozen["a.weight[0]"] == "aten::flip reads its order"
+    assert found.frozen["a.weight[0]"] == "aten::flip depends on its order"

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import Spec, check, extent, identity, inverse, moves, permute, transport
+from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, moves, permute, transport
 from neuralign.symmetry.tracing.trace import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, each channel of a owns two neighbouring columns
-SPEC = Spec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("b", 1),),)}, sizes={"a": 2, "b": 3})
+SPEC = PermutationSpec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("b", 1),),)}, sizes={"a": 2, "b": 3})
 
 
-def spec_of(model: Model, images: Images) -> Spec:
+def spec_of(model: Model, images: Images) -> PermutationSpec:
     return trace(model.network, model.normalise(as_float(images.pixels[:2]))).spec
 
 
@@ -86,7 +86,7 @@ def test_blocks_are_reordered_each_in_its_place_and_cells_stay_together() -> Non
 def test_parts_within_every_block_move_alike_and_with_their_block() -> None:
     """Two heads, each with a query of two channels and then a value of three, and a place that stays."""
     within = (("q", 1), ("v", 1), (1,))
-    spec = Spec(axes={"w": ((("heads", within, 1),),)}, sizes={"heads": 2, "q": 2, "v": 3})
+    spec = PermutationSpec(axes={"w": ((("heads", within, 1),),)}, sizes={"heads": 2, "q": 2, "v": 3})
     permutation = {"heads": torch.tensor([1, 0]), "q": torch.tensor([1, 0]), "v": torch.tensor([2, 0, 1])}
     moved = permute(spec, permutation, {"w": torch.arange(12)})["w"]
     assert moved.tolist() == [7, 6, 10, 8, 9, 11, 1, 0, 4, 2, 3, 5]
@@ -147,7 +147,7 @@ def test_a_permutation_of_other_numbers_than_int64_is_refused() -> None:
 
 
 def test_fixed_and_unknown_groups_are_refused() -> None:
-    spec = Spec(SPEC.axes, SPEC.sizes, fixed=frozenset({"a"}))
+    spec = PermutationSpec(SPEC.axes, SPEC.sizes, fixed=frozenset({"a"}))
     with pytest.raises(ValueError, match=r"group 'a' cannot be permuted; the free groups are \['b'\]"):
         check(spec, {"a": torch.tensor([0, 1])})
     with pytest.raises(ValueError, match="group 'c' cannot be permuted"):

@@ -29,8 +29,8 @@ from neuralign.alignment import problem as align
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import Spec
-from neuralign.symmetry.tracing.execution import WholeModule
+from neuralign.symmetry.permutations import PermutationSpec
+from neuralign.symmetry.tracing.execution import DeterministicModule
 from neuralign.symmetry.tracing.trace import Trace, trace
 from neuralign.training.batch_norm import refresh
 
@@ -178,7 +178,7 @@ def test_what_reads_some_units_of_a_state_fixes_all_gates_of_them() -> None:
     layers = {"rnn": nn.LSTM(4, 6, batch_first=True), "fc": nn.Linear(3, 5)}
     found = traced(Net(lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0][..., ::2].mean(1)), a=conv(3, 4), **layers))
     assert found.spec.free == ("a",)
-    assert found.frozen["rnn.weight_ih_l0[0]"] == "aten::slice takes every 2 places of it"
+    assert found.frozen["rnn.weight_ih_l0[0]"] == "aten::slice takes one of every 2 positions of it"
 
 
 def test_what_is_kept_for_every_unit_moves_with_it() -> None:
@@ -244,7 +244,7 @@ def test_what_an_unknown_operation_fixes_leaves_the_rest_free() -> None:
     found = traced(Net(do, a=conv(3, 4), b=conv(4, 6), c=conv(6, 4), d=conv(4, 5)))
     assert found.spec.free == ("a", "c")
     assert found.frozen["b.weight[0]"] == "aten::renorm has no rule"
-    assert found.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with what has a fixed order"
+    assert found.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with an axis of fixed order"
 
 
 def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> None:
@@ -252,7 +252,7 @@ def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> No
     found = trace(network, torch.arange(6).view(2, 3) % 5)
     assert found.spec.axes["words.weight"] == ((("words", 1),), (("words#2", 1),))
     assert found.spec.free == ("words#2",)
-    assert found.frozen["words.weight[0]"] == "aten::embedding in layer 'words' looks rows up by number"
+    assert found.frozen["words.weight[0]"] == "aten::embedding in layer 'words' indexes it by position"
 
 
 def test_a_dense_net_concatenates_groups_under_its_norms() -> None:
@@ -420,7 +420,7 @@ def test_channels_that_meet_columns_are_fixed() -> None:
 
     found = trace(Net(do, a=conv(3, 8), b=conv(3, 8), c=conv(8, 5)), torch.rand(8, 3, 8, 8))
     assert found.spec.free == ("a",)
-    assert found.frozen["b.weight[0]"] == "aten::add joins it with what has a fixed order"
+    assert found.frozen["b.weight[0]"] == "aten::add joins it with an axis of fixed order"
 
 
 @pytest.mark.parametrize("layer", [conv(4, 4), nn.BatchNorm2d(4)], ids=["conv", "norm"])
@@ -462,7 +462,7 @@ def test_a_traced_network_is_a_module_with_all_heads_and_its_own_names(name: str
         return (x.mean((2, 3)), n.get_submodule(name)(x)) if n.training else x.mean((2, 3))
 
     network = Net(do, a=conv(3, 4), **{name: nn.Sequential(conv(4, 4), nn.BatchNorm2d(4))}).double()
-    whole = WholeModule(trace(network, image()).network).eval()
+    whole = DeterministicModule(trace(network, image()).network).eval()
     state = randomised(network)
     model, pixels = unnormalised(whole), pictures(side=8)
     kept = {n: t for n, t in state.items() if n not in dict(network.named_parameters())}
@@ -548,7 +548,7 @@ def test_a_group_without_a_post_activation_is_found_in_a_concatenation() -> None
 def test_an_input_that_is_flattened_at_once_is_fixed_with_all_its_cells() -> None:
     layers = [nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5)]
     found = traced(nn.Sequential(*layers))
-    assert found.spec == Spec(
+    assert found.spec == PermutationSpec(
         axes={
             "1.weight": ((("1", 1),), (("<input>", 64),)),
             "1.bias": ((("1", 1),),),

@@ -13,7 +13,7 @@ from neuralign.alignment import problem as alignment
 from neuralign.api import align
 from neuralign.datasets.images import as_float
 from neuralign.symmetry import permutations
-from neuralign.symmetry.explain import explain, scattered, words
+from neuralign.symmetry.explain import explain, perturbed_state, sentences
 from neuralign.symmetry.tracing.trace import trace
 
 Pool = Callable[[Tensor], Tensor]
@@ -173,12 +173,12 @@ def test_a_layer_that_is_never_used_leaves_the_others_free_and_is_named() -> Non
     reason = "it may belong to idle.weight, which no run reached"
     assert {"axis": "b.weight[0]", "reason": reason} in facts["frozen"]
     said = "No run used scale, idle.weight, idle.bias: what may feed them is fixed, and nothing is certified of them."
-    assert said in list(words(facts))
+    assert said in list(sentences(facts))
 
 
 def test_an_alignment_and_its_certificate_say_what_was_reached() -> None:
     network, images = Idle(), pictures(side=8, count=40)
-    a, b = scattered(network, 1), scattered(network, 2)
+    a, b = perturbed_state(network, 1), perturbed_state(network, 2)
     found = align(network, a, b, images, "correlation")
     assert found.unreached == ("scale", "idle.weight", "idle.bias")
     model = alignment.Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
@@ -199,4 +199,4 @@ def test_where_all_is_reached_nothing_is_said() -> None:
     del network.idle, network.scale
     facts = explain(network, image())
     assert facts["groups"] == {"a": 6, "b": 10} and not facts["unreached"]
-    assert "No run used" not in "\n".join(words(facts))
+    assert "No run used" not in "\n".join(sentences(facts))

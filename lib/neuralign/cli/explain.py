@@ -29,7 +29,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     from neuralign.common.seeding import stream
     from neuralign.networks.foreign_networks import NetworkError, summary
     from neuralign.networks.model import outputs
-    from neuralign.symmetry.explain import explain, words
+    from neuralign.symmetry.explain import explain, sentences
 
     network = shared.build(given, given.input[1]).network
     draws = stream(0, "example input")
@@ -44,4 +44,4 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         raise
     except Exception as error:  # the code is anybody's, and so are its errors
         raise NetworkError(f"{given.network} cannot be run as it is explained: {summary(error)}") from error
-    return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(words(facts))
+    return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(sentences(facts))

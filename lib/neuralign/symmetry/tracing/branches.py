@@ -1,36 +1,36 @@
-"""Whether what Python read of the numbers of a run can change what the network does with another input.
+"""Whether the decisions of a run can change what the network does with another input.
 
-A network that warns of padding in its input reads a yes or no, and goes on alike with either. That is found out by
-running it again with the other answer, and with the answers to what it asks then. Where it refuses an answer with an
-error of its own, no such input has an output.
+A network that warns of padding in its input reads a bool, and does the same with either answer. To find that out it is
+run again with the other answer, and with both answers to what it reads then. Where it raises an error of its own for an
+answer, inputs with that answer have no output, so that the answer does not matter.
 """
 
 from collections.abc import Callable, Mapping
 
 from neuralign.symmetry.tracing.recording import Recorder
 
-MOST = 16  # runs with other answers
-Answers = Mapping[int, bool]  # by which of the decisions of a run they are for
+MOST_RERUNS = 16
+Answers = Mapping[int, bool]  # number of a decision in its run -> what Python is to read there
 
 
-def is_without_consequence(run: Recorder, rerun: Callable[[Answers], Recorder]) -> bool:
-    """Whether every decision of a run is a yes or no of the input alone, and all answers lead to the same operations.
+def are_decisions_without_effect(run: Recorder, rerun: Callable[[Answers], Recorder]) -> bool:
+    """Whether every decision of a run reads a bool of the input alone, and all answers lead to the same operations.
 
-    `rerun`: the same run with other answers.
+    `rerun` repeats the run with other answers.
     """
-    waiting, tries = [(run, 0)], 0
-    while waiting:
-        other, given = waiting.pop()
-        if len(other.decided) != len(other.answered):
+    pending, reruns = [(run, 0)], 0  # runs, and how many of their first decisions need no other answer any more
+    while pending:
+        branch, settled = pending.pop()
+        if len(branch.decisions) != len(branch.yes_no):
             return False
-        if not other.refused and other.result != run.result:
+        if not branch.raised and branch.result_digests != run.result_digests:
             return False
-        for place in range(given, len(other.answered)):
-            if (tries := tries + 1) > MOST:
+        for decision in range(settled, len(branch.yes_no)):
+            if (reruns := reruns + 1) > MOST_RERUNS:
                 return False
-            kept = {i: answer for i, answer in other.answered.items() if i < place}
+            earlier = {i: answer for i, answer in branch.yes_no.items() if i < decision}
             try:
-                waiting.append((rerun({**kept, place: not other.answered[place]}), place + 1))
-            except Exception:  # of whatever kind: an operation does not take what the answer promised
+                pending.append((rerun({**earlier, decision: not branch.yes_no[decision]}), decision + 1))
+            except Exception:  # of any kind: operations that do not accept what this answer leads to
                 return False
     return True

@@ -1,7 +1,7 @@
-"""Where a network's own code takes numbers out of a run, to do with them what no operation of torch tells.
+"""Notes where a network's own code reads values of a tensor by other means than operations of ATen.
 
-`item()`, `bool()` and `float()` are operations of ATen, which the recorder sees. `numpy()`, `tolist()` and the like
-read memory; torch tells of them as functions only.
+`item()`, `bool()` and `float()` are operations of ATen, which the recorder sees itself. `numpy()`, `tolist()` and the
+like read memory, and reach PyTorch's function mode only.
 """
 
 import inspect
@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from neuralign.symmetry.tracing.recording import Recorder
 
-# what gives the numbers of a tensor, or the memory that they lie in, to others than torch
-NUMBERS = {
+# give the values of a tensor, or the memory that they lie in, to Python
+READ_VALUES = {
     Tensor.numpy,
     Tensor.tolist,
     Tensor.__array__,
@@ -29,8 +29,8 @@ NUMBERS = {
     Tensor.map_,
     Tensor.map2_,
 }
-# what gives the shape of a tensor: a number where a mask or `nonzero` has made it
-SHAPES = {
+# give the shape of a tensor to Python, which depends on values where a mask or `nonzero` made it
+READ_SHAPE = {
     inspect.getattr_static(Tensor, "shape").__get__,
     Tensor.size,
     Tensor.numel,
@@ -44,7 +44,7 @@ SHAPES = {
 
 
 class PythonReads(TorchFunctionMode):
-    """Tells a recorder of tensors whose numbers, or whose shape, Python reads."""
+    """Notes in a recorder which tensors Python reads the values or the shape of."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -53,7 +53,7 @@ class PythonReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if not self.recorder.busy and (func in NUMBERS or func in SHAPES):
+        if not self.recorder.in_operation and (func in READ_VALUES or func in READ_SHAPE):
             for tensor in [a for a in args if isinstance(a, Tensor)]:
-                self.recorder.read(tensor, shape=func in SHAPES)
+                self.recorder.note_read(tensor, shape=func in READ_SHAPE)
         return func(*args, **(kwargs or {}))
