@@ -107,8 +107,8 @@ def test_a_network_that_cannot_run_in_training_mode_is_traced_in_evaluation_mode
     facts = explain(make(), image())
     assert list(facts["groups"].values()) == [6] and facts["certified"]
     assert facts["modes"] == {"evaluation": "", "training": reason}
-    sentence = f"Nothing is known of training mode, in which the network cannot be run on an input alone: {reason}."
-    assert sentence in list(sentences(facts))
+    line = f"Nothing is known of training mode, in which the network cannot be run on an input alone: {reason}."
+    assert line in list(sentences(facts))
     aligned = align(make(), states(make, 1), states(make, 2), pictures(side=8), "correlation")
     assert len(aligned.permutation) == 1 and aligned.certificate < 1e-9
 

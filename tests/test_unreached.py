@@ -172,10 +172,8 @@ def test_a_layer_that_is_never_used_leaves_the_others_free_and_is_named() -> Non
     assert facts["unreached"] == ["scale", "idle.weight", "idle.bias"]
     reason = "it may belong to idle.weight, which no run reached"
     assert {"axis": "b.weight[0]", "reason": reason} in facts["frozen"]
-    sentence = (
-        "No run used scale, idle.weight, idle.bias: what may feed them is fixed, and nothing is certified of them."
-    )
-    assert sentence in list(sentences(facts))
+    line = "No run used scale, idle.weight, idle.bias: what may feed them is fixed, and nothing is certified of them."
+    assert line in list(sentences(facts))
 
 
 def test_an_alignment_and_its_certificate_say_what_was_reached() -> None:
