@@ -28,17 +28,17 @@ def explain(network: nn.Module, example: Tensor, *, attention: bool = False, see
         seconds: that tracing took.
     """
     start = time.perf_counter()
-    result = trace(network, example, attention=attention)
+    symmetry = trace(network, example, attention=attention)
     seconds = time.perf_counter() - start
     sizes = {n: p.numel() for n, p in network.named_parameters()}
     return {
         "parameters": sum(sizes.values()),
-        "groups": {group: result.spec.sizes[group] for group in result.spec.free},
-        "permutable_fraction": permutable_fraction(result.spec, dict(network.named_parameters())),
-        "frozen": [{"axis": axis, "reason": reason} for axis, reason in result.frozen.items()],
-        "modes": dict(result.modes),
-        "unreached": list(result.unreached),
-        **certify_random(result, example, seed=seed),
+        "groups": {group: symmetry.spec.sizes[group] for group in symmetry.spec.free},
+        "permutable_fraction": permutable_fraction(symmetry.spec, dict(network.named_parameters())),
+        "frozen": [{"axis": axis, "reason": reason} for axis, reason in symmetry.frozen.items()],
+        "modes": dict(symmetry.modes),
+        "unreached": list(symmetry.unreached),
+        **certify_random(symmetry, example, seed=seed),
         "seconds": seconds,
     }
 
@@ -72,7 +72,7 @@ def _movable_positions(spec: PermutationSpec, axis: Axis) -> float:
     return movable
 
 
-def certify_random(trace: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:
+def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:
     """The certificate of a random permutation of a traced network, as plain data.
 
     The network has perturbed weights, none of which is zero and no two of which are equal, so that no wrong move goes
@@ -84,11 +84,11 @@ def certify_random(trace: Trace, example: Tensor, *, seed: int = 0) -> dict[str,
         moved: the share of numbers in the state that the permutation changed.
         certified: whether the certificate holds, and something moved if the permutation is not the identity.
     """
-    state = perturbed_state(trace.network.network, seed)
-    permutation = permutations.random(trace.spec, torch.Generator().manual_seed(seed))
-    permuted = permutations.permute(trace.spec, permutation, state)
+    state = perturbed_state(symmetry.network.network, seed)
+    permutation = permutations.random(symmetry.spec, torch.Generator().manual_seed(seed))
+    permuted = permutations.permute(symmetry.spec, permutation, state)
     changed = sum(int((permuted[n] != t).sum()) for n, t in state.items())
-    certificate = prove(trace, permutation, state, [example, *_other_inputs(example)])
+    certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example)])
     is_identity = not any(row["moved"] for row in permutations.moves(permutation, permutation, {}))
     return {
         "outputs": certificate.outputs,

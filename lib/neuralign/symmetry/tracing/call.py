@@ -1,4 +1,4 @@
-"""One operation of a recorded run, as the rules of `operations` see it and as the trace keeps it."""
+"""One operation of a recorded run: as rules see it (`Call`), and as the trace keeps it (`Step`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from neuralign.symmetry.tracing.axes import Axis, freeze, unify
 
 Axes = tuple[Axis, ...]  # one for every dimension of a tensor
 
-# what operations do to an axis that is frozen for it, as a predicate of which the operation is the subject
+# Endings of reasons, which begin with the operation: what it does to the axis that is frozen.
 FIXED_ORDER = "joins it with an axis of fixed order"
 ORDER = "depends on its order"
 INDEXED = "indexes it by position"
@@ -19,12 +19,12 @@ PART = "takes a part of it"
 
 
 class UnsupportedCall(ValueError):
-    """A call that the rule of its operation does not cover; the message says why, with the operation as its subject."""
+    """A call that the rule of its operation does not cover; the message is the ending of a reason, as above."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """An operation whose result depends on learned tensors, as a place where activations can be read."""
+    """An operation with a result that depends on learned tensors or the input, where activations may be read."""
 
     operation: str
     ordinal: int  # among the operations of this name

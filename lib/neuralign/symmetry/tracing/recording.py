@@ -20,10 +20,11 @@ from neuralign.symmetry.tracing.execution import DeterministicMode, Operation, i
 
 Location = tuple[Any, ...]
 BUFFERS = 1e6  # added to `first_seen` of axes of buffers, so that groups are named after parameters
-COPYING = {"clone", "_to_copy", "detach", "alias"}
+COPIES = {"clone", "_to_copy", "detach", "alias"}
 MASK_TYPES = (torch.bool, torch.uint8)
 SUMS = {"add", "sub", "mul", "div", "rsub"}
-CONSTANT = {
+# operations that return one value everywhere
+CONSTANTS = {
     f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")
 }
 
@@ -67,7 +68,7 @@ class Recorder(DeterministicMode):
         # bookkeeping
         self.records: dict[Location, TensorRecord] = {}
         self.writes: dict[int, str] = {}  # memory -> digest of the operation that last wrote to it
-        # memory of one value everywhere -> pairs of axes: those that a reader saw, those of the tensor
+        # memory of a constant -> (the axes that a reader saw, the tensor's own axes)
         self.constants: dict[int, list[tuple[Axes, Axes]]] = {}
         self.axis_numbers = count()
         self.running: list[tuple[str, bool]] = [("", False)]  # modules, outer to inner: name, whether without children
@@ -78,6 +79,7 @@ class Recorder(DeterministicMode):
         self._name_tensors()
 
     def _name_tensors(self) -> None:
+        """Find the network's parameters and buffers, and which of them are learned, by their location."""
         network = self.network
         statistics = {location_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
         stored, tensors = _stored_buffers(network), (network.named_parameters, network.named_buffers)
@@ -92,7 +94,13 @@ class Recorder(DeterministicMode):
     def add_input(self, tensor: Tensor, axes: Axes) -> None:
         """Record an input of the network."""
         self.records[location_of(tensor)] = TensorRecord(
-            axes, tensor, tensor.stride(), "input", depends_on_input=True, depends_on_network=False, learned=True
+            axes=axes,
+            tensor=tensor,
+            strides=tensor.stride(),
+            digest="input",
+            depends_on_input=True,
+            depends_on_network=False,
+            learned=True,
         )
 
     def finish(self, outputs: Iterable[Tensor], state: Mapping[str, Tensor]) -> None:
@@ -113,7 +121,7 @@ class Recorder(DeterministicMode):
             self.in_operation = False
 
     def _record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation, after all that is known of it is noted."""
+        """The result of an operation, whose tensors are recorded."""
         name, arguments = operation_name(func), _bind(func, args, kwargs)
         written = [t for a in func._schema.arguments if _is_written(a) for t in tensors_in([arguments[a.name]])]
         for tensor in written:
@@ -138,8 +146,7 @@ class Recorder(DeterministicMode):
         if torch.Tag.data_dependent_output in func.tags and depends_on_input:
             self.note_decision()
             if isinstance(out, bool) and not depends_on_network:
-                out = self.answers.get(len(self.decisions) - 1, out)
-                self.yes_no[len(self.decisions) - 1] = out
+                out = self._answer(out)
         if is_random(func, args, kwargs):
             self.draws.append([layer for layer, _ in self.running])
         self.calls[name] = self.calls.get(name, -1) + 1
@@ -148,18 +155,18 @@ class Recorder(DeterministicMode):
         step = self._add_step(call, axes, depends_on_input, expanded) if learned else None
         for i, (tensor, tensor_axes) in enumerate(zip(call.outputs, axes, strict=True)):
             self.records[location_of(tensor)] = TensorRecord(
-                tensor_axes,
-                tensor,
-                tensor.stride(),
-                f"{digest}:{i}",
-                depends_on_input,
-                depends_on_network,
-                learned,
-                step,
-                expanded,
-                dynamic_shape,
+                axes=tensor_axes,
+                tensor=tensor,
+                strides=tensor.stride(),
+                digest=f"{digest}:{i}",
+                depends_on_input=depends_on_input,
+                depends_on_network=depends_on_network,
+                learned=learned,
+                step=step,
+                expanded=expanded,
+                dynamic_shape=dynamic_shape,
             )
-            if name in CONSTANT:
+            if name in CONSTANTS:
                 self.constants[_memory(tensor)] = []
         return out
 
@@ -184,10 +191,10 @@ class Recorder(DeterministicMode):
             else:
                 axes = tuple(map(ordered_axis, tensor.shape))
             self.records[location] = TensorRecord(
-                axes,
-                tensor,
-                tensor.stride(),
-                repr(names),
+                axes=axes,
+                tensor=tensor,
+                strides=tensor.stride(),
+                digest=repr(names),
                 depends_on_input=False,
                 depends_on_network=bool(names),
                 learned=learned,
@@ -195,8 +202,10 @@ class Recorder(DeterministicMode):
         return self.records[location]
 
     def _operand(self, tensor: Tensor) -> TensorRecord:
-        """The record of an operand. Any permutation of one value everywhere is the same, so each reader of a constant
-        sees new axes, which are tied to no others unless the constant is written to later.
+        """The record of an operand; of a constant, one with new axes.
+
+        Any permutation of one value everywhere is the identity, so these axes are unified with no others, unless the
+        constant is written to later.
         """
         record = self.record_of(tensor)
         if _memory(tensor) not in self.constants:
@@ -206,7 +215,7 @@ class Recorder(DeterministicMode):
         return replace(record, axes=axes)
 
     def _end_constant(self, tensor: Tensor) -> None:
-        """Tie what readers saw of a constant to its own axes, since an operation writes to its memory."""
+        """Unify the axes that readers of a constant saw with its own, as an operation writes to its memory."""
         for seen_axes, tensor_axes in self.constants.pop(_memory(tensor), []):
             for seen, axis in zip(seen_axes, tensor_axes, strict=True):
                 unify(seen, axis, "it is written to")
@@ -214,6 +223,12 @@ class Recorder(DeterministicMode):
     def note_decision(self) -> None:
         """Note that Python reads a value here that another input, or another random draw, would change."""
         self.decisions.append(self._running_layer())
+
+    def _answer(self, value: bool) -> bool:
+        """What Python reads at the last decision, a bool of the input alone: the given answer, else its `value`."""
+        number = len(self.decisions) - 1
+        self.yes_no[number] = self.answers.get(number, value)
+        return self.yes_no[number]
 
     def note_read(self, tensor: Tensor, *, shape: bool) -> None:
         """Note that Python reads the values of a tensor, or its `shape`: a decision if that depends on the input."""
@@ -259,16 +274,16 @@ class Recorder(DeterministicMode):
         repeat = self.step_names[base] = self.step_names.get(base, -1) + 1
         sources = [record.step for t in call.tensors if (record := call.records[id(t)]).learned]
         step = Step(
-            call.name,
-            self.calls[call.name],
-            f"{base}_{repeat}" if repeat else base,
-            axes[0],
-            tuple(call.outputs[0].shape),
-            depends_on_input,
-            call.outputs[0].is_floating_point(),
-            tuple(source for source in sources if source is not None),
-            call.name in SUMS and sum(map(call.depends_on_input, call.tensors)) > 1,
-            expanded,
+            operation=call.name,
+            ordinal=self.calls[call.name],
+            name=f"{base}_{repeat}" if repeat else base,
+            axes=axes[0],
+            shape=tuple(call.outputs[0].shape),
+            depends_on_input=depends_on_input,
+            is_floating_point=call.outputs[0].is_floating_point(),
+            sources=tuple(source for source in sources if source is not None),
+            is_sum=call.name in SUMS and sum(map(call.depends_on_input, call.tensors)) > 1,
+            expanded=expanded,
         )
         self.steps.append(step)
         return step
@@ -313,7 +328,7 @@ def _expanded_dims(call: Call) -> frozenset[int]:
     if call.name == "expand":
         (out,) = call.outputs
         return frozenset(d for d, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if n > 1 and s == 0)
-    if len(call.tensors) == 1 and [t.shape for t in call.outputs] == [call.first.shape] and call.name in COPYING:
+    if len(call.tensors) == 1 and [t.shape for t in call.outputs] == [call.first.shape] and call.name in COPIES:
         return call.records[id(call.first)].expanded
     return frozenset()
 

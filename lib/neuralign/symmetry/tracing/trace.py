@@ -105,16 +105,16 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     groups.freeze_all_but(taps.keys())
     first, *others = (DeterministicNetwork(twin, run.training) for run in runs.distinct)
     return Trace(
-        groups.spec(),
-        taps,
-        before,
-        after_pooling,
-        first,
-        tuple(others),
-        finder.reads,
-        finder.depths,
-        groups.frozen(),
-        runs.modes,
+        spec=groups.spec(),
+        taps=taps,
+        before=before,
+        pooled=after_pooling,
+        network=first,
+        others=tuple(others),
+        reads=finder.reads,
+        order=finder.depths,
+        frozen=groups.frozen(),
+        modes=runs.modes,
         reached=tuple(sorted(set().union(*(recorder.reached for recorder in recorders)))),
         unreached=unreached,
     )
