@@ -22,8 +22,7 @@ from neuralign.common.seeding import drawn_alike
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import heads
 from neuralign.symmetry.tracing.axes import Axis, ordered_axis
-from neuralign.symmetry.tracing.branches import Answers, are_decisions_without_effect
-from neuralign.symmetry.tracing.decisions import PythonReads
+from neuralign.symmetry.tracing.decisions import Answers, PythonReads, are_decisions_without_effect
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
 from neuralign.symmetry.tracing.operations.elementwise import elementwise
 from neuralign.symmetry.tracing.operations.rules import RULES

@@ -8,14 +8,14 @@ How it works, in the order of the files of this package:
    To *freeze* an axis is to forbid permutations of it, with a reason in words.
 2. `execution.py` runs a network deterministically, dropout replaced by its mean.
 3. `call.py`, `recording.py`. A `Recorder` sees every operation of ATen that a run executes. Every tensor has one axis
-   per dimension. Parameters start with new axes; the input, constants and outputs have frozen ones. The recorder calls
-   the **rule** of each operation with the axes of the operands. An operation without a rule freezes all of them.
+   per dimension. Parameters start with new axes; those of the input, of constants and of outputs are frozen. The
+   recorder calls the **rule** of each operation with the axes of the operands, and freezes these where there is none.
 4. `operations/` holds the rules. A rule unifies what the operation matches position by position, freezes what it reads
    in order, and returns the axes of the results. Example: for y = W x it unifies the columns of W with the last axis of
    x, and returns the rows of W as the last axis of y. So the rows of one layer and the columns of the next share an
    axis.
-5. `decisions.py`, `branches.py`. Where Python reads a value that depends on the input, another input may take another
-   branch, of which this run shows nothing: everything is frozen, unless runs with other answers do the same.
+5. `decisions.py`. Where Python reads a value that depends on the input, another input may take another branch, of which
+   this run shows nothing: everything is frozen, unless runs with other answers do the same.
 6. `modes.py` records a run in evaluation mode and runs in training mode, where a network may have more heads. What one
    of them freezes is frozen.
 7. `unreached.py` freezes what may feed layers that no run used.
