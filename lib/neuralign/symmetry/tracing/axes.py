@@ -248,8 +248,8 @@ def separate_members(index: Axis) -> bool:
     index = index.resolve()
     if index.stacked_in is None or index.stacked_in[1].kind != "stack":
         return False
-    whole, stack = index.stacked_in
-    whole.kind, whole.parts = "cat", stack.parts
+    composed, stack = index.stacked_in
+    composed.kind, composed.parts = "cat", stack.parts
     freeze(index, ORDER_IS_DATA)
     return True
 

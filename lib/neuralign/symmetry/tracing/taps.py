@@ -44,8 +44,8 @@ class TapFinder:
                     if candidate.group in candidates:
                         candidates[candidate.group].append(candidate)
         ids = {id(step) for step in preferred}
-        best = {group: _best(places, ids) for group, places in candidates.items()}
-        return {group: tuple(map(self._tap, places)) for group, places in best.items() if places}
+        best = {group: _best(of_group, ids) for group, of_group in candidates.items()}
+        return {group: tuple(map(self._tap, chosen)) for group, chosen in best.items() if chosen}
 
     def _tap(self, candidate: "_Candidate") -> Tap:
         """The tap of a candidate, whose read point is kept under a name of its own."""
@@ -105,20 +105,20 @@ def _candidates(groups: Groups, step: Step, depth: int) -> Iterator[_Candidate]:
         if axis.as_stack() is not None or dim in step.expanded:
             continue
         others = tuple(d for d in permutable if d != dim)  # averaged over, as heads where channels of heads are read
-        start, whole = 0, ReadPoint(step.operation, step.ordinal, dim, pooled=others)
+        start, unfactored = 0, ReadPoint(step.operation, step.ordinal, dim, pooled=others)
         node = step.name if dim == 1 or dim == len(step.axes) - 1 else f"{step.name}:{dim}"
         for block in groups.blocks(axis):
             sizes = tuple(extent(groups.sizes, factor) for factor in block)
             for i, group in enumerate(block):
                 if isinstance(group, str) and block[i:] == (group, 1) and i == 0:
-                    yield _Candidate(group, step, depth, node, whole, start, True)
+                    yield _Candidate(group, step, depth, node, unfactored, start, True)
                 elif isinstance(group, str):
-                    read = _factor_read(whole, block, sizes, i, start)
+                    read = _factor_read(unfactored, block, sizes, i, start)
                     yield _Candidate(group, step, depth, f"{step.name}:{group}", read, 0, False)
             start += prod(sizes)
 
 
-def _factor_read(whole: ReadPoint, block: Block, sizes: tuple[int, ...], units: int, start: int) -> ReadPoint:
+def _factor_read(unfactored: ReadPoint, block: Block, sizes: tuple[int, ...], units: int, start: int) -> ReadPoint:
     """Reads the factor `units` of a block, averaged over the other factors that groups lie on."""
     others = tuple(i for i, f in enumerate(block) if not isinstance(f, int) and i != units)
-    return replace(whole, factors=sizes, start=start, units=units, averaged=others)
+    return replace(unfactored, factors=sizes, start=start, units=units, averaged=others)
