@@ -6,7 +6,7 @@ from neuralign.curves.storage import open_path
 from neuralign.evaluation import signatures
 from neuralign.networks.model import Model
 from neuralign.networks.setup import prepare
-from neuralign.symmetry.tracing.execution import WholeModule
+from neuralign.symmetry.tracing.execution import DeterministicModule
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate, refresh_each
@@ -18,7 +18,7 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     images, net = prepare(data, model)
     trace = trace_model(net, images.train)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
-    whole = Model(WholeModule(trace.network), net.mean, net.std)  # auxiliary heads too
+    whole = Model(DeterministicModule(trace.network), net.mean, net.std)  # auxiliary heads too
     middles = [path.endpoints.on(c, 0.5) for c in (path.curve, path.line)]
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **protocol)
     found = refresh_each(whole, middles, path.endpoints.statistics, estimate.sample())

@@ -1,4 +1,4 @@
-"""Hand-made networks that are awkward to trace: what most tools refuse, or get wrong."""
+"""Hand-made networks that are awkward to trace, with their free groups or the reason why there is none."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Forward = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Net(nn.Module):
-    """Named layers and what to do with them."""
+    """A network of named layers whose forward pass is the function `do`."""
 
     def __init__(self, do: Forward, **layers: nn.Module | nn.Parameter):
         super().__init__()
@@ -39,12 +39,12 @@ def between(layer: nn.Module, inputs: int = 8, outputs: int = 8) -> Net:
 
 
 def doing(act: Callable[[Tensor], Tensor], outputs: int = 8) -> Net:
-    """The same with a function in place of the layer."""
+    """A convolution, ReLU, a function, another convolution."""
     return Net(lambda n, x: n.b(act(n.a(x).relu())).mean((2, 3)), a=conv(3, 8), b=conv(outputs, 5))
 
 
 def tokens(act: Forward, **layers: nn.Module | nn.Parameter) -> Net:
-    """Patches of an image as tokens (n, t, 8), a function of them, a head on their mean."""
+    """Patches of an image as tokens (n, t, 8), a function of them, and a linear head on the mean token."""
 
     def do(n: nn.Module, x: Tensor) -> Tensor:
         return n.head(act(n, n.patch(x).flatten(2).transpose(1, 2)).mean(1))
@@ -88,27 +88,27 @@ def shuffled_halves() -> Net:
 
 
 def packed(n: nn.Module, x: Tensor) -> Tensor:
-    """Attention of two heads whose query, key and value are of one matrix."""
+    """Attention of two heads whose query, key and value come from one matrix, (3, heads, channels)."""
     count, long, wide = x.shape
     q, k, v = n.qkv(x).reshape(count, long, 3, 2, wide // 2).permute(2, 0, 3, 1, 4)
     return x + n.out(((q @ k.mT / 2).softmax(-1) @ v).transpose(1, 2).reshape(count, long, wide))
 
 
 def einsums(n: nn.Module, x: Tensor) -> Tensor:
-    """Attention written with einsum, heads on an axis of the weights."""
+    """Attention written with einsum, with an axis of heads in the weights."""
     q, k, v = (torch.einsum("ntc,chd->nhtd", x, w) for w in (n.q, n.k, n.v))
     return x + torch.einsum("nhtd,hdc->ntc", torch.einsum("nhts,nhsd->nhtd", (q @ k.mT).softmax(-1), v), n.o)
 
 
 def interleaved(n: nn.Module, x: Tensor) -> Tensor:
-    """Attention whose query, key and value lie side by side within every head."""
+    """Attention whose query, key and value come from one matrix, (heads, 3, channels)."""
     count, long, wide = x.shape
     q, k, v = n.qkv(x).view(count, long, 2, 3 * wide // 2).transpose(1, 2).chunk(3, -1)
     return x + n.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count, long, wide))
 
 
 def biased(n: nn.Module, x: Tensor) -> Tensor:
-    """The same with other sizes of keys and values, and a learned bias of each head for each distance of tokens."""
+    """The same with values larger than keys, and a learned bias for each head and distance of tokens."""
     count, long, _ = x.shape
     q, k, v = n.qkv(x).view(count, long, 2, 10).split([2, 2, 6], dim=3)
     places = torch.arange(long)
@@ -117,7 +117,7 @@ def biased(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def sloped(n: nn.Module, x: Tensor) -> Tensor:
-    """Attention of two heads that look more or less far, by a constant of each."""
+    """Attention with linear biases (ALiBi): a constant slope for each of two heads."""
     q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (n.q, n.k, n.v))
     scores = q @ k.mT - torch.arange(x.shape[1]) * torch.tensor([1.0, 0.5], dtype=x.dtype)[:, None, None]
     return x + n.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
@@ -128,7 +128,7 @@ def multihead(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def tied_words() -> Net:
-    """An embedding whose matrix is the head, too."""
+    """An embedding whose matrix is also that of the head."""
 
     def do(n: nn.Module, x: Tensor) -> Tensor:
         return F.linear(n.hidden(n.words(x).mean(1)).relu(), n.words.weight)
@@ -149,7 +149,7 @@ def dense() -> Net:
 
 
 def undecided(n: nn.Module, x: Tensor) -> Tensor:
-    """How often a layer is called depends on the data."""
+    """How often a layer is called depends on activations."""
     x = n.a(x)
     for _ in range(2 + int(x.abs().mean() > 0.7)):
         x = n.b(x).relu()
@@ -157,13 +157,13 @@ def undecided(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def branching(n: nn.Module, x: Tensor) -> Tensor:
-    """Which layer is called depends on the data."""
+    """Which layer is called depends on activations."""
     x = n.a(x)
     return n.fc((n.b if x.mean() > 0 else n.c)(x).relu().mean((2, 3)))
 
 
 class Skipping(nn.Module):
-    """A layer that training leaves out nearly always, as Python decides by a draw."""
+    """A layer that training mode nearly always skips, by a random draw that Python reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,14 +174,14 @@ class Skipping(nn.Module):
 
 
 def warned(n: nn.Module, x: Tensor) -> Tensor:
-    """Warns of inputs it does not like, and goes on."""
+    """Notes a warning for some inputs, and does the same with all."""
     if 0.125 in x[:, :, [0, -1]] or torch.equal(x[0], x[-1]):
         n.warnings = ["odd pixels"]
     return n.b(n.a(x).relu()).mean((2, 3))
 
 
 def checked(n: nn.Module, x: Tensor) -> Tensor:
-    """Refuses inputs it does not like."""
+    """Raises an error for some inputs."""
     if x.isnan().any():
         raise ValueError("pixels that are no numbers")
     return n.b(n.a(x).relu()).mean((2, 3))
@@ -194,14 +194,14 @@ def branching_on_pixels(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def branching_on_two(n: nn.Module, x: Tensor) -> Tensor:
-    """What is done depends on two answers about the input, of which either alone changes nothing."""
+    """A branch on two decisions, of which either alone changes nothing."""
     bright, dark = bool(x.mean() > 0.9), bool(x.min() < 0.001)
     x = n.a(x).relu()
     return n.b(x.cumsum(1) if bright and dark else x).mean((2, 3))
 
 
 def other_operand(n: nn.Module, x: Tensor) -> Tensor:
-    """The same operations on other tensors."""
+    """Both branches run the same operations, on other tensors."""
     bright = bool(x.mean() > 0.9)
     x = n.a(x).relu()
     y, z = n.c(x), n.d(x)
@@ -209,7 +209,7 @@ def other_operand(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def written_through_a_view(n: nn.Module, x: Tensor) -> Tensor:
-    """Channels are overwritten in a part of a map, or are not."""
+    """One branch overwrites a part of the activations through a view."""
     bright = bool(x.mean() > 0.9)
     x = n.a(x).relu()
     part = x[:, :, 0]
@@ -219,7 +219,7 @@ def written_through_a_view(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def asked_further(n: nn.Module, x: Tensor) -> Tensor:
-    """A second question is asked only where the first has the other answer."""
+    """A second decision is made in one branch of the first only."""
     if x.mean() > 0.9 and x.min() < 0.001:
         x = x.flip(1)
     return n.b(n.a(x).relu()).mean((2, 3))
@@ -233,7 +233,7 @@ def warned_of_activations(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def sized_by_pixels(n: nn.Module, x: Tensor) -> Tensor:
-    """How much is read depends on a number of the input."""
+    """How many rows are read depends on a value of the input."""
     return n.b(n.a(x).relu()[:, :, : 1 + int(x.mean() * 4)]).mean((2, 3))
 
 
@@ -242,7 +242,7 @@ def left_out() -> Net:
 
 
 class Keeping(nn.Module):
-    """A layer without parameters that keeps numbers."""
+    """A layer without parameters that has buffers."""
 
     def __init__(self, act: Forward, *, persistent: bool = True, **kept: Tensor) -> None:
         super().__init__()
@@ -263,14 +263,14 @@ def masked(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def remembered(n: nn.Module, x: Tensor) -> Tensor:
-    """Adds the mean of each channel of the run before."""
+    """Adds the mean of each channel in the previous run."""
     y = x + n.kept[:, None, None]
     n.kept = x.mean((0, 2, 3))
     return y
 
 
 def swapped_memory(n: nn.Module, x: Tensor) -> Tensor:
-    """Two halves that each add what the other had in the run before."""
+    """Two halves of channels, each combined with the means of the other in the previous run."""
     a, b = x.chunk(2, 1)
     y = torch.cat([a + n.one[:, None, None], b * n.two[:, None, None]], 1)
     n.one, n.two = b.mean((0, 2, 3)), a.mean((0, 2, 3))
@@ -296,7 +296,7 @@ def counting() -> Net:
 
 
 def in_float32(x: Tensor) -> Tensor:
-    """A norm as language models have it."""
+    """An RMS norm with casts to float32, as language models have it."""
     y = x.float()
     y = y * torch.rsqrt(y.pow(2).mean(1, keepdim=True) + 1e-6)
     return F.softmax(y.type_as(x), 1, dtype=torch.float32).to(x.dtype)
@@ -331,7 +331,7 @@ def recurrent(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def sequence(layer: nn.Module, width: int) -> Net:
-    """The pixels of a map as a sequence, a recurrent layer, a head on the mean of what it puts out."""
+    """The pixels of a map as a sequence, a recurrent layer, a linear head on its mean output."""
     return Net(
         lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0].mean(1)), a=conv(3, 4), rnn=layer, fc=nn.Linear(width, 5)
     )
@@ -346,18 +346,18 @@ def steps_down(n: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def last_states(n: nn.Module, x: Tensor) -> Tensor:
-    """What a head sees of a recurrent layer: the last state of its second layer only."""
+    """A head on the last state of the second recurrent layer."""
     return n.fc(n.rnn(n.a(x).flatten(2).mT)[1][0][1])
 
 
 def unfolded(n: nn.Module, x: Tensor) -> Tensor:
-    """A convolution by hand: windows side by side, then a product of matrices."""
+    """A convolution as F.unfold and a product of matrices."""
     columns = F.unfold(n.a(x).relu(), 3, padding=1)
     return n.b((n.kernel.flatten(1) @ columns).unflatten(2, x.shape[2:]).relu()).mean((2, 3))
 
 
 def pixels(count: int) -> Tensor:
-    """Some places of a map of 64 pixels, one of them twice."""
+    """Some indices of a map of 64 pixels, one of them twice."""
     return torch.arange(count) * 7 % 60
 
 
@@ -370,7 +370,7 @@ def put_to_pixels(x: Tensor) -> Tensor:
 
 
 def written_later(n: nn.Module, x: Tensor) -> Tensor:
-    """Parts of a tensor of zeros meet different layers after one of them was written to."""
+    """Parts of a tensor of zeros are combined with different layers after one of them was written to."""
     zeros = torch.zeros(2, 4, 1, 1, dtype=x.dtype)
     first, second = zeros[0], zeros[1]
     first.copy_(n.a(x).mean((0, 2, 3))[:, None, None])
@@ -378,7 +378,7 @@ def written_later(n: nn.Module, x: Tensor) -> Tensor:
 
 
 def grouped_query(shared: bool) -> Forward:
-    """Attention of four heads of which two each share a key and a value: by torch, or as language models write it."""
+    """Grouped-query attention, four heads on two keys: `shared` by torch, or repeated as language models do."""
 
     def act(n: nn.Module, x: Tensor) -> Tensor:
         q, k, v = (n.q(x).unflatten(2, (4, 2)), n.k(x).unflatten(2, (2, 2)), n.v(x).unflatten(2, (2, 2)))
@@ -392,21 +392,21 @@ def grouped_query(shared: bool) -> Forward:
 
 
 def rotated(x: Tensor) -> Tensor:
-    """Queries or keys (n, heads, t, 4) turned by angles that grow with the place, halves against each other."""
+    """Rotary embedding of queries or keys (n, heads, t, 4) that pairs channels of both halves."""
     angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1], dtype=x.dtype)
     first, second = x.chunk(2, -1)
     return x * angles.cos() + torch.cat([-second, first], -1) * angles.sin()
 
 
 def turned(x: Tensor) -> Tensor:
-    """The same of neighbouring channels, as complex numbers."""
+    """Rotary embedding that pairs neighbouring channels, as complex numbers."""
     angles = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1], dtype=x.dtype)
     pairs = torch.view_as_complex(x.unflatten(-1, (2, 2)).contiguous())
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
 
 
 def rotary(turn: Callable[[Tensor], Tensor]) -> Forward:
-    """Attention of two heads with rotary positions."""
+    """Attention of two heads with a rotary embedding."""
 
     def act(n: nn.Module, x: Tensor) -> Tensor:
         q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (n.q, n.k, n.v))
@@ -422,7 +422,7 @@ def projections(*sizes: int) -> dict[str, nn.Module]:
 
 
 class Fourier(nn.Module):
-    """A Fourier layer: complex weights for each of the lowest frequencies of space."""
+    """A Fourier neural operator layer: complex weights for the lowest spatial frequencies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -439,7 +439,7 @@ class Fourier(nn.Module):
         return self.head(F.gelu(self.up(x)).mean((2, 3)))
 
 
-# networks with free groups, by what is awkward; free: the groups that may be permuted, with their sizes
+# networks by what is awkward about them, and their free groups with sizes
 FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "grouped convolution": (
         lambda: between(nn.Conv2d(8, 12, 3, padding=1, groups=4), outputs=12),
@@ -767,7 +767,7 @@ FREE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     "dropout that is always on": (lambda: doing(lambda x: F.dropout(F.dropout2d(x, 0.2), 0.5)), {"a": 8}),
 }
 
-# what attention adds where it is asked for
+# the free groups that `attention=True` adds
 PACKED = {"[0]:blocks": 2, "[0]:within": 4, "[2]:within": 4}
 ATTENTIVE: dict[str, dict[str, int]] = {
     "packed attention": {"qkv[0]:blocks": 2, "qkv[0]:within": 4, "qkv[2]:within": 4},
@@ -783,77 +783,77 @@ ATTENTIVE: dict[str, dict[str, int]] = {
     "encoder layer": {f"layer.self_attn.in_proj_weight{part}": n for part, n in PACKED.items()},
 }
 
-# what an attention keeps in place even where its heads move; the words of the reason
+# axes that stay in place even with `attention=True`, and the reason
 ORDERED: dict[str, tuple[str, str]] = {
-    "rotary halves": ("q.weight[0]", "aten::mul joins it with what has a fixed order"),
-    "rotary pairs": ("k.weight[0]", "aten::polar joins it with what has a fixed order"),
-    "attention with slopes": ("v.weight[0]", "aten::sub joins it with what has a fixed order"),
+    "rotary halves": ("q.weight[0]", "aten::mul joins it with an axis of fixed order"),
+    "rotary pairs": ("k.weight[0]", "aten::polar joins it with an axis of fixed order"),
+    "attention with slopes": ("v.weight[0]", "aten::sub joins it with an axis of fixed order"),
 }
 
-# networks in which an operation fixes the channels of `a`; the words of the reason
+# networks in which an operation fixes the channels of `a`, and words of the reason
 FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "aten::cumsum reads its order"),
-    "sorted": (lambda: doing(lambda x: x.sort(1).values), "aten::sort reads its order"),
-    "flipped": (lambda: doing(lambda x: x.flip(1)), "aten::flip reads its order"),
-    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "aten::roll reads its order"),
+    "cumulated": (lambda: doing(lambda x: x.cumsum(1)), "aten::cumsum depends on its order"),
+    "sorted": (lambda: doing(lambda x: x.sort(1).values), "aten::sort depends on its order"),
+    "flipped": (lambda: doing(lambda x: x.flip(1)), "aten::flip depends on its order"),
+    "rolled": (lambda: doing(lambda x: x.roll(1, 1)), "aten::roll depends on its order"),
     "undecided": (
         lambda: Net(undecided, a=conv(3, 4), b=conv(4, 4), fc=nn.Linear(4, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "branching": (
         lambda: Net(branching, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "branching on the input": (
         lambda: Net(branching_on_pixels, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), fc=nn.Linear(4, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "branching on two answers": (
         lambda: Net(branching_on_two, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "the same operations on others": (
         lambda: Net(other_operand, a=conv(3, 8), b=conv(8, 5), c=conv(8, 8), d=conv(8, 8)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "written through a view": (
         lambda: Net(written_through_a_view, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "a question after another": (
         lambda: Net(asked_further, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "warnings of activations": (
         lambda: Net(warned_of_activations, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "sized by the input": (
         lambda: Net(sized_by_pixels, a=conv(3, 8), b=conv(8, 5)),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "equal activations": (
         lambda: doing(lambda x: x if torch.equal(x, x.roll(1, 0)) else 2 * x),
-        "the network reads a number that depends on its input",
+        "the network reads a value that depends on its input",
     ),
     "other bits": (
         lambda: doing(lambda x: x * (x.detach().view(torch.int64 if x.dtype == torch.float64 else torch.int32) > 0)),
-        "aten::view reads numbers as others",
+        "aten::view reinterprets its bits as another dtype",
     ),
-    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "aten::index looks places up on it by number"),
-    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "aten::slice takes every 2 places of it"),
+    "looked up": (lambda: doing(lambda x: x[:, [3, 2, 1, 0]], 4), "aten::index indexes it by position"),
+    "every other": (lambda: doing(lambda x: x[:, ::2], 4), "aten::slice takes one of every 2 positions of it"),
     "place of the largest": (
         lambda: doing(lambda x: x * x.argmax(1, keepdim=True)),
-        "aten::argmax gives places on it",
+        "aten::argmax returns positions on it",
     ),
     "unknown": (lambda: doing(lambda x: x.renorm(2, 1, 1.0)), "aten::renorm has no rule"),
     "frequencies of channels": (
         lambda: doing(lambda x: torch.fft.fft(x, dim=1).real),
-        "aten::_fft_r2c reads its order",
+        "aten::_fft_r2c depends on its order",
     ),
     "back from frequencies": (
         lambda: doing(lambda x: torch.fft.irfft(x, 14, 1), 14),
-        "aten::_fft_c2r reads its order",
+        "aten::_fft_c2r depends on its order",
     ),
     "read as coordinates": (
         lambda: Net(
@@ -861,9 +861,12 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             a=conv(3, 2),
             b=conv(3, 5),
         ),
-        "aten::grid_sampler_2d reads it as coordinates",
+        "aten::grid_sampler_2d reads coordinates from it",
     ),
-    "windows of channels": (lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6), "aten::unfold reads it as space"),
+    "windows of channels": (
+        lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6),
+        "aten::unfold treats it as a spatial dimension",
+    ),
     "windows over channels and rows": (
         lambda: doing(
             lambda x: (
@@ -874,61 +877,61 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
                 .transpose(1, 2)
             )
         ),
-        "aten::im2col reads it as space",
+        "aten::im2col treats it as a spatial dimension",
     ),
     "half of channels and rows": (
         lambda: doing(lambda x: x.transpose(2, 3).movedim(1, 2).tril().movedim(2, 1)),
-        "aten::tril reads its order",
+        "aten::tril depends on its order",
     ),
     "gathered channels": (
         lambda: doing(lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.int64) + 3)),
-        "aten::gather looks places up on it by number",
+        "aten::gather indexes it by position",
     ),
     "pixels gathered by channel": (
         lambda: doing(lambda x: x.gather(3, (torch.arange(8)[:, None, None] % 5).expand_as(x))),
-        "aten::gather joins it with what has a fixed order",
+        "aten::gather joins it with an axis of fixed order",
     ),
     "selected channels": (
         lambda: doing(lambda x: x.index_select(1, torch.arange(8)), 8),
-        "aten::index_select looks places up",
+        "aten::index_select indexes it by position",
     ),
     "added to channels": (
         lambda: doing(lambda x: torch.zeros_like(x).index_add(1, torch.arange(8) % 3, x)),
-        "aten::index_add joins it with what has a fixed order",
+        "aten::index_add joins it with an axis of fixed order",
     ),
     "scattered over channels": (
         lambda: doing(
             lambda x: torch.zeros_like(x).scatter_add(1, (torch.arange(8) % 3)[:, None, None].expand_as(x), x)
         ),
-        "aten::scatter_add joins it with what has a fixed order",
+        "aten::scatter_add joins it with an axis of fixed order",
     ),
     "a constant that no checkpoint has": (
         lambda: between(Keeping(scaled, kept=weight(8).detach(), persistent=False)),
-        "aten::mul in layer 'layer' joins it with what has a fixed order",
+        "aten::mul in layer 'layer' joins it with an axis of fixed order",
     ),
     "kept places": (
         lambda: between(Keeping(lambda n, x: x[:, n.kept], kept=torch.arange(8).flip(0))),
-        "aten::index in layer 'layer' looks places up on it by number",
+        "aten::index in layer 'layer' indexes it by position",
     ),
     "kept and looked up": (
         lambda: between(Keeping(lambda n, x: scaled(n, x) + n.kept[[0, 3]].mean(), kept=weight(8).detach())),
-        "aten::index in layer 'layer' looks places up on it by number",
+        "aten::index in layer 'layer' indexes it by position",
     ),
     "put to channels": (
         lambda: doing(lambda x: torch.index_put(x, (torch.tensor(0), torch.tensor([1, 2])), x[0, :2] * 2)),
-        "aten::index_put looks places up on it by number",
+        "aten::index_put indexes it by position",
     ),
     "a constant of each": (
         lambda: doing(lambda x: x * torch.arange(8.0, dtype=x.dtype).view(8, 1, 1)),
-        "aten::mul joins it with what has a fixed order",
+        "aten::mul joins it with an axis of fixed order",
     ),
     "channels meet columns": (
         lambda: doing(lambda x: x + x.mean((2, 3))[0]),
-        "aten::add joins it with what has a fixed order",
+        "aten::add joins it with an axis of fixed order",
     ),
     "windows over channels": (
         lambda: doing(lambda x: F.max_pool3d(x[:, None].contiguous(), 2)[:, 0], 4),
-        "aten::max_pool3d_with_indices reads it as space",
+        "aten::max_pool3d_with_indices treats it as a spatial dimension",
     ),
     "swapped halves of another width": (
         lambda: Net(
@@ -937,7 +940,7 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
             b=conv(3, 2),
             c=conv(6, 5),
         ),
-        "aten::cumsum reads its order",
+        "aten::cumsum depends on its order",
     ),
     "with the input": (
         lambda: Net(lambda n, x: n.b((n.a(x) + x).relu()).mean((2, 3)), a=conv(3, 3), b=conv(3, 5)),

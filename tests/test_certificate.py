@@ -1,4 +1,4 @@
-"""Certificates: what changes outputs or gradients is caught, also where the other of both does not show it."""
+"""Certificates notice permutations that change outputs or gradients, also where only one of both changes."""
 
 from dataclasses import dataclass, replace
 
@@ -16,10 +16,10 @@ from neuralign.common.errors import Refused
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.certificate import CertificateError, demand, differences, prove, tolerance_of
-from neuralign.symmetry.explain import certified, explain, permutable, scattered, words
-from neuralign.symmetry.permutations import Spec, fingerprint
-from neuralign.symmetry.tracing.execution import Certain
+from neuralign.symmetry.certificate import CertificateError, differences, prove, require_within, tolerance_of
+from neuralign.symmetry.explain import certify_random, explain, permutable_fraction, perturbed_state, sentences
+from neuralign.symmetry.permutations import PermutationSpec, fingerprint
+from neuralign.symmetry.tracing.execution import DeterministicMode
 from neuralign.symmetry.tracing.trace import trace
 
 
@@ -34,23 +34,23 @@ def perceptron() -> nn.Module:
 def test_a_true_permutation_changes_neither_outputs_nor_gradients() -> None:
     network = perceptron()
     spec, state = trace(network, image()).spec, randomised(network)
-    found = differences(network, spec, permutations.random(spec, generator(1)), state, image())
-    assert found.keys() == {"outputs", "gradients"}
-    assert max(found.values()) < 1e-13
+    changes = differences(network, spec, permutations.random(spec, generator(1)), state, image())
+    assert changes.keys() == {"outputs", "gradients"}
+    assert max(changes.values()) < 1e-13
 
 
 def test_gradients_of_few_parameters_at_once_are_those_of_all() -> None:
     network = FREE["squeeze and excitation"][0]().double()
     spec, state = trace(network, image()).spec, randomised(network)
-    wrong = Spec({n: a for n, a in spec.axes.items() if n != "b.weight"}, spec.sizes, spec.fixed)
+    wrong = PermutationSpec({n: a for n, a in spec.axes.items() if n != "b.weight"}, spec.sizes, spec.fixed)
     permutation = permutations.random(spec, generator(1))
-    found = [differences(network, wrong, permutation, state, image(), at_once=most) for most in (1, 100, 10**9)]
-    assert found[0] == pytest.approx(found[2]) and found[1] == pytest.approx(found[2])
-    assert found[0]["gradients"] > 1e-3
+    changes = [differences(network, wrong, permutation, state, image(), at_once=most) for most in (1, 100, 10**9)]
+    assert changes[0] == pytest.approx(changes[2]) and changes[1] == pytest.approx(changes[2])
+    assert changes[0]["gradients"] > 1e-3
 
 
 class Forked(nn.Module):
-    """The sign of its first unit says which of two layers is used."""
+    """Uses one of two layers, by the sign of its first unit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,24 +63,24 @@ class Forked(nn.Module):
 
 def test_a_permutation_that_leads_to_another_branch_is_refused() -> None:
     network = Forked().double()
-    spec, state = Spec({"first.bias": ((("u", 1),),)}, {"u": 2}), randomised(network)
+    spec, state = PermutationSpec({"first.bias": ((("u", 1),),)}, {"u": 2}), randomised(network)
     state["first.weight"], state["first.bias"] = torch.zeros(2, 192).double(), torch.tensor([1.0, -1.0]).double()
     with pytest.raises(CertificateError) as error:
         differences(network, spec, {"u": torch.tensor([1, 0])}, state, image())
-    told = "the permuted network is another function: only the permuted network uses no.bias on these inputs"
-    assert str(error.value) == told
+    message = "the permuted network is another function: only the permuted network uses no.bias on these inputs"
+    assert str(error.value) == message
 
 
-def test_a_weight_that_no_output_shows_is_seen_by_its_gradient() -> None:
-    """A last layer of zeros gives zeros whatever comes before, but tells a wrong order by its gradient."""
+def test_a_wrong_permutation_that_changes_no_output_changes_gradients() -> None:
+    """With a last layer of zeros the outputs are zeros, but the gradient by it depends on the order of its inputs."""
     network = perceptron()
     spec, state = trace(network, image()).spec, randomised(network)
     state["3.weight"] = torch.zeros(5, 6).double()
-    wrong = Spec({n: a for n, a in spec.axes.items() if n != "3.weight"}, spec.sizes, spec.fixed)
-    found = differences(network, wrong, {"1": torch.tensor([1, 0, 2, 3, 4, 5])}, state, image())
-    assert found["outputs"] == 0
+    wrong = PermutationSpec({n: a for n, a in spec.axes.items() if n != "3.weight"}, spec.sizes, spec.fixed)
+    changes = differences(network, wrong, {"1": torch.tensor([1, 0, 2, 3, 4, 5])}, state, image())
+    assert changes["outputs"] == 0
     with pytest.raises(CertificateError, match="its gradients differ by .* of their size on 3 images, at most 1e-09"):
-        demand(found, 1e-9, 3)
+        require_within(changes, 1e-9, 3)
 
 
 @pytest.mark.parametrize(
@@ -106,33 +106,35 @@ def test_what_a_dataclass_holds_is_an_output() -> None:
     assert not facts["groups"] and facts["frozen"][0]["reason"] == "it is the network's output"
 
 
-def test_nothing_is_said_to_be_certified_where_no_weight_moves() -> None:
+def test_a_permutation_that_moves_no_weight_is_not_certified() -> None:
     network = perceptron()
-    found = trace(network, image())
-    blind = replace(found, spec=Spec({}, found.spec.sizes, found.spec.fixed))
-    facts = certified(blind, image())
+    symmetry = trace(network, image())
+    blind = replace(symmetry, spec=PermutationSpec({}, symmetry.spec.sizes, symmetry.spec.fixed))
+    facts = certify_random(blind, image())
     assert facts["max_error"] == 0 and facts["moved"] == 0
     assert not facts["certified"]
 
 
 def test_the_permutable_fraction_counts_what_a_free_group_moves() -> None:
-    spec = Spec({"w": ((("a", 1), (2,)), ()), "v": ((("b", 1),),), "u": ((("c", 2),),)}, dict(a=2, b=3, c=1), {"b"})
+    spec = PermutationSpec(
+        {"w": ((("a", 1), (2,)), ()), "v": ((("b", 1),),), "u": ((("c", 2),),)}, dict(a=2, b=3, c=1), {"b"}
+    )
     parameters = {"w": torch.zeros(4, 5), "v": torch.zeros(3), "u": torch.zeros(2), "t": torch.zeros(5)}
-    assert permutable(spec, parameters) == pytest.approx(10 / 30)
+    assert permutable_fraction(spec, parameters) == pytest.approx(10 / 30)
 
 
 def test_the_permutable_fraction_counts_what_moves_within_blocks() -> None:
-    """Of every fixed block of four places two are moved by a free group, one stays, one is of a fixed group."""
+    """In every fixed block of four positions a free group moves two."""
     within = (("free", 1), (1,), ("fixed", 1))
-    spec = Spec({"w": (((3, within, 1), (8,)),)}, dict(free=2, fixed=1), frozenset({"fixed"}))
-    assert permutable(spec, {"w": torch.zeros(20)}) == pytest.approx(6 / 20)
+    spec = PermutationSpec({"w": (((3, within, 1), (8,)),)}, dict(free=2, fixed=1), frozenset({"fixed"}))
+    assert permutable_fraction(spec, {"w": torch.zeros(20)}) == pytest.approx(6 / 20)
 
 
 def test_equal_symmetries_have_equal_fingerprints() -> None:
-    found = [fingerprint(trace(perceptron(), image()).spec) for _ in range(2)]
-    assert found[0] == found[1] and len(found[0]) == 64
+    fingerprints = [fingerprint(trace(perceptron(), image()).spec) for _ in range(2)]
+    assert fingerprints[0] == fingerprints[1] and len(fingerprints[0]) == 64
     other = nn.Sequential(nn.Flatten(), nn.Linear(192, 7), nn.ReLU(), nn.Linear(7, 5)).double()
-    assert fingerprint(trace(other, image()).spec) != found[0]
+    assert fingerprint(trace(other, image()).spec) != fingerprints[0]
 
 
 def test_an_explanation_has_all_facts_and_says_them_in_words() -> None:
@@ -140,10 +142,10 @@ def test_an_explanation_has_all_facts_and_says_them_in_words() -> None:
     facts = explain(network, image().float())
     assert facts["groups"] == {"a": 4}
     assert facts["certified"] and facts["max_error"] < 1e-9 and facts["moved"] > 0
-    assert {"axis": "b.weight[0]", "reason": "aten::cumsum reads its order"} in facts["frozen"]
-    text = "\n".join(words(facts))
+    assert {"axis": "b.weight[0]", "reason": "aten::cumsum depends on its order"} in facts["frozen"]
+    text = "\n".join(sentences(facts))
     assert "1 groups of channels may be permuted" in text and "leaves the function as it is" in text
-    assert "Fixed: b.weight[0] and 1 more axes, because aten::cumsum reads its order." in text
+    assert "Fixed: b.weight[0] and 1 more axes, because aten::cumsum depends on its order." in text
 
 
 @pytest.mark.parametrize(
@@ -193,14 +195,14 @@ def test_without_a_kernel_for_float64_a_certificate_is_of_float32_and_says_so() 
     facts = explain(single_only(), image().float())
     assert facts["certified"] and facts["groups"] == {"a": 6, "b": 7}
     assert facts["precision"] == "float32" and 1e-9 < facts["max_error"] < 1e-5
-    assert "leaves the function as it is: in float32 outputs differ" in "\n".join(words(facts))
+    assert "leaves the function as it is: in float32 outputs differ" in "\n".join(sentences(facts))
 
 
 def test_a_wrong_permutation_is_seen_in_float32_too() -> None:
     network, x = single_only(), image().float()
-    found = trace(network, x)
-    wrong = {n: a for n, a in found.spec.axes.items() if n != "b.weight"}
-    mistaken = replace(found, spec=replace(found.spec, axes=wrong))
+    symmetry = trace(network, x)
+    wrong = {n: a for n, a in symmetry.spec.axes.items() if n != "b.weight"}
+    mistaken = replace(symmetry, spec=replace(symmetry.spec, axes=wrong))
     proof = prove(mistaken, {"a": torch.arange(6).roll(1)}, randomised(network), [x])
     assert str(proof.precision) == "float32" and proof.why == "NotImplementedError: a kernel for torch.float64"
     assert not proof.holds and proof.error > 0.01
@@ -237,15 +239,15 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
-def test_constants_in_float32_that_are_no_buffers_meet_float64(name: str) -> None:
+def test_constants_in_float32_that_are_no_buffers_are_cast_to_float64(name: str) -> None:
     layers = {"a": conv(3, 4), "b": conv(4, 6), "fc": nn.Linear(6, 5)}
     network = Net(lambda n, x: n.fc(CONSTANTS[name](n, n.b(n.a(x).relu()).relu())), **layers)
     network.kernel = torch.ones(1, 1, 3, 3)
     facts = explain(network, image().float())
     assert facts["certified"] and facts["precision"] == "float64" and facts["max_error"] < 1e-12
     assert facts["groups"].items() >= {("a", 4)}
-    state, images = scattered(network, 1), pictures(side=8, count=40)
-    assert align(network, state, scattered(network, 2), images, "correlation").certificate < 1e-12
+    state, images = perturbed_state(network, 1), pictures(side=8, count=40)
+    assert align(network, state, perturbed_state(network, 2), images, "correlation").certificate < 1e-12
 
 
 def test_a_certificate_is_of_several_batch_sizes_and_of_both_modes_where_they_differ() -> None:
@@ -257,34 +259,34 @@ def test_a_certificate_is_of_several_batch_sizes_and_of_both_modes_where_they_di
         return (n.b(x).mean((2, 3)), n.c(x).mean((2, 3))) if n.training else n.b(x).mean((2, 3))
 
     network = Net(do, a=conv(3, 4), b=conv(4, 5), c=conv(4, 3))
-    found, images = trace(network, image().float()), pictures(side=8, count=50)
+    symmetry, images = trace(network, image().float()), pictures(side=8, count=50)
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    problem = Problem(model, found, scattered(network, 1), scattered(network, 2), images)
+    problem = Problem(model, symmetry, perturbed_state(network, 1), perturbed_state(network, 2), images)
     seen.clear()
-    proof = certificate(problem, permutations.random(found.spec, generator(1)))
+    proof = certificate(problem, permutations.random(symmetry.spec, generator(1)))
     double = {(n, training) for n, training, dtype in seen if dtype == torch.float64}
     assert double == {(n, training) for n in (32, 1, 3) for training in (True, False)}
     assert proof.batch_sizes == (32, 1, 3) and proof.modes == {"evaluation": "", "training": ""}
 
 
 def test_one_run_proves_both_modes_where_they_do_the_same() -> None:
-    found = trace(perceptron(), image())
-    assert not found.others and found.modes == {"evaluation": "", "training": ""}
+    symmetry = trace(perceptron(), image())
+    assert not symmetry.others and symmetry.modes == {"evaluation": "", "training": ""}
 
 
 def test_a_few_images_are_enough_for_a_certificate() -> None:
     network = perceptron()
-    found, images = trace(network, image()), pictures(side=8, count=2)
+    symmetry, images = trace(network, image()), pictures(side=8, count=2)
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    problem = Problem(model, found, randomised(network, 1), randomised(network, 2), images)
-    assert certificate(problem, permutations.random(found.spec, generator(1))).batch_sizes == (2, 1, 2)
+    problem = Problem(model, symmetry, randomised(network, 1), randomised(network, 2), images)
+    assert certificate(problem, permutations.random(symmetry.spec, generator(1))).batch_sizes == (2, 1, 2)
 
 
 def test_gradients_are_right_where_the_kernel_of_torch_misreads_them() -> None:
-    """torch 2.14 takes such strides of one image for those of a contiguous gradient of batch norm."""
+    """torch 2.14 reads a gradient of one image with such strides as if it were contiguous."""
     norm, x = nn.BatchNorm2d(8).double().eval(), torch.randn(1, 8, 6, 6, dtype=torch.float64, requires_grad=True)
     gradient = torch.randn(1, 8, 6, 6, dtype=torch.float64)
     strided = torch.empty_strided(gradient.shape, (8, 1, 48, 8), dtype=torch.float64).copy_(gradient)
-    with Certain():
-        found, expected = (torch.autograd.grad(norm(x), [x, *norm.parameters()], g) for g in (strided, gradient))
-    torch.testing.assert_close(found, expected)
+    with DeterministicMode():
+        gradients, expected = (torch.autograd.grad(norm(x), [x, *norm.parameters()], g) for g in (strided, gradient))
+    torch.testing.assert_close(gradients, expected)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from neuralign.api import align
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import substituted
-from neuralign.symmetry.explain import explain, scattered
+from neuralign.symmetry.explain import explain, perturbed_state
 
 
 def mean(maps: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def test_a_network_that_saves_memory_is_certified_and_aligned_as_one_that_does_n
     network, images = Saving(how, reentrant), pictures(side=8, count=40)
     facts = explain(network, as_float(images.pixels[:2]))
     assert facts["certified"] and facts["groups"] == {"first.0": 6, "second.0": 7} and facts["precision"] == "float64"
-    a, b = scattered(network, 1), scattered(network, 2)
+    a, b = perturbed_state(network, 1), perturbed_state(network, 2)
     found = align(network, a, b, images, "correlation")
     plain = align(Saving("in training", False), a, b, images, "correlation")
     assert found.certificate < 1e-9

@@ -22,7 +22,7 @@ import neuralign
 from neuralign.cli import COMMANDS, main, parser
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import load
-from neuralign.symmetry.explain import scattered
+from neuralign.symmetry.explain import perturbed_state
 from neuralign.symmetry.permutations import fingerprint, permute, random
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.workflow.running.run_lock import alone
@@ -326,7 +326,7 @@ def test_explain_refuses_in_one_line(capsys, arguments, message):
 
 
 NOTHING = "Nothing of this network may be permuted: "
-CUMSUM = NOTHING + "first.weight[0] and 1 more, because aten::cumsum reads its order; "
+CUMSUM = NOTHING + "first.weight[0] and 1 more, because aten::cumsum depends on its order; "
 
 
 def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
@@ -373,7 +373,7 @@ def test_another_program_permutes_a_network_by_what_trace_writes(capsys, network
     assert data["groups"] == {group: symmetry.spec.sizes[group] for group in symmetry.spec.free}
     assert data["symmetry"] == fingerprint(symmetry.spec)
     permutation = random(symmetry.spec, torch.Generator().manual_seed(3))
-    state = scattered(model, 4)
+    state = perturbed_state(model, 4)
     expected = permute(symmetry.spec, permutation, state)
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     found = recipe_of_the_page()(data, {name: index.numpy() for name, index in permutation.items()}, arrays)
@@ -540,7 +540,7 @@ def test_heads_are_permuted_on_request(capsys):
     network = load("nets.py:Attentive")()
     example = torch.rand(2, 3, 9, 9)
     spec = trace(network, example, attention=True).spec
-    a = scattered(network, 1)
+    a = perturbed_state(network, 1)
     planted = random(spec, torch.Generator().manual_seed(2))
     save_file(a, "heads_a.safetensors")
     save_file({n: t.contiguous() for n, t in permute(spec, planted, a).items()}, "heads_b.safetensors")

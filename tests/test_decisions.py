@@ -1,4 +1,4 @@
-"""Numbers that leave a run for Python, where another input may make the network do something else."""
+"""Decisions: where Python reads values of a run, another input may take another branch."""
 
 import copy
 import ctypes
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from neuralign.symmetry.explain import explain
 from neuralign.symmetry.tracing.trace import trace
 
-REASON = "the network reads a number that depends on its input"
+REASON = "the network reads a value that depends on its input"
 
-# ways to read the first of some numbers, or how many of them are large
+# ways to read the first of some values, or how many of them are large
 READS: dict[str, Callable[[Tensor], float]] = {
     "item": lambda y: y[0].item(),
     "float": lambda y: float(y[0]),
@@ -47,7 +47,7 @@ READS: dict[str, Callable[[Tensor], float]] = {
 
 
 class Early(nn.Module):
-    """Leaves early where the first channel is bright."""
+    """Takes an early exit if the first channel is bright."""
 
     def __init__(self, read: Callable[[Tensor], float]):
         super().__init__()
@@ -73,7 +73,7 @@ def test_no_group_is_free_where_python_reads_a_number(name: str) -> None:
     assert any(REASON in row["reason"] or "has no rule" in row["reason"] for row in facts["frozen"])
 
 
-def test_a_branch_of_evaluation_mode_alone_counts() -> None:
+def test_a_decision_in_evaluation_mode_alone_fixes_everything() -> None:
     class Exiting(Early):
         def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
             if not self.training:
@@ -84,7 +84,7 @@ def test_a_branch_of_evaluation_mode_alone_counts() -> None:
     assert not trace(Exiting(READS["tolist"]), dark()).spec.free
 
 
-def test_a_branch_of_training_alone_fixes_only_what_training_reaches() -> None:
+def test_a_decision_in_training_mode_alone_fixes_only_what_that_reaches() -> None:
     class Checking(Early):
         def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
             x = self.a(x).relu()
@@ -93,9 +93,9 @@ def test_a_branch_of_training_alone_fixes_only_what_training_reaches() -> None:
                 return main
             return main if self.read(x.detach().mean((0, 2, 3))) > 0.35 else main + self.exit(x.mean((2, 3)))
 
-    found = trace(Checking(READS["tolist"]), dark())
-    assert found.spec.free == ("b",)
-    assert REASON in found.frozen["exit.weight[1]"] and REASON in found.frozen["a.weight[0]"]
+    symmetry = trace(Checking(READS["tolist"]), dark())
+    assert symmetry.spec.free == ("b",)
+    assert REASON in symmetry.frozen["exit.weight[1]"] and REASON in symmetry.frozen["a.weight[0]"]
 
 
 @pytest.mark.parametrize(

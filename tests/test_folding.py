@@ -1,4 +1,4 @@
-"""Folded networks are the same functions, and nothing that is read is overwritten."""
+"""Folded networks are the same functions, and in-place ReLUs overwrite nothing that is read later."""
 
 import pytest
 import torch
@@ -10,26 +10,26 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
-from neuralign.symmetry.folding import Uncapturable, capture, fold, overwrite
-from neuralign.symmetry.tracing.execution import Whole, copied
+from neuralign.symmetry.folding import Uncapturable, capture, fold, use_inplace_relus
+from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
 
 
 def folded(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, fx.GraphModule]:
-    """The outputs of a random state before and after folding and overwriting, and the folded graph."""
+    """Outputs with a random state before and after folding, with in-place ReLUs, and the folded graph."""
     graph = capture(network.double())
     state = randomised(network, 1)
-    plain = fold(graph)
-    overwrite(plain.graph)
+    result = fold(graph)
+    use_inplace_relus(result.graph)
     with torch.no_grad():
-        heads = Whole(copied(network), frozenset([""]))(x, state)  # with all of them
-        return heads, functional_call(plain.graph, plain.state(state), (x,)), plain.graph
+        heads = DeterministicNetwork(evaluation_copy(network), frozenset([""]))(x, state)  # with all of them
+        return heads, functional_call(result.graph, result.state(state), (x,)), result.graph
 
 
 def targets(graph: fx.GraphModule) -> list[object]:
     return [node.target for node in graph.graph.nodes]
 
 
-def test_every_network_is_the_same_function_without_its_batch_norms(model: Model, images: Images) -> None:
+def test_folding_keeps_the_function_of_every_network(model: Model, images: Images) -> None:
     x = model.normalise(as_float(images.pixels).double())
     before, after, graph = folded(model.network, x)
     torch.testing.assert_close(after, before)
@@ -52,13 +52,13 @@ def block(*layers: nn.Module) -> nn.Module:
     ],
     ids=str,
 )
-def test_a_batch_norm_is_folded_or_stays_what_it_is(norm: nn.Module) -> None:
+def test_folding_keeps_the_function_whatever_the_batch_norm(norm: nn.Module) -> None:
     before, after, _ = folded(block(norm, nn.ReLU()), as_float(pictures().pixels).double())
     torch.testing.assert_close(after, before)
 
 
 class Shared(nn.Module):
-    """What enters each ReLU is read again."""
+    """The input of each ReLU is read again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_the_input_is_not_overwritten() -> None:
 
 
 class Branching(nn.Sequential):
-    """What it does depends on what it is given."""
+    """Runs its layers only for bright inputs."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if x.mean() > 0 else x
@@ -103,6 +103,6 @@ class Branching(nn.Sequential):
     ],
     ids=lambda v: type(v).__name__,
 )
-def test_a_network_whose_graph_does_not_say_all_is_not_captured(network: nn.Module, words: str) -> None:
+def test_networks_that_fx_cannot_represent_are_not_captured(network: nn.Module, words: str) -> None:
     with pytest.raises(Uncapturable, match=words):
         capture(network)

@@ -16,7 +16,7 @@ from workflow_project import REPOSITORY
 from neuralign.api import align, curve
 from neuralign.common.errors import Refused
 from neuralign.datasets.images import Images
-from neuralign.symmetry.explain import scattered
+from neuralign.symmetry.explain import perturbed_state
 from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 
@@ -44,7 +44,7 @@ def test_align_undoes_a_permutation(tinyten):
 @pytest.mark.parametrize("method", ["correlation", "transport"])
 def test_align_undoes_a_permutation_of_heads_and_of_channels_within(name, method):
     network, images = FREE[name][0](), pictures(side=8, count=64)
-    a = scattered(network, 1)
+    a = perturbed_state(network, 1)
     spec = trace(network, torch.rand(2, 3, 8, 8), attention=True).spec
     planted = random(spec, generator(2))
     assert planted.keys() >= ATTENTIVE[name].keys()
@@ -241,7 +241,7 @@ def test_layers_may_be_called_like_attributes_of_a_traced_graph(name):
     torch.manual_seed(0)  # no hidden unit is dead
     network = nn.Sequential(OrderedDict({"flat": nn.Flatten(), name: nn.Linear(192, 6), "act": nn.ReLU()}))
     network.head = nn.Linear(6, 5)
-    a = scattered(network, 1)
+    a = perturbed_state(network, 1)
     spec = trace(network, torch.rand(2, 3, 8, 8)).spec
     b = permute(spec, random(spec, generator(2)), a)
     found = align(network, a, b, pictures(side=8, count=64), "correlation")

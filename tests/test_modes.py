@@ -1,4 +1,4 @@
-"""Networks that do something else in training: what is explained and aligned is the function of evaluation mode."""
+"""Networks that do something else in training mode: the function of evaluation mode is explained and aligned."""
 
 import random
 from collections.abc import Callable
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from awkward import Net, conv
-from moody import MOODY, Auxiliary, Counted, FunctionalNormAct, NormAct, OwnNorm, between
+from mode_dependent import MODE_DEPENDENT, Auxiliary, Counted, FunctionalNormAct, NormAct, OwnNorm, between
 from tiny import assert_same, pictures
 from torch import Tensor, nn
 
 from neuralign.api import align
 from neuralign.datasets.images import as_float
-from neuralign.symmetry.explain import explain, words
+from neuralign.symmetry.explain import explain, sentences
 from neuralign.symmetry.tracing.trace import trace
 
 
@@ -22,15 +22,15 @@ def image(count: int = 2) -> Tensor:
 
 
 def states(make: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
-    """A state of such a network, with running statistics that are not those of a fresh one."""
+    """A state of such a network with random running statistics."""
     torch.manual_seed(seed)
-    found = {name: t.detach().clone() for name, t in make().state_dict().items()}
-    for name, tensor in found.items():
+    state = {name: t.detach().clone() for name, t in make().state_dict().items()}
+    for name, tensor in state.items():
         if name.endswith("running_mean"):
             tensor.normal_()
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
-    return found
+    return state
 
 
 def outputs(network: nn.Module, state: dict[str, Tensor]) -> Tensor:
@@ -41,41 +41,41 @@ def outputs(network: nn.Module, state: dict[str, Tensor]) -> Tensor:
 
 
 def assert_aligned_alike(make: Callable[[], nn.Module], groups: set[str]) -> None:
-    """Aligning leaves the given tensors and the network as they are, and B the same function."""
+    """Aligning changes neither its arguments nor the function of b."""
     a, b = states(make, 1), states(make, 2)
     network = make().train()
-    given = [{n: t.clone() for n, t in state.items()} for state in (a, b, network.state_dict())]
+    arguments = [{n: t.clone() for n, t in state.items()} for state in (a, b, network.state_dict())]
     assert explain(network, image())["certified"]
-    found = align(network, a, b, pictures(side=8, count=40), "correlation")
-    for before, after in zip(given, (a, b, network.state_dict()), strict=True):
+    aligned = align(network, a, b, pictures(side=8, count=40), "correlation")
+    for before, after in zip(arguments, (a, b, network.state_dict()), strict=True):
         assert_same(after, before)
-    assert found.permutation.keys() == groups and found.certificate < 1e-9
-    assert any((index != torch.arange(len(index))).any() for index in found.permutation.values())
-    torch.testing.assert_close(outputs(make(), found.state), outputs(make(), b), rtol=1e-9, atol=1e-9)
+    assert aligned.permutation.keys() == groups and aligned.certificate < 1e-9
+    assert any((index != torch.arange(len(index))).any() for index in aligned.permutation.values())
+    torch.testing.assert_close(outputs(make(), aligned.state), outputs(make(), b), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
-@pytest.mark.parametrize("name", MOODY)
-def test_layers_of_two_modes_are_aligned_as_in_evaluation(name: str, bias: bool) -> None:
-    own = {"weights that are merged": ("one.layer", "two.layer")}
-    own |= dict.fromkeys(("weights that are bounded", "weights that are bounded in place"), ("one", "two"))
-    assert_aligned_alike(lambda: between(MOODY[name], bias=bias), {"a", "b", *own.get(name, ())})
+@pytest.mark.parametrize("name", MODE_DEPENDENT)
+def test_mode_dependent_layers_are_aligned_in_evaluation_mode(name: str, bias: bool) -> None:
+    further = {"weights that are merged": ("one.layer", "two.layer")}
+    further |= dict.fromkeys(("weights that are bounded", "weights that are bounded in place"), ("one", "two"))
+    assert_aligned_alike(lambda: between(MODE_DEPENDENT[name], bias=bias), {"a", "b", *further.get(name, ())})
 
 
 @pytest.mark.parametrize("norm", [NormAct, FunctionalNormAct, OwnNorm])
-def test_heads_of_training_move_along_behind_norms_that_own_layers(norm: Callable[[int], nn.Module]) -> None:
+def test_heads_of_training_mode_are_permuted_behind_norms_that_own_layers(norm: Callable[[int], nn.Module]) -> None:
     assert_aligned_alike(lambda: Auxiliary(norm), {"a", "b", "auxiliary.0"})
 
 
-def test_heads_of_training_move_along_where_the_network_itself_keeps_numbers() -> None:
-    """Their own units stay in place, for activations are read in evaluation mode."""
+def test_heads_of_training_mode_are_permuted_in_a_network_that_updates_buffers() -> None:
+    """The units of such heads are fixed, because activations are read in evaluation mode."""
     assert_aligned_alike(Counted, {"a", "b"})
-    found = trace(Counted(), image())
-    assert found.spec.axes["auxiliary.0.weight"][1] == (("a", 1),) and not found.unreached
+    symmetry = trace(Counted(), image())
+    assert symmetry.spec.axes["auxiliary.0.weight"][1] == (("a", 1),) and not symmetry.unreached
 
 
 class Detector(nn.Module):
-    """Wants targets in training, as detectors do."""
+    """Requires targets in training mode, as detectors do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,20 +101,20 @@ class Asserting(Detector):
         (lambda: Net(lambda n, x: n.inner(x), inner=Detector()), "ValueError: targets are needed in training"),
     ],
 )
-def test_what_cannot_be_run_in_training_is_seen_in_evaluation_and_that_is_said(
+def test_a_network_that_cannot_run_in_training_mode_is_traced_in_evaluation_mode_and_says_so(
     make: Callable[[], nn.Module], reason: str
 ) -> None:
     facts = explain(make(), image())
     assert list(facts["groups"].values()) == [6] and facts["certified"]
     assert facts["modes"] == {"evaluation": "", "training": reason}
-    said = f"Nothing is known of training mode, in which the network cannot be run on an input alone: {reason}."
-    assert said in list(words(facts))
-    found = align(make(), states(make, 1), states(make, 2), pictures(side=8), "correlation")
-    assert len(found.permutation) == 1 and found.certificate < 1e-9
+    line = f"Nothing is known of training mode, in which the network cannot be run on an input alone: {reason}."
+    assert line in list(sentences(facts))
+    aligned = align(make(), states(make, 1), states(make, 2), pictures(side=8), "correlation")
+    assert len(aligned.permutation) == 1 and aligned.certificate < 1e-9
 
 
 class Pooled(nn.Module):
-    """A norm of maps of one pixel: one image is too few for it in training."""
+    """A norm of maps of one pixel, for which training mode needs more than one image."""
 
     def __init__(self, norm: nn.Module):
         super().__init__()
@@ -125,7 +125,7 @@ class Pooled(nn.Module):
 
 
 class BatchOnly(nn.Module):
-    """A norm of one's own that keeps its statistics under other names."""
+    """A hand-written norm with unusual names of its running statistics."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -138,17 +138,17 @@ class BatchOnly(nn.Module):
 
 
 @pytest.mark.parametrize("make", [nn.BatchNorm2d, NormAct, BatchOnly])
-def test_one_image_is_enough_where_evaluation_takes_one(make: Callable[[int], nn.Module]) -> None:
+def test_one_image_is_enough_where_evaluation_mode_accepts_one(make: Callable[[int], nn.Module]) -> None:
     facts = explain(Pooled(make(6)), image(1))
     assert facts["certified"] and facts["batch_sizes"] == [1, 2] and not facts["modes"]["training"]
 
 
-def test_a_network_that_normalises_over_images_is_certified_without_a_single_one() -> None:
+def test_a_network_that_normalises_over_images_is_certified_without_single_images() -> None:
     facts = explain(Pooled(nn.BatchNorm2d(6, track_running_stats=False)), image(2))
     assert facts["certified"] and facts["groups"] == {"a": 6} and facts["batch_sizes"] == [2]
 
 
-def test_random_numbers_of_python_and_numpy_are_drawn_alike_and_no_one_elses_change() -> None:
+def test_draws_of_python_and_numpy_repeat_and_leave_the_global_generators_alone() -> None:
     def drop(n: nn.Module, x: Tensor) -> Tensor:
         scale = (random.random() + np.random.random()) if n.training else 1.0
         return n.fc(n.a(x).relu().mean((2, 3)) * scale)
@@ -163,15 +163,15 @@ def test_random_numbers_of_python_and_numpy_are_drawn_alike_and_no_one_elses_cha
     assert facts["certified"] and facts["groups"] == {"a": 6}
 
 
-def test_what_the_modes_use_otherwise_is_tied() -> None:
-    """In training a second layer is added to the first; what is free in evaluation alone must not be."""
+def test_layers_that_are_added_in_training_mode_only_are_one_group() -> None:
+    """What is free in evaluation mode alone must not be."""
 
     def do(n: nn.Module, x: Tensor) -> Tensor:
         y = n.a(x) + n.b(x) if n.training else torch.cat([n.a(x), n.b(x)], 1)[:, :6] + 0 * n.b(x).mean()
         return n.fc(y.relu().mean((2, 3)))
 
-    found = trace(Net(do, a=conv(3, 6), b=conv(3, 6), fc=nn.Linear(6, 5)), image())
-    assert found.spec.axes["a.weight"][0] == found.spec.axes["b.weight"][0] and found.spec.free == ("a",)
+    symmetry = trace(Net(do, a=conv(3, 6), b=conv(3, 6), fc=nn.Linear(6, 5)), image())
+    assert symmetry.spec.axes["a.weight"][0] == symmetry.spec.axes["b.weight"][0] and symmetry.spec.free == ("a",)
 
 
 class FlipsInTraining(nn.Module):
@@ -191,11 +191,11 @@ class FlipsInTraining(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["steady", "counts its calls"])
-def test_what_a_layer_without_children_does_in_training_counts(kind: str) -> None:
+def test_a_layer_without_children_that_flips_channels_in_training_mode_fixes_them(kind: str) -> None:
     network = nn.Sequential(conv(3, 6), FlipsInTraining(kind), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
-    found = trace(network, image())
-    assert found.modes == {"evaluation": "", "training": ""} and not found.spec.free
-    assert found.frozen["0.weight[0]"] == "aten::flip in layer '1' reads its order"
+    symmetry = trace(network, image())
+    assert symmetry.modes == {"evaluation": "", "training": ""} and not symmetry.spec.free
+    assert symmetry.frozen["0.weight[0]"] == "aten::flip in layer '1' depends on its order"
 
 
 class Noise(nn.Module):
@@ -212,7 +212,7 @@ def test_noise_of_a_layer_without_children_fixes_nothing() -> None:
 
 
 class WantsTargets(nn.Module):
-    """A layer without children that cannot be run in training on its input alone."""
+    """A layer without children that cannot be run in training mode on its input alone."""
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
         if self.training and targets is None:
@@ -220,11 +220,11 @@ class WantsTargets(nn.Module):
         return x
 
 
-def test_a_layer_that_refuses_training_leaves_the_others_in_training() -> None:
+def test_a_layer_that_cannot_run_in_training_mode_leaves_the_others_in_it() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         x = n.targets(n.a(x).relu())
         return n.fc((x.flip(1) if n.training else x).mean((2, 3)))
 
-    found = trace(Net(do, a=conv(3, 6), targets=WantsTargets(), fc=nn.Linear(6, 5)), image())
-    assert found.modes == {"evaluation": "", "training": ""} and not found.spec.free
-    assert found.frozen["a.weight[0]"] == "aten::flip reads its order"
+    symmetry = trace(Net(do, a=conv(3, 6), targets=WantsTargets(), fc=nn.Linear(6, 5)), image())
+    assert symmetry.modes == {"evaluation": "", "training": ""} and not symmetry.spec.free
+    assert symmetry.frozen["a.weight[0]"] == "aten::flip depends on its order"

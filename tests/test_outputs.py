@@ -1,4 +1,4 @@
-"""What a network returns: every tensor of it is an output, wherever it lies."""
+"""Every tensor in what a network returns is an output, in whatever container it lies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Slotted:
 
 
 class Cache(Holder):
-    """Keys and values for the network's own next call."""
+    """Looks like a cache of keys and values, as transformers has them."""
 
     def update(self) -> None: ...
 
@@ -46,7 +46,7 @@ class Cache(Holder):
 
 
 def returning(act: Callable[[Tensor, Tensor], Any]) -> nn.Module:
-    """A network of two layers that makes its answer of logits and the maps of the second."""
+    """A network of two layers that returns `act(logits, maps of the second layer)`."""
 
     def do(n: nn.Module, x: Tensor) -> Any:
         maps = n.b(n.a(x).relu()).relu()
@@ -76,13 +76,13 @@ MAPS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", LOGITS)
-def test_what_holds_no_other_tensor_leaves_layers_free(name: str) -> None:
+def test_containers_that_hold_logits_alone_leave_layers_free(name: str) -> None:
     facts = explain(returning(LOGITS[name]), image())
     assert facts["groups"] == {"a": 6, "b": 7} and facts["certified"]
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_activations_that_are_returned_stay_in_place(name: str) -> None:
+def test_activations_that_are_returned_are_fixed(name: str) -> None:
     facts = explain(returning(MAPS[name]), image())
     assert facts["groups"] == {"a": 6} and facts["certified"]
     assert {"axis": "b.weight[0]", "reason": "it is the network's output"} in facts["frozen"]
@@ -96,11 +96,11 @@ def test_activations_that_are_returned_stay_in_place(name: str) -> None:
         (lambda logits, maps: (logits, iter([maps])), "list_iterator"),
     ],
 )
-def test_what_may_hold_tensors_out_of_sight_is_refused(act: Callable[[Tensor, Tensor], Any], kind: str) -> None:
+def test_outputs_that_may_hide_tensors_are_refused(act: Callable[[Tensor, Tensor], Any], kind: str) -> None:
     with pytest.raises(Refused, match=f"the network returns a {kind}; tensors, or tuples, lists, mappings"):
         explain(returning(act), image())
 
 
-def test_heads_come_in_the_order_in_which_they_lie() -> None:
+def test_heads_have_the_order_of_the_output() -> None:
     one, two, three = torch.zeros(1), torch.zeros(2), torch.zeros(3)
     assert [len(head) for head in heads((two, {"b": one, "a": Answer(three)}))] == [2, 1, 3]

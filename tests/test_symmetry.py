@@ -1,4 +1,4 @@
-"""Permutations of neurons: they change the weights, never the function."""
+"""Permutations of neurons change the weights, never the function."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import Spec, check, extent, identity, inverse, moves, permute, transport
+from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, moves, permute, transport
 from neuralign.symmetry.tracing.trace import trace
 
-# a: 2 channels, b: 3; `w` has a then b on its rows, each channel of a owns two neighbouring columns
-SPEC = Spec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("b", 1),),)}, sizes={"a": 2, "b": 3})
+# a: 2 channels, b: 3; `w` has a then b on its rows, and two neighbouring columns for each channel of a
+SPEC = PermutationSpec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("b", 1),),)}, sizes={"a": 2, "b": 3})
 
 
-def spec_of(model: Model, images: Images) -> Spec:
+def spec_of(model: Model, images: Images) -> PermutationSpec:
     return trace(model.network, model.normalise(as_float(images.pixels[:2]))).spec
 
 
@@ -42,7 +42,7 @@ def test_a_random_permutation_leaves_outputs_and_gradients_unchanged(
     before, after = (behaviour(model, s, pixels, training) for s in (state, permuted))
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old, rtol=1e-9, atol=1e-9 * old.abs().max().item())
-    # what training mode wrote into the running statistics moved along
+    # the running statistics that training mode updated are permuted too
     for name, tensor in permute(spec, permutation, state).items():
         torch.testing.assert_close(permuted[name], tensor, rtol=1e-9, atol=1e-9)
 
@@ -67,14 +67,14 @@ def test_the_inverse_undoes_a_permutation(model: Model, images: Images) -> None:
     assert_same(permute(spec, inverse(permutation), permute(spec, permutation, state)), state)
 
 
-def test_two_permutations_in_a_row_are_one(model: Model, images: Images) -> None:
+def test_two_permutations_compose_to_one(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network)
     first, second = (permutations.random(spec, generator(seed)) for seed in (3, 4))
     both = {group: first[group][second[group]] for group in spec.free}
     assert_same(permute(spec, second, permute(spec, first, state)), permute(spec, both, state))
 
 
-def test_blocks_are_reordered_each_in_its_place_and_cells_stay_together() -> None:
+def test_each_block_is_permuted_in_its_place_and_pixels_stay_with_their_channel() -> None:
     state = {"w": torch.arange(20).view(5, 4), "v": torch.arange(3), "other": torch.arange(3)}
     permuted = permute(SPEC, {"a": torch.tensor([1, 0]), "b": torch.tensor([2, 0, 1])}, state)
     rows, columns = [1, 0, 4, 2, 3], [2, 3, 0, 1]
@@ -83,10 +83,10 @@ def test_blocks_are_reordered_each_in_its_place_and_cells_stay_together() -> Non
     assert permuted["other"].tolist() == [0, 1, 2]
 
 
-def test_parts_within_every_block_move_alike_and_with_their_block() -> None:
-    """Two heads, each with a query of two channels and then a value of three, and a place that stays."""
+def test_channels_within_heads_move_alike_in_every_head_and_with_it() -> None:
+    """Two heads, each with a query of two channels, a value of three, and a position that stays in place."""
     within = (("q", 1), ("v", 1), (1,))
-    spec = Spec(axes={"w": ((("heads", within, 1),),)}, sizes={"heads": 2, "q": 2, "v": 3})
+    spec = PermutationSpec(axes={"w": ((("heads", within, 1),),)}, sizes={"heads": 2, "q": 2, "v": 3})
     permutation = {"heads": torch.tensor([1, 0]), "q": torch.tensor([1, 0]), "v": torch.tensor([2, 0, 1])}
     moved = permute(spec, permutation, {"w": torch.arange(12)})["w"]
     assert moved.tolist() == [7, 6, 10, 8, 9, 11, 1, 0, 4, 2, 3, 5]
@@ -102,8 +102,8 @@ def test_groups_that_a_permutation_does_not_name_stay_in_place() -> None:
 
 
 def test_moves_count_channels_that_lost_their_place() -> None:
-    found, start = {"a": torch.tensor([1, 0]), "b": torch.tensor([0, 2, 1])}, {"a": torch.tensor([1, 0])}
-    rows = moves(found, {**identity(SPEC), **start}, {"fact": 3})
+    permutation, start = {"a": torch.tensor([1, 0]), "b": torch.tensor([0, 2, 1])}, {"a": torch.tensor([1, 0])}
+    rows = moves(permutation, {**identity(SPEC), **start}, {"fact": 3})
     assert rows[0] == {"group": "a", "units": 2, "moved": 2, "moved_from_start": 0, "fact": 3}
     assert rows[1] == {"group": "b", "units": 3, "moved": 2, "moved_from_start": 2, "fact": 3}
 
@@ -147,7 +147,7 @@ def test_a_permutation_of_other_numbers_than_int64_is_refused() -> None:
 
 
 def test_fixed_and_unknown_groups_are_refused() -> None:
-    spec = Spec(SPEC.axes, SPEC.sizes, fixed=frozenset({"a"}))
+    spec = PermutationSpec(SPEC.axes, SPEC.sizes, fixed=frozenset({"a"}))
     with pytest.raises(ValueError, match=r"group 'a' cannot be permuted; the free groups are \['b'\]"):
         check(spec, {"a": torch.tensor([0, 1])})
     with pytest.raises(ValueError, match="group 'c' cannot be permuted"):

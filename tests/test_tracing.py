@@ -1,4 +1,4 @@
-"""From a network to its symmetry: as much of it as can be proven, the rest fixed for a reason; never a wrong answer."""
+"""The traced symmetry of networks: which groups are free, why the others are fixed, and that permutations are right."""
 
 from collections.abc import Callable
 
@@ -29,25 +29,25 @@ from neuralign.alignment import problem as align
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import Spec
-from neuralign.symmetry.tracing.execution import WholeModule
+from neuralign.symmetry.permutations import PermutationSpec
+from neuralign.symmetry.tracing.execution import DeterministicModule
 from neuralign.symmetry.tracing.trace import Trace, trace
 from neuralign.training.batch_norm import refresh
 
 
 def traced(network: nn.Module, *, attention: bool = False) -> Trace:
-    """The trace of a network, after a check that it is right: permutations leave the function, the probe works."""
+    """The trace of a network, after a check that permutations keep the function and that its taps can be read."""
     model, images = unnormalised(network), pictures(side=8)
-    found = trace(network, as_float(images.pixels[:2]).double(), attention=attention)
+    symmetry = trace(network, as_float(images.pixels[:2]).double(), attention=attention)
     state = randomised(network)
-    problem = align.Problem(model, found, state, state, images)
+    problem = align.Problem(model, symmetry, state, state, images)
     for seed in range(3):
-        align.certify(problem, permutations.random(found.spec, generator(seed)))
-    ((target, _),) = align.activations(problem, found.taps, 12)
-    for group, taps in found.taps.items():
+        align.certify(problem, permutations.random(symmetry.spec, generator(seed)))
+    ((target, _),) = align.activations(problem, symmetry.taps, 12)
+    for group, taps in symmetry.taps.items():
         assert taps, group
-        assert all(tap.start + found.spec.sizes[group] <= target[tap.node].shape[1] for tap in taps)
-    return found
+        assert all(tap.start + symmetry.spec.sizes[group] <= target[tap.node].shape[1] for tap in taps)
+    return symmetry
 
 
 # the networks of the paper
@@ -110,13 +110,13 @@ def test_a_stream_is_tapped_at_every_post_activation_that_carries_it() -> None:
 def test_tracing_leaves_the_network_as_it_was(model: Model, training: bool) -> None:
     model.network.train(training)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    found = trace(model.network, as_float(pictures().pixels[:2]).double())
-    found.probe(found.taps)
+    symmetry = trace(model.network, as_float(pictures().pixels[:2]).double())
+    symmetry.probe(symmetry.taps)
     assert {module.training for module in model.network.modules()} == {training}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
 
 
-# networks nobody wrote a rule for
+# networks with awkward parts
 
 
 def image() -> Tensor:
@@ -124,24 +124,24 @@ def image() -> Tensor:
 
 
 @pytest.mark.parametrize("name", FREE)
-def test_an_awkward_network_is_free_where_it_can_be(name: str) -> None:
+def test_an_awkward_network_has_its_free_groups(name: str) -> None:
     make, groups = FREE[name]
     torch.manual_seed(0)
-    found = traced(make())
-    assert {group: found.spec.sizes[group] for group in found.spec.free} == groups
+    symmetry = traced(make())
+    assert {group: symmetry.spec.sizes[group] for group in symmetry.spec.free} == groups
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_heads_and_channels_of_an_attention_are_free_on_request(name: str) -> None:
     make, groups = FREE[name]
     torch.manual_seed(0)
-    found = traced(make(), attention=True)
-    assert {group: found.spec.sizes[group] for group in found.spec.free} == groups | ATTENTIVE[name]
+    symmetry = traced(make(), attention=True)
+    assert {group: symmetry.spec.sizes[group] for group in symmetry.spec.free} == groups | ATTENTIVE[name]
     assert not set(ATTENTIVE[name]) & set(trace(make().double(), image()).spec.free)
 
 
 @pytest.mark.parametrize("name", ORDERED)
-def test_what_stays_in_place_in_heads_that_move_has_a_reason(name: str) -> None:
+def test_positional_encodings_of_an_attention_fix_its_channels(name: str) -> None:
     axis, reason = ORDERED[name]
     torch.manual_seed(0)
     assert trace(FREE[name][0]().double(), image(), attention=True).frozen[axis] == reason
@@ -161,7 +161,7 @@ RECURRENT = {
 
 @pytest.mark.parametrize("name", RECURRENT)
 def test_a_recurrent_layer_has_the_same_symmetry_in_every_precision(name: str) -> None:
-    """In float32 one kernel of a library would run the whole layer."""
+    """Without tracing, one fused kernel would run the whole layer in float32."""
     make, groups = RECURRENT[name]
     torch.manual_seed(0)
     network = Net(lambda n, x: n.head(n.lstm(x[:, 0])[0][:, -1]), lstm=make(), head=nn.Linear(32, 10))
@@ -174,14 +174,14 @@ def test_a_recurrent_layer_has_the_same_symmetry_in_every_precision(name: str) -
     assert flags == (True, True)
 
 
-def test_what_reads_some_units_of_a_state_fixes_all_gates_of_them() -> None:
+def test_slicing_every_second_unit_of_a_recurrent_state_fixes_all_gates() -> None:
     layers = {"rnn": nn.LSTM(4, 6, batch_first=True), "fc": nn.Linear(3, 5)}
-    found = traced(Net(lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0][..., ::2].mean(1)), a=conv(3, 4), **layers))
-    assert found.spec.free == ("a",)
-    assert found.frozen["rnn.weight_ih_l0[0]"] == "aten::slice takes every 2 places of it"
+    symmetry = traced(Net(lambda n, x: n.fc(n.rnn(n.a(x).flatten(2).mT)[0][..., ::2].mean(1)), a=conv(3, 4), **layers))
+    assert symmetry.spec.free == ("a",)
+    assert symmetry.frozen["rnn.weight_ih_l0[0]"] == "aten::slice takes one of every 2 positions of it"
 
 
-def test_what_is_kept_for_every_unit_moves_with_it() -> None:
+def test_a_buffer_with_an_entry_per_unit_is_permuted_with_the_units() -> None:
     network = between(Keeping(masked, kept=torch.arange(8) < 3)).double()
     spec = trace(network, image()).spec
     assert spec.axes["layer.kept"] == ((("a", 1),),)
@@ -190,26 +190,26 @@ def test_what_is_kept_for_every_unit_moves_with_it() -> None:
 
 
 @pytest.mark.parametrize("kept", [torch.arange(8.0), torch.arange(3.0)])
-def test_what_is_kept_for_no_unit_is_no_part_of_the_symmetry(kept: Tensor) -> None:
+def test_a_buffer_without_units_is_not_in_the_spec(kept: Tensor) -> None:
     spec = trace(between(Keeping(lambda n, x: x + n.kept.sum(), kept=kept)).double(), image()).spec
     assert spec.free == ("a",)
     assert "layer.kept" not in spec.axes
     assert spec == trace(between(nn.Identity()).double(), image()).spec
 
 
-def test_what_is_kept_in_another_shape_for_the_next_run_is_fixed() -> None:
+def test_a_buffer_that_changes_its_shape_fixes_its_units() -> None:
     def grow(n: nn.Module, x: Tensor) -> Tensor:
         seen = n.kept
         n.kept = torch.cat([seen, x.mean((0, 2, 3))])
         return x + seen[:8, None, None]
 
-    found = trace(between(Keeping(grow, kept=weight(8).detach())).double(), image())
-    assert not found.spec.free
-    assert found.frozen["a.weight[0]"] == "layer.kept keeps it for the next run in another shape"
+    symmetry = trace(between(Keeping(grow, kept=weight(8).detach())).double(), image())
+    assert not symmetry.spec.free
+    assert symmetry.frozen["a.weight[0]"] == "layer.kept keeps it for the next run in another shape"
 
 
 @pytest.mark.parametrize("questions, free", [(4, ("a",)), (5, ())])
-def test_not_more_answers_are_tried_than_can_be(questions: int, free: tuple[str, ...]) -> None:
+def test_decisions_with_too_many_answers_fix_everything(questions: int, free: tuple[str, ...]) -> None:
     def ask(n: nn.Module, x: Tensor) -> Tensor:
         n.answers = [bool(x.max() > 0.1 * i) for i in range(questions)]
         return n.b(n.a(x).relu()).mean((2, 3))
@@ -231,36 +231,36 @@ def test_complex_weights_have_the_symmetry_of_the_layers_they_join() -> None:
 def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> None:
     make, reason = FIXED[name]
     torch.manual_seed(0)
-    found = traced(make())
-    assert not {"a"} & set(found.spec.free)
-    assert any(reason in words for words in found.frozen.values()), found.frozen
+    symmetry = traced(make())
+    assert not {"a"} & set(symmetry.spec.free)
+    assert any(reason in words for words in symmetry.frozen.values()), symmetry.frozen
 
 
-def test_what_an_unknown_operation_fixes_leaves_the_rest_free() -> None:
+def test_an_operation_without_a_rule_fixes_its_operands_only() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         x = n.b(n.a(x).relu()).renorm(2, 1, 1.0)
         return n.d(n.c(x).relu()).mean((2, 3))
 
-    found = traced(Net(do, a=conv(3, 4), b=conv(4, 6), c=conv(6, 4), d=conv(4, 5)))
-    assert found.spec.free == ("a", "c")
-    assert found.frozen["b.weight[0]"] == "aten::renorm has no rule"
-    assert found.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with what has a fixed order"
+    symmetry = traced(Net(do, a=conv(3, 4), b=conv(4, 6), c=conv(6, 4), d=conv(4, 5)))
+    assert symmetry.spec.free == ("a", "c")
+    assert symmetry.frozen["b.weight[0]"] == "aten::renorm has no rule"
+    assert symmetry.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with an axis of fixed order"
 
 
-def test_words_that_are_classes_stay_and_the_units_of_a_tied_matrix_move() -> None:
+def test_a_tied_embedding_has_fixed_tokens_and_free_units() -> None:
     network = tied_words().double()
-    found = trace(network, torch.arange(6).view(2, 3) % 5)
-    assert found.spec.axes["words.weight"] == ((("words", 1),), (("words#2", 1),))
-    assert found.spec.free == ("words#2",)
-    assert found.frozen["words.weight[0]"] == "aten::embedding in layer 'words' looks rows up by number"
+    symmetry = trace(network, torch.arange(6).view(2, 3) % 5)
+    assert symmetry.spec.axes["words.weight"] == ((("words", 1),), (("words#2", 1),))
+    assert symmetry.spec.free == ("words#2",)
+    assert symmetry.frozen["words.weight[0]"] == "aten::embedding in layer 'words' indexes it by position"
 
 
-def test_a_dense_net_concatenates_groups_under_its_norms() -> None:
-    found = traced(dense())
-    assert found.spec.axes["bn3.weight"] == ((("stem", 1), ("grow1", 1), ("grow2", 1)),)
-    assert found.spec.axes["fc.weight"] == ((("fc", 1),), (("stem", 1), ("grow1", 1), ("grow2", 1)))
-    assert [tap.start for tap in found.taps["grow1"]] == [4, 4]
-    assert len(found.taps["stem"]) == 3
+def test_batch_norms_of_a_dense_net_lie_on_concatenated_groups() -> None:
+    symmetry = traced(dense())
+    assert symmetry.spec.axes["bn3.weight"] == ((("stem", 1), ("grow1", 1), ("grow2", 1)),)
+    assert symmetry.spec.axes["fc.weight"] == ((("fc", 1),), (("stem", 1), ("grow1", 1), ("grow2", 1)))
+    assert [tap.start for tap in symmetry.taps["grow1"]] == [4, 4]
+    assert len(symmetry.taps["stem"]) == 3
 
 
 def concat(n: nn.Module, x: Tensor) -> list[Tensor]:
@@ -280,11 +280,11 @@ FLAT = [
 
 
 @pytest.mark.parametrize("flat", FLAT)
-def test_a_flattened_concatenation_owns_cells_of_the_linear_layer(flat: Forward) -> None:
+def test_a_linear_layer_after_a_flattened_concatenation_has_blocks_of_pixels(flat: Forward) -> None:
     layers = {"a": conv(3, 4), "b": conv(3, 3), "norm": nn.BatchNorm1d(7 * 64), "fc": nn.Linear(7 * 64, 5)}
-    found = traced(Net(lambda n, x: n.fc(n.norm(flat(n, x))), **layers, flat=nn.Flatten()))
-    assert found.spec.axes["fc.weight"] == ((("fc", 1),), (("a", 64), ("b", 64)))
-    assert found.spec.axes["norm.running_var"] == ((("a", 64), ("b", 64)),)
+    symmetry = traced(Net(lambda n, x: n.fc(n.norm(flat(n, x))), **layers, flat=nn.Flatten()))
+    assert symmetry.spec.axes["fc.weight"] == ((("fc", 1),), (("a", 64), ("b", 64)))
+    assert symmetry.spec.axes["norm.running_var"] == ((("a", 64), ("b", 64)),)
 
 
 def test_the_same_tensor_concatenated_twice_has_its_group_twice() -> None:
@@ -295,17 +295,17 @@ def test_the_same_tensor_concatenated_twice_has_its_group_twice() -> None:
     assert traced(Net(do, a=conv(3, 4), b=conv(8, 5))).spec.axes["b.weight"][1] == (("a", 1), ("a", 1))
 
 
-def test_chained_sums_tie_all_they_join() -> None:
+def test_all_summands_of_chained_sums_are_one_group() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         a, b, c, d = (getattr(n, name)(x) for name in "abcd")
         return n.e((c + d).relu() + (torch.add(a, b, alpha=2) + 0.5 * b - c / 2)).mean(dim=[-1, -2])
 
-    found = traced(Net(do, e=conv(4, 5), **{name: conv(3, 4) for name in "abcd"}))
-    assert found.spec.free == ("a",)
-    assert found.spec.axes["d.weight"][0] == (("a", 1),)
+    symmetry = traced(Net(do, e=conv(4, 5), **{name: conv(3, 4) for name in "abcd"}))
+    assert symmetry.spec.free == ("a",)
+    assert symmetry.spec.axes["d.weight"][0] == (("a", 1),)
 
 
-def test_a_sum_of_concatenations_ties_them_block_by_block() -> None:
+def test_a_sum_of_concatenations_unifies_them_block_by_block() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         a, b, c, d = (getattr(n, name)(x) for name in "abcd")
         return n.e(torch.cat([a, b], 1) + torch.cat([c, d], 1)).mean((2, 3))
@@ -314,35 +314,35 @@ def test_a_sum_of_concatenations_ties_them_block_by_block() -> None:
     assert traced(Net(do, **layers)).spec.free == ("a", "b")
 
 
-def test_a_sum_of_a_concatenation_and_its_swap_ties_both_halves() -> None:
+def test_a_sum_of_a_concatenation_and_its_swap_unifies_both_halves() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         a, b = n.a(x), n.b(x)
         return n.c(torch.cat([a, b], 1) + torch.cat([b, a], 1)).mean((2, 3))
 
-    found = traced(Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(8, 5)))
-    assert found.spec.axes["c.weight"][1] == (("a", 1), ("a", 1))
+    symmetry = traced(Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(8, 5)))
+    assert symmetry.spec.axes["c.weight"][1] == (("a", 1), ("a", 1))
 
 
-def test_a_sum_with_the_input_or_with_the_output_cannot_be_permuted() -> None:
-    found = traced(Net(lambda n, x: (n.a(x) + x).relu() + n.b(n.c(x)), a=conv(3, 3), b=conv(4, 3), c=conv(3, 4)))
-    assert found.spec.free == ("c",)
-    assert found.spec.axes["a.weight"][0] == found.spec.axes["b.weight"][0] == (("<x>", 1),)
+def test_layers_that_are_added_to_the_input_or_the_output_are_fixed() -> None:
+    symmetry = traced(Net(lambda n, x: (n.a(x) + x).relu() + n.b(n.c(x)), a=conv(3, 3), b=conv(4, 3), c=conv(3, 4)))
+    assert symmetry.spec.free == ("c",)
+    assert symmetry.spec.axes["a.weight"][0] == symmetry.spec.axes["b.weight"][0] == (("<x>", 1),)
 
 
-def test_a_gate_of_one_number_per_channel_is_tied_to_what_it_scales() -> None:
+def test_a_gate_per_channel_is_in_the_group_that_it_scales() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         x = n.a(x).relu()
         gate = n.up(F.relu(n.down(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
         return n.b(x * gate).mean((2, 3))
 
-    found = traced(Net(do, a=conv(3, 4), down=nn.Conv2d(4, 2, 1), up=nn.Conv2d(2, 4, 1), b=conv(4, 5)))
-    assert found.spec.free == ("a", "down")
+    symmetry = traced(Net(do, a=conv(3, 4), down=nn.Conv2d(4, 2, 1), up=nn.Conv2d(2, 4, 1), b=conv(4, 5)))
+    assert symmetry.spec.free == ("a", "down")
 
 
-def test_a_layer_of_the_name_of_the_input_is_not_mistaken_for_it() -> None:
-    found = traced(Net(lambda n, x: n.b(n.x(x).relu()).mean((2, 3)), x=conv(3, 4), b=conv(4, 5)))
-    assert found.spec.sizes == {"<x>": 3, "x": 4, "b": 5}
-    assert found.spec.free == ("x",)
+def test_a_layer_may_have_the_name_of_the_input() -> None:
+    symmetry = traced(Net(lambda n, x: n.b(n.x(x).relu()).mean((2, 3)), x=conv(3, 4), b=conv(4, 5)))
+    assert symmetry.spec.sizes == {"<x>": 3, "x": 4, "b": 5}
+    assert symmetry.spec.free == ("x",)
 
 
 FUNCTIONS = [
@@ -359,9 +359,9 @@ FUNCTIONS = [
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_functions_of_each_channel_alone_pass_it_on(function: Callable[[Tensor], Tensor]) -> None:
-    found = traced(Net(lambda n, x: n.b(function(n.a(x))).mean((2, 3)), a=conv(3, 4), b=conv(4, 5)))
-    assert found.spec.free == ("a",)
+def test_channelwise_functions_leave_groups_free(function: Callable[[Tensor], Tensor]) -> None:
+    symmetry = traced(Net(lambda n, x: n.b(function(n.a(x))).mean((2, 3)), a=conv(3, 4), b=conv(4, 5)))
+    assert symmetry.spec.free == ("a",)
 
 
 LAYERS = [nn.GELU(), nn.SiLU(), nn.Tanh(), nn.ReLU(inplace=True), nn.Dropout2d(), nn.AvgPool2d(2), nn.Identity()]
@@ -370,61 +370,61 @@ LAYERS += [nn.BatchNorm2d(4, track_running_stats=False)]
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
-def test_layers_of_each_channel_alone_pass_it_on(layer: nn.Module) -> None:
-    found = traced(Net(lambda n, x: n.b(n.layer(n.a(x))).mean((2, 3)), a=conv(3, 4), layer=layer, b=conv(4, 5)))
-    assert found.spec.free == ("a",)
+def test_channelwise_layers_leave_groups_free(layer: nn.Module) -> None:
+    symmetry = traced(Net(lambda n, x: n.b(n.layer(n.a(x))).mean((2, 3)), a=conv(3, 4), layer=layer, b=conv(4, 5)))
+    assert symmetry.spec.free == ("a",)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (1, 1, 8, 8), (8, 8), (2, 1, 1, 1)])
-def test_a_learned_scale_shared_by_all_channels_is_harmless(shape: tuple[int, ...]) -> None:
+def test_a_learned_scale_shared_by_all_channels_leaves_them_free(shape: tuple[int, ...]) -> None:
     scale = nn.Parameter(torch.ones(shape))
 
     def do(n: nn.Module, x: Tensor) -> Tensor:
         return n.b(n.a(x) * n.scale).mean((2, 3))
 
     network = Net(do, a=conv(3, 4), b=conv(4, 5), scale=scale)
-    found = trace(network.double(), as_float(pictures(side=8).pixels[:2]).double())
+    symmetry = trace(network.double(), as_float(pictures(side=8).pixels[:2]).double())
     if shape != (2, 1, 1, 1):  # for two images only
-        assert traced(network).spec == found.spec
-    assert found.spec.free == ("a",)
+        assert traced(network).spec == symmetry.spec
+    assert symmetry.spec.free == ("a",)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1), (1, 4, 8, 8)])
-def test_a_learned_scale_of_each_channel_moves_along(shape: tuple[int, ...]) -> None:
-    found = traced(
+def test_a_learned_scale_per_channel_is_permuted_with_the_channels(shape: tuple[int, ...]) -> None:
+    symmetry = traced(
         Net(lambda n, x: n.b(n.a(x) * n.scale).mean((2, 3)), a=conv(3, 4), b=conv(4, 5), scale=weight(*shape))
     )
-    assert found.spec.free == ("a",)
-    assert (("a", 1),) in found.spec.axes["scale"]
+    assert symmetry.spec.free == ("a",)
+    assert (("a", 1),) in symmetry.spec.axes["scale"]
 
 
-def test_a_learned_scale_of_each_channel_may_be_computed() -> None:
+def test_a_learned_scale_per_channel_may_be_computed() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         return n.b(n.a(x) * torch.sigmoid(n.scale)).mean((2, 3))
 
     assert traced(Net(do, a=conv(3, 4), b=conv(4, 5), scale=weight(1, 4, 1, 1))).spec.free == ("a",)
 
 
-def test_a_sum_of_misaligned_concatenations_ties_what_meets() -> None:
+def test_a_sum_of_misaligned_concatenations_unifies_channels_that_meet() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         a, b = n.a(x), n.b(x)
         return n.c(torch.cat([a, b], 1) + torch.cat([b, a], 1)).mean((2, 3))
 
-    found = traced(Net(do, a=conv(3, 4), b=conv(3, 2), c=conv(6, 5)))
-    assert [found.spec.sizes[group] for group in found.spec.free] == [2]
+    symmetry = traced(Net(do, a=conv(3, 4), b=conv(3, 2), c=conv(6, 5)))
+    assert [symmetry.spec.sizes[group] for group in symmetry.spec.free] == [2]
 
 
-def test_channels_that_meet_columns_are_fixed() -> None:
+def test_channels_that_are_added_to_image_columns_are_fixed() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         return n.c(n.a(x) + n.b(x).mean((2, 3)))  # (2, 8, 8, 8) + (2, 8): the channels meet the columns
 
-    found = trace(Net(do, a=conv(3, 8), b=conv(3, 8), c=conv(8, 5)), torch.rand(8, 3, 8, 8))
-    assert found.spec.free == ("a",)
-    assert found.frozen["b.weight[0]"] == "aten::add joins it with what has a fixed order"
+    symmetry = trace(Net(do, a=conv(3, 8), b=conv(3, 8), c=conv(8, 5)), torch.rand(8, 3, 8, 8))
+    assert symmetry.spec.free == ("a",)
+    assert symmetry.frozen["b.weight[0]"] == "aten::add joins it with an axis of fixed order"
 
 
 @pytest.mark.parametrize("layer", [conv(4, 4), nn.BatchNorm2d(4)], ids=["conv", "norm"])
-def test_a_layer_used_twice_ties_what_it_meets(layer: nn.Module) -> None:
+def test_a_layer_used_twice_unifies_its_input_and_output(layer: nn.Module) -> None:
     network = Net(
         lambda n, x: n.b(n.twice(n.twice(n.a(x)).relu())).mean((2, 3)), a=conv(3, 4), twice=layer, b=conv(4, 5)
     )
@@ -435,9 +435,9 @@ def test_layers_that_share_a_tensor_are_permuted_alike() -> None:
     layers = {"stem": conv(3, 4), "a": conv(4, 4), "b": conv(4, 4), "c": conv(4, 5)}
     network = Net(lambda n, x: n.c(n.b(n.a(n.stem(x)))).mean((2, 3)), **layers)
     network.b.weight = network.a.weight
-    found = traced(network)
-    assert found.spec.free == ("stem",)
-    assert found.spec.axes["b.weight"] == found.spec.axes["a.weight"]
+    symmetry = traced(network)
+    assert symmetry.spec.free == ("stem",)
+    assert symmetry.spec.axes["b.weight"] == symmetry.spec.axes["a.weight"]
 
 
 NAMES = "network mode made reads largest reading as_training whole training_ state spec taps running recorder probe"
@@ -445,34 +445,34 @@ NAMES = "network mode made reads largest reading as_training whole training_ sta
 
 @pytest.mark.parametrize("name", NAMES.split())
 def test_layers_and_parameters_may_have_any_name(name: str) -> None:
-    """No wrapper of the library has attributes beside the network's, which they would hide."""
+    """Attributes of a wrapper would hide layers and parameters of the same name."""
     layers = {name: conv(3, 6), "fc": nn.Linear(6, 5)}
     assert traced(Net(lambda n, x: n.fc(getattr(n, name)(x).relu().mean((2, 3))), **layers)).spec.free == (name,)
     kept = {name: weight(6, 3), "fc": nn.Linear(6, 5)}
-    found = traced(Net(lambda n, x: n.fc(F.linear(x.mean((2, 3)), getattr(n, name)).relu()), **kept))
-    assert found.spec.free == (name,)
+    symmetry = traced(Net(lambda n, x: n.fc(F.linear(x.mean((2, 3)), getattr(n, name)).relu()), **kept))
+    assert symmetry.spec.free == (name,)
 
 
 @pytest.mark.parametrize("name", NAMES.split())
 def test_a_traced_network_is_a_module_with_all_heads_and_its_own_names(name: str) -> None:
-    """Statistics of norms behind a head of training are estimated with it, in whatever mode it is."""
+    """In any mode it runs heads of training mode, so that the statistics of their norms can be estimated."""
 
     def do(n: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         x = n.a(x).relu()
         return (x.mean((2, 3)), n.get_submodule(name)(x)) if n.training else x.mean((2, 3))
 
     network = Net(do, a=conv(3, 4), **{name: nn.Sequential(conv(4, 4), nn.BatchNorm2d(4))}).double()
-    whole = WholeModule(trace(network, image()).network).eval()
+    module = DeterministicModule(trace(network, image()).network).eval()
     state = randomised(network)
-    model, pixels = unnormalised(whole), pictures(side=8)
+    model, pixels = unnormalised(module), pictures(side=8)
     kept = {n: t for n, t in state.items() if n not in dict(network.named_parameters())}
-    found = refresh(model, {n: t for n, t in state.items() if n not in kept}, kept, pixels.batches(12))
-    assert not torch.equal(found[f"{name}.1.running_mean"], state[f"{name}.1.running_mean"])
-    assert len(functional_call(whole, state, (image(),))) == 2
+    refreshed = refresh(model, {n: t for n, t in state.items() if n not in kept}, kept, pixels.batches(12))
+    assert not torch.equal(refreshed[f"{name}.1.running_mean"], state[f"{name}.1.running_mean"])
+    assert len(functional_call(module, state, (image(),))) == 2
 
 
 def test_the_size_of_a_trace_is_linear_in_the_depth_of_a_network() -> None:
-    """A residual stream of 150 sums has more paths than could ever be walked."""
+    """A residual stream of 150 sums has 2^150 paths, which no tracing could follow one by one."""
 
     def do(n: nn.Module, x: Tensor) -> Tensor:
         x = n.a(x)
@@ -481,9 +481,9 @@ def test_the_size_of_a_trace_is_linear_in_the_depth_of_a_network() -> None:
         return n.b(x).mean((2, 3))
 
     layers = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(150))
-    found = traced(Net(do, a=conv(3, 4), layers=layers, b=conv(4, 5)))
-    assert found.spec.free == ("a",)
-    assert len(found.taps["a"]) == 150
+    symmetry = traced(Net(do, a=conv(3, 4), layers=layers, b=conv(4, 5)))
+    assert symmetry.spec.free == ("a",)
+    assert len(symmetry.taps["a"]) == 150
 
 
 # the probe
@@ -497,8 +497,8 @@ def test_the_probe_reads_activations_before_a_sum_in_place_overwrites_them() -> 
 
     network = Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(4, 5)).double()
     pixels = as_float(pictures(side=8).pixels).double()
-    found = trace(network, pixels[:2])
-    probe, names = found.probe(found.taps)
+    symmetry = trace(network, pixels[:2])
+    probe, names = symmetry.probe(symmetry.taps)
     assert names == ["relu"]
     torch.testing.assert_close(probe(pixels)[0], network.a(pixels).relu())
 
@@ -509,10 +509,10 @@ def test_the_probe_drops_nothing_where_dropout_is_a_function() -> None:
 
     network = Net(do, a=conv(3, 4), b=conv(4, 4), c=conv(4, 5)).double()
     pixels = as_float(pictures(side=8).pixels).double()
-    found = trace(network, pixels[:2])
-    probe, names = found.probe(found.taps)
-    found = dict(zip(names, probe(pixels), strict=True))
-    torch.testing.assert_close(found["relu_1"], network.b(network.a(pixels).relu()).relu())
+    symmetry = trace(network, pixels[:2])
+    probe, names = symmetry.probe(symmetry.taps)
+    activations = dict(zip(names, probe(pixels), strict=True))
+    torch.testing.assert_close(activations["relu_1"], network.b(network.a(pixels).relu()).relu())
 
 
 def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
@@ -522,10 +522,10 @@ def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
     for name, layer in model.network.named_modules():
         if isinstance(layer, nn.ReLU):
             layer.register_forward_hook(lambda _, __, output, name=name: seen.update({name.replace(".", "_"): output}))
-    found = trace(model.network, pixels[:2])
+    symmetry = trace(model.network, pixels[:2])
     seen.clear()
     model.network(pixels)
-    probe, names = found.probe(found.taps)
+    probe, names = symmetry.probe(symmetry.taps)
     for name, activation in zip(names, probe(pixels), strict=True):
         if name in seen:  # heads of training mode only are not
             torch.testing.assert_close(activation, seen[name])
@@ -533,22 +533,22 @@ def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
 
 
 def test_a_group_without_a_post_activation_is_tapped_where_it_is_last_seen() -> None:
-    found = traced(
+    symmetry = traced(
         Net(lambda n, x: n.b(n.norm(n.a(x))).mean((2, 3)), a=conv(3, 4), norm=nn.BatchNorm2d(4), b=conv(4, 5))
     )
-    assert [tap.node for tap in found.taps["a"]] == ["norm"]
+    assert [tap.node for tap in symmetry.taps["a"]] == ["norm"]
 
 
 def test_a_group_without_a_post_activation_is_found_in_a_concatenation() -> None:
     layers = {"a": conv(3, 4), "b": conv(3, 2), "c": conv(6, 5)}
-    found = traced(Net(lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1)).mean((2, 3)), **layers))
-    assert [(tap.node, tap.start) for tap in found.taps["b"]] == [("cat", 4)]
+    symmetry = traced(Net(lambda n, x: n.c(torch.cat([n.a(x), n.b(x)], 1)).mean((2, 3)), **layers))
+    assert [(tap.node, tap.start) for tap in symmetry.taps["b"]] == [("cat", 4)]
 
 
 def test_an_input_that_is_flattened_at_once_is_fixed_with_all_its_cells() -> None:
     layers = [nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5)]
-    found = traced(nn.Sequential(*layers))
-    assert found.spec == Spec(
+    symmetry = traced(nn.Sequential(*layers))
+    assert symmetry.spec == PermutationSpec(
         axes={
             "1.weight": ((("1", 1),), (("<input>", 64),)),
             "1.bias": ((("1", 1),),),

@@ -1,4 +1,4 @@
-"""Layers that no run reached: what may feed them stays in place, and they are named."""
+"""Layers that no run reached: the groups that may feed them are fixed, and their tensors are named."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from neuralign.alignment import problem as alignment
 from neuralign.api import align
 from neuralign.datasets.images import as_float
 from neuralign.symmetry import permutations
-from neuralign.symmetry.explain import explain, scattered, words
+from neuralign.symmetry.explain import explain, perturbed_state, sentences
 from neuralign.symmetry.tracing.trace import trace
 
 Pool = Callable[[Tensor], Tensor]
@@ -36,7 +36,7 @@ def pooled(x: Tensor) -> Tensor:
 
 
 class Tasks(nn.Module):
-    """Some convolutions, and a head for each task behind a pooling of its own."""
+    """Convolutions with one head for each task, behind a pooling of its own; `task` selects the head."""
 
     def __init__(self, widths: list[int], *heads: tuple[Pool, nn.Module]):
         super().__init__()
@@ -51,7 +51,7 @@ class Tasks(nn.Module):
 
 
 class Joined(Tasks):
-    """The second head sees two layers end to end."""
+    """The second head takes the concatenation of two layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body[0](x).relu()
@@ -60,7 +60,7 @@ class Joined(Tasks):
 
 
 class Exits(nn.Module):
-    """Leaves behind the layer that it is told."""
+    """Early exits; `task` selects after how many layers it leaves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Exits(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A layer that is added to the stream where it is asked for."""
+    """A low-rank adapter that is added to the stream in the second task only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Adapted(nn.Module):
 
 
 class Domains(nn.Module):
-    """A batch norm for each domain."""
+    """A batch norm for each domain; `task` selects the domain."""
 
     def __init__(self, affine: bool):
         super().__init__()
@@ -117,7 +117,7 @@ def convolved() -> nn.Module:
 
 HEAD = "heads.1.weight"
 
-# networks of two tasks, of which the run does the first; the groups that stay free, and the first layer not reached
+# networks of two tasks, of which the first is traced; the free groups, and the first tensor not reached
 TASKS: dict[str, tuple[Callable[[], nn.Module], set[str], str]] = {
     "heads": (lambda: Tasks([6, 10, 14], (mean, linear(14)), (mean, linear(14))), {"body.0", "body.1"}, HEAD),
     "all of one width": (lambda: Tasks([6, 6], (mean, linear(6)), (mean, linear(6))), set(), HEAD),
@@ -138,24 +138,24 @@ def image() -> Tensor:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_no_task_changes_by_a_permutation_seen_in_one(name: str) -> None:
+def test_a_permutation_traced_for_one_task_changes_neither(name: str) -> None:
     make, free, first = TASKS[name]
     torch.manual_seed(0)
     network = make().double().eval()
-    found = trace(network, image().double())
-    assert set(found.spec.free) == free and found.unreached[0] == first
+    symmetry = trace(network, image().double())
+    assert set(symmetry.spec.free) == free and symmetry.unreached[0] == first
     state = {n: t.clone() for n, t in network.state_dict().items()}
     for seed in range(5):
-        permutation = permutations.random(found.spec, torch.Generator().manual_seed(seed))
+        permutation = permutations.random(symmetry.spec, torch.Generator().manual_seed(seed))
         for network.task in (0, 1):
             network.load_state_dict(state)
             before = network(image().double())
-            network.load_state_dict(permutations.permute(found.spec, permutation, state))
+            network.load_state_dict(permutations.permute(symmetry.spec, permutation, state))
             torch.testing.assert_close(network(image().double()), before, rtol=1e-9, atol=1e-9)
 
 
 class Idle(nn.Module):
-    """Has a layer that it never uses, as wide as its last."""
+    """Has a layer that it never uses, with as many inputs as the last layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,20 +172,20 @@ def test_a_layer_that_is_never_used_leaves_the_others_free_and_is_named() -> Non
     assert facts["unreached"] == ["scale", "idle.weight", "idle.bias"]
     reason = "it may belong to idle.weight, which no run reached"
     assert {"axis": "b.weight[0]", "reason": reason} in facts["frozen"]
-    said = "No run used scale, idle.weight, idle.bias: what may feed them is fixed, and nothing is certified of them."
-    assert said in list(words(facts))
+    line = "No run used scale, idle.weight, idle.bias: what may feed them is fixed, and nothing is certified of them."
+    assert line in list(sentences(facts))
 
 
 def test_an_alignment_and_its_certificate_say_what_was_reached() -> None:
     network, images = Idle(), pictures(side=8, count=40)
-    a, b = scattered(network, 1), scattered(network, 2)
-    found = align(network, a, b, images, "correlation")
-    assert found.unreached == ("scale", "idle.weight", "idle.bias")
+    a, b = perturbed_state(network, 1), perturbed_state(network, 2)
+    aligned = align(network, a, b, images, "correlation")
+    assert aligned.unreached == ("scale", "idle.weight", "idle.bias")
     model = alignment.Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     problem = alignment.Problem(model, trace(network, image()), a, b, images)
-    proof = alignment.certificate(problem, found.permutation)
+    proof = alignment.certificate(problem, aligned.permutation)
     assert proof.facts() == {
-        "certificate": found.certificate,
+        "certificate": aligned.certificate,
         "certificate_precision": "float64",
         "certificate_batch_sizes": [32, 1, 3],
         "certificate_modes": ["evaluation", "training"],
@@ -194,9 +194,9 @@ def test_an_alignment_and_its_certificate_say_what_was_reached() -> None:
     }
 
 
-def test_where_all_is_reached_nothing_is_said() -> None:
+def test_a_network_whose_tensors_are_all_reached_names_none() -> None:
     network = Idle()
     del network.idle, network.scale
     facts = explain(network, image())
     assert facts["groups"] == {"a": 6, "b": 10} and not facts["unreached"]
-    assert "No run used" not in "\n".join(words(facts))
+    assert "No run used" not in "\n".join(sentences(facts))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, buffers, build, parameters
-from neuralign.symmetry.permutations import Spec
+from neuralign.symmetry.permutations import PermutationSpec
 
 SMALL: dict[str, dict[str, Any]] = {
     "googlenet": {"width": 0.1},
@@ -64,7 +64,7 @@ def randomised(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
     return {name: draw(name, old) for name, old in whole(network).items()}
 
 
-def shifts(spec: Spec) -> dict[str, Tensor]:
+def shifts(spec: PermutationSpec) -> dict[str, Tensor]:
     """The permutation that moves every channel of every free group by one place."""
     return {group: torch.arange(spec.sizes[group]).roll(1) for group in spec.free}
 

@@ -14,7 +14,7 @@ from neuralign.alignment.problem import Problem
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.explain import explain, scattered
+from neuralign.symmetry.explain import explain, perturbed_state
 from neuralign.symmetry.tracing.trace import trace
 
 PLANTED = 51_000_000  # parameters: of larger networks no planted permutation is looked for
@@ -53,7 +53,7 @@ def recovered(network: nn.Module, example: Tensor) -> float:
     with torch.no_grad():
         network.train()(model.normalise(as_float(pixels[:16])))  # norms of these images, or deep networks explode
     found = trace(network, model.normalise(as_float(pixels[:2])))
-    target, draws = scattered(network, 1), torch.Generator().manual_seed(2)
+    target, draws = perturbed_state(network, 1), torch.Generator().manual_seed(2)
     planted = permutations.random(found.spec, draws)
     source = {
         name: t + NOISE * t.std() * torch.randn(t.shape, generator=draws)

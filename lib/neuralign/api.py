@@ -28,7 +28,7 @@ from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State, logits, outputs, parameters
 from neuralign.networks.states import fitted
 from neuralign.symmetry.permutations import Permutation, permute
-from neuralign.symmetry.tracing.execution import copied
+from neuralign.symmetry.tracing.execution import evaluation_copy
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import Estimate, refresh
 from neuralign.training.loop import fit
@@ -200,7 +200,7 @@ def _model(
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
     if not (scale > 0).all():
         raise Refused(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
-    model = Model(copied(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    model = Model(evaluation_copy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
     example = model.normalise(next(images.batches(2))[0])
     outputs(model.network, example)  # refuses what it does not take
     return model, example

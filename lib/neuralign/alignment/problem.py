@@ -18,11 +18,11 @@ from neuralign.common.errors import Refused
 from neuralign.common.seeding import stream
 from neuralign.datasets.images import Images, Transform, as_float, as_is
 from neuralign.networks.model import Model, State
-from neuralign.symmetry.certificate import TOLERANCE, Certificate, CertificateError, demand, prove
-from neuralign.symmetry.folding import Uncapturable, capture, fold, overwrite
+from neuralign.symmetry.certificate import TOLERANCE, Certificate, CertificateError, prove, require_within
+from neuralign.symmetry.folding import Uncapturable, capture, fold, use_inplace_relus
 from neuralign.symmetry.permutations import Permutation, check
-from neuralign.symmetry.precision import Doubled, doubled
-from neuralign.symmetry.tracing.execution import Probe, Unread, spared
+from neuralign.symmetry.precision import DoublePrecision, to_double
+from neuralign.symmetry.tracing.execution import NotComputed, Probe, with_copied_buffers
 from neuralign.symmetry.tracing.taps import ACTIVATIONS
 from neuralign.symmetry.tracing.trace import Tap, Taps, Trace
 from neuralign.training.progress import Attack, Keeper
@@ -81,7 +81,7 @@ def activations(
     def seen(state: State, plain: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
         if attack := problem.attack:
             model.network.eval()
-            with model.holding(spared(model.network, state)) as predict:
+            with model.holding(with_copied_buffers(model.network, state)) as predict:
                 pixels = attack(predict, pixels, labels, noise)
         with torch.no_grad():
             found = probe(model.normalise(pixels), plain)
@@ -104,16 +104,16 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Pro
     except Uncapturable:
         return None
     if largest is None:  # what works in place cannot be halved
-        overwrite(folded.graph)
+        use_inplace_relus(folded.graph)
     plain, _ = trace.probe(taps, largest=largest, network=folded.graph)
-    precise = {n: doubled(t) for n, t in problem.target.items()}
+    precise = {n: to_double(t) for n, t in problem.target.items()}
     pixels, _ = next(problem.images.batches(2))
     inputs = (pixels.double() - problem.model.mean.double()) / problem.model.std.double()
     try:
-        with torch.no_grad(), Doubled():
+        with torch.no_grad(), DoublePrecision():
             expected = probe(inputs, precise)
             found = plain(inputs, folded.state(precise))
-    except (Unread, RuntimeError, TypeError):  # also where an operation has no kernel for float64
+    except (NotComputed, RuntimeError, TypeError):  # also where an operation has no kernel for float64
         return None
     pairs = zip(found, expected, strict=True)
     if not all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in pairs):
@@ -197,7 +197,7 @@ def certificate(
     found = prove(trace, permutation, problem.source, inputs)
     errors = {"outputs": found.outputs, "gradients": found.gradients}
     seen = min(sum(found.batch_sizes), len(problem.images))
-    demand(errors, found.precision.tolerance if tolerance is None else tolerance, seen)
+    require_within(errors, found.precision.tolerance if tolerance is None else tolerance, seen)
     return found
 
 

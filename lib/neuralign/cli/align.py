@@ -71,7 +71,7 @@ def _report(
 ) -> tuple[int, dict[str, Any], str]:
     from neuralign.common.tensors import load_facts, load_tensors, save_tensors
     from neuralign.networks import foreign_checkpoints
-    from neuralign.symmetry.explain import immovable
+    from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.permutations import permute
 
     facts = load_facts(permutation)
@@ -83,7 +83,7 @@ def _report(
     if given.output or not groups:
         model, trace = _traced(given, c, place | {"checkpoint": source}, folder)
     if not groups:
-        told["why"] = immovable(trace.frozen)
+        told["why"] = why_all_is_fixed(trace.frozen)
     if given.permutation:
         save_tensors(dict(found), given.permutation, facts | told | {"network": given.network})
         told["permutation"] = str(given.permutation)

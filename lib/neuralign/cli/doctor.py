@@ -55,7 +55,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     from neuralign.config.plugins import plugin
     from neuralign.networks import foreign_checkpoints
     from neuralign.networks.model import buffers, parameters
-    from neuralign.symmetry.explain import immovable
+    from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.tracing.trace import trace
 
     model, images = _with_data(given) if given.data else _with_random_images(given)
@@ -79,7 +79,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         "rows": rows,
     }
     if not symmetry.spec.free:
-        facts["why"] = immovable(symmetry.frozen)
+        facts["why"] = why_all_is_fixed(symmetry.frozen)
         return 0, facts, f"{facts['why']}. So no method has anything to find."
     return 0, facts, _text(facts)
 

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Explain; the status says whether the certificate holds."""
-    from neuralign.symmetry.explain import explain, words
+    from neuralign.symmetry.explain import explain, sentences
 
     facts = shared.on_example(given, explain)
-    return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(words(facts))
+    return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(sentences(facts))

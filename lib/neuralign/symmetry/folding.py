@@ -1,6 +1,6 @@
-"""Networks made cheap to evaluate: batch norms become part of the layers before them, ReLUs overwrite their input.
+"""Networks made cheap to evaluate: batch norms folded into the layers before them, and ReLUs in place.
 
-On a CPU both are bound by memory: an evaluation of TinyTen spends a quarter of its time in them.
+Both are bound by memory on a CPU, where an evaluation of TinyTen spends a quarter of its time in them.
 """
 
 import operator
@@ -14,40 +14,43 @@ from torch.nn import functional as F
 
 from neuralign.networks.model import NORMS
 from neuralign.symmetry.permutations import State
-from neuralign.symmetry.tracing.execution import copied
+from neuralign.symmetry.tracing.execution import evaluation_copy
 
 WEIGHTED = (nn.Linear, nn.Conv2d)
 AFFINE = (*WEIGHTED, *NORMS)
 RELU_FUNCTIONS = {F.relu, torch.relu}
-OWN_MEMORY = {operator.add, torch.add, torch.cat}  # the result shares no memory with an operand
+NEW_MEMORY = {operator.add, torch.add, torch.cat}  # functions whose result shares no memory with an operand
 EMPTY = fx.GraphModule(nn.Module(), fx.Graph())
 RESERVED = {*dir(EMPTY)} - {*dir(nn.Module())}  # attributes of a torch.fx.GraphModule; no layer may have such a name
 
 
 class Uncapturable(NotImplementedError):
-    """A network whose graph does not say all that it does; the message says why."""
+    """A network that `torch.fx` cannot represent as a graph of its layers; the message says why."""
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A network whose batch norms have become part of the layers before them.
+    """A network with its batch norms folded into the layers before them.
 
-    One that follows no layer of its own stays, as a scale and a shift of every channel; one without running statistics
-    stays as it is.
+    A batch norm that does not follow a layer directly, or whose input is used elsewhere too, stays as a scale and a
+    shift of every channel. One without running statistics stays as it is.
     """
 
     graph: fx.GraphModule
-    norms: Mapping[str, str]  # layer -> the batch norm that was behind it
-    epsilons: Mapping[str, float]  # of each batch norm with running statistics
+    norms: Mapping[str, str]  # layer -> the batch norm that is folded into it
+    epsilons: Mapping[str, float]  # batch norm with running statistics -> its epsilon
 
     def state(self, state: State) -> dict[str, Tensor]:
-        """The tensors of the folded network that does in evaluation mode what the network does with `state`."""
+        """The tensors with which the folded network is the function of the network with `state` in evaluation mode."""
         out: dict[str, Tensor] = {}
         for name, layer in self.graph.named_modules():
             if name in self.epsilons:
                 scale, shift = self._scale(state, name)
-                still = {"running_mean": torch.zeros_like(scale), "running_var": torch.ones_like(scale) - layer.eps}
-                out |= {f"{name}.{k}": t for k, t in {"weight": scale, "bias": shift, **still}.items()}
+                unit_statistics = {
+                    "running_mean": torch.zeros_like(scale),
+                    "running_var": torch.ones_like(scale) - layer.eps,
+                }
+                out |= {f"{name}.{k}": t for k, t in {"weight": scale, "bias": shift, **unit_statistics}.items()}
             elif isinstance(layer, WEIGHTED):
                 weight = state[f"{name}.weight"]
                 bias = state.get(f"{name}.bias", weight.new_zeros(len(weight)))
@@ -56,44 +59,44 @@ class Folded:
                     weight, bias = weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias * scale + shift
                 out |= {f"{name}.weight": weight, f"{name}.bias": bias}
             else:
-                out |= {full: state[full] for full in _tensors(name, layer) if full in state}
+                out |= {n: state[n] for n in _tensor_names(name, layer) if n in state}
         return out
 
     def _scale(self, state: State, norm: str) -> tuple[Tensor, Tensor]:
-        """(n,) each: what a batch norm multiplies by, and what it then adds."""
+        """The scale and the shift (n,) that a batch norm applies to its channels."""
         scale = (state[f"{norm}.running_var"] + self.epsilons[norm]).rsqrt() * state.get(f"{norm}.weight", 1.0)
         return scale, state.get(f"{norm}.bias", 0.0) - state[f"{norm}.running_mean"] * scale
 
 
 def capture(network: nn.Module) -> fx.GraphModule:
-    """The graph of a copy of `network` with all its heads, as in training; norms and dropout in evaluation mode.
+    """The graph of a copy of `network` with all heads of training mode, but norms and dropout in evaluation mode.
 
-    Raises Uncapturable where it depends on the input, where layers or their weights are shared or computed, or where
-    a layer or a tensor of the network has the name of an attribute of torch.fx.GraphModule.
+    Raises Uncapturable where the graph depends on the input, where layers or their weights are shared or computed, or
+    where a layer or a tensor has the name of an attribute of torch.fx.GraphModule.
     """
-    twin = copied(network)
+    twin = evaluation_copy(network)
     if reserved := sorted(RESERVED & {*twin._modules, *twin._parameters, *twin._buffers}):
         raise Uncapturable(
             f"a network with a layer or tensor {reserved[0]!r}, a name that torch.fx.GraphModule reserves"
         )
     try:
-        twin.train()  # returns what the network's own `train` does
+        twin.train()  # on a line of its own: a network's own `train` may return None
         graph = fx.symbolic_trace(twin).eval()
-    except Exception as error:  # of the network's own code, which meets stand-ins for tensors here
+    except Exception as error:  # of any kind: the network's code gets proxies in place of tensors
         raise Uncapturable(f"a network whose graph depends on its input: {error}") from error
-    own = dict(twin.named_parameters()) | dict(twin.named_buffers())
+    tensors = dict(twin.named_parameters()) | dict(twin.named_buffers())
     called = [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
     for name, layer in graph.named_modules():
         if isinstance(layer, AFFINE):
-            shared = called.count(layer) > 1 or any(f"{name}.{t}" not in own for t in layer.state_dict())
-            computed = any(getattr(layer, t) is not None and f"{name}.{t}" not in own for t in ("weight", "bias"))
+            shared = called.count(layer) > 1 or any(f"{name}.{t}" not in tensors for t in layer.state_dict())
+            computed = any(getattr(layer, t) is not None and f"{name}.{t}" not in tensors for t in ("weight", "bias"))
             if shared or computed:
                 raise Uncapturable(f"layer {name!r}, whose weights are shared or computed: {type(layer).__name__}")
     return graph
 
 
 def fold(network: fx.GraphModule) -> Folded:
-    """A folded copy of a traced network, in evaluation mode; it gives the same outputs up to rounding."""
+    """A folded copy of a captured network in evaluation mode; its outputs are the same up to rounding."""
     modules, norms, epsilons = dict(network.named_modules()), {}, {}
     graph = fx.Graph()
     graph.output(graph.graph_copy(network.graph, {}))
@@ -105,23 +108,23 @@ def fold(network: fx.GraphModule) -> Folded:
             if _layer(before, modules, WEIGHTED) and len(before.users) == 1:
                 norms[str(before.target)] = str(node.target)
                 node.replace_all_uses_with(before)
-    plain = fx.GraphModule(network, graph).eval()
-    plain.graph.eliminate_dead_code()
-    plain.delete_all_unused_submodules()
-    plain.recompile()
-    for name, layer in list(plain.named_modules()):
+    folded = fx.GraphModule(network, graph).eval()
+    folded.graph.eliminate_dead_code()
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    for name, layer in list(folded.named_modules()):
         if isinstance(layer, WEIGHTED) or name in epsilons:
-            plain.add_submodule(name, _own(layer))
-    return Folded(plain, norms, epsilons)
+            folded.add_submodule(name, _with_bias(layer))
+    return Folded(folded, norms, epsilons)
 
 
-def overwrite(network: fx.GraphModule) -> None:
-    """Let each ReLU of a traced network overwrite its input, where nothing else reads that memory. In place."""
+def use_inplace_relus(network: fx.GraphModule) -> None:
+    """Make each ReLU of a captured network work in place where nothing else reads its input. Changes `network`."""
     modules = dict(network.named_modules())
     for node in network.graph.nodes:
         if _layer(node, modules, nn.ReLU) or node.target in RELU_FUNCTIONS or node.target == "relu":
             (before,) = node.all_input_nodes
-            if len(before.users) == 1 and (_layer(before, modules, AFFINE) or before.target in OWN_MEMORY):
+            if len(before.users) == 1 and (_layer(before, modules, AFFINE) or before.target in NEW_MEMORY):
                 node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (before,), {}
     network.recompile()
 
@@ -130,16 +133,16 @@ def _layer(node: fx.Node, modules: Mapping[str, nn.Module], kinds: tuple[type, .
     return node.op == "call_module" and isinstance(modules.get(str(node.target)), kinds)
 
 
-def _tensors(name: str, layer: nn.Module) -> Iterator[str]:
-    """The full names of what a layer itself holds."""
-    for own in [*dict(layer.named_parameters(recurse=False)), *dict(layer.named_buffers(recurse=False))]:
-        yield f"{name}.{own}" if name else own
+def _tensor_names(name: str, layer: nn.Module) -> Iterator[str]:
+    """The full names of the parameters and buffers that a layer has itself."""
+    for tensor in [*dict(layer.named_parameters(recurse=False)), *dict(layer.named_buffers(recurse=False))]:
+        yield f"{name}.{tensor}" if name else tensor
 
 
-def _own(layer: nn.Module) -> nn.Module:
-    """A copy of a layer that has a weight and a bias, whatever the layer has."""
+def _with_bias(layer: nn.Module) -> nn.Module:
+    """A copy of a layer that has a weight and a bias, whether the layer has them or not."""
     if isinstance(layer, NORMS):
         return type(layer)(layer.num_features, layer.eps).eval()
-    own, weight = deepcopy(layer), layer.get_parameter("weight")
-    own.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))
-    return own
+    twin, weight = deepcopy(layer), layer.get_parameter("weight")
+    twin.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))
+    return twin

@@ -1,4 +1,4 @@
-"""Running in float64 what a network's own code would run in a coarser type."""
+"""Running a network in float64, also where its own code casts to a coarser dtype."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,60 +7,60 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-PRECISE = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
-FINE = (torch.float64, torch.complex128)
-COARSE_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
-COARSE_TYPES = ("FloatTensor", "HalfTensor", "BFloat16Tensor")  # as in x.type(torch.FloatTensor)
+DOUBLE_COMPLEX = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
+DOUBLE = (torch.float64, torch.complex128)
+CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+OLD_TYPES = ("FloatTensor", "HalfTensor", "BFloat16Tensor")  # as in x.type(torch.FloatTensor)
 
 
-def doubled(tensor: Tensor) -> Tensor:
-    """The tensor in float64, a complex one in complex128; whole numbers as they are."""
-    return tensor.to(precise(tensor.dtype))
+def to_double(tensor: Tensor) -> Tensor:
+    """The tensor in float64, a complex one in complex128; integers as they are."""
+    return tensor.to(double_dtype(tensor.dtype))
 
 
-def precise(dtype: torch.dtype) -> torch.dtype:
-    """float64 for a floating-point type, complex128 for a complex one; any other as it is."""
-    return torch.float64 if dtype.is_floating_point else PRECISE.get(dtype, dtype)
+def double_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for a floating-point dtype, complex128 for a complex one; any other as it is."""
+    return torch.float64 if dtype.is_floating_point else DOUBLE_COMPLEX.get(dtype, dtype)
 
 
-class Doubled(TorchFunctionMode):
-    """Runs in float64 what a network's own code would cast to a coarser type, as norms of language models do.
+class DoublePrecision(TorchFunctionMode):
+    """Runs in float64 what a network's own code would cast to a coarser dtype, as norms of language models do.
 
-    So are tensors that the code makes without naming a type, and constants that are neither parameters nor buffers,
-    which meet numbers in float64.
+    Tensors that the code makes without a dtype are float64 too. Constants that are neither parameters nor buffers are
+    cast where they meet tensors in float64.
     """
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in COARSE_CASTS or (func is Tensor.type and _names_coarse_type(args[1:])):
+        if func in CASTS or (func is Tensor.type and _names_coarse_type(args[1:])):
             return args[0].double()
         kwargs = dict(kwargs or {})
-        args = tuple(precise(a) if isinstance(a, torch.dtype) else a for a in args)
+        args = tuple(double_dtype(a) if isinstance(a, torch.dtype) else a for a in args)
         if isinstance(kwargs.get("dtype"), torch.dtype):
-            kwargs["dtype"] = precise(kwargs["dtype"])
+            kwargs["dtype"] = double_dtype(kwargs["dtype"])
         tensors = _tensors([args, kwargs])
-        if any(t.dtype in FINE for t in tensors) and any(_is_coarse(t) for t in tensors):
-            kept = 1 if _writes(func) else 0  # what is written to keeps its memory
-            args = (*args[:kept], *_all_doubled(args[kept:]))
-            kwargs = {name: value if name == "out" else _all_doubled(value) for name, value in kwargs.items()}
+        if any(t.dtype in DOUBLE for t in tensors) and any(_is_coarse(t) for t in tensors):
+            kept = 1 if _works_in_place(func) else 0  # a tensor that is written to keeps its memory
+            args = (*args[:kept], *_all_to_double(args[kept:]))
+            kwargs = {name: value if name == "out" else _all_to_double(value) for name, value in kwargs.items()}
         out = func(*args, **kwargs)
-        return doubled(out) if not tensors and isinstance(out, Tensor) and _is_coarse(out) else out
+        return to_double(out) if not tensors and isinstance(out, Tensor) and _is_coarse(out) else out
 
 
 def _is_coarse(tensor: Tensor) -> bool:
-    return tensor.dtype != precise(tensor.dtype)
+    return tensor.dtype != double_dtype(tensor.dtype)
 
 
 def _names_coarse_type(arguments: Sequence[Any]) -> bool:
-    """Whether `Tensor.type` is asked for a coarse type by its old name or class."""
+    """Whether the arguments of `Tensor.type` name a coarse type, as a string or a class."""
     names = [
         a if isinstance(a, str) else f"{getattr(a, '__module__', '')}.{getattr(a, '__name__', '')}" for a in arguments
     ]
-    return any(name.rpartition(".")[2] in COARSE_TYPES for name in names)
+    return any(name.rpartition(".")[2] in OLD_TYPES for name in names)
 
 
-def _writes(func: Any) -> bool:
+def _works_in_place(func: Any) -> bool:
     """Whether a function of torch works in place, by its name."""
     name = getattr(func, "__name__", "")
     return name == "__setitem__" or (name.startswith("__i") if name.startswith("__") else name.endswith("_"))
@@ -73,9 +73,9 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
-def _all_doubled(value: Any) -> Any:
+def _all_to_double(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return doubled(value) if _is_coarse(value) else value
+        return to_double(value) if _is_coarse(value) else value
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_all_doubled(part) for part in value)
+        return type(value)(_all_to_double(part) for part in value)
     return value

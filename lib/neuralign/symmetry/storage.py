@@ -6,24 +6,29 @@ from typing import Any
 
 from neuralign.common.tensors import load_facts, load_tensors, save_tensors
 from neuralign.symmetry.certificate import tolerance_of
-from neuralign.symmetry.permutations import Permutation, Spec, check, fingerprint
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, check, fingerprint
 
 
 def save_permutation(
-    permutation: Permutation, path: str | Path, spec: Spec, facts: Mapping[str, Any], *, attention: bool = False
+    permutation: Permutation,
+    path: str | Path,
+    spec: PermutationSpec,
+    facts: Mapping[str, Any],
+    *,
+    attention: bool = False,
 ) -> None:
     """Write a permutation of the symmetry `spec`, with facts about it, among them its `certificate`.
 
-    attention: whether the symmetry was traced with the heads of attentions.
+    attention: whether heads of attentions, and channels within heads, were free when the symmetry was traced.
     """
     save_tensors(permutation, path, {**facts, "symmetry": fingerprint(spec), "attention": attention})
 
 
-def load_permutation(path: str, spec: Spec) -> Permutation:
-    """The permutation that `save_permutation` wrote, {group: indices (n,)}.
+def load_permutation(path: str, spec: PermutationSpec) -> Permutation:
+    """The permutation {group: indices (n,)} that `save_permutation` wrote.
 
-    Raises ValueError without a certificate, for one above its tolerance, and for a permutation of another symmetry
-    than `spec`.
+    Raises ValueError for a permutation without a certificate, with one above its tolerance, or of another symmetry than
+    `spec`.
     """
     permutation, facts = load_tensors(path), load_facts(path)
     certificate = facts.get("certificate")
@@ -41,5 +46,5 @@ def load_permutation(path: str, spec: Spec) -> Permutation:
 
 
 def uses_attention(path: str) -> bool:
-    """Whether the permutation at `path` is of a symmetry that was traced with the heads of attentions."""
+    """Whether the permutation at `path` is of a symmetry in which heads of attentions were free."""
     return load_facts(path).get("attention") is True

@@ -1,1 +1,1 @@
-"""The permutation symmetry of any network, from recorded runs of it."""
+"""Tracing: the permutation symmetry of any network, from recorded runs of it. Begin with `trace.py`."""

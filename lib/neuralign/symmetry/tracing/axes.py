@@ -1,37 +1,51 @@
-"""Which positions of a tensor's axis move together: a union-find over axes that are cut and factored as they are used.
+"""Which positions of a tensor dimension must be permuted together: a union-find over axes.
 
-An axis is a leaf, of which any permutation is allowed as far as is known; or parts laid end to end (`cat`), as a
-concatenation makes them; or a product of factors, outer to inner (`prod`), as a flattened map or the heads of an
-attention. A leaf is refined when an operation cuts or factors it, and two axes that are joined take the finer structure
-of both. What cannot be joined is frozen with a reason in words: never wrong, at worst less free. A `stack` is the
-inner factor of a product whose outer factor is about to be picked apart, as query, key and value of one matrix are: it
-stays a family of axes until something uses it as one.
+An `Axis` stands for one dimension of a tensor. It is one of
+
+- a leaf: as far as is known, any permutation of it is allowed, unless it is frozen;
+- "cat": parts laid end to end, as `torch.cat` makes them;
+- "prod": factors, outer to inner, as a flattened feature map or the heads of an attention;
+- "stack": a family of axes of one size, one for each index of an outer factor.
+
+A leaf is refined (becomes a "cat" or a "prod") when an operation splits or unflattens it. Two unified axes take the
+finer structure of both. What cannot be unified is frozen with a reason in words: the result is never wrong, at worst it
+has fewer free groups.
+
+A "stack" is the inner factor of a product whose outer factor may be indexed next, as of a matrix that computes query,
+key and value at once: (3, heads, channels). Its members stay separate axes until an operation uses the stack as one.
 """
 
 from collections.abc import Iterable, Sequence
 from math import gcd, prod
 
-POSITIONS = ""  # the reason of an axis whose order is part of the data: images, pixels, tokens
-NEXT = 1e-6  # between the parts of one axis in the order of birth
-STACKED = 4  # the largest outer factor that may be picked apart
+ORDER_IS_DATA = ""  # the reason of an axis whose order is part of the data: images, pixels, tokens
+STEP = 1e-6  # between `first_seen` of the parts of one axis
+MOST_STACKED = 4  # the largest outer factor that may become the index of a stack
 
 
 class Axis:
-    """A node of the union-find; `settle` gives the one that stands for it."""
+    """A node of the union-find; `resolve` gives the node that represents it.
 
-    __slots__ = ("size", "kind", "parts", "reason", "parent", "label", "born", "marks", "outer", "whole")
+    Args:
+        size: how many positions the axis has.
+        label: a name for messages and groups, made of the layer's name.
+        first_seen: a number that orders axes as the run met them; the smallest names a group.
+        reason: why the axis is frozen; None where it may be permuted.
+    """
 
-    def __init__(self, size: int, label: str = "", born: float = float("inf"), reason: str | None = None):
-        self.size, self.label, self.born, self.reason = size, label, born, reason
-        self.kind: str | None = None
+    __slots__ = ("size", "kind", "parts", "reason", "parent", "label", "first_seen", "marks", "index", "stacked_in")
+
+    def __init__(self, size: int, label: str = "", first_seen: float = float("inf"), reason: str | None = None):
+        self.size, self.label, self.first_seen, self.reason = size, label, first_seen, reason
+        self.kind: str | None = None  # "cat", "prod", "stack"; None for a leaf
         self.parts: tuple[Axis, ...] = ()
         self.parent: Axis | None = None
         self.marks: set[str] = set()
-        self.outer: Axis | None = None  # of a stack: the factor that numbers its members
-        self.whole: tuple[Axis, Axis] | None = None  # of such a factor: the product, and its stack
+        self.index: Axis | None = None  # of a stack: the factor whose positions number its members
+        self.stacked_in: tuple[Axis, Axis] | None = None  # of such a factor: its product, and the stack in that
 
-    def settle(self) -> "Axis":
-        """The node that stands for this one; a stack becomes one axis, its members tied."""
+    def resolve(self) -> "Axis":
+        """The node that represents this one. A stack becomes one axis, its members unified."""
         node = self
         while node.parent is not None:
             if node.parent.parent is not None:
@@ -40,227 +54,233 @@ class Axis:
         if node.kind == "stack":
             members = node.parts
             node.kind, node.parts, node.parent = None, (), members[0]
-            if node.outer is not None and (label := node.outer.label.removesuffix(":blocks")):
+            if node.index is not None and (label := node.index.label.removesuffix(":blocks")):
                 members[0].label = f"{label}:within"
             for member in members[1:]:
-                unify(members[0], member, "parts of it, that would move apart, are used as one")
-            return node.settle()
+                unify(members[0], member, "its parts, which differ, are used as one axis")
+            return node.resolve()
         return node
 
-    def stack(self) -> "Axis | None":
-        """The node, where it is a stack."""
+    def as_stack(self) -> "Axis | None":
+        """The node that represents this one if that is a stack, else None; leaves a stack as it is."""
         node = self
         while node.parent is not None:
             node = node.parent
         return node if node.kind == "stack" else None
 
 
-def positions(size: int) -> Axis:
+def ordered_axis(size: int) -> Axis:
     """An axis whose order is part of the data."""
-    return Axis(size, reason=POSITIONS)
+    return Axis(size, reason=ORDER_IS_DATA)
 
 
 def cat(parts: Iterable[Axis]) -> Axis:
-    """Parts laid end to end."""
-    return _composed("cat", [p for p in parts if p.size])
+    """The axis of these parts laid end to end."""
+    return _compose("cat", [p for p in parts if p.size])
 
 
 def product(factors: Iterable[Axis]) -> Axis:
-    """Factors, outer to inner."""
-    return _composed("prod", [f for f in factors if f.size != 1])
+    """The axis of these factors, outer to inner, flattened."""
+    return _compose("prod", [f for f in factors if f.size != 1])
 
 
-def _composed(kind: str, parts: list[Axis]) -> Axis:
+def _compose(kind: str, parts: list[Axis]) -> Axis:
     if len(parts) == 1:
         return parts[0]
     if not parts:
         return Axis(1 if kind == "prod" else 0)
-    node = Axis(sum(p.size for p in parts) if kind == "cat" else prod(p.size for p in parts))
-    node.kind, node.parts = kind, tuple(parts)
-    return node
+    axis = Axis(sum(p.size for p in parts) if kind == "cat" else prod(p.size for p in parts))
+    axis.kind, axis.parts = kind, tuple(parts)
+    return axis
 
 
-def leaves(node: Axis) -> list[Axis]:
-    """The leaves below a node, in order."""
-    node = node.settle()
-    return [leaf for part in node.parts for leaf in leaves(part)] if node.kind else [node]
+def leaves(axis: Axis) -> list[Axis]:
+    """The leaves that an axis is made of, in order."""
+    axis = axis.resolve()
+    return [leaf for part in axis.parts for leaf in leaves(part)] if axis.kind else [axis]
 
 
-def freeze(node: Axis, reason: str) -> None:
-    """No permutation of it is allowed."""
-    for leaf in leaves(node):
+def freeze(axis: Axis, reason: str) -> None:
+    """Forbid any permutation of an axis. A leaf that is frozen already keeps its reason."""
+    for leaf in leaves(axis):
         if leaf.reason is None:
             leaf.reason = reason
 
 
-def is_frozen(node: Axis) -> bool:
-    """Whether no part of it may be permuted."""
-    return all(leaf.reason is not None or leaf.size == 1 for leaf in leaves(node))
+def is_frozen(axis: Axis) -> bool:
+    """Whether no part of an axis may be permuted."""
+    return all(leaf.reason is not None or leaf.size == 1 for leaf in leaves(axis))
 
 
-def unify(a: Axis, b: Axis, why: str) -> None:
-    """The two axes are permuted alike."""
-    a, b = a.settle(), b.settle()
+def unify(a: Axis, b: Axis, reason: str) -> None:
+    """Require that two axes of one size are permuted alike; what cannot be is frozen with this reason."""
+    a, b = a.resolve(), b.resolve()
     if a is b:
         return
     if a.size != b.size:
-        raise AssertionError(f"{why}: axes of {a.size} and {b.size} joined")
+        raise AssertionError(f"{reason}: axes of {a.size} and {b.size} positions unified")
     if not a.kind and not b.kind:
-        _join(a, b, why)
+        _unify_leaves(a, b, reason)
     elif not a.kind or not b.kind:
-        leaf, other = (a, b) if not a.kind else (b, a)
-        if leaf.reason != POSITIONS and all(below.reason == POSITIONS for below in leaves(other)):
-            leaf.reason = leaf.reason or why  # of its own: those positions may lie where nobody asks for a reason
+        leaf, composed = (a, b) if not a.kind else (b, a)
+        if leaf.reason != ORDER_IS_DATA and all(part.reason == ORDER_IS_DATA for part in leaves(composed)):
+            leaf.reason = leaf.reason or reason  # the leaf may belong to a parameter, whose reason users read
             return
         if leaf.reason is not None:
-            freeze(other, leaf.reason or why)
-        _adopt(other, leaf)
+            freeze(composed, leaf.reason or reason)
+        _replace_leaf(leaf, composed)
     elif is_frozen(a) or is_frozen(b):
-        still, other = (a, b) if is_frozen(a) else (b, a)
-        freeze(other, next((r.reason for r in leaves(still) if r.reason), "") or why)
+        frozen, other = (a, b) if is_frozen(a) else (b, a)
+        freeze(other, next((leaf.reason for leaf in leaves(frozen) if leaf.reason), "") or reason)
     else:
         if a.kind == b.kind == "prod":
-            _unify_products(a, b, why)
+            _unify_products(a, b, reason)
         else:
-            _unify_pieces(a, b, why)
-        if a.settle() is not b.settle():
-            a.settle().parent = b.settle()
+            _unify_pieces(a, b, reason)
+        if a.resolve() is not b.resolve():
+            a.resolve().parent = b.resolve()
 
 
-def pieces(node: Axis) -> list[Axis]:
-    """The axis as parts end to end that are no concatenations."""
-    node = node.settle()
-    if node.kind == "cat":
-        return [piece for part in node.parts for piece in pieces(part)]
-    if node.kind == "prod":
-        outer, *inner = factors(node)
-        if outer.settle().kind == "cat":
-            return [p for part in pieces(outer) for p in pieces(product([part, *inner]))]
-    return [node]
+def pieces(axis: Axis) -> list[Axis]:
+    """The parts of an axis end to end, none of which is a concatenation itself."""
+    axis = axis.resolve()
+    if axis.kind == "cat":
+        return [piece for part in axis.parts for piece in pieces(part)]
+    if axis.kind == "prod":
+        outer, *inner = factors(axis)
+        if outer.resolve().kind == "cat":
+            return [piece for part in pieces(outer) for piece in pieces(product([part, *inner]))]
+    return [axis]
 
 
-def factors(node: Axis) -> list[Axis]:
-    """The axis as factors that are no products, outer to inner."""
-    node = node.settle()
-    return [f for part in node.parts for f in factors(part)] if node.kind == "prod" else [node]
+def factors(axis: Axis) -> list[Axis]:
+    """The factors of an axis, outer to inner, none of which is a product itself."""
+    axis = axis.resolve()
+    return [factor for part in axis.parts for factor in factors(part)] if axis.kind == "prod" else [axis]
 
 
-def cut(node: Axis, at: int, why: str) -> tuple[Axis, Axis]:
-    """The first `at` positions and the rest."""
-    node = node.settle()
-    if at in (0, node.size):
-        return (Axis(0), node) if at == 0 else (node, Axis(0))
-    if not node.kind:
-        first, second = _refine(node, "cat", (at, node.size - at))
+def split_at(axis: Axis, position: int, reason: str) -> tuple[Axis, Axis]:
+    """The axes of the positions before `position` and from it on; the axis is frozen where it cannot be split there."""
+    axis = axis.resolve()
+    if position in (0, axis.size):
+        return (Axis(0), axis) if position == 0 else (axis, Axis(0))
+    if not axis.kind:
+        first, second = _refine(axis, "cat", (position, axis.size - position))
         return first, second
-    if is_frozen(node):
-        return positions(at), positions(node.size - at)
-    if node.kind == "cat":
-        before: list[Axis] = []
-        for i, part in enumerate(node.parts):
-            if at < part.size:
-                left, right = cut(part, at, why)
-                return cat([*before, left]), cat([right, *node.parts[i + 1 :]])
-            at -= part.size
-            before.append(part)
-    outer, *inner = factors(node)
-    size = node.size // outer.size
-    if at % size == 0:
-        left, right = cut(outer, at // size, why)
-        return product([left, *inner]), product([right, *inner])
-    freeze(node, why)
-    return positions(at), positions(node.size - at)
-
-
-def part(axis: Axis, start: int, size: int, why: str) -> Axis:
-    """So many places of an axis from `start` on."""
     if is_frozen(axis):
-        return positions(size)
-    why = f"{why} takes a part of it"
-    return cut(cut(axis, start, why)[1], size, why)[0]
+        return ordered_axis(position), ordered_axis(axis.size - position)
+    if axis.kind == "cat":
+        before: list[Axis] = []
+        for i, part in enumerate(axis.parts):
+            if position < part.size:
+                left, right = split_at(part, position, reason)
+                return cat([*before, left]), cat([right, *axis.parts[i + 1 :]])
+            position -= part.size
+            before.append(part)
+    outer, *inner = factors(axis)
+    inner_size = axis.size // outer.size
+    if position % inner_size == 0:
+        left, right = split_at(outer, position // inner_size, reason)
+        return product([left, *inner]), product([right, *inner])
+    freeze(axis, reason)
+    return ordered_axis(position), ordered_axis(axis.size - position)
 
 
-def factor(node: Axis, sizes: Sequence[int], why: str, *, picked: bool = False) -> list[Axis]:
-    """The axis as factors of these sizes, outer to inner; `picked`: the outer one may be picked apart."""
+def narrow(axis: Axis, start: int, size: int, reason: str) -> Axis:
+    """The axis of `size` positions of an axis from `start` on, as `torch.narrow` takes them."""
+    if is_frozen(axis):
+        return ordered_axis(size)
+    return split_at(split_at(axis, start, reason)[1], size, reason)[0]
+
+
+def unflatten(axis: Axis, sizes: Sequence[int], reason: str, *, indexable: bool = False) -> list[Axis]:
+    """The factors of these sizes that an axis is the product of, outer to inner.
+
+    `indexable`: whether an outer factor may become the index of a stack.
+    """
     sizes, out = list(sizes), []
     while sizes:
         size = sizes.pop(0)
         if size == 1 or prod(sizes) == 1:
-            out.append(Axis(1) if size == 1 else node)
+            out.append(Axis(1) if size == 1 else axis)
         else:
-            outer, node = divide(node, size, why, picked=picked)
+            outer, axis = divide(axis, size, reason, indexable=indexable)
             out.append(outer)
     return out
 
 
-def divide(node: Axis, outer: int, why: str, *, picked: bool = False) -> tuple[Axis, Axis]:
-    """(outer, inner) factors of the axis."""
-    stack = node.stack()
-    if stack is not None and stack.outer is not None:
-        pairs = [divide(member, outer, why) for member in stack.parts]
-        first, second = (stacked(stack.outer, members) for members in zip(*pairs, strict=True))
+def divide(axis: Axis, outer_size: int, reason: str, *, indexable: bool = False) -> tuple[Axis, Axis]:
+    """The outer and the inner factor of an axis; the axis is frozen where it has no such factors."""
+    stack = axis.as_stack()
+    if stack is not None and stack.index is not None:
+        pairs = [divide(member, outer_size, reason) for member in stack.parts]
+        first, second = (stacked(stack.index, members) for members in zip(*pairs, strict=True))
         return first, second
-    node = node.settle()
-    inner = node.size // outer
-    if is_frozen(node) and node.kind:
-        return positions(outer), positions(inner)
-    if not node.kind:
-        if picked and outer <= STACKED and node.reason is None:
-            return _pickable(node, _refine(node, "cat", (inner,) * outer))
-        first, second = _refine(node, "prod", (outer, inner))
+    axis = axis.resolve()
+    inner_size = axis.size // outer_size
+    if is_frozen(axis) and axis.kind:
+        return ordered_axis(outer_size), ordered_axis(inner_size)
+    if not axis.kind:
+        if indexable and outer_size <= MOST_STACKED and axis.reason is None:
+            return _product_of_stack(axis, _refine(axis, "cat", (inner_size,) * outer_size))
+        first, second = _refine(axis, "prod", (outer_size, inner_size))
         return first, second
-    if node.kind == "prod":
-        return _divide_product(node, outer, why)
-    parts = pieces(node)
-    if picked and len(parts) == outer <= STACKED and all(p.size == inner for p in parts):
-        return _pickable(node, tuple(parts), POSITIONS)  # parts of their own do not change places
-    if all(part.size % inner == 0 for part in parts):
-        outers, inners = zip(*(factor(part, (part.size // inner, inner), why) for part in parts), strict=True)
-        for other in inners[1:]:
-            unify(inners[0], other, why)
+    if axis.kind == "prod":
+        return _divide_product(axis, outer_size, reason)
+    parts = pieces(axis)
+    if indexable and len(parts) == outer_size <= MOST_STACKED and all(p.size == inner_size for p in parts):
+        return _product_of_stack(axis, tuple(parts), ORDER_IS_DATA)  # parts that differ cannot change places
+    if all(part.size % inner_size == 0 for part in parts):
+        divided = [unflatten(part, (part.size // inner_size, inner_size), reason) for part in parts]
+        outers, inners = zip(*divided, strict=True)
+        for inner in inners[1:]:
+            unify(inners[0], inner, reason)
         return cat(outers), inners[0]
-    freeze(node, why)
-    return positions(outer), positions(inner)
+    freeze(axis, reason)
+    return ordered_axis(outer_size), ordered_axis(inner_size)
 
 
-def pick(outer: Axis) -> bool:
-    """Let the product of a stack and this outer factor be a concatenation; whether there is such a product."""
-    outer = outer.settle()
-    if outer.whole is None or outer.whole[1].kind != "stack":
+def separate_members(index: Axis) -> bool:
+    """Make the product of an index and its stack a concatenation of the members, as one of them is selected.
+
+    The index is frozen. False, and nothing done, where this axis is the index of no stack.
+    """
+    index = index.resolve()
+    if index.stacked_in is None or index.stacked_in[1].kind != "stack":
         return False
-    whole, stack = outer.whole
-    whole.kind, whole.parts = "cat", stack.parts
-    freeze(outer, POSITIONS)
+    composed, stack = index.stacked_in
+    composed.kind, composed.parts = "cat", stack.parts
+    freeze(index, ORDER_IS_DATA)
     return True
 
 
-def _join(a: Axis, b: Axis, why: str) -> None:
-    """Two leaves become one; the older stands for both."""
-    old, young = (a, b) if a.born <= b.born else (b, a)
+def _unify_leaves(a: Axis, b: Axis, reason: str) -> None:
+    """Make two leaves one, represented by the one that was seen first."""
+    old, young = (a, b) if a.first_seen <= b.first_seen else (b, a)
     if old.reason is None or young.reason is None:
-        old.reason = next((r or why for r in (old.reason, young.reason) if r is not None), None)
+        old.reason = next((r or reason for r in (old.reason, young.reason) if r is not None), None)
     else:
         old.reason = old.reason or young.reason
     old.marks |= young.marks
-    old.whole = old.whole or young.whole
+    old.stacked_in = old.stacked_in or young.stacked_in
     young.parent = old
 
 
-def _adopt(other: Axis, leaf: Axis) -> None:
-    """A refined axis stands for a leaf; its parts are as old as the older of both."""
-    for i, below in enumerate(leaves(other)):
-        below.marks |= leaf.marks
-        if leaf.born < below.born:
-            below.born, below.label = leaf.born + i * NEXT, f"{leaf.label}[{i}]"
-    leaf.parent = other
+def _replace_leaf(leaf: Axis, composed: Axis) -> None:
+    """Let a composed axis represent a leaf; its parts take the leaf's label where that was seen before them."""
+    for i, part in enumerate(leaves(composed)):
+        part.marks |= leaf.marks
+        if leaf.first_seen < part.first_seen:
+            part.first_seen, part.label = leaf.first_seen + i * STEP, f"{leaf.label}[{i}]"
+    leaf.parent = composed
 
 
 def _refine(leaf: Axis, kind: str, sizes: Sequence[int]) -> tuple[Axis, ...]:
-    """Turn a leaf into parts of these sizes."""
-    names = [":blocks", ":within"] if kind == "prod" else [f"[{i}]" for i in range(len(sizes))]
-    born = [leaf.born + i * NEXT for i in range(len(sizes))]
+    """Turn a leaf into a "cat" or "prod" of new leaves of these sizes, which are returned."""
+    suffixes = [":blocks", ":within"] if kind == "prod" else [f"[{i}]" for i in range(len(sizes))]
     leaf.parts = tuple(
-        Axis(n, leaf.label + name, when, leaf.reason) for n, name, when in zip(sizes, names, born, strict=True)
+        Axis(size, leaf.label + suffix, leaf.first_seen + i * STEP, leaf.reason)
+        for i, (size, suffix) in enumerate(zip(sizes, suffixes, strict=True))
     )
     for part in leaf.parts:
         part.marks = set(leaf.marks)
@@ -268,65 +288,67 @@ def _refine(leaf: Axis, kind: str, sizes: Sequence[int]) -> tuple[Axis, ...]:
     return leaf.parts
 
 
-def stacked(outer: Axis, members: Sequence[Axis]) -> Axis:
-    """An axis that is the member's own at every place of the outer one, until something uses it as one."""
-    node = Axis(members[0].size)
-    node.kind, node.parts, node.outer = "stack", tuple(members), outer
-    return node
+def stacked(index: Axis, members: Sequence[Axis]) -> Axis:
+    """A stack: at each position of `index` one of the members."""
+    axis = Axis(members[0].size)
+    axis.kind, axis.parts, axis.index = "stack", tuple(members), index
+    return axis
 
 
-def _pickable(node: Axis, members: tuple[Axis, ...], reason: str | None = None) -> tuple[Axis, Axis]:
-    """The axis as a product of an outer factor and a stack of these members."""
-    outer = Axis(len(members), f"{node.label}:blocks", node.born, reason)
-    inner = stacked(outer, members)
-    node.kind, node.parts = "prod", (outer, inner)
-    outer.whole = node, inner
-    return outer, inner
+def _product_of_stack(axis: Axis, members: tuple[Axis, ...], reason: str | None = None) -> tuple[Axis, Axis]:
+    """Make an axis the product of an index and a stack of these members, which are returned."""
+    index = Axis(len(members), f"{axis.label}:blocks", axis.first_seen, reason)
+    stack = stacked(index, members)
+    axis.kind, axis.parts = "prod", (index, stack)
+    index.stacked_in = axis, stack
+    return index, stack
 
 
-def _divide_product(node: Axis, outer: int, why: str) -> tuple[Axis, Axis]:
-    rest, before, reached = factors(node), [], 1
-    while reached < outer:
-        first = rest.pop(0)
-        wanted = outer // reached
-        if wanted % first.size == 0 and outer % reached == 0:
-            before.append(first)
+def _divide_product(axis: Axis, outer_size: int, reason: str) -> tuple[Axis, Axis]:
+    inner, outer, reached = factors(axis), [], 1  # `reached`: the size of the outer factors so far
+    while reached < outer_size:
+        first = inner.pop(0)
+        wanted = outer_size // reached
+        if wanted % first.size == 0 and outer_size % reached == 0:
+            outer.append(first)
             reached *= first.size
-        elif first.size % wanted == 0 and outer % reached == 0:
-            left, right = divide(first, wanted, why)
-            return product([*before, left]), product([right, *rest])
+        elif first.size % wanted == 0 and outer_size % reached == 0:
+            left, right = divide(first, wanted, reason)
+            return product([*outer, left]), product([right, *inner])
         else:
-            freeze(node, why)
-            return positions(outer), positions(node.size // outer)
-    return product(before), product(rest)
+            freeze(axis, reason)
+            return ordered_axis(outer_size), ordered_axis(axis.size // outer_size)
+    return product(outer), product(inner)
 
 
-def _unify_products(a: Axis, b: Axis, why: str) -> None:
+def _unify_products(a: Axis, b: Axis, reason: str) -> None:
+    """Unify factor by factor, splitting the larger; where sizes have no common divisor the rest is frozen."""
     left, right = factors(a), factors(b)
     while left and right:
         one, other = left.pop(0), right.pop(0)
         if one.size == other.size:
-            unify(one, other, why)
+            unify(one, other, reason)
             continue
         common = gcd(one.size, other.size)
         if common == 1:
-            for part in (one, other, *left, *right):
-                freeze(part, why)
+            for axis in (one, other, *left, *right):
+                freeze(axis, reason)
             return
-        for part, rest in ((one, left), (other, right)):
-            rest[:0] = divide(part, common, why) if part.size > common else [part]
+        for axis, rest in ((one, left), (other, right)):
+            rest[:0] = divide(axis, common, reason) if axis.size > common else [axis]
 
 
-def _unify_pieces(a: Axis, b: Axis, why: str) -> None:
+def _unify_pieces(a: Axis, b: Axis, reason: str) -> None:
+    """Unify piece by piece, splitting the larger."""
     left, right = pieces(a), pieces(b)
     while left and right:
         one, other = left.pop(0), right.pop(0)
         if one.size != other.size:
             size = min(one.size, other.size)
             if one.size > size:
-                one, rest = cut(one, size, why)
+                one, rest = split_at(one, size, reason)
                 left[:0] = pieces(rest)
             else:
-                other, rest = cut(other, size, why)
+                other, rest = split_at(other, size, reason)
                 right[:0] = pieces(rest)
-        unify(one, other, why)
+        unify(one, other, reason)

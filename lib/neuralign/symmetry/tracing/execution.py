@@ -1,4 +1,4 @@
-"""Running a network with every head and nothing left to chance, operation by operation."""
+"""Running a network deterministically, with modules of it in training mode, and reading activations of such a run."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,24 +18,25 @@ from neuralign.networks.caches import uncached
 from neuralign.networks.model import State, substituted
 
 Operation = Any  # an overload of torch.ops.aten
-HELD = "<whole>"  # the one attribute of a wrapper, of a name that no layer can have
-RECOMPUTED = "None of the inputs have requires_grad=True"  # torch.utils.checkpoint, where no gradient is wanted
-# the same operation on another device
-SAME = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
+WRAPPED = "<network>"  # the one attribute of a wrapper, of a name that no layer can have
+RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+NO_GRADIENT = "None of the inputs have requires_grad=True"  # a warning of torch.utils.checkpoint
+# operations that do the same as another, on some device
+SYNONYMS = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
 
 
-def name_of(operation: Operation) -> str:
-    """The name of an operation of ATen, without its overload and whether it is in place."""
+def operation_name(operation: Operation) -> str:
+    """The name of an operation of ATen, alike for all its overloads and for its in-place form."""
     name = operation._overloadpacket.__name__
-    return SAME.get(name, name if name.startswith("__") else name.rstrip("_"))
+    return SYNONYMS.get(name, name if name.startswith("__") else name.rstrip("_"))
 
 
-class Certain(TorchDispatchMode):
-    """Runs operations with the mean in place of what is drawn at random, so that dropout passes its input on."""
+class DeterministicMode(TorchDispatchMode):
+    """Replaces random masks of dropout by their mean, so that dropout returns its input."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled; torch would import its compiler, two seconds, to say so."""
+        """False: torch would import its compiler, which takes two seconds, only to skip it here."""
         return False
 
     def __torch_dispatch__(
@@ -54,13 +55,13 @@ class Certain(TorchDispatchMode):
             names = [a.name for a in func._schema.arguments]
             args = tuple(0.0 if n == "dropout_p" else a for n, a in zip(names, args, strict=False))
             kwargs = {k: v for k, v in kwargs.items() if k != "dropout_p"}
-        if name == "native_batch_norm_backward":  # torch 2.14 misreads a gradient of one image on strides of its own
+        if name == "native_batch_norm_backward":  # torch 2.14 misreads a gradient of one image with unusual strides
             args = (args[0].clone(memory_format=torch.contiguous_format), *args[1:])
         return func(*args, **kwargs)
 
 
-def is_drawn(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a result is drawn at random under `Certain`, too."""
+def is_random(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the result of an operation is random even under `DeterministicMode`."""
     name = func._overloadpacket.__name__
     if name == "native_dropout" or name.startswith("_scaled_dot_product"):
         return False
@@ -73,13 +74,11 @@ def _probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[1] if len(args) > 1 else kwargs.get("p", 0.5)
 
 
-RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+class UnfusedRecurrence(TorchFunctionMode):
+    """Runs recurrent layers step by step instead of by one fused kernel of mkldnn or cudnn.
 
-
-class Unfused(TorchFunctionMode):
-    """Runs recurrent layers step by step, whatever the type of their numbers, and not by the one kernel of a library.
-
-    Only the steps show what is joined with what, and only so does every type run the same operations.
+    A fused kernel hides which axes it joins, and is used for some dtypes only: without it all dtypes run the same
+    operations.
     """
 
     def __torch_function__(
@@ -99,84 +98,90 @@ class Unfused(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A network and how it is run: with nothing left to chance, some of its modules as in training, the others not.
+class DeterministicNetwork:
+    """A network that runs without dropout, with some of its modules in training mode and the others in evaluation mode.
 
-    It is no module, so that none of its names hides one of the network's.
+    It is no module, so that none of its attributes hides a layer of the same name.
     """
 
     network: nn.Module  # in evaluation mode
-    training: frozenset[str] = frozenset()  # the names of the modules that run as in training
+    training: frozenset[str] = frozenset()  # names of the modules that run in training mode
 
     @contextmanager
-    def running(self, state: State, mode: Certain | None = None) -> Iterator[dict[str, Tensor]]:
-        """A block in which the network runs so with the tensors of `state`, in the forward and in the backward pass.
+    def running(self, state: State, mode: DeterministicMode | None = None) -> Iterator[dict[str, Tensor]]:
+        """A block in which the network runs so with the tensors of `state`, in forward and backward passes.
 
-        Buffers of `state` are written to where the network does. Yields what `networks.substituted` does.
+        Where the network updates buffers, those of `state` change. Yields what `networks.model.substituted` yields.
         """
         modules = [m for name, m in self.network.named_modules() if name in self.training]
         before = [module.training for module in modules]
         fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides what attention is made of
+        torch.backends.mha.set_fastpath_enabled(False)  # one operation, which hides how attention joins its operands
         for module in modules:
             module.training = True
+        deterministic = mode or DeterministicMode()
         try:
-            with substituted(self.network, state) as held, warnings.catch_warnings(), Unfused(), mode or Certain():
-                warnings.filterwarnings("ignore", RECOMPUTED)
+            with (
+                substituted(self.network, state) as held,
+                warnings.catch_warnings(),
+                UnfusedRecurrence(),
+                deterministic,
+            ):
+                warnings.filterwarnings("ignore", NO_GRADIENT)
                 yield held
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             for module, training in zip(modules, before, strict=True):
                 module.training = training
 
-    def __call__(self, x: Tensor, state: State | None = None, mode: Certain | None = None) -> Any:
-        """What the network makes of `x`; with the tensors of `state`, where given, of which no buffer is written to.
-
-        It keeps nothing of the call.
-        """
-        with uncached(self.network.modules()), self.running(spared(self.network, state or {}), mode):
+    def __call__(self, x: Tensor, state: State | None = None, mode: DeterministicMode | None = None) -> Any:
+        """The network's outputs, with the tensors of `state` where given; no buffer and no attribute changes."""
+        with uncached(self.network.modules()), self.running(with_copied_buffers(self.network, state or {}), mode):
             return self.network(x)
 
 
-class WholeModule(nn.Module):
-    """A `Whole` as a module, which runs so whatever mode it is set to: the network's tensors under their own names."""
+class DeterministicModule(nn.Module):
+    """A `DeterministicNetwork` as a module with the network's names of tensors. Its `train` and `eval` do nothing."""
 
-    def __init__(self, whole: Whole):
+    def __init__(self, runnable: DeterministicNetwork):
         super().__init__()
-        network = whole.network
+        network = runnable.network
         self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
-        vars(self)[HELD] = whole
+        vars(self)[WRAPPED] = runnable
 
     def forward(self, x: Tensor) -> Any:
-        whole: Whole = vars(self)[HELD]
-        with uncached(whole.network.modules()), whole.running({}):
-            return whole.network(x)
+        runnable: DeterministicNetwork = vars(self)[WRAPPED]
+        with uncached(runnable.network.modules()), runnable.running({}):
+            return runnable.network(x)
 
 
-def spared(network: nn.Module, state: State) -> dict[str, Tensor]:
-    """The tensors of `state`, else of `network`, with buffers copied: a run may write to those, or assign others."""
-    own = dict(network.named_buffers())
-    given = {**own, **state}
-    copies = {id(t): t.detach().clone() if n in own else t.detach() for n, t in given.items()}
-    return {n: copies[id(t)] for n, t in given.items()}  # what was one tensor of two names stays one
+def with_copied_buffers(network: nn.Module, state: State) -> dict[str, Tensor]:
+    """The tensors of `state`, with copies of buffers (those of `network` where `state` has none).
+
+    A run may then write to buffers or assign them. Names that share a tensor share its copy.
+    """
+    buffers = dict(network.named_buffers())
+    tensors = {**buffers, **state}
+    copies = {id(t): t.detach().clone() if n in buffers else t.detach() for n, t in tensors.items()}
+    return {n: copies[id(t)] for n, t in tensors.items()}
 
 
-def copied(network: nn.Module, *, parameters: bool = False) -> nn.Module:
-    """The network in evaluation mode, with its own buffers and modes, whose layers overwrite no activation.
+def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Module:
+    """A copy of the network in evaluation mode, with its own buffers, whose layers overwrite no activation.
 
-    It shares its parameters with `network`, unless it is to have `parameters` of its own, which a run may change. Where
-    the network's own `train` changes weights, as adapters are merged into others, it is not called: a state of the
-    network is of the mode that the network is in.
+    It shares its parameters with `network`, unless `parameters` asks for copies, which a run may change. Where the
+    network's own `train` changes its weights, as one that merges adapters into them, the copy keeps the weights of the
+    mode that `network` is in.
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise Refused("a compiled network of torch.jit; give the network that it was made of")
-    changeable = any(type(m).train is not nn.Module.train for m in network.modules())
-    twin = _copied(network, parameters or changeable)
-    if changeable:
-        twin.train()  # a network's own way to forget what it computed from its weights
+    has_own_train = any(type(m).train is not nn.Module.train for m in network.modules())
+    twin = _deepcopy(network, parameters or has_own_train)
+    if has_own_train:
+        twin.train()  # so that the network drops what it computed from its weights for evaluation mode
     twin.eval()
-    if changeable and not all(map(torch.equal, twin.parameters(), network.parameters())):
-        twin = _copied(network, True)
+    if has_own_train and not all(map(torch.equal, twin.parameters(), network.parameters())):
+        twin = _deepcopy(network, True)
         for module in twin.modules():
             module.training = False
     for module in twin.modules():
@@ -185,8 +190,8 @@ def copied(network: nn.Module, *, parameters: bool = False) -> nn.Module:
     return twin
 
 
-def _copied(network: nn.Module, parameters: bool) -> nn.Module:
-    shared = {id(t): t.detach() for m in network.modules() for t in _computed(vars(m))}
+def _deepcopy(network: nn.Module, parameters: bool) -> nn.Module:
+    shared = {id(t): t.detach() for m in network.modules() for t in _computed_tensors(vars(m))}
     if not parameters:
         shared |= {id(p): p for p in network.parameters()}
     try:
@@ -195,35 +200,38 @@ def _copied(network: nn.Module, parameters: bool) -> nn.Module:
         raise Refused(f"a network that cannot be copied: {error}") from error
 
 
-def _computed(value: Any) -> Iterator[Tensor]:
-    """Tensors that autograd made, which cannot be copied, among the attributes of a module and in its containers."""
+def _computed_tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors with an autograd history, which deepcopy refuses, among the attributes of a module."""
     if isinstance(value, Tensor):
         if not value.is_leaf:
             yield value
     elif isinstance(value, dict | list | tuple | set):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _computed(part)
+            yield from _computed_tensors(part)
 
 
-class Unread(RuntimeError):
+class NotComputed(RuntimeError):
     """An activation that a run did not compute."""
 
 
 @dataclass(frozen=True)
-class Read:
-    """Where in a run a tensor is read, and how its units come to lie on axis 1."""
+class ReadPoint:
+    """Which result of a run an activation is, and which dimension of it holds the units.
+
+    Where the units are one factor of a part of that dimension, the part is narrowed to and unflattened first.
+    """
 
     operation: str
-    ordinal: int  # of the operations of this name
+    ordinal: int  # among the operations of this name
     dim: int
-    factors: tuple[int, ...] = ()  # of a part of the axis: sizes, outer to inner; () for the whole axis
-    start: int = 0  # of that part
+    factors: tuple[int, ...] = ()  # sizes of the factors of the part, outer to inner; () for the whole dimension
+    start: int = 0  # of the part
     units: int = 0  # which of the factors the units are
     averaged: tuple[int, ...] = ()  # which of the factors are averaged over
-    pooled: tuple[int, ...] = ()  # other axes averaged over, whose order is no data
+    pooled: tuple[int, ...] = ()  # other dimensions averaged over, because they may be permuted too
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """(n, units, ...)."""
+    def units_second(self, tensor: Tensor) -> Tensor:
+        """The activation (n, units, ...) that this result holds."""
         dim = self.dim
         if self.pooled:
             tensor = tensor.mean(self.pooled, keepdim=True)
@@ -237,68 +245,69 @@ class Read:
 
 @dataclass(frozen=True)
 class Probe:
-    """What is read of a network's run on one input: a tensor (n, units, ...) for each of the `reads`.
+    """Runs a network on an input and returns an activation (n, units, ...) for each of the `reads`.
 
-    Maps of more than `largest` rows are halved where they are read, until they have no more, and go on halved.
+    Maps of more than `largest` rows are subsampled by two where they are read, until they have no more; the network
+    goes on with the subsampled maps.
     """
 
-    whole: Whole
-    reads: Mapping[str, Read]
+    network: DeterministicNetwork
+    reads: Mapping[str, ReadPoint]
     largest: int | None = None
 
     def __call__(self, x: Tensor, state: State | None = None) -> tuple[Tensor, ...]:
-        """The activations, with the tensors of `state` where it is given, of which no buffer is written to."""
-        reading = Reading({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
-        self.whole(x, state, reading)
+        """The activations, with the tensors of `state` where given; no buffer changes."""
+        mode = ReadingMode({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
+        self.network(x, state, mode)
         for name, read in self.reads.items():
-            if (read.operation, read.ordinal) not in reading.found:
-                raise Unread(f"activation {name!r}: not computed for this input, though it was when traced")
-        return tuple(read.of(reading.found[read.operation, read.ordinal]) for read in self.reads.values())
+            if (read.operation, read.ordinal) not in mode.results:
+                raise NotComputed(f"activation {name!r}: not computed for this input, though it was when traced")
+        return tuple(read.units_second(mode.results[read.operation, read.ordinal]) for read in self.reads.values())
 
 
-class Reading(Certain):
-    """Keeps the results of the wanted operations as they were when computed."""
+class ReadingMode(DeterministicMode):
+    """Keeps the results of the wanted operations (name, ordinal) with the values that they had when computed."""
 
     def __init__(self, wanted: set[tuple[str, int]], largest: int | None):
         super().__init__()
         self.wanted, self.largest = wanted, largest
-        self.names = {name for name, _ in wanted}
-        self.found: dict[tuple[str, int], Tensor] = {}
-        self.counts = dict.fromkeys(self.names, 0)
-        self.known: dict[Operation, tuple[str, bool]] = {}
+        self.results: dict[tuple[str, int], Tensor] = {}
+        self.counts = dict.fromkeys((name for name, _ in wanted), 0)  # calls so far
+        self.names: dict[Operation, tuple[str, bool]] = {}  # operation -> its name, whether it works in place
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func not in self.known:
-            self.known[func] = name_of(func), func._schema.is_mutable
-        name, mutable = self.known[func]
-        if mutable and self.found:
+        if func not in self.names:
+            self.names[func] = operation_name(func), func._schema.is_mutable
+        name, mutable = self.names[func]
+        if mutable and self.results:
             self.protect(args[0])
         out = super().run(func, args, kwargs)
-        if name not in self.names:
+        if name not in self.counts:
             return out
-        place = (name, self.counts[name])
+        call = (name, self.counts[name])
         self.counts[name] += 1
-        if place not in self.wanted:
+        if call not in self.wanted:
             return out
         first = out if isinstance(out, Tensor) else out[0]
-        halved = _halve(first, self.largest)
-        if halved is not first and mutable:
+        activation = _subsampled(first, self.largest)
+        if activation is not first and mutable:
             raise ValueError(f"torch.{name}_ works in place: its activation cannot be halved (option largest)")
-        self.found[place] = halved
-        return out if halved is first else halved if out is first else (halved, *out[1:])
+        self.results[call] = activation
+        return out if activation is first else activation if out is first else (activation, *out[1:])
 
     def protect(self, overwritten: Any) -> None:
-        """Copy what was read of memory that is about to be overwritten."""
+        """Copy those results that lie in memory which is about to be overwritten."""
         if isinstance(overwritten, Tensor):
             memory = overwritten.untyped_storage()._cdata
-            for place, tensor in self.found.items():
+            for call, tensor in self.results.items():
                 if tensor.untyped_storage()._cdata == memory:
-                    self.found[place] = tensor.clone()
+                    self.results[call] = tensor.clone()
 
 
-def _halve(activation: Tensor, largest: int | None) -> Tensor:
-    """Every second row and column of maps (n, c, h, w) that are larger than `largest`, again until they are not: were
-    they halved once for each activation, a residual branch would be smaller than its stream.
+def _subsampled(activation: Tensor, largest: int | None) -> Tensor:
+    """Every second row and column of maps (n, c, h, w) larger than `largest`, again until they are not.
+
+    Were maps halved once at every activation, a residual branch would become smaller than its stream.
     """
     while largest is not None and activation.dim() == 4 and activation.shape[-1] > largest:
         activation = activation[..., ::2, ::2]

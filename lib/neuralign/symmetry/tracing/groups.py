@@ -1,53 +1,59 @@
-"""Names for the axes that a run found, and the spec they make."""
+"""The groups that the axes of a run make, with their names, and the `PermutationSpec` of where they lie."""
 
 from collections.abc import Collection, Mapping
 from itertools import count
 from re import split
 
 from neuralign.symmetry.permutations import Axis as Blocks
-from neuralign.symmetry.permutations import Block, Spec
-from neuralign.symmetry.tracing.axes import POSITIONS, Axis, factors, leaves, pieces
+from neuralign.symmetry.permutations import Block, PermutationSpec
+from neuralign.symmetry.tracing.axes import ORDER_IS_DATA, Axis, factors, leaves, pieces
+from neuralign.symmetry.tracing.call import Axes
 from neuralign.symmetry.tracing.operations.products import ATTENTION, UNIT
 
 ON_REQUEST = "heads and channels of an attention are permuted on request only"
 UNSEEN = "no activation of the network carries it"
 
 
-class Layout:
-    """The groups of a network, named after the first layer that has them, and where they lie on its tensors.
+class Groups:
+    """The groups of a network: leaves on axes of `learned` tensors, named after the first layer that has them.
 
-    Those of `learned` tensors: what lies on no other than buffers, which may be constants, stays in place.
+    Leaves that lie on buffers only stay in place, because these may be constants.
+
+    Args:
+        state: axes of the network's tensors, by name.
+        learned: names of the tensors that are parameters or running statistics.
+        attention: whether heads of attentions, and channels within heads, may be permuted.
     """
 
-    def __init__(self, state: Mapping[str, tuple[Axis, ...]], learned: Collection[str], attention: bool):
+    def __init__(self, state: Mapping[str, Axes], learned: Collection[str], attention: bool):
         self.state, self.learned = state, learned
-        found = {id(f): f for name, axes in state.items() if name in learned for axis in axes for f in leaves(axis)}
-        named = [a for a in found.values() if a.reason != POSITIONS and (a.size > 1 or UNIT in a.marks)]
-        self.groups = _name(sorted(named, key=lambda leaf: leaf.born))
-        self.sizes = {name: leaf.size for name, leaf in self.groups.items()}
-        self.names = {id(leaf): name for name, leaf in self.groups.items()}
+        all_leaves = {id(f): f for n, axes in state.items() if n in learned for axis in axes for f in leaves(axis)}
+        named = [a for a in all_leaves.values() if a.reason != ORDER_IS_DATA and (a.size > 1 or UNIT in a.marks)]
+        self.leaves = _name(sorted(named, key=lambda leaf: leaf.first_seen))
+        self.sizes = {name: leaf.size for name, leaf in self.leaves.items()}
+        self.names = {id(leaf): name for name, leaf in self.leaves.items()}
         for leaf in named:
             if ATTENTION in leaf.marks and not attention and leaf.reason is None:
                 leaf.reason = ON_REQUEST
 
-    def keep(self, groups: Collection[str]) -> None:
-        """Freeze all groups but these."""
-        for name, leaf in self.groups.items():
+    def freeze_all_but(self, groups: Collection[str]) -> None:
+        """Freeze all groups but these, which activations carry."""
+        for name, leaf in self.leaves.items():
             if leaf.reason is None and name not in groups:
                 leaf.reason = UNSEEN
 
-    def spec(self) -> Spec:
-        """What lies where, and what is fixed."""
+    def spec(self) -> PermutationSpec:
+        """Which groups lie where, and which of them are fixed."""
         axes = {
             name: tuple(tuple(self.blocks(a)) for a in dims)
             for name, dims in self.state.items()
-            if name in self.learned or any(map(self.moves, dims))
+            if name in self.learned or any(map(self.has_free_group, dims))
         }
-        fixed = frozenset(name for name, leaf in self.groups.items() if leaf.reason is not None)
-        return Spec({name: dims for name, dims in axes.items() if any(dims)}, self.sizes, fixed)
+        fixed = frozenset(name for name, leaf in self.leaves.items() if leaf.reason is not None)
+        return PermutationSpec({name: dims for name, dims in axes.items() if any(dims)}, self.sizes, fixed)
 
     def frozen(self) -> dict[str, str]:
-        """Why, for every axis of a tensor that may not be permuted as a whole; but for those whose order is data."""
+        """{"tensor[dimension]": why not all of it may be permuted}, without dimensions whose order is data."""
         return {
             f"{name}[{dim}]": reason
             for name, axes in self.state.items()
@@ -57,41 +63,44 @@ class Layout:
         }
 
     def blocks(self, axis: Axis) -> list[Block]:
-        """The axis as blocks laid end to end; none where no group lies on it."""
-        found = [self._written(factors(piece)) for piece in pieces(axis)]
-        return found if any(not isinstance(f, int) for block in found for f in block) else []
+        """The blocks that lie end to end on an axis; [] for an axis without groups."""
+        blocks = [self._block(factors(piece)) for piece in pieces(axis)]
+        return blocks if any(not isinstance(f, int) for block in blocks for f in block) else []
 
-    def moves(self, axis: Axis) -> bool:
-        """Whether the order of an axis of an activation is no data, for free groups may lie on it."""
-        if (stack := axis.stack()) is not None:  # not to be settled by being looked at
-            return any(map(self.moves, stack.parts))
+    def has_free_group(self, axis: Axis) -> bool:
+        """Whether a free group lies on an axis; leaves a stack as it is."""
+        if (stack := axis.as_stack()) is not None:
+            return any(map(self.has_free_group, stack.parts))
         return any(leaf.reason is None and id(leaf) in self.names for leaf in leaves(axis))
 
-    def _written(self, parts: list[Axis]) -> Block:
-        """Names of groups, numbers of positions and axes of several blocks, outer to inner, with a number last."""
-        out: list[str | int | Blocks] = []
-        for part in map(Axis.settle, parts):
-            if name := self.names.get(id(part)):
-                out.append(name)
-            elif part.kind and (inner := self.blocks(part)):
-                out.append(tuple(inner))
-            elif out and isinstance(last := out[-1], int):
-                out[-1] = last * part.size
+    def _block(self, axes: list[Axis]) -> Block:
+        """The block that is the product of these axes: groups, numbers of positions, axes of several blocks."""
+        block: list[str | int | Blocks] = []
+        for axis in map(Axis.resolve, axes):
+            if name := self.names.get(id(axis)):
+                block.append(name)
+            elif axis.kind and (inner := self.blocks(axis)):
+                block.append(tuple(inner))
+            elif block and isinstance(last := block[-1], int):
+                block[-1] = last * axis.size
             else:
-                out.append(part.size)
-        return tuple(out) if isinstance(out[-1], int) else (*out, 1)
+                block.append(axis.size)
+        return tuple(block) if isinstance(block[-1], int) else (*block, 1)
 
 
 def _name(groups: list[Axis]) -> dict[str, Axis]:
-    """The layer's name, with the part of its axis where the layer has several groups, or one besides what is frozen."""
+    """A name for each group: that of its layer if no other group of the layer claims it, else its label.
+
+    Among the groups of a layer the only free one claims the name, or the only one.
+    """
     layers = [split(r"[:\[]", leaf.label)[0] for leaf in groups]
     free = [layer for layer, leaf in zip(layers, groups, strict=True) if leaf.reason is None]
-    out: dict[str, Axis] = {}
+    names: dict[str, Axis] = {}
     for layer, leaf in zip(layers, groups, strict=True):
-        alone = (free if layer in free else layers).count(layer) == 1 and (leaf.reason is None or layer not in free)
-        name = layer if alone else leaf.label
-        tries = (f"{name}#{i}" for i in count(2))
-        while name in out:
-            name = next(tries)
-        out[name] = leaf
-    return out
+        is_only = (free if layer in free else layers).count(layer) == 1 and (leaf.reason is None or layer not in free)
+        name = layer if is_only else leaf.label
+        numbered = (f"{name}#{i}" for i in count(2))
+        while name in names:
+            name = next(numbered)
+        names[name] = leaf
+    return names

@@ -1,9 +1,10 @@
-"""The recorded runs of a network: in evaluation mode, and as in training, where it may have more heads.
+"""The recorded runs of a network: one in evaluation mode and several in training mode, where it may have more heads.
 
-In the second run the network's own code is in training mode: all modules that are no layers of torch, with children or
-without. Norms and dropout stay in evaluation mode, whoever wrote them: layers of torch and classes derived from them by
-their class; others because a first run in training mode shows that they change numbers they keep, or draw at random.
-That first run counts as well: what it forbids is forbidden, but where a module without children drew.
+"Training mode" is that of the network's own code: all modules that are no layers of torch. Norms and dropout stay in
+evaluation mode. Layers of torch and classes derived from them are told by their class; other norms and dropouts by a
+first run in training mode, in which they change tensors that they keep, or draw random numbers. A second run has these
+in evaluation mode. The first run counts as well, and what it freezes is frozen, unless a module without children drew
+random numbers in it.
 """
 
 import inspect
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 from neuralign.common.seeding import drawn_alike
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import heads
-from neuralign.symmetry.tracing.axes import Axis, positions
-from neuralign.symmetry.tracing.branches import Answers, is_without_consequence
-from neuralign.symmetry.tracing.decisions import PythonReads
-from neuralign.symmetry.tracing.execution import Whole, copied
-from neuralign.symmetry.tracing.operations.rules import RULES, pointwise
+from neuralign.symmetry.tracing.axes import Axis, ordered_axis
+from neuralign.symmetry.tracing.decisions import Answers, PythonReads, are_decisions_without_effect
+from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
+from neuralign.symmetry.tracing.operations.elementwise import elementwise
+from neuralign.symmetry.tracing.operations.rules import RULES
 from neuralign.symmetry.tracing.recording import Recorder
 
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -35,131 +36,134 @@ EVALUATION, TRAINING = "evaluation", "training"
 class Run:
     """One recorded run."""
 
-    training: frozenset[str]  # the names of the modules that ran as in training
+    training: frozenset[str]  # names of the modules that ran in training mode
     recorder: Recorder
-    unsteady: frozenset[str]  # those of them that changed numbers they keep, or drew at random
-    drawing: frozenset[str] = frozenset()  # those of them that drew at random
+    varying: frozenset[str]  # those of them that changed tensors they keep, or drew random numbers
+    drawing: frozenset[str] = frozenset()  # those of them that drew random numbers
 
     @property
     def parameters(self) -> set[str]:
-        """The parameters that it reached."""
+        """Names of the parameters that the run used."""
         return {name for name, _ in self.recorder.network.named_parameters()} & self.recorder.reached
 
-    def does_as(self, other: "Run") -> bool:
-        """Whether it runs the same operations in the same order, with the same numbers for arguments."""
-        return self.recorder.arguments.digest() == other.recorder.arguments.digest()
+    def has_operations_of(self, other: "Run") -> bool:
+        """Whether both ran the same operations in the same order, with the same sizes and numbers as arguments."""
+        return self.recorder.arguments_digest.digest() == other.recorder.arguments_digest.digest()
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a network: of `evaluation`, and of `training` where it can be run so."""
+    """All recorded runs of a network."""
 
     evaluation: Run
-    training: Run | None  # without what is unsteady
-    all: tuple[Run, ...]  # every run that was recorded, also with what is unsteady
+    training: (
+        Run | None
+    )  # with varying modules in evaluation mode; None where the network cannot be run in training mode
+    all: tuple[Run, ...]
     modes: dict[str, str]  # mode -> "" where the network was run in it, else the error that it raised
 
     @property
     def main(self) -> Run:
-        """The run that activations are read of: as in training where that reaches more and decides nothing."""
+        """The run whose activations are read: in training mode if that uses more parameters and decides no more."""
         more = self.training is not None and self.training.parameters - self.evaluation.parameters
         if self.training is None or not more:
             return self.evaluation
-        decides_more = len(self.training.recorder.decided) > len(self.evaluation.recorder.decided)
+        decides_more = len(self.training.recorder.decisions) > len(self.evaluation.recorder.decisions)
         return self.evaluation if decides_more else self.training
 
     @property
     def distinct(self) -> list[Run]:
-        """The main run, and the other where it does anything else."""
+        """The main run, and that of the other mode where it has other operations."""
         main = self.main
-        others = [run for run in (self.evaluation, self.training) if run and run is not main and not run.does_as(main)]
-        return [main, *others]
+        runs = [run for run in (self.evaluation, self.training) if run and run is not main]
+        return [main, *(run for run in runs if not run.has_operations_of(main))]
 
 
 def record(network: nn.Module, example: Tensor) -> Runs:
-    """Runs of `network`, a copy made for that, on a normalised `example` input (n, c, ...)."""
+    """The runs of `network` on a normalised `example` input (n, c, ...); each runs a copy of it."""
     modes = {EVALUATION: "", TRAINING: ""}
-    tries: list[Run] = []
-    trained, error = None, None
+    trials: list[Run] = []
+    training, error = None, None
     for names in _candidates(network):
         try:
-            tries += _steady(network, example, names)
-        except Exception as raised:  # by anybody's code, which may want more in training than an input
+            trials += _training_runs(network, example, names)
+        except Exception as raised:  # by the network's code, which may want more in training mode than an input
             error = error or raised
         else:
-            trained = tries[-1]
+            training = trials[-1]
             break
-    if error is not None and trained is None:
+    if error is not None and training is None:
         modes[TRAINING] = summary(error)
     evaluation = run(network, example, frozenset())
-    return Runs(evaluation, trained, (evaluation, *tries), modes)
+    return Runs(evaluation, training, (evaluation, *trials), modes)
 
 
-def _steady(network: nn.Module, example: Tensor, names: frozenset[str]) -> Iterator[Run]:
-    """A run with these modules as in training; as long as some are unsteady, another without those.
+def _training_runs(network: nn.Module, example: Tensor, names: frozenset[str]) -> Iterator[Run]:
+    """Runs with these modules in training mode, then without those that varied, until none does.
 
-    A run in which a module without children drew is left out: noise on every channel is none of its channels' order.
+    A run in which a module without children drew random numbers is left out: noise has an order of channels of its own,
+    which says nothing about the network's.
     """
     childless = {name for name, module in network.named_modules() if not any(module.children())}
     while True:
-        found = run(network, example, names)
-        if not found.drawing & childless:
-            yield found
-        if not found.unsteady:
+        trial = run(network, example, names)
+        if not trial.drawing & childless:
+            yield trial
+        if not trial.varying:
             return
-        names -= found.unsteady
+        names -= trial.varying
 
 
 def _candidates(network: nn.Module) -> list[frozenset[str]]:
-    """Names of the modules that may run as in training, most first: some may refuse to, as norms do of one number."""
+    """Sets of modules to run in training mode, the largest first; norms of one number refuse to run so."""
     own = {name: m for name, m in network.named_modules() if _is_own_code(m)}
-    owning = {name for name, m in own.items() if not name or any(m.children())}
-    keeping = {name for name, m in own.items() if any(b.is_floating_point() for b in m.buffers(recurse=False))}
-    return list(dict.fromkeys(map(frozenset, (own, owning, owning - keeping))))
+    parents = {name for name, m in own.items() if not name or any(m.children())}
+    with_buffers = {name for name, m in own.items() if any(b.is_floating_point() for b in m.buffers(recurse=False))}
+    return list(dict.fromkeys(map(frozenset, (own, parents, parents - with_buffers))))
 
 
 def _is_own_code(module: nn.Module) -> bool:
-    """Whether a module is no layer of torch, and not derived from one."""
+    """Whether a module is neither a layer of torch nor derived from one."""
     kinds = [kind for kind in type(module).__mro__ if kind not in (object, *CONTAINERS)]
-    layers = any(kind.__module__.startswith("torch.nn.modules.") for kind in kinds)
-    return not layers and any(kind.__module__.partition(".")[0] != "torch" for kind in kinds)
+    is_layer = any(kind.__module__.startswith("torch.nn.modules.") for kind in kinds)
+    return not is_layer and any(kind.__module__.partition(".")[0] != "torch" for kind in kinds)
 
 
 def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: Answers | None = None) -> Run:
-    """A recorded run of a copy of `network`, its outputs frozen, with these modules as in training.
+    """A recorded run of a copy of `network` with these modules in training mode.
 
-    With other `answers` to what Python reads it may be one that the network refuses.
+    `answers` are what Python reads at decisions; with these the network may raise an error, which the recorder notes.
     """
-    twin = copied(network, parameters=True)
-    recorder = Recorder(twin, RULES, pointwise, answers)
+    twin = evaluation_copy(network, parameters=True)
+    recorder = Recorder(twin, RULES, elementwise, answers)
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
-    recorder.enter(example, _input_axes(twin, example))
-    before = _kept(twin, state, training)
-    with torch.no_grad(), drawn_alike(example.device), recorder.layers(), _python_draws(recorder):
-        with Whole(twin, training).running(state, recorder) as held, PythonReads(recorder):
+    recorder.add_input(example, _input_axes(twin, example))
+    before = _kept_tensors(twin, state, training)
+    with torch.no_grad(), drawn_alike(example.device), recorder.following_layers(), _noting_python_draws(recorder):
+        with DeterministicNetwork(twin, training).running(state, recorder) as held, PythonReads(recorder):
             try:
                 outputs = twin(example)
-            except Exception:  # of the network's own
-                if answers is None or recorder.failed:
+            except Exception:  # of the network's own code
+                if answers is None or recorder.operation_failed:
                     raise
-                recorder.refused = True
+                recorder.raised = True
                 return Run(training, recorder, frozenset())
-    recorder.leave(heads(outputs), held)
+    recorder.finish(heads(outputs), held)
 
-    def again(answers: Answers) -> Recorder:
+    def rerun(answers: Answers) -> Recorder:
         return run(network, example, training, answers).recorder
 
-    if answers is None and recorder.decided and is_without_consequence(recorder, again):
-        recorder.decided.clear()
-    after = _kept(twin, held, training)
-    changing = {name for name, kept in after.items() if not _are_same(kept, before[name])}
+    if answers is None and recorder.decisions and are_decisions_without_effect(recorder, rerun):
+        recorder.decisions.clear()
+    after = _kept_tensors(twin, held, training)
+    changing = {name for name, tensors in after.items() if not _are_equal(tensors, before[name])}
     drawing = {name for layers in recorder.draws for name in [n for n in layers if n in training][-1:]}
     return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing))
 
 
 def _input_axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:
-    """Images in order, the channels of the network's input, pixels in order."""
-    axes = list(map(positions, example.shape))
+    """The axes of an input (n, c, ...): its channels are a fixed group, the order of the others is data."""
+    axes = list(map(ordered_axis, example.shape))
     if example.dim() > 1 and example.is_floating_point():
         name = next(iter(inspect.signature(network.forward).parameters), "input")
         axes[1] = Axis(example.shape[1], f"<{name}>", -1.0, "it is the network's input")
@@ -167,16 +171,21 @@ def _input_axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:
 
 
 @contextmanager
-def _python_draws(recorder: Recorder) -> Iterator[None]:
-    """A block in which draws from the generators of Python or of numpy are a decision by chance."""
+def _noting_python_draws(recorder: Recorder) -> Iterator[None]:
+    """A block that counts as a decision if it draws from the generators of Python or numpy."""
     before = pickle.dumps((random.getstate(), np.random.get_state()))
     yield
     if pickle.dumps((random.getstate(), np.random.get_state())) != before:
-        recorder.decide()
+        recorder.note_decision()
 
 
-def _kept(network: nn.Module, state: Mapping[str, Tensor], names: frozenset[str]) -> dict[str, dict[str, Tensor]]:
-    """Copies of all numbers of floating point that each of these modules has itself, of `state` or as attributes."""
+def _kept_tensors(
+    network: nn.Module, state: Mapping[str, Tensor], names: frozenset[str]
+) -> dict[str, dict[str, Tensor]]:
+    """{module: {name: copy}} of the floating-point tensors that each of these modules has itself.
+
+    Parameters and buffers are those of `state`; others are attributes.
+    """
     kept = {}
     for name, module in network.named_modules():
         if name in names:
@@ -188,8 +197,8 @@ def _kept(network: nn.Module, state: Mapping[str, Tensor], names: frozenset[str]
     return kept
 
 
-def _are_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
+def _are_equal(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    return before.keys() == after.keys() and all(
         a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
-        for a, b in ((one[n], other[n]) for n in one)
+        for a, b in ((before[n], after[n]) for n in before)
     )

@@ -1,343 +1,305 @@
-"""One run of a network in which every tensor carries what is known of its axes.
+"""A recorded run of a network: what is known of every tensor, from the parameters and the input to the outputs.
 
-Operations are seen as ATen runs them, so that control flow, functions, methods and modules look all alike. A tensor is
-known by where it lies in memory: views of the same place have the same axes.
+Operations are seen as ATen runs them, so that control flow, functions, methods and modules all look alike. A tensor is
+identified by its location in memory: a view of the same location has the same axes.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuralign.symmetry.tracing.axes import Axis, freeze, positions, unify
-from neuralign.symmetry.tracing.execution import Certain, Operation, is_drawn, name_of
+from neuralign.symmetry.tracing.axes import Axis, freeze, ordered_axis, unify
+from neuralign.symmetry.tracing.call import Axes, Call, Rule, Step, TensorRecord, UnsupportedCall, tensors_in
+from neuralign.symmetry.tracing.execution import DeterministicMode, Operation, is_random, operation_name
 
-Axes = tuple[Axis, ...]  # one for every dimension of a tensor
-Place = tuple[Any, ...]
-BUFFERS = 1e6  # the birth of the first axis of a buffer: groups are named after parameters
-COPYING = {"clone", "_to_copy", "detach", "alias"}
-MASKS = (torch.bool, torch.uint8)
+Location = tuple[Any, ...]
+BUFFERS = 1e6  # added to `first_seen` of axes of buffers, so that groups are named after parameters
+COPIES = {"clone", "_to_copy", "detach", "alias"}
+MASK_TYPES = (torch.bool, torch.uint8)
 SUMS = {"add", "sub", "mul", "div", "rsub"}
-BLANK = {f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")}
+# operations that return one value everywhere
+CONSTANTS = {
+    f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")
+}
 
 
-class Misfit(ValueError):
-    """A call that the rule of its operation does not cover; the message says what of it."""
-
-
-def place_of(tensor: Tensor) -> Place:
-    """Where a tensor lies in memory, and as what: complex numbers may lie where pairs of real ones do."""
+def location_of(tensor: Tensor) -> Location:
+    """Where a tensor lies in memory, and how it is read: a complex tensor may lie where a real one does."""
     return tensor.untyped_storage()._cdata, tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
-@dataclass(frozen=True)
-class Known:
-    axes: Axes
-    depends: bool  # on the input
-    learned: bool  # depends on parameters or the input
-    step: "Step | None"  # that made it
-    tensor: Tensor  # kept, so that its memory is not given to another
-    strides: tuple[int, ...]
-    made: str  # a digest of all that it was computed from, and how
-    weighed: bool  # depends on tensors of the network
-    copies: frozenset[int] = frozenset()  # dimensions along which all is alike, as it was expanded
-    counted: bool = False  # whether its shape depends on numbers that depend on the input
+class Recorder(DeterministicMode):
+    """Follows axes through the operations of a run by `rules`; an operation without a rule freezes its operands.
 
-
-@dataclass(frozen=True)
-class Step:
-    """One operation of the run."""
-
-    operation: str
-    ordinal: int  # of the operations of this name
-    name: str  # of its result: its layer, else the operation
-    axes: Axes  # of its first result
-    shape: tuple[int, ...]
-    depends: bool  # on the input
-    numbers: bool  # whether it is of floating point
-    sources: tuple["Step", ...]  # that made its operands
-    sums: bool  # whether it joins several activations, number by number
-    copies: frozenset[int]  # dimensions of its first result along which all is alike
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operation with its arguments by name, for a rule."""
-
-    name: str
-    arguments: Mapping[str, Any]
-    outputs: tuple[Tensor, ...]
-    known: Mapping[int, Known]  # by id of the tensor
-    why: str
-
-    def __getitem__(self, argument: str) -> Any:
-        return self.arguments[argument]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All tensors among the arguments."""
-        return list(_tensors(self.arguments.values()))
-
-    @property
-    def first(self) -> Tensor:
-        """The first tensor among the arguments."""
-        return self.tensors[0]
-
-    def raw(self, tensor: Tensor) -> Axes:
-        """The axes of an operand, for an operation that only passes them on."""
-        return self.known[id(tensor)].axes
-
-    def axes(self, tensor: Tensor) -> Axes:
-        """The axes of an operand."""
-        return tuple(axis.settle() for axis in self.raw(tensor))
-
-    def tie(self, first: Axis, second: Axis) -> None:
-        """Let two axes be permuted alike, as the operation joins them."""
-        if first.size != second.size:
-            raise Misfit("joins axes of different sizes")
-        unify(first, second, f"{self.why} joins it with what has a fixed order")
-
-    def depends(self, tensor: Tensor) -> bool:
-        """Whether an operand depends on the network's input."""
-        return self.known[id(tensor)].depends
-
-
-Rule = Callable[[Call], list[Axes]]  # the axes of every result
-
-
-class Recorder(Certain):
-    """Follows axes through operations by `rules`, those of no rule freezing all that reaches them."""
+    It also notes the decisions of a run: where Python reads a value that another input, or another random draw, would
+    change. `answers` replaces what Python reads at some of these, {number of the decision: answer}.
+    """
 
     def __init__(
-        self, network: nn.Module, rules: Mapping[str, Rule], pointwise: Rule, answers: Mapping[int, bool] | None = None
+        self,
+        network: nn.Module,
+        rules: Mapping[str, Rule],
+        elementwise: Rule,
+        answers: Mapping[int, bool] | None = None,
     ):
         super().__init__()
-        self.network, self.rules, self.pointwise = network, rules, pointwise
-        self.known: dict[Place, Known] = {}
-        self.state: dict[str, Axes] = {}  # tensors of the network that were used, by name
+        self.network, self.rules, self.elementwise = network, rules, elementwise
+        # what the run found
+        self.state: dict[str, Axes] = {}  # axes of the network's tensors that were used, by name
         self.steps: list[Step] = []
-        self.names: dict[Place, list[str]] = {}
-        self.running = {place_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
-        self.learned: set[str] = set()  # parameters, and statistics as of batch norm
-        stored, tensors = _stored(network), (network.named_parameters, network.named_buffers)
+        self.reached: set[str] = set()  # names of the network's tensors that some operation used
+        self.learned: set[str] = set()  # names of parameters and running statistics
+        self.draws: list[list[str]] = []  # for every random operation the layers that were running, outer to inner
+        self.arguments_digest = hashlib.sha256()  # of all operations with sizes and numbers among their arguments
+        self.result_digests: tuple[str, ...] = ()  # of what the network returns and keeps
+        # decisions
+        self.decisions: list[str] = []  # the running layer, in words, at each
+        self.answers = dict(answers or {})
+        self.yes_no: dict[int, bool] = {}  # those that read a bool which depends on the input alone, with that
+        self.operation_failed = False
+        self.raised = False  # whether the network itself raised an error
+        self.in_operation = False  # what torch reads within an operation is no decision
+        # bookkeeping
+        self.records: dict[Location, TensorRecord] = {}
+        self.writes: dict[int, str] = {}  # memory -> digest of the operation that last wrote to it
+        # memory of a constant -> (the axes that a reader saw, the tensor's own axes)
+        self.constants: dict[int, list[tuple[Axes, Axes]]] = {}
+        self.axis_numbers = count()
+        self.running: list[tuple[str, bool]] = [("", False)]  # modules, outer to inner: name, whether without children
+        self.calls: dict[str, int] = {}  # operation -> calls so far, less one
+        self.step_names: dict[str, int] = {}  # name of a step -> uses so far, less one
+        self.names: dict[Location, list[str]] = {}  # parameters and stored buffers
+        self.all_names: dict[Location, list[str]] = {}  # those and other buffers
+        self._name_tensors()
+
+    def _name_tensors(self) -> None:
+        """Find the network's parameters and buffers, and which of them are learned, by their location."""
+        network = self.network
+        statistics = {location_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
+        stored, tensors = _stored_buffers(network), (network.named_parameters, network.named_buffers)
         for name, tensor in (pair for named in tensors for pair in named(remove_duplicate=False)):
-            if isinstance(tensor, nn.Parameter) or place_of(tensor) in self.running:
+            if isinstance(tensor, nn.Parameter) or location_of(tensor) in statistics:
                 self.learned.add(name)
             if name in self.learned or name in stored:
-                self.names.setdefault(place_of(tensor), []).append(name)
-        self.held: dict[Place, list[str]] = {}  # all tensors of the network by where they lie
+                self.names.setdefault(location_of(tensor), []).append(name)
         for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
-            self.held.setdefault(place_of(tensor), []).append(name)
-        self.reached: set[str] = set()  # the tensors of the network that an operation used
-        self.decided: list[str] = []  # where Python read a number that other inputs, or another draw, would change
-        self.answers = dict(answers or {})  # what Python is to read in place of some of these, by their order
-        self.answered: dict[int, bool] = {}  # which of them were a yes or no of the input alone, and what it was
-        self.failed = False  # whether an operation raised an error
-        self.refused = False  # whether the network itself raised one
-        self.written: dict[int, str] = {}  # a digest of all that was written to a memory
-        self.result: tuple[str, ...] = ()  # digests of what the network puts out and keeps
-        self.draws: list[list[str]] = []  # the layers, outer to inner, that ran when something was drawn at random
-        self.arguments = hashlib.sha256()  # of all operations, with their sizes and numbers
-        self.busy = False  # inside an operation, where nothing is read by the network's own code
-        self.births, self.inside = count(), [("", False)]
-        self.blank: dict[int, list[tuple[Axes, Axes]]] = {}  # memory of one value everywhere: axes as read, and as made
-        self.counts: dict[str, int] = {}
-        self.repeats: dict[str, int] = {}
+            self.all_names.setdefault(location_of(tensor), []).append(name)
 
-    def enter(self, tensor: Tensor, axes: Axes) -> None:
-        """Make an input of the network known."""
-        self.known[place_of(tensor)] = Known(axes, True, True, None, tensor, tensor.stride(), "input", False)
+    def add_input(self, tensor: Tensor, axes: Axes) -> None:
+        """Record an input of the network."""
+        self.records[location_of(tensor)] = TensorRecord(
+            axes=axes,
+            tensor=tensor,
+            strides=tensor.stride(),
+            digest="input",
+            depends_on_input=True,
+            depends_on_network=False,
+            learned=True,
+        )
 
-    def leave(self, outputs: Iterable[Tensor], kept: Mapping[str, Tensor]) -> None:
-        """Freeze what the network puts out; what it keeps for the next run is permuted as what it kept before."""
-        self.keep(kept)
+    def finish(self, outputs: Iterable[Tensor], state: Mapping[str, Tensor]) -> None:
+        """Freeze the axes of the network's outputs; `state`: the tensors that the network has after the run."""
+        self._unify_with_next_run(state)
         outputs = list(outputs)
         for tensor in outputs:
-            for axis in self.look(tensor).axes:
+            for axis in self.record_of(tensor).axes:
                 freeze(axis, "it is the network's output")
-        used = [tensor for tensor in kept.values() if place_of(tensor) in self.known]
-        self.result = tuple(_digest(self.told(tensor)) for tensor in (*outputs, *used))
+        kept = [tensor for tensor in state.values() if location_of(tensor) in self.records]
+        self.result_digests = tuple(_digest(self._provenance(tensor)) for tensor in (*outputs, *kept))
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.busy = True
+        self.in_operation = True
         try:
-            return self.record(func, args, kwargs)
+            return self._record(func, args, kwargs)
         finally:
-            self.busy = False
+            self.in_operation = False
 
-    def record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation, and what is known of it noted."""
-        arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
-        arguments |= dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-        name = name_of(func)
-        written = [t for a in func._schema.arguments if _is_written(a) for t in _tensors([arguments[a.name]])]
+    def _record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation, whose tensors are recorded."""
+        name, arguments = operation_name(func), _bind(func, args, kwargs)
+        written = [t for a in func._schema.arguments if _is_written(a) for t in tensors_in([arguments[a.name]])]
         for tensor in written:
-            self.inscribe(tensor)
-        known = {id(t): self.operand(t) for t in _tensors(arguments.values())}
-        made = _digest(name, [self.told(a) for a in arguments.values()])
-        self.written |= {_memory(tensor): made for tensor in written}
+            self._end_constant(tensor)
+        operands = {id(t): self._operand(t) for t in tensors_in(arguments.values())}
+        digest = _digest(name, [self._provenance(a) for a in arguments.values()])
+        self.writes |= {_memory(tensor): digest for tensor in written}
         try:
             out = super().run(func, args, kwargs)
         except Exception:
-            self.failed = True
+            self.operation_failed = True
             raise
-        outputs = tuple(_tensors([out]))
-        call = Call(name, arguments, outputs, known, f"aten::{name}{self.place()}")
-        rule = self.rules.get(name, self.pointwise if torch.Tag.pointwise in func.tags else None)
-        found = self.apply(rule, call)
-        depends, learned, weighed = (
-            any(getattr(k, what) for k in known.values()) for what in ("depends", "learned", "weighed")
-        )
-        depends = depends or torch.Tag.nondeterministic_seeded in func.tags
-        counted = any(k.counted for k in known.values()) or (depends and _counts(func, arguments))
-        if torch.Tag.data_dependent_output in func.tags and depends:
-            self.decide()
-            if isinstance(out, bool) and not weighed:
-                out = self.answers.get(len(self.decided) - 1, out)
-                self.answered[len(self.decided) - 1] = out
-        if is_drawn(func, args, kwargs):
-            self.draws.append([layer for layer, _ in self.inside])
-        self.counts[name] = self.counts.get(name, -1) + 1
-        self.arguments.update(repr((name, [_plain(a) for a in arguments.values()])).encode())
-        copies = _copies(call)
-        step = self.note(name, call, found, depends, copies) if learned else None
-        for i, (tensor, axes) in enumerate(zip(outputs, found, strict=True)):
-            self.known[place_of(tensor)] = Known(
-                axes,
-                depends,
-                learned,
-                step,
-                tensor,
-                tensor.stride(),
-                f"{made}:{i}",
-                weighed,
-                copies=copies,
-                counted=counted,
+        call = Call(name, arguments, tuple(tensors_in([out])), operands, f"aten::{name}{self._running_layer()}")
+        rule = self.rules.get(name, self.elementwise if torch.Tag.pointwise in func.tags else None)
+        axes = self._apply_rule(rule, call)
+        learned = any(record.learned for record in operands.values())
+        depends_on_network = any(record.depends_on_network for record in operands.values())
+        depends_on_input = any(record.depends_on_input for record in operands.values())
+        depends_on_input = depends_on_input or torch.Tag.nondeterministic_seeded in func.tags
+        dynamic_shape = any(record.dynamic_shape for record in operands.values())
+        dynamic_shape = dynamic_shape or (depends_on_input and _has_dynamic_shape(func, arguments))
+        if torch.Tag.data_dependent_output in func.tags and depends_on_input:
+            self.note_decision()
+            if isinstance(out, bool) and not depends_on_network:
+                out = self._answer(out)
+        if is_random(func, args, kwargs):
+            self.draws.append([layer for layer, _ in self.running])
+        self.calls[name] = self.calls.get(name, -1) + 1
+        self.arguments_digest.update(repr((name, [_without_values(a) for a in arguments.values()])).encode())
+        expanded = _expanded_dims(call)
+        step = self._add_step(call, axes, depends_on_input, expanded) if learned else None
+        for i, (tensor, tensor_axes) in enumerate(zip(call.outputs, axes, strict=True)):
+            self.records[location_of(tensor)] = TensorRecord(
+                axes=tensor_axes,
+                tensor=tensor,
+                strides=tensor.stride(),
+                digest=f"{digest}:{i}",
+                depends_on_input=depends_on_input,
+                depends_on_network=depends_on_network,
+                learned=learned,
+                step=step,
+                expanded=expanded,
+                dynamic_shape=dynamic_shape,
             )
-            if name in BLANK:
-                self.blank[_memory(tensor)] = []
+            if name in CONSTANTS:
+                self.constants[_memory(tensor)] = []
         return out
 
-    def told(self, argument: Any) -> Any:
-        """An argument of an operation, with tensors as what they were computed from."""
+    def _provenance(self, argument: Any) -> Any:
+        """An argument of an operation, with digests of what its tensors were computed from in place of their values."""
         if isinstance(argument, Tensor):
-            written = self.written.get(_memory(argument))
-            return self.look(argument).made, written, place_of(argument)[1:]
-        return list(map(self.told, argument)) if isinstance(argument, list | tuple) else str(argument)
+            written = self.writes.get(_memory(argument))
+            return self.record_of(argument).digest, written, location_of(argument)[1:]
+        return list(map(self._provenance, argument)) if isinstance(argument, list | tuple) else str(argument)
 
-    def operand(self, tensor: Tensor) -> Known:
-        """The same of what an operation reads: of a tensor that has one value everywhere, axes tied to no others."""
-        known = self.look(tensor)
-        if _memory(tensor) not in self.blank:
-            return known
-        axes = tuple(Axis(axis.size) for axis in known.axes)
-        self.blank[_memory(tensor)].append((axes, known.axes))
-        return replace(known, axes=axes)
-
-    def inscribe(self, tensor: Tensor) -> None:
-        """Let a tensor no longer have one value everywhere, since it is written to: its views have its axes."""
-        for axes, made in self.blank.pop(_memory(tensor), []):
-            for one, other in zip(axes, made, strict=True):
-                unify(one, other, "it is written to")
-
-    def decide(self) -> None:
-        """Note that Python reads a number, here, that another input or another draw would change."""
-        self.decided.append(self.place())
-
-    def read(self, tensor: Tensor, *, shape: bool) -> None:
-        """Note that Python reads the numbers of a tensor, or its `shape`, which may be the outcome of numbers."""
-        known = self.known.get(place_of(tensor))
-        if known is not None and known.depends and (known.counted or not shape):
-            self.decide()
-
-    def look(self, tensor: Tensor) -> Known:
-        """What is known of an operand; of one that nothing made, that it is a constant or a tensor of the network."""
-        place = place_of(tensor)
-        if place not in self.known:
-            self.reached |= set(self.held.get(place, ()))
-            names = self.names.get(place, [])
+    def record_of(self, tensor: Tensor) -> TensorRecord:
+        """What is known of a tensor; one that no operation computed is a constant or a tensor of the network."""
+        location = location_of(tensor)
+        if location not in self.records:
+            self.reached |= set(self.all_names.get(location, ()))
+            names = self.names.get(location, [])
             learned = any(name in self.learned for name in names)
             if names:
-                late = 0.0 if learned else BUFFERS
-                axes = tuple(Axis(n, _label(names[0]), late + next(self.births)) for n in tensor.shape)
+                offset = 0.0 if learned else BUFFERS
+                axes = tuple(Axis(n, _label(names[0]), offset + next(self.axis_numbers)) for n in tensor.shape)
                 self.state |= dict.fromkeys(names, axes)
             else:
-                axes = tuple(map(positions, tensor.shape))
-            self.known[place] = Known(axes, False, learned, None, tensor, tensor.stride(), repr(names), bool(names))
-        return self.known[place]
+                axes = tuple(map(ordered_axis, tensor.shape))
+            self.records[location] = TensorRecord(
+                axes=axes,
+                tensor=tensor,
+                strides=tensor.stride(),
+                digest=repr(names),
+                depends_on_input=False,
+                depends_on_network=bool(names),
+                learned=learned,
+            )
+        return self.records[location]
 
-    def keep(self, after: Mapping[str, Tensor]) -> None:
-        """Let what the network keeps `after` the run, for the next, be permuted as what it kept before."""
-        for name in after.keys() & {name for names in self.names.values() for name in names}:
-            tensor = after[name]
-            if name not in self.names.get(place_of(tensor), []) and place_of(tensor) in self.known:
-                axes = self.known[place_of(tensor)].axes
+    def _operand(self, tensor: Tensor) -> TensorRecord:
+        """The record of an operand; of a constant, one with new axes.
+
+        Any permutation of one value everywhere is the identity, so these axes are unified with no others, unless the
+        constant is written to later.
+        """
+        record = self.record_of(tensor)
+        if _memory(tensor) not in self.constants:
+            return record
+        axes = tuple(Axis(axis.size) for axis in record.axes)
+        self.constants[_memory(tensor)].append((axes, record.axes))
+        return replace(record, axes=axes)
+
+    def _end_constant(self, tensor: Tensor) -> None:
+        """Unify the axes that readers of a constant saw with its own, as an operation writes to its memory."""
+        for seen_axes, tensor_axes in self.constants.pop(_memory(tensor), []):
+            for seen, axis in zip(seen_axes, tensor_axes, strict=True):
+                unify(seen, axis, "it is written to")
+
+    def note_decision(self) -> None:
+        """Note that Python reads a value here that another input, or another random draw, would change."""
+        self.decisions.append(self._running_layer())
+
+    def _answer(self, value: bool) -> bool:
+        """What Python reads at the last decision, a bool of the input alone: the given answer, else its `value`."""
+        number = len(self.decisions) - 1
+        self.yes_no[number] = self.answers.get(number, value)
+        return self.yes_no[number]
+
+    def note_read(self, tensor: Tensor, *, shape: bool) -> None:
+        """Note that Python reads the values of a tensor, or its `shape`: a decision if that depends on the input."""
+        record = self.records.get(location_of(tensor))
+        if record is not None and record.depends_on_input and (record.dynamic_shape or not shape):
+            self.note_decision()
+
+    def _unify_with_next_run(self, state: Mapping[str, Tensor]) -> None:
+        """Unify the axes of a tensor of the network with those of the activation that replaces it for the next run."""
+        for name in state.keys() & {name for names in self.names.values() for name in names}:
+            tensor = state[name]
+            if name not in self.names.get(location_of(tensor), []) and location_of(tensor) in self.records:
+                axes = self.records[location_of(tensor)].axes
                 if [a.size for a in self.state.setdefault(name, axes)] != list(tensor.shape):
                     for axis in (*axes, *self.state[name]):
                         freeze(axis, f"{name} keeps it for the next run in another shape")
                 else:
-                    for before, now in zip(self.state[name], axes, strict=True):
-                        unify(before, now, f"{name} keeps it for the next run")
+                    for before, after in zip(self.state[name], axes, strict=True):
+                        unify(before, after, f"{name} keeps it for the next run")
 
-    def apply(self, rule: Rule | None, call: Call) -> list[Axes]:
-        """The axes of the results; where no rule fits, all operands are frozen."""
-        why = f"{call.why} has no rule"
+    def _apply_rule(self, rule: Rule | None, call: Call) -> list[Axes]:
+        """The axes of the results; where no rule applies all operands are frozen."""
+        reason = f"{call.label} has no rule"
         if rule:
             try:
-                found = rule(call)
-                sizes = [tuple(axis.size for axis in axes) for axes in found]
+                axes = rule(call)
+                sizes = [tuple(axis.size for axis in dims) for dims in axes]
                 if sizes == [tuple(t.shape) for t in call.outputs]:
-                    return found
-                why = f"{call.why} turns shapes into others than its rule says"
-            except Misfit as misfit:
-                why = f"{call.why} {misfit}"
+                    return axes
+                reason = f"{call.label} returns other shapes than its rule says"
+            except UnsupportedCall as unsupported:
+                reason = f"{call.label} {unsupported}"
         for tensor in call.tensors:
             for axis in call.axes(tensor):
-                freeze(axis, why)
-        return [tuple(map(positions, t.shape)) for t in call.outputs]
+                freeze(axis, reason)
+        return [tuple(map(ordered_axis, t.shape)) for t in call.outputs]
 
-    def note(self, name: str, call: Call, found: list[Axes], depends: bool, copies: frozenset[int]) -> Step | None:
-        """Remember the operation as a step."""
+    def _add_step(self, call: Call, axes: list[Axes], depends_on_input: bool, expanded: frozenset[int]) -> Step | None:
         if not call.outputs:
             return None
-        layer, leaf = self.inside[-1]
-        base = layer.replace(".", "_") + ("" if depends else f"_{name}") if leaf else name
-        again = self.repeats[base] = self.repeats.get(base, -1) + 1
-        sources = [known.step for t in call.tensors if (known := call.known[id(t)]).learned]
-        joined = name in SUMS and sum(map(call.depends, call.tensors)) > 1
-        self.steps.append(
-            Step(
-                name,
-                self.counts[name],
-                f"{base}_{again}" if again else base,
-                found[0],
-                tuple(call.outputs[0].shape),
-                depends,
-                call.outputs[0].is_floating_point(),
-                tuple(s for s in sources if s is not None),
-                joined,
-                copies,
-            )
+        layer, is_childless = self.running[-1]
+        base = layer.replace(".", "_") + ("" if depends_on_input else f"_{call.name}") if is_childless else call.name
+        repeat = self.step_names[base] = self.step_names.get(base, -1) + 1
+        sources = [record.step for t in call.tensors if (record := call.records[id(t)]).learned]
+        step = Step(
+            operation=call.name,
+            ordinal=self.calls[call.name],
+            name=f"{base}_{repeat}" if repeat else base,
+            axes=axes[0],
+            shape=tuple(call.outputs[0].shape),
+            depends_on_input=depends_on_input,
+            is_floating_point=call.outputs[0].is_floating_point(),
+            sources=tuple(source for source in sources if source is not None),
+            is_sum=call.name in SUMS and sum(map(call.depends_on_input, call.tensors)) > 1,
+            expanded=expanded,
         )
-        return self.steps[-1]
+        self.steps.append(step)
+        return step
 
-    def place(self) -> str:
-        """In words, the layer that is running."""
-        return f" in layer {self.inside[-1][0]!r}" if self.inside[-1][0] else ""
+    def _running_layer(self) -> str:
+        """The layer that is running, in words; "" outside of any."""
+        return f" in layer {self.running[-1][0]!r}" if self.running[-1][0] else ""
 
     @contextmanager
-    def layers(self) -> Iterator[None]:
-        """Know which layer is running."""
+    def following_layers(self) -> Iterator[None]:
+        """A block in which `running` has the modules that are being called."""
         handles = []
         for name, module in self.network.named_modules():
-            leaf = bool(name) and not any(module.children())
-            enter = lambda *_, here=(name, leaf): self.inside.append(here)  # noqa: E731
-            leave = lambda *_: self.inside.pop() and None  # noqa: E731
+            is_childless = bool(name) and not any(module.children())
+            enter = lambda *_, entry=(name, is_childless): self.running.append(entry)  # noqa: E731
+            leave = lambda *_: self.running.pop() and None  # noqa: E731
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
         try:
             yield
@@ -346,8 +308,8 @@ class Recorder(Certain):
                 handle.remove()
 
 
-def _stored(network: nn.Module) -> set[str]:
-    """The buffers that a checkpoint of the network has: the others would be made anew, in their old order."""
+def _stored_buffers(network: nn.Module) -> set[str]:
+    """Names of the buffers that a checkpoint holds. The others would be computed anew, in their old order."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, module in network.named_modules(remove_duplicate=False)
@@ -355,18 +317,24 @@ def _stored(network: nn.Module) -> set[str]:
     }
 
 
-def _copies(call: Call) -> frozenset[int]:
-    """The dimensions of a result along which all is alike: those expanded, and those of an operand it copies."""
+def _bind(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation by name, with their defaults."""
+    arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+    return arguments | dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+
+
+def _expanded_dims(call: Call) -> frozenset[int]:
+    """The dimensions of a result that hold copies, because it was expanded or is a copy of an expanded tensor."""
     if call.name == "expand":
         (out,) = call.outputs
         return frozenset(d for d, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if n > 1 and s == 0)
-    if len(call.tensors) == 1 and [t.shape for t in call.outputs] == [call.first.shape] and call.name in COPYING:
-        return call.known[id(call.first)].copies
+    if len(call.tensors) == 1 and [t.shape for t in call.outputs] == [call.first.shape] and call.name in COPIES:
+        return call.records[id(call.first)].expanded
     return frozenset()
 
 
-def _digest(*told: Any) -> str:
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _memory(tensor: Tensor) -> int:
@@ -377,30 +345,22 @@ def _is_written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
-def _counts(func: Operation, arguments: Mapping[str, Any]) -> bool:
-    """Whether the shape of an operation's result depends on the numbers of its operands."""
+def _has_dynamic_shape(func: Operation, arguments: Mapping[str, Any]) -> bool:
+    """Whether the shape of an operation's result depends on the values of its operands."""
     if torch.Tag.dynamic_output_shape not in func.tags:
         return False
     indices = arguments.get("indices")
-    return not isinstance(indices, list | tuple) or any(i.dtype in MASKS for i in indices if i is not None)
+    return not isinstance(indices, list | tuple) or any(i.dtype in MASK_TYPES for i in indices if i is not None)
 
 
-def _plain(value: Any) -> Any:
-    """An argument without the numbers of tensors."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else str(value)
+def _without_values(argument: Any) -> Any:
+    """An argument of an operation, with shapes and dtypes in place of tensors."""
+    if isinstance(argument, Tensor):
+        return tuple(argument.shape), argument.dtype
+    return [_without_values(a) for a in argument] if isinstance(argument, list | tuple) else str(argument)
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
-def _label(parameter: str) -> str:
-    """The layer of a parameter; of one that is no layer's, its own name."""
-    layer, _, last = parameter.rpartition(".")
-    return layer if layer and last in ("weight", "bias", "running_mean", "running_var") else parameter
+def _label(name: str) -> str:
+    """The layer that a tensor of this name belongs to; of other tensors than a layer's usual ones the name itself."""
+    layer, _, last = name.rpartition(".")
+    return layer if layer and last in ("weight", "bias", "running_mean", "running_var") else name

@@ -1,13 +1,13 @@
-"""Where in a run the activations of each group can be read."""
+"""Taps: the results of a recorded run at which the activations of each group can be read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from neuralign.symmetry.permutations import Block, extent
-from neuralign.symmetry.tracing.execution import Read
-from neuralign.symmetry.tracing.groups import Layout
-from neuralign.symmetry.tracing.recording import Step
+from neuralign.symmetry.tracing.call import Step
+from neuralign.symmetry.tracing.execution import ReadPoint
+from neuralign.symmetry.tracing.groups import Groups
 
 ACTIVATIONS = set("relu hardtanh leaky_relu elu celu selu gelu silu hardswish hardsigmoid tanh sigmoid mish".split())
 ACTIVATIONS |= set("softplus _prelu_kernel rrelu_with_noise threshold".split())
@@ -16,106 +16,109 @@ POOLS = {f"max_pool{dims}d_with_indices" for dims in (1, 2, 3)}
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a group's activations can be read: channels `start` .. `start + size` of what a probe gives for `node`."""
+    """A group's activations: channels `start` to `start + size of the group` of the probe's result `node`."""
 
     node: str
     start: int
-    summed: bool = False  # whether it follows a sum, as on a residual stream
+    summed: bool = False  # whether they follow a sum, as on a residual stream
 
 
-Taps = dict[str, tuple[Tap, ...]]  # free group -> the activations that carry it, in graph order
+Taps = dict[str, tuple[Tap, ...]]  # free group -> the activations that carry it, in the order of the run
 
 
 @dataclass
-class Finder:
-    """What was found: taps, and where and how deep in the network their activations lie."""
+class TapFinder:
+    """Chooses taps for groups, and keeps where and how deep in the network each of them is read."""
 
-    layout: Layout
-    reads: dict[str, Read] = field(default_factory=dict)
-    order: dict[str, int] = field(default_factory=dict)
+    groups: Groups
+    reads: dict[str, ReadPoint] = field(default_factory=dict)  # node -> where it is read
+    depths: dict[str, int] = field(default_factory=dict)  # node -> number of its step
 
-    def choose(self, steps: Sequence[Step], active: Sequence[Step]) -> Taps:
-        """For each group, the active steps that carry it; where there is none, the last of the widest that does."""
-        found: dict[str, list[_Place]] = {n: [] for n, leaf in self.layout.groups.items() if leaf.reason is None}
+    def choose(self, steps: Sequence[Step], preferred: Sequence[Step]) -> Taps:
+        """For each free group the preferred steps that carry it; else the last of those with the most numbers of it."""
+        free = [name for name, leaf in self.groups.leaves.items() if leaf.reason is None]
+        candidates: dict[str, list[_Candidate]] = {name: [] for name in free}
         for depth, step in enumerate(steps):
-            if step.numbers:
-                for place in _places(self.layout, step, depth):
-                    if place.group in found:
-                        found[place.group].append(place)
-        wanted = {id(step) for step in active}
-        best = {group: _best(places, wanted) for group, places in found.items()}
-        return {group: tuple(map(self.tap, places)) for group, places in best.items() if places}
+            if step.is_floating_point:
+                for candidate in _candidates(self.groups, step, depth):
+                    if candidate.group in candidates:
+                        candidates[candidate.group].append(candidate)
+        ids = {id(step) for step in preferred}
+        best = {group: _best(of_group, ids) for group, of_group in candidates.items()}
+        return {group: tuple(map(self._tap, chosen)) for group, chosen in best.items() if chosen}
 
-    def tap(self, place: "_Place") -> Tap:
-        """A tap there, with its read noted under a name of its own."""
-        name = place.name
-        while self.reads.setdefault(name, place.read) != place.read:
-            name += "'"
-        self.order[name] = place.depth
-        return Tap(name, place.start, _follows_a_sum(place.step))
+    def _tap(self, candidate: "_Candidate") -> Tap:
+        """The tap of a candidate, whose read point is kept under a name of its own."""
+        node = candidate.node
+        while self.reads.setdefault(node, candidate.read) != candidate.read:
+            node += "'"
+        self.depths[node] = candidate.depth
+        return Tap(node, candidate.start, _follows_sum(candidate.step))
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Candidate:
+    """A step whose result carries a group."""
+
     group: str
     step: Step
     depth: int
-    name: str
-    read: Read
+    node: str
+    read: ReadPoint
     start: int
-    alone: bool  # whether each of its units is one channel
+    is_block: bool  # whether the group is a block of the dimension, so that a unit is one channel of it
 
-    def width(self) -> int:
-        """How many numbers of each unit there are."""
+    def numbers_per_unit(self) -> int:
         return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.pooled))
 
 
 def pooled(steps: Sequence[Step], active: Sequence[Step]) -> list[Step]:
-    """The active steps, but in place of one that only a maximum over windows reads that maximum."""
+    """The `active` steps, with a max-pooling in place of each step that nothing but this pooling reads."""
     readers: dict[int, list[Step]] = {}
     for step in steps:
         for source in step.sources:
             readers.setdefault(id(source), []).append(step)
-    alone = {id(step): readers[id(step)][0] for step in active if len(readers.get(id(step), [])) == 1}
-    return [alone[id(s)] if id(s) in alone and alone[id(s)].operation in POOLS else s for s in active]
+    only_reader = {id(step): readers[id(step)][0] for step in active if len(readers.get(id(step), [])) == 1}
+    return [reader if (reader := only_reader.get(id(s), s)).operation in POOLS else s for s in active]
 
 
-def _follows_a_sum(step: Step) -> bool:
+def _follows_sum(step: Step) -> bool:
     if step.operation in POOLS:
-        return any(map(_follows_a_sum, step.sources))
-    return step.sums or any(source.sums for source in step.sources)
+        return any(map(_follows_sum, step.sources))
+    return step.is_sum or any(source.is_sum for source in step.sources)
 
 
-def _best(places: list[_Place], wanted: set[int]) -> list[_Place]:
-    for alone in (True, False):
-        if chosen := [p for p in places if id(p.step) in wanted and p.alone == alone]:
+def _best(candidates: list[_Candidate], preferred: set[int]) -> list[_Candidate]:
+    """All at preferred steps, blocks before factors; else the last of those with the most numbers per unit."""
+    for is_block in (True, False):
+        if chosen := [c for c in candidates if id(c.step) in preferred and c.is_block == is_block]:
             return chosen
-    some = [p for p in places if p.step.depends]
-    some = [p for p in some if p.alone] or some
-    widest = max((p.width() for p in some), default=0)
-    return [p for p in some if p.width() == widest][-1:]
+    rest = [c for c in candidates if c.step.depends_on_input]
+    rest = [c for c in rest if c.is_block] or rest
+    most = max((c.numbers_per_unit() for c in rest), default=0)
+    return [c for c in rest if c.numbers_per_unit() == most][-1:]
 
 
-def _places(layout: Layout, step: Step, depth: int) -> Iterator[_Place]:
-    moving = [dim for dim, axis in enumerate(step.axes) if layout.moves(axis)]
+def _candidates(groups: Groups, step: Step, depth: int) -> Iterator[_Candidate]:
+    permutable = [dim for dim, axis in enumerate(step.axes) if groups.has_free_group(axis)]
     for dim, axis in enumerate(step.axes):
-        if axis.stack() is not None or dim in step.copies:
+        if axis.as_stack() is not None or dim in step.expanded:
             continue
-        pooled = tuple(d for d in moving if d != dim)  # as heads, where channels within heads are read
-        start, plain = 0, Read(step.operation, step.ordinal, dim, pooled=pooled)
-        name = step.name if dim == 1 or dim == len(step.axes) - 1 else f"{step.name}:{dim}"
-        for block in layout.blocks(axis):
-            sizes = tuple(extent(layout.sizes, factor) for factor in block)
+        others = tuple(d for d in permutable if d != dim)  # averaged over, as heads where channels of heads are read
+        start, unfactored = 0, ReadPoint(step.operation, step.ordinal, dim, pooled=others)
+        node = step.name if dim == 1 or dim == len(step.axes) - 1 else f"{step.name}:{dim}"
+        for block in groups.blocks(axis):
+            sizes = tuple(extent(groups.sizes, factor) for factor in block)
             for i, group in enumerate(block):
                 if isinstance(group, str) and block[i:] == (group, 1) and i == 0:
-                    yield _Place(group, step, depth, name, plain, start, True)
+                    yield _Candidate(group, step, depth, node, unfactored, start, True)
                 elif isinstance(group, str):
-                    read = _factored(plain, block, sizes, i, start)
-                    yield _Place(group, step, depth, f"{step.name}:{group}", read, 0, False)
+                    read = _factor_read(unfactored, block, sizes, i, start)
+                    yield _Candidate(group, step, depth, f"{step.name}:{group}", read, 0, False)
             start += prod(sizes)
 
 
-def _factored(plain: Read, block: Block, sizes: tuple[int, ...], units: int, start: int) -> Read:
-    """Reads one factor of a block, averaged over the others of it that groups lie on."""
+def _factor_read(unfactored: ReadPoint, block: Block, sizes: tuple[int, ...], units: int, start: int) -> ReadPoint:
+    """Reads the factor `units` of a block, averaged over the other factors that groups lie on."""
     others = tuple(i for i, f in enumerate(block) if not isinstance(f, int) and i != units)
-    return replace(plain, factors=sizes, start=start, units=units, averaged=others)
+    return replace(unfactored, factors=sizes, start=start, units=units, averaged=others)

@@ -1,8 +1,31 @@
-"""From a network to its permutation symmetry, and to probes on its activations, by one recorded run of it.
+"""The permutation symmetry of any network, from recorded runs of it.
 
-Every tensor of the run carries, for each of its axes, what is known of the positions that move together (axes.py). Each
-operation joins axes and gives those of its results (rules.py); one that is not known freezes all that reaches it. What
-is left free is the symmetry. The work is linear in the number of operations.
+How it works, in the order of the files of this package:
+
+1. `axes.py`. An **axis** stands for one dimension of a tensor: the set of its positions, of which any permutation is
+   allowed until something forbids it. Axes form a union-find: to *unify* two axes is to require that both are permuted
+   alike. An axis may be split (as a concatenation) or unflattened (as channels times pixels) when an operation does so.
+   To *freeze* an axis is to forbid permutations of it, with a reason in words.
+2. `execution.py` runs a network deterministically, dropout replaced by its mean.
+3. `call.py`, `recording.py`. A `Recorder` sees every operation of ATen that a run executes. Every tensor has one axis
+   per dimension. Parameters start with new axes; those of the input, of constants and of outputs are frozen. The
+   recorder calls the **rule** of each operation with the axes of the operands, and freezes these where there is none.
+4. `operations/` holds the rules. A rule unifies what the operation matches position by position, freezes what it reads
+   in order, and returns the axes of the results. Example: for y = W x it unifies the columns of W with the last axis of
+   x, and returns the rows of W as the last axis of y. So the rows of one layer and the columns of the next share an
+   axis.
+5. `decisions.py`. Where Python reads a value that depends on the input, another input may take another branch, of which
+   this run shows nothing: everything is frozen, unless runs with other answers do the same.
+6. `modes.py` records a run in evaluation mode and runs in training mode, where a network may have more heads. What one
+   of them freezes is frozen.
+7. `unreached.py` freezes what may feed layers that no run used.
+8. `groups.py`. The leaves that remain are the **groups**: sets of channels that are permuted together. A group is free
+   or fixed with a reason. Where they lie on the network's tensors is the `PermutationSpec`.
+9. `taps.py`. A **tap** is a place in the run where the activations of a group can be read, after a nonlinearity where
+   there is one. Alignment compares networks there.
+
+Frozen too much costs freedom, never correctness; each permutation is certified besides (`symmetry/certificate.py`).
+The work is linear in the number of operations.
 """
 
 from dataclasses import dataclass, field
@@ -11,89 +34,89 @@ from torch import Tensor, nn
 
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
-from neuralign.symmetry.permutations import Spec
+from neuralign.symmetry.permutations import PermutationSpec
 from neuralign.symmetry.tracing import modes
 from neuralign.symmetry.tracing.axes import freeze, leaves, unify
-from neuralign.symmetry.tracing.execution import Probe, Read, Whole, copied
-from neuralign.symmetry.tracing.groups import Layout
-from neuralign.symmetry.tracing.recording import Axes, Recorder
-from neuralign.symmetry.tracing.taps import ACTIVATIONS, Finder, Tap, Taps, pooled
-from neuralign.symmetry.tracing.unreached import freeze_what_may_feed, unreached
+from neuralign.symmetry.tracing.call import Axes
+from neuralign.symmetry.tracing.execution import DeterministicNetwork, Probe, ReadPoint, evaluation_copy
+from neuralign.symmetry.tracing.groups import Groups
+from neuralign.symmetry.tracing.recording import Recorder
+from neuralign.symmetry.tracing.taps import ACTIVATIONS, Tap, TapFinder, Taps, pooled
+from neuralign.symmetry.tracing.unreached import freeze_possible_inputs, unreached_tensors
 
 __all__ = ["Tap", "Taps", "Trace", "trace"]
 
 
-DECIDED = "the network reads a number that depends on its input{}, and may do something else with another"
-BOTH = "in training and in evaluation it is used otherwise"
-LATER = 1e9  # the birth of what only another run has: groups are named after the main one
+DECISION = "the network reads a value that depends on its input{}, and may take another branch with another input"
+DIFFERENT_USE = "training and evaluation mode use it differently"
+LATER = 1e9  # added to `first_seen` of axes that only another run has, so that groups are named after the main run
 
 
 @dataclass(frozen=True)
 class Trace:
-    spec: Spec
+    """The permutation symmetry of a network, and where its activations can be read."""
+
+    spec: PermutationSpec
     taps: Taps  # post-activations
-    before: Taps  # pre-activations: what enters those nonlinearities
-    pooled: Taps  # post-activations, after the maximum over windows where one goes into nothing else
-    network: Whole = field(repr=False)  # how activations are read: with all heads; dropout and norms in evaluation mode
-    others: tuple[Whole, ...] = field(default=(), repr=False)  # other ways to run it that do anything else
-    reads: dict[str, Read] = field(default_factory=dict, repr=False)  # where the activations of a tap are read
-    order: dict[str, int] = field(default_factory=dict, repr=False)  # and how deep in the network
+    before: Taps  # pre-activations: the inputs of those nonlinearities
+    pooled: Taps  # post-activations, after max-pooling where nothing else reads the nonlinearity
+    network: DeterministicNetwork = field(repr=False)  # that activations are read of: with all heads
+    others: tuple[DeterministicNetwork, ...] = field(default=(), repr=False)  # the network in modes of other operations
+    reads: dict[str, ReadPoint] = field(default_factory=dict, repr=False)  # node of a tap -> where it is read
+    order: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> its depth in the network
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
     modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or why it was not run so
-    reached: tuple[str, ...] = ()  # the tensors of the network that some run used
-    unreached: tuple[str, ...] = ()  # parameters and running statistics that none did: unreached.py
+    reached: tuple[str, ...] = ()  # the network's tensors that some run used
+    unreached: tuple[str, ...] = ()  # parameters and stored buffers that no run used, see unreached.py
 
     def probe(
         self, taps: Taps, *, largest: int | None = None, network: nn.Module | None = None
     ) -> tuple[Probe, list[str]]:
-        """What gives the tapped activations (n, units, ...) of one input, and the names they belong to.
+        """The probe that reads these taps' activations (n, units, ...) for an input, and their nodes in its order.
 
-        Maps of more than `largest` rows are halved where they are tapped, and go on halved. `network`: to be run
-        instead of the traced one; it must do the operations that are read in the same order.
+        Maps of more than `largest` rows are subsampled where they are tapped, and stay so further on. `network` is run
+        instead of the traced one; it must run the operations that are read in the same order.
         """
-        names = list(dict.fromkeys(tap.node for found in taps.values() for tap in found))
+        names = list(dict.fromkeys(tap.node for group_taps in taps.values() for tap in group_taps))
         reads = {name: self.reads[name] for name in names}
-        return Probe(self.network if network is None else Whole(network), reads, largest), names
+        return Probe(self.network if network is None else DeterministicNetwork(network), reads, largest), names
 
 
 def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Trace:
-    """The symmetry of `network`, seen with a normalised `example` input (n, c, ...).
+    """The symmetry of `network`, from runs of copies of it on a normalised `example` input (n, c, ...).
 
-    Copies of it are run in evaluation mode and, with all its heads, as in training; what one of the runs forbids is
-    forbidden. `attention`: whether heads, and channels within heads, may be permuted too.
+    `attention`: whether heads, and channels within heads, may be permuted too.
     """
-    twin = copied(network)
+    twin = evaluation_copy(network)
     runs = modes.record(twin, example)
-    main = runs.main
+    main, recorders = runs.main, [run.recorder for run in runs.all]
     state, steps = main.recorder.state, main.recorder.steps
-    _freeze_decided(runs)
-    for run in runs.all:
-        if run is not main:
-            _merge(state, run.recorder)
-    missed = unreached(twin, [run.recorder for run in runs.all])
-    freeze_what_may_feed(missed, twin, state, [run.recorder for run in runs.all])
-    learned = set().union(*(run.recorder.learned for run in runs.all))
-    layout = Layout(state, learned, attention)
-    finder = Finder(layout)
+    _freeze_decisions(runs)
+    for recorder in recorders:
+        if recorder is not main.recorder:
+            _merge(state, recorder)
+    unreached = unreached_tensors(twin, recorders)
+    freeze_possible_inputs(unreached, twin, state, recorders)
+    groups = Groups(state, set().union(*(recorder.learned for recorder in recorders)), attention)
+    finder = TapFinder(groups)
     active = [step for step in steps if step.operation in ACTIVATIONS]
-    reads = active, [s for a in active for s in a.sources[:1]], pooled(steps, active)
-    taps, before, after = (finder.choose(steps, chosen) for chosen in reads)
-    layout.keep(taps.keys())
-    first, *others = (Whole(twin, run.training) for run in runs.distinct)
-    reached = tuple(sorted(set().union(*(run.recorder.reached for run in runs.all))))
+    preferred = active, [s for a in active for s in a.sources[:1]], pooled(steps, active)
+    taps, before, after_pooling = (finder.choose(steps, chosen) for chosen in preferred)
+    groups.freeze_all_but(taps.keys())
+    first, *others = (DeterministicNetwork(twin, run.training) for run in runs.distinct)
     return Trace(
-        layout.spec(),
-        taps,
-        before,
-        after,
-        first,
-        tuple(others),
-        finder.reads,
-        finder.order,
-        layout.frozen(),
-        runs.modes,
-        reached,
-        missed,
+        spec=groups.spec(),
+        taps=taps,
+        before=before,
+        pooled=after_pooling,
+        network=first,
+        others=tuple(others),
+        reads=finder.reads,
+        order=finder.depths,
+        frozen=groups.frozen(),
+        modes=runs.modes,
+        reached=tuple(sorted(set().union(*(recorder.reached for recorder in recorders)))),
+        unreached=unreached,
     )
 
 
@@ -102,22 +125,25 @@ def trace_model(model: Model, images: Images, *, attention: bool = False) -> Tra
     return trace(model.network, model.normalise(as_float(images.pixels[:2])), attention=attention)
 
 
-def _freeze_decided(runs: modes.Runs) -> None:
-    """Where evaluation mode reads a number, nothing is free; where only training does, nothing that only it reaches."""
-    final = [run for run in (runs.evaluation, runs.main) if run.recorder.decided]
+def _freeze_decisions(runs: modes.Runs) -> None:
+    """Freeze what a decision may change: everything if evaluation mode or the main run decides.
+
+    Of another run, which is in training mode, freeze only the tensors that evaluation mode does not use.
+    """
+    deciding = [run for run in (runs.evaluation, runs.main) if run.recorder.decisions]
     for run in runs.all:
-        if found := final or ([run] if run.recorder.decided else []):
-            skipped = () if final else runs.evaluation.recorder.state.keys()
-            for axes in (axes for name, axes in run.recorder.state.items() if name not in skipped):
+        if sources := deciding or ([run] if run.recorder.decisions else []):
+            spared = () if deciding else runs.evaluation.recorder.state.keys()
+            for axes in (axes for name, axes in run.recorder.state.items() if name not in spared):
                 for axis in axes:
-                    freeze(axis, DECIDED.format(found[0].recorder.decided[0]))
+                    freeze(axis, DECISION.format(sources[0].recorder.decisions[0]))
 
 
-def _merge(state: dict[str, Axes], other: Recorder) -> None:
-    """Add to the tensors of one run those of another, and what that run says of the same."""
-    born = {id(leaf): leaf for axes in other.state.values() for axis in axes for leaf in leaves(axis)}
-    for leaf in born.values():
-        leaf.born += LATER
-    for name, axes in other.state.items():
-        for one, axis in zip(state.setdefault(name, axes), axes, strict=True):
-            unify(one, axis, BOTH)
+def _merge(state: dict[str, Axes], recorder: Recorder) -> None:
+    """Add the tensors of another run to `state`, and unify the axes of those that both have."""
+    unique_leaves = {id(leaf): leaf for axes in recorder.state.values() for axis in axes for leaf in leaves(axis)}
+    for leaf in unique_leaves.values():
+        leaf.first_seen += LATER
+    for name, axes in recorder.state.items():
+        for first, axis in zip(state.setdefault(name, axes), axes, strict=True):
+            unify(first, axis, DIFFERENT_USE)

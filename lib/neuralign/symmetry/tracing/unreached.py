@@ -1,81 +1,86 @@
-"""What no recorded run of a network used, and which groups may belong to it all the same.
+"""Tensors of a network that no recorded run used, and the groups that may lie on them all the same.
 
-A head for another task, an early exit, an adapter that is switched off: what feeds such a layer cannot be seen. It
-would keep its old order while what feeds it moves, and nothing that runs would show it. That it is never used, by
-anyone, cannot be seen either; so it is neither refused nor trusted. A group stays free where its layers do not fit. An
-axis of a layer that was not reached has, as far as the runs can tell,
+Examples are a head for another task, an early exit, an adapter that is switched off. Nothing shows which activation
+feeds such a layer. If that activation's group moved, the layer would be wrong, and no run would tell. That the layer is
+never used cannot be seen either, so the network is neither refused nor trusted: groups are frozen where an unreached
+layer fits. By its length, an axis of such a layer may lie on
 
-- the length of an activation's axis that was seen, or of several neighbouring ones, flattened: what lies on those is
-  frozen;
-- else a length that nothing had: then two or three activations may be concatenated to it, or the layer may see maps
-  flattened at a size of its own. What lies on such activations, and each group whose size divides it, is frozen.
+- an activation's axis of that length, or several neighbouring ones flattened: the groups on them are frozen;
+- where there is none, two or three activations concatenated, or maps flattened at a size that no run saw: the groups on
+  activations whose lengths add up to it, and each group whose size divides it, are frozen.
 
-That is no proof, for a network may do anything else to an activation first. Therefore the tensors are named wherever
-the symmetry or a certificate is told of.
+This is no proof, since a network may do anything to an activation before the layer. Therefore reports and certificates
+name the unreached tensors.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
 
-from neuralign.symmetry.tracing.axes import POSITIONS, Axis, leaves
-from neuralign.symmetry.tracing.recording import Axes, Recorder, Step
+from neuralign.symmetry.tracing.axes import ORDER_IS_DATA, Axis, leaves
+from neuralign.symmetry.tracing.call import Axes, Step
+from neuralign.symmetry.tracing.recording import Recorder
 
 REASON = "it may belong to {}, which no run reached"
 
-Carriers = Mapping[int, Collection[Axis]]  # length of an axis -> the groups that were seen on one
+Carriers = Mapping[int, Collection[Axis]]  # length of an activation's axis -> the groups on axes of that length
 
 
-def unreached(network: nn.Module, recorders: Iterable[Recorder]) -> tuple[str, ...]:
-    """The parameters, and the numbers of floating point kept in a checkpoint beside them, that no run used."""
+def unreached_tensors(network: nn.Module, recorders: Iterable[Recorder]) -> tuple[str, ...]:
+    """Names of the parameters, and of stored floating-point buffers, that no run used."""
     reached = {name for recorder in recorders for name in recorder.reached}
-    kept = network.state_dict(keep_vars=True).keys()
-    tensors = [*network.named_parameters(), *((n, b) for n, b in network.named_buffers() if n in kept)]
+    stored = network.state_dict(keep_vars=True).keys()
+    tensors = [*network.named_parameters(), *((n, b) for n, b in network.named_buffers() if n in stored)]
     return tuple(n for n, t in tensors if n not in reached and t.numel() and (t.is_floating_point() or t.is_complex()))
 
 
-def freeze_what_may_feed(
+def freeze_possible_inputs(
     names: Iterable[str], network: nn.Module, state: Mapping[str, Axes], recorders: Iterable[Recorder]
 ) -> None:
-    """Freeze the groups that may lie on the axes of the tensors of these names."""
+    """Freeze the groups that may lie on the tensors of these names, which no run used.
+
+    `state`: the axes of the tensors that were used, by name.
+    """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    wanted: dict[int, str] = {}
+    lengths: dict[int, str] = {}  # length of an axis -> the first of these tensors that has it
     for name in names:
         for size in tensors[name].shape:
             if size > 1:
-                wanted.setdefault(size, name)
-    if not wanted:
+                lengths.setdefault(size, name)
+    if not lengths:
         return
     carriers = _carriers(step for recorder in recorders for step in recorder.steps)
     groups = [leaf for axes in state.values() for axis in axes for leaf in leaves(axis) if leaf.size > 1]
-    for size, name in wanted.items():
-        for leaf in carriers.get(size) or [*_concatenated(size, carriers), *(g for g in groups if size % g.size == 0)]:
+    for length, name in lengths.items():
+        combined = _on_concatenations(length, carriers)
+        for leaf in carriers.get(length) or [*combined, *(group for group in groups if length % group.size == 0)]:
             if leaf.reason is None:
                 leaf.reason = REASON.format(name)
 
 
 def _carriers(steps: Iterable[Step]) -> Carriers:
-    found: dict[int, dict[int, Axis]] = {}
+    groups: dict[int, dict[int, Axis]] = {}
     for step in steps:
-        for length, axes in _lengths(step):
-            for leaf in (leaf for axis in axes for leaf in leaves(axis) if leaf.reason != POSITIONS and leaf.size > 1):
-                found.setdefault(length, {})[id(leaf)] = leaf
-    return {length: list(groups.values()) for length, groups in found.items()}
+        for length, axes in _flattened_axes(step):
+            for leaf in (leaf for axis in axes for leaf in leaves(axis)):
+                if leaf.reason != ORDER_IS_DATA and leaf.size > 1:
+                    groups.setdefault(length, {})[id(leaf)] = leaf
+    return {length: list(by_id.values()) for length, by_id in groups.items()}
 
 
-def _lengths(step: Step) -> Iterator[tuple[int, Sequence[Axis]]]:
-    """The lengths of an activation's axes and of its neighbouring axes flattened, but for the first with others."""
-    for first in range(len(step.axes) if step.depends else 0):
+def _flattened_axes(step: Step) -> Iterator[tuple[int, Sequence[Axis]]]:
+    """(length, axes) of every run of neighbouring axes of an activation; the first axis, of images, only alone."""
+    for first in range(len(step.axes) if step.depends_on_input else 0):
         length = 1
         for last in range(first, len(step.axes) if first else 1):
             length *= step.axes[last].size
             yield length, step.axes[first : last + 1]
 
 
-def _concatenated(size: int, carriers: Carriers) -> Iterator[Axis]:
-    """The groups on axes that have this length together, by twos and threes."""
+def _on_concatenations(length: int, carriers: Carriers) -> Iterator[Axis]:
+    """The groups on two or three axes whose lengths add up to this one."""
     for one in carriers:
         for two in (0, *carriers):
-            rest = size - one - two
+            rest = length - one - two
             if rest in carriers:
-                yield from (leaf for length in {one, two, rest} - {0} for leaf in carriers[length])
+                yield from (leaf for part in {one, two, rest} - {0} for leaf in carriers[part])

@@ -1,1 +1,1 @@
-"""What each operation of PyTorch does to the axes of its tensors."""
+"""Rules: what each operation of ATen does to the axes of its tensors."""

@@ -1,152 +1,146 @@
-"""What operations do to the axes of their operands that look numbers up, or put them, by the number of their place.
+"""Rules of operations that look values up by position, or write them to positions: index, gather, scatter, embedding.
 
-An axis that places are counted on stays in order. The axes of the places themselves are as free as what is looked up.
+The axis that positions count along is frozen. The axes of the index tensor stay as free as the values that are looked
+up with it.
 """
 
 import torch
 from torch import Tensor
 
-from neuralign.symmetry.tracing.axes import Axis, freeze, part, positions
-from neuralign.symmetry.tracing.recording import Axes, Call, Misfit, Rule
+from neuralign.symmetry.tracing.axes import Axis, narrow, ordered_axis
+from neuralign.symmetry.tracing.call import INDEXED, ORDER, PART, Axes, Call, Rule, UnsupportedCall
 
 
-def _along(axes: Axes, dim: int) -> int:
-    """The place of a dimension, counted from the front."""
-    return dim % max(len(axes), 1)
-
-
-def _count(call: Call, axis: Axis) -> Axis:
-    """Freeze an axis that places are counted on."""
-    freeze(axis, f"{call.why} looks places up on it by number")
-    return axis
+def _dim(call: Call, axes: Axes) -> int:
+    """The argument `dim`, counted from the front."""
+    return call["dim"] % max(len(axes), 1)
 
 
 def _indexed_dims(call: Call) -> tuple[range, list[Axis]]:
-    """The neighbouring dimensions that an index of numbers is given for, now frozen, and the axes it has for them."""
+    """The neighbouring dimensions that have an index tensor, now frozen, and the axes that replace them."""
     axes, indices = call.axes(call["self"]), call["indices"]
     dims = [i for i, index in enumerate(indices) if index is not None]
     if dims != list(range(dims[0], dims[-1] + 1)) or any(indices[i].dtype in (torch.bool, torch.uint8) for i in dims):
-        raise Misfit("looks up places that are not known beforehand")
-    for tensor in (indices[i] for i in dims):
-        for axis in call.axes(tensor):
-            freeze(axis, f"{call.why} reads it as places")
+        raise UnsupportedCall("selects by a mask, or along dimensions that are not neighbours")
+    for index in (indices[i] for i in dims):
+        for axis in call.axes(index):
+            call.freeze(axis, "reads positions from it")
     for dim in dims:
-        _count(call, axes[dim])
-    found = torch.broadcast_shapes(*(indices[i].shape for i in dims))
-    return range(dims[0], dims[-1] + 1), list(map(positions, found))
+        call.freeze(axes[dim], INDEXED)
+    shape = torch.broadcast_shapes(*(indices[i].shape for i in dims))
+    return range(dims[0], dims[-1] + 1), list(map(ordered_axis, shape))
 
 
-def indexed(call: Call) -> list[Axes]:
-    """aten::index: rows looked up by number on some neighbouring dimensions."""
+def index(call: Call) -> list[Axes]:
+    """aten::index: advanced indexing along neighbouring dimensions; the others pass."""
     axes = call.axes(call["self"])
-    dims, found = _indexed_dims(call)
-    return [(*axes[: dims.start], *found, *axes[dims.stop :])]
+    dims, replacing = _indexed_dims(call)
+    return [(*axes[: dims.start], *replacing, *axes[dims.stop :])]
 
 
 def index_put(call: Call) -> list[Axes]:
-    """aten::index_put: rows put, or added, to places given by number on some neighbouring dimensions."""
+    """aten::index_put: values are written or added at an advanced index, whose result they must match."""
     axes = call.axes(call["self"])
-    dims, found = _indexed_dims(call)
-    rows = (*axes[: dims.start], *found, *axes[dims.stop :])
-    for row, value in zip(reversed(rows), reversed(call.axes(call["values"])), strict=False):
+    dims, replacing = _indexed_dims(call)
+    selected = (*axes[: dims.start], *replacing, *axes[dims.stop :])
+    for axis, value in zip(reversed(selected), reversed(call.axes(call["values"])), strict=False):
         if value.size != 1:
-            call.tie(row, value)
+            call.unify(axis, value)
     return [axes]
 
 
-def embedded(call: Call) -> list[Axes]:
-    """aten::embedding: rows of a matrix looked up by number."""
-    rows, units = call.axes(call["weight"])
-    freeze(rows, f"{call.why} looks rows up by number")
-    return [(*call.axes(call["indices"]), units)]
+def embedding(call: Call) -> list[Axes]:
+    """aten::embedding: rows of a matrix are looked up; its columns pass."""
+    rows, columns = call.axes(call["weight"])
+    call.freeze(rows, INDEXED)
+    return [(*call.axes(call["indices"]), columns)]
 
 
-def index_selected(call: Call) -> list[Axes]:
-    """aten::index_select: places of one dimension, in the order of the index."""
+def index_select(call: Call) -> list[Axes]:
+    """aten::index_select: one dimension is replaced by that of the index."""
     axes, index = list(call.axes(call["self"])), call.axes(call["index"])
     if not axes:
         return [()]
-    dim = _along(tuple(axes), call["dim"])
-    _count(call, axes[dim])
+    dim = _dim(call, tuple(axes))
+    call.freeze(axes[dim], INDEXED)
     axes[dim] = index[0] if index else Axis(1)
     return [tuple(axes)]
 
 
-def index_added(call: Call) -> list[Axes]:
-    """aten::index_add, aten::index_reduce, aten::index_copy: rows added, or put, to places of one dimension.
+def index_add(call: Call) -> list[Axes]:
+    """aten::index_add, aten::index_reduce, aten::index_copy: rows are added or written to positions of one dimension.
 
-    Rows and their places may be listed in any order, but where the last of several for one place counts.
+    Rows may come in any order, together with their positions, except for index_copy: the last row of a position counts.
     """
     axes, source, index = call.axes(call["self"]), call.axes(call["source"]), call.axes(call["index"])
     if len(axes) != len(source) or not index:
-        raise Misfit("joins tensors of different ranks")
-    dim = _along(axes, call["dim"])
-    for place, (one, other) in enumerate(zip(axes, source, strict=True)):
-        call.tie(index[0] if place == dim else one, other)
-    _count(call, axes[dim])
+        raise UnsupportedCall("joins tensors of different ranks")
+    dim = _dim(call, axes)
+    for i, (axis, source_axis) in enumerate(zip(axes, source, strict=True)):
+        call.unify(index[0] if i == dim else axis, source_axis)
+    call.freeze(axes[dim], INDEXED)
     if call.name == "index_copy":
-        freeze(index[0], f"{call.why} reads its order")
+        call.freeze(index[0], ORDER)
     return [axes]
 
 
-def index_filled(call: Call) -> list[Axes]:
-    """aten::index_fill: one value at places of one dimension."""
+def index_fill(call: Call) -> list[Axes]:
+    """aten::index_fill: one value is written to positions of one dimension."""
     axes = call.axes(call["self"])
     if axes:
-        _count(call, axes[_along(axes, call["dim"])])
+        call.freeze(axes[_dim(call, axes)], INDEXED)
     return [axes]
 
 
-def _met(call: Call, larger: Axis, size: int) -> Axis:
-    """The first places of an axis, which are those that a smaller tensor meets."""
-    return larger if larger.size == size else part(larger, 0, size, call.why)
+def _first(call: Call, axis: Axis, size: int) -> Axis:
+    """The first `size` positions of an axis: those that a smaller index tensor meets."""
+    return axis if axis.size == size else narrow(axis, 0, size, call.reason(PART))
 
 
-def gathered(call: Call) -> list[Axes]:
-    """aten::gather: numbers looked up on one dimension, separately at each place of the others."""
+def gather(call: Call) -> list[Axes]:
+    """aten::gather: values are looked up along one dimension; on the others the index matches the input."""
     axes, index = call.axes(call["self"]), call.axes(call["index"])
     if len(axes) != len(index):
-        raise Misfit("joins tensors of different ranks")
-    for dim, (axis, places) in enumerate(zip(axes, index, strict=True)):
-        if dim == _along(axes, call["dim"]):
-            _count(call, axis)
+        raise UnsupportedCall("joins tensors of different ranks")
+    for dim, (axis, index_axis) in enumerate(zip(axes, index, strict=True)):
+        if dim == _dim(call, axes):
+            call.freeze(axis, INDEXED)
         else:
-            call.tie(_met(call, axis, places.size), places)
+            call.unify(_first(call, axis, index_axis.size), index_axis)
     return [index]
 
 
-def scattered(call: Call) -> list[Axes]:
-    """aten::scatter, aten::scatter_add, aten::scatter_reduce: numbers put, or added, to places of one dimension.
+def scatter(call: Call) -> list[Axes]:
+    """aten::scatter, aten::scatter_add, aten::scatter_reduce: values are written or added along one dimension.
 
-    Separately at each place of the others. Along that dimension numbers and their places may be listed in any order,
-    but where the last of several for one place counts.
+    On the others the index matches the input. Along that dimension values may come in any order, together with their
+    index, except for scatter: the last value of a position counts.
     """
     axes, index = call.axes(call["self"]), call.axes(call["index"])
     source = call.axes(call["src"]) if isinstance(call.arguments.get("src"), Tensor) else index
     if not len(axes) == len(index) == len(source):
-        raise Misfit("joins tensors of different ranks")
-    for dim, (axis, places, numbers) in enumerate(zip(axes, index, source, strict=True)):
-        call.tie(_met(call, numbers, places.size), places)
-        if dim != _along(axes, call["dim"]):
-            call.tie(_met(call, axis, places.size), places)
+        raise UnsupportedCall("joins tensors of different ranks")
+    for dim, (axis, index_axis, source_axis) in enumerate(zip(axes, index, source, strict=True)):
+        call.unify(_first(call, source_axis, index_axis.size), index_axis)
+        if dim != _dim(call, axes):
+            call.unify(_first(call, axis, index_axis.size), index_axis)
             continue
-        _count(call, axis)
+        call.freeze(axis, INDEXED)
         if call.name == "scatter":
-            freeze(places, f"{call.why} reads its order")
+            call.freeze(index_axis, ORDER)
     return [axes]
 
 
-def contained(call: Call) -> list[Axes]:
-    """aten::isin: whether each number is among others, whatever the order of those."""
+def isin(call: Call) -> list[Axes]:
+    """aten::isin: whether each element is one of the test elements, whose order does not matter."""
     elements = call.arguments.get("elements")
     return [call.axes(elements) if isinstance(elements, Tensor) else () for _ in call.outputs]
 
 
 LOOKUPS: dict[str, Rule] = {
-    **dict.fromkeys("index_add index_reduce index_copy".split(), index_added),
-    **dict.fromkeys("scatter scatter_add scatter_reduce".split(), scattered),
+    **dict.fromkeys("index_add index_reduce index_copy".split(), index_add),
+    **dict.fromkeys("scatter scatter_add scatter_reduce".split(), scatter),
     **dict.fromkeys("index_put _index_put_impl _unsafe_index_put".split(), index_put),
-    **dict.fromkeys("index _unsafe_index".split(), indexed),
-    **{"embedding": embedded, "index_select": index_selected, "index_fill": index_filled, "gather": gathered},
-    "isin": contained,
+    **dict.fromkeys("index _unsafe_index".split(), index),
+    **{"embedding": embedding, "index_select": index_select, "index_fill": index_fill, "gather": gather, "isin": isin},
 }

@@ -1,4 +1,4 @@
-"""Hand-made networks that do something else in training, or keep numbers of their own beside their parameters."""
+"""Hand-made layers and networks that do something else in training mode, or keep tensors besides parameters."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class NormAct(nn.BatchNorm2d):
 
 
 class FunctionalNormAct(NormAct):
-    """The same by the function of torch, as some libraries spell it."""
+    """The same with the function of torch."""
 
     def forward(self, x: Tensor) -> Tensor:
         means, variances, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
@@ -38,7 +38,7 @@ class InstanceNormAct(nn.InstanceNorm2d):
 
 
 class OwnNorm(nn.Module):
-    """A norm that is derived from none of torch, and keeps its statistics in buffers."""
+    """A norm that is not derived from one of torch, with its statistics in buffers."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -63,7 +63,7 @@ class OwnNorm(nn.Module):
 
 
 class AssigningNorm(OwnNorm):
-    """One that assigns its buffers anew."""
+    """Assigns new tensors to its buffers."""
 
     def update(self, mean: Tensor, variance: Tensor) -> None:
         self.running_mean = 0.9 * self.running_mean + 0.1 * mean
@@ -71,14 +71,14 @@ class AssigningNorm(OwnNorm):
 
 
 class ParameterNorm(OwnNorm):
-    """One whose statistics are parameters without a gradient, written behind autograd's back."""
+    """Its statistics are parameters without a gradient, written to through `.data`."""
 
     def __init__(self, channels: int):
         super().__init__(channels)
         for name in ("running_mean", "running_var"):
-            kept = getattr(self, name)
+            buffer = getattr(self, name)
             delattr(self, name)
-            setattr(self, name, nn.Parameter(kept, requires_grad=False))
+            setattr(self, name, nn.Parameter(buffer, requires_grad=False))
 
     def update(self, mean: Tensor, variance: Tensor) -> None:
         self.running_mean.data.mul_(0.9).add_(0.1 * mean)
@@ -95,7 +95,7 @@ class OwnDropout(nn.Dropout):
 
 
 class DropPath(nn.Module):
-    """Leaves out its layer for some images at random."""
+    """Skips its layer for random images."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -109,14 +109,14 @@ class DropPath(nn.Module):
 
 
 class PythonDrop(DropPath):
-    """Leaves it out altogether, by a generator that is not torch's."""
+    """Skips it for all images, by the generator of Python."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.training and random.random() < 0.9 else x + self.layer(x)
 
 
 class Nested(nn.Module):
-    """A block whose parts ask for its mode."""
+    """A block that uses its layers differently in each mode."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -164,7 +164,7 @@ class Merging(nn.Module):
 
 
 class Bounded(nn.Conv2d):
-    """A layer that keeps the norms of its weights small, in every call."""
+    """A layer that bounds the norms of its weights in every call."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.weight.data = self.weight.data / self.weight.data.flatten(1).norm(dim=1).clamp(min=1.0).view(-1, 1, 1, 1)
@@ -179,7 +179,7 @@ class BoundedInPlace(nn.Conv2d):
 
 
 def between(make: Callable[[int], nn.Module], *, bias: bool = True) -> Net:
-    """Two convolutions, either followed by what is to be tried; nothing but the first layers' names is given away."""
+    """Two convolutions, `a` and `b`, each followed by a layer of this kind."""
     layers = {"a": conv(3, 6, bias=bias), "b": conv(6, 6, bias=bias), "one": make(6), "two": make(6)}
     return Net(lambda n, x: n.fc(n.two(n.b(n.one(n.a(x)))).mean((2, 3))), **layers, fc=nn.Linear(6, 5))
 
@@ -199,7 +199,7 @@ class Auxiliary(nn.Module):
 
 
 class Counted(Auxiliary):
-    """The same, which counts its steps and keeps the mean of its input in training."""
+    """The same, which counts its steps and keeps the mean of its input in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,8 +213,8 @@ class Counted(Auxiliary):
         return super().forward(x)
 
 
-# layers that do something else in training, by what is special
-MOODY: dict[str, Callable[[int], nn.Module]] = {
+# layers that do something else in training mode, by what is special about them
+MODE_DEPENDENT: dict[str, Callable[[int], nn.Module]] = {
     "a norm that owns its activation": NormAct,
     "the same by a function": FunctionalNormAct,
     "without running statistics": lambda n: NormAct(n, track_running_stats=False),
