@@ -290,3 +290,21 @@ def test_gradients_are_right_where_the_kernel_of_torch_misreads_them() -> None:
     with DeterministicMode():
         gradients, expected = (torch.autograd.grad(norm(x), [x, *norm.parameters()], g) for g in (strided, gradient))
     torch.testing.assert_close(gradients, expected)
+
+
+def test_gradients_that_fail_on_other_images_only_are_refused_in_one_sentence() -> None:
+    class BrightOnly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(192, 6), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x.flatten(1)).exp()
+            out = self.second(x)
+            if x.shape[0] == 1:  # as code may do in a rare branch: the backward pass needs what is overwritten here
+                x += 1
+            return out
+
+    message = "nothing can be certified of this network: its gradients for 1 other images end in RuntimeError: one of the"
+    with pytest.raises(Refused, match=message):
+        explain(BrightOnly(), image().float())

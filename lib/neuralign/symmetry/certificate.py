@@ -118,7 +118,15 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
         precision, why = FLOAT32, summary(error)
         errors = _or_refuse(error, lambda: changes(inputs[:1], FLOAT32))
     others = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
-    errors += changes(others, precision)
+    try:
+        errors += changes(others, precision)
+    except (Refused, CertificateError):
+        raise
+    except Exception as error:  # of any kind, by the network's code
+        sizes = " and ".join(str(len(x)) for x in others)
+        raise Refused(
+            f"nothing can be certified of this network: its gradients for {sizes} other images end in {summary(error)}"
+        ) from error
     return Certificate(
         outputs=_largest_or_nan(e["outputs"] for e in errors),
         gradients=_largest_or_nan(e["gradients"] for e in errors),

@@ -238,7 +238,7 @@ class Recorder(DeterministicMode):
 
     def _unify_with_next_run(self, state: Mapping[str, Tensor]) -> None:
         """Unify the axes of a tensor of the network with those of the activation that replaces it for the next run."""
-        for name in state.keys() & {name for names in self.names.values() for name in names}:
+        for name in sorted(state.keys() & {name for names in self.names.values() for name in names}):
             tensor = state[name]
             if name not in self.names.get(location_of(tensor), []) and location_of(tensor) in self.records:
                 axes = self.records[location_of(tensor)].axes
