@@ -3,18 +3,16 @@
 import io
 import os
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from hostile import FETCHING, PLANNING, Case, Trap, fetch, flipped
 from PIL import Image
-from toy_data import arrays, jpeg, pixels, tree, zipped
+from toy_data import arrays, jpeg, pixels, tree
 
 from neuralign.datasets.checks import check
 from neuralign.datasets.reading.locations import identity
@@ -105,11 +103,6 @@ FOLDERS: list[tuple[Any, ...]] = [
         one_more("train/dog/c.png", written(rgb(9, 9))),
         "c.png: 9x9 pixels, but the first image of the split has",
     ),
-    (
-        "an absurd width",
-        one_more("train/cat/c.png", written(rgb(1, 5000))),
-        "1x5000 pixels, at most 4096 a side are allowed",
-    ),
     ("a bomb", one_more("train/cat/c.png", png(8, 2, 30_000)), "c.png: not a readable image", "decompression bomb"),
     ("a class only in test", lambda p: (p / "test/dog").rename(p / "test/cow"), "class cow has no folder in train"),
     (
@@ -145,30 +138,6 @@ def other(content: Callable[[Path], Any], folder: Path) -> None:
     fetch({"use": "npz", "path": str(folder / "a.npz")}, folder)
 
 
-def claiming(shape: str) -> Callable[[Path], Any]:
-    """An .npz file in which x_train claims another shape than it has bytes for."""
-
-    def make(path: Path) -> None:
-        np.savez(path, **arrays(x_train=pixels(4, 8, 8, 3)))
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        head = members["x_train.npy"]
-        members["x_train.npy"] = head.replace(b"(4, 8, 8, 3), }" + b" " * (len(shape) - 12), f"{shape}, }}".encode())
-        path.write_bytes(zipped(members))
-
-    return make
-
-
-def packed(path: Path) -> None:
-    np.savez_compressed(path, **arrays(x_train=np.zeros((5, 2**9, 2**9, 3), np.uint8)))
-
-
-def packed_tightly(folder: Path) -> None:
-    """An array packed 1000 to 1, beyond a size that is made small here."""
-    with mock.patch("neuralign.datasets.sources.npz.LARGEST", 2**20):
-        other(packed, folder)
-
-
 ARRAYS: list[tuple[str, dict[str, Any], str]] = [
     ("pixels in 0 .. 1", {"x_train": pixels(4, 8, 8, 3) / 255}, "float64 in 0 .. 1, 0 of them not finite; only uint8"),
     ("NaN", {"x_train": np.full((4, 8, 8, 3), np.nan, np.float32)}, "train images are float32, 768 of them not finite"),
@@ -199,16 +168,11 @@ ARRAYS: list[tuple[str, dict[str, Any], str]] = [
     ("an array missing", {"y_test": None}, "no array y_test; found x_train, y_train, x_test"),
 ]
 NPZS: list[tuple[str, Callable[[Path], Any], str]] = [
-    ("cut off", lambda p: [np.savez(p, **arrays()), p.write_bytes(p.read_bytes()[:500])], "not a whole .npz file"),
-    ("a text", lambda p: p.write_text("hello"), "not a whole .npz file"),
-    ("an .npy file", lambda p: np.save(p.open("wb"), np.zeros(3)), "not a whole .npz file"),
+    ("cut off", lambda p: [np.savez(p, **arrays()), p.write_bytes(p.read_bytes()[:500])], "not a readable .npz file"),
+    ("a text", lambda p: p.write_text("hello"), "not a readable .npz file"),
+    ("an .npy file", lambda p: np.save(p.open("wb"), np.zeros(3)), "not a readable .npz file"),
     ("absent", lambda p: None, "No such file or directory"),
     ("a folder", lambda p: p.mkdir(), "not a "),
-    (
-        "a shape of 10^12 images",
-        claiming("(1000000000000, 8, 8, 3)"),
-        "x_train claims shape (1000000000000, 8, 8, 3) of",
-    ),
 ]
 
 
@@ -228,5 +192,4 @@ CASES = [
     *[Case(f"folder: {name}", FETCHING, partial(spoil, change), tuple(words)) for name, change, *words in FOLDERS],
     *[Case(f"npz: {name}", FETCHING, partial(saved, change), ("a.npz: ", words)) for name, change, words in ARRAYS],
     *[Case(f"npz: {name}", FETCHING, partial(other, content), ("a.npz: ", words)) for name, content, words in NPZS],
-    Case("npz: a bomb", FETCHING, packed_tightly, ("a.npz: x_train unpacks ", "which no images do")),
 ]

@@ -96,7 +96,7 @@ def test_cifar100_has_the_fine_labels(tmp_path):
     data = cifar(tmp_path, classes=100, **source)
     check(data, "cifar")
     assert data.test.labels.tolist() == list(range(100)) and data.classes[42] == "fine42"
-    with pytest.raises(DataError, match="no member data_batch_1, .*is this the archive the entry means"):
+    with pytest.raises(DataError, match="not the archive of CIFAR-10, python version: no member data_batch_1, "):
         cifar(tmp_path, classes=10, **source)
 
 
@@ -272,21 +272,16 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(server, tmp_path)
 
 
 def test_a_wrong_checksum_is_named_with_both_sums_and_nothing_is_left(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "neuralign.datasets.sources.cifar.tar_members", None
-    )  # nothing may be read before the checksum is verified
     expected, server.content = sha256(server.content), b"an error page"
+    monkeypatch.setattr("tarfile.open", None)  # nothing may be read before the checksum is verified
     with pytest.raises(DataError) as caught:
-        fetched(server, tmp_path)
+        cifar(tmp_path, classes=10, url=server.url, checksum=expected)
     found = f"expected {expected}, found {sha256(b'an error page')} in the 13 bytes received"
     assert str(caught.value) == f"{server.url}: {found}"
     assert not list(tmp_path.iterdir())
 
 
-def test_an_endless_body_and_an_absent_server_end_in_an_error(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "LARGEST", 100)
-    with pytest.raises(DataError, match="more than 100 bytes"):
-        fetched(server, tmp_path)
+def test_an_absent_server_ends_in_an_error(server, tmp_path):
     with pytest.raises(DataError, match="gave up after 5 attempts and 0 bytes"):
         cifar(tmp_path, classes=10, url="http://127.0.0.1:9/x", checksum=sha256(b""))
     assert not list(tmp_path.iterdir())

@@ -1,1 +1,1 @@
-"""Reading what sources hold: downloads, archives, pickles, pictures."""
+"""Reading what sources hold: downloads, pictures."""

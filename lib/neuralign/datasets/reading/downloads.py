@@ -17,7 +17,6 @@ from neuralign.datasets.reading.locations import local
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60.0  # seconds without a byte
-LARGEST = 4 * 2**30  # bytes
 CHUNK = 2**20  # bytes
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one later
 
@@ -88,8 +87,6 @@ def _attempt(url: str, part: Path) -> None:
             told = time.monotonic()
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                if file.tell() > LARGEST:
-                    raise DataError(f"{url}: more than {LARGEST} bytes, the largest archive that is taken")
                 if time.monotonic() - told > 5:
                     told = time.monotonic()
                     log.info(

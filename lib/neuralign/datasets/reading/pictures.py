@@ -13,7 +13,6 @@ FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp")
 GREYS = ("1", "L", "LA")
 COLOURS = ("P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-LARGEST = 4096  # pixels a side, known before any pixel is decoded
 
 
 def stack(files: Iterable[tuple[str, Path | BytesIO]], count: int, size: int | None) -> tuple[np.ndarray, bool]:
@@ -42,8 +41,6 @@ def picture(source: str, file: Path | BytesIO) -> Image.Image:
     """The image in mode L or RGB. An alpha channel may go only where it hides nothing; nor are 16 bits cut to 8."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            if max(image.size) > LARGEST:
-                raise DataError(f"{source}: {image.height}x{image.width} pixels, at most {LARGEST} a side are allowed")
             if image.mode not in GREYS + COLOURS:
                 raise DataError(f"{source}: pixels of mode {image.mode}, only 8-bit greyscale and colour are allowed")
             if _is_deep(image):

@@ -1,14 +1,14 @@
 """Tiny ImageNet (Le & Yang 2015) from its official zip archive."""
 
+import zlib
 from io import BytesIO
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from neuralign.config.options import Address, Checksum
 from neuralign.datasets.dataset import DataError, Dataset, Split
-from neuralign.datasets.reading.archives import zip_member, zip_members
 from neuralign.datasets.reading.downloads import verified
 from neuralign.datasets.reading.pictures import stack
 
@@ -24,13 +24,15 @@ def tiny_imagenet(cache: Path, *, url: Address, checksum: Checksum) -> Dataset:
         checksum: Digest of the archive; another file is refused.
     """
     path = verified(url, checksum, cache)
-    with zip_members(path) as archive:
-        train = _train(archive)
-        test = _validation(archive, str(path))
-        classes = sorted({wnid for wnid, _ in train})
-        if unknown := sorted({wnid for wnid, _ in test} - set(classes)):
-            raise DataError(f"{path}: validation images of class {unknown[0]}, which has no training images")
-        return Dataset(_split(archive, train, classes), _split(archive, test, classes), tuple(classes))
+    try:
+        with ZipFile(path) as archive:
+            train, test = _train(archive), _validation(archive, str(path))
+            classes = sorted({wnid for wnid, _ in train})
+            if unknown := sorted({wnid for wnid, _ in test} - set(classes)):
+                raise DataError(f"{path}: validation images of class {unknown[0]}, which has no training images")
+            return Dataset(_split(archive, train, classes), _split(archive, test, classes), tuple(classes))
+    except (BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path}: not the zip archive of Tiny ImageNet, or damaged: {error}") from error
 
 
 def _train(archive: ZipFile) -> list[tuple[str, str]]:
@@ -45,7 +47,7 @@ def _validation(archive: ZipFile, source: str) -> list[tuple[str, str]]:
     table = members.get(("val", "val_annotations.txt"))
     if table is None:
         raise DataError(f"{source}: no member val/val_annotations.txt; is this the archive the entry means?")
-    rows = [line.split("\t") for line in zip_member(archive, table).decode().splitlines() if line.strip()]
+    rows = [line.split("\t") for line in archive.read(table).decode().splitlines() if line.strip()]
     classes = {row[0]: row[1] for row in rows if len(row) > 1}
     files = {parts[2]: name for parts, name in members.items() if parts[:2] == ("val", "images") and len(parts) == 3}
     if odd := sorted(classes.keys() ^ files.keys()):
@@ -54,7 +56,7 @@ def _validation(archive: ZipFile, source: str) -> list[tuple[str, str]]:
 
 
 def _split(archive: ZipFile, pairs: list[tuple[str, str]], classes: list[str]) -> Split:
-    files = ((f"{archive.filename}: {name}", BytesIO(zip_member(archive, name))) for _, name in pairs)
+    files = ((f"{archive.filename}: {name}", BytesIO(archive.read(name))) for _, name in pairs)
     images, _ = stack(files, len(pairs), None)
     label = {wnid: i for i, wnid in enumerate(classes)}
     return Split(images, np.array([label[wnid] for wnid, _ in pairs], np.int64))
