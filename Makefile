@@ -31,7 +31,8 @@ test-slurm: $(READY) ## the workflow on a Slurm of one node, brought up and take
 		tests/slurm/down.sh; exit $$code
 
 bench: $(READY) ## the speed targets on this machine (docs/speed.md): make bench TOPICS="training attacks"
-	PYTHONPATH=lib $(BIN)/python -m benchmarks.run $(TOPICS)
+	MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2147483647 PYTHONPATH=lib \
+		$(BIN)/python -m benchmarks.run $(TOPICS) # memory is kept as in jobs (lib/neuralign/workflow/running/failure.py)
 
 check: lint test
 

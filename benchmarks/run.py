@@ -15,7 +15,6 @@ import torch
 
 from benchmarks import timing
 from benchmarks.timing import Row
-from neuralign.workflow.running import malloc
 from neuralign.workflow.running.notes import versions
 
 HERE = Path(__file__).parent
@@ -92,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown := set(arguments.topics) - set(TOPICS):
         parser.error(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
     torch.set_num_threads(arguments.threads)
-    malloc.keep()  # as jobs do; it helps the baseline as much
     facts = header(arguments.device)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
     found: dict[str, list[Row]] = {}

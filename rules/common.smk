@@ -59,10 +59,11 @@ def command(wildcards, input, resources):
     """A parameter: the command line of the job. Made from input and resources, it is no cause for a rerun itself."""
     recipe = RECIPES.written[input.recipe]
     script = Path(workflow.basedir, "scripts", f"{recipe['rule']}.py")
-    library = f"PYTHONPATH={Path(workflow.basedir, 'lib')}"
+    environment = ["env", f"PYTHONPATH={Path(workflow.basedir, 'lib')}", *failure.KEPT_MEMORY]
     python = "python" if workflow.deployment_settings.deployment_method else sys.executable
     gpus = str(resources.get("gpu", 0))
-    return shlex.join(["env", library, python, "-P", str(script), input.recipe, "--key", recipe["key"], "--gpu", gpus])
+    job = [python, "-P", str(script), input.recipe, "--key", recipe["key"], "--gpu", gpus]
+    return shlex.join(environment + job)
 
 
 def refuse(wildcards):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from lone_job import OUT, command, ended, environ, make, start, until
 from workflow_project import Project
@@ -31,8 +32,8 @@ def folder(tmp_path, monkeypatch):
 def gone(pid):
     """Whether a process has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
 
 
@@ -110,15 +111,7 @@ def runner(line):
 
 def children(pid):
     """Process ids."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = stat.read_text().rpartition(")")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(rest.split()[1]) == pid:
-            found.append(int(name.split()[0]))
-    return found
+    return [child.pid for child in psutil.Process(pid).children()]
 
 
 linux = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells of the end of other processes")
@@ -189,16 +182,13 @@ def at_work(project):
     """The process of a training under way, once it has one."""
     log = project.path("logs/endpoints/small_digits/tiny/plain/1.log")
     until(lambda: list(project.root.glob("results/.scratch/*/")) and log.exists())
-    for stat in Path("/proc").glob("[0-9]*"):
+    for process in psutil.process_iter():
         try:
-            if (
-                stat.joinpath("cwd").samefile(project.root)
-                and b"train_endpoint.py" in stat.joinpath("cmdline").read_bytes()
-            ):
-                if b"bash" not in stat.joinpath("cmdline").read_bytes().split(b"\0")[0]:
-                    return int(stat.name)
-        except OSError:
+            command, place = process.cmdline(), process.cwd()
+        except psutil.Error:
             continue
+        if Path(place) == project.root.resolve() and any("train_endpoint.py" in word for word in command[1:3]):
+            return process.pid
     raise AssertionError("no training found")
 
 

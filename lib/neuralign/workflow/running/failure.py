@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from neuralign.common.files import PACKAGE, atomic
 from neuralign.workflow.running.notes import LIBRARIES, git, versions
 
@@ -27,6 +29,10 @@ VARIABLES = {
     *("LC_ALL", "LANG", "TMPDIR", "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_RESTART_COUNT"),
 }
 PREFIX = "NEURALIGN_"
+# Every step of a training frees its activations and asks for as much again in the next. glibc gives large pieces back
+# to the system, which has to clear them anew: 6 % of a TinyTen step, 20 % of an alignment of ResNet32 (LOG.md,
+# 2026-11-24). So a job keeps what it frees, up to 2 GB and in pieces of up to 32 MB; other C libraries ignore this.
+KEPT_MEMORY = (f"MALLOC_MMAP_THRESHOLD_={1 << 25}", f"MALLOC_TRIM_THRESHOLD_={(1 << 31) - 1}")
 
 
 def report(recipe: Path, gpus: int, error: BaseException) -> None:
@@ -60,7 +66,7 @@ def path(recipe: Path) -> Path:
 def alone(recipe: Path, gpus: int) -> str:
     """The command that runs just this job, from any folder, with as many threads and GPUs as it had."""
     threads = [f"OMP_NUM_THREADS={n}" for n in filter(None, [os.environ.get("OMP_NUM_THREADS")])]
-    environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *threads]
+    environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *KEPT_MEMORY, *threads]
     job = [*environment, sys.executable, "-P", sys.argv[0], str(recipe), "--gpu", str(gpus)]
     return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(job)}"
 
@@ -92,11 +98,8 @@ def bundle(recipe: Path, command: str, error: BaseException) -> dict[str, Any]:
 
 
 def log_file() -> Path | None:
-    """The file that standard error goes to, where it goes to one and the system tells (Linux)."""
-    target = Path("/proc/self/fd/2")
-    if not target.exists() or not target.is_file():
-        return None
-    return Path(os.readlink(target))
+    """The file that standard error goes to, where it goes to one."""
+    return next((Path(file.path) for file in psutil.Process().open_files() if file.fd == 2), None)
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -116,11 +119,7 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _memory() -> dict[str, int]:
-    """Bytes: of the machine where it tells (Linux), and the most this process has held."""
-    found: dict[str, int] = {}
-    table = Path("/proc/meminfo")
-    if table.exists():
-        lines = dict(line.split(":") for line in table.read_text().splitlines())
-        found = {k: int(lines[k].split()[0]) * 1024 for k in ("MemTotal", "MemAvailable") if k in lines}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return found | {"peak_of_job": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    """Bytes: of the machine, and the most this process has held."""
+    machine, unit = psutil.virtual_memory(), 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"total": machine.total, "available": machine.available, "peak_of_job": peak}

@@ -5,7 +5,6 @@ if it asks for it. When it has returned, a note of origin is written beside each
 """
 
 import argparse
-import fcntl
 import hashlib
 import inspect
 import json
@@ -18,10 +17,12 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from neuralign.common.files import atomic, date_back, first_output, leftovers, note_path, recipe_path
-from neuralign.workflow.running import failure, malloc, termination, together
+from neuralign.workflow.running import failure, termination, together
 from neuralign.workflow.running.gpus import lease
 from neuralign.workflow.running.notes import entries, hashed, notes
 
@@ -48,7 +49,6 @@ def run(main: Callable[..., None]) -> None:
                 f"{arguments.recipe}: the config or the code has changed since this run was planned; start it again"
             )
         termination.end_with_run()
-        malloc.keep()
         with lease(arguments.gpu):
             perform(main, recipe)
     except BaseException as error:
@@ -151,37 +151,32 @@ def _aside(recipe: dict[str, Any]) -> Iterator[bool]:
     if (lock := _locked(recipe)) is None:
         yield False
         return
-    lock.write(TOGETHER)
-    lock.flush()
+    _lock_path(recipe).write_text(TOGETHER)
     with _released(lock):
         yield True
 
 
 @contextmanager
-def _released(lock: TextIO) -> Iterator[None]:
-    """The lock is free afterwards."""
-    with lock:
-        try:
-            yield
-        finally:
-            Path(lock.name).unlink(missing_ok=True)
+def _released(lock: FileLock) -> Iterator[None]:
+    """The lock is free afterwards, and its file gone."""
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # filelock takes no file that is gone for a lock
+        lock.release()
 
 
-def _locked(recipe: dict[str, Any]) -> TextIO | None:
-    """The empty, locked file that stands for the job's outputs; None where another process has it."""
+def _locked(recipe: dict[str, Any]) -> FileLock | None:
+    """The lock that stands for the job's outputs, its file empty; None where another process has it."""
     path = _lock_path(recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        lock = path.open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            return None
-        if path.exists() and os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
-            lock.truncate(0)
-            return lock
-        lock.close()  # its holder has just removed it, so someone else may hold a file of this name
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft lock outlives its holder
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    path.write_text("")
+    return lock
 
 
 def _lock_path(recipe: dict[str, Any]) -> Path:

@@ -13,9 +13,10 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+import psutil
 
 from neuralign.common.files import discard
 
@@ -40,20 +41,18 @@ def end_with_run() -> None:
     Without a run, as when a person started it, where the run is no ancestor, as in a job of Slurm's, and where the
     kernel cannot tell (only Linux can), nothing is watched.
     """
-    if RUN not in os.environ or not hasattr(os, "pidfd_open") or not Path("/proc/self/stat").exists():
+    if RUN not in os.environ or not hasattr(os, "pidfd_open"):
         return
-    run = int(os.environ[RUN])
-    line, poll = _ancestors(), select.poll()
+    run, poll = int(os.environ[RUN]), select.poll()
+    ancestors = [process.pid for process in psutil.Process().parents()]
+    if run not in ancestors and psutil.pid_exists(run):
+        return
     try:
-        if run not in line:
-            os.kill(run, 0)
-            return
-        for process in line[: line.index(run) + 1]:
+        for process in ancestors[: ancestors.index(run) + 1] if run in ancestors else [run]:
+            # psutil's own wait would go on until a process that has ended is reaped as well
             poll.register(os.pidfd_open(process), select.POLLIN)
     except ProcessLookupError:
         sys.exit(f"process {run}, the run that started this job, is gone")
-    except PermissionError:  # os.kill: another user's process, so it is there
-        return
 
     def wait() -> None:
         poll.poll()
@@ -71,15 +70,3 @@ def end(status: int, why: str) -> NoReturn:
     with contextlib.suppress(OSError):  # of a terminal that has hung up
         os.write(2, told.encode())  # the logging module may be what was interrupted
     os._exit(status)
-
-
-def _ancestors() -> list[int]:
-    """Process ids of the parent, its parent, and so on."""
-    line = [os.getppid()]
-    while line[-1] > 1:
-        try:
-            stat = Path(f"/proc/{line[-1]}/stat").read_text()
-        except FileNotFoundError:  # it has just ended
-            break
-        line.append(int(stat.rpartition(")")[2].split()[1]))
-    return line
