@@ -1,5 +1,6 @@
 """Prepared data, networks, permutations and bends that a job must refuse when it starts, and trainings that diverge."""
 
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -244,28 +245,25 @@ BENDS: list[tuple[str, Callable[[Tensors, Layout], Tensors], str]] = [
 # ---- prepared data
 
 
-def prepared(change: Callable[[Tensors, dict[str, str]], Any], settings: dict[str, Any], folder: Path) -> None:
+def prepared(change: Callable[[Tensors, dict[str, Any]], Any], settings: dict[str, Any], folder: Path) -> None:
     """Prepare a setting with data that `fetch_data` has not made so."""
     path = folder / "data.safetensors"
     train, test = (Split(s.pixels.numpy(), s.labels.numpy()) for s in (pictures(10), pictures(4)))
     save_dataset(Dataset(train, test, tuple("abcde")), path)
-    tensors, facts = (
-        load_file(path),
-        {"classes": '["a", "b", "c", "d", "e"]', "mean": "[0.5, 0.5, 0.5]", "std": "[1, 1, 1]"},
-    )
+    tensors, facts = load_file(path), {"classes": list("abcde"), "mean": [0.5] * 3, "std": [1] * 3}
     change(tensors, facts)
-    save_file(tensors, path, facts)
+    save_file(tensors, path, {"facts": json.dumps(facts)})
     prepare(str(path), SETTINGS | settings)
 
 
-def nothing(tensors: Tensors, facts: dict[str, str]) -> None:
+def nothing(tensors: Tensors, facts: dict[str, Any]) -> None:
     """No change."""
 
 
-PREPARED: list[tuple[str, Callable[[Tensors, dict[str, str]], Any], dict[str, Any], str]] = [
+PREPARED: list[tuple[str, Callable[[Tensors, dict[str, Any]], Any], dict[str, Any], str]] = [
     ("no labels", lambda t, f: t.pop("train_labels"), {}, "no dataset as `fetch_data` prepares it, or damaged"),
     ("no class names", lambda t, f: f.pop("classes"), {}, "or damaged: 'classes'"),
-    ("class names that are none", lambda t, f: f.update(classes="["), {}, "no dataset as `fetch_data` prepares it"),
+    ("class names that are none", lambda t, f: f.update(classes=5), {}, "no dataset as `fetch_data` prepares it"),
     (
         "pixels as fractions",
         lambda t, f: t.update(train_images=t["train_images"].float()),

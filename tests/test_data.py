@@ -315,11 +315,11 @@ def test_the_file_holds_the_dataset_and_can_be_memory_mapped(tmp_path):
             assert np.array_equal(file.get_tensor(f"{name}_labels"), split.labels)
             assert file.get_tensor(f"{name}_labels").dtype == np.int64
         assert np.array_equal(file.get_slice("train_images")[3:5], data.train.images[3:5])
-        facts = file.metadata()
-    assert facts["format"] == "neuralign.dataset/1" and json.loads(facts["classes"]) == ["c0", "c1"]
+        facts = json.loads(file.metadata()["facts"])
+    assert facts["classes"] == ["c0", "c1"]
     unit = data.train.images / 255
-    assert json.loads(facts["mean"]) == pytest.approx(unit.mean((0, 2, 3)).tolist(), rel=1e-12)
-    assert json.loads(facts["std"]) == pytest.approx(unit.std((0, 2, 3)).tolist(), rel=1e-12)
+    assert facts["mean"] == pytest.approx(unit.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert facts["std"] == pytest.approx(unit.std((0, 2, 3)).tolist(), rel=1e-12)
 
 
 def test_the_same_dataset_gives_the_same_bytes_whatever_its_memory_layout(tmp_path):

@@ -70,9 +70,9 @@ def load(path: str | Path, device: torch.device, size: int | None = None) -> Dat
     """The dataset that `fetch_data` prepared, on `device`; resized to `size` x `size` where that differs."""
     try:
         with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {})["facts"])
             train, test = (Images(file.get_tensor(f"{s}_images"), file.get_tensor(f"{s}_labels")) for s in SPLITS)
-        classes, mean, std = (tuple(json.loads(facts[key])) for key in ("classes", "mean", "std"))
+        classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: no dataset as `fetch_data` prepares it, or damaged: {error}") from None
     for split, images in zip(SPLITS, (train, test), strict=True):

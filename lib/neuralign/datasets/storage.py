@@ -3,43 +3,30 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from neuralign.common.files import atomic
 from neuralign.datasets.dataset import Dataset
 
-FORMAT = "neuralign.dataset/1"
-CHUNK = 1024  # images at a time: a dataset of several GB is never held twice
+CHUNK = 1024  # images at a time, for statistics: a dataset of several GB is never held twice
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
-    """Write {train,test}_{images,labels} and, as JSON in the metadata, classes and the training pixels' mean and std.
+    """Write {train,test}_{images,labels} and, as facts, classes and the training pixels' mean and std.
 
-    The same dataset gives the same bytes. (The writer of the safetensors package orders metadata at random and copies
-    each tensor; the format itself is a length, a JSON header and the raw tensors.)
+    The same dataset gives the same bytes: the facts are one metadata entry, because safetensors writes several in
+    random order.
     """
     mean, std = moments(dataset.train.images)
-    tensors = {  # 8-byte labels first, so that every tensor is aligned
-        "train_labels": dataset.train.labels.astype("<i8", copy=False),
-        "test_labels": dataset.test.labels.astype("<i8", copy=False),
-        "train_images": dataset.train.images,
-        "test_images": dataset.test.images,
-    }
-    facts = {"format": FORMAT, "classes": json.dumps(dataset.classes), "mean": json.dumps(mean), "std": json.dumps(std)}
-    header: dict[str, Any] = {"__metadata__": facts}
-    begin = 0
-    for name, array in tensors.items():
-        kind = "U8" if array.dtype == np.uint8 else "I64"
-        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (begin, begin + array.nbytes)}
-        begin += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic(path) as part, part.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in tensors.values():
-            file.writelines(np.ascontiguousarray(chunk).data for chunk in _chunks(array))
+    tensors: dict[str, np.ndarray] = {}
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        tensors |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
+    facts = {"classes": dataset.classes, "mean": mean, "std": std}
+    with atomic(path) as temporary:
+        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        save_file(contiguous, temporary, {"facts": json.dumps(facts)})
 
 
 def moments(images: np.ndarray) -> tuple[list[float], list[float]]:

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from neuralign.config.plugins import plugin
 from neuralign.workflow.planning.costs import Sizes
 
 
 def fetched(file: Path) -> Sizes:
     """From the header of a prepared dataset."""
-    with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    train, test = (header[f"{split}_images"]["shape"] for split in ("train", "test"))
-    return Sizes(train[0], test[0], train[1], train[2], len(json.loads(header["__metadata__"]["classes"])))
+    with safe_open(file, "np") as data:
+        train, test = (data.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
+        classes = json.loads(data.metadata()["facts"])["classes"]
+    return Sizes(train[0], test[0], train[1], train[2], len(classes))
 
 
 def published(entry: Mapping[str, Any]) -> Sizes | None:
