@@ -74,7 +74,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path, what, name):
     make(tmp_path / name)
     with pytest.raises(CheckpointError) as error:
         read(tmp_path / name, MODEL)
-    assert message.replace(" (text", ": text" if name == "a.safetensors" else " (text").rstrip(")") in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith(f"{tmp_path / name}: ") and str(error.value).isprintable()
 
 

@@ -175,7 +175,10 @@ def index(text):
         ),
         (index("version https://git-lfs.github.com/spec/v1\noid"), "a pointer of Git LFS, not the file"),
         (lambda folder: (folder / SECOND).write_text("version https://git-lfs.github.com/spec/v1"), SECOND),
-        (lambda folder: (folder / SECOND).write_bytes(bytes(100)), f"{SECOND}: not a safetensors file, or damaged"),
+        (
+            lambda folder: (folder / SECOND).write_bytes(bytes(100)),
+            "neither .safetensors nor a file of torch.save, or damaged",
+        ),
     ],
 )
 def test_an_index_that_is_wrong_is_refused_in_one_line(tinyten, folder, damage, message):

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import Refused, first_line, some
 from neuralign.common.file_kinds import kind
 
 INDEX = ".index.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")  # of files that a folder is searched for
 NUMBERED = re.compile(r"-\d+-of-(?!0*1\.)\d+\.")  # in the name of a shard; one of one is whole
-SHOWN = 4  # names in a message
 
 
 class CheckpointError(Refused):
@@ -56,18 +55,6 @@ def shards(path: str | Path) -> Shards:
 def is_shard(path: str | Path) -> bool:
     """Whether a file is called as one of several shards are."""
     return NUMBERED.search(Path(path).name) is not None
-
-
-def some(names: list[str]) -> str:
-    """The first of the names as a message may have them, and how many more there are."""
-    shown = (n if n.isprintable() and len(n) < 80 else f"{ascii(n)[:80]}..." for n in names[:SHOWN])
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def first_line(text: str) -> str:
-    """The first line of an error's text, as a message may have it."""
-    line = text.partition("\n")[0][:120]
-    return line if line.isprintable() else line.encode("unicode_escape").decode()
 
 
 def _demand(path: Path) -> None:

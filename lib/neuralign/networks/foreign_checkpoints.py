@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neuralign.common.shards import CheckpointError, some
+from neuralign.common.errors import some
+from neuralign.common.shards import CheckpointError
 from neuralign.networks.foreign_files import Where, hint, tensors
 from neuralign.networks.model import Model, State, buffers, parameters
 from neuralign.networks.states import EXTRA, OPTIONAL, infinite, named, oddity, same

@@ -17,11 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from neuralign.common.errors import first_line, some
 from neuralign.common.file_kinds import text
-from neuralign.common.shards import CheckpointError, first_line, is_shard, shards, some
+from neuralign.common.shards import CheckpointError, is_shard, shards
 
-DEEP = 50  # mappings within mappings that are looked through
-MANY = 100_000  # mappings and lists that are looked through
 Where = tuple[str, ...]  # the names of the mappings above, outer to inner
 
 
@@ -44,8 +43,7 @@ def hint(path: str | Path) -> str:
 
 
 def _flat(file: Path) -> dict[Where, dict[str, Tensor]]:
-    looked = [0]
-    found = {where: held for where, held in _mappings(file, _load(file), (), (), looked) if held}
+    found = {where: held for where, held in _mappings(file, _load(file), (), ()) if held}
     if not found:
         raise CheckpointError(f"{file}: no named tensors in it; a state_dict is wanted")
     return found
@@ -74,8 +72,10 @@ def _joined(index: Path, holders: Mapping[str, str]) -> dict[str, Tensor]:
 
 def _load(file: Path) -> Any:
     try:
-        if _is_safetensors(file):
-            return load_file(file)
+        return load_file(file)
+    except SafetensorError as error:
+        unlike_safetensors = first_line(str(error))
+    try:
         if damaged := _unlike_its_checksum(file):
             raise CheckpointError(
                 f"{file}: damaged: {some([damaged])} in it does not have the checksum it was saved with"
@@ -85,26 +85,13 @@ def _load(file: Path) -> Any:
             return torch.load(opened, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{file}: not a safetensors file, or damaged: {text(file) or first_line(str(error))}"
-        ) from error
     except Exception as error:  # a damaged file may raise anything
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             why = f"holds a Python object ({named[1]}), and to load that could run anything; save model.state_dict()"
         else:
-            told = text(file) or _said(error)
-            why = f"neither .safetensors nor a file of torch.save, or damaged ({told})"
+            said = unlike_safetensors if file.suffix == ".safetensors" else _said(error)
+            why = f"neither .safetensors nor a file of torch.save, or damaged ({text(file) or said})"
         raise CheckpointError(f"{file}: {why}") from error
-
-
-def _is_safetensors(file: Path) -> bool:
-    """Whether it begins as such a file does, with the length of a header and JSON, or should by its name."""
-    with file.open("rb") as opened:
-        head = opened.read(9)
-    if len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
-        return True
-    return file.suffix == ".safetensors" and not head.startswith((b"PK\x03\x04", b"\x80"))  # as torch.save's begin
 
 
 def _unlike_its_checksum(file: Path) -> str | None:
@@ -122,19 +109,14 @@ def _said(error: Exception) -> str:
     return said if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}: {said}"
 
 
-def _mappings(
-    file: Path, held: Any, where: Where, above: tuple[int, ...], looked: list[int]
-) -> Iterator[tuple[Where, dict[str, Tensor]]]:
+def _mappings(file: Path, held: Any, where: Where, above: tuple[int, ...]) -> Iterator[tuple[Where, dict[str, Tensor]]]:
     """Every mapping and its tensors; `above`: those it lies in, for one may hold itself."""
-    if not isinstance(held, Mapping | list | tuple) or id(held) in above or len(above) >= DEEP:
+    if not isinstance(held, Mapping | list | tuple) or id(held) in above:
         return
-    looked[0] += 1
-    if looked[0] > MANY:
-        raise CheckpointError(f"{file}: more than {MANY} mappings and lists lie within each other; save a state_dict")
     items = {str(n): v for n, v in (held.items() if isinstance(held, Mapping) else enumerate(held))}
     if len(items) < len(held):
         raise CheckpointError(f"{file}: of the names {some(list(map(repr, held)))}, two differ only in their types")
     if isinstance(held, Mapping):
         yield where, {n: v for n, v in items.items() if isinstance(v, Tensor)}
     for name, inner in items.items():
-        yield from _mappings(file, inner, (*where, name), (*above, id(held)), looked)
+        yield from _mappings(file, inner, (*where, name), (*above, id(held)))

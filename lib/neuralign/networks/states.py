@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.errors import Refused
-from neuralign.common.shards import some
+from neuralign.common.errors import Refused, some
 from neuralign.common.tensors import load_tensors
 from neuralign.networks.model import Model, State, buffers, parameters, trainable
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from neuralign.common.errors import Refused
-from neuralign.common.files import atomic
+from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import shards
 from neuralign.config.options import address
 from neuralign.datasets.dataset import DataError
@@ -62,7 +62,7 @@ def identity(entry: Entry, memo: Path | None = None) -> str:
     known = _read(memo)
     if known.get(key, ("", ""))[0] == stamp:
         return known[key][1]
-    found = _digest(f"{name}\0{_sha256(path / name)}\n" for name in files)
+    found = _digest(f"{name}\0{sha256(path / name)}\n" for name in files)
     if memo is not None and time.time() - max((stat.st_mtime for stat in files.values()), default=0.0) > SETTLED:
         with atomic(memo) as part:
             part.write_text(json.dumps(known | {key: (stamp, found)}, indent=1))
@@ -97,11 +97,6 @@ def _digest(lines: Iterable[str]) -> str:
     for line in lines:
         state.update(line.encode(errors="surrogateescape"))
     return state.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(memo: Path | None) -> dict[str, tuple[str, str]]:
