@@ -282,9 +282,13 @@ def test_a_wrong_checksum_is_named_with_both_sums_and_nothing_is_left(server, tm
 
 
 def test_an_absent_server_ends_in_an_error(server, tmp_path):
-    with pytest.raises(DataError, match="gave up after 5 attempts and 0 bytes"):
-        cifar(tmp_path, classes=10, url="http://127.0.0.1:9/x", checksum=sha256(b""))
+    source = {"url": "http://127.0.0.1:9/x", "checksum": sha256(cifar10())}
+    kept = tmp_path / f"{source['checksum'][7:23]}-x"
+    with pytest.raises(DataError, match=rf"/x: gave up after 5 attempts and 0 bytes, .* can be put at {kept}$"):
+        cifar(tmp_path, classes=10, **source)
     assert not list(tmp_path.iterdir())
+    kept.write_bytes(cifar10())
+    assert len(cifar(tmp_path, classes=10, **source).train.labels) == 10
 
 
 def test_sources_may_be_local(tmp_path):

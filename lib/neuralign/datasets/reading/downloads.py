@@ -43,7 +43,7 @@ def verified(url: str, checksum: str, cache: Path) -> Path:
         except DataError as error:
             log.warning("the archive kept as %s is damaged and is fetched again (%s)", kept.name, error)
     with atomic(kept) as part:
-        _receive(url, part)
+        _receive(url, part, kept)
         _verify(part, url, checksum)
     return kept
 
@@ -58,8 +58,11 @@ def _verify(path: Path, url: str, checksum: str) -> None:
         )
 
 
-def _receive(url: str, part: Path) -> None:
-    """Fill `part` from the network; what one attempt received is kept for the next, if the server can resume."""
+def _receive(url: str, part: Path, kept: Path) -> None:
+    """Fill `part`, which becomes `kept`, from the network.
+
+    What one attempt received is kept for the next, if the server can resume.
+    """
     cause: Exception | None = None
     for attempt in range(ATTEMPTS):
         if cause is not None:
@@ -75,7 +78,8 @@ def _receive(url: str, part: Path) -> None:
             cause = error
         except (OSError, HTTPException) as error:
             cause = error
-    raise DataError(f"{url}: gave up after {ATTEMPTS} attempts and {part.stat().st_size} bytes, the last: {cause}")
+    failure = f"gave up after {ATTEMPTS} attempts and {part.stat().st_size} bytes, the last: {cause}"
+    raise DataError(f"{url}: {failure}; an archive fetched by other means can be put at {kept}")
 
 
 def _attempt(url: str, part: Path) -> None:

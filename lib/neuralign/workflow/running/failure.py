@@ -30,8 +30,9 @@ VARIABLES = {
 }
 PREFIX = "NEURALIGN_"
 # Every step of a training frees its activations and asks for as much again in the next. glibc gives large pieces back
-# to the system, which has to clear them anew: 6 % of a TinyTen step, 20 % of an alignment of ResNet32 (LOG.md,
-# 2026-11-24). So a job keeps what it frees, up to 2 GB and in pieces of up to 32 MB; other C libraries ignore this.
+# to the system, which has to clear them anew: 6 % of a TinyTen step, 20 % of an alignment of ResNet32
+# (docs/measurements.md). So a job keeps what it frees, up to 2 GB and in pieces of up to 32 MB; other C libraries
+# ignore this.
 KEPT_MEMORY = (f"MALLOC_MMAP_THRESHOLD_={1 << 25}", f"MALLOC_TRIM_THRESHOLD_={(1 << 31) - 1}")
 
 
