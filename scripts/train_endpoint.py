@@ -7,7 +7,7 @@ from neuralign.common.tables import write_rows
 from neuralign.common.tensors import demand_savable, save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.networks.model import buffers, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import build_model, prepare
 from neuralign.networks.states import split_trainable
 from neuralign.training import augmentation, precision
@@ -24,7 +24,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
     starts = [split_trainable(each, parameters(each.network) | buffers(each.network)) for each in nets]
     demand_savable(network, starts[0][0] | starts[0][1])
-    layout = Layout.of(starts[0][0])
+    layout = FlatLayout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     regime = Regime.of(training)
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}

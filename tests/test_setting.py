@@ -19,7 +19,7 @@ from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import prepare
 from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import permutations
@@ -171,7 +171,7 @@ def test_the_same_permutation_gives_the_same_bytes(tinyten: Model, data: Data, t
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, count: int) -> None:
-    layout = Layout.of(split_trainable(tinyten, whole(tinyten.network))[0])
+    layout = FlatLayout.of(split_trainable(tinyten, whole(tinyten.network))[0])
     flat = [layout.flatten(randomised(tinyten.network, seed)) for seed in range(count)]
     bends = torch.stack(flat) if flat else torch.empty(0, 1)
     named = name_bends(layout, bends)

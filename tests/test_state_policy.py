@@ -35,7 +35,7 @@ from neuralign.networks import model as networks
 from neuralign.networks import states as network_states
 from neuralign.networks.model import Model, buffers, first_names, trainable
 from neuralign.networks.model import parameters as parameters_of
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import certificate
 from neuralign.symmetry.explain import explain
@@ -215,7 +215,7 @@ def check_frozen(name: str) -> None:
         held, kept = parameters_of(network), buffers(network)
         if divided:
             held, kept = split_trainable(model, {**held, **kept})
-        layout = Layout.of(held)
+        layout = FlatLayout.of(held)
         regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
         progress = fit(
             *(model, layout.flatten(held), lambda weights, _: weights, layout, kept, IMAGES, regime),
@@ -333,7 +333,7 @@ def test_training_does_not_move_what_is_frozen(name):
 def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_anew(name):
     network = fresh(name, 3)
     before = buffers(network)
-    layout = Layout.of(parameters_of(network))
+    layout = FlatLayout.of(parameters_of(network))
     flat = layout.flatten(parameters_of(network))
     regime = Regime(1, BATCH, 0.05, 0.9, 0.0, plugin("schedules", {"use": "constant"}))
     arguments = (unnormalised(network), flat, lambda weights, _: weights, layout, before, IMAGES, regime)
@@ -530,9 +530,9 @@ def test_a_wrong_implementation_is_found(wrong, name, check, states, monkeypatch
 def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(states, monkeypatch):
     first, last = states("frozen batch norm")
     model = unnormalised(fresh("frozen batch norm", 0))
-    right = Layout.flatten
+    right = FlatLayout.flatten
     monkeypatch.setattr(
-        Layout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
+        FlatLayout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
     )
     with pytest.raises(Refused, match="end 2 of the path is another function than its network: outputs of size"):
         divide(model, (first, last), as_float(IMAGES.pixels))

@@ -23,7 +23,7 @@ from neuralign.curves.curve import Curve, straight
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, criterion, logits
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import split_trainable
 from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
@@ -44,7 +44,7 @@ ONE_STEP = replace(REGIME, epochs=1, batch_size=100, lr=1.0, momentum=0.0, neste
 def train(model: Model, state: State, images: Images, regime: Regime = REGIME, **options: Any) -> Progress:
     """An endpoint trained from `state`."""
     start, buffers = split_trainable(model, dict(state))
-    layout = Layout.of(start)
+    layout = FlatLayout.of(start)
     options = {"transform": plain, "seed": 1} | options
     return fit(model, layout.flatten(start), lambda w, t: w, layout, buffers, images, regime, **options)
 
@@ -53,7 +53,7 @@ def bend(
     model: Model,
     ends: tuple[Tensor, Tensor],
     buffers: State,
-    layout: Layout,
+    layout: FlatLayout,
     images: Images,
     regime: Regime,
     **more: Any,
@@ -67,7 +67,7 @@ def bend(
 
 
 def trained_state(progress: Progress, model: Model, state: State) -> dict[str, Tensor]:
-    return {**Layout.of(split_trainable(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
+    return {**FlatLayout.of(split_trainable(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
 
 
 def ordinary_training(
@@ -149,7 +149,7 @@ def test_nothing_that_it_is_given_is_changed(tinyten: Model, images: Images) -> 
     assert_same(tinyten.network.state_dict(), own)
     assert torch.equal(images.pixels, pixels)
     weights, buffers = split_trainable(tinyten, state)
-    layout = Layout.of(weights)
+    layout = FlatLayout.of(weights)
     flat = layout.flatten(weights)
     fit(tinyten, flat, lambda w, t: w, layout, buffers, images, REGIME, transform=plain, seed=1)
     assert torch.equal(flat, layout.flatten(weights))
@@ -171,9 +171,9 @@ def test_every_epoch_has_an_order_and_an_augmentation_of_its_own(images: Images)
 # curves
 
 
-def curve_problem(model: Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], Layout]:
+def curve_problem(model: Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], FlatLayout]:
     (start, buffers), (end, _) = (split_trainable(model, randomised(model.network, seed)) for seed in (1, 2))
-    layout = Layout.of(start)
+    layout = FlatLayout.of(start)
     return (layout.flatten(start), layout.flatten(end)), buffers, layout
 
 
@@ -421,7 +421,7 @@ def trainings_of(
     trainings = []
     for seed in seeds:
         start, buffers = split_trainable(model, randomised(model.network, seed))
-        layout, keeper = Layout.of(start), (keepers or {}).get(seed)
+        layout, keeper = FlatLayout.of(start), (keepers or {}).get(seed)
         trainings.append(
             Training(
                 *(model, layout.flatten(start), lambda w, _: w, layout, buffers, images, regime),
@@ -632,7 +632,7 @@ def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images
 
     def begun(names: list[str], seed: int) -> Training:
         state = first if seed == 1 else second
-        layout = Layout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
+        layout = FlatLayout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
         start, rest = layout.flatten(state), {n: t for n, t in state.items() if n not in names}
         trained = layout.trained
 

@@ -16,7 +16,7 @@ from neuralign.curves.curve import Curve
 from neuralign.networks.buffer_updates import IMAGES, updates
 from neuralign.networks.model import Model, State, first_names, modes_kept, trainable
 from neuralign.networks.outputs import heads
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 
 SAME = 1e-4  # what outputs of one function may differ by, as a share of their size: rounding in float32
 ITERATIONS, SETTLED = 100, 1e-6  # passes after which what follows the weights is taken as it is; relative change
@@ -27,7 +27,7 @@ class Endpoints:
     """Several states of a network, divided into what follows a path between them and what does not."""
 
     model: Model
-    layout: Layout  # of what follows a path: the parameters that train, then what is interpolated, untrained
+    layout: FlatLayout  # of what follows a path: the parameters that train, then what is interpolated, untrained
     vectors: tuple[Tensor, ...]  # (d,) each, one for every state
     stored: tuple[dict[str, Tensor], ...]  # what every state keeps besides
     estimated: frozenset[str]  # of what is kept, the statistics and counters that are estimated anew everywhere
@@ -96,7 +96,7 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
     refused |= {n: found.unknown[n] for n in differing & found.unknown.keys()}
     interpolated = (differing if keep_equal else inexact) & constant & inexact - found.unknown.keys()
     follows = [n for n in first if n in trains] + [n for n in first if n in interpolated]
-    layout = Layout.of({n: first[n].detach() for n in follows}, untrained=interpolated)
+    layout = FlatLayout.of({n: first[n].detach() for n in follows}, untrained=interpolated)
     ends = Endpoints(
         model,
         layout,

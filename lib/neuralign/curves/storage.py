@@ -13,7 +13,7 @@ from neuralign.curves.endpoints import Endpoints, divide
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import load_state, tensor_problem
 from neuralign.symmetry.permutations import permute
 from neuralign.symmetry.storage import load_permutation, uses_attention
@@ -72,7 +72,7 @@ def divided(model: Model, images: Images, *states: State) -> Endpoints:
     return divide(model, states, as_float(images.pixels[:IMAGES]))
 
 
-def name_bends(layout: Layout, bends: Tensor) -> dict[str, Tensor]:
+def name_bends(layout: FlatLayout, bends: Tensor) -> dict[str, Tensor]:
     """The control points (k, d) between the ends as named tensors: `fc.weight` of the first is `1.fc.weight`.
 
     Tensors that do not train but are interpolated are among them.
@@ -80,7 +80,7 @@ def name_bends(layout: Layout, bends: Tensor) -> dict[str, Tensor]:
     return {f"{i}.{n}": t for i, bend in enumerate(bends, 1) for n, t in layout.views(bend).items()}
 
 
-def load_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
+def load_bends(path: str, layout: FlatLayout, like: Tensor) -> Tensor:
     """The control points (k, d) that `name_bends` named, of the shape, type and device of `like`."""
     named = load_tensors(path, like.device)
     names = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]

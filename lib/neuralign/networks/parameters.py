@@ -12,7 +12,7 @@ ALIGNED = 16
 
 
 @dataclass(frozen=True)
-class Layout:
+class FlatLayout:
     """Where each named tensor lies in the flat vector; kernels of 2d convolutions channels last, as the images are.
 
     The vector is real and of one type, the widest of its tensors: a complex tensor lies in it as pairs of numbers.
@@ -26,7 +26,7 @@ class Layout:
     untrained: frozenset[str] = frozenset()  # tensors of the vector that are moved, but not by gradients
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], untrained: Collection[str] = ()) -> "Layout":
+    def of(cls, tensors: Mapping[str, Tensor], untrained: Collection[str] = ()) -> "FlatLayout":
         """The layout of these tensors, without the parameters that do not train (`requires_grad=False`)."""
         frozen = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad}
         laid = {n: t for n, t in tensors.items() if n not in frozen}

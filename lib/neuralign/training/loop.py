@@ -20,7 +20,7 @@ from neuralign.curves.curve import Basis
 from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, criterion, logits, modes_kept
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_stream
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
 
@@ -40,7 +40,7 @@ def fit(
     model: Model,
     trainable: Tensor,
     sample: Sample,
-    layout: Layout,
+    layout: FlatLayout,
     buffers: Mapping[str, Tensor],
     images: Images,
     regime: Regime,
@@ -104,7 +104,7 @@ class Training:
         model: Model,
         trainable: Tensor,
         sample: Sample,
-        layout: Layout,
+        layout: FlatLayout,
         buffers: Mapping[str, Tensor],
         images: Images,
         regime: Regime,

@@ -21,7 +21,7 @@ from neuralign.curves.endpoints import divide
 from neuralign.curves.families.bezier import bezier
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.symmetry.permutations import Permutation, identity, permute, transport
 from neuralign.training.loop import demand_last_batch, fit
 from neuralign.training.progress import Constraint, Regime, Sample
@@ -85,7 +85,7 @@ class _Search:
         self.rungs = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
         self.basis = lambda t: bezier(t, bends=bends)
         demand_last_batch(problem.model, self._start, problem.images, batch_size)
-        self.matrices = Layout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
+        self.matrices = FlatLayout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
     def _start(self) -> dict[str, Tensor]:
         """The target as trainings have it: what follows the path, and copies of the rest."""
@@ -138,7 +138,7 @@ class _Search:
         self,
         start: Tensor,
         sample: Sample,
-        layout: Layout,
+        layout: FlatLayout,
         regime: Regime,
         purpose: tuple[Any, ...],
         constrain: Constraint,
