@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from neuralign.config.options import Count, Flag, least
 
-# each convolution as (outputs in widths, kernel, stride, padding)
+# each convolution as (output channels in multiples of `width`, kernel, stride, padding)
 HEAD = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
 MIDDLE = (2, 3, 1, 1)
 TAIL = (4, 3, 2, 1), (4, 3, 1, 0), (4, 1, 1, 0)
@@ -22,11 +22,14 @@ def tinyten(
     depth: Annotated[int, least(6)] = 8,
     strided: Flag = False,
 ) -> nn.Module:
-    """A chain of `depth` convolutions and one linear layer, for images from 16x16.
+    """A plain network of `depth` convolutions and one linear layer, for images of at least 16x16 pixels.
 
-    Channels grow from `width` to four times as many. Depth 8 is the paper's; other depths have more or fewer 3x3
-    convolutions in the middle, at twice the width. `strided`: the last 3x3 convolution has stride 2 and padding 1, as
-    the curve version of the paper's code has it for Tiny ImageNet.
+    Args:
+        classes, channels: of the output and of the images.
+        width: channels of the first convolution; the last has four times as many.
+        depth: number of convolutions. The paper has 8; others have more or fewer 3x3 convolutions in the middle.
+        strided: whether the last 3x3 convolution has stride 2 and padding 1, as in the paper's code for curves on Tiny
+            ImageNet.
     """
     ends = len(HEAD) + len(TAIL)
     if depth < ends:
