@@ -16,24 +16,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from neuralign.alignment import problem as align
+from neuralign.alignment.activations import activation_batches, correlations, folded_probe, growing_moments
 from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.pam import _Search
-from neuralign.alignment.problem import (
-    CertificateError,
-    Problem,
-    activations,
-    assign,
-    certify,
-    correlations,
-    growing_moments,
-)
+from neuralign.alignment.birkhoff import assign
+from neuralign.alignment.problem import Problem, certify
 from neuralign.common.errors import Refused
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations as symmetry
+from neuralign.symmetry.certificate import CertificateError
 from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import refresh
@@ -239,7 +233,7 @@ def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> N
 def test_only_the_first_images_count(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     few = replace(problem, images=images.first(5))
-    batches = [len(next(iter(target.values()))) for target, _ in activations(few, few.trace.taps, 2)]
+    batches = [len(next(iter(target.values()))) for target, _ in activation_batches(few, few.trace.taps, 2)]
     assert batches == [2, 2, 1]
     by_option, by_images = correlation(problem, images=5), correlation(few)
     assert all(torch.equal(by_option[group], by_images[group]) for group in by_images)
@@ -250,7 +244,7 @@ def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images
     problem = problem_of(tinyten, images)
     tinyten.network.train()
     before = {name: tensor.clone() for name, tensor in problem.target.items()}
-    ((target, _),) = activations(problem, problem.trace.taps, 100)
+    ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
     assert all(torch.equal(tensor, before[name]) for name, tensor in problem.target.items())
     expected = seen(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
     found = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
@@ -261,7 +255,7 @@ def test_activations_are_read_before_anything_overwrites_them(images: Images) ->
     """Batch norms are folded and ReLUs work in place: what enters a ReLU is kept where it is read."""
     model = small("resnet", depth=14)
     problem = problem_of(model, images)
-    ((target, _),) = activations(problem, problem.trace.before, 100)
+    ((target, _),) = activation_batches(problem, problem.trace.before, 100)
     expected = seen(model, dict(problem.target), images, ["stage1.0.bn1", "stage2.1.bn1"])
     for name, values in expected.items():
         found = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
@@ -283,7 +277,7 @@ def test_folded_networks_give_the_same_activations(model: Model, images: Images,
     problem = problem_of(model, images) if precise else single(problem_of(model, images))
     taps = problem.trace.taps if read == "post" else problem.trace.before
     probe, names = problem.trace.probe(taps)
-    (found,) = activations(problem, taps, 100)
+    (found,) = activation_batches(problem, taps, 100)
     inputs = problem.model.normalise(as_float(images.pixels).to(problem.model.mean.dtype))
     for side, state in zip(found, sides(problem), strict=True):
         with torch.no_grad():
@@ -291,7 +285,7 @@ def test_folded_networks_give_the_same_activations(model: Model, images: Images,
         for name, values in zip(names, expected, strict=True):
             apart = (side[name] - values).abs().max() / values.abs().max()
             assert apart <= (1e-10 if precise else 3e-5), name
-    assert (align.folded_probe(problem, taps, None) is not None) == (read == "post")
+    assert (folded_probe(problem, taps, None) is not None) == (read == "post")
 
 
 class Idle(nn.Module):
@@ -313,8 +307,8 @@ class Idle(nn.Module):
 @pytest.mark.parametrize("behind", [0, 2])
 def test_a_network_is_not_folded_where_other_activations_would_be_read(images: Images, behind: int) -> None:
     problem = problem_of(unnormalised(Idle(behind)), images)
-    assert align.folded_probe(problem, problem.trace.taps, None) is None
-    ((target, _),) = activations(problem, problem.trace.taps, 100)
+    assert folded_probe(problem, problem.trace.taps, None) is None
+    ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
     assert target["relu_1"].shape[1] == 4
 
 
@@ -437,7 +431,7 @@ def test_aligning_leaves_states_and_images_alone(tinyten: Model) -> None:
     images = pictures()
     problem = problem_of(tinyten, images)
     before = {name: tensor.clone() for name, tensor in problem.source.items()}
-    align.certify(problem, correlation(problem))
+    certify(problem, correlation(problem))
     assert all(torch.equal(tensor, before[name]) for name, tensor in problem.source.items())
     assert torch.equal(images.pixels, pictures().pixels)
 
@@ -481,7 +475,7 @@ def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
 
 def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(side=40))
-    whole, halved = (next(activations(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
+    whole, halved = (next(activation_batches(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
     assert torch.equal(halved["features_relu1"], whole["features_relu1"][..., ::2, ::2])
     assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
 
@@ -492,7 +486,7 @@ def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
 )
 def test_maps_are_halved_as_often_as_it_takes_so_that_branches_still_fit(use: str, side: int, largest: int) -> None:
     problem = problem_of(small(use), pictures(8, side=side))
-    (found, _) = next(activations(problem, problem.trace.taps, 100, largest=largest))
+    (found, _) = next(activation_batches(problem, problem.trace.taps, 100, largest=largest))
     first, whole = ("relu", "features_relu1")[use == "tinyten"], side
     while whole > largest:
         whole = (whole + 1) // 2
@@ -521,12 +515,12 @@ def test_attacked_activations_are_those_of_images_attacked_against_each_network(
 
     attacked = replace(problem, attack=darken)
     tinyten.network.eval()
-    for side, found in enumerate(next(activations(attacked, problem.trace.taps, 100))):
+    for side, found in enumerate(next(activation_batches(attacked, problem.trace.taps, 100))):
         state = sides(problem)[side]
         level = tinyten(state, as_float(images.pixels)).mean()
         alone = Images(torch.zeros_like(images.pixels), images.labels)
         shown = replace(problem, images=alone, model=replace(tinyten, mean=tinyten.mean - level))
-        expected = next(activations(shown, problem.trace.taps, 100))[side]
+        expected = next(activation_batches(shown, problem.trace.taps, 100))[side]
         torch.testing.assert_close(found["features_relu8"], expected["features_relu8"])
 
 
@@ -658,7 +652,7 @@ def test_units_that_only_rounding_lets_vary_are_told(caplog: pytest.LogCaptureFi
     correlation(problem)
     assert caplog.messages == [
         "group '1': 24 units of the target and 24 of the source, of 24, vary by no more than rounding (a constant, or "
-        "an offset too large for their precision): nothing says what they are to be matched with"
+        "an offset too large for their precision); their matches are arbitrary"
     ]
 
 

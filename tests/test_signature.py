@@ -9,8 +9,9 @@ import torch
 from tiny import pictures, randomised, shifts
 from torch import Tensor
 
+from neuralign.alignment.activations import correlations
 from neuralign.alignment.algorithms.correlation import correlation
-from neuralign.alignment.problem import Problem, correlations
+from neuralign.alignment.problem import Problem
 from neuralign.datasets.images import Images, as_float
 from neuralign.evaluation.signatures import compare, midpoint
 from neuralign.networks.model import Model

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from neuralign.alignment.activations import correlations
 from neuralign.alignment.algorithms.correlation import correlation as align
-from neuralign.alignment.problem import Problem, correlations
+from neuralign.alignment.problem import Problem
 from neuralign.datasets.images import Images
 from neuralign.networks.model import State
 from neuralign.symmetry.permutations import Permutation, identity
