@@ -416,12 +416,12 @@ KINDS: dict[str, Kind] = {
     "mask at random": Kind(
         masked,
         {"layer.mask": KEPT},
-        DIFFERS.format("'layer.mask'", "it is torch.bool, and is kept only where it is equal"),
+        DIFFERS.format("'layer.mask'", "it is torch.bool, which cannot be interpolated"),
     ),
     "whole numbers at random": Kind(
         lambda: Net(Masked(WIDTH, torch.int64, drawn=True)),
         {"layer.mask": KEPT},
-        DIFFERS.format("'layer.mask'", "it is torch.int64, and is kept only where it is equal"),
+        DIFFERS.format("'layer.mask'", "it is torch.int64, which cannot be interpolated"),
     ),
     "counter": Kind(lambda: Net(Counting()), {"layer.steps": KEPT, "layer.order": KEPT}),
     "frozen backbone": Kind(frozen_backbone, dict.fromkeys(BACKBONE, INTERPOLATED)),

@@ -489,7 +489,7 @@ def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def vectors_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows the weights is that of the nearest end."""
-    monkeypatch.setattr(endpoints.Endpoints, "_followed", lambda self, state: {})
+    monkeypatch.setattr(endpoints.Endpoints, "_updated_following", lambda self, state: {})
 
 
 def what_a_run_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,8 +540,8 @@ def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(state
 
 def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
     message = (
-        "this family of curves does not meet its ends: at t = 1 the control points weigh [0.5, 0.5], all weight should "
-        "be on number 2"
+        "this family of curves does not meet its endpoints: at t = 1 the weights of the control points are [0.5, 0.5], "
+        "but all weight must be on number 2"
     )
     with pytest.raises(Refused, match=re.escape(message)):
         straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))

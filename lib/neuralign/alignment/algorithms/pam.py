@@ -50,7 +50,7 @@ def pam(
     weight_decay: NonNegative = 5e-4,
     seed: Seed = 0,
 ) -> dict[str, Tensor]:
-    """The permutation {group: (n,)} with the lowest loss along the curve, after `rounds` of PAM from the problem's start.
+    """The permutation with the lowest loss along the curve that PAM finds from the problem's start; {group: (n,)}.
 
     In each round, permutations drawn from the relaxed solution, its rounding and the current permutation are scored on
     the same batches at the same t. The problem's facts `objective_before` and `objective_after` are such scores.

@@ -9,7 +9,7 @@ from neuralign.config.options import Count
 
 
 def bezier(t: Tensor, *, bends: Count = 1) -> Tensor:
-    """Bernstein weights (bends + 2,) of degree bends + 1 at t."""
+    """The Bernstein polynomials of degree bends + 1 at t, (bends + 2,)."""
     degree = bends + 1
     k = torch.arange(degree + 1, dtype=t.dtype)
     return torch.tensor([comb(degree, i) for i in range(degree + 1)], dtype=t.dtype) * t**k * (1 - t) ** k.flip(0)
