@@ -2,7 +2,7 @@
 
 from neuralign.common.tables import write_rows
 from neuralign.curves.storage import divided, load_ends
-from neuralign.evaluation.bound import Unbounded, bound_along_line, refused
+from neuralign.evaluation.bound import Unbounded, bound_along_line, without_bound
 from neuralign.networks.setup import prepare
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.workflow.running.run import run
@@ -16,8 +16,8 @@ def main(data, target, source, bound, layers, *, model, permutation=None, images
     trace = trace_model(net, splits.train)
     try:
         total, rows = bound_along_line(net, trace, *ends, splits.test.balanced(images), points=points)
-    except Unbounded as error:  # the study has more to say than this
-        total, rows = refused(str(error))
+    except Unbounded as error:  # the rest of the study does not need the bound
+        total, rows = without_bound(str(error))
     write_rows([total], bound)
     write_rows(rows, layers)
 

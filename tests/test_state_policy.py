@@ -451,12 +451,12 @@ def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms that are not PyTorch's own are left as they are."""
-    monkeypatch.setattr(buffer_updates, "_judge", lambda *_: None)
+    monkeypatch.setattr(buffer_updates, "_try_modules", lambda *_: None)
 
 
 def judged_by_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a norm does is seen on images and on their negatives."""
-    monkeypatch.setattr(buffer_updates, "_other", lambda pixels: 1 - pixels)
+    monkeypatch.setattr(buffer_updates, "_other_images", lambda pixels: 1 - pixels)
 
 
 def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:

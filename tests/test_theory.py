@@ -15,12 +15,12 @@ from neuralign.evaluation.bound import (
     Recursion,
     Signal,
     Unbounded,
-    average,
+    after_average,
+    after_maximum,
     bound_along_line,
     fold,
-    maximum,
     operator_norm,
-    refused,
+    without_bound,
 )
 from neuralign.networks.model import Model, criterion, parameters
 from neuralign.symmetry.permutations import identity, inverse, permute
@@ -98,7 +98,7 @@ def test_the_norm_of_a_linear_layer_is_exact() -> None:
 def test_the_norm_of_an_average_is_an_upper_bound(layer: nn.Module) -> None:
     basis = torch.eye(49, dtype=torch.float64).view(-1, 1, 7, 7)
     exact = torch.linalg.matrix_norm(layer(basis).flatten(1), 2).item()
-    found = average(layer, Signal.of(torch.zeros(2, 3, 7, 7))).norm
+    found = after_average(layer, Signal.of(torch.zeros(2, 3, 7, 7))).norm
     assert exact * (1 - 1e-6) <= found <= 1.5 * exact
 
 
@@ -155,8 +155,8 @@ def test_a_relu_adds_the_difference_of_units_whose_sign_differs(images: Images) 
 
 def test_maxima_at_the_same_places_add_nothing() -> None:
     layer, x = nn.MaxPool2d(2), torch.rand(2, 3, 4, 4, generator=generator())
-    assert maximum(layer, Signal(x, 2 * x, torch.zeros(2, 2))).deviation.count_nonzero() == 0
-    assert maximum(layer, Signal(x, 1 - x, torch.zeros(2, 2))).deviation.count_nonzero() == 4
+    assert after_maximum(layer, Signal(x, 2 * x, torch.zeros(2, 2))).deviation.count_nonzero() == 0
+    assert after_maximum(layer, Signal(x, 1 - x, torch.zeros(2, 2))).deviation.count_nonzero() == 4
 
 
 # what a permutation does
@@ -253,7 +253,7 @@ def test_what_is_not_covered_is_refused_by_name(layer: nn.Module, name: str, ima
 def test_a_refusal_has_the_columns_of_an_answer(linear: Model, images: Images) -> None:
     states = [randomised(linear.network, seed) for seed in (1, 2)]
     total, layers = bound_along_line(linear, traced(linear, images), *states, images)
-    other, rows = refused("no bound for layer 'x'")
+    other, rows = without_bound("no bound for layer 'x'")
     assert total.keys() == other.keys() and layers[0].keys() == rows[0].keys()
     assert total["reason"] == "" and other["reason"] == "no bound for layer 'x'"
 
