@@ -61,7 +61,7 @@ def main(
         )
         for job, path, keeper in zip(jobs, paths, keepers, strict=True)
     ]
-    precision.tell(net, images.train, regime)
+    precision.report_speed(net, images.train, regime)
     results = fit_together(trainings)
     for (job, path), progress in unless_diverged(list(zip(jobs, paths, strict=True)), results):
         bends = path.line.bent(progress.trainable).bends

@@ -38,7 +38,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
         )
         for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
     ]
-    precision.tell(net, images.train, regime)
+    precision.report_speed(net, images.train, regime)
     results = fit_together(trainings)
     for job, progress in unless_diverged(jobs, results):
         with torch.no_grad():

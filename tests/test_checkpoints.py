@@ -182,7 +182,7 @@ def test_a_checkpoint_that_was_moved_to_another_key_is_not_used(
 ) -> None:
     Checkpoint(tmp_path / "a key", every=0).keep(progress(3))
     (tmp_path / "a key").rename(tmp_path / "another")
-    afresh(tmp_path / "another", progress(), caplog, "that of the job with key a key")
+    afresh(tmp_path / "another", progress(), caplog, "it belongs to the job with key a key")
 
 
 def test_trainings_of_one_job_are_kept_apart_and_cleared_together(tmp_path: Path) -> None:

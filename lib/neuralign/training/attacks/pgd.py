@@ -1,4 +1,4 @@
-"""Projected gradient descent in the l-infinity ball (Madry et al. 2018)."""
+"""Projected gradient descent (PGD) in the l-infinity ball (Madry et al. 2018)."""
 
 from collections.abc import Callable
 
@@ -22,17 +22,22 @@ def pgd(
     restarts: Count = 1,
     random_start: Flag = True,
 ) -> Tensor:
-    """Pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, that raise the criterion.
+    """Adversarial pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, with a larger loss.
 
-    `eps` and `step` are in pixels of [0, 1]. With several restarts each image keeps its worst attempt: of those that
-    the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
-    answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
-    loss is no number is then never kept; where all are such, the pixels stay as they are. A single attempt is returned
-    as it is.
+    Args:
+        predict: pixels -> outputs of the network.
+        pixels, labels: the images (n, c, h, w) in [0, 1] and their classes (n,).
+        generator: of the random starts.
+        eps, step: radius of the ball and length of a step, for pixels in [0, 1].
+        steps: gradient steps of each attempt.
+        restarts: number of attempts. Of several, each image keeps the one with the largest loss among those that are
+            misclassified, or among all if none is; never one whose loss is NaN. If all are NaN, its pixels stay.
+        random_start: whether attempts start from uniformly random pixels in the ball (not clipped to [0, 1]), rather
+            than from the image.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
-    best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
-    fooled = torch.zeros_like(worst, dtype=torch.bool)
+    best, best_loss = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
+    fooled = torch.zeros_like(best_loss, dtype=torch.bool)  # whether `best` is misclassified
     for _ in range(restarts):
         attacked = pixels
         if random_start:
@@ -45,9 +50,9 @@ def pgd(
         if restarts == 1:
             return attacked
         with torch.no_grad():
-            answers = logits(predict(attacked))
-        losses, wrong = F.cross_entropy(answers, labels, reduction="none"), answers.argmax(1) != labels
-        worse = torch.where(wrong == fooled, losses > worst, wrong) & ~losses.isnan()
-        best = torch.where(worse.view(-1, 1, 1, 1), attacked, best)
-        worst, fooled = torch.where(worse, losses, worst), fooled | (wrong & worse)
+            predicted = logits(predict(attacked))
+        losses, wrong = F.cross_entropy(predicted, labels, reduction="none"), predicted.argmax(1) != labels
+        better = torch.where(wrong == fooled, losses > best_loss, wrong) & ~losses.isnan()
+        best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
+        best_loss, fooled = torch.where(better, losses, best_loss), fooled | (wrong & better)
     return best

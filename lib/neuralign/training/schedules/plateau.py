@@ -1,10 +1,10 @@
-"""Constant, then linear, then constant again (Garipov et al. 2018, used by the paper's robust models)."""
+"""Constant, then linear decay, then constant again (Garipov et al. 2018; the paper's robust models)."""
 
 from neuralign.config.options import Fraction
 
 
 def plateau(epoch: int, epochs: int, *, hold: Fraction = 0.5, until: Fraction = 0.9, floor: Fraction = 0.01) -> float:
-    """1 up to the share `hold` of the epochs, falling linearly to `floor` at `until`, then `floor`."""
+    """1 until the share `hold` of the epochs, then linearly down to `floor` at the share `until`, then `floor`."""
     progress = epoch / epochs
     if progress <= hold:
         return 1.0
