@@ -401,8 +401,8 @@ KINDS: dict[str, Kind] = {
     "read by its parent": Kind(
         ReadByParent,
         _plain("layer"),
-        "the running statistics ['layer.running_mean', 'layer.running_var'] are read by the network, but the forward of "
-        "their norm is never called: they cannot be re-estimated",
+        "the running statistics ['layer.running_mean', 'layer.running_var'] are read by the network, but the forward "
+        "of their norm is never called: they cannot be re-estimated",
     ),
     "spectral norm": Kind(
         spectral(parametrizations.spectral_norm),

@@ -391,5 +391,5 @@ def test_a_network_of_which_nothing_may_move_is_left_as_it_is(method):
 def test_a_network_without_parameters_is_left_as_it_is():
     network = nn.Sequential(nn.Flatten(), nn.Softmax(1))
     assert align(network, {}, {}, GREY, "correlation").state == {}
-    with pytest.raises(Refused, match="the network has no parameters, so there is nothing between two of it"):
+    with pytest.raises(Refused, match="the network has no parameters, so there is no path between two states of it"):
         curve(network, {}, {}, GREY, "bezier")
