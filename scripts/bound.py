@@ -1,4 +1,4 @@
-"""A bound on the loss of the straight line between two networks, and what it is made of, layer by layer."""
+"""A bound on the loss along the straight line between two networks, and its terms layer by layer."""
 
 from neuralign.common.tables import write_rows
 from neuralign.curves.storage import divided, load_ends
@@ -9,7 +9,7 @@ from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
-    """On the first `images` test images, equally many of each class; the mean loss is measured at `points` points."""
+    """The bound is that on `images` test images, equally many of each class; the loss is measured at `points` t."""
     splits, net = prepare(data, model)
     ends = load_ends(net, splits.train, target, source, permutation)
     divided(net, splits.train, *ends).demand_between()

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from the tables, figures and notes of a study."""
+"""The report of a study: one self-contained HTML page with its tables, figures and provenance."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,15 @@ def main(
     drawings: Sequence[dict[str, Any]],
     missing: Mapping[str, Any] | None = None,
 ) -> None:
-    """`drawings[i]` is the entry `figures[i]` (PNG) was drawn with; the note of an artefact lies beside it. `missing`:
-    what a study lacks that is not finished (`neuralign.workflow.incomplete.part`).
+    """Render the page.
+
+    Args:
+        accuracy, robust, contrasts, paths, alignments, published, claims: tables of the study.
+        figures, drawings: PNG files, and the config entries that they were drawn with, in the same order.
+        artefacts: files whose provenance notes, which lie beside them, are part of the page.
+        html: the page to write.
+        study: the config entry of the study.
+        missing: what an unfinished study lacks (`neuralign.workflow.incomplete.part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)
@@ -44,7 +51,7 @@ def main(
 
 
 def caption(drawing: Mapping[str, Any]) -> str:
-    """What a figure shows, from the entry it was drawn with; its own `caption` wins."""
+    """The caption of a figure with this config entry: the entry's own `caption`, else one made of its options."""
     if "caption" in drawing:
         return str(drawing["caption"])
     attack, column = drawing.get("attack", "clean"), str(drawing.get("column", "accuracy"))

@@ -1,4 +1,4 @@
-"""One network trained from one seed; `others` are further jobs like it, to be done together."""
+"""A network trained from a seed; `others` are similar jobs, which are trained at the same time."""
 
 import torch
 
@@ -22,7 +22,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
     images, net = prepare(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
-    starts = [split_trainable(each, parameters(each.network) | buffers(each.network)) for each in nets]
+    starts = [split_trainable(built, parameters(built.network) | buffers(built.network)) for built in nets]
     demand_savable(network, starts[0][0] | starts[0][1])
     layout = FlatLayout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
@@ -30,13 +30,13 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
-            *(net, layout.flatten(start), lambda weights, _: weights, layout, own, images.train),
+            *(net, layout.flatten(start), lambda weights, _: weights, layout, untrained, images.train),
             regime,
             **options,
             seed=job["seed"],
             keeper=keeper,
         )
-        for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
+        for job, keeper, (start, untrained) in zip(jobs, keepers, starts, strict=True)
     ]
     precision.report_speed(net, images.train, regime)
     results = fit_together(trainings)
