@@ -1,4 +1,4 @@
-"""All parameters as one flat vector, and back."""
+"""Named tensors as one flat vector, and back."""
 
 import pytest
 import torch
@@ -89,14 +89,14 @@ def test_the_vector_of_one_type_has_views_and_no_copies() -> None:
     assert not layout.types and layout.views(flat)["precise"].data_ptr() == flat.data_ptr()
 
 
-def test_frozen_parameters_are_handed_out_and_are_no_part_of_the_vector() -> None:
+def test_frozen_parameters_are_among_the_views_but_not_in_the_vector() -> None:
     frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
     layout = FlatLayout.of({"a": torch.zeros(2), "frozen": frozen})
     assert len(layout.flatten({"a": torch.zeros(2), "frozen": frozen})) == 2
     assert layout.views(torch.ones(2))["frozen"] is frozen
 
 
-def test_no_gradient_flows_back_from_what_does_not_train() -> None:
+def test_untrained_tensors_get_no_gradients() -> None:
     layout = FlatLayout.of({"a": torch.zeros(2), "b": torch.zeros(1)}, untrained=["b"])
     flat = torch.ones(17, requires_grad=True)
     views = layout.views(flat)

@@ -20,9 +20,9 @@ from neuralign.symmetry.tracing.trace import trace
 
 
 def problem_of(model: Model, images: Images, source: dict[str, Tensor] | None = None) -> Problem:
-    found = trace(model.network, model.normalise(as_float(images.pixels[:2])))
+    traced = trace(model.network, model.normalise(as_float(images.pixels[:2])))
     target = randomised(model.network, 1)
-    return Problem(model, found, target, randomised(model.network, 2) if source is None else source, images)
+    return Problem(model, traced, target, randomised(model.network, 2) if source is None else source, images)
 
 
 def test_there_is_a_row_for_every_activation_in_the_order_of_depth(model: Model, images: Images) -> None:
@@ -31,7 +31,7 @@ def test_there_is_a_row_for_every_activation_in_the_order_of_depth(model: Model,
     assert {tuple(row) for row in rows} == {
         ("layer", "order", "group", "units", "before", "before_sd", "after", "after_sd")
     }
-    taps = [(tap.node, group) for group, found in problem.trace.taps.items() for tap in found]
+    taps = [(tap.node, group) for group, group_taps in problem.trace.taps.items() for tap in group_taps]
     assert sorted((row["layer"], row["group"]) for row in rows) == sorted(taps)
     depths = [problem.trace.order[row["layer"]] for row in rows]
     assert depths == sorted(depths)

@@ -77,18 +77,20 @@ class FlatLayout:
 
 
 def _flat(tensor: Tensor) -> Tensor:
+    """A tensor as a real vector, in the order of the layout."""
     if tensor.is_complex():
         return torch.view_as_real(tensor.resolve_conj()).reshape(-1)
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
 
 
-def _shaped(piece: Tensor, shape: torch.Size, kind: torch.dtype | None) -> Tensor:
-    if kind is not None and kind.is_complex:
+def _shaped(piece: Tensor, shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+    """The tensor of this shape that `_flat` made into `piece`; of another type if `dtype` is not None."""
+    if dtype is not None and dtype.is_complex:
         real, imaginary = piece.view(*shape, 2).unbind(-1)
-        return torch.complex(real, imaginary).to(kind)
+        return torch.complex(real, imaginary).to(dtype)
     if len(shape) == 4:
         units, channels, height, width = shape
         piece = piece.view(units, height, width, channels).permute(0, 3, 1, 2)
     else:
         piece = piece.view(shape)
-    return piece if kind is None else piece.to(kind)
+    return piece if dtype is None else piece.to(dtype)

@@ -115,16 +115,16 @@ def fitted(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str, Tens
     expected = {**parameters(network), **buffers(network)}
     _, aliases = named(network)
     names = {n: n for n in expected} | aliases
-    given = {n: t.detach() for n, t in tensors.items() if n in names or not n.endswith(EXTRA)}
+    relevant = {n: t.detach() for n, t in tensors.items() if n in names or not n.endswith(EXTRA)}
     state: dict[str, Tensor] = {}
-    for name, tensor in given.items():
+    for name, tensor in relevant.items():
         if not same(state.setdefault(names.get(name, name), tensor), tensor):
-            shared = some([n for n in given if names.get(n) == names[name]])
+            shared = some([n for n in relevant if names.get(n) == names[name]])
             raise StateError(f"{where}: {shared} are one tensor in the network, but differ here")
     persistent = set(aliases.values())
     optional = {n: t for n, t in buffers(network).items() if n.endswith(OPTIONAL) or n not in persistent}
     check(where, optional | state, expected)
-    return {n: (optional | state)[n] for n in expected}, {n: names[n] for n in given}
+    return {n: (optional | state)[n] for n in expected}, {n: names[n] for n in relevant}
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -6,7 +6,7 @@ in `simultaneous.py`, CUDA graphs in `cuda_graphs.py`; what is kept between step
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -54,17 +54,18 @@ def fit(
     return training.progress
 
 
-def demand_last_batch(model: Model, state: State, images: Images, batch_size: int) -> None:
+def demand_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
     """Refuse a training set whose last batch is a single image, if the network cannot train on one image.
 
-    Batch norm needs at least two values per unit; after a global pooling a single image has one. The `state` is copied.
+    Batch norm needs at least two values per unit; after a global pooling a single image has one. `state()` is a state of
+    the network to try it with; it is not changed.
     """
     if len(images) % batch_size != 1 % batch_size:
         return
     with aside(images.labels.device), modes_kept(model.network), torch.no_grad():
         model.network.train()
         try:
-            copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+            copies = {name: tensor.detach().clone() for name, tensor in state().items()}
             criterion(model(copies, as_float(images.pixels[:1])), images.labels[:1])
         except Exception as error:  # the network is the user's code and may raise anything
             raise Refused(
@@ -130,7 +131,7 @@ class Training:
         self.progress = keeper.restore(fresh) if keeper else fresh
         self.draws, self.noise = torch.Generator(self.device), torch.Generator(self.device)
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
-        demand_last_batch(model, self.start(), images, regime.batch_size)
+        demand_last_batch(model, self.start, images, regime.batch_size)
         self._take_step = recorded(self._step, self._changed_tensors(), [self.noise], model.network)
 
     def steps(self) -> Iterator[None]:

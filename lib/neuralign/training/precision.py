@@ -53,7 +53,7 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
         model.network.train()
 
         def pair(size: int) -> tuple[float, ...]:
-            return tuple(_seconds(model, state, images, size, each) for each in precisions)
+            return tuple(_seconds(model, state, images, size, dtype) for dtype in precisions)
 
         first = min(FIRST, batch_size)
         cold = pair(first)  # an upper limit, as it includes the warm-up

@@ -101,7 +101,9 @@ class _Search:
         self.offsets = self.origin.new_zeros(bends, self.layout.trained)
         self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()  # of the way, per bend
         self.basis = lambda t: bezier(t, bends=bends)
-        demand_last_batch(problem.model, self.layout.views(self.origin) | self.buffers, problem.images, batch_size)
+        demand_last_batch(
+            problem.model, lambda: self.layout.views(self.origin) | self.buffers, problem.images, batch_size
+        )
         self.matrices = FlatLayout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
