@@ -50,8 +50,8 @@ class Model:
     def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
         """A block in which the network holds `state`; yields the function pixels -> outputs, to call and differentiate.
 
-        Modules in evaluation mode that cache results in Python attributes are reset after every call, so a result that
-        was computed with other weights is never used.
+        Python attributes of modules in evaluation mode are restored after every call, so that a module which caches
+        results never uses one that was computed with other weights.
         """
         evaluated = evaluating(self.network)
 
@@ -59,7 +59,7 @@ class Model:
             with uncached(evaluated):
                 return self.network(self.normalise(pixels))
 
-        # gradient checkpointing runs layers again in the backward pass, so the whole block is reset, not only each call
+        # around the whole block, too: gradient checkpointing runs layers again in the backward pass
         with uncached(evaluated), substituted(self.network, state) as current:
             yield network
         write_back(state, current)
@@ -69,6 +69,7 @@ class Model:
         return (pixels - self.mean) / self.std
 
     def to(self, device: torch.device) -> "Model":
+        """The model on `device`; the network itself is moved."""
         return Model(self.network.to(device), self.mean.to(device), self.std.to(device))
 
 
@@ -89,6 +90,18 @@ def substituted(network: nn.Module, state: State) -> Iterator[dict[str, Tensor]]
         for module, parameters, buffers in originals:
             module._parameters.update(parameters)
             module._buffers.update(buffers)
+
+
+def write_back(state: State, current: State) -> None:
+    """Copy the tensors that a call replaced by assignment into those of `state`.
+
+    Most networks update their buffers in place; after `self.running_mean = ...` the new values are only in `current`,
+    the mapping that `substituted` yielded.
+    """
+    with torch.no_grad():
+        for name, tensor in current.items():
+            if tensor is not state[name]:
+                state[name].copy_(tensor)
 
 
 def build(
@@ -141,18 +154,6 @@ def outputs(network: nn.Module, example: Tensor) -> Any:
         ) from error
     finally:
         network.train()
-
-
-def write_back(state: State, current: State) -> None:
-    """Copy the tensors that a call replaced by assignment into those of `state`.
-
-    Most networks update their buffers in place; after `self.running_mean = ...` the new values are only in `current`,
-    the mapping that `substituted` yielded.
-    """
-    with torch.no_grad():
-        for name, tensor in current.items():
-            if tensor is not state[name]:
-                state[name].copy_(tensor)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from neuralign.common.shards import some
 from neuralign.common.tensors import load_tensors
 from neuralign.networks.model import Model, State, buffers, parameters, trainable
 
-OPTIONAL = "num_batches_tracked"  # unused in evaluation mode, and in training mode unless `momentum` is None
+OPTIONAL = "num_batches_tracked"  # a counter that only norms with `momentum=None` use, in training mode
 EXTRA = "_extra_state"  # the key of whatever `Module.get_extra_state` returns
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
 

@@ -1,7 +1,7 @@
 """Batch-norm statistics of points in weight space, re-estimated on training images: on all of them, or on a sample.
 
 The error of a sample is similar at neighbouring points, because the images are the same. So it is measured by passes
-over all images at a few points, the nodes, interpolated between them, and subtracted (a control variate).
+over all images at a few points, the nodes, interpolated between them, and corrected for (a control variate).
 """
 
 from bisect import bisect_right

@@ -57,8 +57,8 @@ def fit(
 def demand_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
     """Refuse a training set whose last batch is a single image, if the network cannot train on one image.
 
-    Batch norm needs at least two values per unit; after a global pooling a single image has one. `state()` is a state of
-    the network to try it with; it is not changed.
+    Batch norm needs at least two values per unit; after a global pooling a single image has one. `state()` gives the
+    state that this is tried with, on a copy.
     """
     if len(images) % batch_size != 1 % batch_size:
         return
