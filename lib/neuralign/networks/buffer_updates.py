@@ -70,9 +70,9 @@ def updates(
     """
     first, result = first_names(model.network), Updates()
     untested: dict[str, nn.Module] = {}
-    training = _training(model.network)
+    training = _modules_in_training(model.network)
     for name, module in model.network.named_modules():
-        local_names = {local: first[_full(name, local)] for local, _ in module.named_buffers(recurse=False)}
+        local_names = {local: first[_full_name(name, local)] for local, _ in module.named_buffers(recurse=False)}
         local_names = {local: full for local, full in local_names.items() if full in names}
         if isinstance(module, _NormBase):
             result.counters.update(full for local, full in local_names.items() if local == "num_batches_tracked")
@@ -88,12 +88,13 @@ def updates(
     return result
 
 
-def _full(module: str, local: str) -> str:
+def _full_name(module: str, local: str) -> str:
+    """The name in the network of a tensor of this module."""
     return f"{module}.{local}" if module else local
 
 
-def _training(network: nn.Module) -> set[nn.Module]:
-    """The modules that are in training mode when the network is."""
+def _modules_in_training(network: nn.Module) -> set[nn.Module]:
+    """The modules that are in training mode after `network.train()`."""
     with modes_kept(network):
         network.train()
         return {module for module in network.modules() if module.training}
@@ -115,15 +116,16 @@ def _try_modules(
     result: Updates,
 ) -> None:
     """Classify the buffers of these modules by experiment, and add them to `result`."""
-    calls = _calls(model, state, pixels, modules)
-    other_calls = _calls(model, state, _other_images(pixels), modules)
+    calls = _first_calls(model, state, pixels, modules)
+    other_calls = _first_calls(model, state, _other_images(pixels), modules)
     for name, module in modules.items():
         if name not in calls or name not in other_calls:
             continue  # it is not called in evaluation mode, so nothing that is measured depends on it
-        prefix = _full(name, "")
+        prefix = _full_name(name, "")
         tensors = {n.removeprefix(prefix): state[f] for n, f in first.items() if n.startswith(prefix) and f in state}
         trial = _Trial(module, tensors, {n for n, _ in module.named_buffers(recurse=False)})
-        full = {local: first[_full(name, local)] for local in trial.buffers if first[_full(name, local)] in names}
+        full = {local: first[_full_name(name, local)] for local in trial.buffers}
+        full = {local: name_in_network for local, name_in_network in full.items() if name_in_network in names}
         try:
             trial.classify(calls[name], other_calls[name])
         except Exception as error:  # the module is the user's code and may raise anything
@@ -147,7 +149,7 @@ def _other_images(pixels: Tensor) -> Tensor:
     return ((pixels + pixels.roll(1, 0).flip(-1)) / 2).square()
 
 
-def _calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
+def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
     """{name: arguments of the module's first call} in one pass of the network in evaluation mode."""
     calls: dict[str, Call] = {}
 

@@ -174,7 +174,7 @@ class _Averages:
                     norm.module.momentum = momentum
 
     def begin_pass(self) -> None:
-        """Begin another pass over the same batch, which replaces the previous one in the average."""
+        """Begin another pass over the same batch, whose calls get the weights that the previous pass had."""
         self.now = list(self.seen)
 
     def _hooks(self, i: int, norm: Norm) -> tuple[Callable[..., None], Callable[..., None]]:

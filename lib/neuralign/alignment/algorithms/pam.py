@@ -129,8 +129,7 @@ class _Search:
             return self.curve(end, self.offsets).at(weights)
 
         def constrain(flat: Tensor, rate: Tensor) -> None:
-            strength = rate * proximal
-            flat.addcmul_(before, strength).div_(1 + strength)
+            _proximal_step(flat, before, rate * proximal)
             for matrix in self.matrices.views(flat).values():
                 exact = projection == "exact"
                 matrix.copy_(birkhoff.project(matrix) if exact else birkhoff.alternate(matrix, sweeps))
@@ -146,8 +145,7 @@ class _Search:
         before = self.offsets.clone()
 
         def constrain(offsets: Tensor, rate: Tensor) -> None:
-            strength = rate * proximal
-            offsets.addcmul_(before, strength).div_(1 + strength)
+            _proximal_step(offsets, before, rate * proximal)
 
         def sample(offsets: Tensor, weights: Tensor) -> Tensor:
             return self.curve(end, offsets).at(weights)
@@ -206,3 +204,8 @@ class _Search:
                 total += criterion(model(state, pixels), labels) * len(labels)
             count += len(labels)
         return (total / count).item()
+
+
+def _proximal_step(x: Tensor, before: Tensor, strength: Tensor) -> None:
+    """Move x in place to the minimum of |y - x|^2 + strength |y - before|^2 over y."""
+    x.addcmul_(before, strength).div_(1 + strength)
