@@ -324,12 +324,12 @@ def test_an_alignment_stops_when_the_permutation_no_longer_changes(tinyten: Mode
 
 def test_an_alignment_that_keeps_changing_takes_all_images(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(11))
-    whole = correlation(problem)
+    on_all_images = correlation(problem)
     assert problem.facts["images"] == 11
     changing = replace(problem, facts={})
     actual = correlation(changing, batch_size=1, stop=0)
     assert changing.facts["images"] == 11
-    assert all(torch.equal(actual[group], match) for group, match in whole.items())
+    assert all(torch.equal(actual[group], match) for group, match in on_all_images.items())
 
 
 def test_the_share_that_may_change_decides_how_soon_an_alignment_stops(tinyten: Model) -> None:
@@ -479,8 +479,8 @@ def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
 
 def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(side=40))
-    whole, halved = (next(activation_batches(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
-    assert torch.equal(halved["features_relu1"], whole["features_relu1"][..., ::2, ::2])
+    full_size, halved = (next(activation_batches(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
+    assert torch.equal(halved["features_relu1"], full_size["features_relu1"][..., ::2, ::2])
     assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
 
 
@@ -491,10 +491,10 @@ def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
 def test_maps_are_halved_as_often_as_it_takes_so_that_branches_still_fit(use: str, side: int, largest: int) -> None:
     problem = problem_of(small(use), pictures(8, side=side))
     (activations, _) = next(activation_batches(problem, problem.trace.taps, 100, largest=largest))
-    first, whole = ("relu", "features_relu1")[use == "tinyten"], side
-    while whole > largest:
-        whole = (whole + 1) // 2
-    assert activations[first].shape[-1] == whole
+    first, rows = ("relu", "features_relu1")[use == "tinyten"], side
+    while rows > largest:
+        rows = (rows + 1) // 2
+    assert activations[first].shape[-1] == rows
     assert all(tensor.shape[-1] <= largest for tensor in activations.values())
     certify(problem, correlation(problem, largest=largest))
 
@@ -604,15 +604,15 @@ def test_pam_goes_on_after_an_interruption_to_the_same_bits(
         kind = Fragile if name == phase and name not in trainings[:-1] else Checkpoint
         return kind(tmp_path / "key", name, every=0)
 
-    whole, again = (replace(problem, facts={}) for _ in range(2))
-    expected = search(whole)
+    uninterrupted, again = (replace(problem, facts={}) for _ in range(2))
+    expected = search(uninterrupted)
     with pytest.raises(Interrupted):
         search(replace(problem, facts={}, keeper=keeper))
     stepped = []
     watched = replace(again, keeper=keeper, transform=lambda x, draws: stepped.append(len(x)) or as_float(x))
     actual = search(watched)
     assert all(torch.equal(actual[g], expected[g]) for g in expected)
-    assert again.facts == whole.facts
+    assert again.facts == uninterrupted.facts
     assert set(trainings) == {"permutation-0", "bends-0", "permutation-1"}
     everything = []
     search(replace(problem, facts={}, transform=lambda x, draws: everything.append(len(x)) or as_float(x)))

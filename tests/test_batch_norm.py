@@ -152,8 +152,8 @@ def test_a_sample_of_all_images_is_the_full_pass_to_the_bit(tinyten: Model, full
     point, buffers = line(tinyten)
     for images in (40, 41):
         actual = statistics(tinyten, point, PLACES, buffers, estimate(images, full_passes))
-        for place, own in zip(PLACES, actual, strict=True):
-            assert_same(own, refresh(tinyten, point(place), buffers, estimate(None).sample()))
+        for place, at_place in zip(PLACES, actual, strict=True):
+            assert_same(at_place, refresh(tinyten, point(place), buffers, estimate(None).sample()))
 
 
 @pytest.mark.parametrize("use, options", EVALUATED)
@@ -176,7 +176,7 @@ def test_between_nodes_the_error_of_the_sample_is_corrected(tinyten: Model) -> N
     def error(actual: list[dict[str, Tensor]], place: int) -> float:
         """The mean square error, relative to the mean square of each statistic."""
         pairs = [(actual[place][name], full[place][name]) for name in full[0] if "running" in name]
-        return sum(((own - right).square().mean() / right.square().mean()).item() for own, right in pairs)
+        return sum(((estimated - right).square().mean() / right.square().mean()).item() for estimated, right in pairs)
 
     for place in (1, 3, 5, 7):
         assert error(corrected, place) < 0.2 * error(few, place)
@@ -236,9 +236,9 @@ def test_a_network_without_batch_norm_reads_nothing_for_its_nodes() -> None:
 
 
 def test_the_sample_is_the_first_images_of_the_full_pass() -> None:
-    whole, few = list(estimate(None).sample()), list(estimate(19).sample())
+    every, few = list(estimate(None).sample()), list(estimate(19).sample())
     assert [len(labels) for _, labels in few] == [8, 8, 3]
-    for (pixels, labels), (all_pixels, all_labels) in zip(few, whole, strict=False):
+    for (pixels, labels), (all_pixels, all_labels) in zip(few, every, strict=False):
         assert torch.equal(pixels, all_pixels[: len(labels)]) and torch.equal(labels, all_labels[: len(labels)])
 
 
@@ -296,27 +296,27 @@ def test_attacked_statistics_are_updated_in_every_pass_of_the_attack(tinyten: Mo
 def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
     model, images = perceptron(), pictures(9, side=8)
     state = randomised(model.network)
-    weights, own = split_trainable(model, state)
-    actual = refresh(model, weights, own, images.batches(4))
-    assert_same(actual, refresh(model, weights, own, images.first(8).batches(4)))
+    weights, buffers = split_trainable(model, state)
+    actual = refresh(model, weights, buffers, images.batches(4))
+    assert_same(actual, refresh(model, weights, buffers, images.first(8).batches(4)))
     assert actual["2.num_batches_tracked"] == 2
 
 
 def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
     images = pictures(9)
-    weights, own = split_trainable(tinyten, randomised(tinyten.network))
-    actual = refresh(tinyten, weights, own, images.batches(4))
+    weights, buffers = split_trainable(tinyten, randomised(tinyten.network))
+    actual = refresh(tinyten, weights, buffers, images.batches(4))
     assert all(actual[name] == 3 for name in actual if name.endswith("num_batches_tracked"))
-    fewer = refresh(tinyten, weights, own, images.first(8).batches(4))
+    fewer = refresh(tinyten, weights, buffers, images.first(8).batches(4))
     assert not any(torch.equal(actual[name], fewer[name]) for name in actual if name.endswith("running_var"))
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_statistics_of_single_images_only_are_refused(count: int) -> None:
     model = perceptron()
-    weights, own = split_trainable(model, randomised(model.network))
+    weights, buffers = split_trainable(model, randomised(model.network))
     with pytest.raises(Refused, match="^running statistics cannot be estimated: there are no images, or only batches"):
-        refresh(model, weights, own, pictures(count, side=8).batches(1))
+        refresh(model, weights, buffers, pictures(count, side=8).batches(1))
 
 
 class Shared(nn.Module):
@@ -338,12 +338,14 @@ class Shared(nn.Module):
 
 def test_a_norm_of_two_names_is_estimated_once_from_all_its_calls() -> None:
     model, images = unnormalised(Shared()), pictures(12)
-    weights, own = split_trainable(model, randomised(model.network))
+    weights, buffers = split_trainable(model, randomised(model.network))
     expected = copy.deepcopy(model.network)
-    expected.load_state_dict({**weights, **own}, strict=False)
+    expected.load_state_dict({**weights, **buffers}, strict=False)
     update_bn([x.double() for x, _ in images.batches(4)], expected)
-    actual = refresh(model, weights, own, ((x.double(), y) for x, y in images.batches(4)))
+    actual = refresh(model, weights, buffers, ((x.double(), y) for x, y in images.batches(4)))
     assert actual.keys() == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked", "scale"}
-    held = dict(expected.named_buffers())
-    assert_close({n: t for n, t in actual.items() if n != "scale"}, {n: held[n] for n in actual if n != "scale"})
-    assert torch.equal(actual["scale"], own["scale"])
+    expected_buffers = dict(expected.named_buffers())
+    assert_close(
+        {n: t for n, t in actual.items() if n != "scale"}, {n: expected_buffers[n] for n in actual if n != "scale"}
+    )
+    assert torch.equal(actual["scale"], buffers["scale"])

@@ -149,17 +149,17 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path, caplog: pytest.LogCapture
     """In the length, the header, the metadata or the numbers. Only the blanks that pad the header do not matter."""
     keeper = Checkpoint(tmp_path, every=0)
     keeper.keep(progress(3))
-    whole, fresh = keeper.path.read_bytes(), progress()
-    start = 8 + int.from_bytes(whole[:8], "little")
+    content, fresh = keeper.path.read_bytes(), progress()
+    start = 8 + int.from_bytes(content[:8], "little")
     used = []
-    for place in range(len(whole)):
-        broken = bytearray(whole)
+    for place in range(len(content)):
+        broken = bytearray(content)
         broken[place] ^= 1 << place % 8
         keeper.path.write_bytes(broken)
         if (actual := keeper.restore(fresh)) is not fresh:
             used.append(place)
             assert torch.equal(actual.trainable, progress(3).trainable) and actual.history == progress(3).history
-    assert not [place for place in used if place >= start or whole[place : place + 1] != b" "]
+    assert not [place for place in used if place >= start or content[place : place + 1] != b" "]
 
 
 OTHERS = {

@@ -48,11 +48,11 @@ def test_without_noise_all_is_recovered_and_the_identity_recovers_hardly_anythin
     }
     rows = examine(tinyten, symmetry, randomised(tinyten.network), images, methods, levels=[0, 3], seeds=range(2))
     assert len(rows) == 2 * 2 * (len(symmetry.spec.free) + 1)
-    whole = {(r["method"], r["noise"]): r for r in rows if r["group"] == ""}
-    assert whole["correlation", 0]["recovered"] == 1 and whole["correlation", 0]["recovered_std"] == 0
-    assert whole["correlation", 3]["recovered"] < 0.9 and whole["nothing", 0]["recovered"] < 0.5
+    overall = {(r["method"], r["noise"]): r for r in rows if r["group"] == ""}
+    assert overall["correlation", 0]["recovered"] == 1 and overall["correlation", 0]["recovered_std"] == 0
+    assert overall["correlation", 3]["recovered"] < 0.9 and overall["nothing", 0]["recovered"] < 0.5
     assert all(r["n"] == 2 for r in rows)
-    assert sum(r["units"] for r in rows if r["group"]) == 4 * whole["nothing", 0]["units"]
+    assert sum(r["units"] for r in rows if r["group"]) == 4 * overall["nothing", 0]["units"]
     assert breaks(rows) == {"correlation": 3, "nothing": 0}
     assert breaks(rows, trusted=0.0) == {"correlation": None, "nothing": None}
 

@@ -136,8 +136,8 @@ def test_stored_rows_are_those_of_the_checkpoints_themselves(tinyten: Model) -> 
     states = two_states(tinyten)
     stored = [row for row in walk(tinyten, states) if row["statistics"] == "stored"]
     for row, state in zip(stored, states, strict=True):
-        own = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
-        assert {name: row[name] for name in own} == pytest.approx(own, rel=1e-12)
+        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     assert stored[0]["loss"] != stored[1]["loss"]
 
 
@@ -147,8 +147,8 @@ def test_other_rows_are_those_of_the_point_with_re_estimated_statistics(tinyten:
     for t, row in rows.items():
         point = {n: torch.lerp(states[0][n], states[1][n], t) for n, _ in tinyten.network.named_parameters()}
         state = point | refresh(tinyten, point, split_trainable(tinyten, dict(states[0]))[1], ESTIMATE.sample())
-        own = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
-        assert {name: row[name] for name in own} == pytest.approx(own, rel=1e-9)
+        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
 def test_an_aligned_end_is_the_function_of_the_unaligned_one(model: Model) -> None:

@@ -170,14 +170,13 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     for row, corner, state in zip(rows, flat, states, strict=False):
         line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
         two = divide(model, (state, states[0]), as_float(images.pixels))
-        (own, _) = along(
+        (at_corner, _) = along(
             *(model, line, two, [0.0], estimate, images, {"clean": None}),
             batch_size=5,
             seed=1,
         )
-        assert {k: row[k] for k in ("loss", "accuracy", "images")} == {
-            k: own[k] for k in ("loss", "accuracy", "images")
-        }
+        columns = ("loss", "accuracy", "images")
+        assert {name: row[name] for name in columns} == {name: at_corner[name] for name in columns}
     for stored, expected in zip(ends.stored, before, strict=True):
         assert_same(stored, expected)
 

@@ -107,11 +107,11 @@ def test_a_midpoint_has_three_series_in_every_layer(model: Model, images: Images
 def test_a_midpoint_is_compared_on_held_out_images_and_realigned_on_the_others(tinyten: Model, images: Images) -> None:
     problem, initial, held_out = problem_of(tinyten, images), randomised(tinyten.network, 3), pictures(9, seed=4)
     rows = by_series(list(midpoint(problem, initial, held_out)))
-    held = dataclasses.replace(problem, images=held_out)
-    expected = list(compare(held, correlation(problem)))
+    on_held_out = dataclasses.replace(problem, images=held_out)
+    expected = list(compare(on_held_out, correlation(problem)))
     assert rows["before"] == [r["before"] for r in expected]
     assert rows["re-aligned"] == [r["after"] for r in expected]
-    other = compare(dataclasses.replace(held, source=initial), identity(problem.trace.spec))
+    other = compare(dataclasses.replace(on_held_out, source=initial), identity(problem.trace.spec))
     assert rows["linear midpoint"] == [r["before"] for r in other]
 
 

@@ -212,13 +212,13 @@ def check_frozen(name: str) -> None:
         network = fresh(name, 3)
         before = {n: p.detach().clone() for n, p in network.named_parameters()}
         model = unnormalised(network)
-        held, kept = parameters_of(network), buffers(network)
+        laid_out, rest = parameters_of(network), buffers(network)
         if divided:
-            held, kept = split_trainable(model, {**held, **kept})
-        layout = FlatLayout.of(held)
+            laid_out, rest = split_trainable(model, {**laid_out, **rest})
+        layout = FlatLayout.of(laid_out)
         regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
         progress = fit(
-            *(model, layout.flatten(held), lambda weights, _: weights, layout, kept, IMAGES, regime),
+            *(model, layout.flatten(laid_out), lambda weights, _: weights, layout, rest, IMAGES, regime),
             transform=as_is,
             seed=1,
         )
@@ -350,9 +350,9 @@ def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_num
     assert_same(foreign_checkpoints.read(tmp_path / "a.pt", model).state, state)
     save_tensors(state, tmp_path / "a.safetensors")
     assert_same(load_state(str(tmp_path / "a.safetensors"), model), state)
-    (held,) = (n for n, t in state.items() if t.is_complex())
-    torch.save(state | {held: state[held].real}, tmp_path / "b.pt")
-    with pytest.raises(Refused, match=rf"{held} is torch.float32, the network's is torch.complex64"):
+    (complex_name,) = (n for n, t in state.items() if t.is_complex())
+    torch.save(state | {complex_name: state[complex_name].real}, tmp_path / "b.pt")
+    with pytest.raises(Refused, match=rf"{complex_name} is torch.float32, the network's is torch.complex64"):
         foreign_checkpoints.read(tmp_path / "b.pt", model)
 
 

@@ -143,10 +143,10 @@ def test_training_does_not_change_its_arguments(tinyten: Model, images: Images) 
     state = randomised(tinyten.network)
     before = {name: tensor.clone() for name, tensor in state.items()}
     pixels = images.pixels.clone()
-    own = {name: tensor.clone() for name, tensor in tinyten.network.state_dict().items()}
+    network_before = {name: tensor.clone() for name, tensor in tinyten.network.state_dict().items()}
     train(tinyten, state, images)
     assert_same(state, before)
-    assert_same(tinyten.network.state_dict(), own)
+    assert_same(tinyten.network.state_dict(), network_before)
     assert torch.equal(images.pixels, pixels)
     weights, buffers = split_trainable(tinyten, state)
     layout = FlatLayout.of(weights)
@@ -465,12 +465,12 @@ def test_a_diverging_training_does_not_affect_the_others(tinyten: Model, images:
 def test_trainings_resumed_together_give_the_same_bits_wherever_each_was(
     tinyten: Model, images: Images, tmp_path: Path
 ) -> None:
-    whole = fit_together(trainings_of(tinyten, images))
+    uninterrupted = fit_together(trainings_of(tinyten, images))
     stopped = {1: Checkpoint(tmp_path / "1", every=0), 2: Fragile(tmp_path / "2", 1, 2)}
     with pytest.raises(Interrupted):
         fit_together(trainings_of(tinyten, images, keepers=stopped))
     kept = {seed: Checkpoint(tmp_path / str(seed), every=0) for seed in (1, 2)}
-    for actual, expected in zip(fit_together(trainings_of(tinyten, images, keepers=kept)), whole, strict=True):
+    for actual, expected in zip(fit_together(trainings_of(tinyten, images, keepers=kept)), uninterrupted, strict=True):
         assert_the_same_bits(actual, expected)
 
 
@@ -503,25 +503,26 @@ def test_resuming_after_an_interruption_gives_the_same_bits(
 ) -> None:
     model = perceptron(16, dropout=0.5)
     state, options = randomised(model.network), VARIANTS[variant]
-    whole = train(model, state, images, **options)
+    uninterrupted = train(model, state, images, **options)
     with pytest.raises(Interrupted):
         train(model, state, images, keeper=Fragile(tmp_path, epoch, step), **options)
     resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
-    assert torch.equal(resumed.trainable, whole.trainable) and torch.equal(resumed.velocity, whole.velocity)
-    assert_same(resumed.buffers, whole.buffers)
-    assert resumed.history == whole.history
+    assert torch.equal(resumed.trainable, uninterrupted.trainable)
+    assert torch.equal(resumed.velocity, uninterrupted.velocity)
+    assert_same(resumed.buffers, uninterrupted.buffers)
+    assert resumed.history == uninterrupted.history
 
 
 def test_a_curve_is_resumed_after_two_interruptions(tinyten: Model, images: Images, tmp_path: Path) -> None:
     problem = curve_problem(tinyten)
-    whole = bend(tinyten, *problem, images, REGIME)
+    uninterrupted = bend(tinyten, *problem, images, REGIME)
     for epoch, step in ((1, 2), (3, 0)):
         with pytest.raises(Interrupted):
             bend(tinyten, *problem, images, REGIME, keeper=Fragile(tmp_path, epoch, step))
     resumed = bend(tinyten, *problem, images, REGIME, keeper=Checkpoint(tmp_path, every=0))
-    assert torch.equal(resumed.trainable, whole.trainable)
-    assert_same(resumed.buffers, whole.buffers)
-    assert resumed.history == whole.history
+    assert torch.equal(resumed.trainable, uninterrupted.trainable)
+    assert_same(resumed.buffers, uninterrupted.buffers)
+    assert resumed.history == uninterrupted.history
 
 
 def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: Path) -> None:
@@ -540,11 +541,11 @@ def test_progress_within_a_block_of_augmented_steps_is_resumed_to_the_same_bits(
     monkeypatch.setattr(loop, "AUGMENTED_AT_ONCE", 3 * REGIME.batch_size)
     model, images = perceptron(16), pictures(8 * REGIME.batch_size - 2)  # blocks of 3, 3 and 2 steps
     state, options = randomised(model.network), VARIANTS["augmented"]
-    whole = train(model, state, images, **options)
+    uninterrupted = train(model, state, images, **options)
     with pytest.raises(Interrupted):
         train(model, state, images, keeper=Fragile(tmp_path, 1, 5), **options)
     resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
-    assert torch.equal(resumed.trainable, whole.trainable) and resumed.history == whole.history
+    assert torch.equal(resumed.trainable, uninterrupted.trainable) and resumed.history == uninterrupted.history
 
 
 def test_gradient_checkpointing_changes_nothing(images: Images) -> None:
