@@ -29,15 +29,8 @@ def main(
     drawings: Sequence[dict[str, Any]],
     missing: Mapping[str, Any] | None = None,
 ) -> None:
-    """Render the page.
-
-    Args:
-        accuracy, robust, contrasts, paths, alignments, published, claims: tables of the study.
-        figures, drawings: PNG files, and the config entries that they were drawn with, in the same order.
-        artefacts: files whose provenance notes, which lie beside them, are part of the page.
-        html: the page to write.
-        study: the config entry of the study.
-        missing: what an unfinished study lacks (`neuralign.workflow.incomplete.part`).
+    """`drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with; the provenance notes of `artefacts` lie
+    beside them. `missing`: what an unfinished study lacks (`neuralign.workflow.incomplete.part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)

@@ -1,12 +1,12 @@
 """An upper bound on the loss along the straight path between two networks, computed layer by layer.
 
-It takes the place of theorem 3.1 of Tatro et al. (2020), and needs no assumption. Batch norm in evaluation mode is
-folded into the layer before it, so each layer with weights is an affine map: A at the start, B at the end, (1 - t) A +
-t B in between. Let a, b, h be the activations of some layer for one image at the start, at the end and at t. Then
+It is a self-contained replacement of theorem 3.1 of Tatro et al. (2020). Batch norm in evaluation mode is folded into
+the layer before it, so each layer with weights is an affine map: A at the start, B at the end, (1 - t) A + t B in
+between. Let a, b, h be the activations of some layer for one image at the start, at the end and at t. Then
 
     |h - (1 - t) a - t b| <= t (1 - t) c    for every t in [0, 1],
 
-where c is zero for the image itself, and follows through the layers by
+where c, the deviation, is zero for the image itself and changes from layer to layer as follows:
 
     an affine map             c -> max(|A|, |B|) c + |(A - B)(a - b)|,   |.| the operator norm, by `operator_norm`,
     ReLU                      c -> c + |a - b over the units whose sign differs|,
@@ -51,8 +51,16 @@ FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
 TOTALS: tuple[str, ...] = ("images", "points", "loss_start", "loss_end", "loss", "loss_max", "deviation", "bound")
 TOTALS += ("deviation_estimate", "estimate", "distance", "reason")
 LAYERS = ("layer", "order", "operation", "values", "distance", "size", "deviation", "deviation_estimate", "norm")
-# nonlinearity -> its Lipschitz constant
-SMOOTH = {nn.ReLU6: 1.0, nn.Tanh: 1.0, nn.Sigmoid: 0.25, nn.GELU: 1.13, nn.SiLU: 1.1, nn.Hardswish: 1.5, nn.Mish: 1.1}
+# elementwise function -> its Lipschitz constant
+ELEMENTWISE = {
+    nn.ReLU6: 1.0,
+    nn.Tanh: 1.0,
+    nn.Sigmoid: 0.25,
+    nn.GELU: 1.13,
+    nn.SiLU: 1.1,
+    nn.Hardswish: 1.5,
+    nn.Mish: 1.1,
+}
 PASSING = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 AVERAGE_FUNCTIONS = {F.avg_pool2d, F.adaptive_avg_pool2d}
@@ -215,8 +223,8 @@ class Recursion(fx.Interpreter):
             return self._affine(target, layer, signal)
         if isinstance(layer, nn.ReLU):
             return after_relu(signal)
-        if type(layer) in SMOOTH:
-            return after_lipschitz(layer, SMOOTH[type(layer)], signal)
+        if type(layer) in ELEMENTWISE:
+            return after_lipschitz(layer, ELEMENTWISE[type(layer)], signal)
         if isinstance(layer, nn.MaxPool2d):
             return after_maximum(layer, signal)
         if isinstance(layer, AVERAGES):
