@@ -245,5 +245,5 @@ def _classes(model: Model, example: Tensor) -> int:
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
-        raise Refused(f"the network gives {shape} on {len(example)} images; wanted are logits, one for each class")
+        raise Refused(f"the network returns {shape} for {len(example)} images; logits are wanted, one for each class")
     return head.shape[1]

@@ -74,7 +74,7 @@ def certificate(
 
 
 def _batches_of_sizes(images: Images, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Pixels in [0, 1] of consecutive batches of these sizes; a batch for which no images are left begins anew."""
+    """Pixels in [0, 1] of consecutive batches of these sizes; where too few images are left, from the first."""
     start = 0
     for size in sizes:
         start = start if start + size <= len(images) else 0

@@ -136,8 +136,8 @@ def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
     if not isinstance(head, Tensor) or head.shape != (len(pixels), classes):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
         raise NetworkError(
-            f"the network gives {shape} on an input of shape {tuple(pixels.shape)}; wanted are logits "
-            f"({len(pixels)}, {classes}), one for each class"
+            f"the network returns {shape} for an input of shape {tuple(pixels.shape)}; logits "
+            f"({len(pixels)}, {classes}) are wanted, one for each class"
         )
 
 
