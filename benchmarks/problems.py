@@ -12,7 +12,7 @@ from neuralign.config.plugins import Entry, plugin
 from neuralign.curves.curve import Basis, Curve, straight
 from neuralign.datasets.images import Images, Transform, as_float, as_is
 from neuralign.networks.model import Model, buffers, build, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.training import augmentation
 from neuralign.training.loop import fit
 from neuralign.training.progress import Attack, Regime, Sample
@@ -32,7 +32,7 @@ class Problem:
 
     name: str
     model: Model
-    layout: Layout
+    layout: FlatLayout
     curve: Curve
     buffers: dict[str, Tensor]
 
@@ -42,7 +42,7 @@ class Problem:
         mean, std = (MEAN, STD) if normalise else (None, None)
         torch.manual_seed(0)
         ends = [build(entry, classes=CLASSES, channels=3, mean=mean, std=std).to(torch.device(device)) for _ in "ab"]
-        layout = Layout.of(parameters(ends[0].network))
+        layout = FlatLayout.of(parameters(ends[0].network))
         flat = [layout.flatten(parameters(end.network)) for end in ends]
         curve = straight(plugin("curves", {"use": "bezier"}), *flat)
         return cls(name, ends[0], layout, curve, buffers(ends[0].network))

@@ -1,4 +1,4 @@
-"""The permutation that aligns the neurons of `source` to those of `target`, certified."""
+"""The certified permutation that aligns the neurons of `source` with those of `target`."""
 
 from functools import partial
 
@@ -42,11 +42,11 @@ def main(
         plugin_or_none("attacks", attack),
         partial(Checkpoint, scratch),
     )
-    found = search(problem, plugin("alignments", method))
-    proof = certificate(problem, found)
+    result = search(problem, plugin("alignments", method))
+    proof = certificate(problem, result)
     problem.facts["certificate"] = proof.error
-    save_permutation(found, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
-    write_rows(moves(found, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
+    save_permutation(result, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
+    write_rows(moves(result, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
     Checkpoint(scratch).clear()
 
 

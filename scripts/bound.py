@@ -1,23 +1,23 @@
-"""A bound on the loss of the straight line between two networks, and what it is made of, layer by layer."""
+"""A bound on the loss along the straight line between two networks, and its terms layer by layer."""
 
 from neuralign.common.tables import write_rows
 from neuralign.curves.storage import divided, load_ends
-from neuralign.evaluation.bound import Unbounded, bound_along_line, refused
+from neuralign.evaluation.bound import Unbounded, bound_along_line, without_bound
 from neuralign.networks.setup import prepare
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
-    """On the first `images` test images, equally many of each class; the mean loss is measured at `points` points."""
+    """The bound is that on `images` test images, equally many of each class; the loss is measured at `points` t."""
     splits, net = prepare(data, model)
     ends = load_ends(net, splits.train, target, source, permutation)
     divided(net, splits.train, *ends).demand_between()
     trace = trace_model(net, splits.train)
     try:
         total, rows = bound_along_line(net, trace, *ends, splits.test.balanced(images), points=points)
-    except Unbounded as error:  # the study has more to say than this
-        total, rows = refused(str(error))
+    except Unbounded as error:  # the rest of the study does not need the bound
+        total, rows = without_bound(str(error))
     write_rows([total], bound)
     write_rows(rows, layers)
 

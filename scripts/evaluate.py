@@ -1,4 +1,4 @@
-"""Loss and accuracy along a path, clean and attacked, as tidy rows."""
+"""Loss and accuracy along a path, on clean and on attacked test images, as a tidy table."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""One dataset as a memory-mappable safetensors file: uint8 images, int64 labels, class names, pixel mean and std."""
+"""A dataset as one safetensors file: uint8 images, int64 labels, names of the classes, mean and std of the pixels."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from neuralign.workflow.running.run import run
 
 
 def main(data: str, *, dataset: dict[str, Any]) -> None:
-    archives = Path(data).parent / "archives"  # beside the datasets: entries with the same archive share a download
-    made = plugin("datasets", dataset)(archives)
-    check(made, described(dataset))
-    save(made, data)
+    archives = Path(data).parent / "archives"  # shared by all datasets, so an archive is downloaded once
+    prepared = plugin("datasets", dataset)(archives)
+    check(prepared, described(dataset))
+    save(prepared, data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One network from a checkpoint of the user's own, in the form of trained ones."""
+"""A network from a checkpoint of the user, in the format of the networks that the workflow trains."""
 
 from neuralign.common.tensors import save_tensors
 from neuralign.networks import foreign_checkpoints
@@ -8,8 +8,8 @@ from neuralign.workflow.running.run import run
 
 def main(data, network, *, model, checkpoint):
     _, net = prepare(data, model)
-    found = foreign_checkpoints.read(checkpoint["file"], net, checkpoint["inside"])
-    save_tensors(found.state, network, {"names": found.names})
+    imported = foreign_checkpoints.read(checkpoint["file"], net, checkpoint["inside"])
+    save_tensors(imported.state, network, {"names": imported.names})
 
 
 if __name__ == "__main__":

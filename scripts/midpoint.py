@@ -1,4 +1,4 @@
-"""How a trained curve's midpoint correlates with either end, unit by unit, in every layer."""
+"""The correlation of the units of a trained curve's midpoint with those of either end, in every layer."""
 
 from neuralign.alignment.problem import Problem
 from neuralign.common.tables import write_rows
@@ -14,18 +14,18 @@ from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bends, midpoint, *, model, curve, augment, protocol, permutation=None):
-    """Compared on all test images; batch-norm statistics and re-alignment are of training images."""
+    """Correlations are those on all test images; batch-norm statistics and re-alignment use training images."""
     images, net = prepare(data, model)
     trace = trace_model(net, images.train)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
-    whole = Model(DeterministicModule(trace.network), net.mean, net.std)  # auxiliary heads too
-    middles = [path.endpoints.on(c, 0.5) for c in (path.curve, path.line)]
+    all_heads = Model(DeterministicModule(trace.network), net.mean, net.std)
+    midpoints = [path.endpoints.on(curve, 0.5) for curve in (path.curve, path.line)]
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **protocol)
-    found = refresh_each(whole, middles, path.endpoints.statistics, estimate.sample())
-    trained, initial = (middle | own for middle, own in zip(middles, found, strict=True))
+    statistics = refresh_each(all_heads, midpoints, path.endpoints.statistics, estimate.sample())
+    trained, initial = (state | buffers for state, buffers in zip(midpoints, statistics, strict=True))
     rows = [
-        {"end": place} | row
-        for place, state in zip(("start", "end"), path.states, strict=True)
+        {"end": end} | row
+        for end, state in zip(("start", "end"), path.states, strict=True)
         for row in signatures.midpoint(Problem(net, trace, state, trained, images.train), initial, images.test)
     ]
     write_rows(rows, midpoint)

@@ -1,7 +1,7 @@
-"""Loss and accuracy on a plane of weight space, as tidy rows, and where its models and the curve lie in it.
+"""Loss and accuracy on a plane of weight space, as a tidy table, and the positions of models and the curve in it.
 
-The plane of a curve goes through both ends and the middle; without a curve it is that of the initialisation, through
-both ends as they were trained and the second as it was aligned.
+With a `curve`, the plane goes through its ends and its midpoint. Without one, it goes through both endpoints as they
+were trained and the second one as it was aligned.
 """
 
 from neuralign.common.tables import write_rows
@@ -30,21 +30,21 @@ def main(
     bends=None,
 ):
     images, net = prepare(data, model)
-    path, moved = None, "theta2" if permutation is None else "P theta2"
+    line, aligned = None, "theta2" if permutation is None else "P theta2"
     if curve:
-        opened = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
-        ends, path = opened.endpoints, opened.curve
-        models = dict(zip(("theta1", moved, "midpoint"), (*ends.vectors, path(0.5)), strict=True))
+        path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
+        ends, line = path.endpoints, path.curve
+        models = dict(zip(("theta1", aligned, "midpoint"), (*ends.vectors, line(0.5)), strict=True))
     else:
         start, end = load_ends(net, images.train, target, source, permutation)
         ends = divided(net, images.train, start, load_state(source, net), end)
-        models = dict(zip(("theta1", "theta2", moved), ends.vectors, strict=True))
+        models = dict(zip(("theta1", "theta2", aligned), ends.vectors, strict=True))
     plane = on_plane.through(*models.values())
-    own = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
-    estimate = Estimate.on(images.train, augmentation.pipeline(augment), **own)
+    options = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
+    estimate = Estimate.on(images.train, augmentation.pipeline(augment), **options)
     places, size = on_plane.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
     write_rows(on_plane.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
-    write_rows(on_plane.marks(plane, models, path), marks)
+    write_rows(on_plane.marks(plane, models, line), marks)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One figure, as PNG and PDF, from the tidy files of many runs."""
+"""A figure, as PNG and PDF, from the tidy tables of many jobs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +19,9 @@ def main(
     options: dict[str, Any] | None = None,
     runs: Sequence[dict[str, Any]],
 ) -> None:
-    """`runs[i]` names what `frames[i]` is of; its entries become columns, and `run`, its place, another."""
+    """Draw all `frames` as one table; the entries of `runs[i]` become columns of `frames[i]`, i the column `run`."""
     if not frames:
-        raise ValueError(f"a figure '{kind}' of nothing: no frames given")
+        raise ValueError(f"figure {kind!r}: there are no tables to draw")
     parts = [pd.read_csv(f).assign(**r, run=i) for i, (f, r) in enumerate(zip(frames, runs, strict=True))]
     draw = plugin("figures", {"use": kind, **(options or {})})
     save(draw(pd.concat(parts, ignore_index=True)), png, pdf)

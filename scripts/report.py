@@ -1,4 +1,4 @@
-"""One self-contained HTML page from the tables, figures and notes of a study."""
+"""The report of a study: one self-contained HTML page with its tables, figures and provenance."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ def main(
     drawings: Sequence[dict[str, Any]],
     missing: Mapping[str, Any] | None = None,
 ) -> None:
-    """`drawings[i]` is the entry `figures[i]` (PNG) was drawn with; the note of an artefact lies beside it. `missing`:
-    what a study lacks that is not finished (`neuralign.workflow.incomplete.part`).
+    """`drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with; the provenance notes of `artefacts` lie
+    beside them. `missing`: what an unfinished study lacks (`neuralign.workflow.incomplete.part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)

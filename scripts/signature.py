@@ -1,4 +1,4 @@
-"""The correlation signature of a pair: how well matched units correlate in each layer, before and after alignment."""
+"""The correlation signature of a pair: the mean correlation of matched units per layer, before and after alignment."""
 
 from neuralign.alignment.problem import Problem
 from neuralign.common.tables import write_rows

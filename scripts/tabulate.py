@@ -1,4 +1,4 @@
-"""Every evaluation of a study in five tables; `neuralign.report.summary` says what their columns mean."""
+"""The evaluations of a study as five tables, whose columns `neuralign.report.summary` explains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def main(
     runs: Sequence[dict[str, Any]],
     compared: Sequence[str] = ("standard",),
 ) -> None:
-    """`runs[i]` says which path `evaluations[i]` is; published values stand beside the regimes in `compared`."""
+    """`runs[i]` says of which path `evaluations[i]` is; published values are added for the regimes in `compared`."""
     files = zip(evaluations, runs, strict=True)
     rows = pd.concat([summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in files], ignore_index=True)
     per_path = summary.paths(rows)

@@ -1,4 +1,4 @@
-"""The paper beside the study: its numbers, its claims, and how far alignments reach, as three tables."""
+"""Three tables: the study's numbers beside the published ones, the paper's claims, and what alignments moved."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,9 +32,10 @@ def main(
     theory: str | None = None,
     compared: Sequence[str] = ("standard",),
 ) -> None:
-    """`runs[name][i]` says what the i-th file of the list `name` is of; its entries become columns.
+    """Judge the paper's claims by the tables of the study.
 
-    `theory` is the table of bounds by path. What is not given is evidence of nothing.
+    `runs[name][i]` describes the i-th file of the list `name`; its entries become columns. `theory` is the table of
+    bounds by path. A claim whose tables are missing is left open.
     """
     lists = {"moved": moved, "signatures": signatures, "histories": histories, "midpoints": midpoints}
     gathered = {name: gather(files, runs.get(name, ())) for name, files in lists.items()}
@@ -51,7 +52,7 @@ def main(
 
 
 def gather(files: Sequence[str], runs: Runs) -> pd.DataFrame:
-    """The rows of all files in one table, each with what its run says."""
+    """The rows of all files in one table, with the entries of their runs as columns."""
     parts = [pd.read_csv(file).assign(**about) for file, about in zip(files, runs, strict=True)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 

@@ -1,4 +1,4 @@
-"""Bounds beside the losses of trained curves, and how well they rank them (columns: `report.theory_ranks`)."""
+"""Bounds beside the losses of trained curves, and their rank correlation (columns: `report.theory_ranks`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def main(
     *,
     runs: Sequence[dict[str, Any]],
 ) -> None:
-    """`runs[i]` says which trained curve `bounds[i]` and `evaluations[i]` are of."""
+    """`runs[i]` describes the trained curve of `bounds[i]` and `evaluations[i]`; its entries become columns."""
     lines = [pd.read_csv(f).assign(**r) for f, r in zip(bounds, runs, strict=True)]
     points = [summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in zip(evaluations, runs, strict=True)]
     measured = summary.paths(pd.concat(points, ignore_index=True))

@@ -1,6 +1,6 @@
-"""The bends of a low-loss curve from `target` to `source`, whose neurons are permuted first where asked.
+"""The trained bends of a curve from `target` to `source`, whose neurons are permuted first if there is a `permutation`.
 
-`others` are further jobs like it, to be done together.
+`others` are similar jobs, which are trained at the same time.
 """
 
 from neuralign.common.tables import write_rows
@@ -34,8 +34,8 @@ def main(
     others=(),
 ):
     images, net = prepare(data, model)
-    own = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
-    jobs = [own | {"seed": seed, "scratch": scratch}, *others]
+    files = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
+    jobs = [files | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     paths = [
         open_path(net, images.train, job["target"], job["source"], curve=curve, permutation=job.get("permutation"))
@@ -61,11 +61,11 @@ def main(
         )
         for job, path, keeper in zip(jobs, paths, keepers, strict=True)
     ]
-    precision.tell(net, images.train, regime)
+    precision.report_speed(net, images.train, regime)
     results = fit_together(trainings)
     for (job, path), progress in unless_diverged(list(zip(jobs, paths, strict=True)), results):
-        bends = path.line.bent(progress.trainable).bends
-        save_tensors(name_bends(path.endpoints.layout, bends), job["bends"])
+        trained = path.line.bent(progress.trainable).bends
+        save_tensors(name_bends(path.endpoints.layout, trained), job["bends"])
         write_rows(progress.history, job["history"])
     for keeper in keepers:
         keeper.clear()

@@ -1,4 +1,4 @@
-"""One network trained from one seed; `others` are further jobs like it, to be done together."""
+"""A network trained from a seed; `others` are similar jobs, which are trained at the same time."""
 
 import torch
 
@@ -7,7 +7,7 @@ from neuralign.common.tables import write_rows
 from neuralign.common.tensors import demand_savable, save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.networks.model import buffers, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import build_model, prepare
 from neuralign.networks.states import split_trainable
 from neuralign.training import augmentation, precision
@@ -22,23 +22,23 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
     images, net = prepare(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
-    starts = [split_trainable(each, parameters(each.network) | buffers(each.network)) for each in nets]
+    starts = [split_trainable(built, parameters(built.network) | buffers(built.network)) for built in nets]
     demand_savable(network, starts[0][0] | starts[0][1])
-    layout = Layout.of(starts[0][0])
+    layout = FlatLayout.of(starts[0][0])
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
     regime = Regime.of(training)
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
-            *(net, layout.flatten(start), lambda weights, _: weights, layout, own, images.train),
+            *(net, layout.flatten(start), lambda weights, _: weights, layout, untrained, images.train),
             regime,
             **options,
             seed=job["seed"],
             keeper=keeper,
         )
-        for job, keeper, (start, own) in zip(jobs, keepers, starts, strict=True)
+        for job, keeper, (start, untrained) in zip(jobs, keepers, starts, strict=True)
     ]
-    precision.tell(net, images.train, regime)
+    precision.report_speed(net, images.train, regime)
     results = fit_together(trainings)
     for job, progress in unless_diverged(jobs, results):
         with torch.no_grad():

@@ -21,7 +21,7 @@ from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model, buffers, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import prepare
 from neuralign.networks.states import load_state
 from neuralign.symmetry.storage import save_permutation
@@ -203,29 +203,29 @@ CERTIFICATES: list[tuple[str, dict[str, str], str]] = [
 ]
 
 
-def bends(change: Callable[[Tensors, Layout], Tensors], folder: Path) -> None:
+def bends(change: Callable[[Tensors, FlatLayout], Tensors], folder: Path) -> None:
     """Read one bend from a file of something else."""
     model = small("tinyten")
-    layout = Layout.of(parameters(model.network))
+    layout = FlatLayout.of(parameters(model.network))
     flat = layout.flatten(parameters(model.network))
     named = change({n: t.contiguous() for n, t in name_bends(layout, flat[None]).items()}, layout)
     save_file(named, folder / "bends.safetensors")
     load_bends(str(folder / "bends.safetensors"), layout, flat[None])
 
 
-def two(named: Tensors, layout: Layout) -> Tensors:
+def two(named: Tensors, layout: FlatLayout) -> Tensors:
     flat = layout.flatten({name.removeprefix("1."): tensor for name, tensor in named.items()})
     return {
         n: t.contiguous() for n, t in name_bends(layout, straight(partial(bezier, bends=2), flat, flat).bends).items()
     }
 
 
-def with_nan(named: Tensors, layout: Layout) -> Tensors:
+def with_nan(named: Tensors, layout: FlatLayout) -> Tensors:
     named["1.fc.bias"] = torch.full_like(named["1.fc.bias"], torch.nan)
     return named
 
 
-BENDS: list[tuple[str, Callable[[Tensors, Layout], Tensors], str]] = [
+BENDS: list[tuple[str, Callable[[Tensors, FlatLayout], Tensors], str]] = [
     ("of another curve", two, "holds other tensors than 1 bends of this network"),
     ("none at all", lambda named, _: {"x": torch.ones(1)}, "holds other tensors than 1 bends of this network"),
     (
@@ -312,7 +312,7 @@ REGIME = Regime(epochs=3, batch_size=5, lr=0.05, momentum=0.9, weight_decay=0.0,
 
 def trained(model: Model, start: Tensors, regime: Regime) -> None:
     """Train on 12 images, 3 steps an epoch."""
-    layout = Layout.of(parameters(model.network))
+    layout = FlatLayout.of(parameters(model.network))
     images = pictures(12)
     flat = layout.flatten(start)
     fit(model, flat, lambda w, _: w, layout, buffers(model.network), images, regime, transform=plain, seed=0)

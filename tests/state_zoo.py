@@ -1,7 +1,7 @@
-"""Small networks for every way of keeping something besides trained parameters, and what becomes of it on a path.
+"""Small networks with every kind of buffer and frozen parameter, and how a path treats these tensors.
 
-`KINDS` maps a name to a `Kind`; `trained` gives states of it, by plain PyTorch. All take images (n, 3, 8, 8) and give
-logits of 5 classes.
+`KINDS` maps names to a `Kind`; `trained` returns states of it, trained in plain PyTorch. All networks take images
+(n, 3, 8, 8) and return logits of 5 classes.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ KEPT, INTERPOLATED, AVERAGED, COUNTED, FOLLOWING = "kept", "interpolated", "aver
 
 @dataclass(frozen=True)
 class Kind:
-    """One way of keeping a state."""
+    """A network with tensors that are not trained parameters, and the expected treatment of these."""
 
     build: Callable[[], nn.Module]
-    rest: dict[str, str] = field(default_factory=dict)  # what does not train: name -> what becomes of it between ends
-    refused: str | None = None  # the message for t strictly between two ends
+    rest: dict[str, str] = field(default_factory=dict)  # untrained tensor -> its treatment between the ends
+    refused: str | None = None  # the expected error for t strictly between the ends
 
 
 class Net(nn.Module):
@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 
 class NormAct(nn.BatchNorm2d):
-    """A batch norm that owns its activation and its dropout."""
+    """A batch norm with an activation and dropout as submodules."""
 
     def __init__(self, units: int, momentum: float | None = 0.1):
         super().__init__(units, momentum=momentum)
@@ -52,7 +52,7 @@ class NormAct(nn.BatchNorm2d):
 
 
 class Pooled(Net):
-    """Such a norm of the mean of a map, linear in the image: a mirrored image has the same variance there."""
+    """Such a norm of a mean over positions, which is linear in the image: negatives have the same variance there."""
 
     def __init__(self) -> None:
         super().__init__(NormAct(WIDTH))
@@ -62,7 +62,7 @@ class Pooled(Net):
 
 
 class NormWithNorm(nn.Module):
-    """A norm that has another norm for a child, and statistics of its own."""
+    """A norm with running statistics of its own and another norm as a submodule."""
 
     def __init__(self, units: int):
         super().__init__()
@@ -75,7 +75,7 @@ class NormWithNorm(nn.Module):
 
 
 class FrozenNorm(nn.Module):
-    """A batch norm that is nothing but buffers, as in backbones of detectors."""
+    """A batch norm that consists of buffers only, as in the backbones of detectors."""
 
     def __init__(self, units: int):
         super().__init__()
@@ -111,7 +111,7 @@ class Shared(Net):
 
 
 class OwnNorm(nn.Module):
-    """A norm of one's own: a moving average at a fixed rate, assigned anew in every pass."""
+    """A user's norm: a moving average with a fixed rate, which is replaced by assignment in every pass."""
 
     def __init__(self, units: int):
         super().__init__()
@@ -130,7 +130,7 @@ class OwnNorm(nn.Module):
 
 
 class OwnRootMeanSquare(nn.Module):
-    """A norm of one's own whose only statistic has a name of its own, updated in place with a `momentum`."""
+    """A user's norm with one statistic, of an unusual name, that is updated in place with a `momentum`."""
 
     def __init__(self, units: int):
         super().__init__()
@@ -146,7 +146,7 @@ class OwnRootMeanSquare(nn.Module):
 
 
 class Renormalised(nn.Module):
-    """A norm that uses its running mean in training, too: no average of what the batches alone say."""
+    """A norm that uses its running mean in training mode too, so it is not an average over batches."""
 
     def __init__(self, units: int):
         super().__init__()
@@ -171,7 +171,7 @@ class ReadByParent(Net):
 
 
 class Masked(nn.Module):
-    """A mask of units that is drawn when the layer is made."""
+    """A layer with a random mask of units, drawn when the layer is constructed."""
 
     def __init__(self, units: int, kind: torch.dtype, drawn: bool):
         super().__init__()
@@ -183,7 +183,7 @@ class Masked(nn.Module):
 
 
 class Counting(nn.Module):
-    """A layer that counts its training passes and knows positions by their numbers."""
+    """A layer with an integer counter of training passes and a buffer of position indices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class Turning(nn.Module):
 
 
 class Checkpointed(Net):
-    """Gradient checkpointing over a part with batch norm."""
+    """Gradient checkpointing of a part with batch norm."""
 
     def __init__(self) -> None:
         super().__init__(nn.BatchNorm2d(WIDTH))
@@ -234,7 +234,7 @@ class Checkpointed(Net):
 
 
 class Unreached(Net):
-    """A network with an auxiliary head in training, and a layer that no pass reaches."""
+    """A network with an auxiliary head in training mode and a layer that is never called."""
 
     def __init__(self) -> None:
         super().__init__(nn.BatchNorm2d(WIDTH))
@@ -267,7 +267,7 @@ class Precise(nn.Module):
 
 
 class Cached(nn.Module):
-    """A layer that keeps what it computed from its weight for the next call, until it trains again."""
+    """A layer that caches what it computed from its weight, until it is set to training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ class Cached(nn.Module):
 
 
 class Remembering(nn.Module):
-    """A layer that does so in an object of its own, with a flag, and never forgets."""
+    """A layer that caches in an object, with a flag, and never resets it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -303,24 +303,24 @@ class Remembering(nn.Module):
 
 
 def frozen_batch_norm() -> nn.Module:
-    """A network whose norm is nothing but buffers."""
+    """A network whose norm consists of buffers only."""
     return Net(FrozenNorm(WIDTH))
 
 
 def masked() -> nn.Module:
-    """A network with a mask that is drawn anew in every network."""
+    """A network with a mask that differs from network to network."""
     return Net(Masked(WIDTH, torch.bool, drawn=True))
 
 
 def frozen_backbone() -> nn.Module:
-    """A network whose first layer does not train, as it was drawn."""
+    """A network whose first layer is frozen at its random initialisation."""
     network = Net(nn.Identity())
     network.one.requires_grad_(False)
     return network
 
 
 def same_backbone() -> nn.Module:
-    """The same where all networks have one first layer."""
+    """The same, with the same first layer in all networks."""
     network = frozen_backbone()
     drawn = torch.rand(network.one.weight.shape, generator=torch.Generator().manual_seed(0))
     network.one.weight.data.copy_(drawn - 0.5)
@@ -329,7 +329,7 @@ def same_backbone() -> nn.Module:
 
 
 def only_biases() -> nn.Module:
-    """A network of which only biases train."""
+    """A network of which only the biases are trained."""
     network = Net(nn.Identity())
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.endswith("bias"))
@@ -337,7 +337,7 @@ def only_biases() -> nn.Module:
 
 
 def frozen_gain() -> nn.Module:
-    """A network with a batch norm in use whose weight and bias do not train."""
+    """A network with a batch norm whose weight and bias are frozen."""
     network = Net(nn.BatchNorm2d(WIDTH))
     network.layer.requires_grad_(False)
     return network
@@ -401,8 +401,8 @@ KINDS: dict[str, Kind] = {
     "read by its parent": Kind(
         ReadByParent,
         _plain("layer"),
-        "the running statistics ['layer.running_mean', 'layer.running_var'] are read by the network, but not by the "
-        "forward of the norm that has them: they cannot be estimated anew",
+        "the running statistics ['layer.running_mean', 'layer.running_var'] are read by the network, but the forward "
+        "of their norm is never called: they cannot be re-estimated",
     ),
     "spectral norm": Kind(
         spectral(parametrizations.spectral_norm),
@@ -416,12 +416,12 @@ KINDS: dict[str, Kind] = {
     "mask at random": Kind(
         masked,
         {"layer.mask": KEPT},
-        DIFFERS.format("'layer.mask'", "it is torch.bool, and is kept only where it is equal"),
+        DIFFERS.format("'layer.mask'", "it is torch.bool, which cannot be interpolated"),
     ),
     "whole numbers at random": Kind(
         lambda: Net(Masked(WIDTH, torch.int64, drawn=True)),
         {"layer.mask": KEPT},
-        DIFFERS.format("'layer.mask'", "it is torch.int64, and is kept only where it is equal"),
+        DIFFERS.format("'layer.mask'", "it is torch.int64, which cannot be interpolated"),
     ),
     "counter": Kind(lambda: Net(Counting()), {"layer.steps": KEPT, "layer.order": KEPT}),
     "frozen backbone": Kind(frozen_backbone, dict.fromkeys(BACKBONE, INTERPOLATED)),
@@ -441,20 +441,20 @@ KINDS: dict[str, Kind] = {
 
 
 def fresh(name: str, seed: int) -> nn.Module:
-    """The network of this kind, drawn from a seed, that has not run yet."""
+    """A network of this kind with random weights from a seed, which has not run yet."""
     torch.manual_seed(seed)
     return KINDS[name].build()
 
 
 def trained(name: str, seed: int, steps: int = 6) -> dict[str, Tensor]:
-    """The state_dict of such a network after a few steps of SGD in training mode, by plain PyTorch."""
+    """The state_dict of such a network after a few steps of SGD in plain PyTorch."""
     network = fresh(name, seed).train()
     optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.05, momentum=0.9)
     for step in range(steps + seed):  # of another number for every seed, so that counters differ
         generator = torch.Generator().manual_seed(100 * seed + step)
         x, y = torch.rand(16, 3, 8, 8, generator=generator), torch.arange(16) % 5
-        found = network(x)
-        heads = found if isinstance(found, tuple) else (found,)
+        actual = network(x)
+        heads = actual if isinstance(actual, tuple) else (actual,)
         optimiser.zero_grad()
         torch.stack([F.cross_entropy(head, y) for head in heads]).sum().backward()
         optimiser.step()
@@ -462,7 +462,7 @@ def trained(name: str, seed: int, steps: int = 6) -> dict[str, Tensor]:
 
 
 def loaded(name: str, state: dict[str, Tensor]) -> nn.Module:
-    """A network of this kind with that state, as PyTorch itself loads it, in evaluation mode."""
+    """A network of this kind that PyTorch loaded this state into, in evaluation mode."""
     network = fresh(name, 0)
     network.load_state_dict(state)
     return network.eval()

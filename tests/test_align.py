@@ -1,4 +1,4 @@
-"""Alignment: planted permutations are found, and no permutation that changes the function gets through."""
+"""Alignment methods recover planted permutations; permutations that change the function are refused."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,24 +16,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from neuralign.alignment import problem as align
+from neuralign.alignment.activations import activation_batches, correlations, folded_probe, growing_moments
 from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.pam import _Search
-from neuralign.alignment.problem import (
-    CertificateError,
-    Problem,
-    activations,
-    assign,
-    certify,
-    correlations,
-    growing_moments,
-)
+from neuralign.alignment.birkhoff import assign
+from neuralign.alignment.problem import Problem, certify
 from neuralign.common.errors import Refused
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations as symmetry
+from neuralign.symmetry.certificate import CertificateError
 from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import refresh
@@ -41,7 +35,7 @@ from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.progress import Progress
 
 
-def alive(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
+def varying_state(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
     """A random state in which every unit varies: batch norms fit the images, linear layers have large biases."""
     state = randomised(model.network, seed)
     for name, layer in model.network.named_modules():
@@ -52,12 +46,12 @@ def alive(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
 
 def problem_of(model: Model, images: Images) -> Problem:
     """Two unrelated networks."""
-    found = trace(model.network, model.normalise(as_float(images.pixels[:2])))
-    return Problem(model, found, alive(model, images, 1), alive(model, images, 2), images)
+    traced = trace(model.network, model.normalise(as_float(images.pixels[:2])))
+    return Problem(model, traced, varying_state(model, images, 1), varying_state(model, images, 2), images)
 
 
 def planted(model: Model, images: Images) -> tuple[Problem, dict[str, Tensor]]:
-    """Target and source differ by a random permutation and a little noise; and the permutation."""
+    """A problem whose source is the target, permuted and with a little noise; and the permutation."""
     problem = problem_of(model, images)
     permutation, draws = random(problem.trace.spec, generator(5)), generator(6)
     source = {
@@ -68,7 +62,7 @@ def planted(model: Model, images: Images) -> tuple[Problem, dict[str, Tensor]]:
 
 
 CHEAP = {"pam": {"epochs": 1, "batch_size": 10, "candidates": 2, "scoring_batches": 2}}
-FINDERS = [use for use in plugins("alignments") if use not in ("random", "pam")]  # a control; a search for another goal
+FINDERS = [use for use in plugins("alignments") if use not in ("random", "pam")]  # a control, and a search for low loss
 
 
 def method(use: str) -> Callable[[Problem], dict[str, Tensor]]:
@@ -87,11 +81,11 @@ def test_every_method_finds_a_planted_permutation_in_every_network(
     model: Model, images: Images, criterion: dict
 ) -> None:
     problem, permutation = planted(model, images)
-    found = plugin("alignments", criterion)(problem)
-    assert found.keys() == set(problem.trace.spec.free)
-    wrong = {group: (found[group], inverse(permutation)[group]) for group in found}
+    actual = plugin("alignments", criterion)(problem)
+    assert actual.keys() == set(problem.trace.spec.free)
+    wrong = {group: (actual[group], inverse(permutation)[group]) for group in actual}
     assert not {g: pair for g, pair in wrong.items() if not torch.equal(*pair)}
-    certify(problem, found)
+    certify(problem, actual)
 
 
 @pytest.mark.parametrize("use", plugins("alignments"))
@@ -99,10 +93,10 @@ def test_every_method_gives_a_certifiable_permutation_of_unrelated_networks(
     model: Model, images: Images, use: str
 ) -> None:
     problem = problem_of(model, images)
-    found = method(use)(problem)
-    assert certify(problem, found) < 1e-9
+    actual = method(use)(problem)
+    assert certify(problem, actual) < 1e-9
     again = method(use)(problem)
-    assert all(torch.equal(found[group], again[group]) for group in found)
+    assert all(torch.equal(actual[group], again[group]) for group in actual)
 
 
 @pytest.mark.parametrize("use", FINDERS)
@@ -110,11 +104,11 @@ def test_every_method_copes_with_dead_units(tinyten: Model, images: Images, use:
     problem, permutation = planted(tinyten, images)
     dead = {**problem.source}
     dead["features.bn3.weight"], dead["features.bn3.bias"] = (torch.zeros(8).double(), -torch.ones(8).double())
-    problem = replace(problem, source=dead)  # one whole layer gives zeros, and all after it are constant
-    found = plugin("alignments", {"use": use})(problem)
-    certify(problem, found)
+    problem = replace(problem, source=dead)  # one layer is zero, so all later activations are constant
+    actual = plugin("alignments", {"use": use})(problem)
+    certify(problem, actual)
     first = "features.conv1"
-    assert torch.equal(found[first], inverse(permutation)[first])
+    assert torch.equal(actual[first], inverse(permutation)[first])
 
 
 def test_single_dead_units_leave_the_others_matched(tinyten: Model, images: Images) -> None:
@@ -126,15 +120,15 @@ def test_single_dead_units_leave_the_others_matched(tinyten: Model, images: Imag
         for name, value in (("weight", 0.0), ("bias", -1.0)):
             state[f"features.bn4.{name}"] = state[f"features.bn4.{name}"].clone()
             state[f"features.bn4.{name}"][unit] = value
-    found = correlation(replace(problem, source=source, target=target))
-    assert torch.equal(found["features.conv4"], inverse(permutation)["features.conv4"])
+    actual = correlation(replace(problem, source=source, target=target))
+    assert torch.equal(actual["features.conv4"], inverse(permutation)["features.conv4"])
 
 
 # correlations, recomputed without the library
 
 
-def seen(model: Model, state: dict[str, Tensor], images: Images, names: list[str]) -> dict[str, np.ndarray]:
-    """What the layers `names` put out, as (images * positions, units), by forward hooks."""
+def outputs_of(model: Model, state: dict[str, Tensor], images: Images, names: list[str]) -> dict[str, np.ndarray]:
+    """The outputs of the layers `names`, read by forward hooks, as (images * positions, units)."""
     kept: dict[str, np.ndarray] = {}
 
     def keep(name: str) -> Callable:
@@ -152,13 +146,13 @@ def seen(model: Model, state: dict[str, Tensor], images: Images, names: list[str
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The paper's estimator: z-scores with the population's deviation, then the mean of products."""
+    """The estimator of the paper: the mean product of z-scores, with the population's standard deviation."""
     a, b = ((x - x.mean(0)) / x.std(0) for x in (first, second))
     return a.T @ b / len(a)
 
 
 def best(score: np.ndarray) -> list[int]:
-    """By brute force."""
+    """The best assignment, by trying all permutations."""
     return list(max(permutations(range(len(score))), key=lambda p: score[range(len(p)), p].sum()))
 
 
@@ -167,7 +161,7 @@ def hungarian(score: np.ndarray) -> list[int]:
 
 
 def expected_layers(use: str) -> dict[str, list[str]]:
-    """The post-activations of every group, spelt out by hand."""
+    """{group: layers whose outputs are its post-activations}, written by hand."""
     if use == "tinyten":
         return {f"features.conv{i}": [f"features.relu{i}"] for i in range(1, 9)}
     layers = {f"stage{s}.{i}.conv1": [f"stage{s}.{i}.relu1"] for s in (1, 2, 3) for i in (0, 1)}
@@ -180,22 +174,22 @@ def expected_layers(use: str) -> dict[str, list[str]]:
 def test_correlations_are_those_of_the_paper(use: str, options: dict, batch_size: int, images: Images) -> None:
     model = small(use, **options)
     problem, layers = problem_of(model, images), expected_layers(use)
-    found, matches = correlations(problem, batch_size=batch_size), correlation(problem, batch_size=batch_size)
+    computed, matches = correlations(problem, batch_size=batch_size), correlation(problem, batch_size=batch_size)
     names = [name for members in layers.values() for name in members]
-    target, source = (seen(model, dict(state), images, names) for state in (problem.target, problem.source))
-    assert found.keys() == layers.keys()
+    target, source = (outputs_of(model, dict(state), images, names) for state in (problem.target, problem.source))
+    assert computed.keys() == layers.keys()
     for group, members in layers.items():
-        assert [tap.node for tap in found[group]] == [name.replace(".", "_") for name in members]
+        assert [tap.node for tap in computed[group]] == [name.replace(".", "_") for name in members]
         single = [pearson(target[name], source[name]) for name in members]
-        for matrix, expected in zip(found[group].values(), single, strict=True):
+        for matrix, expected in zip(computed[group].values(), single, strict=True):
             np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-10)
         assert matches[group].tolist() == hungarian(sum(single))
 
 
-def test_the_activations_of_a_stream_decide_together(images: Images) -> None:
+def test_the_correlations_of_a_residual_stream_are_summed(images: Images) -> None:
     problem = problem_of(small("resnet", depth=14), images)
-    found, matches = correlations(problem), correlation(problem)
-    streams = {group: list(matrices.values()) for group, matrices in found.items() if len(matrices) > 1}
+    computed, matches = correlations(problem), correlation(problem)
+    streams = {group: list(matrices.values()) for group, matrices in computed.items() if len(matrices) > 1}
     assert len(streams) == 3
     for group, matrices in streams.items():
         assert matches[group].tolist() == hungarian(sum(matrices).numpy())
@@ -203,7 +197,7 @@ def test_the_activations_of_a_stream_decide_together(images: Images) -> None:
 
 
 class Wide(nn.Module):
-    """Two convolutions side by side, whose post-activations exist only together."""
+    """Two convolutions whose outputs are concatenated before the ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,12 +208,12 @@ class Wide(nn.Module):
         return self.fc(self.pool(self.relu(self.norm(torch.cat([self.a(x), self.b(x)], 1)))).flatten(1))
 
 
-def test_concatenated_groups_are_matched_each_on_channels_of_its_own(images: Images) -> None:
+def test_concatenated_groups_are_matched_each_on_its_own_channels(images: Images) -> None:
     model = unnormalised(Wide())
     problem, permutation = planted(model, images)
-    found = correlation(problem)
-    assert all(torch.equal(found[group], match) for group, match in inverse(permutation).items())
-    target, source = (seen(model, dict(s), images, ["relu"])["relu"] for s in (problem.target, problem.source))
+    actual = correlation(problem)
+    assert all(torch.equal(actual[group], match) for group, match in inverse(permutation).items())
+    target, source = (outputs_of(model, dict(s), images, ["relu"])["relu"] for s in (problem.target, problem.source))
     (matrix,) = correlations(problem)["b"].values()
     np.testing.assert_allclose(matrix, pearson(target[:, 4:], source[:, 4:]), rtol=0, atol=1e-10)
 
@@ -227,7 +221,7 @@ def test_concatenated_groups_are_matched_each_on_channels_of_its_own(images: Ima
 def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     target, source = (
-        seen(tinyten, dict(state), images, ["features.relu2"])["features.relu2"]
+        outputs_of(tinyten, dict(state), images, ["features.relu2"])["features.relu2"]
         for state in (problem.target, problem.source)
     )
     expected = (target / np.linalg.norm(target, axis=0)).T @ (source / np.linalg.norm(source, axis=0))
@@ -239,7 +233,7 @@ def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> N
 def test_only_the_first_images_count(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     few = replace(problem, images=images.first(5))
-    batches = [len(next(iter(target.values()))) for target, _ in activations(few, few.trace.taps, 2)]
+    batches = [len(next(iter(target.values()))) for target, _ in activation_batches(few, few.trace.taps, 2)]
     assert batches == [2, 2, 1]
     by_option, by_images = correlation(problem, images=5), correlation(few)
     assert all(torch.equal(by_option[group], by_images[group]) for group in by_images)
@@ -250,23 +244,23 @@ def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images
     problem = problem_of(tinyten, images)
     tinyten.network.train()
     before = {name: tensor.clone() for name, tensor in problem.target.items()}
-    ((target, _),) = activations(problem, problem.trace.taps, 100)
+    ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
     assert all(torch.equal(tensor, before[name]) for name, tensor in problem.target.items())
-    expected = seen(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
-    found = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    expected = outputs_of(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
+    actual = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_activations_are_read_before_anything_overwrites_them(images: Images) -> None:
-    """Batch norms are folded and ReLUs work in place: what enters a ReLU is kept where it is read."""
+    """In the folded network ReLUs work in place, so their inputs must be copied when they are read."""
     model = small("resnet", depth=14)
     problem = problem_of(model, images)
-    ((target, _),) = activations(problem, problem.trace.before, 100)
-    expected = seen(model, dict(problem.target), images, ["stage1.0.bn1", "stage2.1.bn1"])
+    ((target, _),) = activation_batches(problem, problem.trace.before, 100)
+    expected = outputs_of(model, dict(problem.target), images, ["stage1.0.bn1", "stage2.1.bn1"])
     for name, values in expected.items():
-        found = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
-        np.testing.assert_allclose(found, values, rtol=0, atol=1e-12)
-        assert found.min() < 0
+        actual = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
+        np.testing.assert_allclose(actual, values, rtol=0, atol=1e-12)
+        assert actual.min() < 0
 
 
 def single(problem: Problem) -> Problem:
@@ -283,19 +277,19 @@ def test_folded_networks_give_the_same_activations(model: Model, images: Images,
     problem = problem_of(model, images) if precise else single(problem_of(model, images))
     taps = problem.trace.taps if read == "post" else problem.trace.before
     probe, names = problem.trace.probe(taps)
-    (found,) = activations(problem, taps, 100)
+    (activations,) = activation_batches(problem, taps, 100)
     inputs = problem.model.normalise(as_float(images.pixels).to(problem.model.mean.dtype))
-    for side, state in zip(found, sides(problem), strict=True):
+    for side, state in zip(activations, sides(problem), strict=True):
         with torch.no_grad():
             expected = probe(inputs, state)
         for name, values in zip(names, expected, strict=True):
             apart = (side[name] - values).abs().max() / values.abs().max()
             assert apart <= (1e-10 if precise else 3e-5), name
-    assert (align.folded_probe(problem, taps, None) is not None) == (read == "post")
+    assert (folded_probe(problem, taps, None) is not None) == (read == "post")
 
 
 class Idle(nn.Module):
-    """Calls a ReLU whose result nothing reads, so that a graph may leave it out and count the others otherwise."""
+    """Calls a ReLU whose result is not used. A graph may drop it, and then number the other ReLUs differently."""
 
     def __init__(self, behind: int):
         super().__init__()
@@ -313,8 +307,8 @@ class Idle(nn.Module):
 @pytest.mark.parametrize("behind", [0, 2])
 def test_a_network_is_not_folded_where_other_activations_would_be_read(images: Images, behind: int) -> None:
     problem = problem_of(unnormalised(Idle(behind)), images)
-    assert align.folded_probe(problem, problem.trace.taps, None) is None
-    ((target, _),) = activations(problem, problem.trace.taps, 100)
+    assert folded_probe(problem, problem.trace.taps, None) is None
+    ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
     assert target["relu_1"].shape[1] == 4
 
 
@@ -323,19 +317,19 @@ def test_a_network_is_not_folded_where_other_activations_would_be_read(images: I
 
 def test_an_alignment_stops_when_the_permutation_no_longer_changes(tinyten: Model) -> None:
     problem, permutation = planted(tinyten, pictures(40))
-    found = correlation(problem, batch_size=4, stop=0)
+    actual = correlation(problem, batch_size=4, stop=0)
     assert problem.facts["images"] < 40
-    assert all(torch.equal(match, inverse(permutation)[group]) for group, match in found.items())
+    assert all(torch.equal(match, inverse(permutation)[group]) for group, match in actual.items())
 
 
-def test_an_alignment_that_goes_on_changing_takes_all_images(tinyten: Model) -> None:
+def test_an_alignment_that_keeps_changing_takes_all_images(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(11))
-    whole = correlation(problem)
+    on_all_images = correlation(problem)
     assert problem.facts["images"] == 11
     changing = replace(problem, facts={})
-    found = correlation(changing, batch_size=1, stop=0)
+    actual = correlation(changing, batch_size=1, stop=0)
     assert changing.facts["images"] == 11
-    assert all(torch.equal(found[group], match) for group, match in whole.items())
+    assert all(torch.equal(actual[group], match) for group, match in on_all_images.items())
 
 
 def test_the_share_that_may_change_decides_how_soon_an_alignment_stops(tinyten: Model) -> None:
@@ -363,8 +357,10 @@ def test_an_alignment_that_may_stop_does_not_depend_on_the_order_of_classes(tiny
 def test_memory_is_that_of_the_moments_however_many_images_there_are(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(40))
     sizes = []
-    for _, found in growing_moments(problem, batch_size=4):
-        tensors = [t for taps in found.values() for m in taps.values() for t in vars(m).values() if hasattr(t, "numel")]
+    for _, moments in growing_moments(problem, batch_size=4):
+        tensors = [
+            t for taps in moments.values() for m in taps.values() for t in vars(m).values() if hasattr(t, "numel")
+        ]
         sizes.append(sum(t.numel() for t in tensors))
     assert len(sizes) == 10 and len(set(sizes)) == 1
 
@@ -373,7 +369,7 @@ def test_memory_is_that_of_the_moments_however_many_images_there_are(tinyten: Mo
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_assignment_is_the_best_of_all(seed: int) -> None:
+def test_assignment_is_optimal(seed: int) -> None:
     score = torch.randn(5, 5, generator=generator(seed))
     assert assign(score).tolist() == best(score.numpy())
 
@@ -384,7 +380,7 @@ def test_assignment_means_that_the_sources_unit_moves_to_the_targets_place() -> 
     assert match.tolist() == [2, 0, 1]
 
 
-def test_assignment_may_have_to_give_up_the_greatest_score() -> None:
+def test_the_optimal_assignment_may_leave_out_the_largest_score() -> None:
     assert assign(torch.tensor([[10.0, 9.0], [9.0, 0.0]])).tolist() == [1, 0]
 
 
@@ -405,7 +401,7 @@ def test_a_certificate_is_in_float64_whatever_the_weights(tinyten: Model, images
 
 
 @pytest.mark.parametrize("forgotten", ["features.conv4.weight", "features.bn2.running_var", "fc.weight"])
-def test_a_permutation_that_forgets_a_tensor_is_caught(tinyten: Model, images: Images, forgotten: str) -> None:
+def test_a_permutation_that_leaves_out_a_tensor_is_refused(tinyten: Model, images: Images, forgotten: str) -> None:
     problem = problem_of(tinyten, images)
     axes = {name: axis for name, axis in problem.trace.spec.axes.items() if name != forgotten}
     wrong = replace(problem, trace=replace(problem.trace, spec=replace(problem.trace.spec, axes=axes)))
@@ -425,7 +421,7 @@ def test_a_network_that_gives_no_numbers_is_not_certified(tinyten: Model, images
         certify(replace(problem, source=source), {})
 
 
-def test_what_is_not_admissible_is_refused_before_anything_is_computed(tinyten: Model, images: Images) -> None:
+def test_an_inadmissible_permutation_is_refused_before_anything_is_computed(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     with pytest.raises(ValueError, match="group 'fc' cannot be permuted"):
         certify(problem, {"fc": torch.tensor([1, 0, 2, 3, 4])})
@@ -433,11 +429,11 @@ def test_what_is_not_admissible_is_refused_before_anything_is_computed(tinyten: 
         certify(problem, {"features.conv1": torch.tensor([1, 1, 2, 3])})
 
 
-def test_aligning_leaves_states_and_images_alone(tinyten: Model) -> None:
+def test_aligning_does_not_change_states_and_images(tinyten: Model) -> None:
     images = pictures()
     problem = problem_of(tinyten, images)
     before = {name: tensor.clone() for name, tensor in problem.source.items()}
-    align.certify(problem, correlation(problem))
+    certify(problem, correlation(problem))
     assert all(torch.equal(tensor, before[name]) for name, tensor in problem.source.items())
     assert torch.equal(images.pixels, pictures().pixels)
 
@@ -452,12 +448,12 @@ def test_aligned_networks_are_closer_than_before(tinyten: Model, images: Images)
     assert distance(aligned) < 1e-4 * distance(dict(problem.source))
 
 
-# the criteria
+# options of the methods
 
 
 def test_pre_activations_are_what_enters_the_nonlinearity(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
-    target, source = (seen(tinyten, dict(s), images, ["features.bn2"])["features.bn2"] for s in sides(problem))
+    target, source = (outputs_of(tinyten, dict(s), images, ["features.bn2"])["features.bn2"] for s in sides(problem))
     ((tap, matrix),) = correlations(problem, read="pre")["features.conv2"].items()
     assert tap.node == "features_bn2"
     np.testing.assert_allclose(matrix, pearson(target, source), rtol=0, atol=1e-10)
@@ -465,15 +461,17 @@ def test_pre_activations_are_what_enters_the_nonlinearity(tinyten: Model, images
 
 def test_transport_minimises_the_distance_of_activations(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
-    target, source = (seen(tinyten, dict(s), images, ["features.relu2"])["features.relu2"] for s in sides(problem))
+    target, source = (
+        outputs_of(tinyten, dict(s), images, ["features.relu2"])["features.relu2"] for s in sides(problem)
+    )
     distance = ((target[:, :, None] - source[:, None, :]) ** 2).sum(0)
     assert plugin("alignments", {"use": "transport"})(problem)["features.conv2"].tolist() == hungarian(-distance)
 
 
 def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
     problem = problem_of(small("resnet", depth=14), images)
-    found, matches = correlations(problem), correlation(problem, streams="stem")
-    (stem, *_), sums = found["conv1"].items(), found["stage2.0.conv2"].values()
+    computed, matches = correlations(problem), correlation(problem, streams="stem")
+    (stem, *_), sums = computed["conv1"].items(), computed["stage2.0.conv2"].values()
     assert stem[0].node == "relu"
     assert matches["conv1"].tolist() == hungarian(stem[1].numpy())
     assert matches["stage2.0.conv2"].tolist() == hungarian(sum(sums).numpy())
@@ -481,8 +479,8 @@ def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
 
 def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(side=40))
-    whole, halved = (next(activations(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
-    assert torch.equal(halved["features_relu1"], whole["features_relu1"][..., ::2, ::2])
+    full_size, halved = (next(activation_batches(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
+    assert torch.equal(halved["features_relu1"], full_size["features_relu1"][..., ::2, ::2])
     assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
 
 
@@ -492,19 +490,19 @@ def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
 )
 def test_maps_are_halved_as_often_as_it_takes_so_that_branches_still_fit(use: str, side: int, largest: int) -> None:
     problem = problem_of(small(use), pictures(8, side=side))
-    (found, _) = next(activations(problem, problem.trace.taps, 100, largest=largest))
-    first, whole = ("relu", "features_relu1")[use == "tinyten"], side
-    while whole > largest:
-        whole = (whole + 1) // 2
-    assert found[first].shape[-1] == whole
-    assert all(tensor.shape[-1] <= largest for tensor in found.values())
+    (activations, _) = next(activation_batches(problem, problem.trace.taps, 100, largest=largest))
+    first, rows = ("relu", "features_relu1")[use == "tinyten"], side
+    while rows > largest:
+        rows = (rows + 1) // 2
+    assert activations[first].shape[-1] == rows
+    assert all(tensor.shape[-1] <= largest for tensor in activations.values())
     certify(problem, correlation(problem, largest=largest))
 
 
 def test_balanced_images_are_equally_many_of_each_class_and_the_first_of_each() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
-    found = Images(torch.arange(8).view(8, 1, 1, 1), labels).balanced(4)
-    assert found.pixels.flatten().tolist() == [0, 1, 3, 5]
+    actual = Images(torch.arange(8).view(8, 1, 1, 1), labels).balanced(4)
+    assert actual.pixels.flatten().tolist() == [0, 1, 3, 5]
 
 
 def test_a_random_alignment_depends_on_its_seed_only(tinyten: Model, images: Images) -> None:
@@ -521,13 +519,13 @@ def test_attacked_activations_are_those_of_images_attacked_against_each_network(
 
     attacked = replace(problem, attack=darken)
     tinyten.network.eval()
-    for side, found in enumerate(next(activations(attacked, problem.trace.taps, 100))):
+    for side, activations in enumerate(next(activation_batches(attacked, problem.trace.taps, 100))):
         state = sides(problem)[side]
         level = tinyten(state, as_float(images.pixels)).mean()
         alone = Images(torch.zeros_like(images.pixels), images.labels)
         shown = replace(problem, images=alone, model=replace(tinyten, mean=tinyten.mean - level))
-        expected = next(activations(shown, problem.trace.taps, 100))[side]
-        torch.testing.assert_close(found["features_relu8"], expected["features_relu8"])
+        expected = next(activation_batches(shown, problem.trace.taps, 100))[side]
+        torch.testing.assert_close(activations["features_relu8"], expected["features_relu8"])
 
 
 def sides(problem: Problem) -> list[dict[str, Tensor]]:
@@ -540,8 +538,8 @@ def sides(problem: Problem) -> list[dict[str, Tensor]]:
 def test_pam_keeps_an_alignment_that_nothing_beats(tinyten: Model, images: Images) -> None:
     problem, permutation = planted(tinyten, images)
     solved = replace(problem, start=inverse(permutation))
-    found = method("pam")(solved)
-    assert all(torch.equal(found[g], p) for g, p in solved.start.items())
+    actual = method("pam")(solved)
+    assert all(torch.equal(actual[g], p) for g, p in solved.start.items())
     assert solved.facts["objective_after"] == solved.facts["objective_before"]
 
 
@@ -561,15 +559,15 @@ def test_pam_draws_dropout_from_its_seed_and_leaves_the_global_random_numbers_al
     images = pictures(12, side=8)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 5))
     problem = problem_of(unnormalised(network), images)
-    found = []
+    results = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         state = torch.get_rng_state()
         problem.facts.clear()
-        found.append((method("pam")(problem), dict(problem.facts)))
+        results.append((method("pam")(problem), dict(problem.facts)))
         assert torch.equal(torch.get_rng_state(), state)
-    assert_same(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1]
+    assert_same(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
 
 
 def test_pam_refuses_a_last_batch_that_batch_norm_cannot_train_on() -> None:
@@ -586,7 +584,7 @@ class Interrupted(Exception):
 
 
 class Fragile(Checkpoint):
-    """A keeper whose job is killed after so many steps."""
+    """A keeper that interrupts the training after a number of steps."""
 
     def keep(self, progress: Progress) -> None:
         super().keep(progress)
@@ -606,37 +604,37 @@ def test_pam_goes_on_after_an_interruption_to_the_same_bits(
         kind = Fragile if name == phase and name not in trainings[:-1] else Checkpoint
         return kind(tmp_path / "key", name, every=0)
 
-    whole, again = (replace(problem, facts={}) for _ in range(2))
-    expected = search(whole)
+    uninterrupted, again = (replace(problem, facts={}) for _ in range(2))
+    expected = search(uninterrupted)
     with pytest.raises(Interrupted):
         search(replace(problem, facts={}, keeper=keeper))
     stepped = []
     watched = replace(again, keeper=keeper, transform=lambda x, draws: stepped.append(len(x)) or as_float(x))
-    found = search(watched)
-    assert all(torch.equal(found[g], expected[g]) for g in expected)
-    assert again.facts == whole.facts
+    actual = search(watched)
+    assert all(torch.equal(actual[g], expected[g]) for g in expected)
+    assert again.facts == uninterrupted.facts
     assert set(trainings) == {"permutation-0", "bends-0", "permutation-1"}
     everything = []
     search(replace(problem, facts={}, transform=lambda x, draws: everything.append(len(x)) or as_float(x)))
     assert sum(stepped) < sum(everything), "what was done is not done again"
 
 
-# activations of any size that float32 holds
+# activations of any size within the range of float32
 
 
 def scaled_problem(size: float, offset: float, count: int = 64) -> tuple[Problem, dict[str, Tensor]]:
-    """A perceptron in float32 whose hidden units are `size` times as large, `offset` from zero in that unit, and the
-    permutation that hides in its source.
+    """A perceptron in float32 with hidden activations of this `size` and this `offset`, in units of the size; and the
+    permutation that was planted in the source.
     """
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 24), nn.ReLU(), nn.Linear(24, 5))
     model, images = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), pictures(count, side=8)
-    found = trace(network, as_float(images.pixels[:2]))
+    traced = trace(network, as_float(images.pixels[:2]))
     state = {name: 4 * t for name, t in randomised(network, 3).items()}
     state["1.weight"], state["1.bias"] = size * state["1.weight"], size * (state["1.bias"] + offset)
     state["3.weight"] /= max(size, 1e-30)
-    permutation = random(found.spec, generator(5))
-    return Problem(model, found, state, permute(found.spec, permutation, state), images), permutation
+    permutation = random(traced.spec, generator(5))
+    return Problem(model, traced, state, permute(traced.spec, permutation, state), images), permutation
 
 
 @pytest.mark.parametrize("use", FINDERS)
@@ -648,22 +646,22 @@ def test_a_planted_permutation_is_found_whatever_the_size_of_activations(
     use: str, size: float, offset: float, read: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     problem, permutation = scaled_problem(size, offset)
-    (found,) = plugin("alignments", {"use": use, "read": read})(problem).values()
-    assert torch.equal(found, inverse(permutation)["1"])
+    (actual,) = plugin("alignments", {"use": use, "read": read})(problem).values()
+    assert torch.equal(actual, inverse(permutation)["1"])
     assert not caplog.records
 
 
-def test_units_that_only_rounding_lets_vary_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_names_groups_with_units_that_vary_by_rounding_only(caplog: pytest.LogCaptureFixture) -> None:
     problem, _ = scaled_problem(1, 1e9)
     correlation(problem)
     assert caplog.messages == [
         "group '1': 24 units of the target and 24 of the source, of 24, vary by no more than rounding (a constant, or "
-        "an offset too large for their precision): nothing says what they are to be matched with"
+        "an offset too large for their precision); their matches are arbitrary"
     ]
 
 
 @pytest.mark.parametrize("use", FINDERS)
-@pytest.mark.parametrize("size", [3e38, float("nan")])  # finite weights whose sums are not
+@pytest.mark.parametrize("size", [3e38, float("nan")])  # finite weights whose sums overflow
 def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> None:
     problem, _ = scaled_problem(1, 0)
     source = problem.source | {"1.weight": problem.source["1.weight"].clone()}
@@ -691,17 +689,17 @@ def test_pooled_reads_googlenets_third_convolution_after_its_max_pool_and_all_el
         functional_call(model.network, state, (model.normalise(as_float(images.pixels)),))
     handle.remove()
     first, second = (F.normalize(units.transpose(0, 1).flatten(1), dim=1) for units in kept)
-    found = correlation(problem, read="pooled", centred=False)
+    actual = correlation(problem, read="pooled", centred=False)
     _, expected = linear_sum_assignment(first @ second.T, maximize=True)
-    assert found["conv3.conv"].tolist() == expected.tolist()
+    assert actual["conv3.conv"].tolist() == expected.tolist()
     ordinary = correlation(problem, centred=False)
-    assert [group for group in found if not torch.equal(found[group], ordinary[group])] == ["conv3.conv"]
+    assert [group for group in actual if not torch.equal(actual[group], ordinary[group])] == ["conv3.conv"]
 
 
 @pytest.mark.parametrize("use", ["tinyten", "resnet"])
-def test_pooled_is_no_different_where_nothing_is_pooled(use: str) -> None:
-    found = trace(small(use).network, torch.rand(2, 3, 16, 16).double())
-    assert found.pooled == found.taps
+def test_pooled_equals_post_in_networks_without_max_pools(use: str) -> None:
+    traced = trace(small(use).network, torch.rand(2, 3, 16, 16).double())
+    assert traced.pooled == traced.taps
 
 
 POOLED: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {  # what is made of an activation; read pooled?
@@ -716,11 +714,11 @@ POOLED: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {  # wha
 
 
 @pytest.mark.parametrize("name", POOLED)
-def test_pooled_asks_for_a_max_pool_that_alone_reads_an_activation(name: str) -> None:
+def test_pooled_reads_a_max_pool_only_if_it_alone_uses_the_activation(name: str) -> None:
     act, expected = POOLED[name]
     layers = {"a": nn.Conv2d(3, 8, 3), "pool": nn.MaxPool2d(2), "b": nn.Conv2d(8, 5, 3)}
-    found = trace(Net(lambda n, x: n.b(act(n, n.a(x).relu())).mean((2, 3)), **layers), torch.rand(2, 3, 12, 12))
-    assert (found.pooled != found.taps) == expected
+    traced = trace(Net(lambda n, x: n.b(act(n, n.a(x).relu())).mean((2, 3)), **layers), torch.rand(2, 3, 12, 12))
+    assert (traced.pooled != traced.taps) == expected
 
 
 def test_a_stream_that_is_pooled_is_known_to_be_a_sum() -> None:
@@ -730,12 +728,12 @@ def test_a_stream_that_is_pooled_is_known_to_be_a_sum() -> None:
         b=nn.Conv2d(3, 8, 3),
         c=nn.Conv2d(8, 5, 3),
     )
-    found = trace(net, torch.rand(2, 3, 12, 12))
-    assert [tap.summed for taps in (found.taps, found.pooled) for tap in taps["a"]] == [False, True] * 2
+    traced = trace(net, torch.rand(2, 3, 12, 12))
+    assert [tap.summed for taps in (traced.taps, traced.pooled) for tap in taps["a"]] == [False, True] * 2
 
 
 class Masked(nn.Module):
-    """Hidden units with a mask of their own, which is a buffer."""
+    """A network whose hidden units are multiplied by a mask, which is a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -757,5 +755,5 @@ def test_pam_moves_buffers_with_their_units() -> None:
     permutation = symmetry.random(problem.trace.spec, generator(3))
     assert permutation, "the hidden units are free"
     end = searched.layout.flatten(symmetry.permute(problem.trace.spec, permutation, searched.end))
-    found = searched.layout.views(searched.curve(end, searched.offsets)(1.0)) | searched.buffers
-    assert_same(found, symmetry.permute(problem.trace.spec, permutation, source))
+    actual = searched.layout.views(searched.curve(end, searched.offsets)(1.0)) | searched.buffers
+    assert_same(actual, symmetry.permute(problem.trace.spec, permutation, source))

@@ -1,4 +1,4 @@
-"""Attacks: inside the box, at the known optimum of a linear model, the same with the same generator."""
+"""Attacks stay within their bounds, reach the known optimum of a linear model, and depend on their generator only."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ from neuralign.networks.model import criterion
 from neuralign.training.attacks.pgd import pgd
 
 EPS = 0.03
-BUDGET = {"eps": EPS, "step": 0.01}  # for attacks that want to be told
+BUDGET = {"eps": EPS, "step": 0.01}  # options that have no default
 NAMES = plugins("attacks")
 
 Predict = Callable[[Tensor], Any]
@@ -29,7 +29,7 @@ def attack(use: str) -> Callable[..., Tensor]:
 
 
 def pixels_and_labels(count: int = 10) -> tuple[Tensor, Tensor]:
-    """Pictures with black and white areas, so that the limits of [0, 1] matter."""
+    """Images with black and white areas, where the limits of [0, 1] matter."""
     images = pictures(count, side=8)
     return ((as_float(images.pixels) - 0.5) * 4 + 0.5).clamp(0, 1), images.labels
 
@@ -107,7 +107,7 @@ class TestEveryAttack:
 
 
 def optimum(pixels: Tensor, labels: Tensor, predict: Predict) -> Tensor:
-    """The worst pixels for a linear model of two classes: every pixel as far as it may go, towards the other class."""
+    """The pixels of largest loss for a linear model of two classes: each moved by `eps` towards the other class."""
     basis = predict(torch.eye(3 * 8 * 8).view(-1, 3, 8, 8))  # (d, 2), the weights
     away = torch.where(labels[:, None] == 0, basis[:, 1] - basis[:, 0], basis[:, 0] - basis[:, 1]).view_as(pixels)
     return (pixels + EPS * away.sign()).clamp(0, 1)
@@ -150,10 +150,10 @@ def test_another_generator_starts_elsewhere() -> None:
 
 
 def test_restarts_are_never_worse_than_one_and_sometimes_better() -> None:
-    """An attempt is worse than one of the same answer if its loss is larger, and than a right one if it is wrong."""
+    """More restarts never turn a misclassified image into a correct one, nor lower the loss of equal answers."""
     (pixels, labels), predict = pixels_and_labels(30), network()
     one, many = (pgd(predict, pixels, labels, generator(), eps=EPS, step=0.002, steps=2, restarts=n) for n in (1, 6))
-    wrong, wrong_of_many = ((predict(found).argmax(1) != labels) for found in (one, many))
+    wrong, wrong_of_many = ((predict(attacked).argmax(1) != labels) for attacked in (one, many))
     more = losses(predict, many, labels) - losses(predict, one, labels)
     assert (wrong <= wrong_of_many).all()
     assert (more >= 0)[wrong == wrong_of_many].all()
@@ -165,9 +165,9 @@ ANSWERS = torch.tensor([[0.40, 0.30, 0.30], [0.45, 0.50, 0.05], [0.20, 0.15, 0.6
 
 
 def in_strips(seen: list[Tensor]) -> Predict:
-    """A network that gives one of the `ANSWERS` by the value of the first pixel, and notes what it is shown.
+    """A network that returns one of the `ANSWERS`, chosen by the value of the first pixel, and records its inputs.
 
-    Its gradient is zero, so an attempt is its random start.
+    Its gradient is zero, so each attempt ends at its random start.
     """
 
     def predict(x: Tensor) -> Tensor:
@@ -181,19 +181,19 @@ def in_strips(seen: list[Tensor]) -> Predict:
 @pytest.mark.parametrize("strips", [2, 3, 4])
 @pytest.mark.parametrize("restarts", [2, 3, 5])
 def test_an_image_is_right_after_restarts_only_if_it_is_right_in_every_attempt(strips: int, restarts: int) -> None:
-    """Of the wrong attempts, else of the right ones, that of the largest loss is kept."""
+    """The attempt of largest loss is kept, of the misclassified ones if there are any."""
     seen: list[Tensor] = []
     high = strips / len(ANSWERS)
     pixels, labels = torch.full((200, 1, 1, 1), high / 2), torch.arange(200) % 2
     attack = partial(pgd, eps=high / 2, step=0.01, steps=1, restarts=restarts)
-    found = attack(in_strips(seen), pixels, labels, generator())
-    attempts = torch.stack(seen[1::2])  # each is shown once for its gradient, then once to be compared
+    actual = attack(in_strips(seen), pixels, labels, generator())
+    attempts = torch.stack(seen[1::2])  # each attempt is evaluated once for its gradient and once for its loss
     assert len(attempts) == restarts
     tried = [in_strips([])(attempt) for attempt in attempts]
     wrong = torch.stack([answers.argmax(1) != labels for answers in tried])
     loss = torch.stack([F.cross_entropy(answers, labels, reduction="none") for answers in tried])
     expected = torch.where(wrong.any(0), loss.where(wrong, -torch.inf).amax(0), loss.amax(0))
-    answers = in_strips([])(found)
+    answers = in_strips([])(actual)
     assert torch.equal(answers.argmax(1) != labels, wrong.any(0))
     torch.testing.assert_close(F.cross_entropy(answers, labels, reduction="none"), expected, rtol=0, atol=0)
     assert (expected < loss.amax(0)).any(), "otherwise the largest loss alone would do"
@@ -207,10 +207,10 @@ def test_a_wrong_attempt_whose_loss_is_not_finite_is_kept_and_one_without_a_loss
         shown.append(x.detach())
         return answers[(len(shown) - 1) // 2] + 0 * x.sum()
 
-    found = pgd(
+    actual = pgd(
         predict, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), generator(), eps=0.1, step=0.0, steps=1, restarts=4
     )
-    assert torch.equal(found, shown[3])  # the second attempt, when it is compared
+    assert torch.equal(actual, shown[3])  # the second attempt, when it is compared
 
 
 def test_restarts_attack_the_main_head_of_a_network_with_several() -> None:
@@ -221,7 +221,7 @@ def test_restarts_attack_the_main_head_of_a_network_with_several() -> None:
     assert losses(main, attacked, labels).mean() > losses(main, pixels, labels).mean()
 
 
-def test_a_model_whose_loss_is_not_finite_leaves_the_pixels_alone() -> None:
+def test_pixels_stay_if_the_loss_is_never_finite() -> None:
     pixels, labels = pixels_and_labels()
     attacked = pgd(
         lambda x: x.flatten(1)[:, :5] * float("nan"), pixels, labels, generator(), eps=EPS, step=0.01, restarts=2

@@ -1,4 +1,4 @@
-"""Augmentations: exact maps of pixels, the right distributions, and what every plug-in must do."""
+"""Augmentations: exact maps of pixels, distributions, and properties of every plug-in."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -73,7 +73,7 @@ def test_results_are_images_and_the_input_stays(name: str, shape: tuple[int, ...
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_seed_decides_and_every_image_differs(name: str) -> None:
+def test_results_depend_on_the_seed_and_differ_between_images(name: str) -> None:
     images = pictures(1, 3, 32, 32).expand(16, -1, -1, -1)
     first = augmented(images, [entry(name)])
     assert torch.equal(first, augmented(images, [entry(name)]))
@@ -106,7 +106,7 @@ def test_an_empty_pipeline_only_converts() -> None:
 
 @pytest.mark.parametrize("names", [*permutations(["affine", "flip", "crop"]), ("affine", "crop", "affine", "crop")])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_one_gather_equals_one_step_after_the_other(names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+def test_composed_motions_equal_motions_one_after_the_other(names: tuple[str, ...], shape: tuple[int, ...]) -> None:
     images = expected = pictures(*shape)
     steps = [
         {"use": name, **({"degrees": 180, "scale": [0.5, 1.5]} if name == "affine" else {}), **extra}
@@ -126,7 +126,7 @@ def test_steps_take_place_in_the_order_of_the_list() -> None:
     assert not torch.equal(move(images, [second, first]), shifted.flip(-1))
 
 
-def test_what_left_the_image_does_not_come_back() -> None:
+def test_pixels_that_were_moved_out_of_the_image_stay_black() -> None:
     images = pictures(2, 3, 8, 8)
     away, back = Motion(lambda r, c: (r - 3, c)), Motion(lambda r, c: (r + 3, c))
     moved = move(images, [away, back])
@@ -220,7 +220,7 @@ def test_affine_is_torchvision_on_pil_images(height: int, width: int) -> None:
 
 
 def test_affine_agrees_with_torchvision_on_tensors() -> None:
-    """Up to the pixels whose source lies within rounding of the edge between two pixels."""
+    """Except for pixels whose source lies, up to rounding, on the edge between two pixels."""
     images = pictures(40, 3, 32, 32)
     degrees, zoom = torch.rand(40, generator=seeded(1)) * 60 - 30, 0.8 + 0.4 * torch.rand(40, generator=seeded(2))
     expected = torch.stack(
@@ -242,7 +242,7 @@ def test_affine_draws_angles_and_factors_evenly() -> None:
 
 
 @pytest.mark.parametrize("scale, message", [((1.2, 0.8), "smaller factor comes first"), ((1e-4, 1.0), "too small")])
-def test_affine_refuses_nonsense(scale: tuple[float, float], message: str) -> None:
+def test_affine_refuses_impossible_scales(scale: tuple[float, float], message: str) -> None:
     with pytest.raises(ValueError, match=f"scale: found .*{message}"):
         affine(Batch(1, 32, 32, torch.device("cpu"), seeded()), scale=scale)
 
@@ -285,7 +285,7 @@ def test_jitter_of_nothing_changes_no_bit() -> None:
         assert torch.equal(jitter(batch_of(images))(images), images)
 
 
-def test_strong_jitter_stays_in_the_box() -> None:
+def test_strong_jitter_stays_within_0_and_1() -> None:
     images = pictures(50, 3, 8, 8)
     result = augmented(images, [{"use": "jitter", "contrast": 5, "saturation": 5}])
     assert result.isfinite().all() and 0 <= result.min() and result.max() <= 1

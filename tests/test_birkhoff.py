@@ -1,4 +1,4 @@
-"""Doubly stochastic matrices: nearest points, and the way back to permutations."""
+"""Projection onto the doubly stochastic matrices, and their decomposition into permutations."""
 
 import pytest
 import torch
@@ -25,19 +25,19 @@ def test_balancing_makes_sums_one_and_is_the_nearest_such_point() -> None:
 
 
 def test_alternating_comes_close_to_the_polytope() -> None:
-    found = alternate(noisy(6, 3), 200)
-    assert_sums_are_one(found)
-    assert found.min() > -1e-6
+    actual = alternate(noisy(6, 3), 200)
+    assert_sums_are_one(actual)
+    assert actual.min() > -1e-6
 
 
 def test_the_projection_is_the_nearest_point_of_the_polytope() -> None:
     matrix = noisy(6, 4)
-    found = project(matrix, tolerance=1e-12, sweeps=20_000)
-    assert_sums_are_one(found)
-    assert found.min() > -1e-10
+    actual = project(matrix, tolerance=1e-12, sweeps=20_000)
+    assert_sums_are_one(actual)
+    assert actual.min() > -1e-10
     for seed in range(200):  # no vertex lies on the other side of the tangent plane (the variational inequality)
         vertex = torch.eye(6, dtype=torch.float64)[torch.randperm(6, generator=generator(seed))]
-        assert ((matrix - found) * (vertex - found)).sum() < 1e-8
+        assert ((matrix - actual) * (vertex - actual)).sum() < 1e-8
 
 
 def test_alternating_is_not_the_nearest_point() -> None:
@@ -50,7 +50,7 @@ def test_points_of_the_polytope_stay() -> None:
     assert torch.equal(project(matrix), matrix) and torch.equal(alternate(matrix, 3), matrix)
 
 
-def test_a_mixture_of_permutations_is_taken_apart() -> None:
+def test_a_mixture_of_permutations_is_decomposed() -> None:
     parts = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0], [3, 2, 1, 0]])
     weights = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
     mixture = sum(w * torch.eye(4, dtype=torch.float64)[p] for w, p in zip(weights, parts, strict=True))
@@ -87,7 +87,7 @@ def test_the_largest_of_all_terms_are_given_in_descending_order(seed: int, terms
 
 
 def test_a_large_term_that_is_found_late_is_not_left_out() -> None:
-    """The heaviest permutation may share a small entry, so that its own term is smaller than the next one."""
+    """The permutation of largest sum may contain a small entry, and so have a smaller coefficient than the next."""
     matrix = torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.25, 0.35], [0.0, 0.35, 0.65]], dtype=torch.float64)
     first = [int(matrix.argmax(1)[0]), 1, 2]
     assert matrix[[0, 1, 2], first].sum() > matrix[[0, 1, 2], [1, 0, 2]].sum(), "what greedy takes first"

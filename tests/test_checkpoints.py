@@ -32,33 +32,33 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     yield clock
 
 
-def test_what_was_kept_comes_back_to_the_bit(tmp_path: Path) -> None:
+def test_saved_progress_is_restored_to_the_bit(tmp_path: Path) -> None:
     kept = progress(3)
     Checkpoint(tmp_path, every=0).keep(kept)
-    found = Checkpoint(tmp_path).restore(progress())
-    assert torch.equal(found.trainable, kept.trainable) and torch.equal(found.velocity, kept.velocity)
-    assert_same(found.buffers, kept.buffers)
-    assert (found.epoch, found.step, found.history) == (3, 6, kept.history)
-    assert torch.equal(found.sums, kept.sums)
+    actual = Checkpoint(tmp_path).restore(progress())
+    assert torch.equal(actual.trainable, kept.trainable) and torch.equal(actual.velocity, kept.velocity)
+    assert_same(actual.buffers, kept.buffers)
+    assert (actual.epoch, actual.step, actual.history) == (3, 6, kept.history)
+    assert torch.equal(actual.sums, kept.sums)
 
 
-def test_where_nothing_was_kept_training_starts_afresh(tmp_path: Path) -> None:
+def test_without_a_checkpoint_training_starts_afresh(tmp_path: Path) -> None:
     fresh = progress()
     assert Checkpoint(tmp_path).restore(fresh) is fresh
     assert Checkpoint(tmp_path / "never made").restore(fresh) is fresh
 
 
-def test_what_comes_back_can_be_trained_on_without_changing_the_file(tmp_path: Path) -> None:
+def test_restored_progress_can_be_changed_without_changing_the_file(tmp_path: Path) -> None:
     Checkpoint(tmp_path, every=0).keep(progress(3))
-    found = Checkpoint(tmp_path).restore(progress())
-    found.trainable.add_(1)
-    found.buffers["bn.num_batches_tracked"].add_(1)
+    actual = Checkpoint(tmp_path).restore(progress())
+    actual.trainable.add_(1)
+    actual.buffers["bn.num_batches_tracked"].add_(1)
     again = Checkpoint(tmp_path).restore(progress())
     assert torch.equal(again.trainable, progress(3).trainable)
     assert again.buffers["bn.num_batches_tracked"].item() == 3
 
 
-def test_it_writes_no_more_often_than_it_should(tmp_path: Path, clock: SimpleNamespace) -> None:
+def test_it_writes_no_more_often_than_its_interval(tmp_path: Path, clock: SimpleNamespace) -> None:
     keeper = Checkpoint(tmp_path, every=30)
 
     def kept_at(now: float, epoch: int) -> int:
@@ -71,7 +71,7 @@ def test_it_writes_no_more_often_than_it_should(tmp_path: Path, clock: SimpleNam
     ]
 
 
-def test_the_interval_is_a_matter_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_is_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEURALIGN_CHECKPOINT_SECONDS", raising=False)
     assert Checkpoint(tmp_path).every == 30
     monkeypatch.setenv("NEURALIGN_CHECKPOINT_SECONDS", "2.5")
@@ -113,8 +113,8 @@ def test_an_interrupted_write_leaves_the_file_before(tmp_path: Path, monkeypatch
 # what cannot be used
 
 
-def afresh(folder: Path, fresh: Progress, caplog: pytest.LogCaptureFixture, why: str) -> None:
-    """Nothing is restored, one line says why, and training keeps its progress there again."""
+def check_fresh_start(folder: Path, fresh: Progress, caplog: pytest.LogCaptureFixture, why: str) -> None:
+    """Check that nothing is restored, that one line of the log says why, and that saving works again."""
     caplog.clear()
     keeper = Checkpoint(folder, every=0)
     assert keeper.restore(fresh) is fresh
@@ -136,30 +136,30 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_told_and_not_used(
+def test_a_damaged_checkpoint_is_reported_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     keeper = Checkpoint(tmp_path, every=0)
     keeper.keep(progress(3))
     keeper.path.write_bytes(DAMAGES[damage](keeper.path.read_bytes()))
-    afresh(tmp_path, progress(), caplog, "[Hh]eader|incomplete|buffer")
+    check_fresh_start(tmp_path, progress(), caplog, "[Hh]eader|incomplete|buffer")
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of the length, the header, the metadata or the numbers; but for blanks, which pad the header."""
+    """In the length, the header, the metadata or the numbers. Only the blanks that pad the header do not matter."""
     keeper = Checkpoint(tmp_path, every=0)
     keeper.keep(progress(3))
-    whole, fresh = keeper.path.read_bytes(), progress()
-    start = 8 + int.from_bytes(whole[:8], "little")
+    content, fresh = keeper.path.read_bytes(), progress()
+    start = 8 + int.from_bytes(content[:8], "little")
     used = []
-    for place in range(len(whole)):
-        broken = bytearray(whole)
+    for place in range(len(content)):
+        broken = bytearray(content)
         broken[place] ^= 1 << place % 8
         keeper.path.write_bytes(broken)
-        if (found := keeper.restore(fresh)) is not fresh:
+        if (actual := keeper.restore(fresh)) is not fresh:
             used.append(place)
-            assert torch.equal(found.trainable, progress(3).trainable) and found.history == progress(3).history
-    assert not [place for place in used if place >= start or whole[place : place + 1] != b" "]
+            assert torch.equal(actual.trainable, progress(3).trainable) and actual.history == progress(3).history
+    assert not [place for place in used if place >= start or content[place : place + 1] != b" "]
 
 
 OTHERS = {
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_network_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
 ) -> None:
     Checkpoint(tmp_path, every=0).keep(progress(3))
-    afresh(tmp_path, OTHERS[other](progress()), caplog, "other names, shapes or types")
+    check_fresh_start(tmp_path, OTHERS[other](progress()), caplog, "other names, shapes or types")
 
 
 def test_a_checkpoint_that_was_moved_to_another_key_is_not_used(
@@ -182,7 +182,7 @@ def test_a_checkpoint_that_was_moved_to_another_key_is_not_used(
 ) -> None:
     Checkpoint(tmp_path / "a key", every=0).keep(progress(3))
     (tmp_path / "a key").rename(tmp_path / "another")
-    afresh(tmp_path / "another", progress(), caplog, "that of the job with key a key")
+    check_fresh_start(tmp_path / "another", progress(), caplog, "it belongs to the job with key a key")
 
 
 def test_trainings_of_one_job_are_kept_apart_and_cleared_together(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_trainings_of_one_job_are_kept_apart_and_cleared_together(tmp_path: Path
     assert not (tmp_path / "key").exists()
 
 
-def test_what_could_not_be_kept_is_refused_before_training(tmp_path: Path) -> None:
+def test_tensors_that_cannot_be_saved_are_refused_before_training(tmp_path: Path) -> None:
     fresh = Progress(torch.zeros(2), torch.zeros(2), {"waves": torch.zeros(2, dtype=torch.complex128)})
-    with pytest.raises(Refused, match="buffers.waves is torch.complex128, which a file of safetensors cannot hold$"):
+    with pytest.raises(Refused, match="buffers.waves is torch.complex128, which a safetensors file cannot hold$"):
         Checkpoint(tmp_path).restore(fresh)

@@ -13,7 +13,7 @@ from neuralign.curves.curve import Curve, straight
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, buffers, build, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.training import cuda_graphs
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
@@ -51,7 +51,7 @@ def training_of(
         model, other = (build(network, classes=10, channels=3).to(torch.device("cuda")) for _ in "ab")
     else:
         model = other = network
-    layout = Layout.of(parameters(model.network))
+    layout = FlatLayout.of(parameters(model.network))
     start, end = (layout.flatten(parameters(m.network)) for m in (model, other))
     regime = more.pop("regime", REGIME)
     options: dict[str, Any] = {

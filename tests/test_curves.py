@@ -12,7 +12,7 @@ from neuralign.curves.curve import Curve, distances, straight
 from neuralign.curves.families.bezier import bezier
 
 TS = torch.linspace(0, 1, 21, dtype=torch.float64).tolist()
-# every basis, and with several bends where it can have them
+# every family, with several numbers of bends if it has the option
 ENTRIES: list[dict[str, Any]] = [
     {"use": use, **options}
     for use in plugins("curves")
@@ -77,10 +77,10 @@ class TestEveryBasis:
         for t in TS:
             torch.testing.assert_close(curve(t), torch.lerp(start, end, t), rtol=tolerance, atol=tolerance)
 
-    def test_distances_start_at_nought_and_never_fall(self, entry: dict[str, Any]) -> None:
-        found = distances(some_curve(entry), TS)
-        assert found[0] == 0.0
-        assert all(after > before for before, after in zip(found, found[1:], strict=False))
+    def test_distances_start_at_zero_and_increase(self, entry: dict[str, Any]) -> None:
+        actual = distances(some_curve(entry), TS)
+        assert actual[0] == 0.0
+        assert all(after > before for before, after in zip(actual, actual[1:], strict=False))
 
 
 def test_a_bezier_of_one_bend_is_the_formula_of_the_paper() -> None:
@@ -131,9 +131,9 @@ def test_distances_along_a_bezier_approach_the_integral_of_its_speed() -> None:
     velocity = 2 * torch.outer(1 - ts, bend - start) + 2 * torch.outer(ts, end - bend)
     steps = torch.cumulative_trapezoid(velocity.norm(dim=1), ts)
     curve = Curve(bezier, torch.stack([start, end]), bend[None])
-    found = distances(curve, ts[::100].tolist())
-    assert found[-1] == pytest.approx(steps[-1].item(), rel=1e-4)
-    assert found[100] == pytest.approx(steps[9_999].item(), rel=1e-4)
+    actual = distances(curve, ts[::100].tolist())
+    assert actual[-1] == pytest.approx(steps[-1].item(), rel=1e-4)
+    assert actual[100] == pytest.approx(steps[9_999].item(), rel=1e-4)
 
 
 def test_distances_do_not_need_the_ends() -> None:

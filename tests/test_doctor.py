@@ -1,4 +1,4 @@
-"""The doctor: planted permutations with known answers, noise of a known size, and where a method is said to break."""
+"""Recovery of planted permutations: the share of recovered units, the noise, and the level where a method breaks."""
 
 import pytest
 import tiny
@@ -17,7 +17,7 @@ def symmetry(tinyten):
     return trace(tinyten.network, torch.rand(2, 3, 16, 16).double())
 
 
-def test_the_inverse_of_what_was_planted_is_all_and_any_other_is_counted(symmetry):
+def test_the_inverse_of_the_planted_permutation_recovers_all_units(symmetry):
     planted = random(symmetry.spec, generator(1))
     assert set(recovered(planted, inverse(planted)).values()) == {1.0}
     answer = inverse(planted)
@@ -29,32 +29,30 @@ def test_the_inverse_of_what_was_planted_is_all_and_any_other_is_counted(symmetr
     assert recovered(planted, answer)[first] == kept, "a group that a method leaves out stays in place"
 
 
-def test_noise_has_the_size_it_says_and_leaves_buffers_alone(tinyten):
+def test_noise_has_its_nominal_size_and_does_not_change_buffers(tinyten):
     state = randomised(tinyten.network)
     assert_same(noisy(tinyten, state, 0.0, 1), state)
-    found = noisy(tinyten, state, 0.5, 1)
+    actual = noisy(tinyten, state, 0.5, 1)
     name = "features.conv6.weight"
-    assert (found[name] - state[name]).std() == pytest.approx(0.5 * state[name].std().item(), rel=0.1)
-    assert torch.equal(found["features.bn1.running_var"], state["features.bn1.running_var"])
+    assert (actual[name] - state[name]).std() == pytest.approx(0.5 * state[name].std().item(), rel=0.1)
+    assert torch.equal(actual["features.bn1.running_var"], state["features.bn1.running_var"])
     again, other = noisy(tinyten, state, 0.5, 1), noisy(tinyten, state, 0.5, 2)
-    assert_same(found, again)
-    assert not torch.equal(found[name], other[name])
+    assert_same(actual, again)
+    assert not torch.equal(actual[name], other[name])
 
 
-def test_without_noise_all_is_recovered_and_a_method_that_does_nothing_recovers_next_to_nothing(
-    tinyten, symmetry, images
-):
+def test_without_noise_all_is_recovered_and_the_identity_recovers_hardly_anything(tinyten, symmetry, images):
     methods = {
         "correlation": plugin("alignments", {"use": "correlation", "read": "pre"}),
         "nothing": lambda problem: identity(problem.trace.spec),
     }
     rows = examine(tinyten, symmetry, randomised(tinyten.network), images, methods, levels=[0, 3], seeds=range(2))
     assert len(rows) == 2 * 2 * (len(symmetry.spec.free) + 1)
-    whole = {(r["method"], r["noise"]): r for r in rows if r["group"] == ""}
-    assert whole["correlation", 0]["recovered"] == 1 and whole["correlation", 0]["recovered_std"] == 0
-    assert whole["correlation", 3]["recovered"] < 0.9 and whole["nothing", 0]["recovered"] < 0.5
+    overall = {(r["method"], r["noise"]): r for r in rows if r["group"] == ""}
+    assert overall["correlation", 0]["recovered"] == 1 and overall["correlation", 0]["recovered_std"] == 0
+    assert overall["correlation", 3]["recovered"] < 0.9 and overall["nothing", 0]["recovered"] < 0.5
     assert all(r["n"] == 2 for r in rows)
-    assert sum(r["units"] for r in rows if r["group"]) == 4 * whole["nothing", 0]["units"]
+    assert sum(r["units"] for r in rows if r["group"]) == 4 * overall["nothing", 0]["units"]
     assert breaks(rows) == {"correlation": 3, "nothing": 0}
     assert breaks(rows, trusted=0.0) == {"correlation": None, "nothing": None}
 
@@ -74,7 +72,7 @@ def test_units_that_never_fire_are_counted(tinyten, symmetry, images):
 
 
 def test_random_images_have_the_shape_that_is_asked_for_and_are_always_the_same():
-    found, again = (random_images(5, (3, 8, 9)) for _ in range(2))
-    assert found.pixels.shape == (5, 3, 8, 9) and found.pixels.dtype == torch.uint8
-    assert torch.equal(found.pixels, again.pixels) and len(found) == 5
-    assert tiny.plain(found.pixels, generator()).mean() == pytest.approx(0.5, abs=0.05)
+    actual, again = (random_images(5, (3, 8, 9)) for _ in range(2))
+    assert actual.pixels.shape == (5, 3, 8, 9) and actual.pixels.dtype == torch.uint8
+    assert torch.equal(actual.pixels, again.pixels) and len(actual) == 5
+    assert tiny.plain(actual.pixels, generator()).mean() == pytest.approx(0.5, abs=0.05)

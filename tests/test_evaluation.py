@@ -46,13 +46,13 @@ def test_metrics_are_means_over_all_images_in_evaluation_mode(batch_size: int, i
     model = perceptron(16, dropout=0.5)
     state = randomised(model.network)
     model.network.train()
-    found = measure(model, state, images, batch_size=batch_size, attack=None, noise=generator())
+    actual = measure(model, state, images, batch_size=batch_size, attack=None, noise=generator())
     model.network.eval()
     logits = model(state, as_float(images.pixels))
-    assert list(found) == ["loss", "accuracy"]
-    assert found["loss"] == pytest.approx(F.cross_entropy(logits, images.labels).item(), rel=1e-12)
+    assert list(actual) == ["loss", "accuracy"]
+    assert actual["loss"] == pytest.approx(F.cross_entropy(logits, images.labels).item(), rel=1e-12)
     right = sum(int(row.argmax()) == label for row, label in zip(logits, images.labels.tolist(), strict=True))
-    assert found["accuracy"] == pytest.approx(100 * right / 12)
+    assert actual["accuracy"] == pytest.approx(100 * right / 12)
 
 
 def test_measuring_changes_no_buffer_and_leaves_no_gradient(tinyten: Model, images: Images) -> None:
@@ -63,22 +63,22 @@ def test_measuring_changes_no_buffer_and_leaves_no_gradient(tinyten: Model, imag
     assert all(parameter.grad is None for parameter in tinyten.network.parameters())
 
 
-def test_an_attack_is_measured_on_what_it_makes_of_each_batch(tinyten: Model, images: Images) -> None:
+def test_attacked_metrics_are_those_of_the_attacked_batches(tinyten: Model, images: Images) -> None:
     state, noise = randomised(tinyten.network), generator(7)
-    found = measure(tinyten, state, images, batch_size=5, attack=PGD, noise=generator(7))
+    actual = measure(tinyten, state, images, batch_size=5, attack=PGD, noise=generator(7))
     tinyten.network.eval()
     predict = partial(tinyten, state)
     attacked = torch.cat([PGD(predict, pixels, labels, noise) for pixels, labels in images.batches(5)])
-    assert found["loss"] == pytest.approx(F.cross_entropy(predict(attacked), images.labels).item(), rel=1e-9)
+    assert actual["loss"] == pytest.approx(F.cross_entropy(predict(attacked), images.labels).item(), rel=1e-9)
     clean = measure(tinyten, state, images, batch_size=5, attack=None, noise=generator())
-    assert found["loss"] > clean["loss"]
+    assert actual["loss"] > clean["loss"]
 
 
 def test_robust_accuracy_counts_the_images_that_are_right_in_every_attempt(tinyten: Model, images: Images) -> None:
-    """What is measured under restarts is as low as all attempts together make it, and its loss is of what is kept."""
+    """Under restarts, accuracy counts images that no attempt fools, and the loss is that of the kept attempts."""
     state, starts = randomised(tinyten.network), generator(7)
     attack = partial(pgd, eps=0.1, step=0.03, steps=2)
-    found = measure(tinyten, state, images, batch_size=12, attack=partial(attack, restarts=4), noise=generator(7))
+    actual = measure(tinyten, state, images, batch_size=12, attack=partial(attack, restarts=4), noise=generator(7))
     tinyten.network.eval()
     pixels, labels = as_float(images.pixels), images.labels
     tried = [
@@ -87,8 +87,8 @@ def test_robust_accuracy_counts_the_images_that_are_right_in_every_attempt(tinyt
     right = torch.stack([answers.argmax(1) == labels for answers in tried])
     loss = torch.stack([F.cross_entropy(answers, labels, reduction="none") for answers in tried])
     kept = torch.where(right.all(0), loss.amax(0), loss.where(~right, -torch.inf).amax(0))
-    assert found["accuracy"] == pytest.approx(100 * right.all(0).double().mean().item())
-    assert found["loss"] == pytest.approx(kept.mean().item(), rel=1e-9)
+    assert actual["accuracy"] == pytest.approx(100 * right.all(0).double().mean().item())
+    assert actual["loss"] == pytest.approx(kept.mean().item(), rel=1e-9)
 
 
 # along a curve
@@ -136,19 +136,19 @@ def test_stored_rows_are_those_of_the_checkpoints_themselves(tinyten: Model) -> 
     states = two_states(tinyten)
     stored = [row for row in walk(tinyten, states) if row["statistics"] == "stored"]
     for row, state in zip(stored, states, strict=True):
-        own = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
-        assert {name: row[name] for name in own} == pytest.approx(own, rel=1e-12)
+        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     assert stored[0]["loss"] != stored[1]["loss"]
 
 
-def test_other_rows_are_those_of_the_point_with_statistics_of_its_own(tinyten: Model) -> None:
+def test_other_rows_are_those_of_the_point_with_re_estimated_statistics(tinyten: Model) -> None:
     states = two_states(tinyten)
     rows = {r["t"]: r for r in walk(tinyten, states) if r["statistics"] == "reestimated"}
     for t, row in rows.items():
         point = {n: torch.lerp(states[0][n], states[1][n], t) for n, _ in tinyten.network.named_parameters()}
         state = point | refresh(tinyten, point, split_trainable(tinyten, dict(states[0]))[1], ESTIMATE.sample())
-        own = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
-        assert {name: row[name] for name in own} == pytest.approx(own, rel=1e-9)
+        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
 def test_an_aligned_end_is_the_function_of_the_unaligned_one(model: Model) -> None:
@@ -173,7 +173,7 @@ def test_every_point_sees_the_same_batches_and_the_same_noise(images: Images) ->
         assert losses == pytest.approx([losses[0]] * 4, rel=1e-9)
 
 
-def test_distances_are_the_length_of_the_way_so_far(tinyten: Model) -> None:
+def test_distances_are_lengths_along_the_curve(tinyten: Model) -> None:
     states = two_states(tinyten)
     rows = [row for row in walk(tinyten, states) if row["statistics"] == "reestimated"]
     squares = sum((states[0][n] - states[1][n]).square().sum().item() for n, _ in tinyten.network.named_parameters())

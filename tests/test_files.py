@@ -67,5 +67,5 @@ def test_a_table_without_rows_has_its_columns(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "group,units\n"
     write_rows([{"group": "a", "units": 1}], tmp_path / "b.csv", ("units",))
     assert (tmp_path / "b.csv").read_text() == "group,units\na,1\n"
-    with pytest.raises(ValueError, match="c.csv: a table without rows, and nobody says which columns it has"):
+    with pytest.raises(ValueError, match="c.csv: a table without rows, and its columns are not known"):
         write_rows([], tmp_path / "c.csv")

@@ -293,7 +293,7 @@ def test_labels_that_the_network_has_no_logit_for_are_refused():
     network = flat(classes=4)
     with pytest.raises(Refused, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
         curve(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
-    with pytest.raises(Refused, match=r"the network gives \(2, 4, 1\) on 2 images; wanted are logits"):
+    with pytest.raises(Refused, match=r"the network returns \(2, 4, 1\) for 2 images; logits are wanted"):
         wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
         curve(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
 
@@ -391,5 +391,5 @@ def test_a_network_of_which_nothing_may_move_is_left_as_it_is(method):
 def test_a_network_without_parameters_is_left_as_it_is():
     network = nn.Sequential(nn.Flatten(), nn.Softmax(1))
     assert align(network, {}, {}, GREY, "correlation").state == {}
-    with pytest.raises(Refused, match="the network has no parameters, so there is nothing between two of it"):
+    with pytest.raises(Refused, match="the network has no parameters, so there is no path between two states of it"):
         curve(network, {}, {}, GREY, "bezier")

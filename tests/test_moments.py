@@ -35,17 +35,17 @@ def pearson(first: Tensor, second: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 def test_correlation_equals_numpy_whatever_the_batches(split: list[int]) -> None:
     first, second = samples()
-    found = streamed(first, second, split).correlation()
-    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=1e-13)
-    assert found.dtype == torch.float64
+    actual = streamed(first, second, split).correlation()
+    np.testing.assert_allclose(actual, pearson(first, second), rtol=0, atol=1e-13)
+    assert actual.dtype == torch.float64
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-5)])
 def test_a_large_common_offset_costs_no_accuracy(split: list[int], dtype: torch.dtype, tolerance: float) -> None:
     first, second = samples(dtype, offset=1e4)
-    found = streamed(first, second, split).correlation()
-    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=tolerance)
+    actual = streamed(first, second, split).correlation()
+    np.testing.assert_allclose(actual, pearson(first, second), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("offset", [0.0, 2.0, 4.0, 100.0])
@@ -53,13 +53,13 @@ def test_a_large_common_offset_costs_no_accuracy(split: list[int], dtype: torch.
 def test_an_offset_that_begins_after_the_first_batch_costs_no_accuracy(
     offset: float, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """The origin is that of the first batch; what comes then may lie anywhere."""
+    """The origins are the means of the first batch; later batches may lie anywhere."""
     first, second = samples(offset=offset)
     first[20:] += 1e4
     second[20:] -= 1e5
     first, second = first.to(dtype), second.to(dtype)
-    found = streamed(first, second, [20, 1, 39]).correlation()
-    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=tolerance)
+    actual = streamed(first, second, [20, 1, 39]).correlation()
+    np.testing.assert_allclose(actual, pearson(first, second), rtol=0, atol=tolerance)
 
 
 def test_samples_near_zero_are_taken_as_they_are_and_samples_far_from_it_are_not() -> None:
@@ -72,16 +72,16 @@ def test_samples_near_zero_are_taken_as_they_are_and_samples_far_from_it_are_not
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_products_are_those_of_the_raw_values(offset: float) -> None:
     first, second = samples(offset=offset)
-    found = streamed(first, second, [7, 20, 33]).products()
-    np.testing.assert_allclose(found, first.numpy().T @ second.numpy() / 60, rtol=1e-13, atol=1e-13)
+    actual = streamed(first, second, [7, 20, 33]).products()
+    np.testing.assert_allclose(actual, first.numpy().T @ second.numpy() / 60, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 def test_uncentred_is_the_cosine(split: list[int]) -> None:
     first, second = samples(offset=0.5)
     unit = [side.numpy() / np.linalg.norm(side.numpy(), axis=0) for side in (first, second)]
-    found = streamed(first, second, split).correlation(centred=False)
-    np.testing.assert_allclose(found, unit[0].T @ unit[1], rtol=0, atol=1e-13)
+    actual = streamed(first, second, split).correlation(centred=False)
+    np.testing.assert_allclose(actual, unit[0].T @ unit[1], rtol=0, atol=1e-13)
 
 
 def test_correlation_leaves_the_moments_as_they_are() -> None:
@@ -97,25 +97,25 @@ def test_correlation_leaves_the_moments_as_they_are() -> None:
 def test_a_unit_that_never_varies_correlates_with_nothing(split: list[int], value: float, dtype: torch.dtype) -> None:
     first, second = samples(dtype)
     first[:, 1], second[:, 2] = value, value
-    found = streamed(first, second, split).correlation()
-    assert torch.isfinite(found).all()
-    assert found[1].tolist() == [0] * 4 and found[:, 2].tolist() == [0] * 4
-    assert (found[[0, 2, 3]][:, [0, 1, 3]].abs() > 0).all()
+    actual = streamed(first, second, split).correlation()
+    assert torch.isfinite(actual).all()
+    assert actual[1].tolist() == [0] * 4 and actual[:, 2].tolist() == [0] * 4
+    assert (actual[[0, 2, 3]][:, [0, 1, 3]].abs() > 0).all()
 
 
-def test_uncentred_a_dead_unit_gives_nought_and_a_constant_one_its_cosine() -> None:
+def test_uncentred_a_dead_unit_gives_zero_and_a_constant_one_its_cosine() -> None:
     first, second = samples()
     first[:, 0], first[:, 1], second[:, 0], second[:, 1] = 0, 2, 0, 5
-    found = streamed(first, second, [20, 40]).correlation(centred=False)
-    assert torch.isfinite(found).all()
-    assert found[0].tolist() == [0] * 4 and found[:, 0].tolist() == [0] * 4
-    assert found[1, 1].item() == pytest.approx(1)
+    actual = streamed(first, second, [20, 40]).correlation(centred=False)
+    assert torch.isfinite(actual).all()
+    assert actual[0].tolist() == [0] * 4 and actual[:, 0].tolist() == [0] * 4
+    assert actual[1, 1].item() == pytest.approx(1)
 
 
 def test_a_small_but_real_variation_counts() -> None:
     first, second = samples()
-    found = streamed(first * 1e-5 + 1, second * 1e-7, [30, 30]).correlation()
-    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=1e-6)
+    actual = streamed(first * 1e-5 + 1, second * 1e-7, [30, 30]).correlation()
+    np.testing.assert_allclose(actual, pearson(first, second), rtol=0, atol=1e-6)
 
 
 def test_one_sample_has_no_correlation_but_a_cosine() -> None:
@@ -124,7 +124,7 @@ def test_one_sample_has_no_correlation_but_a_cosine() -> None:
     assert streamed(one, one, [1]).correlation(centred=False).tolist() == [[1, -1], [-1, 1]]
 
 
-def test_nothing_added_is_an_error() -> None:
+def test_moments_of_no_samples_are_an_error() -> None:
     with pytest.raises(ValueError, match="no samples were added"):
         Moments(3).correlation()
     with pytest.raises(ValueError, match="no samples were added"):
@@ -138,7 +138,7 @@ def test_the_samples_are_not_changed() -> None:
     assert torch.equal(first, before[0]) and torch.equal(second, before[1])
 
 
-# beyond what float32 squares hold
+# squares beyond the range of float32
 
 SCALES = [1e-40, 1e-25, 1e-14, 1.0, 1e17, 1e20, 1e36]
 
@@ -166,13 +166,13 @@ def test_correlation_and_cosine_do_not_depend_on_the_scale_of_units(
 def test_a_scale_that_begins_after_the_first_batch_is_as_good(scale: float) -> None:
     first, second = (side.float() for side in samples())
     first[:20], first[20:] = 0, first[20:] * scale
-    found = streamed(first, second, [20, 20, 20]).correlation()
-    np.testing.assert_allclose(found, pearson(first, second), rtol=0, atol=2e-6)
+    actual = streamed(first, second, [20, 20, 20]).correlation()
+    np.testing.assert_allclose(actual, pearson(first, second), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 @pytest.mark.parametrize("offset", [1e5, 1e6, 4e6])
-def test_what_float32_holds_of_a_variation_around_an_offset_is_found(split: list[int], offset: float) -> None:
+def test_a_variation_around_an_offset_counts_as_far_as_float32_resolves_it(split: list[int], offset: float) -> None:
     first, second = (side.float() for side in samples(offset=offset))
     moments = streamed(first, second, split)
     np.testing.assert_allclose(moments.correlation(), pearson(first, second), rtol=0, atol=1e-5)
@@ -180,11 +180,11 @@ def test_what_float32_holds_of_a_variation_around_an_offset_is_found(split: list
 
 
 @pytest.mark.parametrize("offset", [2e8, 1e9, 1e12])
-def test_units_of_which_rounding_leaves_no_variation_are_told(offset: float) -> None:
+def test_units_whose_variation_is_lost_to_rounding_are_unresolved(offset: float) -> None:
     first, second = (side.float() for side in samples())
     first[:, 1] += offset
     second[:, [0, 3]] -= offset
-    second[:, 2] = 0  # dead, which is no loss
+    second[:, 2] = 0  # dead, so nothing was lost
     moments = streamed(first, second, [30, 30])
     assert moments.unresolved().tolist() == [[False, True, False, False], [True, False, False, True]]
     assert moments.constant()[1].tolist() == [True, False, True, True]
@@ -194,7 +194,7 @@ def test_units_of_which_rounding_leaves_no_variation_are_told(offset: float) -> 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_half_precision_is_summed_up_in_float32(dtype: torch.dtype, offset: float) -> None:
-    first, second = (50 * side.repeat(400, 1) + offset for side in samples())  # whose squares float16 does not hold
+    first, second = (50 * side.repeat(400, 1) + offset for side in samples())  # its squares overflow float16
     first, second = first.to(dtype), second.to(dtype)
     moments = streamed(first, second, [12000, 12000])
     np.testing.assert_allclose(moments.correlation(), pearson(first, second), rtol=0, atol=1e-4)

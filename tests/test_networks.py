@@ -1,4 +1,4 @@
-"""The networks of the paper: sizes, operations, shapes, initialisation; and what every plug-in must do."""
+"""The networks of the paper: sizes, operations, shapes and initialisation; and properties of every plug-in."""
 
 import os
 import subprocess
@@ -124,7 +124,7 @@ def test_resnet_starts_kaiming_normal_over_its_fan_out() -> None:
 
 def test_googlenet_starts_with_a_truncated_normal() -> None:
     torch.manual_seed(0)
-    truncated = 0.01 * 0.8796  # the deviation of a standard normal cut off at two
+    truncated = 0.01 * 0.8796  # standard deviation of a normal distribution truncated at two deviations
     for layer in googlenet(10, 3, width=0.5).modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             assert layer.weight.abs().max() <= 0.02
@@ -139,7 +139,7 @@ def test_epsilon_and_momentum_of_batch_norms(make: Callable[[int, int], nn.Modul
     assert norms and all((norm.eps, norm.momentum) == (eps, 0.1) for norm in norms)
 
 
-def test_auxiliary_heads_speak_in_training_only() -> None:
+def test_auxiliary_heads_are_used_in_training_mode_only() -> None:
     network, images = small("googlenet"), torch.rand(2, 3, 16, 16)
     assert [tuple(logits.shape) for logits in network.train()(images)] == [(2, 5)] * 3
     assert network.eval()(images).shape == (2, 5)
@@ -205,7 +205,7 @@ for width in range(1, 9):
 
 
 def test_narrow_resnets_train_on_processors_without_avx512() -> None:
-    """In a process of its own, for oneDNN would abort it."""
+    """It runs in a process of its own, because oneDNN would abort the process."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
@@ -216,12 +216,12 @@ def test_the_shortcut_of_a_narrow_resnet_is_the_convolution_of_stride_two_that_w
     strides = [block.get_submodule("shortcut.0").stride for block in (narrow, wide)]
     assert strides == [(1, 1), (2, 2)]
     x = torch.rand(2, 4, 9, 9).double()
-    found = narrow(x)
+    actual = narrow(x)
     narrow.sample, narrow.get_submodule("shortcut.0").stride = torch.nn.Identity(), (2, 2)
-    torch.testing.assert_close(found, narrow(x))
+    torch.testing.assert_close(actual, narrow(x))
 
 
-def test_a_layer_of_two_names_has_its_own_tensors_again_afterwards() -> None:
+def test_a_layer_with_two_names_gets_its_own_tensors_back() -> None:
     norm = torch.nn.BatchNorm1d(3).train()
     network = torch.nn.Sequential(OrderedDict(first=norm, again=norm))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -145,7 +145,11 @@ def test_what_is_no_network_is_refused(name, options, message):
 @pytest.mark.parametrize(
     "name, shape, message",
     [
-        ("Fixed", (1, 3, 8, 8), r"gives \(1, 10\) on an input of shape .*; wanted are logits \(1, 5\), one for each"),
+        (
+            "Fixed",
+            (1, 3, 8, 8),
+            r"returns \(1, 10\) for an input of shape .*; logits \(1, 5\) are wanted, one for each",
+        ),
         ("Fixed", (1, 1, 8, 8), r"does not take an input of shape \(1, 1, 8, 8\): .*to have 3 channels"),
     ],
 )

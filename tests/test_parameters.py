@@ -1,32 +1,32 @@
-"""All parameters as one flat vector, and back."""
+"""Named tensors as one flat vector, and back."""
 
 import pytest
 import torch
 
 from neuralign.networks.model import Model, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7.0), "c": torch.empty(0), "d": torch.tensor([8.0])}
 
 
 def test_flattening_lays_each_tensor_at_a_multiple_of_sixteen_with_zeros_between() -> None:
-    flat = Layout.of(TENSORS).flatten(TENSORS)
+    flat = FlatLayout.of(TENSORS).flatten(TENSORS)
     assert flat.tolist() == [0, 1, 2, 3, 4, 5, *[0] * 10, 7, *[0] * 15, 8]
 
 
 def test_tensors_whose_sizes_are_multiples_of_sixteen_lie_end_to_end() -> None:
     tensors = {"a": torch.ones(16), "b": torch.ones(2, 16), "c": torch.ones(10)}
-    assert Layout.of(tensors).flatten(tensors).shape == (58,)
+    assert FlatLayout.of(tensors).flatten(tensors).shape == (58,)
 
 
 def test_the_order_is_the_layouts_whatever_the_order_of_the_tensors() -> None:
-    layout, backwards = Layout.of(TENSORS), dict(reversed(TENSORS.items()))
+    layout, backwards = FlatLayout.of(TENSORS), dict(reversed(TENSORS.items()))
     assert torch.equal(layout.flatten(backwards | {"other": torch.ones(9)}), layout.flatten(TENSORS))
 
 
 def test_views_undo_flattening_for_every_network(model: Model) -> None:
     tensors = parameters(model.network)
-    layout = Layout.of(tensors)
+    layout = FlatLayout.of(tensors)
     views = layout.views(layout.flatten(tensors))
     assert list(views) == list(tensors)
     assert all(torch.equal(views[name], tensor) for name, tensor in tensors.items())
@@ -34,12 +34,12 @@ def test_views_undo_flattening_for_every_network(model: Model) -> None:
 
 def test_flattening_copies_even_a_single_tensor() -> None:
     one = {"a": torch.zeros(3)}
-    Layout.of(one).flatten(one).add_(1)
+    FlatLayout.of(one).flatten(one).add_(1)
     assert one["a"].tolist() == [0, 0, 0]
 
 
 def test_views_share_memory_and_pass_gradients_back() -> None:
-    layout = Layout.of(TENSORS)
+    layout = FlatLayout.of(TENSORS)
     flat = layout.flatten(TENSORS).requires_grad_()
     views = layout.views(flat)
     (gradient,) = torch.autograd.grad(2 * views["a"].sum() + 3 * views["d"].sum(), flat)
@@ -51,7 +51,7 @@ def test_views_share_memory_and_pass_gradients_back() -> None:
 
 def test_a_vector_of_another_length_is_refused() -> None:
     with pytest.raises(RuntimeError, match="split_with_sizes"):
-        Layout.of(TENSORS).views(torch.zeros(9))
+        FlatLayout.of(TENSORS).views(torch.zeros(9))
 
 
 # tensors of several kinds
@@ -66,7 +66,7 @@ MIXED = {
 
 
 def test_tensors_of_several_types_come_back_to_the_bit() -> None:
-    layout = Layout.of(MIXED)
+    layout = FlatLayout.of(MIXED)
     flat = layout.flatten(MIXED)
     assert flat.dtype == torch.float64 and len(flat) == layout.trained == 16 + 16 + 32 + 16 + 1
     views = layout.views(flat)
@@ -76,7 +76,7 @@ def test_tensors_of_several_types_come_back_to_the_bit() -> None:
 
 
 def test_gradients_flow_back_from_both_parts_of_a_complex_tensor() -> None:
-    layout = Layout.of({"complex": MIXED["complex"]})
+    layout = FlatLayout.of({"complex": MIXED["complex"]})
     flat = layout.flatten(MIXED).requires_grad_()
     product = layout.views(flat)["complex"] * (2 + 3j)
     (gradient,) = torch.autograd.grad(product.real.sum(), flat)
@@ -84,20 +84,20 @@ def test_gradients_flow_back_from_both_parts_of_a_complex_tensor() -> None:
 
 
 def test_the_vector_of_one_type_has_views_and_no_copies() -> None:
-    layout = Layout.of({"precise": MIXED["precise"]})
+    layout = FlatLayout.of({"precise": MIXED["precise"]})
     flat = layout.flatten(MIXED)
     assert not layout.types and layout.views(flat)["precise"].data_ptr() == flat.data_ptr()
 
 
-def test_frozen_parameters_are_handed_out_and_are_no_part_of_the_vector() -> None:
+def test_frozen_parameters_are_among_the_views_but_not_in_the_vector() -> None:
     frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
-    layout = Layout.of({"a": torch.zeros(2), "frozen": frozen})
+    layout = FlatLayout.of({"a": torch.zeros(2), "frozen": frozen})
     assert len(layout.flatten({"a": torch.zeros(2), "frozen": frozen})) == 2
     assert layout.views(torch.ones(2))["frozen"] is frozen
 
 
-def test_no_gradient_flows_back_from_what_does_not_train() -> None:
-    layout = Layout.of({"a": torch.zeros(2), "b": torch.zeros(1)}, untrained=["b"])
+def test_untrained_tensors_get_no_gradients() -> None:
+    layout = FlatLayout.of({"a": torch.zeros(2), "b": torch.zeros(1)}, untrained=["b"])
     flat = torch.ones(17, requires_grad=True)
     views = layout.views(flat)
     (gradient,) = torch.autograd.grad(views["a"].sum() * 2 + views["b"].sum(), flat)

@@ -1,4 +1,4 @@
-"""Planes through three models: known geometry, the same numbers as elsewhere, the jobs of a study, the figure."""
+"""Planes through three models: geometry, evaluation, the jobs of a study, and the figure."""
 
 import copy
 import warnings
@@ -69,12 +69,12 @@ def test_axes_are_orthonormal_and_coordinates_distances() -> None:
 
 def test_place_undoes_the_plane() -> None:
     plane = through(*points(dtype=torch.float64))
-    found = plane.place(plane(0.3, 1.2))
-    assert (found["t1"], found["t2"], found["off_plane"]) == pytest.approx((0.3, 1.2, 0))
+    actual = plane.place(plane(0.3, 1.2))
+    assert (actual["t1"], actual["t2"], actual["off_plane"]) == pytest.approx((0.3, 1.2, 0))
     away = torch.linalg.svd(torch.cat([plane.axes, torch.randn(1, 50, dtype=torch.float64)])).Vh[-1]
     away -= plane.axes.T @ (plane.axes @ away)
-    found = plane.place(plane(0.3, 1.2) + 2 * away / away.norm())
-    assert (found["t1"], found["t2"], found["off_plane"]) == pytest.approx((0.3, 1.2, 2))
+    actual = plane.place(plane(0.3, 1.2) + 2 * away / away.norm())
+    assert (actual["t1"], actual["t2"], actual["off_plane"]) == pytest.approx((0.3, 1.2, 2))
 
 
 def test_a_curve_of_one_bend_lies_in_its_plane_and_one_of_two_does_not() -> None:
@@ -118,7 +118,7 @@ WINDOW = [-0.05, 1.05], [-0.1, 1.5]
 
 
 def leaning(t1: float) -> Plane:
-    """A plane whose third model projects to t1."""
+    """A plane whose third model lies above t1 on the axis through the first two."""
     origin = torch.tensor([1.0, 1.0, 1.0])
     return through(origin, origin + torch.tensor([4.0, 0, 0]), origin + torch.tensor([4 * t1, 0, 2.0]))
 
@@ -131,11 +131,11 @@ def test_a_plane_whose_models_lie_in_the_window_has_the_grid_of_the_window(t1: f
 
 @pytest.mark.parametrize("t1", [-3.0, -0.06, 1.06, 1.4, 7.25])
 @pytest.mark.parametrize("points", [2, 3, 17])
-def test_a_grid_has_as_many_more_columns_as_it_takes_to_hold_the_third_model(t1: float, points: int) -> None:
-    found, window = covering(leaning(t1), *WINDOW, points), grid(*WINDOW, points)
-    columns, rows = (sorted({place[i] for place in found}) for i in (0, 1))
-    assert found == [(x, y) for y in rows for x in columns]
-    assert set(window) < set(found) and rows == sorted({y for _, y in window})
+def test_a_grid_is_extended_until_it_contains_the_third_model(t1: float, points: int) -> None:
+    places, window = covering(leaning(t1), *WINDOW, points), grid(*WINDOW, points)
+    columns, rows = (sorted({place[i] for place in places}) for i in (0, 1))
+    assert places == [(x, y) for y in rows for x in columns]
+    assert set(window) < set(places) and rows == sorted({y for _, y in window})
     gaps = torch.tensor(columns, dtype=torch.float64).diff()
     torch.testing.assert_close(gaps, torch.full_like(gaps, 1.1 / (points - 1)))
     assert columns[0] <= t1 <= columns[-1]
@@ -148,7 +148,7 @@ def test_wider_grids_agree_where_they_overlap() -> None:
 
 
 @pytest.mark.parametrize("window", [([0.4, 0.6], [-0.1, 1.5]), ([-0.05, 0.9], [0, 1]), ([0, 1], [-0.1, 0.5])])
-def test_a_window_that_leaves_out_a_model_is_an_excerpt_and_stays(window: tuple[list[float], list[float]]) -> None:
+def test_a_window_that_leaves_out_a_model_is_not_extended(window: tuple[list[float], list[float]]) -> None:
     assert covering(leaning(2.0), *window, 5) == grid(*window, 5)
 
 
@@ -171,14 +171,13 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     for row, corner, state in zip(rows, flat, states, strict=False):
         line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
         two = divide(model, (state, states[0]), as_float(images.pixels))
-        (own, _) = along(
+        (at_corner, _) = along(
             *(model, line, two, [0.0], estimate, images, {"clean": None}),
             batch_size=5,
             seed=1,
         )
-        assert {k: row[k] for k in ("loss", "accuracy", "images")} == {
-            k: own[k] for k in ("loss", "accuracy", "images")
-        }
+        columns = ("loss", "accuracy", "images")
+        assert {name: row[name] for name in columns} == {name: at_corner[name] for name in columns}
     for stored, expected in zip(ends.stored, before, strict=True):
         assert_same(stored, expected)
 
@@ -190,11 +189,11 @@ PROTOCOL = {"points": 3, "images": 64}
 
 
 def config(**changes) -> dict:
-    found = copy.deepcopy(SMALL) | {"planes": {"coarse": dict(PROTOCOL)}}
-    found["methods"]["line"] = {"alignment": "correlation", "curve": "linear"}
-    found["studies"]["small"]["grids"][0] |= {"method": ["unaligned", "line", "aligned"], "plane": "coarse"}
-    found["planes"]["coarse"] |= changes
-    return found
+    settings = copy.deepcopy(SMALL) | {"planes": {"coarse": dict(PROTOCOL)}}
+    settings["methods"]["line"] = {"alignment": "correlation", "curve": "linear"}
+    settings["studies"]["small"]["grids"][0] |= {"method": ["unaligned", "line", "aligned"], "plane": "coarse"}
+    settings["planes"]["coarse"] |= changes
+    return settings
 
 
 def test_defaults_are_the_papers() -> None:
@@ -239,13 +238,13 @@ def test_a_grid_names_an_entry_or_none() -> None:
 
 
 def plotted(catalogue: Catalogue) -> dict[str, list[tuple[str, str]]]:
-    """{figure: [(output, path in wildcards)]} of the planes of the study."""
+    """{figure: [(output, wildcards joined by slashes)]} of the planes of the study."""
     from neuralign.workflow.study_jobs import figures as of
 
-    found = {name: frames for name, (kind, _, frames) in of(catalogue, "small").items() if kind == "plane"}
+    planes = {name: frames for name, (kind, _, frames) in of(catalogue, "small").items() if kind == "plane"}
     keys = ("pair", "alignment", "through", "plane")
     return {
-        n: [(r.output, "/".join(dict(r.wildcards)[k] for k in keys)) for _, r in frames] for n, frames in found.items()
+        n: [(r.output, "/".join(dict(r.wildcards)[k] for k in keys)) for _, r in frames] for n, frames in planes.items()
     }
 
 
@@ -258,9 +257,11 @@ def test_the_plan_has_one_plane_for_each_alignment_and_one_for_each_curve() -> N
         for pair, seed in (("1-2", 1), ("3-4", 2))
         for rest in ("correlation/initial", f"correlation/bezier/{seed}", f"none/bezier/{seed}")
     )
-    found = plotted(catalogue)
-    assert list(found) == [f"plane_{k}_{c}_digits_standard" for k in ("initial", "curve") for c in ("accuracy", "loss")]
-    assert found["plane_initial_loss_digits_standard"] == [
+    planes = plotted(catalogue)
+    assert list(planes) == [
+        f"plane_{k}_{c}_digits_standard" for k in ("initial", "curve") for c in ("accuracy", "loss")
+    ]
+    assert planes["plane_initial_loss_digits_standard"] == [
         (output, f"{pair}/correlation/initial/coarse") for pair in ("1-2", "3-4") for output in ("grid", "marks")
     ]
 

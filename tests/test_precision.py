@@ -35,7 +35,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[tuple[int, 
 
 def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, caplog) -> None:
     timed(monkeypatch, float32=0.01, bfloat16=0.09)
-    precision.tell(single(perceptron(8)), pictures(20, side=8), regime())
+    precision.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -47,7 +47,7 @@ def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, 
 def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, logger="neuralign")
     timed(monkeypatch, float32=0.09, bfloat16=0.03)
-    precision.tell(single(perceptron(8)), pictures(20, side=8), regime())
+    precision.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
     expected = "10 images forward and back: 30 ms in bfloat16, 90 ms in float32, 3.0 times as fast"
     assert (record.levelno, record.getMessage()) == (logging.INFO, expected)
@@ -56,7 +56,7 @@ def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
 def test_float32_is_not_measured(monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, logger="neuralign")
     steps = timed(monkeypatch, float32=0.01)
-    precision.tell(single(perceptron(8)), pictures(20, side=8), regime("float32"))
+    precision.report_speed(single(perceptron(8)), pictures(20, side=8), regime("float32"))
     assert not steps and not caplog.records
 
 
@@ -66,7 +66,7 @@ def test_slow_machines_measure_smaller_steps(monkeypatch, step: float, size: int
     found, *_ = precision.compare(single(perceptron(8)), pictures(100, side=8), 64, "bfloat16")
     assert found == pytest.approx(size, abs=1)
     assert [kind for _, kind in steps] == ["float32", "bfloat16"] * (len(steps) // 2)
-    assert len(steps) == (4 if step > precision.PATIENCE else 8), "one pair of steps will do where they are slow"
+    assert len(steps) == (4 if step > precision.BUDGET else 8), "one pair of steps will do where they are slow"
 
 
 @pytest.mark.parametrize("set_mode", [nn.Module.train, nn.Module.eval])

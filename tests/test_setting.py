@@ -19,7 +19,7 @@ from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import prepare
 from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import permutations
@@ -171,7 +171,7 @@ def test_the_same_permutation_gives_the_same_bytes(tinyten: Model, data: Data, t
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, count: int) -> None:
-    layout = Layout.of(split_trainable(tinyten, whole(tinyten.network))[0])
+    layout = FlatLayout.of(split_trainable(tinyten, whole(tinyten.network))[0])
     flat = [layout.flatten(randomised(tinyten.network, seed)) for seed in range(count)]
     bends = torch.stack(flat) if flat else torch.empty(0, 1)
     named = name_bends(layout, bends)
@@ -188,7 +188,7 @@ def test_bends_come_back_as_they_were_written(tinyten: Model, tmp_path: Path, co
 @pytest.mark.parametrize("kind", [torch.complex32, torch.complex128])
 def test_types_that_no_file_holds_are_refused_by_name(tmp_path, kind):
     path = tmp_path / "a.safetensors"
-    with pytest.raises(Refused, match=f"a.safetensors: waves is {kind}, which a file of safetensors cannot hold$"):
+    with pytest.raises(Refused, match=f"a.safetensors: waves is {kind}, which a safetensors file cannot hold$"):
         save_tensors({"fine": torch.zeros(2, dtype=torch.complex64), "waves": torch.zeros(2, dtype=kind)}, path)
     assert not list(tmp_path.iterdir())
 

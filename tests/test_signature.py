@@ -9,8 +9,9 @@ import torch
 from tiny import pictures, randomised, shifts
 from torch import Tensor
 
+from neuralign.alignment.activations import correlations
 from neuralign.alignment.algorithms.correlation import correlation
-from neuralign.alignment.problem import Problem, correlations
+from neuralign.alignment.problem import Problem
 from neuralign.datasets.images import Images, as_float
 from neuralign.evaluation.signatures import compare, midpoint
 from neuralign.networks.model import Model
@@ -19,9 +20,9 @@ from neuralign.symmetry.tracing.trace import trace
 
 
 def problem_of(model: Model, images: Images, source: dict[str, Tensor] | None = None) -> Problem:
-    found = trace(model.network, model.normalise(as_float(images.pixels[:2])))
+    traced = trace(model.network, model.normalise(as_float(images.pixels[:2])))
     target = randomised(model.network, 1)
-    return Problem(model, found, target, randomised(model.network, 2) if source is None else source, images)
+    return Problem(model, traced, target, randomised(model.network, 2) if source is None else source, images)
 
 
 def test_there_is_a_row_for_every_activation_in_the_order_of_depth(model: Model, images: Images) -> None:
@@ -30,7 +31,7 @@ def test_there_is_a_row_for_every_activation_in_the_order_of_depth(model: Model,
     assert {tuple(row) for row in rows} == {
         ("layer", "order", "group", "units", "before", "before_sd", "after", "after_sd")
     }
-    taps = [(tap.node, group) for group, found in problem.trace.taps.items() for tap in found]
+    taps = [(tap.node, group) for group, group_taps in problem.trace.taps.items() for tap in group_taps]
     assert sorted((row["layer"], row["group"]) for row in rows) == sorted(taps)
     depths = [problem.trace.order[row["layer"]] for row in rows]
     assert depths == sorted(depths)
@@ -106,11 +107,11 @@ def test_a_midpoint_has_three_series_in_every_layer(model: Model, images: Images
 def test_a_midpoint_is_compared_on_held_out_images_and_realigned_on_the_others(tinyten: Model, images: Images) -> None:
     problem, initial, held_out = problem_of(tinyten, images), randomised(tinyten.network, 3), pictures(9, seed=4)
     rows = by_series(list(midpoint(problem, initial, held_out)))
-    held = dataclasses.replace(problem, images=held_out)
-    expected = list(compare(held, correlation(problem)))
+    on_held_out = dataclasses.replace(problem, images=held_out)
+    expected = list(compare(on_held_out, correlation(problem)))
     assert rows["before"] == [r["before"] for r in expected]
     assert rows["re-aligned"] == [r["after"] for r in expected]
-    other = compare(dataclasses.replace(held, source=initial), identity(problem.trace.spec))
+    other = compare(dataclasses.replace(on_held_out, source=initial), identity(problem.trace.spec))
     assert rows["linear midpoint"] == [r["before"] for r in other]
 
 

@@ -1,6 +1,6 @@
-"""What a network keeps besides trained parameters, kind by kind: aligned, on lines and curves, evaluated, explained.
+"""Buffers and frozen parameters of every kind, in alignment, on lines and curves, in evaluation and in explanations.
 
-Every property is a function that wrong implementations, put in place of the right ones, must fail.
+Each property is a function `check_...`. The last tests replace parts of the library by wrong ones, which must fail it.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ from neuralign.networks import model as networks
 from neuralign.networks import states as network_states
 from neuralign.networks.model import Model, buffers, first_names, trainable
 from neuralign.networks.model import parameters as parameters_of
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import certificate
 from neuralign.symmetry.explain import explain
@@ -73,13 +73,13 @@ def line(name: str, ends: tuple[State, State], family: str = "segment", epochs: 
 
 
 def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
-    """What PyTorch makes of a state."""
+    """The outputs of PyTorch's own network with a state."""
     with torch.no_grad():
         return loaded(name, state)(as_float(images.pixels))
 
 
 def rest_of(name: str) -> dict[str, str]:
-    """What becomes of every tensor that does not train."""
+    """{name: expected treatment} of every tensor that is not trained."""
     network = fresh(name, 0)
     first = first_names(network)
     return {n: KINDS[name].rest[first[n]] for n in network.state_dict() if first[n] not in trainable(network)}
@@ -89,35 +89,35 @@ def rest_of(name: str) -> dict[str, str]:
 
 
 def check_ends(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
-    """At its ends a path is the endpoints: to the bit, but for what is estimated anew; and as functions."""
+    """At its ends a path equals the endpoints, as functions, and to the bit except for re-estimated statistics."""
     rest = rest_of(name)
     for t, end in zip((0.0, 1.0), ends, strict=True):
-        found = path(t)
-        assert found.keys() == end.keys() and all(found[n].dtype == end[n].dtype for n in end)
+        actual = path(t)
+        assert actual.keys() == end.keys() and all(actual[n].dtype == end[n].dtype for n in end)
         again = {n for n, how in rest.items() if how in (AVERAGED, COUNTED)}
-        assert_same({n: found[n] for n in end if n not in again}, {n: end[n] for n in end if n not in again})
+        assert_same({n: actual[n] for n in end if n not in again}, {n: end[n] for n in end if n not in again})
         if not again:
-            assert torch.equal(outputs(name, found), outputs(name, end))
+            assert torch.equal(outputs(name, actual), outputs(name, end))
 
 
 def check_between(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
-    """Between its ends every tensor of a path is what the policy says; on a line also the trained ones."""
+    """Between its ends every tensor of a path is treated as `docs/states.md` says; on a line also the trained ones."""
     rest, (first, last) = rest_of(name), ends
     for t, nearest in ((0.25, first), (0.75, last)):
-        found = path(t)
-        for n, value in found.items():
+        actual = path(t)
+        for n, value in actual.items():
             how = rest.get(n, INTERPOLATED)
             assert value.dtype == first[n].dtype
             if how == KEPT:
                 assert torch.equal(value, nearest[n]), n
             elif how == INTERPOLATED:
                 torch.testing.assert_close(value, (1 - t) * first[n] + t * last[n], msg=f"{name}: {n} at {t}")
-        check_followers(name, found, {n for n, how in rest.items() if how == FOLLOWING})
-        check_statistics(name, found)
+        check_followers(name, actual, {n for n, how in rest.items() if how == FOLLOWING})
+        check_statistics(name, actual)
 
 
 def check_followers(name: str, state: State, names: set[str]) -> None:
-    """Spectral norm divides by the largest singular value of the weight that it has at this place."""
+    """Spectral norm divides by the largest singular value of the weight at this point."""
     if names:
         assert all(state[n].norm() == pytest.approx(1, abs=1e-4) for n in names)
         network = loaded(name, state)
@@ -127,7 +127,7 @@ def check_followers(name: str, state: State, names: set[str]) -> None:
 
 
 def check_statistics(name: str, state: State) -> None:
-    """Running statistics are averages over all calls on the images, whatever they were before."""
+    """Running statistics are averages over all calls on the images and do not depend on their old values."""
     wanted = {n for n, how in rest_of(name).items() if how == AVERAGED}
     network = loaded(name, state)
     seen: dict[str, list[Tensor]] = {n: [] for n in wanted}
@@ -153,7 +153,7 @@ def check_statistics(name: str, state: State) -> None:
 
 
 def statistic(module: nn.Module, kind: str, x: Tensor) -> Tensor:
-    """What one call of a norm measures, written anew."""
+    """The statistic that one call of a norm measures, computed independently."""
     if isinstance(module, state_zoo.NormWithNorm):
         x = F.batch_norm(x, None, None, module.inner.weight, module.inner.bias, training=True).abs()
     if isinstance(module, nn.InstanceNorm2d):
@@ -164,7 +164,7 @@ def statistic(module: nn.Module, kind: str, x: Tensor) -> Tensor:
 
 
 def check_evaluated(name: str, ends: tuple[State, State]) -> None:
-    """Stored rows of an evaluation are the endpoints; the others have statistics of their own."""
+    """Rows "stored" of an evaluation are those of the endpoints; the others have re-estimated statistics."""
     model = unnormalised(fresh(name, 0))
     divided = divide(model, ends, as_float(IMAGES.pixels))
     estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
@@ -181,8 +181,8 @@ def check_evaluated(name: str, ends: tuple[State, State]) -> None:
         if AVERAGED not in KINDS[name].rest.values():
             assert losses["reestimated"] == losses["stored"]
     middle = line(name, ends)(0.5)
-    found = next(row["loss"] for row in rows if row["t"] == 0.5)
-    assert found == pytest.approx(F.cross_entropy(outputs(name, middle), IMAGES.labels).item(), rel=1e-4)
+    actual = next(row["loss"] for row in rows if row["t"] == 0.5)
+    assert actual == pytest.approx(F.cross_entropy(outputs(name, middle), IMAGES.labels).item(), rel=1e-4)
 
 
 def check_evaluated_between(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
@@ -191,7 +191,7 @@ def check_evaluated_between(name: str, path: Callable[[float], State], ends: tup
 
 
 def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[State, State]) -> None:
-    """A trained curve moves what trains and nothing else."""
+    """Training a curve changes the trainable parameters and nothing else."""
     check_ends(name, path, ends)
     rest, middle = rest_of(name), path(0.25)
     for n, (a, b) in {n: (ends[0][n], ends[1][n]) for n in ends[0]}.items():
@@ -207,18 +207,18 @@ def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[S
 
 
 def check_frozen(name: str) -> None:
-    """Training does not move what is frozen, through the layout of all parameters or of those that train."""
+    """Training changes no frozen parameter, whether the layout holds all parameters or the trainable ones."""
     for divided in (False, True):
         network = fresh(name, 3)
         before = {n: p.detach().clone() for n, p in network.named_parameters()}
         model = unnormalised(network)
-        held, kept = parameters_of(network), buffers(network)
+        laid_out, rest = parameters_of(network), buffers(network)
         if divided:
-            held, kept = split_trainable(model, {**held, **kept})
-        layout = Layout.of(held)
+            laid_out, rest = split_trainable(model, {**laid_out, **rest})
+        layout = FlatLayout.of(laid_out)
         regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
         progress = fit(
-            *(model, layout.flatten(held), lambda weights, _: weights, layout, kept, IMAGES, regime),
+            *(model, layout.flatten(laid_out), lambda weights, _: weights, layout, rest, IMAGES, regime),
             transform=as_is,
             seed=1,
         )
@@ -227,14 +227,14 @@ def check_frozen(name: str) -> None:
         assert moved == trainable(network)
 
 
-# they hold
+# the properties hold
 
 
 def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_permuted(states):
     model, ends = unnormalised(fresh("same backbone", 0)), states("same backbone")
     assert "one.weight" not in divide(model, ends, as_float(IMAGES.pixels)).layout.shapes
-    found = divide(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
-    assert found.untrained == {"one.weight", "one.bias"} <= found.shapes.keys()
+    actual = divide(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
+    assert actual.untrained == {"one.weight", "one.bias"} <= actual.shapes.keys()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -293,8 +293,8 @@ def test_a_call_leaves_all_that_it_was_given_as_it_was(name, states):
             path(t)
     if name in AVERAGING:
         refresh(unnormalised(network), parameters_of(network), buffers(network), images.batches(BATCH))
-    for found, expected in zip((*ends, network.state_dict(), {"x": images.pixels}), before, strict=True):
-        assert_same(found, expected)
+    for actual, expected in zip((*ends, network.state_dict(), {"x": images.pixels}), before, strict=True):
+        assert_same(actual, expected)
     assert [module.training for module in network.modules()] == modes
     assert all(p.grad is None for p in network.parameters())
 
@@ -304,10 +304,10 @@ def test_alignment_leaves_the_function_and_what_it_was_given_as_they_were(name, 
     target, source = states(name)
     network = fresh(name, 0)
     before = [{n: t.clone() for n, t in state.items()} for state in (target, source, network.state_dict())]
-    found = api.align(network, target, source, IMAGES, "correlation")
-    assert found.certificate < 1e-9
+    actual = api.align(network, target, source, IMAGES, "correlation")
+    assert actual.certificate < 1e-9
     new = pictures(count=7, side=8, seed=5)
-    torch.testing.assert_close(outputs(name, found.state, new), outputs(name, source, new), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs(name, actual.state, new), outputs(name, source, new), rtol=1e-4, atol=1e-4)
     for state, expected in zip((target, source, network.state_dict()), before, strict=True):
         assert_same(state, expected)
 
@@ -316,8 +316,8 @@ def test_alignment_leaves_the_function_and_what_it_was_given_as_they_were(name, 
 def test_explanations_are_certified(name):
     network = fresh(name, 0)
     before = {n: t.clone() for n, t in network.state_dict().items()}
-    found = explain(network, torch.rand(2, 3, 8, 8))
-    assert found["certified"] and (found["groups"] or found["frozen"])
+    actual = explain(network, torch.rand(2, 3, 8, 8))
+    assert actual["certified"] and (actual["groups"] or actual["frozen"])
     assert_same(network.state_dict(), before)
 
 
@@ -333,7 +333,7 @@ def test_training_does_not_move_what_is_frozen(name):
 def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_anew(name):
     network = fresh(name, 3)
     before = buffers(network)
-    layout = Layout.of(parameters_of(network))
+    layout = FlatLayout.of(parameters_of(network))
     flat = layout.flatten(parameters_of(network))
     regime = Regime(1, BATCH, 0.05, 0.9, 0.0, plugin("schedules", {"use": "constant"}))
     arguments = (unnormalised(network), flat, lambda weights, _: weights, layout, before, IMAGES, regime)
@@ -350,9 +350,9 @@ def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_num
     assert_same(foreign_checkpoints.read(tmp_path / "a.pt", model).state, state)
     save_tensors(state, tmp_path / "a.safetensors")
     assert_same(load_state(str(tmp_path / "a.safetensors"), model), state)
-    (held,) = (n for n, t in state.items() if t.is_complex())
-    torch.save(state | {held: state[held].real}, tmp_path / "b.pt")
-    with pytest.raises(Refused, match=rf"{held} is torch.float32, the network's is torch.complex64"):
+    (complex_name,) = (n for n, t in state.items() if t.is_complex())
+    torch.save(state | {complex_name: state[complex_name].real}, tmp_path / "b.pt")
+    with pytest.raises(Refused, match=rf"{complex_name} is torch.float32, the network's is torch.complex64"):
         foreign_checkpoints.read(tmp_path / "b.pt", model)
 
 
@@ -370,7 +370,7 @@ def test_images_stay_real_where_the_first_parameter_is_complex(states):
     assert_same(path(1.0), dict(network.state_dict()))
 
 
-# at a path's other openings: planes, midpoints, the bound
+# the scripts that open a path: planes, midpoints, the bound
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -430,11 +430,11 @@ def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
     assert str(refusal.value) == KINDS["mask at random"].refused
 
 
-# wrong implementations are found
+# wrong implementations fail the properties
 
 
 def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever does not train is A's all along the path."""
+    """All untrained tensors are those of the first end, along the whole path."""
     right = endpoints.divide
 
     def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> endpoints.Endpoints:
@@ -445,22 +445,22 @@ def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is estimated anew."""
+    """Statistics are not re-estimated."""
     monkeypatch.setattr(api, "refresh", lambda model, point, buffers, batches: buffers)
 
 
 def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Norms that are not PyTorch's own are left as they are."""
-    monkeypatch.setattr(buffer_updates, "_judge", lambda *_: None)
+    """Norms that are not PyTorch's own are not recognised."""
+    monkeypatch.setattr(buffer_updates, "_try_modules", lambda *_: None)
 
 
-def judged_by_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a norm does is seen on images and on their negatives."""
-    monkeypatch.setattr(buffer_updates, "_other", lambda pixels: 1 - pixels)
+def tried_on_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms are tried on images and on their negatives."""
+    monkeypatch.setattr(buffer_updates, "_other_images", lambda pixels: 1 - pixels)
 
 
 def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last call of a pass has the weight of all."""
+    """Of several calls of a norm in a pass, only the last counts."""
     right = batch_norm._Averages._hooks
 
     def wrong(self, i, norm):
@@ -475,25 +475,25 @@ def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_norm._Averages, "_hooks", wrong)
 
 
-def whatever_has_a_gradient_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`requires_grad` counts for nothing."""
+def requires_grad_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`requires_grad` is ignored."""
     for module in (endpoints, network_states):
         monkeypatch.setattr(module, "trainable", lambda network: {n for n, _ in network.named_parameters()})
 
 
 def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Complex numbers lose what is imaginary on their way through a vector."""
+    """Complex tensors lose their imaginary parts in the flat vector."""
     right = parameters._flat
     monkeypatch.setattr(parameters, "_flat", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
 
 
-def vectors_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows the weights is that of the nearest end."""
-    monkeypatch.setattr(endpoints.Endpoints, "_followed", lambda self, state: {})
+def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers that follow the weights are those of the nearest end."""
+    monkeypatch.setattr(endpoints.Endpoints, "_updated_following", lambda self, state: {})
 
 
-def what_a_run_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one evaluation keeps in Python meets the next."""
+def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python attributes that cache results are not reset between evaluations."""
     for module in (networks, execution, certificate):
         monkeypatch.setattr(module, "uncached", lambda modules: nullcontext())
 
@@ -508,17 +508,17 @@ WRONG = [
     (stored_statistics_everywhere, "own norm", check_between),
     (only_batch_norms_of_torch, "own norm", check_between),
     (last_call_only, "shared", check_between),
-    (judged_by_negatives, "norm of a pooled map", check_between),
-    (whatever_has_a_gradient_or_not, "frozen backbone", check_trained_curve),
+    (tried_on_negatives, "norm of a pooled map", check_between),
+    (requires_grad_ignored, "frozen backbone", check_trained_curve),
     (real_parts_only, "complex", check_ends),
-    (vectors_that_stand_still, "spectral norm", check_between),
-    (what_a_run_leaves_behind, "cached", check_evaluated_between),
-    (what_a_run_leaves_behind, "remembering", check_evaluated_between),
+    (followers_of_the_nearest_end, "spectral norm", check_between),
+    (caches_that_survive_a_run, "cached", check_evaluated_between),
+    (caches_that_survive_a_run, "remembering", check_evaluated_between),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "name", "check"), WRONG, ids=[f"{w.__name__} {name}" for w, name, _ in WRONG])
-def test_a_wrong_implementation_is_found(wrong, name, check, states, monkeypatch):
+def test_a_wrong_implementation_fails(wrong, name, check, states, monkeypatch):
     ends = states(name)
     epochs = int(check is check_trained_curve)
     check(name, line(name, ends, "bezier", epochs), ends)
@@ -530,9 +530,9 @@ def test_a_wrong_implementation_is_found(wrong, name, check, states, monkeypatch
 def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(states, monkeypatch):
     first, last = states("frozen batch norm")
     model = unnormalised(fresh("frozen batch norm", 0))
-    right = Layout.flatten
+    right = FlatLayout.flatten
     monkeypatch.setattr(
-        Layout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
+        FlatLayout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
     )
     with pytest.raises(Refused, match="end 2 of the path is another function than its network: outputs of size"):
         divide(model, (first, last), as_float(IMAGES.pixels))
@@ -540,8 +540,8 @@ def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(state
 
 def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
     message = (
-        "this family of curves does not meet its ends: at t = 1 the control points weigh [0.5, 0.5], all weight should "
-        "be on number 2"
+        "this family of curves does not meet its endpoints: at t = 1 the weights of the control points are [0.5, 0.5], "
+        "but all weight must be on number 2"
     )
     with pytest.raises(Refused, match=re.escape(message)):
         straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
@@ -551,5 +551,5 @@ def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):
     network, ends = fresh("batch norm", 0).requires_grad_(False), states("batch norm")
     middle = api.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
     torch.testing.assert_close(middle["one.weight"], (ends[0]["one.weight"] + ends[1]["one.weight"]) / 2)
-    with pytest.raises(Refused, match="no parameter of the network trains"):
+    with pytest.raises(Refused, match="no parameter of the network requires gradients"):
         api.curve(network, *ends, IMAGES, "bezier", epochs=1)

@@ -1,4 +1,4 @@
-"""The bound on the straight path: closed forms, and that it bounds."""
+"""The bound on the loss of the straight path: closed forms of small networks, and its validity on random ones."""
 
 from math import sqrt
 
@@ -15,12 +15,12 @@ from neuralign.evaluation.bound import (
     Recursion,
     Signal,
     Unbounded,
-    average,
+    after_average,
+    after_maximum,
     bound_along_line,
     fold,
-    maximum,
     operator_norm,
-    refused,
+    without_bound,
 )
 from neuralign.networks.model import Model, criterion, parameters
 from neuralign.symmetry.permutations import identity, inverse, permute
@@ -37,19 +37,19 @@ def flat(images: Images) -> Tensor:
 
 @pytest.fixture
 def linear() -> Model:
-    """Two layers and nothing between them."""
+    """Two linear layers without a nonlinearity."""
     return unnormalised(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 6), nn.Linear(6, 5)))
 
 
-# what is folded
+# folding
 
 
 def test_a_folded_network_is_the_same_function(model: Model, images: Images) -> None:
     state, plain = randomised(model.network, 1), fold(traced(model, images))
     x = model.normalise(as_float(images.pixels).double())
     model.network.eval()
-    found = torch.func.functional_call(plain.graph, plain.state(state), (x,))
-    torch.testing.assert_close(found, torch.func.functional_call(model.network, state, (x,)))
+    actual = torch.func.functional_call(plain.graph, plain.state(state), (x,))
+    torch.testing.assert_close(actual, torch.func.functional_call(model.network, state, (x,)))
     assert not [m for m in plain.graph.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
@@ -67,8 +67,8 @@ def test_a_batch_norm_without_a_layer_of_its_own_stays_and_is_bounded(images: Im
     plain, state = fold(traced(model, images)), randomised(model.network, 3)
     x = as_float(images.pixels).double()
     model.network.eval()
-    found = torch.func.functional_call(plain.graph, plain.state(state), (x,))
-    torch.testing.assert_close(found, torch.func.functional_call(model.network, state, (x,)))
+    actual = torch.func.functional_call(plain.graph, plain.state(state), (x,))
+    torch.testing.assert_close(actual, torch.func.functional_call(model.network, state, (x,)))
 
 
 # norms
@@ -82,14 +82,14 @@ def test_the_norm_of_a_convolution_is_an_upper_bound_and_close(stride, padding, 
     conv.weight.data = torch.randn(conv.weight.shape, generator=generator(kernel), dtype=torch.float64)
     basis = torch.eye(channels[0] * 49, dtype=torch.float64).view(-1, channels[0], 7, 7)
     exact = torch.linalg.matrix_norm(conv(basis).flatten(1), 2).item()
-    found = operator_norm(conv, conv.weight, torch.Size((1, channels[0], 7, 7)))
-    assert exact * (1 - 1e-12) <= found <= 1.25 * exact
+    actual = operator_norm(conv, conv.weight, torch.Size((1, channels[0], 7, 7)))
+    assert exact * (1 - 1e-12) <= actual <= 1.25 * exact
 
 
 def test_the_norm_of_a_linear_layer_is_exact() -> None:
     layer = nn.Linear(4, 3).double()
-    found = operator_norm(layer, torch.diag(torch.tensor([1.0, -5.0, 2.0])), torch.Size((1, 3)))
-    assert found == pytest.approx(5, abs=1e-12)
+    actual = operator_norm(layer, torch.diag(torch.tensor([1.0, -5.0, 2.0])), torch.Size((1, 3)))
+    assert actual == pytest.approx(5, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_the_norm_of_a_linear_layer_is_exact() -> None:
 def test_the_norm_of_an_average_is_an_upper_bound(layer: nn.Module) -> None:
     basis = torch.eye(49, dtype=torch.float64).view(-1, 1, 7, 7)
     exact = torch.linalg.matrix_norm(layer(basis).flatten(1), 2).item()
-    found = average(layer, Signal.of(torch.zeros(2, 3, 7, 7))).norm
-    assert exact * (1 - 1e-6) <= found <= 1.5 * exact
+    actual = after_average(layer, Signal.of(torch.zeros(2, 3, 7, 7))).norm
+    assert exact * (1 - 1e-6) <= actual <= 1.5 * exact
 
 
 # closed forms
@@ -129,7 +129,7 @@ def test_two_linear_layers_have_a_closed_form(linear: Model, images: Images) -> 
 
 
 def test_the_deviation_of_two_linear_layers_is_what_the_path_has(linear: Model, images: Images) -> None:
-    """Not only a bound: h - (1-t) a - t b is -t (1-t) (A - B)(a - b) there."""
+    """Here the bound is attained: h - (1-t) a - t b equals -t (1-t) (A - B)(a - b)."""
     states, x = [randomised(linear.network, seed) for seed in (1, 2)], as_float(images.pixels).double()
 
     def run(state: dict[str, Tensor]) -> Tensor:
@@ -149,43 +149,45 @@ def test_a_relu_adds_the_difference_of_units_whose_sign_differs(images: Images) 
     _, layers = bound_along_line(model, traced(model, images), start, end, images)
     u, v = (flat(images) @ s["1.weight"].T + s["1.bias"] for s in (start, end))
     expected = torch.where(u.sign() != v.sign(), (u - v).abs(), 0.0).norm(dim=1).mean().item()
-    found = next(row for row in layers if row["operation"] == "relu")
-    assert found["deviation"] == pytest.approx(expected, rel=1e-9) and expected > 0
+    row = next(row for row in layers if row["operation"] == "relu")
+    assert row["deviation"] == pytest.approx(expected, rel=1e-9) and expected > 0
 
 
 def test_maxima_at_the_same_places_add_nothing() -> None:
     layer, x = nn.MaxPool2d(2), torch.rand(2, 3, 4, 4, generator=generator())
-    assert maximum(layer, Signal(x, 2 * x, torch.zeros(2, 2))).deviation.count_nonzero() == 0
-    assert maximum(layer, Signal(x, 1 - x, torch.zeros(2, 2))).deviation.count_nonzero() == 4
+    assert after_maximum(layer, Signal(x, 2 * x, torch.zeros(2, 2))).deviation.count_nonzero() == 0
+    assert after_maximum(layer, Signal(x, 1 - x, torch.zeros(2, 2))).deviation.count_nonzero() == 4
 
 
-# what a permutation does
+# permutations
 
 
-def test_the_right_permutation_of_a_copy_leaves_nothing_and_none_leaves_something(model: Model, images: Images) -> None:
-    found, state = traced(model, images), randomised(model.network, 1)
-    end = permute(found.spec, shifts(found.spec), state)
-    apart, _ = bound_along_line(model, found, state, end, images, points=3)
+def test_the_deviation_to_a_permuted_copy_is_zero_once_it_is_aligned(model: Model, images: Images) -> None:
+    symmetry, state = traced(model, images), randomised(model.network, 1)
+    end = permute(symmetry.spec, shifts(symmetry.spec), state)
+    apart, _ = bound_along_line(model, symmetry, state, end, images, points=3)
     together, _ = bound_along_line(
-        model, found, state, permute(found.spec, inverse(shifts(found.spec)), end), images, points=3
+        model, symmetry, state, permute(symmetry.spec, inverse(shifts(symmetry.spec)), end), images, points=3
     )
     assert apart["deviation"] > 0 and apart["distance"] > 0.01 and apart["bound"] > apart["loss"]
     assert together["deviation"] == together["deviation_estimate"] == together["distance"] == 0
 
 
 def test_a_permutation_changes_no_norm(tinyten: Model, images: Images) -> None:
-    found, (start, end) = traced(tinyten, images), [randomised(tinyten.network, seed) for seed in (1, 2)]
-    _, one = bound_along_line(tinyten, found, start, end, images, points=3)
-    _, other = bound_along_line(tinyten, found, start, permute(found.spec, shifts(found.spec), end), images, points=3)
+    symmetry, (start, end) = traced(tinyten, images), [randomised(tinyten.network, seed) for seed in (1, 2)]
+    _, one = bound_along_line(tinyten, symmetry, start, end, images, points=3)
+    _, other = bound_along_line(
+        tinyten, symmetry, start, permute(symmetry.spec, shifts(symmetry.spec), end), images, points=3
+    )
     norms = [[row["norm"] for row in rows if row["operation"] == "conv2d"] for rows in (one, other)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-9) and len(norms[0]) == 8
 
 
-# it bounds
+# validity of the bound
 
 
-def loss_at(model: Model, found: Trace, start: dict, end: dict, images: Images, t: float) -> float:
-    plain = fold(found)
+def loss_at(model: Model, actual: Trace, start: dict, end: dict, images: Images, t: float) -> float:
+    plain = fold(actual)
     ends = plain.state(start), plain.state(end)
     state = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0]}
     x = model.normalise(as_float(images.pixels).double())
@@ -193,15 +195,15 @@ def loss_at(model: Model, found: Trace, start: dict, end: dict, images: Images, 
 
 
 def test_bounds(model: Model, images: Images) -> None:
-    """At every t, and on average, for networks at random."""
-    found = traced(model, images)
+    """The bound holds at every t and on average over t, for random networks."""
+    symmetry = traced(model, images)
     for seed in (1, 3):
         start, end = randomised(model.network, seed), randomised(model.network, seed + 1)
-        total, _ = bound_along_line(model, found, start, end, images, batch_size=5)
+        total, _ = bound_along_line(model, symmetry, start, end, images, batch_size=5)
         assert total["bound"] >= total["loss"] > 0
         for t in (0.0, 0.1, 0.5, 0.8, 1.0):
             limit = (1 - t) * total["loss_start"] + t * total["loss_end"] + sqrt(2) * t * (1 - t) * total["deviation"]
-            assert loss_at(model, found, start, end, images, t) <= limit + 1e-9
+            assert loss_at(model, symmetry, start, end, images, t) <= limit + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -243,17 +245,17 @@ def test_deviations_bound_every_layer(model: Model, images: Images) -> None:
 @pytest.mark.parametrize(
     ("layer", "name"), [(nn.AdaptiveMaxPool2d(1), "AdaptiveMaxPool2d"), (nn.Conv2d(3, 3, 3, dilation=2), "Conv2d")]
 )
-def test_what_is_not_covered_is_refused_by_name(layer: nn.Module, name: str, images: Images) -> None:
+def test_layers_without_a_known_bound_are_named(layer: nn.Module, name: str, images: Images) -> None:
     model = unnormalised(nn.Sequential(layer, nn.Flatten(), nn.Linear(3 if "Max" in name else 3 * 144, 5)))
     state = randomised(model.network)
     with pytest.raises(Unbounded, match=f"no bound for layer.*{name}"):
         bound_along_line(model, traced(model, images), state, state, images)
 
 
-def test_a_refusal_has_the_columns_of_an_answer(linear: Model, images: Images) -> None:
+def test_tables_without_a_bound_have_the_same_columns(linear: Model, images: Images) -> None:
     states = [randomised(linear.network, seed) for seed in (1, 2)]
     total, layers = bound_along_line(linear, traced(linear, images), *states, images)
-    other, rows = refused("no bound for layer 'x'")
+    other, rows = without_bound("no bound for layer 'x'")
     assert total.keys() == other.keys() and layers[0].keys() == rows[0].keys()
     assert total["reason"] == "" and other["reason"] == "no bound for layer 'x'"
 
@@ -276,11 +278,11 @@ def trained(model: Model, images: Images, seed: int, steps: int = 60) -> dict[st
 def test_alignment_lowers_the_bound_of_trained_pairs() -> None:
     model, images = small("tinyten"), pictures(60, seed=1)
     start, end = (trained(model, images, seed) for seed in (1, 2))
-    found = traced(model, images)
-    problem = Problem(model, found, start, end, images)
+    symmetry = traced(model, images)
+    problem = Problem(model, symmetry, start, end, images)
     totals = [
-        bound_along_line(model, found, start, permute(found.spec, p, end), images, points=5)[0]
-        for p in (correlation(problem), identity(found.spec))
+        bound_along_line(model, symmetry, start, permute(symmetry.spec, p, end), images, points=5)[0]
+        for p in (correlation(problem), identity(symmetry.spec))
     ]
     for key in ("bound", "estimate", "distance", "loss"):
         assert totals[0][key] <= totals[1][key], key

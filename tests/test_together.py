@@ -1,4 +1,4 @@
-"""Several trainings in one process, each of which stays a job of its own."""
+"""Jobs that are trained together in one process have the same results as jobs that run alone."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def put(folder, recipe):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder in which the data of every recipe is there."""
+    """A folder that holds the inputs of all recipes."""
     monkeypatch.chdir(tmp_path)
     Path("results/data").mkdir(parents=True)
     Path("results/data/d").write_text("data")
@@ -44,8 +44,8 @@ def done(recipe):
     path.with_name(path.name + ".json").write_text(json.dumps({"key": recipe["key"]}))
 
 
-def seeds(found):
-    return [other["settings"]["seed"] for other in found]
+def seeds(recipes):
+    return [recipe["settings"]["seed"] for recipe in recipes]
 
 
 def test_only_jobs_that_differ_in_their_seed_and_are_due_are_done_together(folder, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_limit_that_is_no_number_of_trainings_is_refused(monkeypatch, text):
 
 
 def shelved(folder):
-    """A recipe whose result waits on the shelf."""
+    """A recipe whose results another job has already made and stored for it."""
     made = recipe(2, folder)
     (path,) = together.shelf(Path("scratch"), made).values()
     Path(path).parent.mkdir(parents=True)
@@ -126,16 +126,16 @@ CURVES = [
 def test_jobs_done_together_are_the_jobs_done_one_by_one(tmp_path):
     apart, joined = (Project.of_repository(tmp_path / name) for name in ("apart", "joined"))
     for project, limit in ((apart, "1"), (joined, "4")):
-        # all networks first, or a curve may come before the networks of the other are there
+        # all networks first; otherwise one curve may run before the networks of the other are trained
         for until in (["--until", "train_endpoint"], []):
             project.run(*until, "--cores", "1", CURVES[1], target=CURVES[0], NEURALIGN_TOGETHER=limit)
-    found = sorted(p.relative_to(apart.root) for p in apart.root.glob("results/**/*.safetensors"))
-    assert len(found) == 6  # data, three networks, two curves
-    for name in found:
+    names = sorted(p.relative_to(apart.root) for p in apart.root.glob("results/**/*.safetensors"))
+    assert len(names) == 6  # data, three networks, two curves
+    for name in names:
         one, other = (load_file(project.root / name) for project in (apart, joined))
         assert one.keys() == other.keys()
-        first, second = (torch.cat([t.double().flatten() for t in found.values()]) for found in (one, other))
-        assert (first - second).norm() < 0.05 * first.norm()  # rounding, as between numbers of threads
+        first, second = (torch.cat([t.double().flatten() for t in tensors.values()]) for tensors in (one, other))
+        assert (first - second).norm() < 0.05 * first.norm()  # they differ by rounding only
     assert joined.plan("--cores", "1", CURVES[1], target=CURVES[0]) == {}
     assert not list(joined.root.glob("results/.scratch/*.ready"))
     logs = [path.read_text() for path in sorted(joined.root.glob("logs/**/*.log"))]

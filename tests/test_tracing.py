@@ -26,6 +26,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from neuralign.alignment import problem as align
+from neuralign.alignment.activations import activation_batches
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
@@ -43,7 +44,7 @@ def traced(network: nn.Module, *, attention: bool = False) -> Trace:
     problem = align.Problem(model, symmetry, state, state, images)
     for seed in range(3):
         align.certify(problem, permutations.random(symmetry.spec, generator(seed)))
-    ((target, _),) = align.activations(problem, symmetry.taps, 12)
+    ((target, _),) = activation_batches(problem, symmetry.taps, 12)
     for group, taps in symmetry.taps.items():
         assert taps, group
         assert all(tap.start + symmetry.spec.sizes[group] <= target[tap.node].shape[1] for tap in taps)

@@ -1,4 +1,4 @@
-"""The training loop: plain SGD where it should be, the paper's objective on curves, the same bits every time."""
+"""The training loop: SGD on endpoints, the paper's objective on curves, and equal bits in every run."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from neuralign.curves.curve import Curve, straight
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, criterion, logits
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import split_trainable
 from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
@@ -44,7 +44,7 @@ ONE_STEP = replace(REGIME, epochs=1, batch_size=100, lr=1.0, momentum=0.0, neste
 def train(model: Model, state: State, images: Images, regime: Regime = REGIME, **options: Any) -> Progress:
     """An endpoint trained from `state`."""
     start, buffers = split_trainable(model, dict(state))
-    layout = Layout.of(start)
+    layout = FlatLayout.of(start)
     options = {"transform": plain, "seed": 1} | options
     return fit(model, layout.flatten(start), lambda w, t: w, layout, buffers, images, regime, **options)
 
@@ -53,7 +53,7 @@ def bend(
     model: Model,
     ends: tuple[Tensor, Tensor],
     buffers: State,
-    layout: Layout,
+    layout: FlatLayout,
     images: Images,
     regime: Regime,
     **more: Any,
@@ -67,13 +67,13 @@ def bend(
 
 
 def trained_state(progress: Progress, model: Model, state: State) -> dict[str, Tensor]:
-    return {**Layout.of(split_trainable(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
+    return {**FlatLayout.of(split_trainable(model, dict(state))[0]).views(progress.trainable), **progress.buffers}
 
 
 def ordinary_training(
     model: Model, state: State, images: Images, regime: Regime, seed: int = 1
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """The loop everybody writes, with PyTorch's own optimiser; the state it ends in, and the loss of every epoch."""
+    """A plain loop with PyTorch's optimiser, for comparison: the final state, and the loss of every epoch."""
     network = copy.deepcopy(model.network)
     network.load_state_dict(dict(state))
     network.train()
@@ -107,7 +107,7 @@ def without_dropout(model: Model) -> Model:
     return model
 
 
-# endpoints are plain SGD
+# endpoints: plain SGD
 
 
 def test_one_epoch_of_every_network_is_plain_sgd(model: Model, images: Images) -> None:
@@ -139,17 +139,17 @@ def test_training_learns(tinyten: Model) -> None:
     assert history[-1]["accuracy"] > history[0]["accuracy"]
 
 
-def test_nothing_that_it_is_given_is_changed(tinyten: Model, images: Images) -> None:
+def test_training_does_not_change_its_arguments(tinyten: Model, images: Images) -> None:
     state = randomised(tinyten.network)
     before = {name: tensor.clone() for name, tensor in state.items()}
     pixels = images.pixels.clone()
-    own = {name: tensor.clone() for name, tensor in tinyten.network.state_dict().items()}
+    network_before = {name: tensor.clone() for name, tensor in tinyten.network.state_dict().items()}
     train(tinyten, state, images)
     assert_same(state, before)
-    assert_same(tinyten.network.state_dict(), own)
+    assert_same(tinyten.network.state_dict(), network_before)
     assert torch.equal(images.pixels, pixels)
     weights, buffers = split_trainable(tinyten, state)
-    layout = Layout.of(weights)
+    layout = FlatLayout.of(weights)
     flat = layout.flatten(weights)
     fit(tinyten, flat, lambda w, t: w, layout, buffers, images, REGIME, transform=plain, seed=1)
     assert torch.equal(flat, layout.flatten(weights))
@@ -171,9 +171,9 @@ def test_every_epoch_has_an_order_and_an_augmentation_of_its_own(images: Images)
 # curves
 
 
-def curve_problem(model: Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], Layout]:
+def curve_problem(model: Model) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor], FlatLayout]:
     (start, buffers), (end, _) = (split_trainable(model, randomised(model.network, seed)) for seed in (1, 2))
-    layout = Layout.of(start)
+    layout = FlatLayout.of(start)
     return (layout.flatten(start), layout.flatten(end)), buffers, layout
 
 
@@ -262,7 +262,7 @@ def test_an_attack_sees_the_weights_of_this_step_with_batch_statistics(tinyten: 
 
 
 def spoilt_from(epoch: int) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """A transform whose images are no numbers any more from the second step of `epoch` on."""
+    """A transform that returns NaN from the second step of `epoch` on."""
     calls = []
 
     def transform(pixels: Tensor, draws: torch.Generator) -> Tensor:
@@ -293,7 +293,7 @@ def test_weights_that_are_not_finite_stop_training_in_the_first_step(tinyten: Mo
         train(tinyten, state, images)
 
 
-def test_weights_that_the_very_last_step_spoils_are_not_let_through(images: Images) -> None:
+def test_weights_that_become_non_finite_in_the_last_step_are_refused(images: Images) -> None:
     model = perceptron(16)
     with pytest.raises(Diverged, match="^weights are not finite in epoch 1, step 1 of 1"):
         train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
@@ -307,7 +307,7 @@ def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
     with safe_open(keeper.path, "pt") as file:
         kept = json.loads(file.metadata()["progress"])
     assert (kept["epoch"], kept["step"]) == (2, 1)
-    with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):  # and going on says the same
+    with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):  # a resumed training says the same
         train(model, randomised(model.network), images, transform=spoil, keeper=keeper)
 
 
@@ -315,7 +315,7 @@ def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
 
 
 def batches_seen_by(model: Model) -> list[int]:
-    """A list that grows by the number of images whenever the network is called."""
+    """A list to which every call of the network appends its number of images."""
     seen: list[int] = []
     model.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     return seen
@@ -381,7 +381,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(images: Image
     model = perceptron(16, dropout=0.5)
     state, options = randomised(model.network), VARIANTS[variant]
     first = train(model, state, images, **options)
-    torch.rand(17)  # what else a process drew does not matter
+    torch.rand(17)  # other draws in the process do not matter
     second = train(model, state, images, **options)
     other = train(model, state, images, seed=2, **options)
     assert torch.equal(first.trainable, second.trainable) and first.history == second.history
@@ -406,7 +406,7 @@ def test_training_leaves_the_global_random_numbers_alone(images: Images) -> None
     assert before[1:] == after[1:]
 
 
-# several at once
+# several trainings in one process
 
 
 def trainings_of(
@@ -417,11 +417,11 @@ def trainings_of(
     keepers: Mapping[int, Any] | None = None,
     attack: Attack | None = None,
 ) -> list[Training]:
-    """Endpoints of different starts, each with a seed of its own."""
+    """Trainings of endpoints from different initial weights, one for each seed."""
     trainings = []
     for seed in seeds:
         start, buffers = split_trainable(model, randomised(model.network, seed))
-        layout, keeper = Layout.of(start), (keepers or {}).get(seed)
+        layout, keeper = FlatLayout.of(start), (keepers or {}).get(seed)
         trainings.append(
             Training(
                 *(model, layout.flatten(start), lambda w, _: w, layout, buffers, images, regime),
@@ -431,50 +431,50 @@ def trainings_of(
     return trainings
 
 
-def assert_the_same_bits(found: Progress | Diverged, expected: Progress | Diverged) -> None:
-    assert isinstance(found, Progress) and isinstance(expected, Progress)
-    assert torch.equal(found.trainable, expected.trainable) and torch.equal(found.velocity, expected.velocity)
-    assert_same(found.buffers, expected.buffers)
-    assert found.history == expected.history
+def assert_the_same_bits(actual: Progress | Diverged, expected: Progress | Diverged) -> None:
+    assert isinstance(actual, Progress) and isinstance(expected, Progress)
+    assert torch.equal(actual.trainable, expected.trainable) and torch.equal(actual.velocity, expected.velocity)
+    assert_same(actual.buffers, expected.buffers)
+    assert actual.history == expected.history
 
 
 @pytest.mark.parametrize("attack", [None, FULL["attack"]])
 def test_models_trained_together_are_those_trained_alone(model: Model, images: Images, attack: Attack | None) -> None:
     regime = replace(REGIME, epochs=1, batch_size=6)
     together = fit_together(trainings_of(model, images, regime=regime, attack=attack))
-    for seed, found in zip((1, 2, 3), together, strict=True):
-        assert_the_same_bits(found, *fit_together(trainings_of(model, images, (seed,), regime, attack=attack)))
+    for seed, actual in zip((1, 2, 3), together, strict=True):
+        assert_the_same_bits(actual, *fit_together(trainings_of(model, images, (seed,), regime, attack=attack)))
 
 
-def test_those_with_dropout_draw_what_they_draw_alone(images: Images) -> None:
+def test_networks_with_dropout_draw_the_same_numbers_together_as_alone(images: Images) -> None:
     model = perceptron(16, dropout=0.5)
     together = fit_together(trainings_of(model, images))
-    for seed, found in zip((1, 2, 3), together, strict=True):
-        assert_the_same_bits(found, *fit_together(trainings_of(model, images, (seed,))))
+    for seed, actual in zip((1, 2, 3), together, strict=True):
+        assert_the_same_bits(actual, *fit_together(trainings_of(model, images, (seed,))))
 
 
-def test_one_that_diverges_leaves_the_others_alone(tinyten: Model, images: Images) -> None:
+def test_a_diverging_training_does_not_affect_the_others(tinyten: Model, images: Images) -> None:
     trainings = trainings_of(tinyten, images)
     trainings[1].progress.trainable[5] = float("nan")
     first, second, third = fit_together(trainings)
     assert isinstance(second, Diverged) and "epoch 1, step 1 of 3" in str(second)
-    for seed, found in ((1, first), (3, third)):
-        assert_the_same_bits(found, *fit_together(trainings_of(tinyten, images, (seed,))))
+    for seed, actual in ((1, first), (3, third)):
+        assert_the_same_bits(actual, *fit_together(trainings_of(tinyten, images, (seed,))))
 
 
-def test_those_trained_together_go_on_to_the_same_bits_wherever_each_was(
+def test_trainings_resumed_together_give_the_same_bits_wherever_each_was(
     tinyten: Model, images: Images, tmp_path: Path
 ) -> None:
-    whole = fit_together(trainings_of(tinyten, images))
+    uninterrupted = fit_together(trainings_of(tinyten, images))
     stopped = {1: Checkpoint(tmp_path / "1", every=0), 2: Fragile(tmp_path / "2", 1, 2)}
     with pytest.raises(Interrupted):
         fit_together(trainings_of(tinyten, images, keepers=stopped))
     kept = {seed: Checkpoint(tmp_path / str(seed), every=0) for seed in (1, 2)}
-    for found, expected in zip(fit_together(trainings_of(tinyten, images, keepers=kept)), whole, strict=True):
-        assert_the_same_bits(found, expected)
+    for actual, expected in zip(fit_together(trainings_of(tinyten, images, keepers=kept)), uninterrupted, strict=True):
+        assert_the_same_bits(actual, expected)
 
 
-# going on after an interruption
+# resuming after an interruption
 
 
 class Interrupted(Exception):
@@ -482,7 +482,7 @@ class Interrupted(Exception):
 
 
 class Fragile:
-    """A keeper whose job is killed after some step of the epoch that follows `epoch` complete ones."""
+    """A keeper that interrupts the training at a step of the epoch after `epoch` complete ones."""
 
     def __init__(self, folder: Path, epoch: int, step: int = 0):
         self.disk, self.end = Checkpoint(folder, every=0), (epoch, step)
@@ -498,30 +498,31 @@ class Fragile:
 
 @pytest.mark.parametrize("epoch, step", [(0, 1), (0, 3), (1, 0), (2, 2), (4, 0)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_going_on_after_an_interruption_gives_the_same_bits(
+def test_resuming_after_an_interruption_gives_the_same_bits(
     images: Images, tmp_path: Path, variant: str, epoch: int, step: int
 ) -> None:
     model = perceptron(16, dropout=0.5)
     state, options = randomised(model.network), VARIANTS[variant]
-    whole = train(model, state, images, **options)
+    uninterrupted = train(model, state, images, **options)
     with pytest.raises(Interrupted):
         train(model, state, images, keeper=Fragile(tmp_path, epoch, step), **options)
     resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
-    assert torch.equal(resumed.trainable, whole.trainable) and torch.equal(resumed.velocity, whole.velocity)
-    assert_same(resumed.buffers, whole.buffers)
-    assert resumed.history == whole.history
+    assert torch.equal(resumed.trainable, uninterrupted.trainable)
+    assert torch.equal(resumed.velocity, uninterrupted.velocity)
+    assert_same(resumed.buffers, uninterrupted.buffers)
+    assert resumed.history == uninterrupted.history
 
 
-def test_a_curve_goes_on_after_two_interruptions(tinyten: Model, images: Images, tmp_path: Path) -> None:
+def test_a_curve_is_resumed_after_two_interruptions(tinyten: Model, images: Images, tmp_path: Path) -> None:
     problem = curve_problem(tinyten)
-    whole = bend(tinyten, *problem, images, REGIME)
+    uninterrupted = bend(tinyten, *problem, images, REGIME)
     for epoch, step in ((1, 2), (3, 0)):
         with pytest.raises(Interrupted):
             bend(tinyten, *problem, images, REGIME, keeper=Fragile(tmp_path, epoch, step))
     resumed = bend(tinyten, *problem, images, REGIME, keeper=Checkpoint(tmp_path, every=0))
-    assert torch.equal(resumed.trainable, whole.trainable)
-    assert_same(resumed.buffers, whole.buffers)
-    assert resumed.history == whole.history
+    assert torch.equal(resumed.trainable, uninterrupted.trainable)
+    assert_same(resumed.buffers, uninterrupted.buffers)
+    assert resumed.history == uninterrupted.history
 
 
 def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: Path) -> None:
@@ -540,16 +541,16 @@ def test_progress_within_a_block_of_augmented_steps_is_resumed_to_the_same_bits(
     monkeypatch.setattr(loop, "AUGMENTED_AT_ONCE", 3 * REGIME.batch_size)
     model, images = perceptron(16), pictures(8 * REGIME.batch_size - 2)  # blocks of 3, 3 and 2 steps
     state, options = randomised(model.network), VARIANTS["augmented"]
-    whole = train(model, state, images, **options)
+    uninterrupted = train(model, state, images, **options)
     with pytest.raises(Interrupted):
         train(model, state, images, keeper=Fragile(tmp_path, 1, 5), **options)
     resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
-    assert torch.equal(resumed.trainable, whole.trainable) and resumed.history == whole.history
+    assert torch.equal(resumed.trainable, uninterrupted.trainable) and resumed.history == uninterrupted.history
 
 
 def test_gradient_checkpointing_changes_nothing(images: Images) -> None:
     class Saving(torch.nn.Module):
-        """Runs its network again on the way back instead of keeping what it computed."""
+        """A network under gradient checkpointing: it runs again in the backward pass."""
 
         def __init__(self, network: torch.nn.Module, reentrant: bool | None):
             super().__init__()
@@ -575,7 +576,7 @@ def test_gradient_checkpointing_changes_nothing(images: Images) -> None:
 def test_a_run_that_was_killed_after_the_last_step_of_an_epoch_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its first epoch has nothing left to do, so no speed is known."""
+    """The resumed epoch has no steps left, so the log cannot name a speed."""
     caplog.set_level("INFO", logger="neuralign")
     model, images, regime = perceptron(), pictures(10, side=8), replace(REGIME, epochs=3)
     state = randomised(model.network)
@@ -589,9 +590,9 @@ def test_a_run_that_was_killed_after_the_last_step_of_an_epoch_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(model, state, images, regime, keeper=Killed(tmp_path, every=0.0))
     caplog.clear()
-    found = train(model, state, images, regime, keeper=Checkpoint(tmp_path, every=0.0))
+    actual = train(model, state, images, regime, keeper=Checkpoint(tmp_path, every=0.0))
     expected = train(model, state, images, regime)
-    assert torch.equal(found.trainable, expected.trainable) and found.history == expected.history
+    assert torch.equal(actual.trainable, expected.trainable) and actual.history == expected.history
     resumed, second, third, *_ = [record.getMessage() for record in caplog.records]
     assert resumed == "resumed after epoch 1 of 3, step 2"
     assert second.endswith(" %") and third.endswith(" images/s  0 s left")
@@ -626,13 +627,13 @@ def test_batches_larger_than_a_block_of_augmentations_are_ordinary_steps(batch_s
 
 
 def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images) -> None:
-    """As curves do, if two ends differ in a frozen tensor and two others do not."""
+    """Curves have different layouts if a frozen tensor differs between the ends of one but not of the other."""
     model = perceptron(16, dropout=0.5)
     first, second = (randomised(model.network, seed) for seed in (0, 1))
 
     def begun(names: list[str], seed: int) -> Training:
         state = first if seed == 1 else second
-        layout = Layout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
+        layout = FlatLayout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
         start, rest = layout.flatten(state), {n: t for n, t in state.items() if n not in names}
         trained = layout.trained
 
@@ -643,8 +644,8 @@ def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images
 
     kinds = [(["1.weight", "5.weight"], 1), (["5.bias", "1.bias", "2.running_mean"], 2)]
     together = fit_together([begun(*kind) for kind in kinds])
-    for kind, found in zip(kinds, together, strict=True):
+    for kind, actual in zip(kinds, together, strict=True):
         (alone,) = fit_together([begun(*kind)])
-        assert isinstance(found, Progress) and isinstance(alone, Progress)
-        assert torch.equal(found.trainable, alone.trainable) and found.history == alone.history
-        assert_same(found.buffers, alone.buffers)
+        assert isinstance(actual, Progress) and isinstance(alone, Progress)
+        assert torch.equal(actual.trainable, alone.trainable) and actual.history == alone.history
+        assert_same(actual.buffers, alone.buffers)

@@ -1,8 +1,8 @@
-"""Two calls for two trained networks of any kind: `align` their neurons, then `curve` between them.
+"""The interface for programs: `align` the neurons of two trained networks, then find a `curve` between them.
 
-With `tracing.trace` these are all that most programs need; what they do is what the rules of the workflow do. They work
-on copies: the network that is given keeps its weights and its mode. Whatever does not fit, a state, images or an
-option, is refused before anything is computed, with a message that names it (`refusals.Refused`, a ValueError).
+Both do what the rules of the workflow do. They work on copies, so the network keeps its weights and its mode. States,
+images and options are checked before anything is computed; the error `common.errors.Refused`, a ValueError, names what
+does not fit. `symmetry.tracing.trace.trace` gives the symmetry of a network alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,10 +39,12 @@ Normalisation = Sequence[float]
 
 @dataclass(frozen=True)
 class Aligned:
-    state: dict[str, Tensor]  # the source, permuted, by its own names: the same function
-    permutation: Permutation  # {} for a network of which nothing may be permuted
-    certificate: float  # the largest change of its outputs and gradients, in float64, as a share of their size
-    unreached: tuple[str, ...] = ()  # tensors that no run used: nothing is certified of them, what may feed them stays
+    """The result of `align`."""
+
+    state: dict[str, Tensor]  # the permuted source, with the names that it was given with; the same function
+    permutation: Permutation  # {group: (n,)}; {} for a network of which nothing may be permuted
+    certificate: float  # largest relative change of the source's outputs and gradients, in float64
+    unreached: tuple[str, ...] = ()  # tensors that no run used; nothing is certified of them
 
 
 def align(
@@ -58,32 +60,34 @@ def align(
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Aligned:
-    """`source` with its neurons in the order that fits `target`'s; both are states (parameters, buffers) of `network`.
+    """`source` with its neurons permuted to match those of `target`, without a change of its function.
 
     Args:
-        images: what the method looks at.
-        method: a plug-in of `align/`.
-        mean, std: how pixels in [0, 1] are normalised, per channel.
-        attention: whether heads of attentions, and channels within heads, may move too.
-        options, more: the method's own options, as a mapping or as keywords. An option that has the name of an argument
-            of `align`, such as `images` of "correlation", how many it looks at, can only be in the mapping.
+        network: the architecture of both states.
+        target, source: states or state_dicts of `network`.
+        images: on which the method compares activations.
+        method: name of a plug-in of `alignment/algorithms/`.
+        mean, std: normalisation of pixels in [0, 1], one number for each channel; None: pixels are not normalised.
+        attention: whether attention heads, and channels within heads, are permuted too.
+        options, more: options of the method, as a mapping or as keywords. An option with the name of an argument of
+            `align`, such as `images` of "correlation", has to be in the mapping.
 
-    Raises `Refused` for what does not fit together, and `CertificateError` if the permuted network were another
-    function. The tensors of the result share no memory with those of `target`, `source` and `network`.
+    Raises `Refused` if arguments do not fit together, and `CertificateError` if the permutation changes the function of
+    the network. The result shares no memory with `target`, `source` or `network`.
     """
-    searched = _plugin("alignments", "method", method, _together(options, more))
+    method_with_options = _plugin("alignments", "method", method, _merged(options, more))
     model, example = _model(network, images, mean, std)
-    (first, _), (second, names) = fitted("target", network, target), fitted("source", network, source)
-    found = trace(model.network, example, attention=attention)
-    problem = Problem(model, found, first, second, images)
-    permutation = search(problem, searched)
-    moved = {name: tensor.clone() for name, tensor in permute(found.spec, permutation, second).items()}
+    (target_state, _), (source_state, names) = fitted("target", network, target), fitted("source", network, source)
+    symmetry = trace(model.network, example, attention=attention)
+    problem = Problem(model, symmetry, target_state, source_state, images)
+    permutation = search(problem, method_with_options)
+    permuted = {name: tensor.clone() for name, tensor in permute(symmetry.spec, permutation, source_state).items()}
     error = certify(problem, permutation)
-    return Aligned({name: moved[own] for name, own in names.items()}, permutation, error, found.unreached)
+    return Aligned({n: permuted[in_state] for n, in_state in names.items()}, permutation, error, symmetry.unreached)
 
 
 class _Training(BaseModel):
-    """What the numbers of `curve` may be."""
+    """The allowed values of the training options of `curve`."""
 
     epochs: Whole
     batch_size: Count
@@ -112,66 +116,80 @@ def curve(
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Callable[[float], dict[str, Tensor]]:
-    """A curve of low loss on `images` from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
+    """A curve of low loss from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
-    `family` is a plug-in of `curves/`; `options` and `more` are its own options, as in `align`. Batch-norm statistics
-    are re-estimated at every t, also at the ends; what becomes of other buffers and of frozen parameters is said in
-    docs/states.md. With `epochs=0` or without bends it is the straight line. The states have the names of `start`.
-    Raises `Refused` for what does not fit together, where the network at an end would not be the function of its state,
-    and for t between the ends where a tensor that cannot be interpolated differs.
+    Batch-norm statistics are re-estimated on `images` at every t, at the ends too; `docs/states.md` says what the other
+    tensors are. The states have the names that `start` was given with.
+
+    Args:
+        network: the architecture of both states.
+        start, end: states or state_dicts of `network`, aligned if the curve is to be of low loss.
+        images: the training images.
+        family: name of a plug-in of `curves/families/`.
+        epochs: of the training of the bends; with 0, or without bends, the curve is the straight line.
+        batch_size, lr, momentum, weight_decay: of the training, by SGD with Nesterov momentum.
+        schedule: name of a plug-in of `training/schedules/`, with its default options.
+        seed: of everything that is random in the training.
+        mean, std, options, more: as in `align`; the options are those of the family.
+
+    Raises `Refused` if arguments do not fit together, and if a tensor that cannot be interpolated differs between the
+    ends: at once if the curve is trained, else for t between the ends.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
     _checked(_Training, numbers, "curve")
-    shaped = _plugin("curves", "family", family, _together(options, more))
-    paced = _plugin("schedules", "schedule", schedule, {})
+    basis = _plugin("curves", "family", family, _merged(options, more))
+    lr_schedule = _plugin("schedules", "schedule", schedule, {})
     model, example = _model(network, images, mean, std)
     image_checks.check(images, None, _classes(model, example))
-    (start, given), (end, _) = fitted("start", network, start), fitted("end", network, end)
+    (start, names), (end, _) = fitted("start", network, start), fitted("end", network, end)
     if not parameters(network):
-        raise Refused("the network has no parameters, so there is nothing between two of it")
+        raise Refused("the network has no parameters, so there is no path between two states of it")
     pixels, _ = next(images.batches(IMAGES))
     ends = divide(model, (start, end), pixels)
-    line = straight(shaped, *ends.vectors)
-    if epochs and len(line.bends):
+    path = straight(basis, *ends.vectors)
+    if epochs and len(path.bends):
         ends.demand_between()
         if not ends.layout.trained:
-            raise Refused("no parameter of the network trains (requires_grad=False): only epochs=0, the line, is left")
-        trained = fit(
+            raise Refused("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
+        bends = fit(
             model,
-            line.bends[:, : ends.layout.trained],
-            line.sample,
+            path.bends[:, : ends.layout.trained],
+            path.sample,
             ends.layout,
             ends.stored[0],
             images,
-            Regime(epochs, batch_size, lr, momentum, weight_decay, paced),
+            Regime(epochs, batch_size, lr, momentum, weight_decay, lr_schedule),
             transform=as_is,
-            basis=line.basis,
+            basis=path.basis,
             seed=seed,
         ).trainable
-        line = line.bent(trained.detach())
+        path = path.bent(bends.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
         if not 0 <= t <= 1:
             raise Refused(f"t: found {t}; a number from 0 to 1 is wanted")
-        point = ends.on(line, t)
+        point = ends.on(path, t)
         state = point | refresh(model, point, ends.statistics, estimate.sample())
-        return {name: state[own] for name, own in given.items()}
+        return {name: state[in_state] for name, in_state in names.items()}
 
     return at
 
 
-def _plugin(home: str, what: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
-    """The function of a plug-in with its options, refused if there is no such plug-in or option."""
+def _plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """A plug-in with its options bound. Raises Refused if there is no such plug-in or option.
+
+    `argument` names, in the message, the argument that `use` was given with.
+    """
     problems = Validation()
-    if use not in plugins(home):
-        problems.refuse(what, "found", use, plugins(home))
+    if use not in plugins(kind):
+        problems.refuse(argument, "found", use, plugins(kind))
         raise Refused(problems.messages[0])
-    return plugin(home, {"use": use, **_checked(schema(home, use), options, use)})
+    return plugin(kind, {"use": use, **_checked(schema(kind, use), options, use)})
 
 
-def _together(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options given as a mapping and as keywords; refused where one is given in both."""
+def _merged(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Options from a mapping and from keywords. Raises Refused if one is given in both."""
     if not isinstance(options, Mapping | None):
         raise Refused(f"options: found {options!r}; a mapping is wanted, such as {{'batch_size': 64}}")
     if twice := sorted((options or {}).keys() & more.keys()):
@@ -179,22 +197,26 @@ def _together(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dic
     return {**(options or {}), **more}
 
 
-def _checked(model: type[BaseModel], given: dict[str, Any], path: str) -> dict[str, Any]:
+def _checked(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
+    """The values, validated and with defaults. Raises Refused for each that is wrong; `path` is put before its name."""
     problems = Validation()
-    found = problems.model(model, given, path)
+    checked = problems.model(model, values, path)
     if problems:
         raise Refused("; ".join(problems.messages))
-    return found
+    return checked
 
 
 def _model(
     network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None
 ) -> tuple[Model, Tensor]:
-    """A copy of the network that takes pixels, and what two of the images are as its input."""
+    """A model of a copy of the network, and its normalised input for two of the images.
+
+    Raises Refused if the images or their normalisation do not fit the network.
+    """
     image_checks.check(images, None, None)
     channels = images.pixels.shape[1]
-    held = chain(network.parameters(), network.buffers())
-    like = next((t for t in held if t.is_floating_point()), torch.zeros(()))
+    tensors = chain(network.parameters(), network.buffers())
+    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
     if images.pixels.device != like.device:
         raise Refused(f"images are on {images.pixels.device}, the network is on {like.device}")
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
@@ -202,25 +224,26 @@ def _model(
         raise Refused(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
     model = Model(evaluation_copy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
     example = model.normalise(next(images.batches(2))[0])
-    outputs(model.network, example)  # refuses what it does not take
+    outputs(model.network, example)  # raises NetworkError if the network does not accept it
     return model, example
 
 
-def _normalisation(name: str, given: Normalisation | None, channels: int, default: float) -> Tensor:
+def _normalisation(name: str, values: Normalisation | None, channels: int, default: float) -> Tensor:
+    """One finite number for each channel, (channels,)."""
     try:
-        found = torch.tensor([default] * channels if given is None else [float(number) for number in given])
+        numbers = torch.tensor([default] * channels if values is None else [float(value) for value in values])
     except (TypeError, ValueError):
-        found = torch.tensor([])
-    if len(found) != channels or not found.isfinite().all():
-        raise Refused(f"{name}: found {given}; numbers are wanted, one for each of the {channels} channels")
-    return found
+        numbers = torch.tensor([])
+    if len(numbers) != channels or not numbers.isfinite().all():
+        raise Refused(f"{name}: found {values}; numbers are wanted, one for each of the {channels} channels")
+    return numbers
 
 
 def _classes(model: Model, example: Tensor) -> int:
-    """How many classes the network has."""
-    found = outputs(model.network, example)
-    head = logits(found) if isinstance(found, Tensor | tuple) else found
+    """The number of classes of the network."""
+    returned = outputs(model.network, example)
+    head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
-        raise Refused(f"the network gives {shape} on {len(example)} images; wanted are logits, one for each class")
+        raise Refused(f"the network returns {shape} for {len(example)} images; logits are wanted, one for each class")
     return head.shape[1]

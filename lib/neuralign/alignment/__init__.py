@@ -1,1 +1,1 @@
-"""Which permutation of its neurons brings one network close to another."""
+"""Neuron alignment: the permutation of one network's neurons that makes it most similar to another network."""

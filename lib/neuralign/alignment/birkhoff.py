@@ -1,6 +1,6 @@
-"""Doubly stochastic matrices: projection onto the Birkhoff polytope, and the way back to permutations.
+"""The Birkhoff polytope of doubly stochastic matrices: projection onto it, and decomposition into permutations.
 
-Every function takes a batch of square matrices (..., n, n) unless it says otherwise.
+Functions take a batch of square matrices (..., n, n) unless their docstring says otherwise.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def balance(matrices: Tensor) -> Tensor:
 
 
 def alternate(matrices: Tensor, sweeps: int) -> Tensor:
-    """Alternating projections, as the paper's code has them: feasible in the limit, but not the nearest point."""
+    """Alternating projections, as in the paper's code. They converge to a feasible point, not to the nearest one."""
     for _ in range(sweeps):
         matrices = balance(matrices.clamp(min=0))
     return matrices
@@ -36,8 +36,8 @@ def project(matrices: Tensor, *, tolerance: float = 1e-6, sweeps: int = 1000) ->
 
 
 def assign(score: Tensor) -> Tensor:
-    """The permutation (n,) that maximises the sum of score[i, permutation[i]], exactly; score is (n, n), finite."""
-    from scipy.optimize import linear_sum_assignment  # here: its import takes a quarter of a second
+    """The permutation (n,) that maximises the sum over i of score[i, permutation[i]]; score is (n, n) and finite."""
+    from scipy.optimize import linear_sum_assignment  # imported here because it takes a quarter of a second
 
     _, columns = linear_sum_assignment(score.double().cpu().numpy(), maximize=True)
     return torch.from_numpy(np.ascontiguousarray(columns, dtype=np.int64))
@@ -46,29 +46,29 @@ def assign(score: Tensor) -> Tensor:
 def decompose(matrix: Tensor, *, terms: int, smallest: float = 5e-4) -> tuple[Tensor, Tensor]:
     """Coefficients (k,) and permutations (k, n), k <= terms, whose weighted sum is close to `matrix` (n, n).
 
-    Greedy Birkhoff-von Neumann: the heaviest permutation on what is left, as often as its smallest entry allows;
-    entries below `smallest` count as nothing. Of all these terms the largest are given, in descending order: a term may
-    be larger than one found before it.
+    Greedy Birkhoff-von Neumann decomposition: find the permutation with the largest sum of entries in what remains of
+    the matrix, subtract it times its smallest entry, repeat. Remaining entries below `smallest` are set to zero. The
+    terms with the largest coefficients are returned, largest first; they need not be the first ones that were found.
     """
-    held = matrix.cpu()
-    left = torch.where(held < smallest, 0.0, held.double())
-    rows = torch.arange(len(left))
-    found: list[tuple[float, Tensor]] = []
-    while len(found) < terms or _most(left) > found[-1][0]:  # no later term can be larger than what is possible now
-        # entries that are used up cost more than any permutation can gain, so they are taken only if there is no other
-        columns = assign(torch.where(left > 0, left, -float(len(left))))
-        taken = left[rows, columns].min()
-        if taken <= 0:
+    entries = matrix.cpu()
+    remaining = torch.where(entries < smallest, 0.0, entries.double())
+    rows = torch.arange(len(remaining))
+    largest: list[tuple[float, Tensor]] = []
+    while len(largest) < terms or _coefficient_bound(remaining) > largest[-1][0]:  # a later term may still be larger
+        # zero entries cost more than a permutation can gain elsewhere, so it has one only if it cannot be avoided
+        columns = assign(torch.where(remaining > 0, remaining, -float(len(remaining))))
+        coefficient = remaining[rows, columns].min()
+        if coefficient <= 0:
             break
-        found = sorted([*found, (taken.item(), columns)], key=lambda term: -term[0])[:terms]
-        left[rows, columns] -= taken
-        left[left < smallest] = 0
-    if not found:
+        largest = sorted([*largest, (coefficient.item(), columns)], key=lambda term: -term[0])[:terms]
+        remaining[rows, columns] -= coefficient
+        remaining[remaining < smallest] = 0
+    if not largest:
         return torch.ones(1, dtype=torch.float64), assign(matrix)[None]
-    coefficients, permutations = zip(*found, strict=True)
+    coefficients, permutations = zip(*largest, strict=True)
     return torch.tensor(coefficients, dtype=torch.float64), torch.stack(permutations)
 
 
-def _most(matrix: Tensor) -> float:
-    """What the smallest entry of any permutation on a matrix (n, n) is at most."""
+def _coefficient_bound(matrix: Tensor) -> float:
+    """An upper bound of the smallest entry that any permutation selects in a matrix (n, n)."""
     return min(matrix.amax(0).min().item(), matrix.amax(1).min().item())

@@ -56,7 +56,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     )
     place = {"dataset": data, "network": network, "regime": shared.REGIME}
     needed = ref("align", "permutation", **place, pair="-".join(ends), alignment=method)
-    from neuralign.alignment.problem import CertificateError
+    from neuralign.symmetry.certificate import CertificateError
 
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         try:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and where the files about an output lie."""
+"""Atomic writing of files, and the paths of the recipe and the note of an output."""
 
 import errno
 import hashlib
@@ -11,16 +11,16 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 
-# what a full or read-only disk, a quota or the rights of a folder answer; they seldom say for which file
+# errors of a full or read-only disk, a quota or missing permissions; their messages seldom name the file
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 _unfinished: set[Path] = set()  # temporary files of this process
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to, in the folder of `path`; it becomes `path` if the block ends without an error.
+    """A temporary path in the folder of `path`, to write to; it is renamed to `path` if the block raises no error.
 
-    An `OSError` of a disk that takes no more names `path`.
+    If the disk refuses the file, the `OSError` names `path`.
     """
     path = Path(path)
     temporary = None
@@ -31,7 +31,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         _unfinished.add(temporary)
         os.close(handle)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes a private file; results are to be shared
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files; results are shared
         os.replace(temporary, path)
     except Exception as error:
         if (number := _refusal(error, temporary)) is None:
@@ -44,31 +44,32 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def discard() -> None:
-    """Remove the temporary files of all blocks of `atomic` that this process is in; it ends without leaving them."""
+    """Remove the temporary files of all `atomic` blocks that this process is in, before it ends."""
     for temporary in list(_unfinished):
         temporary.unlink(missing_ok=True)
 
 
 def leftovers(path: str | Path) -> list[Path]:
-    """Temporary files of `atomic(path)` that a killed process, or one at work, has left."""
+    """The temporary files of `atomic(path)`, of processes that were killed or are still writing."""
     path = Path(path)
     return [p for p in path.parent.glob(f".{path.name}.????????{path.suffix}") if p.is_file()]
 
 
 def sha256(path: str | Path) -> str:
-    """The digest of a file's content."""
+    """The SHA-256 digest of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_output(recipe: Mapping[str, Any]) -> str:
-    """The output of a recipe that its job is known by."""
+    """The first output of a recipe, which identifies its job."""
     return next(iter(recipe["outputs"].values()))
 
 
 def date_back(paths: Iterable[Path], latest: float, when: float) -> None:
-    """Date files from the future, left by a clock that was put back, to `when` if they are of after `latest`: Snakemake
-    deletes a result that looks older than what it was made from, however long that took.
+    """Set the modification time of files to `when` where it is later than `latest` (both in seconds since the epoch).
+
+    Files get times in the future when a clock is set back. Snakemake deletes a result that looks older than its inputs.
     """
     for path in paths:
         if path.exists() and path.stat().st_mtime > latest:
@@ -76,22 +77,22 @@ def date_back(paths: Iterable[Path], latest: float, when: float) -> None:
 
 
 def recipe_path(output: str | Path) -> str:
-    """Where the recipe of the job that makes `output` lies: results/x/y.csv -> results/recipes/x/y.csv.json."""
+    """The path of the recipe of the job that makes `output`: results/x/y.csv -> results/recipes/x/y.csv.json."""
     root, *rest = Path(output).parts
     return str(Path(root, "recipes", *rest)) + ".json"
 
 
 def note_path(output: str | Path) -> str:
-    """Where the note of origin of an artefact lies: beside it."""
+    """The path of the provenance note of an artefact, beside it."""
     return f"{output}.json"
 
 
 def _refusal(error: Exception, temporary: Path | None) -> int | None:
-    """The error number, where it is the disk that refuses this very file."""
+    """The error number if the disk refused this file, else None."""
     if isinstance(error, OSError):
-        ours = temporary is None or error.filename in (None, str(temporary))
-        return error.errno if ours and error.errno in REFUSALS else None
-    # libraries written in Rust, as safetensors, tell it in words: "... (os error 28)"
+        is_this_file = temporary is None or error.filename in (None, str(temporary))
+        return error.errno if is_this_file and error.errno in REFUSALS else None
+    # safetensors, which is written in Rust, has the number in its message: "... (os error 28)"
     return next((number for number in REFUSALS if f"(os error {number})" in str(error)), None)
 
 

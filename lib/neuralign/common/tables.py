@@ -9,15 +9,18 @@ from neuralign.common.files import atomic
 
 
 def write_rows(rows: Iterable[dict[str, Any]], path: str | Path, columns: Sequence[str] = ()) -> None:
-    """Write rows of equal columns, numbers in full precision; whole or not at all. `columns`: of a table of no rows."""
-    found = list(rows)
-    names = list(found[0]) if found else columns
+    """Write rows with equal columns to a CSV file, atomically and with numbers in full precision.
+
+    `columns` are those of the table if there are no rows.
+    """
+    table = list(rows)
+    names = list(table[0]) if table else columns
     if not names:
-        raise ValueError(f"{path}: a table without rows, and nobody says which columns it has")
+        raise ValueError(f"{path}: a table without rows, and its columns are not known")
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows(table)
 
 
 def columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Named tensors on disk: safetensors files, and facts about them as JSON in their metadata."""
+"""Named tensors in safetensors files, with facts about them as JSON in the file's metadata."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,17 +14,17 @@ from torch import Tensor
 from neuralign.common.errors import Refused
 from neuralign.common.files import atomic
 
-UNSAVABLE = (torch.complex32, torch.complex128)  # types that safetensors lacks
+UNSAVABLE = (torch.complex32, torch.complex128)  # types that the format does not have
 
 
 def load_tensors(path: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The named tensors of a safetensors file. Nothing in the file is executed, whatever it is."""
+    """The named tensors of a safetensors file, on `device`. No code in the file is executed, whatever the file is."""
     with _refusing_other_files(path):
         return load_file(path, device=str(device))
 
 
 def load_facts(path: str | Path) -> dict[str, Any]:
-    """The facts that `save_tensors` wrote beside the tensors; {} for a file that something else wrote."""
+    """The facts that `save_tensors` wrote with the tensors; {} for a file of another origin."""
     with _refusing_other_files(path), safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get("facts", "{}")
     try:
@@ -35,10 +35,10 @@ def load_facts(path: str | Path) -> dict[str, Any]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-    """Write named tensors, and facts about them, to a safetensors file; on an error nothing is left there.
+    """Write named tensors and facts about them to a safetensors file, atomically.
 
-    The same content gives the same bytes. The facts are one metadata entry, because safetensors writes several in
-    random order.
+    The same content gives the same bytes: the facts are a single entry of the metadata, as safetensors writes several
+    in random order.
     """
     demand_savable(path, tensors)
     metadata = {"facts": json.dumps(dict(facts), sort_keys=True)} if facts else None
@@ -48,15 +48,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, facts: Mapping
 
 
 def demand_savable(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of a type that safetensors files do not have; `path` is where they would be written."""
+    """Raise Refused for tensors of a type that the format lacks; `path` is named in the message."""
     for name, tensor in tensors.items():
         if tensor.dtype in UNSAVABLE:
-            raise Refused(f"{path}: {name} is {tensor.dtype}, which a file of safetensors cannot hold")
+            raise Refused(f"{path}: {name} is {tensor.dtype}, which a safetensors file cannot hold")
 
 
 @contextmanager
 def _refusing_other_files(path: str | Path) -> Iterator[None]:
-    """A block that reads a safetensors file; ValueError where it is none, or a damaged one."""
+    """A block that reads a safetensors file. Raises ValueError if it is damaged or no such file."""
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder, a safetensors file is needed")
     try:

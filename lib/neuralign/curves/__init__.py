@@ -1,1 +1,1 @@
-"""Curves in weight space, and what a network is at a point of one."""
+"""Curves in weight space, and the network at any of their points."""

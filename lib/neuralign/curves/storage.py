@@ -1,4 +1,4 @@
-"""Opening a path from the files of a job: its two ends, and the curve between them."""
+"""Paths on disk: two endpoints, the permutation of the second, and the bends of the curve between them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from neuralign.curves.endpoints import Endpoints, divide
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import load_state, tensor_problem
 from neuralign.symmetry.permutations import permute
 from neuralign.symmetry.storage import load_permutation, uses_attention
@@ -26,10 +26,10 @@ Ends = tuple[dict[str, Tensor], dict[str, Tensor]]
 class Path:
     """A path between two states of a network."""
 
-    states: Ends
-    endpoints: Endpoints
-    line: Curve  # the curve before any training: its bends lie evenly on the segment
-    curve: Curve  # with the trained bends; the line where there are none
+    states: Ends  # the second one permuted
+    endpoints: Endpoints  # the same, divided into what is interpolated and the rest
+    line: Curve  # the curve before training: a straight line
+    curve: Curve  # with the trained bends; the line if there are none
 
 
 def open_path(
@@ -42,14 +42,14 @@ def open_path(
     permutation: str | None = None,
     bends: str | None = None,
 ) -> Path:
-    """The path from the network at `target` to the one at `source`.
+    """The path from the network in the file `target` to the one in `source`.
 
     Args:
-        images: of which a few show what the network does with its buffers.
+        images: of the dataset; the network is run on a few of them to see how it updates its buffers.
         target, source: files of the two states.
         curve: the config entry of a family of curves.
-        permutation: a file; the neurons of `source` are permuted by it first. None: they stay.
-        bends: a file of trained bends. None: the path is the straight line.
+        permutation: file of the permutation that is applied to `source` first. None: none is.
+        bends: file of trained bends. None: the path is the straight line.
     """
     states = load_ends(model, images, target, source, permutation)
     endpoints = divided(model, images, *states)
@@ -59,7 +59,7 @@ def open_path(
 
 
 def load_ends(model: Model, images: Images, target: str, source: str, permutation: str | None) -> Ends:
-    """The states at `target` and `source`, the second with its neurons permuted where there is a permutation."""
+    """The states in the files `target` and `source`, the second one permuted if there is a `permutation`."""
     start, end = (load_state(path, model) for path in (target, source))
     if permutation is not None:
         spec = trace_model(model, images, attention=uses_attention(permutation)).spec
@@ -68,26 +68,29 @@ def load_ends(model: Model, images: Images, target: str, source: str, permutatio
 
 
 def divided(model: Model, images: Images, *states: State) -> Endpoints:
-    """These states as ends of a path; refused where the network at one of them would not be that function."""
+    """`endpoints.divide` with a few of these images."""
     return divide(model, states, as_float(images.pixels[:IMAGES]))
 
 
-def name_bends(layout: Layout, bends: Tensor) -> dict[str, Tensor]:
-    """The control points (k, d) between the ends as named tensors: `fc.weight` of the first is `1.fc.weight`.
+def name_bends(layout: FlatLayout, bends: Tensor) -> dict[str, Tensor]:
+    """The bends (k, d) of a curve as named tensors: `fc.weight` of the first bend is `1.fc.weight`.
 
-    Tensors that do not train but are interpolated are among them.
+    They include tensors that are interpolated but not trained.
     """
     return {f"{i}.{n}": t for i, bend in enumerate(bends, 1) for n, t in layout.views(bend).items()}
 
 
-def load_bends(path: str, layout: Layout, like: Tensor) -> Tensor:
-    """The control points (k, d) that `name_bends` named, of the shape, type and device of `like`."""
-    named = load_tensors(path, like.device)
+def load_bends(path: str, layout: FlatLayout, like: Tensor) -> Tensor:
+    """The bends (k, d) in a file of tensors that `name_bends` named.
+
+    Raises ValueError unless they have the shape, type and device of `like` (k, d) and are finite.
+    """
+    tensors = load_tensors(path, like.device)
     names = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]
-    if {full for bend in names for full in bend.values()} != named.keys():
+    if {full for bend in names for full in bend.values()} != tensors.keys():
         raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
     for bend, expected in zip(names, like, strict=True):
         for name, tensor in layout.views(expected).items():
-            if problem := tensor_problem(named[bend[name]], tensor):
+            if problem := tensor_problem(tensors[bend[name]], tensor):
                 raise ValueError(f"{path}: {bend[name]} {problem}")
-    return torch.stack([layout.flatten({n: named[full] for n, full in bend.items()}) for bend in names])
+    return torch.stack([layout.flatten({n: tensors[full] for n, full in bend.items()}) for bend in names])

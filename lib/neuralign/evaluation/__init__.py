@@ -1,1 +1,1 @@
-"""Loss and accuracy along curves and on planes, correlation signatures, the bound of the paper."""
+"""Loss and accuracy along curves and on planes, correlation signatures, and a bound on the loss of a straight path."""

@@ -1,4 +1,5 @@
-"""Loss and accuracy along a curve, batch-norm statistics re-estimated at every point (the paper's code, eval_curve)."""
+"""Loss and accuracy along a curve, with batch-norm statistics re-estimated at every point (eval_curve of the paper's
+code)."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -22,11 +23,14 @@ log = logging.getLogger(__name__)
 def measure(
     model: Model, state: State, images: Images, *, batch_size: int, attack: Attack | None, noise: torch.Generator
 ) -> dict[str, float]:
-    """The mean of every metric over `images`, in evaluation mode."""
+    """{metric: mean over `images`} in evaluation mode, of attacked images if there is an attack.
+
+    `noise` is the generator of the attack.
+    """
     model.network.eval()
     state = {name: t.detach().clone() for name, t in state.items()}  # some networks update buffers in any mode
     totals = torch.zeros(len(METRICS), dtype=torch.float64, device=images.labels.device)
-    with model.holding(state) as predict:  # in the backward passes of an attack, too
+    with model.holding(state) as predict:
         for pixels, labels in images.batches(batch_size):
             pixels = attack(predict, pixels, labels, noise) if attack else pixels
             with torch.no_grad():
@@ -47,10 +51,21 @@ def along(
     batch_size: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """One tidy row per point and attack: t, distance, attack, statistics, the metrics, images.
+    """One tidy row per point and attack, with the metrics over `images`.
 
-    Batch-norm statistics are re-estimated once at every point, for all attacks. The ends are also measured with the
-    buffers that they have stored, in rows whose `statistics` is "stored".
+    Columns: t, distance (along the curve from its start), attack, statistics, loss, accuracy, images (their number).
+    Batch-norm statistics are re-estimated once at every point, in rows whose `statistics` is "reestimated". The ends
+    are also measured with their own buffers, in rows whose `statistics` is "stored".
+
+    Args:
+        curve: from the first of the `ends` to the second.
+        ends: what the network is between them.
+        ts: where the curve is measured, increasing in [0, 1].
+        estimate: the training images for batch-norm statistics.
+        images: the images that are measured, of the test set.
+        attacks: name -> attack; None for clean images.
+        batch_size: of `images`.
+        seed: of the attacks.
     """
     stored = dict(zip((0.0, 1.0), ends.stored, strict=True))
     if not stored.keys() >= set(ts):
@@ -60,16 +75,16 @@ def along(
     def point(place: Place) -> dict[str, Tensor]:
         return ends.on(curve, *place)
 
-    found = statistics(model, point, [(t,) for t in ts], ends.statistics, estimate)
-    for t, distance, buffers in zip(ts, distances(curve, ts), found, strict=True):
-        kinds: dict[str, State] = {"reestimated": buffers}
+    estimates = statistics(model, point, [(t,) for t in ts], ends.statistics, estimate)
+    for t, distance, reestimated in zip(ts, distances(curve, ts), estimates, strict=True):
+        buffers: dict[str, State] = {"reestimated": reestimated}
         if t in stored:
-            kinds["stored"] = stored[t]
-        for statistics_, own in kinds.items():
-            state = {**point((t,)), **own}
+            buffers["stored"] = stored[t]
+        for kind, kind_buffers in buffers.items():
+            state = {**point((t,)), **kind_buffers}
             for name, attack in attacks.items():
                 noise = stream(seed, "evaluation", name, device=images.labels.device)
                 values = measure(model, state, images, batch_size=batch_size, attack=attack, noise=noise)
-                place = {"t": t, "distance": distance, "attack": name, "statistics": statistics_}
-                yield place | values | {"images": len(images)}
+                labels = {"t": t, "distance": distance, "attack": name, "statistics": kind}
+                yield labels | values | {"images": len(images)}
         log.info("t %.4f  %s", t, "  ".join(f"{m} {v:.3f}" for m, v in values.items()))

@@ -1,28 +1,30 @@
-"""A bound on the loss of the straight path between two networks, layer by layer through the traced graph.
+"""An upper bound on the loss along the straight path between two networks, computed layer by layer.
 
-A self-contained surrogate of theorem 3.1 of Tatro et al. (2020). Batch norm in evaluation mode is folded into the
-layer before it, so each layer with weights is an affine map: A at the start, B at the end, (1 - t) A + t B between.
-Let a, b, h be the values that some layer has for one image at the start, at the end and at t. Then
+It is a self-contained replacement of theorem 3.1 of Tatro et al. (2020). Batch norm in evaluation mode is folded into
+the layer before it, so each layer with weights is an affine map: A at the start, B at the end, (1 - t) A + t B in
+between. Let a, b, h be the activations of some layer for one image at the start, at the end and at t. Then
 
     |h - (1 - t) a - t b| <= t (1 - t) c    for every t in [0, 1],
 
-where c starts at zero and is carried on by
+where c, the deviation, is zero for the image itself and changes from layer to layer as follows:
 
     an affine map             c -> max(|A|, |B|) c + |(A - B)(a - b)|,   |.| the operator norm, by `operator_norm`,
     ReLU                      c -> c + |a - b over the units whose sign differs|,
     any K-Lipschitz function  c -> K c + 2 K |a - b|,
-    a maximum over windows    c -> sqrt(m) c + |what the ends lose by each other's choice|, m windows share a value,
+    a maximum over windows    c -> sqrt(m) c + |what a and b lose by taking the other's maximisers|, where m windows
+                              share a value,
     an average                c -> its operator norm times c,
     a sum, a concatenation    c -> c1 + c2,  sqrt(c1^2 + c2^2).
 
 Cross-entropy is convex and sqrt(2)-Lipschitz in the logits, so L(t) <= (1 - t) L(0) + t L(1) + sqrt(2) t (1 - t) E[c],
-whose average over t is (L(0) + L(1)) / 2 + sqrt(2) E[c] / 6. All of this is rigorous for any set of images, with L and
-E the mean over that set, for the folded networks. Alignment does not change the norms: it acts through the distances.
-The best curve of a family that has the line in it is no worse than the line. But a curve is trained on the networks as
-they are, not folded, with statistics of the batch: that its loss follows the bound of the line is a hypothesis.
+whose average over t is (L(0) + L(1)) / 2 + sqrt(2) E[c] / 6. For the folded networks this holds rigorously on any set
+of images, with L and E the means over that set. Alignment does not change the norms, only the distances |a - b|. The
+best curve of a family that contains the line is no worse than the line. But curves are trained without folding, with
+statistics of the batch: that their loss follows the bound on the line's is a hypothesis.
 
-Operator norms are attained by no image, and multiply. The *estimate* is the same recursion with gains in their place:
-how much the layer (at t = 1/2) stretches a - b of this very image. It bounds nothing.
+No image attains the operator norms of all layers, and they multiply. So there is also an *estimate*, by the same
+recursion with gains in place of the norms: the factor by which the layer at t = 1/2 stretches a - b of this image. It
+is not a bound.
 """
 
 import operator
@@ -43,82 +45,92 @@ from neuralign.symmetry import folding
 from neuralign.symmetry.folding import AFFINE, Folded, Uncapturable
 from neuralign.symmetry.tracing.trace import Trace
 
-LIPSCHITZ = sqrt(2)  # of the cross-entropy: its gradient is a distribution minus an indicator
+LIPSCHITZ = sqrt(2)  # of cross-entropy, whose gradient is the predicted distribution minus an indicator
 DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
 FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
 TOTALS: tuple[str, ...] = ("images", "points", "loss_start", "loss_end", "loss", "loss_max", "deviation", "bound")
 TOTALS += ("deviation_estimate", "estimate", "distance", "reason")
 LAYERS = ("layer", "order", "operation", "values", "distance", "size", "deviation", "deviation_estimate", "norm")
-CURVED = {nn.ReLU6: 1.0, nn.Tanh: 1.0, nn.Sigmoid: 0.25, nn.GELU: 1.13, nn.SiLU: 1.1, nn.Hardswish: 1.5, nn.Mish: 1.1}
+# elementwise function -> its Lipschitz constant
+ELEMENTWISE = {
+    nn.ReLU6: 1.0,
+    nn.Tanh: 1.0,
+    nn.Sigmoid: 0.25,
+    nn.GELU: 1.13,
+    nn.SiLU: 1.1,
+    nn.Hardswish: 1.5,
+    nn.Mish: 1.1,
+}
 PASSING = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 AVERAGE_FUNCTIONS = {F.avg_pool2d, F.adaptive_avg_pool2d}
 
 
 class Unbounded(NotImplementedError):
-    """A network with a layer that no bound is known for; the message names it."""
+    """The network has a layer without a known bound; the message names it."""
 
 
 def bound_along_line(
     model: Model, trace: Trace, start: State, end: State, images: Images, *, points: int = 17, batch_size: int = 100
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The straight path from `start` to `end` in one row, and a row per layer in the order of the graph.
+    """The bound for the straight path from `start` to `end`: a row for the path, and a row per layer in graph order.
 
-    The path: images, points, loss_start, loss_end, loss (the mean over t), loss_max, all measured on the folded
-    networks; deviation (E[c]) and bound (on the mean loss); the same as deviation_estimate and estimate; distance: over
-    the ReLUs, the mean of E|a - b|^2 as a share of (E|a|^2 + E|b|^2) / 2. A layer: layer, order, operation, values
-    (numbers per image), distance (E|a - b|^2), size (E|a|^2 + E|b|^2) / 2, deviation, deviation_estimate, norm.
+    Columns of the path: images, points; loss_start, loss_end, loss (mean over t), loss_max, measured at `points` values
+    of t on the folded networks, in nats; deviation (E[c] of the logits), bound (on the mean loss), and the same as
+    deviation_estimate and estimate; distance (mean over the ReLUs of E|a - b|^2 / size); reason (empty). Columns of a
+    layer: layer, order, operation, values (numbers per image), distance (E|a - b|^2), size ((E|a|^2 + E|b|^2) / 2),
+    deviation, deviation_estimate, norm. Raises Unbounded for a layer without a known bound.
     """
-    plain = fold(trace)
-    ends = plain.state(start), plain.state(end)
-    walk = Recursion(plain.graph, ends)
+    folded = fold(trace)
+    ends = folded.state(start), folded.state(end)
+    recursion = Recursion(folded.graph, ends)
     with torch.no_grad():
         for pixels, _ in images.batches(batch_size):
-            walk.run(Signal.of(model.normalise(pixels)))
+            recursion.run(Signal.of(model.normalise(pixels)))
         ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-        losses = torch.tensor([_loss(plain, ends, t, model, images, batch_size) for t in ts], dtype=torch.float64)
-    layers = list(walk.rows())
-    mean = ((losses[0] + losses[-1]) / 2).item()
-    active = [row["distance"] / row["size"] for row in layers if row["operation"] == "relu" and row["size"]]
-    told: dict[str, Any] = {"images": len(images), "points": points}
-    told |= {"loss_start": losses[0].item(), "loss_end": losses[-1].item()}
-    told |= {"loss": torch.trapezoid(losses, dx=1 / (points - 1)).item(), "loss_max": losses.max().item()}
+        losses = torch.tensor([_loss(folded, ends, t, model, images, batch_size) for t in ts], dtype=torch.float64)
+    layers = list(recursion.rows())
+    mean_of_ends = ((losses[0] + losses[-1]) / 2).item()
+    distances = [row["distance"] / row["size"] for row in layers if row["operation"] == "relu" and row["size"]]
+    total: dict[str, Any] = {"images": len(images), "points": points}
+    total |= {"loss_start": losses[0].item(), "loss_end": losses[-1].item()}
+    total |= {"loss": torch.trapezoid(losses, dx=1 / (points - 1)).item(), "loss_max": losses.max().item()}
     for name, key in (("bound", "deviation"), ("estimate", "deviation_estimate")):
-        told |= {key: layers[-1][key], name: mean + LIPSCHITZ * layers[-1][key] / 6}
-    return told | {"distance": sum(active) / len(active) if active else nan, "reason": ""}, layers
+        total |= {key: layers[-1][key], name: mean_of_ends + LIPSCHITZ * layers[-1][key] / 6}
+    return total | {"distance": sum(distances) / len(distances) if distances else nan, "reason": ""}, layers
 
 
-def refused(reason: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The same tables for a network with a layer that no bound is known for."""
+def without_bound(reason: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The tables of `bound_along_line` for a network that is `Unbounded`: NaN, and the reason."""
     return dict.fromkeys(TOTALS, nan) | {"reason": reason}, [dict.fromkeys(LAYERS, nan)]
 
 
-def _loss(plain: Folded, ends: tuple[State, State], t: float, model: Model, images: Images, batch_size: int) -> float:
-    """The mean loss of the folded network at t."""
+def _loss(folded: Folded, ends: tuple[State, State], t: float, model: Model, images: Images, batch_size: int) -> float:
+    """The mean loss of the folded network at t, in nats."""
     state = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0]}
     totals = [
-        METRICS["loss"](functional_call(plain.graph, state, (model.normalise(pixels),)), labels).double().sum()
+        METRICS["loss"](functional_call(folded.graph, state, (model.normalise(pixels),)), labels).double().sum()
         for pixels, labels in images.batches(batch_size)
     ]
     return (sum(totals) / len(images)).item()  # type: ignore[union-attr]
 
 
-# networks without batch norm
+# folding
 
 
 def fold(trace: Trace) -> Folded:
-    """The traced network without dropout, auxiliary heads, and batch norms that can be folded."""
+    """The traced network without dropout and auxiliary heads, its batch norms folded where possible."""
     try:
-        whole = folding.capture(trace.network.network)
+        captured = folding.capture(trace.network.network)
     except Uncapturable as error:
         raise Unbounded(f"no bound for {error}") from error
     graph = fx.Graph()
-    heads = graph.graph_copy(whole.graph, {})
+    heads = graph.graph_copy(captured.graph, {})
     graph.output(heads[0] if isinstance(heads, tuple | list) else heads)
     for node in list(graph.nodes):
         if node.target in DROPOUT_FUNCTIONS:
             node.replace_all_uses_with(node.all_input_nodes[0])
-    main = fx.GraphModule(whole, graph)
+    main = fx.GraphModule(captured, graph)
     main.graph.eliminate_dead_code()
     main.delete_all_unused_submodules()
     for name, layer in main.named_modules():
@@ -132,54 +144,59 @@ def fold(trace: Trace) -> Folded:
 
 @dataclass(frozen=True)
 class Signal:
-    """What one layer passes on of a batch of n images."""
+    """The output of one layer in both networks, for a batch of n images."""
 
-    start: Tensor  # (n, ...)
-    end: Tensor  # (n, ...)
+    start: Tensor  # (n, ...): a
+    end: Tensor  # (n, ...): b
     deviation: Tensor  # (2, n): c by operator norms, and by gains
-    norm: float = nan
+    norm: float = nan  # Lipschitz constant of the layer
 
     @classmethod
     def of(cls, images: Tensor) -> "Signal":
-        """The images themselves, of which both ends see the same."""
+        """Normalised images, which are the same for both networks."""
         return cls(images, images, images.new_zeros(2, len(images)))
 
-    def same(self, act: Callable[[Tensor], Tensor]) -> "Signal":
-        """After a rearrangement."""
-        return Signal(act(self.start), act(self.end), self.deviation)
+    def rearranged(self, operation: Callable[[Tensor], Tensor]) -> "Signal":
+        """The signal after an operation that only rearranges numbers."""
+        return Signal(operation(self.start), operation(self.end), self.deviation)
 
     def through(self, start: Tensor, end: Tensor, *, norm: float, moved: Tensor, added: Tensor) -> "Signal":
-        """After a layer of this `norm`, which turns a - b into `moved`; `added` is what it contributes to c itself."""
-        before = _length(self.start - self.end)
-        gain = torch.where(before > 0, _length(moved) / before, 0.0)
-        deviation = torch.stack([norm * self.deviation[0], gain * self.deviation[1]]) + _length(added)
+        """The signal after a layer with outputs `start` and `end` and this Lipschitz constant.
+
+        Args:
+            moved: image of a - b under the layer at t = 1/2, for the gain.
+            added: the vector whose length the layer adds to c.
+        """
+        distance = _lengths(self.start - self.end)
+        gain = torch.where(distance > 0, _lengths(moved) / distance, 0.0)
+        deviation = torch.stack([norm * self.deviation[0], gain * self.deviation[1]]) + _lengths(added)
         return Signal(start, end, deviation, norm)
 
 
-def _length(values: Tensor) -> Tensor:
-    """(n,): the norm of what every image has."""
+def _lengths(values: Tensor) -> Tensor:
+    """The Euclidean norm for each image, (n, ...) -> (n,)."""
     return values.flatten(1).norm(dim=1)
 
 
 class Recursion(fx.Interpreter):
-    """Runs a folded network on a `Signal`; keeps per node what `rows` averages over all images that were run."""
+    """Runs a folded network on `Signal`s, and sums what `rows` averages over all images of all runs."""
 
     def __init__(self, graph: fx.GraphModule, ends: tuple[State, State]):
         super().__init__(graph)
         self.ends = ends
-        self.norms: dict[str, float] = {}
-        self.totals: dict[fx.Node, Tensor] = {}
-        self.facts: dict[fx.Node, tuple[int, float]] = {}  # numbers per image, operator norm
-        self.seen = 0
+        self.norms: dict[str, float] = {}  # name of an affine layer -> the larger of its two operator norms
+        self.totals: dict[fx.Node, Tensor] = {}  # sums over images of distance, size and both deviations
+        self.facts: dict[fx.Node, tuple[int, float]] = {}  # numbers per image, Lipschitz constant
+        self.images = 0
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One row per layer, as `bound` says."""
+        """One row per layer; see `bound_along_line`."""
         for order, (node, totals) in enumerate(self.totals.items()):
             values, norm = self.facts[node]
-            means = (totals / self.seen).tolist()
-            named = dict(zip(("distance", "size", "deviation", "deviation_estimate"), means, strict=True))
-            place = {"layer": node.name, "order": order, "operation": self._operation(node), "values": values}
-            yield place | named | {"norm": norm}
+            means = (totals / self.images).tolist()
+            measured = dict(zip(("distance", "size", "deviation", "deviation_estimate"), means, strict=True))
+            layer = {"layer": node.name, "order": order, "operation": self._operation(node), "values": values}
+            yield layer | measured | {"norm": norm}
 
     def _operation(self, node: fx.Node) -> str:
         target = self.fetch_attr(str(node.target)) if node.op == "call_module" else node.target
@@ -187,15 +204,16 @@ class Recursion(fx.Interpreter):
         return name.lower()
 
     def run_node(self, n: fx.Node) -> Any:
-        found = super().run_node(n)
+        result = super().run_node(n)
         if n.op == "placeholder":
-            self.seen += len(found.start)
-        elif n.op != "output" and isinstance(found, Signal):
-            size = (_length(found.start).square() + _length(found.end).square()) / 2
-            seen = torch.stack([_length(found.start - found.end).square(), size, *found.deviation]).double().sum(1)
-            self.totals[n] = self.totals[n] + seen if n in self.totals else seen
-            self.facts[n] = (found.start[0].numel(), found.norm)
-        return found
+            self.images += len(result.start)
+        elif n.op != "output" and isinstance(result, Signal):
+            distance = _lengths(result.start - result.end).square()
+            size = (_lengths(result.start).square() + _lengths(result.end).square()) / 2
+            sums = torch.stack([distance, size, *result.deviation]).double().sum(1)
+            self.totals[n] = self.totals[n] + sums if n in self.totals else sums
+            self.facts[n] = (result.start[0].numel(), result.norm)
+        return result
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signal:
         layer, (signal, *_) = self.fetch_attr(target), args
@@ -204,21 +222,21 @@ class Recursion(fx.Interpreter):
         if isinstance(layer, AFFINE):
             return self._affine(target, layer, signal)
         if isinstance(layer, nn.ReLU):
-            return rectify(signal)
-        if type(layer) in CURVED:
-            return bend(layer, CURVED[type(layer)], signal)
+            return after_relu(signal)
+        if type(layer) in ELEMENTWISE:
+            return after_lipschitz(layer, ELEMENTWISE[type(layer)], signal)
         if isinstance(layer, nn.MaxPool2d):
-            return maximum(layer, signal)
+            return after_maximum(layer, signal)
         if isinstance(layer, AVERAGES):
-            return average(layer, signal)
+            return after_average(layer, signal)
         if isinstance(layer, PASSING):
-            return signal.same(layer)
+            return signal.rearranged(layer)
         raise Unbounded(f"no bound for layer {target!r}: {layer}")
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in (operator.add, torch.add) and not kwargs and all(isinstance(a, Signal) for a in args):
-            one, other = args
-            return Signal(one.start + other.start, one.end + other.end, one.deviation + other.deviation)
+            a, b = args
+            return Signal(a.start + b.start, a.end + b.end, a.deviation + b.deviation)
         if target is torch.cat:
             parts = args[0] if args else kwargs.pop("tensors")
             start, end = (target([getattr(p, s) for p in parts], *args[1:], **kwargs) for s in ("start", "end"))
@@ -226,11 +244,11 @@ class Recursion(fx.Interpreter):
         if not args or not isinstance(args[0], Signal):
             raise Unbounded(f"no bound for operation {getattr(target, '__name__', target)}")
         if target in (F.relu, torch.relu):
-            return rectify(args[0])
+            return after_relu(args[0])
         if target in AVERAGE_FUNCTIONS:
-            return average(lambda x: target(x, *args[1:], **kwargs), args[0])
+            return after_average(lambda x: target(x, *args[1:], **kwargs), args[0])
         if target in FLATTENING:
-            return args[0].same(lambda x: target(x, *args[1:], **kwargs))
+            return args[0].rearranged(lambda x: target(x, *args[1:], **kwargs))
         raise Unbounded(f"no bound for operation {getattr(target, '__name__', target)}")
 
     def call_method(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -238,50 +256,57 @@ class Recursion(fx.Interpreter):
         if not isinstance(signal, Signal):
             raise Unbounded(f"no bound for operation {target} on a constant")
         if target in ("relu", "relu_"):
-            return rectify(signal)
+            return after_relu(signal)
         if target == "size":
             return signal.start.size(*rest, **kwargs)
         if target in FLATTENING:
-            return signal.same(lambda x: getattr(x, target)(*rest, **kwargs))
+            return signal.rearranged(lambda x: getattr(x, target)(*rest, **kwargs))
         raise Unbounded(f"no bound for operation {target}")
 
     def _affine(self, name: str, layer: nn.Module, signal: Signal) -> Signal:
+        """The signal after a layer with weights, whose tensors differ between the ends."""
         names = [k for k in layer.state_dict() if f"{name}.{k}" in self.ends[0]]
         first, second = ({k: end[f"{name}.{k}"] for k in names} for end in self.ends)
         if name not in self.norms:
             self.norms[name] = max(operator_norm(layer, t["weight"], signal.start.shape) for t in (first, second))
 
-        def act(tensors: State, x: Tensor) -> Tensor:
+        def apply(tensors: State, x: Tensor) -> Tensor:
             return functional_call(layer, dict(tensors), (x,))
 
-        still = {k: t for k, t in first.items() if k.startswith("running")} | {"bias": torch.zeros_like(first["bias"])}
-        apart = signal.start - signal.end
+        constant = {k: t for k, t in first.items() if k.startswith("running")}
+        no_shift = constant | {"bias": torch.zeros_like(first["bias"])}
+        difference = signal.start - signal.end
         return signal.through(
-            act(first, signal.start),
-            act(second, signal.end),
+            apply(first, signal.start),
+            apply(second, signal.end),
             norm=self.norms[name],
-            moved=act(still | {"weight": (first["weight"] + second["weight"]) / 2}, apart),
-            added=act(still | {"weight": first["weight"] - second["weight"]}, apart),
+            moved=apply(no_shift | {"weight": (first["weight"] + second["weight"]) / 2}, difference),
+            added=apply(no_shift | {"weight": first["weight"] - second["weight"]}, difference),
         )
 
 
-def rectify(signal: Signal) -> Signal:
-    """After ReLU: (1-t) u+ + t v+ - ((1-t) u + t v)+ is at most t (1-t) |u - v|, and zero where u, v agree in sign."""
+def after_relu(signal: Signal) -> Signal:
+    """The signal after ReLU.
+
+    (1-t) relu(u) + t relu(v) - relu((1-t) u + t v) is at most t (1-t) |u - v|, and zero where u and v agree in sign.
+    """
     start, end = signal.start.relu(), signal.end.relu()
     differing = torch.where(signal.start * signal.end < 0, signal.start - signal.end, 0.0)
     return signal.through(start, end, norm=1.0, moved=start - end, added=differing)
 
 
-def bend(layer: nn.Module, slope: float, signal: Signal) -> Signal:
-    """After any function of one number whose slope is at most `slope`."""
+def after_lipschitz(layer: nn.Module, slope: float, signal: Signal) -> Signal:
+    """The signal after an elementwise function whose slope is at most `slope`."""
     start, end = layer(signal.start), layer(signal.end)
     added = 2 * slope * (signal.start - signal.end)
     return signal.through(start, end, norm=slope, moved=start - end, added=added)
 
 
-def maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
-    """After a maximum over windows: with i, j where u, v are largest, the gap is at most t (1-t) times
-    (u_i - u_j) + (v_j - v_i), and zero where i = j."""
+def after_maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
+    """The signal after a maximum over windows.
+
+    If u and v are largest at i and j, their maxima deviate by at most t (1-t) ((u_i - u_j) + (v_j - v_i)).
+    """
     if layer.dilation not in (1, (1, 1)):
         raise Unbounded(f"no bound for layer {layer}")
 
@@ -289,22 +314,25 @@ def maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
         options = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         return F.max_pool2d(x, *options, ceil_mode=layer.ceil_mode, return_indices=True)
 
-    def taken(x: Tensor, where: Tensor) -> Tensor:
+    def values_at(x: Tensor, where: Tensor) -> Tensor:
         return x.flatten(2).gather(2, where.flatten(2)).view_as(where)
 
     (start, i), (end, j) = largest(signal.start), largest(signal.end)
-    lost = (start - taken(signal.start, j)) + (end - taken(signal.end, i))
-    windows = prod(-(-k // s) for k, s in zip(_two(layer.kernel_size), _two(layer.stride), strict=True))
+    lost = (start - values_at(signal.start, j)) + (end - values_at(signal.end, i))
+    windows = prod(-(-k // s) for k, s in zip(_pair(layer.kernel_size), _pair(layer.stride), strict=True))
     return signal.through(start, end, norm=sqrt(windows), moved=start - end, added=lost)
 
 
-def average(act: Callable[[Tensor], Tensor], signal: Signal) -> Signal:
-    """After averages: a linear map of non-negative weights, whose norm is at most the root of its largest row sum times
-    its largest column sum (Schur's test)."""
-    start, end = act(signal.start), act(signal.end)
+def after_average(operation: Callable[[Tensor], Tensor], signal: Signal) -> Signal:
+    """The signal after averages over windows.
+
+    The norm of a linear map with non-negative weights is at most the root of its largest row sum times its largest
+    column sum (Schur's test).
+    """
+    start, end = operation(signal.start), operation(signal.end)
     with torch.enable_grad():
         ones = torch.ones_like(signal.start[:1, :1]).requires_grad_()
-        rows = act(ones)
+        rows = operation(ones)
         (columns,) = torch.autograd.grad(rows.sum(), ones)
     norm = (rows.max() * columns.max()).sqrt().item()
     return signal.through(start, end, norm=norm, moved=start - end, added=torch.zeros_like(start))
@@ -313,9 +341,9 @@ def average(act: Callable[[Tensor], Tensor], signal: Signal) -> Signal:
 def operator_norm(layer: nn.Module, weight: Tensor, shape: torch.Size) -> float:
     """An upper bound of the largest singular value of a layer with this weight, on inputs of this shape (n, c, ...).
 
-    Exact for a linear layer and for batch norm. A convolution of zero-padded maps is a part of one on a torus that is
-    large enough, whose singular values are those of its Fourier coefficients (Sedghi, Gupta & Long 2019); one of stride
-    s is one of stride 1 on s x s times as many channels.
+    It is exact for linear layers and batch norms. A convolution with zero padding is part of a convolution on a large
+    enough torus, whose singular values are those of its Fourier coefficients (Sedghi, Gupta & Long 2019). A convolution
+    of stride s is one of stride 1 with s x s times as many channels.
     """
     weight = weight.double()
     if isinstance(layer, NORMS):
@@ -337,5 +365,5 @@ def operator_norm(layer: nn.Module, weight: Tensor, shape: torch.Size) -> float:
     return torch.linalg.eigvalsh(gram)[:, -1].max().clamp(min=0).sqrt().item()
 
 
-def _two(size: int | tuple[int, int]) -> tuple[int, int]:
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size

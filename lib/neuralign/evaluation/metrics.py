@@ -1,4 +1,4 @@
-"""What is measured of a model: each metric maps logits (n, k) and labels (n,) to one number per image (n,)."""
+"""Metrics: functions from logits (n, classes) and labels (n,) to one number per image (n,)."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """100 where the answer is right, else 0: the mean is in percent."""
+    """100 for a correct image, else 0, so that the mean is in percent."""
     return 100.0 * (logits.argmax(1) == labels)
 
 

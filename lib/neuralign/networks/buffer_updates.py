@@ -1,8 +1,8 @@
-"""How a network updates its buffers in training mode: which are running statistics, counters, or follow the weights.
+"""What a network does with its buffers in training mode: which are running statistics, which counters, and so on.
 
-The norms of PyTorch are known by their code. Every other module that holds buffers is judged by what it does with them:
-it is called in training mode on inputs that it gets for a small batch, beginning with other values of its buffers, and
-on inputs of another batch. No class and no network is known by name.
+The norms of PyTorch are recognised by their `forward`. Any other module that holds buffers is classified by experiment:
+it is called in training mode on the inputs that it receives for a small batch, then from other values of its buffers,
+and on the inputs of another batch. No other class is recognised by name.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,12 +21,12 @@ from neuralign.networks.model import Model, State, first_names, modes_kept
 from neuralign.networks.outputs import heads
 
 FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward}
-IMAGES = 8  # of a batch on which modules are judged
-LARGE = 1e4  # what a running statistic begins with, in units of its own size, to see how much of it is left
-ALIKE = 1e-3  # by how much two shares may differ that should be one
-MOMENTUM = 0.25  # set to see whether a module takes its `momentum` as PyTorch's norms do
+IMAGES = 8  # size of a batch on which modules are tried
+LARGE = 1e4  # initial value of a running statistic in a trial, relative to its size, to see what share of it remains
+ALIKE = 1e-3  # tolerance for two such shares to count as equal
+MOMENTUM = 0.25  # set in a trial, to see whether a module uses its `momentum` as PyTorch's norms do
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments of a module
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments of a module
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Norm:
 
     module: nn.Module
     statistics: Mapping[str, str]  # name in the module -> name in the network
-    counters: tuple[str, ...] = ()  # names in the network of what counts its calls
-    rate: float | None = None  # the weight of a call in its average; None: its `momentum` is that weight
+    counters: tuple[str, ...] = ()  # names in the network of the buffers that count its calls
+    rate: float | None = None  # weight of the newest call in the average; None: the module's `momentum` sets it
 
 
 @dataclass(frozen=True)
 class Updates:
-    """What a network does with its buffers in training mode; one that is named nowhere here is left alone."""
+    """The buffers that a network updates in training mode, by kind. It leaves all others unchanged."""
 
-    norms: dict[str, Norm] = field(default_factory=dict)  # by the module's name
-    counters: set[str] = field(default_factory=set)  # of calls
-    following: dict[str, nn.Module] = field(default_factory=dict)  # depends on the weights alone -> whose it is
-    unknown: dict[str, str] = field(default_factory=dict)  # updated by no rule that is known -> what is known
+    norms: dict[str, Norm] = field(default_factory=dict)  # name of the module -> its running statistics
+    counters: set[str] = field(default_factory=set)  # buffers that count calls
+    following: dict[str, nn.Module] = field(default_factory=dict)  # buffer that depends on weights alone -> its module
+    unknown: dict[str, str] = field(default_factory=dict)  # buffer that follows none of these rules -> why
 
     @property
     def statistics(self) -> set[str]:
@@ -57,118 +57,130 @@ class Updates:
 def updates(
     model: Model, state: State, pixels: Callable[[], Tensor], names: Collection[str], differing: Collection[str] = ()
 ) -> Updates:
-    """What the network does with the buffers of these names; `pixels()` (n, c, h, w) in [0, 1] is asked for if needed.
+    """What the network does with its buffers in training mode.
 
-    Modules are judged only if they hold a floating buffer, or one of the `differing`. One that the network's own
-    `train()` leaves in evaluation mode updates nothing: its norms are frozen.
+    A module that stays in evaluation mode when the network is set to training mode updates nothing.
+
+    Args:
+        state: of the network; it is not changed.
+        pixels: () -> images (n, c, h, w) in [0, 1]; called only if a module has to be tried.
+        names: of the buffers in question.
+        differing: those of them that differ between the states that are compared. A module is tried only if it holds a
+            floating-point buffer or one of these.
     """
-    first, found = first_names(model.network), Updates()
-    suspects: dict[str, nn.Module] = {}
-    training = _training(model.network)
+    first, result = first_names(model.network), Updates()
+    untested: dict[str, nn.Module] = {}
+    training = _modules_in_training(model.network)
     for name, module in model.network.named_modules():
-        own = {local: first[_full(name, local)] for local, _ in module.named_buffers(recurse=False)}
-        own = {local: full for local, full in own.items() if full in names}
+        local_names = {local: first[_full_name(name, local)] for local, _ in module.named_buffers(recurse=False)}
+        local_names = {local: full for local, full in local_names.items() if full in names}
         if isinstance(module, _NormBase):
-            found.counters.update(full for local, full in own.items() if local == "num_batches_tracked")
-        if not own or module not in training:
+            result.counters.update(full for local, full in local_names.items() if local == "num_batches_tracked")
+        if not local_names or module not in training:
             continue
         if type(module).forward not in FORWARDS:
-            if any(_is_inexact(state[full]) or full in differing for full in own.values()):
-                suspects[name] = module
+            if any(_is_inexact(state[full]) or full in differing for full in local_names.values()):
+                untested[name] = module
         elif module.track_running_stats:
-            found.norms[name] = _plain_norm(module, own)
-    if suspects:
-        _judge(model, state, pixels()[:IMAGES], suspects, first, names, found)
-    return found
+            result.norms[name] = _plain_norm(module, local_names)
+    if untested:
+        _try_modules(model, state, pixels()[:IMAGES], untested, first, names, result)
+    return result
 
 
-def _full(module: str, local: str) -> str:
+def _full_name(module: str, local: str) -> str:
+    """The name in the network of a tensor of this module."""
     return f"{module}.{local}" if module else local
 
 
-def _training(network: nn.Module) -> set[nn.Module]:
-    """The modules that are in training mode when the network is."""
+def _modules_in_training(network: nn.Module) -> set[nn.Module]:
+    """The modules that are in training mode after `network.train()`."""
     with modes_kept(network):
         network.train()
         return {module for module in network.modules() if module.training}
 
 
-def _plain_norm(module: nn.Module, own: Mapping[str, str]) -> Norm:
-    counters = tuple(full for local, full in own.items() if local == "num_batches_tracked")
-    return Norm(module, {local: full for local, full in own.items() if full not in counters}, counters)
+def _plain_norm(module: nn.Module, local_names: Mapping[str, str]) -> Norm:
+    """A norm of PyTorch, with {name in the module: name in the network} of its buffers."""
+    counters = tuple(full for local, full in local_names.items() if local == "num_batches_tracked")
+    return Norm(module, {local: full for local, full in local_names.items() if full not in counters}, counters)
 
 
-def _judge(
+def _try_modules(
     model: Model,
     state: State,
     pixels: Tensor,
-    suspects: Mapping[str, nn.Module],
+    modules: Mapping[str, nn.Module],
     first: Mapping[str, str],
     names: Collection[str],
-    found: Updates,
+    result: Updates,
 ) -> None:
-    """Add to `found` what these modules do."""
-    calls = _calls(model, state, pixels, suspects)
-    others = _calls(model, state, _other(pixels), suspects)
-    for name, module in suspects.items():
-        if name not in calls or name not in others:
-            continue  # not called in evaluation mode, so nothing that is measured depends on it
-        prefix = _full(name, "")
+    """Classify the buffers of these modules by experiment, and add them to `result`."""
+    calls = _first_calls(model, state, pixels, modules)
+    other_calls = _first_calls(model, state, _other_images(pixels), modules)
+    for name, module in modules.items():
+        if name not in calls or name not in other_calls:
+            continue  # it is not called in evaluation mode, so nothing that is measured depends on it
+        prefix = _full_name(name, "")
         tensors = {n.removeprefix(prefix): state[f] for n, f in first.items() if n.startswith(prefix) and f in state}
-        tried = _Trial(module, tensors, {n for n, _ in module.named_buffers(recurse=False)})
-        own = {local: first[_full(name, local)] for local in tried.buffers if first[_full(name, local)] in names}
+        trial = _Trial(module, tensors, {n for n, _ in module.named_buffers(recurse=False)})
+        full = {local: first[_full_name(name, local)] for local in trial.buffers}
+        full = {local: name_in_network for local, name_in_network in full.items() if name_in_network in names}
         try:
-            tried.judge(calls[name], others[name])
-        except Exception as error:  # the code is anybody's, and so are its errors
+            trial.classify(calls[name], other_calls[name])
+        except Exception as error:  # the module is the user's code and may raise anything
             reason = f"{type(module).__name__} does not run in training mode: {summary(error)}"
-            found.unknown.update(dict.fromkeys(own.values(), reason))
+            result.unknown.update(dict.fromkeys(full.values(), reason))
             continue
-        found.counters.update(own[n] for n in tried.counters if n in own)
-        found.following.update({own[n]: module for n in tried.following if n in own})
-        unknown = f"{type(module).__name__} updates it in training mode, but not as a moving average of its inputs"
-        found.unknown.update({own[n]: unknown for n in tried.unknown if n in own})
-        if averaged := {n: own[n] for n in tried.averaged if n in own}:
-            counters = tuple(own[n] for n in tried.counters if n in own)
-            found.norms[name] = Norm(module, averaged, counters, tried.rate)
+        result.counters.update(full[n] for n in trial.counters if n in full)
+        result.following.update({full[n]: module for n in trial.following if n in full})
+        reason = f"{type(module).__name__} updates it in training mode, but not as a moving average of its inputs"
+        result.unknown.update({full[n]: reason for n in trial.unknown if n in full})
+        if averaged := {n: full[n] for n in trial.averaged if n in full}:
+            counters = tuple(full[n] for n in trial.counters if n in full)
+            result.norms[name] = Norm(module, averaged, counters, trial.rate)
 
 
-def _other(pixels: Tensor) -> Tensor:
-    """Other images. A linear layer makes the same variance of negatives; of these no norm measures the same."""
+def _other_images(pixels: Tensor) -> Tensor:
+    """Images on which every norm measures other statistics than on `pixels`.
+
+    Negatives would not do: after a linear layer they have the same variance.
+    """
     return ((pixels + pixels.roll(1, 0).flip(-1)) / 2).square()
 
 
-def _calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
-    """The arguments of the first call of every module, in evaluation mode."""
+def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
+    """{name: arguments of the module's first call} in one pass of the network in evaluation mode."""
     calls: dict[str, Call] = {}
 
-    def note(name: str) -> Callable[..., None]:
+    def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             calls.setdefault(name, (_cloned(args), _cloned(kwargs)))
 
         return hook
 
-    hooks = [m.register_forward_pre_hook(note(name), with_kwargs=True) for name, m in modules.items()]
+    hooks = [m.register_forward_pre_hook(record(name), with_kwargs=True) for name, m in modules.items()]
     try:
         with modes_kept(model.network), torch.no_grad(), drawn_alike(pixels.device):
             model.network.eval()
             model({n: t.clone() for n, t in state.items()}, pixels)
     finally:
-        for each in hooks:
-            each.remove()
+        for hook in hooks:
+            hook.remove()
     return calls
 
 
-def _cloned(held: Any) -> Any:
-    """A copy of arguments, for what comes later may overwrite them."""
-    if isinstance(held, Tensor):
-        return held.detach().clone()
-    if type(held) in (tuple, list):
-        return type(held)(map(_cloned, held))
-    return {key: _cloned(value) for key, value in held.items()} if type(held) is dict else held
+def _cloned(value: Any) -> Any:
+    """A copy of arguments in tuples, lists and dicts; later layers may overwrite the originals in place."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (tuple, list):
+        return type(value)(map(_cloned, value))
+    return {key: _cloned(item) for key, item in value.items()} if type(value) is dict else value
 
 
 class _Trial:
-    """One module, called in training mode to see what becomes of the buffers that are its own."""
+    """Classifies the buffers of one module by calling it in training mode."""
 
     def __init__(self, module: nn.Module, tensors: State, buffers: set[str]):
         self.module, self.tensors, self.buffers = module, tensors, buffers & tensors.keys()
@@ -178,61 +190,66 @@ class _Trial:
         self.unknown: set[str] = set()
         self.rate: float | None = None
 
-    def judge(self, call: Call, other: Call) -> None:
-        """Sort the buffers by what becomes of them in two calls on different inputs."""
-        (_, after), (_, differently) = self.call(call), self.call(other)
+    def classify(self, call: Call, other_call: Call) -> None:
+        """Sort the buffers by how two calls with different arguments change them."""
+        (_, after), (_, after_other) = self.call(call), self.call(other_call)
         changed = {n for n in self.buffers if not _same(after[n], self.tensors[n])}
-        changed |= {n for n in self.buffers if not _same(differently[n], self.tensors[n])}
-        alike = {n for n in changed if _same(after[n], differently[n])}
-        self.counters = {n for n in alike if not _is_inexact(self.tensors[n])}
-        self.following = alike - self.counters
-        average = {n for n in changed - alike if _is_inexact(self.tensors[n])}
-        self.unknown = changed - alike - average
-        if average:
-            self._judge_average(call, average, after)
+        changed |= {n for n in self.buffers if not _same(after_other[n], self.tensors[n])}
+        input_independent = {n for n in changed if _same(after[n], after_other[n])}
+        self.counters = {n for n in input_independent if not _is_inexact(self.tensors[n])}
+        self.following = input_independent - self.counters
+        candidates = {n for n in changed - input_independent if _is_inexact(self.tensors[n])}
+        self.unknown = changed - input_independent - candidates
+        if candidates:
+            self._classify_averages(call, candidates, after)
 
-    def call(self, call: Call, begin: State | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """What the module returns in training mode, what is below it in evaluation mode, and its buffers then."""
-        held = {n: t.clone() for n, t in {**self.tensors, **(begin or {})}.items()}
+    def call(self, call: Call, initial: State | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The module's outputs and its buffers after one call in training mode, from these `initial` buffers.
+
+        The modules within it stay in evaluation mode.
+        """
+        state = {n: t.clone() for n, t in {**self.tensors, **(initial or {})}.items()}
         args, kwargs = _cloned(call)
-        with modes_kept(self.module), torch.no_grad(), drawn_alike(next(iter(held.values())).device):
+        with modes_kept(self.module), torch.no_grad(), drawn_alike(next(iter(state.values())).device):
             self.module.eval()
             self.module.training = True
-            outputs = functional_call(self.module, held, args, kwargs)
-        return [t.clone() for t in heads(outputs)], {n: held[n].clone() for n in self.buffers}
+            outputs = functional_call(self.module, state, args, kwargs)
+        return [t.clone() for t in heads(outputs)], {n: state[n].clone() for n in self.buffers}
 
-    def _judge_average(self, call: Call, names: set[str], after: State) -> None:
-        if self._obeys(call, names):
+    def _classify_averages(self, call: Call, names: set[str], after: State) -> None:
+        """Sort buffers that depend on the inputs into moving averages and unknown ones."""
+        if self._uses_momentum(call, names):
             self.averaged = names
             return
-        shares = self._kept(call, names, {}), self._kept(call, names, after)  # of the next call, too
+        shares = self._kept_share(call, names, {}), self._kept_share(call, names, after)  # in the next call as well
         if None in shares or abs(shares[0] - shares[1]) > ALIKE:  # type: ignore[operator]
             self.unknown |= names
             return
         self.averaged, self.rate = names, 1 - shares[0]  # type: ignore[operator]
 
-    def _obeys(self, call: Call, names: set[str]) -> bool:
-        """Whether the module takes its attribute `momentum` as PyTorch's norms do."""
-        own = getattr(self.module, "momentum", None)
-        if not isinstance(own, float) and not isinstance(self.module, _NormBase):
+    def _uses_momentum(self, call: Call, names: set[str]) -> bool:
+        """Whether the module's attribute `momentum` is the weight of a call in its averages, as in PyTorch's norms."""
+        momentum = getattr(self.module, "momentum", None)
+        if not isinstance(momentum, float) and not isinstance(self.module, _NormBase):
             return False
         try:
             self.module.momentum = MOMENTUM  # type: ignore[assignment]
-            kept = self._kept(call, names, {})
+            kept = self._kept_share(call, names, {})
         finally:
-            self.module.momentum = own  # type: ignore[assignment]
+            self.module.momentum = momentum  # type: ignore[assignment]
         return kept is not None and abs(kept - (1 - MOMENTUM)) < ALIKE
 
-    def _kept(self, call: Call, names: set[str], state: State) -> float | None:
-        """The share of its old value that every running statistic keeps in a call; None where there is no such share.
+    def _kept_share(self, call: Call, names: set[str], state: State) -> float | None:
+        """The share of their old values that these running statistics keep in a call; None if they are no averages.
 
-        There is one if it is the same for all numbers, and if the module returns the same whatever the old values are.
+        They are averages if the share is the same for all their numbers, and if the module's outputs do not depend on
+        the old values.
         """
         zero = {n: torch.zeros_like(self.tensors[n]) for n in names}
         outputs, low = self.call(call, {**state, **zero})
         size = {n: LARGE * max(1.0, low[n].abs().max().item()) for n in names}
-        others, high = self.call(call, {**state, **{n: z + size[n] for n, z in zero.items()}})
-        if not all(torch.allclose(a, b, equal_nan=True) for a, b in zip(outputs, others, strict=True)):
+        outputs_from_large, high = self.call(call, {**state, **{n: z + size[n] for n, z in zero.items()}})
+        if not all(torch.allclose(a, b, equal_nan=True) for a, b in zip(outputs, outputs_from_large, strict=True)):
             return None
         shares = torch.cat([((high[n] - low[n]) / size[n]).real.reshape(-1).double() for n in sorted(names)])
         share = shares.mean().item()
@@ -243,5 +260,5 @@ def _is_inexact(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)

@@ -1,7 +1,7 @@
-"""What modules keep in Python besides parameters and buffers, put back after a run.
+"""Python attributes of modules, restored after a run of the network.
 
-Some networks keep what they computed from their weights in evaluation mode, to use it in the next call. With other
-weights that would be a wrong number without a word, so nothing that one run leaves there may meet the next.
+Some networks cache in an attribute what they computed from their weights in evaluation mode, and use it in the next
+call. After a call with other weights the cached value would be wrong, silently; so every run is followed by a reset.
 """
 
 from collections import deque
@@ -14,54 +14,54 @@ from torch import Tensor, nn
 
 OF_TORCH = frozenset(vars(nn.Module()))  # attributes of every module: parameters, buffers, children, hooks, its mode
 CONTAINERS = (dict, list, tuple, set, deque)
-CLOSED = (Tensor, nn.Module, type, FunctionType, ModuleType)  # what is not looked into
+OPAQUE = (Tensor, nn.Module, type, FunctionType, ModuleType)  # objects whose attributes are not searched
 
 
 @contextmanager
 def uncached(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """A block after which these modules have the attributes they had before, and these contain what they did.
+    """A block after which these modules have their old attributes again, containers among them with their old content.
 
-    Tensors and arrays that the block writes to in place are not put back.
+    Tensors and arrays that the block changes in place are not restored.
     """
     attributes = [vars(module) for module in modules]
-    before = [(each, {n: value for n, value in each.items() if n not in OF_TORCH}) for each in attributes]
-    contents = _contents(value for _, own in before for value in own.values())
+    saved = [(current, {n: v for n, v in current.items() if n not in OF_TORCH}) for current in attributes]
+    contents = _contents(value for _, before in saved for value in before.values())
     try:
         yield
     finally:
-        for each, own in before:
-            for name in each.keys() - OF_TORCH - own.keys():
-                del each[name]
-            each.update(own)
-        for container, held in contents:
-            _refill(container, held)
+        for current, before in saved:
+            for name in current.keys() - OF_TORCH - before.keys():
+                del current[name]
+            current.update(before)
+        for container, content in contents:
+            _refill(container, content)
 
 
 def evaluating(network: nn.Module) -> list[nn.Module]:
-    """The modules in evaluation mode; those in training mode may count their calls, or note what comes next."""
+    """The modules in evaluation mode. Those in training mode may change on purpose, for example count their calls."""
     return [module for module in network.modules() if not module.training]
 
 
 def _contents(values: Iterable[Any]) -> list[tuple[Any, Any]]:
-    """Every container that these values are, contain or have for attributes, with a copy of what it holds."""
-    found: dict[int, tuple[Any, Any]] = {}
-    ahead = list(values)
-    while ahead:
-        value = ahead.pop()
+    """(container, copy of it) of every mutable container among the values, their items and their attributes."""
+    containers: dict[int, tuple[Any, Any]] = {}
+    queue = list(values)
+    while queue:
+        value = queue.pop()
         if not isinstance(value, CONTAINERS):
-            value = None if isinstance(value, CLOSED) else getattr(value, "__dict__", None)
-        if not isinstance(value, CONTAINERS) or id(value) in found:
+            value = None if isinstance(value, OPAQUE) else getattr(value, "__dict__", None)
+        if not isinstance(value, CONTAINERS) or id(value) in containers:
             continue
         if not isinstance(value, tuple):
-            found[id(value)] = value, value.copy()
-        ahead += value.values() if isinstance(value, dict) else value
-    return list(found.values())
+            containers[id(value)] = value, value.copy()
+        queue += value.values() if isinstance(value, dict) else value
+    return list(containers.values())
 
 
-def _refill(container: Any, held: Any) -> None:
-    """Put back what a container held."""
+def _refill(container: Any, content: Any) -> None:
+    """Replace the items of a container."""
     container.clear()
     if isinstance(container, dict | set):
-        container.update(held)
+        container.update(content)
     else:
-        container.extend(held)
+        container.extend(content)

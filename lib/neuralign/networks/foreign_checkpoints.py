@@ -19,7 +19,7 @@ from neuralign.common.errors import some
 from neuralign.common.shards import CheckpointError
 from neuralign.networks.foreign_files import Where, hint, tensors
 from neuralign.networks.model import Model, State, buffers, parameters
-from neuralign.networks.states import EXTRA, OPTIONAL, infinite, named, oddity, same
+from neuralign.networks.states import EXTRA, OPTIONAL, finiteness_problem, named, same, storage_problem
 
 __all__ = ["CheckpointError", "Foreign", "read", "tensors"]
 
@@ -98,7 +98,9 @@ class _Reading:
         """{the network's own name: (shape in the file, in the network)} where they differ."""
         found = {own: self.held[place] for place, own in self.names.items()}
         pairs = ((own, found[own], like) for own, like in self.wanted.tensors.items() if own in found)
-        pairs = ((own, there, like) for own, there, like in pairs if not oddity(there) and there.shape != like.shape)
+        pairs = (
+            (own, there, like) for own, there, like in pairs if not storage_problem(there) and there.shape != like.shape
+        )
         return {own: (list(there.shape), list(like.shape)) for own, there, like in pairs}
 
     @property
@@ -198,7 +200,7 @@ def _fitted(path: str | Path, found: dict[Place, Tensor], reading: _Reading, mod
     held: dict[str, Tensor] = {}
     for place, own in reading.names.items():
         tensor = reading.held[place].detach()
-        if problem := oddity(tensor) or _mistaken(tensor, state[own]):
+        if problem := storage_problem(tensor) or _mistaken(tensor, state[own]):
             raise CheckpointError(f"{path}: {own} {problem}")
         if own in held and not same(held[own], tensor):
             stem = reading.stems[place]
@@ -226,8 +228,12 @@ def _mistaken(found: Tensor, like: Tensor) -> str | None:
     if not (like.is_floating_point() or like.is_complex()):
         exact = torch.equal(value.to(found.dtype), found)
         return None if exact else f"is {found.dtype} with numbers that the network's {like.dtype} does not have"
-    if problem := infinite(value, like):
-        return problem if infinite(found, like) else f"has numbers that are too large for the network's {like.dtype}"
+    if problem := finiteness_problem(value, like):
+        return (
+            problem
+            if finiteness_problem(found, like)
+            else f"has numbers that are too large for the network's {like.dtype}"
+        )
     return None
 
 

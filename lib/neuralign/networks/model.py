@@ -1,8 +1,8 @@
-"""Networks, and what the rest of the library needs to know of one: how to call it on pixels with given weights.
+"""A network as a function of weights and pixels: `model(state, pixels)`; the names of its tensors; its loss.
 
-A plug-in of this folder is `name(classes, channels, *, ...options) -> nn.Module`; any other importable callable that
-returns a module will do too (callables.py). In training mode a network may return a tuple (logits, auxiliary logits,
-...); in evaluation mode it returns logits (n, classes).
+Networks come from the plug-ins of `architectures/`, `name(classes, channels, *, ...options) -> nn.Module`, or from any
+other importable callable that returns a module (`foreign_networks.py`). In evaluation mode a network returns logits
+(n, classes); in training mode it may return a tuple (logits, auxiliary logits, ...).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,30 +23,35 @@ from neuralign.networks.foreign_networks import NetworkError, construct, summary
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head in the loss (Szegedy et al. 2015, section 5)
 
-State = Mapping[str, Tensor]  # parameters and buffers by name
+State = Mapping[str, Tensor]  # name -> parameter or buffer
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network that takes pixels in [0, 1]; the normalisation is its own business, so attacks need not know it."""
+    """A network together with the normalisation of its input.
+
+    It takes pixels in [0, 1]. So attacks, whose budgets are in pixels, need not know how the network normalises them.
+    """
 
     network: nn.Module
-    mean: Tensor  # (c, 1, 1)
+    mean: Tensor  # (c, 1, 1), of pixels in [0, 1]
     std: Tensor  # (c, 1, 1)
 
     def __call__(self, state: State, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Outputs of the network with the weights of `state`; in training mode its buffers are updated in place.
+        """The outputs for pixels (n, c, h, w), computed with the parameters and buffers of `state`.
 
-        To differentiate them, call the model within `holding`.
+        In training mode the buffers in `state` are updated in place. To differentiate the outputs, call the network
+        within `holding`: gradient checkpointing needs the weights in the backward pass too.
         """
         with self.holding(state) as network:
             return network(pixels)
 
     @contextmanager
     def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
-        """The model with the weights of `state`, a function of pixels that may be differentiated within the block.
+        """A block in which the network holds `state`; yields the function pixels -> outputs, to call and differentiate.
 
-        No call of a module in evaluation mode leaves anything in Python that the next could meet.
+        Python attributes of modules in evaluation mode are restored after every call, so that a module which caches
+        results never uses one that was computed with other weights.
         """
         evaluated = evaluating(self.network)
 
@@ -54,34 +59,49 @@ class Model:
             with uncached(evaluated):
                 return self.network(self.normalise(pixels))
 
-        with uncached(evaluated), substituted(self.network, state) as held:  # layers may run in the backward pass, too
+        # around the whole block, too: gradient checkpointing runs layers again in the backward pass
+        with uncached(evaluated), substituted(self.network, state) as current:
             yield network
-        write_back(state, held)
+        write_back(state, current)
 
     def normalise(self, pixels: Tensor) -> Tensor:
+        """The network's input for pixels in [0, 1]."""
         return (pixels - self.mean) / self.std
 
     def to(self, device: torch.device) -> "Model":
+        """The model on `device`; the network itself is moved."""
         return Model(self.network.to(device), self.mean.to(device), self.std.to(device))
 
 
 @contextmanager
 def substituted(network: nn.Module, state: State) -> Iterator[dict[str, Tensor]]:
-    """A block in which `network` has the tensors of `state` for its own, in the forward and in the backward pass.
+    """A block in which `network` has the tensors of `state` in place of its own, in forward and backward passes.
 
-    `torch.func.functional_call` puts the network's own tensors back as soon as the forward pass is over; layers that
-    run again in the backward pass (torch.utils.checkpoint) then run with those. Yields a copy of the mapping, which
-    after the block holds what the network assigned anew, as in `self.running_mean = ...`.
+    `torch.func.functional_call` restores the network's own tensors when the forward pass ends; layers that run again in
+    the backward pass (torch.utils.checkpoint) would then use these. Yields a copy of `state` in which, after the block,
+    a tensor that the network replaced by assignment (`self.running_mean = ...`) is the new one.
     """
-    held = dict(state)
-    own = [(module, dict(module._parameters), dict(module._buffers)) for module in network.modules()]
+    current = dict(state)
+    originals = [(module, dict(module._parameters), dict(module._buffers)) for module in network.modules()]
     try:
-        with _reparametrize_module(network, held, tie_weights=True):
-            yield held
-    finally:  # PyTorch leaves the state's tensors in a module that has two names
-        for module, parameters, buffers in own:
+        with _reparametrize_module(network, current, tie_weights=True):
+            yield current
+    finally:  # PyTorch does not restore a module that is registered under two names
+        for module, parameters, buffers in originals:
             module._parameters.update(parameters)
             module._buffers.update(buffers)
+
+
+def write_back(state: State, current: State) -> None:
+    """Copy the tensors that a call replaced by assignment into those of `state`.
+
+    Most networks update their buffers in place; after `self.running_mean = ...` the new values are only in `current`,
+    the mapping that `substituted` yielded.
+    """
+    with torch.no_grad():
+        for name, tensor in current.items():
+            if tensor is not state[name]:
+                state[name].copy_(tensor)
 
 
 def build(
@@ -92,10 +112,13 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
-    """The model of a config entry, freshly initialised from torch's global generator.
+    """The model of a config entry, with fresh weights drawn from torch's global generator.
 
-    `mean`, `std`: per-channel normalisation in [0, 1] pixels; None for none. `classes`: None leaves the number to the
-    default of a callable that is no plug-in.
+    Args:
+        entry: `use`, a plug-in of `architectures/` or an importable callable, and its options.
+        classes: the number of logits. None, only for an importable callable: its own default.
+        channels: of the images.
+        mean, std: of pixels in [0, 1], one number for each channel; None: the network gets the pixels as they are.
     """
     if is_object(entry["use"]):
         network = construct(entry["use"], entry.get("options", {}), classes, channels)
@@ -107,25 +130,25 @@ def build(
 
 
 def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
-    """Refuse a model that does not turn pixels (n, c, h, w) in [0, 1] into logits (n, classes)."""
-    found = outputs(model.network, model.normalise(pixels))
-    head = logits(found) if isinstance(found, Tensor | tuple) else found
+    """Raise NetworkError unless the model turns pixels (n, c, h, w) in [0, 1] into logits (n, classes)."""
+    returned = outputs(model.network, model.normalise(pixels))
+    head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.shape != (len(pixels), classes):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
         raise NetworkError(
-            f"the network gives {shape} on an input of shape {tuple(pixels.shape)}; wanted are logits "
-            f"({len(pixels)}, {classes}), one for each class"
+            f"the network returns {shape} for an input of shape {tuple(pixels.shape)}; logits "
+            f"({len(pixels)}, {classes}) are wanted, one for each class"
         )
 
 
 @torch.no_grad()
 def outputs(network: nn.Module, example: Tensor) -> Any:
-    """What the network makes of an input in evaluation mode; NetworkError where it cannot take it."""
+    """What the network returns for a normalised input (n, c, h, w) in evaluation mode; NetworkError if it fails."""
     network.eval()
     try:
         with uncached(network.modules()):
             return network(example)
-    except Exception as error:  # the code is anybody's, and so are its errors
+    except Exception as error:  # the network is the user's code and may raise anything
         raise NetworkError(
             f"the network does not take an input of shape {tuple(example.shape)}: {summary(error)}"
         ) from error
@@ -133,21 +156,9 @@ def outputs(network: nn.Module, example: Tensor) -> Any:
         network.train()
 
 
-def write_back(state: State, held: State) -> None:
-    """Copy what a call assigned anew to where the state has it.
-
-    `held` is the mapping that the call worked on. Most networks update their buffers in place, but
-    `self.running_mean = ...` is as good, and would be lost with the call.
-    """
-    with torch.no_grad():
-        for name, tensor in held.items():
-            if tensor is not state[name]:
-                state[name].copy_(tensor)
-
-
 @contextmanager
 def modes_kept(network: nn.Module) -> Iterator[None]:
-    """A block after which every module is in the mode, training or evaluation, in which it was before."""
+    """A block after which every module is in the mode (training or evaluation) that it had before."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         yield
@@ -157,34 +168,34 @@ def modes_kept(network: nn.Module) -> Iterator[None]:
 
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters by name: those that train detached, the others (`requires_grad=False`) as they are."""
+    """{name: parameter}. Trainable ones are detached; frozen ones (`requires_grad=False`) stay `nn.Parameter`s."""
     return {name: p.detach() if p.requires_grad else p for name, p in network.named_parameters()}
 
 
 def trainable(network: nn.Module) -> set[str]:
-    """The names of the parameters that train; the others (`requires_grad=False`) stay as they are."""
+    """The names of the parameters that require gradients; the others are frozen."""
     return {name for name, p in network.named_parameters() if p.requires_grad}
 
 
 def buffers(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of the buffers by name."""
+    """{name: copy of the buffer}."""
     return {name: b.detach().clone() for name, b in network.named_buffers()}
 
 
 def first_names(network: nn.Module) -> dict[str, str]:
-    """Of every name of a parameter or buffer the first name of the same tensor: tied ones have several."""
+    """{name: first name of the same tensor} of all parameters and buffers; a tied tensor has several names."""
     first = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
-    every = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
-    return {name: first[id(t)] for found in every for name, t in found}
+    with_duplicates = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    return {name: first[id(t)] for tensors in with_duplicates for name, t in tensors}
 
 
 def logits(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The main head's logits."""
+    """The logits of the main head, which comes first."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def criterion(outputs: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Mean cross-entropy, plus each auxiliary head's with its weight."""
+    """The loss that is trained: mean cross-entropy in nats, plus that of each auxiliary head times AUXILIARY_WEIGHT."""
     main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
     loss = F.cross_entropy(main, labels)
     for head in auxiliary:

@@ -1,4 +1,4 @@
-"""The tensors that a network returns, wherever it puts them."""
+"""The tensors in whatever a network returns: a tensor, a tuple, a mapping, a dataclass, ..."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import Enum
@@ -13,10 +13,10 @@ PLAIN = (type(None), str, bytes, bool, int, float, complex, Enum, torch.dtype, t
 
 
 def heads(outputs: Any) -> list[Tensor]:
-    """All tensors of what a network returns, also those in tuples, lists, sets, mappings and objects with attributes.
+    """All tensors in the outputs of a network, in tuples, lists, sets, mappings and attributes of objects, too.
 
-    A cache of keys and values is left out: the network keeps it for its own next call, and its order is that of the
-    heads within the network. Refused is what may hold tensors where nobody can look, such as a generator.
+    A key-value cache is left out: it is an input of the network's next call, not an output, and a permutation of
+    attention heads permutes it. Raises Refused for objects whose content cannot be inspected, such as generators.
     """
     return _tensors(outputs, set())
 
@@ -31,7 +31,7 @@ def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
 
 
 def is_cache(value: Any) -> bool:
-    """Whether an object is a cache of keys and values, as transformers has them, by what it can do."""
+    """Whether an object has the methods of a key-value cache of the transformers package."""
     return all(callable(getattr(value, name, None)) for name in ("update", "get_seq_length"))
 
 
@@ -50,6 +50,6 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _slots(kind: type) -> list[str]:
-    found = vars(kind).get("__slots__", ())
-    names = [found] if isinstance(found, str) else list(found)
+    slots = vars(kind).get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
     return [name for name in names if not name.startswith("__")]

@@ -1,4 +1,4 @@
-"""All parameters of a network as one flat vector and back: curves, penalties and optimisers become one operation."""
+"""Named tensors as one flat vector and back, so that curves, penalties and optimisers act on a single tensor."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,50 +7,51 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-# Numbers, 64 bytes in float32: kernels of GPUs read several at once, and fail on weights that begin in between.
+# Every tensor begins at a multiple of this many numbers, 64 bytes in float32: GPU kernels that load several numbers at
+# once fail on weights that begin in between.
 ALIGNED = 16
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where each named tensor lies in the flat vector; kernels of 2d convolutions channels last, as the images are.
+class FlatLayout:
+    """Where each named tensor lies in a flat vector (d,).
 
-    The vector is real and of one type, the widest of its tensors: a complex tensor lies in it as pairs of numbers.
-    Every tensor begins at a multiple of `ALIGNED`; the gaps before that hold zeros, and stay zero in every linear
-    operation, in SGD and in norms.
+    The vector is real and has one type, to which those of all tensors are promoted; complex tensors lie in it as pairs
+    of numbers. Four-dimensional tensors (kernels of convolutions) lie channels last in memory, as the images do. The
+    gaps that align the tensors hold zeros, which linear operations and SGD leave zero and which add nothing to norms.
     """
 
-    shapes: Mapping[str, torch.Size]
-    types: Mapping[str, torch.dtype] = field(default_factory=dict)  # of tensors of another type than the vector
-    frozen: Mapping[str, Tensor] = field(default_factory=dict)  # tensors that are no part of the vector, as they are
-    untrained: frozenset[str] = frozenset()  # tensors of the vector that are moved, but not by gradients
+    shapes: Mapping[str, torch.Size]  # of the tensors in the vector, in its order
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)  # of those whose type differs from the vector's
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)  # tensors outside the vector, which never change
+    untrained: frozenset[str] = frozenset()  # tensors of the vector that follow a path but get no gradients
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], untrained: Collection[str] = ()) -> "Layout":
-        """The layout of these tensors, without the parameters that do not train (`requires_grad=False`)."""
+    def of(cls, tensors: Mapping[str, Tensor], untrained: Collection[str] = ()) -> "FlatLayout":
+        """The layout of these tensors in their order; frozen parameters (`requires_grad=False`) stay outside it."""
         frozen = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad}
-        laid = {n: t for n, t in tensors.items() if n not in frozen}
-        common = reduce(torch.promote_types, {t.dtype.to_real() for t in laid.values()}, torch.bool)
-        types = {n: t.dtype for n, t in laid.items() if t.dtype != common}
-        return cls({n: t.shape for n, t in laid.items()}, types, frozen, frozenset(untrained))
+        included = {n: t for n, t in tensors.items() if n not in frozen}
+        common = reduce(torch.promote_types, {t.dtype.to_real() for t in included.values()}, torch.bool)
+        types = {n: t.dtype for n, t in included.items() if t.dtype != common}
+        return cls({n: t.shape for n, t in included.items()}, types, frozen, frozenset(untrained))
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """One vector (d,) with a copy of every tensor of the layout, in its order."""
+        """The vector (d,) that holds copies of these tensors."""
         pieces = []
-        for name, _, gap in self._places():
+        for name, _, gap in self._pieces():
             piece = _flat(tensors[name])
             pieces += [piece, piece.new_zeros(gap)] if gap else [piece]
         return torch.cat(pieces or [torch.empty(0)])
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The named tensors as views of `flat` (d,), those of another type as copies; gradients flow back to it.
+        """{name: view of `flat` (d,)}, through which gradients flow to `flat`, and the frozen tensors.
 
-        But not from those that are untrained. Frozen tensors are handed out as they are.
+        A tensor whose type differs from the vector's is a copy instead of a view. Untrained tensors are detached.
         """
-        sizes = [size for _, count, gap in self._places() for size in ((count, gap) if gap else (count,))]
+        sizes = [size for _, count, gap in self._pieces() for size in ((count, gap) if gap else (count,))]
         pieces = iter(flat.split(sizes))
         named = {}
-        for name, _, gap in self._places():
+        for name, _, gap in self._pieces():
             piece = next(pieces)
             if gap:
                 next(pieces)
@@ -60,31 +61,36 @@ class Layout:
 
     @property
     def trained(self) -> int:
-        """How many numbers of the vector train; where all others come last, these are the first ones."""
-        return sum(count + gap for name, count, gap in self._places() if name not in self.untrained)
+        """How many numbers of the vector are trained, gaps included.
 
-    def _places(self) -> Iterator[tuple[str, int, int]]:
-        """Name and length of every tensor, and of the gap after it; the last has none."""
+        They are the first ones wherever the untrained tensors come last, as `endpoints.divide` lays them.
+        """
+        return sum(count + gap for name, count, gap in self._pieces() if name not in self.untrained)
+
+    def _pieces(self) -> Iterator[tuple[str, int, int]]:
+        """(name, numbers, numbers in the gap after it) of every tensor; there is no gap after the last."""
         last = len(self.shapes) - 1
         for i, (name, shape) in enumerate(self.shapes.items()):
-            pair = name in self.types and self.types[name].is_complex
-            count = shape.numel() * (2 if pair else 1)
+            is_complex = name in self.types and self.types[name].is_complex
+            count = shape.numel() * (2 if is_complex else 1)
             yield name, count, -count % ALIGNED if i < last else 0
 
 
 def _flat(tensor: Tensor) -> Tensor:
+    """A tensor as a real vector, in the order of the layout."""
     if tensor.is_complex():
         return torch.view_as_real(tensor.resolve_conj()).reshape(-1)
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
 
 
-def _shaped(piece: Tensor, shape: torch.Size, kind: torch.dtype | None) -> Tensor:
-    if kind is not None and kind.is_complex:
+def _shaped(piece: Tensor, shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+    """The tensor of this shape that `_flat` made into `piece`; of another type if `dtype` is not None."""
+    if dtype is not None and dtype.is_complex:
         real, imaginary = piece.view(*shape, 2).unbind(-1)
-        return torch.complex(real, imaginary).to(kind)
+        return torch.complex(real, imaginary).to(dtype)
     if len(shape) == 4:
         units, channels, height, width = shape
         piece = piece.view(units, height, width, channels).permute(0, 3, 1, 2)
     else:
         piece = piece.view(shape)
-    return piece if kind is None else piece.to(kind)
+    return piece if dtype is None else piece.to(dtype)

@@ -1,4 +1,4 @@
-"""The data and the model of a job, on the device that the job was given."""
+"""The dataset and the model of a job, on the job's device."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from neuralign.networks.model import Model, build, check_outputs
 
 
 def device() -> torch.device:
-    """The GPU that this job was given, else the CPU.
+    """The GPU that is visible to this process, else the CPU.
 
-    cuDNN is restricted to algorithms that give the same bits every time; otherwise a resumed training would differ.
+    On a GPU, cuDNN is restricted to deterministic algorithms, without which a resumed training would differ.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -24,19 +24,19 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
     """The prepared dataset at `path` and a freshly initialised model for it, both on this job's device.
 
     Args:
-        path: what `fetch_data` wrote.
-        settings: `network` (a config entry), `input_size` (pixels, or None), `normalise`, `mean` and `std` (per
-            channel, for pixels in [0, 1]; None takes the dataset's).
-        seed: of the initialisation; None leaves torch's generator as it is.
+        path: a dataset that `fetch_data` wrote.
+        settings: `network` (a config entry), `input_size` (side in pixels; None: as stored), `normalise` (bool), `mean`
+            and `std` (of pixels in [0, 1], one number for each channel; None: those of the dataset).
+        seed: of the initialisation. None: it is drawn from torch's generator as it stands.
     """
     data = load(path, device(), settings["input_size"])
     return data, build_model(path, data, settings, seed)
 
 
 def build_model(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
-    """The model of `settings` for the `data` read from `path`; arguments as those of `prepare`.
+    """A freshly initialised model for `data`, on this job's device; the other arguments are those of `prepare`.
 
-    Raises NetworkError if it does not turn an image of the data into one logit for each class.
+    Raises NetworkError if the network does not return one logit for each class.
     """
     mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
     if seed is not None:

@@ -1,7 +1,7 @@
-"""Whether a state fits a network: every tensor there, of the right shape and type, with finite numbers.
+"""The check that a state fits a network: every tensor present, with the right shape and type and finite values.
 
-A *state* is parameters and buffers by name. A state_dict is one, but for two things: it has every name of a tensor that
-several layers share, and it leaves out buffers that are not persistent.
+A *state* maps the names of `named_parameters()` and `named_buffers()` to tensors. A state_dict differs from it in two
+ways: it repeats a tied tensor under each of its names, and it lacks the buffers that are not persistent.
 """
 
 from collections.abc import Mapping
@@ -14,70 +14,73 @@ from neuralign.common.errors import Refused, some
 from neuralign.common.tensors import load_tensors
 from neuralign.networks.model import Model, State, buffers, parameters, trainable
 
-OPTIONAL = "num_batches_tracked"  # counts batches; evaluation and cumulative averages with a momentum do not use it
-EXTRA = "_extra_state"  # what a module keeps besides tensors of its own
+OPTIONAL = "num_batches_tracked"  # a counter that only norms with `momentum=None` use, in training mode
+EXTRA = "_extra_state"  # the key of whatever `Module.get_extra_state` returns
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
 
 
 class StateError(Refused):
-    """A state that does not fit its network; the message names the tensor, what it is and what it should be."""
+    """A state does not fit the network; the message names the tensor, what it is and what it should be."""
 
 
 def load_state(path: str, model: Model) -> dict[str, Tensor]:
-    """The parameters and buffers of a checkpoint that a job wrote; StateError unless they fit the model."""
+    """The state in a checkpoint that a job wrote, on the model's device; StateError unless it fits the model."""
     state = load_tensors(path, model.mean.device)
     check(path, state, {**parameters(model.network), **buffers(model.network)})
     return state
 
 
 def split_trainable(model: Model, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A state's parameters that train, and all else that it holds: buffers and frozen parameters."""
-    trains = trainable(model.network)
-    names = [name for name in parameters(model.network) if name in trains]
+    """The trainable parameters of a state, and the rest of it: buffers and frozen parameters."""
+    trained = trainable(model.network)
+    names = [name for name in parameters(model.network) if name in trained]
     return {n: state[n] for n in names}, {n: t for n, t in state.items() if n not in names}
 
 
 def named(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a state_dict of the network holds, and of each name the one that the network's parameters or buffers have.
+    """The tensors of the network's state_dict, and {name in the state_dict: name of the same tensor in a state}.
 
-    The two differ where layers share a tensor.
+    The two names differ for tied tensors: a state has only the first name of each.
     """
-    tensors = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
-    known = {name for found in tensors for name, _ in found}
-    held = {n: t for n, t in network.state_dict(keep_vars=True).items() if n in known}
+    with_duplicates = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    known = {name for tensors in with_duplicates for name, _ in tensors}
+    saved = {n: t for n, t in network.state_dict(keep_vars=True).items() if n in known}
     first: dict[int, str] = {}
-    for name, tensor in held.items():
+    for name, tensor in saved.items():
         first.setdefault(id(tensor), name)
-    own = {id(t): n for n, t in (*network.named_parameters(), *network.named_buffers())}
-    return held, {n: own.get(id(t), first[id(t)]) for n, t in held.items()}
+    in_state = {id(t): n for n, t in (*network.named_parameters(), *network.named_buffers())}
+    return saved, {n: in_state.get(id(t), first[id(t)]) for n, t in saved.items()}
 
 
-def check(where: str, found: State, expected: State) -> None:
-    """Refuse a state `found` at `where` that has other names, shapes or types than `expected`, or infinite numbers."""
-    if missing := expected.keys() - found.keys():
+def check(where: str, state: State, expected: State) -> None:
+    """Raise StateError unless `state` has the names, shapes and types of `expected`, and finite values.
+
+    `where` says in the message where the state comes from.
+    """
+    if missing := expected.keys() - state.keys():
         raise StateError(f"{where}: tensors are missing for this network: {sorted(missing)[:5]}")
-    if extra := found.keys() - expected.keys():
+    if extra := state.keys() - expected.keys():
         raise StateError(f"{where}: tensors that this network does not have: {sorted(extra)[:5]}")
     for name, tensor in expected.items():
-        if problem := tensor_problem(found[name], tensor):
+        if problem := tensor_problem(state[name], tensor):
             raise StateError(f"{where}: {name} {problem}")
 
 
-def tensor_problem(found: Tensor, expected: Tensor) -> str | None:
-    """What keeps a tensor from being taken in place of another, to be put behind its name; None for nothing."""
-    if odd := oddity(found):
-        return odd
-    if found.shape != expected.shape:
-        return f"has shape {tuple(found.shape)}, the network {tuple(expected.shape)}"
-    if found.dtype != expected.dtype:
-        return f"is {found.dtype}, the network {expected.dtype}"
-    if found.device != expected.device:
-        return f"is on {found.device}, the network on {expected.device}"
-    return infinite(found, expected)
+def tensor_problem(tensor: Tensor, expected: Tensor) -> str | None:
+    """Why `tensor` cannot take the place of `expected`, as a predicate to follow its name; None if it can."""
+    if problem := storage_problem(tensor):
+        return problem
+    if tensor.shape != expected.shape:
+        return f"has shape {tuple(tensor.shape)}, the network {tuple(expected.shape)}"
+    if tensor.dtype != expected.dtype:
+        return f"is {tensor.dtype}, the network {expected.dtype}"
+    if tensor.device != expected.device:
+        return f"is on {tensor.device}, the network on {expected.device}"
+    return finiteness_problem(tensor, expected)
 
 
-def oddity(tensor: Tensor) -> str | None:
-    """Why a tensor holds no plain numbers of a weight."""
+def storage_problem(tensor: Tensor) -> str | None:
+    """Why a tensor is not a dense array of numbers in memory, as a predicate to follow its name; None if it is."""
     if tensor.is_quantized or (tensor.is_floating_point() and tensor.element_size() < 2):
         return f"is quantised ({tensor.dtype}); {PLAIN}"
     if tensor.is_meta:
@@ -87,42 +90,45 @@ def oddity(tensor: Tensor) -> str | None:
     return None
 
 
-def infinite(found: Tensor, expected: Tensor) -> str | None:
-    """Whether it has numbers that are not finite where the network's own are, as those of a mask need not be."""
-    wrong = ~torch.isfinite(found)
-    if not wrong.any() or torch.equal(found[wrong], expected.to(found)[wrong]):
+def finiteness_problem(tensor: Tensor, expected: Tensor) -> str | None:
+    """That a tensor has values that are not finite, as a predicate; None if it has none, or if `expected` has the same.
+
+    The mask of an attention, for example, holds -inf in every state of the network.
+    """
+    wrong = ~torch.isfinite(tensor)
+    if not wrong.any() or torch.equal(tensor[wrong], expected.to(tensor)[wrong]):
         return None
     return "has values that are not finite"
 
 
-def fitted(where: str, network: nn.Module, found: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A state of the network from a state or a state_dict, and {name in `found`: name in the state}.
+def fitted(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A state of the network from a state or a state_dict, and {name in `tensors`: name in the state}.
 
-    Buffers that a state_dict does not hold, and counts of batches that are missing, are the network's. Raises
-    StateError unless all else fits.
+    Non-persistent buffers and counts of batches that `tensors` lacks are taken from the network. Raises StateError,
+    with `where` in its message, if anything else is missing or does not fit.
     """
-    if not isinstance(found, Mapping):
-        raise StateError(f"{where}: found {_type(found)}; named tensors are wanted, such as network.state_dict()")
-    if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
-        raise StateError(f"{where}: {some([str(odd[0])])} is {_type(found[odd[0]])}; tensors are wanted")
-    own = {**parameters(network), **buffers(network)}
+    if not isinstance(tensors, Mapping):
+        raise StateError(f"{where}: found {_type(tensors)}; named tensors are wanted, such as network.state_dict()")
+    if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise StateError(f"{where}: {some([str(others[0])])} is {_type(tensors[others[0]])}; tensors are wanted")
+    expected = {**parameters(network), **buffers(network)}
     _, aliases = named(network)
-    names = {n: n for n in own} | aliases
-    given = {n: t.detach() for n, t in found.items() if n in names or not n.endswith(EXTRA)}
+    names = {n: n for n in expected} | aliases
+    relevant = {n: t.detach() for n, t in tensors.items() if n in names or not n.endswith(EXTRA)}
     state: dict[str, Tensor] = {}
-    for name, tensor in given.items():
+    for name, tensor in relevant.items():
         if not same(state.setdefault(names.get(name, name), tensor), tensor):
-            shared = some([n for n in given if names.get(n) == names[name]])
+            shared = some([n for n in relevant if names.get(n) == names[name]])
             raise StateError(f"{where}: {shared} are one tensor in the network, but differ here")
     persistent = set(aliases.values())
     optional = {n: t for n, t in buffers(network).items() if n.endswith(OPTIONAL) or n not in persistent}
-    check(where, optional | state, own)
-    return {n: (optional | state)[n] for n in own}, {n: names[n] for n in given}
+    check(where, optional | state, expected)
+    return {n: (optional | state)[n] for n in expected}, {n: names[n] for n in relevant}
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are alike to the bit, type and device included."""
-    return one is other or (one.dtype == other.dtype and one.device == other.device and torch.equal(one, other))
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have equal values, types and devices."""
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
 def _type(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Training of endpoints and curves, with attacks, augmentations and schedules; batch-norm statistics."""
+"""Training of endpoints and curves, with attacks, augmentations and schedules; estimation of batch-norm statistics."""

@@ -1,11 +1,12 @@
-"""Random changes of a whole batch of images at once, on its device, without Python work per image.
+"""Augmentation: random changes of a whole batch of images at once, on its device.
 
-A plug-in of this folder is `name(batch, *, ...options)`. It draws its random numbers, one for each image, and returns
-what they decide, either of
+A plug-in of `augmentations/`, `name(batch, *, ...options)`, draws its random numbers, one for each image, and returns
+either of
 
-* a `Motion`: where each pixel of the result is read from. Motions in a row are composed as integer maps before any
-  pixel is touched, exactly as if applied to the pixels one after the other: one gather, whatever their number;
-* a `Tint`: a function of float images in [0, 1], for changes of the values in place.
+* a `Motion`: for each pixel of the result, the pixel of the image that it is read from. Consecutive motions are
+  composed as maps of integer coordinates, so the pixels are gathered only once. The result is the same as if the
+  motions were applied one after the other;
+* a `Tint`: a function of float images in [0, 1] that changes values but moves no pixel.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,19 +21,21 @@ from neuralign.datasets.images import as_float
 
 @dataclass(frozen=True)
 class Batch:
-    """What a plug-in may know of the images: their size; and its random numbers, one for each image."""
+    """The number and size of the images, and random numbers for them. A plug-in does not see the pixels."""
 
     count: int
     height: int
     width: int
     device: torch.device
-    generator: torch.Generator  # on any device: it alone decides the numbers
+    generator: torch.Generator  # on any device; the numbers do not depend on `device`
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:  # float32 (n, 1, 1)
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform numbers in [low, high), one for each image: float32 (n, 1, 1)."""
         draws = torch.rand(self.count, 1, 1, generator=self.generator, device=self.generator.device)
         return (low + (high - low) * draws).to(self.device)
 
-    def integers(self, low: int, high: int) -> Tensor:  # int32 (n, 1, 1), both ends included
+    def integers(self, low: int, high: int) -> Tensor:
+        """Uniform integers from low to high, both included, one for each image: int32 (n, 1, 1)."""
         shape, home = (self.count, 1, 1), self.generator.device
         draws = torch.randint(low, high + 1, shape, generator=self.generator, device=home, dtype=torch.int32)
         return draws.to(self.device)
@@ -40,9 +43,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Motion:
-    """A map from rows and columns of the result to those of the image, int32, broadcast together to (n, h, w).
+    """A map (rows, columns) of the result -> (rows, columns) of the image, int32 tensors that broadcast to (n, h, w).
 
-    Rows and columns outside the image are black. A map of rows alone may leave them (n, h, 1), and columns (n, 1, w).
+    Pixels read from outside the image are black. Rows may have shape (n, h, 1) and columns (n, 1, w).
     """
 
     source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -52,7 +55,10 @@ Tint = Callable[[Tensor], Tensor]  # float32 (n, c, h, w) in [0, 1] -> the same
 
 
 def pipeline(entries: Sequence[Entry]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """The augmentations of the config, in their order: uint8 images (n, c, h, w) → float32 in [0, 1], channels last."""
+    """The augmentations of these config entries, in their order, as one function of images and a generator.
+
+    It takes uint8 images (n, c, h, w) and returns float32 images in [0, 1], channels last in memory.
+    """
     plugins = [plugin("augmentations", entry) for entry in entries]
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,7 +77,7 @@ def pipeline(entries: Sequence[Entry]) -> Callable[[Tensor, torch.Generator], Te
 
 
 def move(images: Tensor, motions: Sequence[Motion]) -> Tensor:
-    """The images (n, c, h, w) after all motions, by one gather; channels last in memory."""
+    """The images (n, c, h, w) after all motions; channels last in memory."""
     if not motions:
         return images
     n, c, h, w = images.shape
@@ -83,14 +89,17 @@ def move(images: Tensor, motions: Sequence[Motion]) -> Tensor:
 
 
 def _compose(motions: Sequence[Motion], h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns that the result reads, and whether it reads inside; int32 and bool, broadcast to (n, h, w)."""
+    """The rows and columns (int32) that the result is read from, and whether they lie inside the image (bool).
+
+    All broadcast to (n, h, w).
+    """
     rows = torch.arange(h, dtype=torch.int32, device=device).view(1, h, 1)
     cols = torch.arange(w, dtype=torch.int32, device=device).view(1, 1, w)
     inside = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
     for motion in reversed(motions):  # the last motion reads from the result of the one before
-        away_rows, away_cols = motion.source(rows, cols)
-        rows, cols = away_rows.clamp(0, h - 1), away_cols.clamp(0, w - 1)
-        inside = inside & (rows == away_rows) & (cols == away_cols)  # once outside, black for good
+        source_rows, source_cols = motion.source(rows, cols)
+        rows, cols = source_rows.clamp(0, h - 1), source_cols.clamp(0, w - 1)
+        inside = inside & (rows == source_rows) & (cols == source_cols)  # outside of any intermediate image: black
     return rows, cols, inside
 
 

@@ -1,8 +1,7 @@
-"""Batch-norm statistics of points in weight space, estimated anew on training images: on all of them, or on a few.
+"""Batch-norm statistics of points in weight space, re-estimated on training images: on all of them, or on a sample.
 
-The statistics of a few images are off, but those of neighbouring points are off alike, for they see the same images. So
-passes over all images at a few points, the nodes, tell how far off the few images are there, and in between they are
-corrected by as much, interpolated (a control variate).
+The error of a sample is similar at neighbouring points, because the images are the same. So it is measured by passes
+over all images at a few points, the nodes, interpolated between them, and corrected for (a control variate).
 """
 
 from bisect import bisect_right
@@ -25,23 +24,29 @@ from neuralign.networks.outputs import heads
 from neuralign.training.progress import Attack
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-Place = tuple[float, ...]  # where a point lies: (t,) on a curve, (t1, t2) on a plane
+Place = tuple[float, ...]  # coordinates of a point: (t,) on a curve, (t1, t2) on a plane
 
 MEAN, VARIANCE = "running_mean", "running_var"
-UNSEEN = 1e-3  # a change of outputs, as a share of their size, that is more than rounding
-TOGETHER = 8  # points for which a batch is read at once: making it costs a network as small as TinyTen 5 % of its pass
+VISIBLE = 1e-3  # a change of outputs, relative to their size, that is more than rounding
+TOGETHER = 8  # points that share each batch: to prepare a batch takes 5 % of the time of a pass of TinyTen over it
 
 
 def refresh(
     model: Model, parameters: State, buffers: State, batches: Batches, attack: Attack | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Buffers whose running statistics are the average over `batches`, each weighted by its number of images.
+    """The buffers, with running statistics averaged over `batches`, each weighted by its number of images.
 
-    A norm that is called several times in a pass counts every call, as `torch.optim.swa_utils.update_bn` does; like
-    there, the variance is the average of the batches' unbiased variances, and `num_batches_tracked` counts from zero.
-    A batch of one image is left out where a norm does not take it (batch norm of what has no height and width).
-    With an attack, every pass of the attack updates the statistics like that too, as in the paper's code: not an
-    average then. Buffers that are no running statistics of a norm come back as they are.
+    As in `torch.optim.swa_utils.update_bn`, a norm that is called several times in a pass counts every call, the
+    variance is the average of the batches' unbiased variances, and `num_batches_tracked` counts from zero. A batch of a
+    single image is left out if a norm does not accept it (batch norm of features without height and width).
+
+    Args:
+        parameters: of the network, and buffers that are not in `buffers`.
+        buffers: those that are wanted. Any that are not running statistics of a norm are returned unchanged.
+        batches: (pixels (n, c, h, w) in [0, 1], labels (n,)).
+        attack: perturbs the pixels. Its passes update the statistics too, as in the paper's code, so that these are not
+            a plain average.
+        seed: of the attack.
     """
     return refresh_each(model, [parameters], buffers, batches, attack, seed)[0]
 
@@ -55,58 +60,58 @@ def refresh_each(
     attack: Attack | None = None,
     seed: int = 0,
 ) -> list[dict[str, Tensor]]:
-    """`refresh` for the parameters of several points, in one read of the batches.
+    """`refresh` for the parameters of several points, reading each batch once.
 
-    A point may have these buffers, too: where a norm is never called, its own are what it keeps.
+    A point may hold some of the `buffers` itself; a norm that is never called keeps those.
     """
-    begun = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
-    fresh = [{name: b.clone() for name, b in own.items()} for own in begun]
-    batches, read = iter(batches), list[tuple[Tensor, Tensor]]()
+    initial = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
+    fresh = [{name: b.clone() for name, b in point_buffers.items()} for point_buffers in initial]
+    batches, read_ahead = iter(batches), list[tuple[Tensor, Tensor]]()
 
     def example() -> Tensor:
-        read.extend(islice(batches, 1))
-        if not read:
+        read_ahead.extend(islice(batches, 1))
+        if not read_ahead:
             raise Refused("there are no images to estimate running statistics on")
-        return read[0][0]
+        return read_ahead[0][0]
 
-    found = updates(model, {**points[0], **begun[0]}, example, buffers)
-    for name in found.unknown:
+    updated = updates(model, {**points[0], **initial[0]}, example, buffers)
+    for name in updated.unknown:
         if name.endswith((MEAN, VARIANCE)):
-            raise Refused(f"the running statistics {name!r} cannot be estimated anew: {found.unknown[name]}")
-    if not found.norms:
+            raise Refused(f"the running statistics {name!r} cannot be re-estimated: {updated.unknown[name]}")
+    if not updated.norms:
         return fresh
-    counters = {c: i for i, norm in enumerate(found.norms.values()) if norm.rate is None for c in norm.counters}
-    for own in fresh:
+    counters = {c: i for i, norm in enumerate(updated.norms.values()) if norm.rate is None for c in norm.counters}
+    for point_buffers in fresh:
         for name in counters:
-            own[name].zero_()
-    states = [{n: t.detach() for n, t in {**point, **own}.items()} for point, own in zip(points, fresh, strict=True)]
+            point_buffers[name].zero_()
+    states = [{n: t.detach() for n, t in {**point, **b}.items()} for point, b in zip(points, fresh, strict=True)]
     noises = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
-    averages = [_Averages(found.norms.values()) for _ in points]
-    used = None
+    averages = [_Averages(updated.norms.values()) for _ in points]
+    last_pixels = None
     with modes_kept(model.network):
         model.network.eval()
-        for norm in found.norms.values():
-            norm.module.training = True  # only the norm: dropout stays off, also where it is a child of the norm
-        for pixels, labels in chain(read, batches):
-            if len(pixels) == 1 and not _takes(model, states[0], pixels):
+        for norm in updated.norms.values():
+            norm.module.training = True  # not its submodules: dropout within a norm stays off
+        for pixels, labels in chain(read_ahead, batches):
+            if len(pixels) == 1 and not _accepts_batch(model, states[0], pixels):
                 continue
-            used = pixels
+            last_pixels = pixels
             for state, noise, average in zip(states, noises, averages, strict=True):
                 with average.over(len(pixels)):
-                    _pass(model, state, pixels, labels, attack, noise, average)
-    if used is None:
+                    _update_statistics(model, state, pixels, labels, attack, noise, average)
+    if last_pixels is None:
         raise Refused(
-            "running statistics cannot be estimated: there are no images, or batches of one only, of which a norm has "
-            "no variance; a larger batch_size or more images are needed"
+            "running statistics cannot be estimated: there are no images, or only batches of one, which have no "
+            "variance; a larger batch_size or more images are needed"
         )
-    _demand_calls(model, states[0], used[:IMAGES], averages[0])
-    for own, before, average in zip(fresh, begun, averages, strict=True):
-        own.update({name: before[name].clone() for name, i in counters.items() if not average.seen[i]})
+    _demand_calls(model, states[0], last_pixels[:IMAGES], averages[0])
+    for point_buffers, before, average in zip(fresh, initial, averages, strict=True):
+        point_buffers.update({name: before[name].clone() for name, i in counters.items() if not average.seen[i]})
     return fresh
 
 
-def _takes(model: Model, state: State, pixels: Tensor) -> bool:
-    """Whether norms in training mode take a batch; ValueError is what they raise where a unit has a single number."""
+def _accepts_batch(model: Model, state: State, pixels: Tensor) -> bool:
+    """Whether the norms in training mode accept a batch; with a single value per unit they raise ValueError."""
     try:
         with aside(pixels.device):
             model({name: tensor.clone() for name, tensor in state.items()}, pixels)
@@ -115,7 +120,7 @@ def _takes(model: Model, state: State, pixels: Tensor) -> bool:
     return True
 
 
-def _pass(
+def _update_statistics(
     model: Model,
     state: State,
     pixels: Tensor,
@@ -124,7 +129,7 @@ def _pass(
     noise: torch.Generator,
     average: "_Averages",
 ) -> None:
-    """One pass, which updates the buffers of `state` in place."""
+    """Update the running statistics in `state` in place by one pass over a batch, and the attack's passes before it."""
     with model.holding(state) as network:
 
         def predict(pixels: Tensor) -> Any:
@@ -138,20 +143,20 @@ def _pass(
 
 
 class _Averages:
-    """Makes the running statistics of norms averages over all calls, each weighted by the images of its batch.
+    """Turns the running statistics of norms into averages over all calls, weighted by the images of the batches.
 
-    PyTorch's norms are told the weight of a call as their `momentum`. Another norm has a rate of its own: what a call
-    has measured is what it leaves of zeros, divided by that rate.
+    Hooks set the `momentum` of a norm that uses it to the weight of each call. Any other norm has a constant rate: its
+    statistics are set to zero before a call, so that afterwards, divided by the rate, they are what the call measured.
     """
 
     def __init__(self, norms: Iterable[Norm]):
         self.norms, self.images = list(norms), 0
-        self.seen = [0] * len(self.norms)  # images in all calls of each norm, before this batch
-        self.now = list(self.seen)
+        self.seen = [0] * len(self.norms)  # images in all calls of each norm, without this batch
+        self.now = list(self.seen)  # with this batch so far
 
     @contextmanager
     def over(self, images: int) -> Iterator[None]:
-        """A block of passes over a batch of so many images."""
+        """A block with the passes over one batch of this many images."""
         hooks: list[Any] = []
         momenta: list[Any] = [getattr(norm.module, "momentum", None) for norm in self.norms]
         self.images = images
@@ -169,7 +174,7 @@ class _Averages:
                     norm.module.momentum = momentum
 
     def begin_pass(self) -> None:
-        """Count the calls of another pass over the same batch: it takes the place of the one before."""
+        """Begin another pass over the same batch, whose calls get the weights that the previous pass had."""
         self.now = list(self.seen)
 
     def _hooks(self, i: int, norm: Norm) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -197,34 +202,31 @@ class _Averages:
 
 
 def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages) -> None:
-    """Refuse norms whose statistics the outputs depend on, though the norms themselves were never called."""
-    idle = [norm for norm, seen in zip(average.norms, average.seen, strict=True) if not seen]
-    if not idle:
+    """Raise Refused if the outputs depend on the statistics of a norm that was never called."""
+    uncalled = [norm for norm, seen in zip(average.norms, average.seen, strict=True) if not seen]
+    if not uncalled:
         return
-    moved = {name: 2 * state[name] + 1 for norm in idle for name in norm.statistics.values()}
+    changed = {name: 2 * state[name] + 1 for norm in uncalled for name in norm.statistics.values()}
     with modes_kept(model.network), aside(pixels.device):
         model.network.eval()
-        pairs = zip(*(heads(model(s, pixels)) for s in (dict(state), {**state, **moved})), strict=True)
-        if any((a - b).abs().max() > UNSEEN * a.abs().max() for a, b in pairs):
-            names = sorted(moved)[:4]
+        pairs = zip(*(heads(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
+        if any((a - b).abs().max() > VISIBLE * a.abs().max() for a, b in pairs):
+            names = sorted(changed)[:4]
             raise Refused(
-                f"the running statistics {names} are read by the network, but not by the forward of the norm that has "
-                "them: they cannot be estimated anew"
+                f"the running statistics {names} are read by the network, but the forward of their norm is never "
+                "called: they cannot be re-estimated"
             )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The images that statistics are estimated on, as functions that give the same batches at every call.
+    """How batch-norm statistics are estimated."""
 
-    With `whole`, those of `sample` are corrected by passes over it at `full_passes` nodes along each coordinate.
-    """
-
-    sample: Callable[[], Batches]
-    whole: Callable[[], Batches] | None = None
-    full_passes: int = 0
+    sample: Callable[[], Batches]  # () -> the batches that are used at every point, the same in each call
+    everything: Callable[[], Batches] | None = None  # () -> batches of all images, if the sample is to be corrected
+    full_passes: int = 0  # nodes along each coordinate where all images are used
     attack: Attack | None = None
-    seed: int = 0  # of the attack's noise
+    seed: int = 0  # of the attack
 
     @classmethod
     def on(
@@ -238,17 +240,27 @@ class Estimate:
         full_passes: int | None = None,
         attack: Attack | None = None,
     ) -> "Estimate":
-        """On a shuffled, transformed pass over `training`, or on as many `images` as it begins with, kept ready."""
+        """An estimate on one shuffled and augmented pass over the training images, or on a sample of them.
 
-        def whole() -> Batches:
+        Args:
+            training: the training images.
+            transform: their augmentation.
+            batch_size: of the passes.
+            seed: of the order of the images, the augmentation and the attack.
+            images: size of the sample, which is kept in memory. None: all images are used at every point.
+            full_passes: nodes along each coordinate at which the error of the sample is measured. None: it is not.
+            attack: perturbs the images.
+        """
+
+        def everything() -> Batches:
             return training.shuffled(
                 batch_size, transform, stream(seed, "statistics order"), stream(seed, "statistics")
             )
 
         if images is None or images >= len(training):
-            return cls(whole, attack=attack, seed=seed)
-        kept = list(first(whole(), images))
-        return cls(lambda: kept, whole if full_passes else None, full_passes or 0, attack, seed)
+            return cls(everything, attack=attack, seed=seed)
+        sample = list(first(everything(), images))
+        return cls(lambda: sample, everything if full_passes else None, full_passes or 0, attack, seed)
 
 
 def first(batches: Batches, count: int) -> Batches:
@@ -263,35 +275,39 @@ def first(batches: Batches, count: int) -> Batches:
 def statistics(
     model: Model, point: Callable[[Place], State], places: Sequence[Place], buffers: State, estimate: Estimate
 ) -> Iterator[dict[str, Tensor]]:
-    """The buffers of the points at `places`, in their order; `point` gives the parameters of a place.
+    """The buffers of the points at `places`, in their order, with re-estimated statistics.
 
-    At a node they are those of a pass over all images, to the bit.
+    Args:
+        point: place -> parameters of the network there.
+        buffers: those to re-estimate.
+        estimate: the images. If its sample is corrected, the buffers at a node are exactly those of all images.
     """
 
-    def passes(batches: Callable[[], Batches], places: Sequence[Place]) -> Iterator[dict[str, Tensor]]:
+    def refreshed(batches: Callable[[], Batches], places: Sequence[Place]) -> Iterator[dict[str, Tensor]]:
         for i in range(0, len(places), TOGETHER):
             points = [point(place) for place in places[i : i + TOGETHER]]
             yield from refresh_each(model, points, buffers, batches(), estimate.attack, estimate.seed)
 
-    axes = [_spread(sorted(set(values)), estimate.full_passes) for values in zip(*places, strict=True)]
-    nodes = list(product(*axes)) if estimate.whole else []
-    full = dict(zip(nodes, passes(estimate.whole, nodes) if estimate.whole else (), strict=True))
-    offs = {node: _off(full[node], own) for node, own in zip(nodes, passes(estimate.sample, nodes), strict=True)}
-    for place, own in zip(places, passes(estimate.sample, places), strict=True):
+    axes = [_evenly_chosen(sorted(set(values)), estimate.full_passes) for values in zip(*places, strict=True)]
+    nodes = list(product(*axes)) if estimate.everything else []
+    full = dict(zip(nodes, refreshed(estimate.everything, nodes) if estimate.everything else (), strict=True))
+    sampled_nodes = zip(nodes, refreshed(estimate.sample, nodes), strict=True)
+    corrections = {node: _correction(full[node], sampled) for node, sampled in sampled_nodes}
+    for place, sampled in zip(places, refreshed(estimate.sample, places), strict=True):
         if place in full:
             yield full[place]
         else:
-            yield _corrected(own, _around(place, axes), offs) if nodes else own
+            yield _corrected(sampled, _neighbouring_nodes(place, axes), corrections) if nodes else sampled
 
 
-def _spread(values: Sequence[float], count: int) -> list[float]:
-    """`count` of the values, evenly by rank, both ends among them."""
+def _evenly_chosen(values: Sequence[float], count: int) -> list[float]:
+    """`count` of the sorted values, evenly by rank, the first and the last among them; [] for a count of 0 or 1."""
     last = len(values) - 1
     return [values[round(i * last / (count - 1))] for i in range(count)] if count > 1 else []
 
 
-def _around(place: Place, axes: Sequence[Sequence[float]]) -> dict[Place, float]:
-    """The nodes around a place and their shares of it, linear in each coordinate."""
+def _neighbouring_nodes(place: Place, axes: Sequence[Sequence[float]]) -> dict[Place, float]:
+    """{node: weight} of the nodes around a place, for interpolation that is linear in each coordinate."""
     sides = []
     for x, axis in zip(place, axes, strict=True):
         i = min(bisect_right(axis, x), len(axis) - 1)
@@ -300,20 +316,21 @@ def _around(place: Place, axes: Sequence[Sequence[float]]) -> dict[Place, float]
     return {node: prod(side[x] for side, x in zip(sides, node, strict=True)) for node in product(*sides)}
 
 
-def _off(full: State, sample: State) -> dict[str, Tensor]:
-    """What the means of the sample lack, and the factors that its variances lack: these must stay positive."""
-    inexact = {name: own for name, own in sample.items() if own.is_floating_point() or own.is_complex()}
-    variances = {name: own for name, own in inexact.items() if name.endswith(VARIANCE)}
-    lacking = {name: full[name] - own for name, own in inexact.items() if name not in variances}
-    factors = {name: torch.where(own > 0, full[name] / own, 1.0) for name, own in variances.items()}
-    return lacking | factors
+def _correction(full: State, sampled: State) -> dict[str, Tensor]:
+    """Additive corrections of the sampled means, and factors for the variances, which must stay positive."""
+    inexact = {name: value for name, value in sampled.items() if value.is_floating_point() or value.is_complex()}
+    variances = {name: value for name, value in inexact.items() if name.endswith(VARIANCE)}
+    summands = {name: full[name] - value for name, value in inexact.items() if name not in variances}
+    factors = {name: torch.where(value > 0, full[name] / value, 1.0) for name, value in variances.items()}
+    return summands | factors
 
 
 def _corrected(
-    sample: Mapping[str, Tensor], shares: Mapping[Place, float], offs: Mapping[Place, State]
+    sampled: Mapping[str, Tensor], weights: Mapping[Place, float], corrections: Mapping[Place, State]
 ) -> dict[str, Tensor]:
-    corrected = dict(sample)
-    for name in next(iter(offs.values())):
-        off = torch.stack([share * offs[node][name] for node, share in shares.items()]).sum(0)
-        corrected[name] = sample[name] * off if name.endswith(VARIANCE) else sample[name] + off
+    """The sampled buffers after the correction that is interpolated between the nodes with these weights."""
+    corrected = dict(sampled)
+    for name in next(iter(corrections.values())):
+        correction = torch.stack([weight * corrections[node][name] for node, weight in weights.items()]).sum(0)
+        corrected[name] = sampled[name] * correction if name.endswith(VARIANCE) else sampled[name] + correction
     return corrected

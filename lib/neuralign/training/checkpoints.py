@@ -1,4 +1,7 @@
-"""Training progress on disk, outside the declared outputs: a killed job goes on where it was, to the same bits."""
+"""Training progress on disk: a job that was killed continues where it was and gives the same bits.
+
+The files are scratch files of a job, not among its declared outputs.
+"""
 
 import hashlib
 import json
@@ -22,14 +25,16 @@ log = logging.getLogger(__name__)
 
 
 class Damaged(ValueError):
-    """What is on disk is not what was kept, or was kept for something else."""
+    """A checkpoint was changed after it was written, or belongs to another job or training."""
 
 
 class Checkpoint:
-    """A `Keeper` in `folder`, which belongs to one job of one configuration: its name is the job's key.
+    """Saves the progress of one training in a file of `folder`, the scratch folder of a job.
 
-    A job of several trainings has one for each, by `name`. It writes when the last write is `every` seconds ago; by
-    default NEURALIGN_CHECKPOINT_SECONDS, or 30.
+    Args:
+        folder: named after the key of the job, which is stored in the file.
+        name: of the training; a job with several has one checkpoint for each.
+        every: seconds between two writes. None: NEURALIGN_CHECKPOINT_SECONDS, by default 30.
     """
 
     def __init__(self, folder: str | Path, name: str = "progress", *, every: float | None = None):
@@ -38,9 +43,9 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def restore(self, fresh: Progress) -> Progress:
-        """What was kept last; `fresh` where there is nothing, or, with a warning, nothing that can be used.
+        """The progress that was saved last; `fresh` if there is none, or, with a warning, if it cannot be used.
 
-        Refused if `fresh` could not be kept.
+        Raises Refused if `fresh` has tensors that cannot be saved.
         """
         demand_savable(self.path, _tensors(fresh))
         if not self.path.exists():
@@ -52,7 +57,7 @@ class Checkpoint:
             return fresh
 
     def keep(self, progress: Progress) -> None:
-        """Write `progress` if the last write is `every` seconds ago, and only what one could go on from."""
+        """Save `progress`, unless the last write is less than `every` seconds ago or the sums are not finite."""
         if time.monotonic() - self.written < self.every or not torch.isfinite(progress.sums).all():
             return
         tensors = {name: t.cpu() for name, t in _tensors(progress).items()}
@@ -64,20 +69,20 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def clear(self) -> None:
-        """Remove the folder; the job's outputs are safe now."""
+        """Remove the folder, after the job's outputs have been written."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _read(self, fresh: Progress) -> Progress:
         with safe_open(self.path, "pt") as file:
             metadata = file.metadata() or {}
-            # copies, for a sum can depend in its last bit on where in memory its terms begin
+            # cloned, because the last bit of a sum can depend on the alignment of its terms in memory
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         facts, key = metadata.get("progress", ""), metadata.get("key", "")
         if metadata.get("digest") != _digest(tensors, facts, key):
             raise Damaged("its content is not what was written")
         if key != self.path.parent.name:
-            raise Damaged(f"it is that of the job with key {key}")
-        if _layout(tensors) != _layout(_tensors(fresh)):
+            raise Damaged(f"it belongs to the job with key {key}")
+        if _shapes_and_types(tensors) != _shapes_and_types(_tensors(fresh)):
             raise Damaged("its tensors have other names, shapes or types than this training's")
         tensors = {name: t.to(fresh.trainable.device) for name, t in tensors.items()}
         buffers = {name: tensors[f"buffers.{name}"] for name in fresh.buffers}
@@ -85,17 +90,18 @@ class Checkpoint:
 
 
 def _tensors(progress: Progress) -> dict[str, Tensor]:
+    """All tensors of a progress, by name."""
     buffers = {f"buffers.{name}": b for name, b in progress.buffers.items()}
     return {name: getattr(progress, name) for name in ("trainable", "velocity", "sums")} | buffers
 
 
-def _layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def _shapes_and_types(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (t.shape, t.dtype) for name, t in tensors.items()}
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str, key: str) -> str:
-    found = hashlib.sha256(f"{facts}/{key}".encode())
+    digest = hashlib.sha256(f"{facts}/{key}".encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

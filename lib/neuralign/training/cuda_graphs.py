@@ -1,5 +1,7 @@
-"""Training steps as CUDA graphs. A step of a small network is hundreds of kernels, and launching one takes longer than
-running it; a graph launches them all at once. The numbers are the same, to the bit.
+"""Training steps as CUDA graphs, which launch all kernels of a step at once.
+
+A step of a small network consists of hundreds of kernels, each of which takes longer to launch than to run. Replaying a
+graph of them gives the same bits.
 """
 
 import logging
@@ -17,19 +19,19 @@ from neuralign.common.seeding import global_generator
 
 log = logging.getLogger(__name__)
 
-REHEARSALS = 3  # steps before a recording, in which libraries choose kernels and take their memory
-PLAIN = (bool, int, float, str, bytes, type(None))
+WARM_UPS = 3  # steps before a recording, in which libraries choose kernels and allocate workspaces
+PLAIN = (bool, int, float, str, bytes, type(None))  # types of attributes that are compared before and after a step
 
 Step = Callable[..., None]
 
 
 class NotRecordable(RuntimeError):
-    """A step that must not be recorded; the message says why."""
+    """The step must not be recorded as a graph; the message says why."""
 
 
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """A block whose work runs on a CUDA stream of its own, which recording needs; nothing of the kind on a CPU."""
+    """A block whose work runs on a new CUDA stream, as recording a graph requires; on a CPU it does nothing."""
     if device.type != "cuda":
         yield
         return
@@ -43,16 +45,16 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 
 def recorded(step: Step, changed: Sequence[Tensor], generators: Sequence[torch.Generator], network: nn.Module) -> Step:
-    """`step` as it is on a CPU; on CUDA a function that does the same by replaying a graph of it.
+    """On CUDA, a function that does what `step` does by replaying a graph of it; on a CPU, `step` itself.
 
-    A graph repeats its kernels and nothing else, so a step is recorded only where it never waits for the device and
-    leaves everything in Python as it was (see `_rehearse`); elsewhere it runs as it is, and the log says why.
+    A graph repeats kernels and nothing else. So a step is recorded only if it never synchronises with the device and
+    leaves the Python state unchanged (`_warm_up` checks it). Otherwise it runs unrecorded, and the log says why.
 
     Args:
-        step: takes tensors and changes tensors in place; each shape of its inputs is recorded once.
-        changed: every tensor that it changes.
-        generators: of the device, from which it draws, besides torch's own.
-        network: what it calls.
+        step: takes tensors and changes tensors in place; it is recorded once for all inputs of equal shapes.
+        changed: every tensor that the step changes.
+        generators: those of the device that the step draws from, besides torch's global one.
+        network: the network that the step calls.
     """
     return _Recorder(step, changed, generators, network) if changed[0].is_cuda else step
 
@@ -76,46 +78,49 @@ class _Recorder:
                 self.recordable = False
                 log.info("steps are not recorded as a CUDA graph: %s", str(error).splitlines()[0])
                 return self.step(*inputs)
-        graph, held = self.graphs[shapes]
-        for mine, theirs in zip(held, inputs, strict=True):
-            mine.copy_(theirs)
+        graph, graph_inputs = self.graphs[shapes]
+        for graph_input, tensor in zip(graph_inputs, inputs, strict=True):
+            graph_input.copy_(tensor)
         graph.replay()
 
     def _record(self, inputs: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-        """A graph of the step and the tensors it reads its inputs from; everything is left as it was."""
-        drawing = [*self.generators, global_generator(inputs[0].device)]
-        values, states = [t.clone() for t in self.changed], [g.get_state() for g in drawing]
+        """A graph of the step, and the tensors from which it reads its inputs.
+
+        The changed tensors and the generators are restored.
+        """
+        generators = [*self.generators, global_generator(inputs[0].device)]
+        values, states = [t.clone() for t in self.changed], [g.get_state() for g in generators]
         try:
-            self._rehearse(inputs)
-            graph, held = torch.cuda.CUDAGraph(), [t.clone() for t in inputs]
+            self._warm_up(inputs)
+            graph, graph_inputs = torch.cuda.CUDAGraph(), [t.clone() for t in inputs]
             for generator in self.generators:
                 graph.register_generator_state(generator)
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-                self.step(*held)
+                self.step(*graph_inputs)
         finally:
             for tensor, value in zip(self.changed, values, strict=True):
                 tensor.copy_(value)
-            for generator, state in zip(drawing, states, strict=True):
+            for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
-        return graph, held
+        return graph, graph_inputs
 
-    def _rehearse(self, inputs: Sequence[Tensor]) -> None:
-        """Run the step a few times. Raises where it reads from the device or where Python is not left as it was."""
+    def _warm_up(self, inputs: Sequence[Tensor]) -> None:
+        """Run the step a few times. Raises RuntimeError if it synchronises or changes the Python state."""
         before = python_state(self.network)
-        with _no_waiting():
-            for _ in range(REHEARSALS):
+        with _synchronisation_forbidden():
+            for _ in range(WARM_UPS):
                 self.step(*inputs)
         after = python_state(self.network)
         if different := [name for name in before | after if before.get(name) != after.get(name)]:
-            raise NotRecordable(f"a step changes {different[0]}, which a graph would leave as it is")
+            raise NotRecordable(f"a step changes {different[0]}, which a graph would not change")
 
 
 @contextmanager
-def _no_waiting() -> Iterator[None]:
-    """A block in which an operation that waits for the device raises RuntimeError."""
+def _synchronisation_forbidden() -> Iterator[None]:
+    """A block in which an operation that synchronises with the device raises RuntimeError."""
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Synchronization debug mode")  # is a prototype that may miss something
+        warnings.filterwarnings("ignore", "Synchronization debug mode")  # warns that it is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -124,9 +129,9 @@ def _no_waiting() -> Iterator[None]:
 
 
 def python_state(network: nn.Module) -> dict[str, Any]:
-    """What a step could change without the device's knowledge, by name: generators of the CPU, attributes of modules.
+    """{name: value} of what a step might change in Python: the CPU's generators, and plain attributes of modules.
 
-    Layers left out at random, or a count of calls, would be frozen in a graph.
+    A graph does not repeat such changes: a layer that is skipped at random would always, or never, be skipped.
     """
     state: dict[str, Any] = {
         "torch's generator of the CPU": torch.default_generator.get_state().numpy().tobytes(),

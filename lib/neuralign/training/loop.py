@@ -20,7 +20,7 @@ from neuralign.curves.curve import Basis
 from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, criterion, logits, modes_kept
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_stream
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
 
@@ -40,7 +40,7 @@ def fit(
     model: Model,
     trainable: Tensor,
     sample: Sample,
-    layout: Layout,
+    layout: FlatLayout,
     buffers: Mapping[str, Tensor],
     images: Images,
     regime: Regime,
@@ -54,18 +54,19 @@ def fit(
     return training.progress
 
 
-def demand_last_batch(model: Model, start: Callable[[], State], images: Images, batch_size: int) -> None:
+def demand_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
     """Refuse a training set whose last batch is a single image, if the network cannot train on one image.
 
-    Batch norm needs at least two values per unit; after a global pooling a single image has one. `start()` returns a
-    state of the network that may be overwritten.
+    Batch norm needs at least two values per unit; after a global pooling a single image has one. `state()` gives the
+    state that this is tried with, on a copy.
     """
     if len(images) % batch_size != 1 % batch_size:
         return
     with aside(images.labels.device), modes_kept(model.network), torch.no_grad():
         model.network.train()
         try:
-            criterion(model(start(), as_float(images.pixels[:1])), images.labels[:1])
+            copies = {name: tensor.detach().clone() for name, tensor in state().items()}
+            criterion(model(copies, as_float(images.pixels[:1])), images.labels[:1])
         except Exception as error:  # the network is the user's code and may raise anything
             raise Refused(
                 f"{len(images)} images in batches of {batch_size} leave one image alone in the last batch, and the "
@@ -104,7 +105,7 @@ class Training:
         model: Model,
         trainable: Tensor,
         sample: Sample,
-        layout: Layout,
+        layout: FlatLayout,
         buffers: Mapping[str, Tensor],
         images: Images,
         regime: Regime,

@@ -1,4 +1,7 @@
-"""Several trainings in one process. On a GPU their kernels run at the same time; each gives the bits it gives alone."""
+"""Several trainings in one process, which take turns. On a GPU their kernels run concurrently.
+
+Each training gives the same bits as it does alone.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +16,13 @@ from neuralign.training.progress import Diverged, Progress
 
 
 def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
-    """The `Progress` of every training, complete; of one that diverges its `Diverged`, while the others go on.
+    """Run all trainings to their ends; return the `Progress` of each, or its `Diverged`.
 
-    They take turns, step by step, each on a CUDA stream of its own. On a GPU, networks that draw random numbers
-    themselves, as dropout does, are trained one after another: recorded steps share the device's generator.
+    They take turns step by step, on a GPU each on its own CUDA stream. There, networks with random layers such as
+    dropout are trained one after another, because recorded steps share the device's generator.
     """
     device = trainings[0].device
-    if len(trainings) > 1 and device.type == "cuda" and _draws(trainings[0]):
+    if len(trainings) > 1 and device.type == "cuda" and _draws_random_numbers(trainings[0]):
         return [result for training in trainings for result in fit_together([training])]
     outside = torch.cuda.current_stream(device) if device.type == "cuda" else None
     streams = [torch.cuda.Stream(device) if outside else None for _ in trainings]
@@ -37,24 +40,27 @@ def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
 def _take_turns(
     trainings: Sequence[Iterator[None]], streams: Sequence[torch.cuda.Stream | None]
 ) -> dict[int, Diverged]:
-    """Run all to their ends, a step of each in turn on its stream; those that have diverged, by their places."""
+    """Run the steps of all trainings in turn, each on its stream; return {position: error} of those that diverge."""
     diverged: dict[int, Diverged] = {}
-    live = dict(enumerate(trainings))
-    while live:
-        for i, steps in list(live.items()):
+    running = dict(enumerate(trainings))
+    while running:
+        for i, steps in list(running.items()):
             try:
                 with _on(streams[i]):
                     next(steps)
             except StopIteration:
-                del live[i]
+                del running[i]
             except Diverged as error:
                 diverged[i] = error
-                del live[i]
+                del running[i]
     return diverged
 
 
 def unless_diverged(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> Iterator[tuple[Any, Progress]]:
-    """Jobs with what `fit_together` made of them, but for those that diverged; at the end raises for the first job."""
+    """(job, its `Progress`) of the trainings that did not diverge; then raises `Diverged` if the first one did.
+
+    `results` are those of `fit_together`, in the order of `jobs`.
+    """
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Progress):
             yield job, result
@@ -66,8 +72,8 @@ def _on(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
     return torch.cuda.stream(stream) if stream else nullcontext()
 
 
-def _draws(training: Training) -> bool:
-    """Whether the network of a training draws from the device's generator, found by a pass on two images."""
+def _draws_random_numbers(training: Training) -> bool:
+    """Whether the network draws from the device's generator in a pass on two images in training mode."""
     generator, model = global_generator(training.device), training.model
     with aside(training.device), torch.no_grad():
         before = generator.get_state()

@@ -1,1 +1,1 @@
-"""Alignment algorithms: a plug-in is `name(problem, *, ...options) -> permutation` (`alignment/problem.py`)."""
+"""Alignment algorithms: a plug-in is `name(problem, *, ...options) -> {group: (n,)}` (`alignment/problem.py`)."""

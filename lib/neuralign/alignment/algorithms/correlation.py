@@ -1,4 +1,5 @@
-"""Correlation of activations (the paper, section 4; Li et al. 2016): one linear assignment per group."""
+"""Activation matching: units are matched by the correlation of their activations (the paper, section 4; Li et al.
+2016). One linear assignment per group of neurons."""
 
 import logging
 from dataclasses import replace
@@ -7,8 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from neuralign.alignment.activations import growing_moments
+from neuralign.alignment.birkhoff import assign
 from neuralign.alignment.moments import Moments
-from neuralign.alignment.problem import Problem, assign, growing_moments
+from neuralign.alignment.problem import Problem
 from neuralign.common.seeding import stream
 from neuralign.config.options import Count, Flag, Fraction
 from neuralign.datasets.images import Images
@@ -30,7 +33,7 @@ def correlation(
     largest: Count | None = None,
     stop: Fraction | None = None,
 ) -> dict[str, Tensor]:
-    """The permutation whose matched units correlate best on `images` training images; {group: (n,)}.
+    """The permutation that maximises the correlation of matched units, {group: (n,)}.
 
     Every image and every position is a sample. A group that several activations carry sums their correlations. The
     paper's code has `centred: false` and `read: pooled` (there the third convolution) for GoogLeNet, `streams: stem`
@@ -53,45 +56,45 @@ def correlation(
     chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
     if stop is not None:
         chosen = _shuffled(chosen)
-    shown, matches, due = replace(problem, images=chosen), dict[str, Tensor](), batch_size
-    for seen, found in growing_moments(shown, batch_size=batch_size, read=read, largest=largest):
-        problem.facts["images"] = seen
-        if seen < len(chosen) and (stop is None or seen < due):
+    shown, matches, next_check = replace(problem, images=chosen), dict[str, Tensor](), batch_size
+    for count, moments in growing_moments(shown, batch_size=batch_size, read=read, largest=largest):
+        problem.facts["images"] = count
+        if count < len(chosen) and (stop is None or count < next_check):
             continue
-        before, due = matches, 2 * due
-        matches = {group: assign(_score(taps, centred, streams)) for group, taps in found.items()}
-        if stop is not None and before and _changed(before, matches) <= stop:
+        before, next_check = matches, 2 * next_check
+        matches = {group: assign(_score(taps, centred, streams)) for group, taps in moments.items()}
+        if stop is not None and before and _changed_share(before, matches) <= stop:
             break
     if centred:
-        _tell_unresolved(found)
+        _warn_of_unresolved_units(moments)
     return matches
 
 
-def _tell_unresolved(found: dict[str, dict[Tap, Moments]]) -> None:
-    """Log which groups have units that correlate with nothing though they are not dead."""
-    for group, taps in found.items():
-        alike = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
-        if any(alike):
+def _warn_of_unresolved_units(moments: dict[str, dict[Tap, Moments]]) -> None:
+    """Log the groups with units that are not dead, but vary too little for a correlation."""
+    for group, taps in moments.items():
+        counts = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
+        if any(counts):
             log.warning(
                 "group %r: %d units of the target and %d of the source, of %d, vary by no more than rounding (a "
-                "constant, or an offset too large for their precision): nothing says what they are to be matched with",
-                *(group, *alike, len(next(iter(taps.values())).means()[0])),
+                "constant, or an offset too large for their precision); their matches are arbitrary",
+                *(group, *counts, len(next(iter(taps.values())).means()[0])),
             )
 
 
-def _changed(before: Permutation, after: Permutation) -> float:
-    """The share of all units that are matched otherwise."""
+def _changed_share(before: Permutation, after: Permutation) -> float:
+    """The share of all units whose matches differ."""
     changed = sum(int((match != before[group]).sum()) for group, match in after.items())
     return changed / max(1, sum(map(len, after.values())))
 
 
 def _score(taps: dict[Tap, Moments], centred: bool, streams: str) -> Tensor:
-    """(n, n): how much each of the target's units correlates with each of the source's."""
+    """(n, n): the correlation of each unit of the target with each of the source, summed over activations."""
     stem = {tap: m for tap, m in taps.items() if not tap.summed} if streams == "stem" else {}
     return sum((m.correlation(centred) for m in (stem or taps).values()), torch.tensor(0.0))
 
 
 def _shuffled(images: Images) -> Images:
-    """The images in an order in which any first of them stand for all."""
+    """The images in a fixed random order, so that the first of them are a random sample."""
     order = torch.randperm(len(images), generator=stream(0, "alignment")).to(images.labels.device)
     return Images(images.pixels[order], images.labels[order])

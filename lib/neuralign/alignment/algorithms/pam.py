@@ -1,11 +1,13 @@
-"""Proximal alternating minimisation over the permutation and the curve (the paper, section 5).
+"""Proximal alternating minimisation of the loss along a curve over its bends and the permutation of its end (the paper,
+section 5).
 
-The permutation is relaxed to doubly stochastic matrices and trained on the curve's own objective, then rounded. With
-one round the curve has not moved yet: it is the segment to the softly permuted end, and what follows is ordinary curve
-training, so PAM is an alignment method like any other. With more rounds the bends are trained in between.
+The permutation is relaxed to doubly stochastic matrices, which are trained like the bends of a curve, and then rounded.
+In the first round the curve is the straight line. With one round, PAM is thus an alignment method like any other, and
+the curve is trained afterwards as usual; with more rounds, bends are trained between them.
 """
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -21,7 +23,7 @@ from neuralign.curves.endpoints import divide
 from neuralign.curves.families.bezier import bezier
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.symmetry.permutations import Permutation, identity, permute, transport
 from neuralign.training.loop import demand_last_batch, fit
 from neuralign.training.progress import Constraint, Regime, Sample
@@ -48,7 +50,7 @@ def pam(
     weight_decay: NonNegative = 5e-4,
     seed: Seed = 0,
 ) -> dict[str, Tensor]:
-    """The permutation after `rounds` of PAM that started from the problem's own; {group: (n,)}.
+    """The permutation with the lowest loss along the curve that PAM finds from the problem's start; {group: (n,)}.
 
     The candidates compete with the rounding of the relaxed solution and with the start, all on the same batches and the
     same t.
@@ -74,23 +76,25 @@ def pam(
     """
     search = _Search(problem, bends, batch_size, seed)
     permutation: Permutation = problem.start or identity(problem.trace.spec)
-    first = search.score(permutation, scoring_batches)
+    objective_before = search.score(permutation, scoring_batches)
     for turn in range(rounds):
-        quick = Regime(epochs, batch_size, lr, 0.0, 0.0, halving, nesterov=False)
-        soft = search.relax(permutation, quick, proximal, projection, sweeps, turn)
+        relaxed_regime = Regime(epochs, batch_size, lr, 0.0, 0.0, halving, nesterov=False)
+        soft = search.relax(permutation, relaxed_regime, proximal, projection, sweeps, turn)
         drawn = search.candidates(soft, candidates, terms, turn)
-        best, *_ = sorted([permutation, *drawn], key=lambda p: search.score(p, scoring_batches))
-        permutation = best
+        permutation = min([permutation, *drawn], key=lambda p: search.score(p, scoring_batches))
         if turn + 1 < rounds:
-            slow = Regime(bend_epochs, batch_size, bend_lr, momentum, weight_decay, halving)
-            search.bend(permutation, slow, proximal, turn)
-    last = search.score(permutation, scoring_batches)
-    problem.facts.update(objective_before=first, objective_after=last)
+            bend_regime = Regime(bend_epochs, batch_size, bend_lr, momentum, weight_decay, halving)
+            search.train_bends(permutation, bend_regime, proximal, turn)
+    problem.facts.update(objective_before=objective_before, objective_after=search.score(permutation, scoring_batches))
     return dict(permutation)
 
 
 class _Search:
-    """The two blocks of the objective. A curve is the evenly spaced segment to the permuted end plus offsets (k, d)."""
+    """The objective, and one optimisation for each of its two blocks: the permutation and the bends.
+
+    The bends of a curve are evenly spaced points on the straight line to the permuted end, plus `offsets` (k, d). So
+    they follow when the permutation changes.
+    """
 
     def __init__(self, problem: Problem, bends: int, batch_size: int, seed: int):
         self.problem, self.spec, self.seed, self.batch_size = problem, problem.trace.spec, seed, batch_size
@@ -101,27 +105,29 @@ class _Search:
         self.end = {n: problem.source[n] for n in self.layout.shapes}
         self.origin = ends.vectors[0]
         self.offsets = self.origin.new_zeros(bends, self.layout.trained)
-        self.rungs = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
+        self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()  # of the way, per bend
         self.basis = lambda t: bezier(t, bends=bends)
-        demand_last_batch(problem.model, self._start, problem.images, batch_size)
-        self.matrices = Layout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
-
-    def _start(self) -> dict[str, Tensor]:
-        """The target as trainings have it: what follows the path, and copies of the rest."""
-        return self.layout.views(self.origin.clone()) | {n: b.clone() for n, b in self.buffers.items()}
+        demand_last_batch(
+            problem.model, lambda: self.layout.views(self.origin) | self.buffers, problem.images, batch_size
+        )
+        self.matrices = FlatLayout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
-        rest = len(end) - self.layout.trained  # of the vector: what no training moves
+        """The curve from the target to `end` (d,) with these offsets of its bends (k, number of trained parameters)."""
+        untrained = len(end) - self.layout.trained
         points = [
-            torch.lerp(self.origin, end, rung) + F.pad(offset, (0, rest))
-            for rung, offset in zip(self.rungs, offsets, strict=True)
+            torch.lerp(self.origin, end, fraction) + F.pad(offset, (0, untrained))
+            for fraction, offset in zip(self.fractions, offsets, strict=True)
         ]
         return Curve(self.basis, torch.stack([self.origin, end]), torch.stack(points))
 
     def relax(
         self, permutation: Permutation, regime: Regime, proximal: float, projection: str, sweeps: int, turn: int
     ) -> dict[str, Tensor]:
-        """Doubly stochastic matrices {group: (n, n)} after SGD on the curve's objective, projected at every step."""
+        """Doubly stochastic matrices {group: (n, n)} that minimise the loss along the curve, by projected SGD.
+
+        It starts from `permutation`, with the offsets of the bends held.
+        """
         before = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
 
         def sample(flat: Tensor, weights: Tensor) -> Tensor:
@@ -129,24 +135,23 @@ class _Search:
             return self.curve(end, self.offsets).at(weights)
 
         def constrain(flat: Tensor, rate: Tensor) -> None:
-            strength = rate * proximal
-            flat.addcmul_(before, strength).div_(1 + strength)
+            _proximal_step(flat, before, rate * proximal)
             for matrix in self.matrices.views(flat).values():
-                inside = birkhoff.alternate(matrix, sweeps) if projection == "alternating" else birkhoff.project(matrix)
-                matrix.copy_(inside)
+                exact = projection == "exact"
+                matrix.copy_(birkhoff.project(matrix) if exact else birkhoff.alternate(matrix, sweeps))
 
-        everything = replace(self.layout, untrained=frozenset())  # the objective depends on all that is permuted
-        progress = self._fit(before, sample, everything, regime, ("permutation", turn), constrain)
-        return self.matrices.views(progress)
+        # the gradient of a permutation comes from all tensors that it permutes, also from those that are not trained
+        layout = replace(self.layout, untrained=frozenset())
+        flat = self._fit(before, sample, layout, regime, ("permutation", turn), constrain)
+        return self.matrices.views(flat)
 
-    def bend(self, permutation: Permutation, regime: Regime, proximal: float, turn: int) -> None:
-        """Train the offsets with the permutation held."""
+    def train_bends(self, permutation: Permutation, regime: Regime, proximal: float, turn: int) -> None:
+        """Train the offsets of the bends, with the permutation held."""
         end = self.layout.flatten(permute(self.spec, permutation, self.end))
         before = self.offsets.clone()
 
         def constrain(offsets: Tensor, rate: Tensor) -> None:
-            strength = rate * proximal
-            offsets.addcmul_(before, strength).div_(1 + strength)
+            _proximal_step(offsets, before, rate * proximal)
 
         def sample(offsets: Tensor, weights: Tensor) -> Tensor:
             return self.curve(end, offsets).at(weights)
@@ -157,11 +162,12 @@ class _Search:
         self,
         start: Tensor,
         sample: Sample,
-        layout: Layout,
+        layout: FlatLayout,
         regime: Regime,
         purpose: tuple[Any, ...],
         constrain: Constraint,
     ) -> Tensor:
+        """The trained vector; `purpose` names the training in its seed and in its saved progress."""
         return fit(
             self.problem.model,
             start,
@@ -179,30 +185,33 @@ class _Search:
         ).trainable
 
     def candidates(self, soft: dict[str, Tensor], count: int, terms: int, turn: int) -> list[dict[str, Tensor]]:
-        """The rounding of the relaxed solution, and `count` joint draws from its Birkhoff decompositions."""
+        """The rounding of the relaxed solution, and `count` permutations drawn from its Birkhoff decompositions."""
         generator = stream(self.seed, "candidates", turn)
-        parts = {g: birkhoff.decompose(m.clamp(min=0), terms=terms) for g, m in soft.items()} if count else {}
-        drawn = [{g: birkhoff.assign(m) for g, m in soft.items()}]
+        terms_of = {g: birkhoff.decompose(m.clamp(min=0), terms=terms) for g, m in soft.items()} if count else {}
+        permutations = [{g: birkhoff.assign(m) for g, m in soft.items()}]
         for _ in range(count):
-            pick = {g: int(torch.multinomial(c, 1, generator=generator)) for g, (c, _) in parts.items()}
-            drawn.append({g: parts[g][1][i] for g, i in pick.items()})
-        return drawn
+            drawn = {g: int(torch.multinomial(c, 1, generator=generator)) for g, (c, _) in terms_of.items()}
+            permutations.append({g: terms_of[g][1][i] for g, i in drawn.items()})
+        return permutations
 
     @torch.no_grad()
     def score(self, permutation: Permutation, batches: int) -> float:
-        """Mean criterion along the curve, by batch statistics; the same batches, t and noise for every permutation."""
+        """The mean loss along the curve, in training mode; batches, t and noise are the same for every permutation."""
         model, images = self.problem.model, self.problem.images
         curve = self.curve(self.layout.flatten(permute(self.spec, permutation, self.end)), self.offsets)
         order, draws = stream(self.seed, "scoring order"), stream(self.seed, "scoring draws")
         model.network.train()
         total, count = torch.zeros((), device=self.origin.device), 0
-        shown = list(
-            zip(range(batches), images.shuffled(self.batch_size, self.problem.transform, order, draws), strict=False)
-        )
-        for i, (pixels, labels) in shown:
+        shown = list(islice(images.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
+        for i, (pixels, labels) in enumerate(shown):
             state = self.layout.views(curve((i + 0.5) / len(shown))) | {n: b.clone() for n, b in self.buffers.items()}
             with aside(self.origin.device):
                 reseed(self.origin.device, self.seed, "scoring dropout", i)
                 total += criterion(model(state, pixels), labels) * len(labels)
             count += len(labels)
         return (total / count).item()
+
+
+def _proximal_step(x: Tensor, before: Tensor, strength: Tensor) -> None:
+    """Move x in place to the minimum of |y - x|^2 + strength |y - before|^2 over y."""
+    x.addcmul_(before, strength).div_(1 + strength)

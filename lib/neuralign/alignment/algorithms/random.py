@@ -1,4 +1,4 @@
-"""A control: neurons relabelled at random, which costs a network nothing and a path everything."""
+"""A random permutation, as a control: it leaves the network's function unchanged and makes paths as bad as chance."""
 
 from torch import Tensor
 

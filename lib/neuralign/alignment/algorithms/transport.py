@@ -1,4 +1,4 @@
-"""Optimal transport of activations: the units that lie closest to each other (Singh & Jaggi 2020; the paper's "w2")."""
+"""Optimal transport of activations (Singh & Jaggi 2020; "w2" in the paper)."""
 
 from dataclasses import replace
 from typing import Literal
@@ -6,14 +6,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neuralign.alignment.problem import Problem, assign, unit_moments
+from neuralign.alignment.activations import unit_moments
+from neuralign.alignment.birkhoff import assign
+from neuralign.alignment.problem import Problem
 from neuralign.config.options import Count
 
 
 def transport(
     problem: Problem, *, images: Count = 10_000, batch_size: Count = 64, read: Literal["post", "pre"] = "post"
 ) -> dict[str, Tensor]:
-    """The permutation P that minimises the sum of squares of target's minus P source's activations; {group: (n,)}.
+    """The permutation P that minimises the squared distance of the target's activations to P times the source's.
 
     The squared norms do not depend on P, so the raw cross products are maximised: the Wasserstein-2 distance between
     units as equal masses, whose optimal plan is a permutation.
@@ -23,7 +25,8 @@ def transport(
         batch_size: Images per batch.
         read: Whether activations are read after (`post`) or before (`pre`) the nonlinearity.
     """
-    found = unit_moments(replace(problem, images=problem.images.first(images)), batch_size=batch_size, read=read)
+    shown = replace(problem, images=problem.images.first(images))
+    moments = unit_moments(shown, batch_size=batch_size, read=read)
     return {
-        group: assign(sum((m.products() for m in taps.values()), torch.tensor(0.0))) for group, taps in found.items()
+        group: assign(sum((m.products() for m in taps.values()), torch.tensor(0.0))) for group, taps in moments.items()
     }

@@ -1,1 +1,1 @@
-"""Families of curves: a plug-in is `name(t, *, ...options) -> weights of the control points`."""
+"""Families of curves: a plug-in is `name(t, *, ...options) -> weights of the control points` (`curves/curve.py`)."""

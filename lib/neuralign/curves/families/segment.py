@@ -1,9 +1,9 @@
-"""The straight line between the endpoints: nothing to train, the baseline every curve is compared with."""
+"""The straight line between the endpoints: it has nothing to train, and is the baseline of all curves."""
 
 import torch
 from torch import Tensor
 
 
 def segment(t: Tensor) -> Tensor:
-    """Weights (2,) of linear interpolation at t."""
+    """The weights of linear interpolation at t, (2,)."""
     return torch.stack([1 - t, t])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from neuralign.config.options import Flag, Positive, Proper
 
-# each inception block as (1x1, 3x3 reduction, 3x3, "5x5" reduction, "5x5", projection of the pool), in channels
+# channels of each inception block: (1x1, 3x3 reduction, 3x3, "5x5" reduction, "5x5", projection after the pool)
 BLOCKS = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -31,7 +31,7 @@ def googlenet(
     dropout: Proper = 0.2,
     auxiliary_dropout: Proper = 0.7,
 ) -> nn.Module:
-    """Nine inception blocks and one linear layer, for images from 16x16; in training mode with two auxiliary heads.
+    """GoogLeNet with nine inception blocks and one linear layer, for images of at least 16x16 pixels.
 
     In training mode the output is (logits, auxiliary, auxiliary), each (n, classes), unless `auxiliary` is off; in
     evaluation mode it is the logits alone.
@@ -57,7 +57,7 @@ class GoogLeNet(nn.Module):
         self.conv3 = convolution(scaled(64), scaled(192), 3)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.inception = nn.ModuleDict()
-        self.auxiliary = nn.ModuleDict()  # by the block whose output the head reads
+        self.auxiliary = nn.ModuleDict()  # name of a block -> the head on its output
         inputs = scaled(192)
         for name, sizes in BLOCKS.items():
             self.inception[name] = block = Inception(inputs, *map(scaled, sizes))
@@ -69,20 +69,20 @@ class GoogLeNet(nn.Module):
         self.fc = nn.Linear(inputs, classes)
         self.apply(initialise)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # (n, channels, h, w) -> (n, classes), thrice or once
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # (n, channels, h, w) -> (n, classes), one or three
         x = self.pool(self.conv3(self.conv2(self.conv1(x))))
-        guesses = []
+        auxiliary = []
         for name, block in self.inception.items():
             x = self.pool(x) if name == "4a" else x
             x = block(x)
             if self.training and name in self.auxiliary:
-                guesses.append(self.auxiliary[name](x))
+                auxiliary.append(self.auxiliary[name](x))
         logits = self.fc(self.dropout(self.mean(x).flatten(1)))
-        return (logits, *guesses) if guesses else logits
+        return (logits, *auxiliary) if auxiliary else logits
 
 
 class Inception(nn.Module):
-    """Four branches side by side on the channel axis: one, two and two convolutions, a pool and one convolution."""
+    """Four branches, concatenated along the channels: one, two and two convolutions, and a pool with one."""
 
     def __init__(self, inputs: int, one: int, three_in: int, three: int, five_in: int, five: int, pooled: int):
         super().__init__()
@@ -97,7 +97,7 @@ class Inception(nn.Module):
 
 
 class Head(nn.Module):
-    """An auxiliary classifier on a map pooled to 4x4."""
+    """An auxiliary classifier on a feature map pooled to 4x4."""
 
     def __init__(self, inputs: int, width: int, hidden: int, classes: int, dropout: float):
         super().__init__()
@@ -114,17 +114,17 @@ class Head(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """A convolution of the same resolution without bias, batch norm with the larger epsilon of Inception, ReLU."""
+    """A convolution that keeps the resolution, without bias; batch norm with Inception's epsilon of 1e-3; ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return chain(conv=conv, bn=nn.BatchNorm2d(outputs, eps=1e-3), relu=nn.ReLU())
 
 
 def chain(**layers: nn.Module) -> nn.Sequential:
-    """Named layers, one after the other."""
+    """Named layers in sequence."""
     return nn.Sequential(OrderedDict(layers))
 
 
 def initialise(layer: nn.Module) -> None:
-    """Normal weights of deviation 0.01, cut off at two deviations; the biases keep PyTorch's default."""
+    """Weights from a normal distribution (standard deviation 0.01) truncated at two deviations; default biases."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)

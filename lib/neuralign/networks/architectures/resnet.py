@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from neuralign.config.options import Count, every
 
-# Channels from which the gradient of a 1x1 convolution of stride 2, channels last, is safe: on processors without
-# AVX-512, oneDNN as in torch 2.14 writes beyond its memory where there are fewer, and the process is aborted.
-SAFE = 8
+# Fewest input channels with which a 1x1 convolution of stride 2 may be differentiated on channels-last images. With
+# fewer, oneDNN in torch 2.14 writes beyond its memory on processors without AVX-512, and the process is aborted.
+SAFE_CHANNELS = 8
 
 
 def resnet(classes: int, channels: int, *, depth: Annotated[int, every(6, 8)] = 32, width: Count = 16) -> nn.Module:
-    """A stem, three stages of (depth - 2) / 6 residual blocks and one linear layer, for images from 16x16.
+    """A ResNet with a stem, three stages of (depth - 2) / 6 residual blocks and a linear layer, for images from 16x16.
 
     Depth 32 and width 16 are the paper's.
 
@@ -21,8 +21,8 @@ def resnet(classes: int, channels: int, *, depth: Annotated[int, every(6, 8)] = 
         depth: Number of layers, 6 for each residual block of a stage and 2 more.
         width: Channels of the first stage; the second has twice, the third four times as many.
     """
-    blocks, rest = divmod(depth - 2, 6)
-    if blocks < 1 or rest:
+    blocks, remainder = divmod(depth - 2, 6)
+    if blocks < 1 or remainder:
         raise ValueError(f"depth: found {depth}, allowed are 6n + 2, that is 8, 14, 20, 26, 32, ...")
     return ResNet(classes, channels, blocks, width)
 
@@ -46,7 +46,7 @@ class ResNet(nn.Module):
 
 
 def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    """Blocks of equal width; only the first may change the width and the resolution."""
+    """Residual blocks with the same number of channels; only the first may change it, and the resolution."""
     return nn.Sequential(Block(inputs, outputs, stride), *[Block(outputs, outputs, 1) for _ in range(blocks - 1)])
 
 
@@ -60,9 +60,9 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
-        self.sample: nn.Module = nn.Identity()  # every second row and column, in place of a stride
+        self.sample: nn.Module = nn.Identity()  # takes every second row and column where a stride would be unsafe
         if stride > 1:
-            if inputs < SAFE:
+            if inputs < SAFE_CHANNELS:
                 self.sample, stride = nn.MaxPool2d(1, stride), 1
             projection = conv(inputs, outputs, 1, stride)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias, Kaiming-normal over its fan out (He et al. 2015)."""
+    """A convolution without bias, initialised Kaiming-normal with fan-out (He et al. 2015)."""
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from neuralign.config.options import Count, Flag, least
 
-# each convolution as (outputs in widths, kernel, stride, padding)
+# each convolution as (output channels in multiples of `width`, kernel, stride, padding)
 HEAD = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
 MIDDLE = (2, 3, 1, 1)
 TAIL = (4, 3, 2, 1), (4, 3, 1, 0), (4, 1, 1, 0)
@@ -22,7 +22,7 @@ def tinyten(
     depth: Annotated[int, least(6)] = 8,
     strided: Flag = False,
 ) -> nn.Module:
-    """A chain of `depth` convolutions and one linear layer, for images from 16x16.
+    """A plain network of `depth` convolutions and one linear layer, for images of at least 16x16 pixels.
 
     Depth 8 is the paper's; other depths have more or fewer 3x3 convolutions in the middle, at twice the width.
 

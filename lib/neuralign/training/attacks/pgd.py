@@ -1,4 +1,4 @@
-"""Projected gradient descent in the l-infinity ball (Madry et al. 2018)."""
+"""Projected gradient descent (PGD) in the l-infinity ball (Madry et al. 2018)."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def pgd(
     restarts: Count = 1,
     random_start: Flag = True,
 ) -> Tensor:
-    """Pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, that raise the criterion.
+    """Adversarial pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, with a larger loss.
 
     With several restarts each image keeps its worst attempt: of those that
     the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
@@ -38,8 +38,8 @@ def pgd(
         random_start: Whether an attempt starts at a random point of the ball, or at the image itself.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
-    best, worst = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
-    fooled = torch.zeros_like(worst, dtype=torch.bool)
+    best, best_loss = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)
+    fooled = torch.zeros_like(best_loss, dtype=torch.bool)  # whether `best` is misclassified
     for _ in range(restarts):
         attacked = pixels
         if random_start:
@@ -52,9 +52,9 @@ def pgd(
         if restarts == 1:
             return attacked
         with torch.no_grad():
-            answers = logits(predict(attacked))
-        losses, wrong = F.cross_entropy(answers, labels, reduction="none"), answers.argmax(1) != labels
-        worse = torch.where(wrong == fooled, losses > worst, wrong) & ~losses.isnan()
-        best = torch.where(worse.view(-1, 1, 1, 1), attacked, best)
-        worst, fooled = torch.where(worse, losses, worst), fooled | (wrong & worse)
+            predicted = logits(predict(attacked))
+        losses, wrong = F.cross_entropy(predicted, labels, reduction="none"), predicted.argmax(1) != labels
+        better = torch.where(wrong == fooled, losses > best_loss, wrong) & ~losses.isnan()
+        best = torch.where(better.view(-1, 1, 1, 1), attacked, best)
+        best_loss, fooled = torch.where(better, losses, best_loss), fooled | (wrong & better)
     return best

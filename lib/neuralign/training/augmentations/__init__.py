@@ -1,1 +1,1 @@
-"""Augmentations: a plug-in is `name(batch, *, ...options) -> pixels` (`training/augmentation.py`)."""
+"""Augmentations: a plug-in is `name(batch, *, ...options) -> Motion or Tint` (`training/augmentation.py`)."""

@@ -1,4 +1,4 @@
-"""Rotation and zoom about the centre."""
+"""Random rotation and zoom about the centre."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from neuralign.training.augmentation import Batch, Motion
 
 
 def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)) -> Motion:
-    """Each image turned by an angle in [-degrees, degrees] and enlarged by a factor in `scale`, both uniform.
+    """Each image rotated by an angle in [-degrees, degrees] and enlarged by a factor in `scale`, both uniform.
 
     The nearest pixel is taken and the corners are black: torchvision's RandomAffine on PIL images, bit for bit (but for
     angles of exactly zero, where PIL computes in floating point).
@@ -29,7 +29,7 @@ def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)
 def turn(height: int, width: int, angle: Tensor, zoom: Tensor) -> Motion:
     """The clockwise rotation by `angle` (radians) and enlargement by `zoom`, float64 (n, 1, 1), about the centre.
 
-    In PIL's fixed-point numbers, because integers give the same pixels on every device and exact quarter turns.
+    It computes in fixed-point numbers, as PIL does: integers give the same pixels on every device.
     """
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     x, y = (width - 1) / 2, (height - 1) / 2  # the centre, where pixel 0 is at 0
@@ -44,5 +44,6 @@ def turn(height: int, width: int, angle: Tensor, zoom: Tensor) -> Motion:
     )
 
 
-def _fixed(x: Tensor) -> Tensor:  # 16 bits before and 16 after the point
+def _fixed(x: Tensor) -> Tensor:
+    """Fixed-point numbers with 16 bits before and 16 bits after the point, int32."""
     return (x * 2**16 + 0.5).floor().to(torch.int32)

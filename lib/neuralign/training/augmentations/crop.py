@@ -1,11 +1,11 @@
-"""Random shifts."""
+"""Random crops of padded images."""
 
 from neuralign.config.options import Fraction
 from neuralign.training.augmentation import Batch, Motion
 
 
 def crop(batch: Batch, *, pad: Fraction = 0.125) -> Motion:
-    """A random window, as large as the image, of the image with a black border; all windows are equally likely.
+    """Each image padded with black and cropped to its size at a uniformly random position.
 
     Args:
         pad: Width of the border as a fraction of the image's side; 0.125 is 4 pixels of 32, 8 of 64.

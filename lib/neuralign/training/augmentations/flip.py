@@ -1,4 +1,4 @@
-"""Mirroring."""
+"""Random horizontal flips."""
 
 import torch
 

@@ -10,7 +10,7 @@ LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 def jitter(batch: Batch, *, contrast: NonNegative = 0.0, saturation: NonNegative = 0.0) -> Tint:
-    """Each image with its contrast and saturation changed, in random order: torchvision's ColorJitter.
+    """Each image with random contrast and saturation, changed in random order, as by torchvision's ColorJitter.
 
     Images without colour keep their saturation.
 
@@ -20,22 +20,22 @@ def jitter(batch: Batch, *, contrast: NonNegative = 0.0, saturation: NonNegative
     """
     stretch, colour = (batch.uniform(max(0.0, 1 - x), 1 + x).unsqueeze(1) for x in (contrast, saturation))
     before = (batch.uniform() < 0.5).unsqueeze(1)  # (n, 1, 1, 1)
-    early, late = torch.where(before, colour, 1.0), torch.where(before, 1.0, colour)  # a factor of one changes no bit
+    early, late = torch.where(before, colour, 1.0), torch.where(before, 1.0, colour)  # a factor of 1 changes nothing
 
     def tint(images: Tensor) -> Tensor:
-        images = images.contiguous()  # one plane per channel: on a CPU four times as fast as channels last
+        images = images.contiguous()  # on a CPU four times as fast as channels last
         return saturated(contrasted(saturated(images, early), stretch), late)
 
     return tint
 
 
 def contrasted(images: Tensor, factor: Tensor) -> Tensor:
-    """The images `factor` times as far from their mean grey, within [0, 1]. `factor`: (n, 1, 1, 1)."""
+    """The images (n, c, h, w) with their distance from the mean grey value times `factor` (n, 1, 1, 1), clipped."""
     return torch.lerp(_grey(images.mean((2, 3), keepdim=True)), images, factor).clamp_(0, 1)
 
 
 def saturated(images: Tensor, factor: Tensor) -> Tensor:
-    """The images `factor` times as far from their grey version, within [0, 1]. `factor`: (n, 1, 1, 1)."""
+    """The images (n, c, h, w) with their distance from their grey version times `factor` (n, 1, 1, 1), clipped."""
     if images.shape[1] != len(LUMINANCE):
         return images
     return torch.lerp(_grey(images), images, factor).clamp_(0, 1)
@@ -45,4 +45,4 @@ def _grey(images: Tensor) -> Tensor:  # (n, c, h, w) -> (n, 1, h, w)
     if images.shape[1] != len(LUMINANCE):
         return images.mean(1, keepdim=True)
     parts = [channel * share for channel, share in zip(images.split(1, 1), LUMINANCE, strict=True)]
-    return parts[0] + parts[1] + parts[2]  # by Python numbers: a tensor of them would be copied to a GPU at every step
+    return parts[0] + parts[1] + parts[2]  # a tensor of LUMINANCE would be copied to a GPU at every step

@@ -1,4 +1,4 @@
-"""Step decay of the paper's standard models (spec of the official training script)."""
+"""Step decay, as in the paper's code for standard models."""
 
 from neuralign.config.options import Count, Positive
 

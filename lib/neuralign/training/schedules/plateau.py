@@ -1,4 +1,4 @@
-"""Constant, then linear, then constant again (Garipov et al. 2018, used by the paper's robust models)."""
+"""Constant, then linear decay, then constant again (Garipov et al. 2018; the paper's robust models)."""
 
 from neuralign.config.options import Fraction
 

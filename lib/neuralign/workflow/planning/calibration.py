@@ -11,7 +11,7 @@ from torch import Tensor
 from neuralign.datasets.images import Images
 from neuralign.evaluation.along_curve import measure
 from neuralign.networks.model import Model, buffers, build, parameters
-from neuralign.networks.parameters import Layout
+from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import device
 from neuralign.training import augmentation
 from neuralign.training.loop import fit
@@ -62,7 +62,7 @@ def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
 
 def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int, precision: str) -> dict[str, float]:
     start = parameters(model.network)
-    layout, state = Layout.of(start), start | buffers(model.network)
+    layout, state = FlatLayout.of(start), start | buffers(model.network)
 
     def train(shown: Images, size: int) -> None:
         regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0, precision=precision)

@@ -1,0 +1,148 @@
+"""Activations of both networks of an alignment problem, and their correlations, streamed over its images.
+
+Memory does not grow with the number of images: each batch is added to running moments and then forgotten.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from neuralign.alignment.moments import Moments
+from neuralign.alignment.problem import Problem
+from neuralign.common.errors import Refused
+from neuralign.common.seeding import stream
+from neuralign.networks.model import State
+from neuralign.symmetry.certificate import TOLERANCE
+from neuralign.symmetry.folding import Uncapturable, capture, fold, use_inplace_relus
+from neuralign.symmetry.precision import DoublePrecision, to_double
+from neuralign.symmetry.tracing.execution import NotComputed, Probe, with_copied_buffers
+from neuralign.symmetry.tracing.taps import ACTIVATIONS
+from neuralign.symmetry.tracing.trace import Tap, Taps
+
+BATCH = 64  # images per batch; their activations fit the caches of a CPU. 128 was slower, 32 no faster
+
+
+def correlations(
+    problem: Problem,
+    *,
+    batch_size: int = BATCH,
+    centred: bool = True,
+    read: str = "post",
+    largest: int | None = None,
+) -> dict[str, dict[Tap, Tensor]]:
+    """{group: {tap: correlations (n, n) of the target's units with the source's}} over all images of the problem.
+
+    Args:
+        batch_size: images per batch.
+        centred: whether the units' means are subtracted: Pearson correlation, else cosine similarity.
+        read: where activations are read: "post" (after the nonlinearity), "pre" (before it) or "pooled" (after the
+            max-pool, if nothing else reads the activation).
+        largest: feature maps of more rows are halved until they have no more. None: none are.
+    """
+    moments = unit_moments(problem, batch_size=batch_size, read=read, largest=largest)
+    return {group: {tap: m.correlation(centred) for tap, m in taps.items()} for group, taps in moments.items()}
+
+
+def unit_moments(
+    problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
+) -> dict[str, dict[Tap, Moments]]:
+    """{group: {tap: moments of the target's and the source's units}} over all images; arguments as `correlations`."""
+    ((_, moments),) = deque(growing_moments(problem, batch_size=batch_size, read=read, largest=largest), maxlen=1)
+    return moments
+
+
+def growing_moments(
+    problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
+) -> Iterator[tuple[int, dict[str, dict[Tap, Moments]]]]:
+    """After each batch: the number of images so far, and the `unit_moments` over them.
+
+    The same `Moments` are yielded every time, updated in place.
+    """
+    trace = problem.trace
+    taps, sizes = {"post": trace.taps, "pre": trace.before, "pooled": trace.pooled}[read], trace.spec.sizes
+    moments = {group: {tap: Moments(sizes[group]) for tap in group_taps} for group, group_taps in taps.items()}
+    count = 0
+    for both in activation_batches(problem, taps, batch_size, largest=largest):
+        for group, group_moments in moments.items():
+            for tap, moment in group_moments.items():
+                try:
+                    moment.add(*(_samples(activations[tap.node], tap.start, moment.units) for activations in both))
+                except Refused as error:
+                    raise Refused(f"group {group!r}, read at {tap.node!r}: {error}") from None
+        del both  # frees the memory before the next batch is computed
+        count = min(count + batch_size, len(problem.images))
+        yield count, moments
+
+
+def _samples(activation: Tensor, start: int, size: int) -> Tensor:
+    """The units `start` .. `start + size` of an activation (n, c, ...), as samples (n * positions, size).
+
+    No data is copied if the activation lies channels last in memory.
+    """
+    return activation[:, start : start + size].movedim(1, -1).reshape(-1, size)
+
+
+def activation_batches(
+    problem: Problem, taps: Taps, batch_size: int, *, largest: int | None = None
+) -> Iterator[tuple[dict[str, Tensor], ...]]:
+    """For each batch of the problem's images, the activations {node: (n, c, ...)} of the target and of the source.
+
+    They are those of evaluation mode. If the problem has an attack, each network gets images attacked against itself.
+    """
+    model, states = problem.model, (problem.target, problem.source)
+    probe, names = problem.trace.probe(taps, largest=largest)
+    probe, probe_states = folded_probe(problem, taps, largest) or (probe, states)
+    networks = list(zip(states, map(_private_copy, probe_states), strict=True))
+    noise = stream(0, "activations", device=problem.images.labels.device)
+
+    def read(state: State, probe_state: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if attack := problem.attack:
+            model.network.eval()
+            with model.holding(with_copied_buffers(model.network, state)) as predict:
+                pixels = attack(predict, pixels, labels, noise)
+        with torch.no_grad():
+            activations = probe(model.normalise(pixels), probe_state)
+        return dict(zip(names, activations, strict=True))
+
+    for pixels, labels in problem.images.batches(batch_size):
+        yield tuple(read(*network, pixels, labels) for network in networks)
+
+
+def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Probe, list[State]] | None:
+    """A faster probe, of the network with its batch norms folded into other layers, and both states for it.
+
+    None if the network cannot be folded, or if a trial in float64 does not read the same activations: a probe finds
+    them by the order of operations, of which folding keeps only that of the nonlinearities.
+    """
+    trace = problem.trace
+    probe, names = trace.probe(taps, largest=largest)
+    if any(trace.reads[name].operation not in ACTIVATIONS for name in names):
+        return None
+    try:
+        folded = fold(capture(trace.network.network))
+    except Uncapturable:
+        return None
+    if largest is None:  # an operation that works in place cannot return a halved map
+        use_inplace_relus(folded.graph)
+    fast_probe, _ = trace.probe(taps, largest=largest, network=folded.graph)
+    precise = {n: to_double(t) for n, t in problem.target.items()}
+    pixels, _ = next(problem.images.batches(2))
+    inputs = (pixels.double() - problem.model.mean.double()) / problem.model.std.double()
+    try:
+        with torch.no_grad(), DoublePrecision():
+            expected = probe(inputs, precise)
+            activations = fast_probe(inputs, folded.state(precise))
+    except (NotComputed, RuntimeError, TypeError):  # also if an operation has no kernel for float64
+        return None
+    pairs = zip(activations, expected, strict=True)
+    if not all(a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in pairs):
+        return None
+    return fast_probe, [folded.state(state) for state in (problem.target, problem.source)]
+
+
+def _private_copy(state: State) -> State:
+    """A copy that the network may change. Kernels are channels last, as the images are, so no call converts them."""
+    last, kept = torch.channels_last, torch.preserve_format
+    return {n: t.detach().clone(memory_format=last if t.dim() == 4 else kept) for n, t in state.items()}
