@@ -277,7 +277,7 @@ def test_plot_reads_frames_with_their_runs(tmp_path, monkeypatch):
     plot = load_script("plot", monkeypatch)
     plot.main(frames, png, pdf, kind="path", options={"column": "loss"}, runs=runs)
     assert imread(png).shape[1] > 600 and Path(pdf).stat().st_size > 1000
-    with pytest.raises(ValueError, match="a figure 'path' of nothing"):
+    with pytest.raises(ValueError, match="figure 'path': there are no tables to draw"):
         plot.main([], png, pdf, kind="path", runs=[])
 
 
