@@ -21,7 +21,7 @@ from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.pam import _Search
 from neuralign.alignment.birkhoff import assign
 from neuralign.alignment.problem import Problem, certify
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images, as_float
@@ -574,7 +574,7 @@ def test_pam_refuses_a_last_batch_that_batch_norm_cannot_train_on() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
     problem = problem_of(unnormalised(network), pictures(9, side=8))
     with pytest.raises(
-        Refused, match="^9 images in batches of 4 leave one image alone in the last batch, and the netw"
+        UserError, match="^9 images in batches of 4 leave one image alone in the last batch, and the netw"
     ):
         plugin("alignments", {"use": "pam"} | CHEAP["pam"] | {"batch_size": 4})(problem)
 
@@ -666,7 +666,7 @@ def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> N
     problem, _ = scaled_problem(1, 0)
     source = problem.source | {"1.weight": problem.source["1.weight"].clone()}
     source["1.weight"][7] = size
-    with pytest.raises(Refused, match=r"group '1', read at .*: activations of the source .* in 1 units: 7$"):
+    with pytest.raises(UserError, match=r"group '1', read at .*: activations of the source .* in 1 units: 7$"):
         plugin("alignments", {"use": use})(replace(problem, source=source))
 
 

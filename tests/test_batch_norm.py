@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, State
 from neuralign.networks.states import split_trainable
@@ -315,7 +315,9 @@ def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
 def test_statistics_of_single_images_only_are_refused(count: int) -> None:
     model = perceptron()
     weights, buffers = split_trainable(model, randomised(model.network))
-    with pytest.raises(Refused, match="^running statistics cannot be estimated: there are no images, or only batches"):
+    with pytest.raises(
+        UserError, match="^running statistics cannot be estimated: there are no images, or only batches"
+    ):
         refresh(model, weights, buffers, pictures(count, side=8).batches(1))
 
 

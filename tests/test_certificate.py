@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from neuralign.alignment.problem import Problem, certificate
 from neuralign.api import align
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
@@ -92,7 +92,7 @@ def test_a_wrong_permutation_that_changes_no_output_changes_gradients() -> None:
 )
 def test_what_cannot_be_certified_is_refused(act, message) -> None:
     network = Net(lambda n, x: act(n.b(n.a(x).mean((2, 3)))), a=conv(3, 4), b=nn.Linear(4, 5)).double()
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         explain(network, image())
 
 
@@ -220,7 +220,7 @@ def test_what_runs_in_no_precision_is_refused_with_both_errors() -> None:
         "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it ends in "
         "ValueError: no gradients of torch.float64; in float32 in ValueError: no gradients of torch.float32"
     )
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         explain(network, image().float())
     assert str(refusal.value) == message
 
@@ -306,5 +306,5 @@ def test_gradients_that_fail_on_other_images_only_are_refused_in_one_sentence() 
             return out
 
     message = "nothing can be certified of this network: its gradients for 1 other images end in RuntimeError: one"
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         explain(BrightOnly(), image().float())

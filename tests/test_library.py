@@ -14,7 +14,7 @@ from torch.nn.utils import prune, spectral_norm, weight_norm
 from workflow_project import REPOSITORY
 
 from neuralign.api import align, curve
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.datasets.images import Images
 from neuralign.symmetry.explain import perturbed_state
 from neuralign.symmetry.permutations import inverse, permute, random
@@ -160,7 +160,7 @@ def test_a_state_that_does_not_fit_is_refused(call, second, damage, message):
     states[second] = damage(states[second])
     run = {"align": lambda: align(network, *states, GREY, "correlation")}
     run["curve"] = lambda: curve(network, *states, GREY, "segment", epochs=0)
-    with pytest.raises(Refused) as error:
+    with pytest.raises(UserError) as error:
         run[call]()
     where = {"align": ("target", "source"), "curve": ("start", "end")}[call][second]
     assert str(error.value).startswith(f"{where}: {message}"), str(error.value)
@@ -201,7 +201,7 @@ def test_images_and_a_normalisation_that_do_not_fit_are_refused(call, images, mo
     network = flat()
     run = {"align": lambda: align(network, drawn(network), drawn(network), images, "correlation", **more)}
     run["curve"] = lambda: curve(network, drawn(network), drawn(network), images, "segment", epochs=0, **more)
-    with pytest.raises(Refused) as error:
+    with pytest.raises(UserError) as error:
         run[call]()
     assert str(error.value).startswith(message), str(error.value)
 
@@ -228,11 +228,13 @@ def test_an_option_called_like_an_argument_is_given_in_a_mapping():
     a, b = drawn(network, 1), drawn(network, 2)
     few = align(network, a, b, images.first(8), "correlation")
     assert_same(align(network, a, b, images, "correlation", options={"images": 8}).state, few.state)
-    with pytest.raises(Refused, match="option 'batch_size' is given twice, in options and as a keyword"):
+    with pytest.raises(UserError, match="option 'batch_size' is given twice, in options and as a keyword"):
         align(network, a, b, images, "correlation", options={"batch_size": 4}, batch_size=4)
-    with pytest.raises(Refused, match=r"options: found \['images'\]; a mapping is wanted, such as {'batch_size': 64}"):
+    with pytest.raises(
+        UserError, match=r"options: found \['images'\]; a mapping is wanted, such as {'batch_size': 64}"
+    ):
         align(network, a, b, images, "correlation", options=["images"])
-    with pytest.raises(Refused, match="bezier.bends: found 0: input should be greater than or equal to 1"):
+    with pytest.raises(UserError, match="bezier.bends: found 0: input should be greater than or equal to 1"):
         curve(network, a, b, images, "bezier", options={"bends": 0})
 
 
@@ -263,7 +265,7 @@ def test_layers_may_be_called_like_attributes_of_a_traced_graph(name):
 def test_a_method_or_option_that_is_not_there_is_refused(more, message):
     network = flat()
     options = {name: value for name, value in more.items() if name != "method"}
-    with pytest.raises(Refused) as error:
+    with pytest.raises(UserError) as error:
         found = more.get("method", "correlation")
         align(network, drawn(network), drawn(network), GREY, found, **{"batch_size": 4, **options})
     assert str(error.value).startswith(message), str(error.value)
@@ -284,16 +286,16 @@ def test_numbers_of_a_curve_that_cannot_be_are_refused(more, message):
     network = flat()
     family = more.get("family", "bezier")
     options = {name: value for name, value in more.items() if name != "family"}
-    with pytest.raises(Refused) as error:
+    with pytest.raises(UserError) as error:
         curve(network, drawn(network), drawn(network), GREY, family, **{"epochs": 0, **options})
     assert str(error.value).startswith(message), str(error.value)
 
 
 def test_labels_that_the_network_has_no_logit_for_are_refused():
     network = flat(classes=4)
-    with pytest.raises(Refused, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
+    with pytest.raises(UserError, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
         curve(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
-    with pytest.raises(Refused, match=r"the network returns \(2, 4, 1\) for 2 images; logits are wanted"):
+    with pytest.raises(UserError, match=r"the network returns \(2, 4, 1\) for 2 images; logits are wanted"):
         wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
         curve(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
 
@@ -328,7 +330,7 @@ def test_every_name_of_a_shared_tensor_gets_the_same(tmp_path):
     middle = curve(network, a, found.state, GREY, "segment", epochs=0)(0.5)
     assert middle.keys() == a.keys() and torch.equal(middle["first.weight"], middle["last.weight"])
     network.load_state_dict(middle)
-    with pytest.raises(Refused, match="source: first.weight, last.weight are one tensor in the network, but"):
+    with pytest.raises(UserError, match="source: first.weight, last.weight are one tensor in the network, but"):
         align(network, a, b | {"last.weight": b["last.weight"] + 1}, GREY, "correlation")
 
 
@@ -391,5 +393,5 @@ def test_a_network_of_which_nothing_may_move_is_left_as_it_is(method):
 def test_a_network_without_parameters_is_left_as_it_is():
     network = nn.Sequential(nn.Flatten(), nn.Softmax(1))
     assert align(network, {}, {}, GREY, "correlation").state == {}
-    with pytest.raises(Refused, match="the network has no parameters, so there is no path between two states of it"):
+    with pytest.raises(UserError, match="the network has no parameters, so there is no path between two states of it"):
         curve(network, {}, {}, GREY, "bezier")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neuralign.alignment.moments import Moments
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 SPLITS = [[60], [1] * 60, [1, 59], [30, 30], [7, 20, 33]]
 
@@ -207,5 +207,5 @@ def test_half_precision_is_summed_up_in_float32(dtype: torch.dtype, offset: floa
 def test_activations_that_are_not_finite_are_refused(value: float, dtype: torch.dtype, row: int) -> None:
     first, second = samples(dtype)
     second[row, [1, 3]] = value
-    with pytest.raises(Refused, match=r"of the source or their squares are not finite, in 2 units: 1, 3$"):
+    with pytest.raises(UserError, match=r"of the source or their squares are not finite, in 2 units: 1, 3$"):
         streamed(first, second, [30, 30])

@@ -11,7 +11,7 @@ from awkward import Net, conv
 from tiny import pictures
 from torch import Tensor, nn
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.datasets.images import as_float
 from neuralign.networks.outputs import heads
 from neuralign.symmetry.explain import explain
@@ -97,7 +97,7 @@ def test_activations_that_are_returned_are_fixed(name: str) -> None:
     ],
 )
 def test_outputs_that_may_hide_tensors_are_refused(act: Callable[[Tensor, Tensor], Any], kind: str) -> None:
-    with pytest.raises(Refused, match=f"the network returns a {kind}; tensors, or tuples, lists, mappings"):
+    with pytest.raises(UserError, match=f"the network returns a {kind}; tensors, or tuples, lists, mappings"):
         explain(returning(act), image())
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neuralign import api
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves import endpoints
@@ -241,7 +241,7 @@ def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_p
 def test_the_ends_of_a_line_are_the_endpoints(name, states):
     ends = states(name)
     if name == "read by its parent":
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(UserError) as refusal:
             line(name, ends)(0.0)
         assert KINDS[name].refused in str(refusal.value)
         return
@@ -252,7 +252,7 @@ def test_the_ends_of_a_line_are_the_endpoints(name, states):
 def test_between_the_ends_every_tensor_is_what_the_policy_says(name, states):
     path = line(name, states(name))
     if KINDS[name].refused:
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(UserError) as refusal:
             path(0.5)
         assert str(refusal.value) == KINDS[name].refused
         return
@@ -263,7 +263,7 @@ def test_between_the_ends_every_tensor_is_what_the_policy_says(name, states):
 def test_a_trained_curve_moves_what_trains_and_nothing_else(name, states):
     ends = states(name)
     if KINDS[name].refused and name != "read by its parent":
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(UserError) as refusal:
             line(name, ends, "bezier", 1)
         assert str(refusal.value) == KINDS[name].refused
         return
@@ -275,7 +275,7 @@ def test_a_trained_curve_moves_what_trains_and_nothing_else(name, states):
 @pytest.mark.parametrize("name", KINDS)
 def test_an_evaluation_begins_and_ends_with_the_endpoints(name, states):
     if KINDS[name].refused:
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(UserError) as refusal:
             check_evaluated(name, states(name))
         assert KINDS[name].refused in str(refusal.value)
         return
@@ -352,7 +352,7 @@ def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_num
     assert_same(load_state(str(tmp_path / "a.safetensors"), model), state)
     (complex_name,) = (n for n, t in state.items() if t.is_complex())
     torch.save(state | {complex_name: state[complex_name].real}, tmp_path / "b.pt")
-    with pytest.raises(Refused, match=rf"{complex_name} is torch.float32, the network's is torch.complex64"):
+    with pytest.raises(UserError, match=rf"{complex_name} is torch.float32, the network's is torch.complex64"):
         foreign_checkpoints.read(tmp_path / "b.pt", model)
 
 
@@ -425,7 +425,7 @@ def test_every_script_of_a_path_begins_and_ends_with_the_endpoints(tmp_path, sta
 
 def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
     given = written(tmp_path, states("mask at random")) | {"model": MODEL | {"network": {"use": "state_zoo:masked"}}}
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         script("bound")(**given, bound=str(tmp_path / "bound"), layers=str(tmp_path / "layers"))
     assert str(refusal.value) == KINDS["mask at random"].refused
 
@@ -523,7 +523,7 @@ def test_a_wrong_implementation_fails(wrong, name, check, states, monkeypatch):
     epochs = int(check is check_trained_curve)
     check(name, line(name, ends, "bezier", epochs), ends)
     wrong(monkeypatch)
-    with pytest.raises((AssertionError, Refused, ValueError)):
+    with pytest.raises((AssertionError, UserError, ValueError)):
         check(name, line(name, ends, "bezier", epochs), ends)
 
 
@@ -534,7 +534,7 @@ def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(state
     monkeypatch.setattr(
         FlatLayout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
     )
-    with pytest.raises(Refused, match="end 2 of the path is another function than its network: outputs of size"):
+    with pytest.raises(UserError, match="end 2 of the path is another function than its network: outputs of size"):
         divide(model, (first, last), as_float(IMAGES.pixels))
 
 
@@ -543,7 +543,7 @@ def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
         "this family of curves does not meet its endpoints: at t = 1 the weights of the control points are [0.5, 0.5], "
         "but all weight must be on number 2"
     )
-    with pytest.raises(Refused, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
 
 
@@ -551,5 +551,5 @@ def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):
     network, ends = fresh("batch norm", 0).requires_grad_(False), states("batch norm")
     middle = api.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
     torch.testing.assert_close(middle["one.weight"], (ends[0]["one.weight"] + ends[1]["one.weight"]) / 2)
-    with pytest.raises(Refused, match="no parameter of the network requires gradients"):
+    with pytest.raises(UserError, match="no parameter of the network requires gradients"):
         api.curve(network, *ends, IMAGES, "bezier", epochs=1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, moves, permute, transport
+from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, mix, moves, permute
 from neuralign.symmetry.tracing.trace import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, and two neighbouring columns for each channel of a
@@ -92,7 +92,7 @@ def test_channels_within_heads_move_alike_in_every_head_and_with_it() -> None:
     assert moved.tolist() == [7, 6, 10, 8, 9, 11, 1, 0, 4, 2, 3, 5]
     assert extent(spec.sizes, within) == 6
     matrices = {g: torch.eye(len(p))[p] for g, p in permutation.items()}
-    assert_same(transport(spec, matrices, {"w": torch.arange(12.0)}), {"w": moved.float()})
+    assert_same(mix(spec, matrices, {"w": torch.arange(12.0)}), {"w": moved.float()})
 
 
 def test_groups_that_a_permutation_does_not_name_stay_in_place() -> None:
@@ -113,7 +113,7 @@ def test_transport_by_permutation_matrices_is_permuting(model: Model, images: Im
     state = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     permutation = permutations.random(spec, generator(5))
     matrices = {g: torch.eye(len(p), dtype=torch.float64)[p] for g, p in permutation.items()}
-    assert_same(transport(spec, matrices, state), permute(spec, permutation, state))
+    assert_same(mix(spec, matrices, state), permute(spec, permutation, state))
 
 
 def test_the_identity_moves_nothing() -> None:

@@ -17,7 +17,7 @@ from tiny import assert_close, assert_same, perceptron, pictures, plain, randomi
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
 from neuralign.curves.curve import Curve, straight
 from neuralign.curves.families.bezier import bezier
@@ -609,7 +609,7 @@ def test_a_single_image_that_batch_norm_cannot_train_on_is_refused_before_anythi
         "train on a single image: ValueError: Expected more than 1 value per channel when training, got input size "
         r"torch.Size\(\[1, 8\]\); choose another batch_size$"
     )
-    with pytest.raises(Refused, match=refusal):
+    with pytest.raises(UserError, match=refusal):
         train(model, randomised(model.network), images, replace(REGIME, batch_size=batch_size))
     assert torch.equal(torch.get_rng_state(), draws)
     assert [m.training for m in model.network.modules()] == modes

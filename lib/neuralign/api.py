@@ -1,8 +1,8 @@
 """The interface for programs: `align` the neurons of two trained networks, then find a `curve` between them.
 
 Both do what the rules of the workflow do. They work on copies, so the network keeps its weights and its mode. States,
-images and options are checked before anything is computed; the error `common.errors.Refused`, a ValueError, names what
-does not fit. `symmetry.tracing.trace.trace` gives the symmetry of a network alone.
+images and options are checked before anything is computed; the error `common.errors.UserError`, a ValueError, says
+what does not fit. `symmetry.tracing.trace.trace` gives the symmetry of a network alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.config.plugins import plugin
@@ -72,8 +72,8 @@ def align(
         options, more: options of the method, as a mapping or as keywords. An option with the name of an argument of
             `align`, such as `images` of "correlation", has to be in the mapping.
 
-    Raises `Refused` if arguments do not fit together, and `CertificateError` if the permutation changes the function of
-    the network. The result shares no memory with `target`, `source` or `network`.
+    Raises `UserError` if arguments do not fit together, and `CertificateError` if the permutation changes the network's
+    function. The result shares no memory with `target`, `source` or `network`.
     """
     method_with_options = _plugin("alignments", "method", method, _merged(options, more))
     model, example = _model(network, images, mean, std)
@@ -132,7 +132,7 @@ def curve(
         seed: of everything that is random in the training.
         mean, std, options, more: as in `align`; the options are those of the family.
 
-    Raises `Refused` if arguments do not fit together, and if a tensor that cannot be interpolated differs between the
+    Raises `UserError` if arguments do not fit together, and if a tensor that cannot be interpolated differs between the
     ends: at once if the curve is trained, else for t between the ends.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
@@ -143,14 +143,14 @@ def curve(
     image_checks.check(images, None, _classes(model, example))
     (start, names), (end, _) = fitted("start", network, start), fitted("end", network, end)
     if not parameters(network):
-        raise Refused("the network has no parameters, so there is no path between two states of it")
+        raise UserError("the network has no parameters, so there is no path between two states of it")
     pixels, _ = next(images.batches(IMAGES))
     ends = divide(model, (start, end), pixels)
     path = straight(basis, *ends.vectors)
     if epochs and len(path.bends):
         ends.demand_between()
         if not ends.layout.trained:
-            raise Refused("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
+            raise UserError("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
         bends = fit(
             model,
             path.bends[:, : ends.layout.trained],
@@ -168,7 +168,7 @@ def curve(
 
     def at(t: float) -> dict[str, Tensor]:
         if not 0 <= t <= 1:
-            raise Refused(f"t: found {t}; a number from 0 to 1 is wanted")
+            raise UserError(f"t: found {t}; a number from 0 to 1 is wanted")
         point = ends.on(path, t)
         state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[in_state] for name, in_state in names.items()}
@@ -177,32 +177,32 @@ def curve(
 
 
 def _plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
-    """A plug-in with its options bound. Raises Refused if there is no such plug-in or option.
+    """A plug-in with its options bound. Raises UserError if there is no such plug-in or option.
 
     `argument` names, in the message, the argument that `use` was given with.
     """
     problems = Validation()
     if use not in plugins(kind):
         problems.refuse(argument, "found", use, plugins(kind))
-        raise Refused(problems.messages[0])
+        raise UserError(problems.messages[0])
     return plugin(kind, {"use": use, **_checked(schema(kind, use), options, use)})
 
 
 def _merged(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options from a mapping and from keywords. Raises Refused if one is given in both."""
+    """Options from a mapping and from keywords. Raises UserError if one is given in both."""
     if not isinstance(options, Mapping | None):
-        raise Refused(f"options: found {options!r}; a mapping is wanted, such as {{'batch_size': 64}}")
+        raise UserError(f"options: found {options!r}; a mapping is wanted, such as {{'batch_size': 64}}")
     if twice := sorted((options or {}).keys() & more.keys()):
-        raise Refused(f"option {twice[0]!r} is given twice, in options and as a keyword")
+        raise UserError(f"option {twice[0]!r} is given twice, in options and as a keyword")
     return {**(options or {}), **more}
 
 
 def _checked(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
-    """The values, validated and with defaults. Raises Refused for each that is wrong; `path` is put before its name."""
+    """The values, validated, with defaults. Raises UserError for each wrong one; `path` is put before its name."""
     problems = Validation()
     checked = problems.model(model, values, path)
     if problems:
-        raise Refused("; ".join(problems.messages))
+        raise UserError("; ".join(problems.messages))
     return checked
 
 
@@ -211,17 +211,17 @@ def _model(
 ) -> tuple[Model, Tensor]:
     """A model of a copy of the network, and its normalised input for two of the images.
 
-    Raises Refused if the images or their normalisation do not fit the network.
+    Raises UserError if the images or their normalisation do not fit the network.
     """
     image_checks.check(images, None, None)
     channels = images.pixels.shape[1]
     tensors = chain(network.parameters(), network.buffers())
     like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
     if images.pixels.device != like.device:
-        raise Refused(f"images are on {images.pixels.device}, the network is on {like.device}")
+        raise UserError(f"images are on {images.pixels.device}, the network is on {like.device}")
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
     if not (scale > 0).all():
-        raise Refused(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
+        raise UserError(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
     model = Model(evaluation_copy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
     example = model.normalise(next(images.batches(2))[0])
     outputs(model.network, example)  # raises NetworkError if the network does not accept it
@@ -235,7 +235,7 @@ def _normalisation(name: str, values: Normalisation | None, channels: int, defau
     except (TypeError, ValueError):
         numbers = torch.tensor([])
     if len(numbers) != channels or not numbers.isfinite().all():
-        raise Refused(f"{name}: found {values}; numbers are wanted, one for each of the {channels} channels")
+        raise UserError(f"{name}: found {values}; numbers are wanted, one for each of the {channels} channels")
     return numbers
 
 
@@ -245,5 +245,5 @@ def _classes(model: Model, example: Tensor) -> int:
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
-        raise Refused(f"the network returns {shape} for {len(example)} images; logits are wanted, one for each class")
+        raise UserError(f"the network returns {shape} for {len(example)} images; logits are wanted, one for each class")
     return head.shape[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuralign.alignment.moments import Moments
 from neuralign.alignment.problem import Problem
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
 from neuralign.networks.model import State
 from neuralign.symmetry.certificate import TOLERANCE
@@ -69,8 +69,8 @@ def growing_moments(
             for tap, moment in group_moments.items():
                 try:
                     moment.add(*(_samples(activations[tap.node], tap.start, moment.units) for activations in both))
-                except Refused as error:
-                    raise Refused(f"group {group!r}, read at {tap.node!r}: {error}") from None
+                except UserError as error:
+                    raise UserError(f"group {group!r}, read at {tap.node!r}: {error}") from None
         del both  # frees the memory before the next batch is computed
         count = min(count + batch_size, len(problem.images))
         yield count, moments

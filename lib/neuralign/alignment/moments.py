@@ -5,7 +5,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 # A unit whose mean is more than this many standard deviations from zero is shifted before products are summed: raw
 # products would lose digits.
@@ -32,7 +32,7 @@ class Moments:
         self.products_of_deviations: Tensor  # (n, n)
 
     def add(self, first: Tensor, second: Tensor) -> None:
-        """Add a batch of m samples, (m, n) of each set. Raises Refused if a value or its square is not finite."""
+        """Add a batch of m samples, (m, n) of each set. Raises UserError if a value or its square is not finite."""
         if not self.count:
             self.resolution = torch.finfo(first.dtype).eps
             self.origins = tuple(_origin(side) for side in (first, second))
@@ -118,8 +118,8 @@ def _in_range(sums: Tensor, squares: Tensor, samples: int) -> bool:
 
 
 def _refuse_infinite(squares: Tensor) -> None:
-    """Raise Refused if a sum of squares (2, n) is not finite."""
+    """Raise UserError if a sum of squares (2, n) is not finite."""
     for network_squares, which in zip(squares, ("target", "source"), strict=True):
         if units := torch.nonzero(~torch.isfinite(network_squares)).flatten().tolist():
             many = f"{len(units)} units: {', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
-            raise Refused(f"activations of the {which} or their squares are not finite, in {many}")
+            raise UserError(f"activations of the {which} or their squares are not finite, in {many}")

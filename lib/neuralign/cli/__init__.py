@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import neuralign
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 COMMANDS = {  # name, which is also that of its file: what it does
     "explain": "say in words which neurons of a network may be permuted, what is frozen and why; with a certificate",
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("neuralign").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
     try:
         status, facts, text = _module(arguments.command).run(arguments)
-    except (Refused, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"neuralign {arguments.command}: error: {_line(error)}", file=sys.stderr)
         return 2
     try:

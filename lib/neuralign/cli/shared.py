@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.files import PACKAGE
 from neuralign.common.shards import INDEX, shards
 from neuralign.config.catalogue import Catalogue
@@ -21,7 +21,7 @@ REGIME = "command_line"  # how networks are trained and normalised that a comman
 Config = dict[str, Any]
 
 
-class UsageError(Refused):
+class UsageError(UserError):
     """Arguments that do not go together, or name what there is not."""
 
 
@@ -219,7 +219,7 @@ def on_example(arguments: argparse.Namespace, action: Any) -> Any:
     outputs(network, example)  # refuses an input that it does not take
     try:
         return action(network, example, attention=arguments.attention)
-    except Refused:
+    except UserError:
         raise
     except Exception as error:  # the code is anybody's, and so are its errors
         raise NetworkError(f"{arguments.network} cannot be run as it is traced: {summary(error)}") from error

@@ -5,7 +5,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.tables import columns
 
 EXAMPLES = ["neuralign show results/studies/demo"]
@@ -26,7 +26,7 @@ def show(folder: Path) -> tuple[dict[str, Any], str]:
     """({report: its path, table: the rows of accuracies}, the same as text) of a study."""
     file = folder / "tables" / "accuracy.csv"
     if not file.is_file():
-        raise Refused(f"{folder}: no tables/accuracy.csv in it; the folder of a finished study is wanted")
+        raise UserError(f"{folder}: no tables/accuracy.csv in it; the folder of a finished study is wanted")
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     report = str(folder / "report.html")

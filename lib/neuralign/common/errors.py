@@ -3,7 +3,7 @@
 SHOWN = 4  # names in a message
 
 
-class Refused(ValueError):
+class UserError(ValueError):
     """Names what was found and what is allowed, in a message that needs no traceback."""
 
 

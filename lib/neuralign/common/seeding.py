@@ -28,7 +28,7 @@ def global_generator(device: torch.device) -> torch.Generator:
     return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
 
 
-def aside(device: torch.device) -> AbstractContextManager[None]:
+def preserved_generators(device: torch.device) -> AbstractContextManager[None]:
     """A block after which the global generators of the CPU and of `device` are restored."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
@@ -37,7 +37,7 @@ def aside(device: torch.device) -> AbstractContextManager[None]:
 def drawn_alike(device: torch.device) -> Iterator[None]:
     """A block in which a network draws the same random numbers every time; all generators are restored after it."""
     before = random.getstate(), np.random.get_state()
-    with aside(device):
+    with preserved_generators(device):
         for drawing_device in (torch.device("cpu"), device):
             global_generator(drawing_device).manual_seed(0)
         random.seed(0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from neuralign.common.errors import Refused, first_line, some
+from neuralign.common.errors import UserError, first_line, some
 from neuralign.common.file_kinds import kind
 
 INDEX = ".index.json"
@@ -19,7 +19,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")  # o
 NUMBERED = re.compile(r"-\d+-of-(?!0*1\.)\d+\.")  # in the name of a shard; one of one is whole
 
 
-class CheckpointError(Refused):
+class CheckpointError(UserError):
     """A file that is no checkpoint of the network; the message says what was found and how near it is."""
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.files import atomic
 
 UNSAVABLE = (torch.complex32, torch.complex128)  # types that the format does not have
@@ -48,10 +48,10 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, facts: Mapping
 
 
 def demand_savable(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise Refused for tensors of a type that the format lacks; `path` is named in the message."""
+    """Raise UserError for tensors of a type that the format lacks; `path` is named in the message."""
     for name, tensor in tensors.items():
         if tensor.dtype in UNSAVABLE:
-            raise Refused(f"{path}: {name} is {tensor.dtype}, which a safetensors file cannot hold")
+            raise UserError(f"{path}: {name} is {tensor.dtype}, which a safetensors file cannot hold")
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 from yaml import MappingNode, Node, ScalarNode
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 OCTAL = re.compile(r"[-+]?0[0-9_]+")
 TEMPLATE = "__use_yte__"  # with this key Snakemake runs the code in a config
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-class YamlError(Refused):
+class YamlError(UserError):
     """A file that is no plain YAML; the message names the file, the line, what was found and what is allowed."""
 
 

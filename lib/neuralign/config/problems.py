@@ -5,14 +5,14 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _SHORT.maxlist = _SHORT.maxdict = 6
 
 
-class ConfigError(Refused):
+class ConfigError(UserError):
     """Everything that is wrong in a config."""
 
     def __init__(self, problems: Iterable[str]):

@@ -13,11 +13,11 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.config.problems import did_you_mean
 
 
-class ObjectError(Refused):
+class ObjectError(UserError):
     """An object that cannot be found or imported; the message says what was looked for and what there is."""
 
 

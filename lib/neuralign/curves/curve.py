@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 Basis = Callable[[Tensor], Tensor]  # t, of shape () -> weights of the control points (n,)
 
@@ -46,13 +46,13 @@ class Curve:
 def straight(basis: Basis, start: Tensor, end: Tensor) -> Curve:
     """The straight line from `start` (d,) to `end` (d,) as a curve of this family, with evenly spaced bends.
 
-    Raises Refused if the basis does not put all weight on the endpoints at t = 0 and t = 1.
+    Raises UserError if the basis does not put all weight on the endpoints at t = 0 and t = 1.
     """
     first, last = (basis(torch.tensor(t, dtype=torch.float64)).tolist() for t in (0.0, 1.0))
     count = len(first)
     for t, weights, endpoint in ((0, first, 0), (1, last, count - 1)):
         if weights != [float(i == endpoint) for i in range(count)]:
-            raise Refused(
+            raise UserError(
                 f"this family of curves does not meet its endpoints: at t = {t} the weights of the control points are "
                 f"{weights}, but all weight must be on number {endpoint + 1}"
             )

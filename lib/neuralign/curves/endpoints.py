@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.seeding import drawn_alike
 from neuralign.curves.curve import Curve
 from neuralign.networks.buffer_updates import IMAGES, updates
@@ -46,9 +46,9 @@ class Endpoints:
         return {name: self.stored[0][name] for name in self.estimated}
 
     def demand_between(self) -> None:
-        """Raise Refused if a tensor has no value between the states."""
+        """Raise UserError if a tensor has no value between the states."""
         for name, reason in self.refused.items():
-            raise Refused(f"{name!r} differs between the ends of the path, and has no value in between: {reason}")
+            raise UserError(f"{name!r} differs between the ends of the path, and has no value in between: {reason}")
 
     def point(self, vector: Tensor, shares: Sequence[float]) -> dict[str, Tensor]:
         """The network's state at `vector` (d,), which is the sum of the states' vectors with these `shares`.
@@ -84,7 +84,7 @@ class Endpoints:
 def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal: bool = True) -> Endpoints:
     """The states as the ends of a path.
 
-    Raises Refused if the network, put together again from the parts of a state, computes another function.
+    Raises UserError if the network, put together again from the parts of a state, computes another function.
 
     Args:
         states: of the model, at least two.
@@ -122,14 +122,14 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
 
 
 def demand_same(model: Model, state: State, expected: State, pixels: Tensor, what: str) -> None:
-    """Raise Refused unless both states give equal outputs on these pixels in evaluation mode, up to rounding.
+    """Raise UserError unless both states give equal outputs on these pixels in evaluation mode, up to rounding.
 
     `what` names the first state in the message.
     """
     for right, output in zip(*(_outputs(model, s, pixels) for s in (expected, state)), strict=True):
         size = torch.where(right.isfinite(), right.abs(), 0.0).max().item() if right.numel() else 0.0
         if not torch.allclose(right, output, rtol=0, atol=SAME * size, equal_nan=True):
-            raise Refused(
+            raise UserError(
                 f"{what} is another function than its network: outputs of size {size:.3g} differ by "
                 f"{(right - output).abs().max():.3g} on {len(pixels)} images, at most {SAME:g} of their size is allowed"
             )

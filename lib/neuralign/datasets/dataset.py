@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 
-class DataError(Refused):
+class DataError(UserError):
     """Data that cannot be used; the message names the file, what was found and what is allowed."""
 
 

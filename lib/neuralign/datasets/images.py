@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 SPLITS = ("train", "test")
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (n, c, h, w) -> float32 in [0, 1]
@@ -89,15 +89,15 @@ def check(images: Images, channels: int | None, classes: int | None, what: str =
     pixels, labels = images.pixels, images.labels
     if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] != (channels or pixels.shape[1]):
         found = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
-        raise Refused(f"{what}images are {found}; uint8 (n, {channels or 'channels'}, height, width) is needed")
+        raise UserError(f"{what}images are {found}; uint8 (n, {channels or 'channels'}, height, width) is needed")
     if not pixels.numel():
-        raise Refused(f"{what}images are empty, of shape {tuple(pixels.shape)}; at least one image is needed")
+        raise UserError(f"{what}images are empty, of shape {tuple(pixels.shape)}; at least one image is needed")
     if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
         found = f"{labels.dtype} of shape {tuple(labels.shape)}"
-        raise Refused(f"{what}labels are {found}; int64 ({len(pixels)},) is needed")
+        raise UserError(f"{what}labels are {found}; int64 ({len(pixels)},) is needed")
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
         span, allowed = f"{labels.min()} .. {labels.max()}", "from 0" if classes is None else f"0 .. {classes - 1}"
-        raise Refused(f"{what}labels are in {span}; only {allowed} are allowed")
+        raise UserError(f"{what}labels are in {span}; only {allowed} are allowed")
 
 
 def as_float(pixels: Tensor) -> Tensor:

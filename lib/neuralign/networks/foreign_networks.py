@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.config.references import load
 
 CLASSES = ("num_classes", "classes", "n_classes")  # what parameters for them are called
 CHANNELS = ("in_channels", "in_chans", "channels", "num_channels", "n_channels", "input_channels")
 
 
-class NetworkError(Refused):
+class NetworkError(UserError):
     """A network that cannot be built or does not do what is asked of it."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 PLAIN = (type(None), str, bytes, bool, int, float, complex, Enum, torch.dtype, torch.device, torch.layout, type)
 
@@ -16,7 +16,7 @@ def heads(outputs: Any) -> list[Tensor]:
     """All tensors in the outputs of a network, in tuples, lists, sets, mappings and attributes of objects, too.
 
     A key-value cache is left out: it is an input of the network's next call, not an output, and a permutation of
-    attention heads permutes it. Raises Refused for objects whose content cannot be inspected, such as generators.
+    attention heads permutes it. Raises UserError for objects whose content cannot be inspected, such as generators.
     """
     return _tensors(outputs, set())
 
@@ -42,7 +42,7 @@ def _parts(value: Any) -> Iterable[Any]:
         return value
     slots = {name for kind in type(value).__mro__ for name in _slots(kind)}
     if callable(value) or not (hasattr(value, "__dict__") or slots):
-        raise Refused(
+        raise UserError(
             f"the network returns a {type(value).__name__}; tensors, or tuples, lists, mappings, dataclasses or other "
             "objects with attributes are wanted"
         )

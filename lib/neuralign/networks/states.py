@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.errors import Refused, some
+from neuralign.common.errors import UserError, some
 from neuralign.common.tensors import load_tensors
 from neuralign.networks.model import Model, State, buffers, parameters, trainable
 
@@ -19,7 +19,7 @@ EXTRA = "_extra_state"  # the key of whatever `Module.get_extra_state` returns
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
 
 
-class StateError(Refused):
+class StateError(UserError):
     """A state does not fit the network; the message names the tensor, what it is and what it should be."""
 
 

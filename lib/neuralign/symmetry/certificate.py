@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.seeding import drawn_alike
 from neuralign.networks.caches import uncached
 from neuralign.networks.foreign_networks import summary
@@ -112,7 +112,7 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     precision, why = FLOAT64, ""
     try:
         errors = changes(inputs[:1], FLOAT64)
-    except (Refused, CertificateError):
+    except (UserError, CertificateError):
         raise
     except Exception as error:  # of any kind, by the network's code
         precision, why = FLOAT32, summary(error)
@@ -120,11 +120,11 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     others = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
     try:
         errors += changes(others, precision)
-    except (Refused, CertificateError):
+    except (UserError, CertificateError):
         raise
     except Exception as error:  # of any kind, by the network's code
         sizes = " and ".join(str(len(x)) for x in others)
-        raise Refused(
+        raise UserError(
             f"nothing can be certified of this network: its gradients for {sizes} other images end in {summary(error)}"
         ) from error
     return Certificate(
@@ -143,10 +143,10 @@ def _or_refuse(first: Exception, compare: Callable[[], list[dict[str, float]]]) 
     """What `compare` returns; if it raises an error as well, both errors are refused together."""
     try:
         return compare()
-    except (Refused, CertificateError):
+    except (UserError, CertificateError):
         raise
     except Exception as error:  # of any kind, by the network's code
-        raise Refused(
+        raise UserError(
             "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it ends in "
             f"{summary(first)}; in float32 in {summary(error)}"
         ) from error
@@ -247,7 +247,7 @@ def _differentiable_outputs(network: DeterministicNetwork, inputs: Tensor) -> li
     """All outputs of floating point, complex ones as pairs of real numbers; refused where there is none."""
     outputs = [_as_real(head) for head in heads(network.network(inputs)) if _has_gradient(head)]
     if not outputs:
-        raise Refused("the network returns no tensor of floating point, so nothing can be certified")
+        raise UserError("the network returns no tensor of floating point, so nothing can be certified")
     return outputs
 
 

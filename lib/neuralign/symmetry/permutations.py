@@ -75,19 +75,19 @@ def permute(spec: PermutationSpec, permutation: Permutation, state: State) -> di
     return _act(spec, state, select)
 
 
-def transport(spec: PermutationSpec, matrices: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+def mix(spec: PermutationSpec, matrices: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
     """`state` with its channels mixed: channel i becomes the sum over j of matrices[group][i, j] times channel j.
 
     With permutation matrices this is `permute`; with doubly stochastic ones a soft permutation. Differentiable in the
     matrices and the state.
     """
 
-    def mix(group: str, block: Tensor, dim: int) -> Tensor:
+    def mix_block(group: str, block: Tensor, dim: int) -> Tensor:
         if group not in matrices:
             return block
         return torch.tensordot(matrices[group].to(block.dtype), block, ([1], [dim])).movedim(0, dim)
 
-    return _act(spec, state, mix)
+    return _act(spec, state, mix_block)
 
 
 def identity(spec: PermutationSpec) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.errors import Refused
-from neuralign.common.seeding import aside, stream
+from neuralign.common.errors import UserError
+from neuralign.common.seeding import preserved_generators, stream
 from neuralign.datasets.images import Images, Transform
 from neuralign.networks.buffer_updates import IMAGES, Norm, updates
 from neuralign.networks.model import Model, State, modes_kept
@@ -71,13 +71,13 @@ def refresh_each(
     def example() -> Tensor:
         read_ahead.extend(islice(batches, 1))
         if not read_ahead:
-            raise Refused("there are no images to estimate running statistics on")
+            raise UserError("there are no images to estimate running statistics on")
         return read_ahead[0][0]
 
     updated = updates(model, {**points[0], **initial[0]}, example, buffers)
     for name in updated.unknown:
         if name.endswith((MEAN, VARIANCE)):
-            raise Refused(f"the running statistics {name!r} cannot be re-estimated: {updated.unknown[name]}")
+            raise UserError(f"the running statistics {name!r} cannot be re-estimated: {updated.unknown[name]}")
     if not updated.norms:
         return fresh
     counters = {c: i for i, norm in enumerate(updated.norms.values()) if norm.rate is None for c in norm.counters}
@@ -100,7 +100,7 @@ def refresh_each(
                 with average.over(len(pixels)):
                     _update_statistics(model, state, pixels, labels, attack, noise, average)
     if last_pixels is None:
-        raise Refused(
+        raise UserError(
             "running statistics cannot be estimated: there are no images, or only batches of one, which have no "
             "variance; a larger batch_size or more images are needed"
         )
@@ -113,7 +113,7 @@ def refresh_each(
 def _accepts_batch(model: Model, state: State, pixels: Tensor) -> bool:
     """Whether the norms in training mode accept a batch; with a single value per unit they raise ValueError."""
     try:
-        with aside(pixels.device):
+        with preserved_generators(pixels.device):
             model({name: tensor.clone() for name, tensor in state.items()}, pixels)
     except ValueError:
         return False
@@ -202,17 +202,17 @@ class _Averages:
 
 
 def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages) -> None:
-    """Raise Refused if the outputs depend on the statistics of a norm that was never called."""
+    """Raise UserError if the outputs depend on the statistics of a norm that was never called."""
     uncalled = [norm for norm, seen in zip(average.norms, average.seen, strict=True) if not seen]
     if not uncalled:
         return
     changed = {name: 2 * state[name] + 1 for norm in uncalled for name in norm.statistics.values()}
-    with modes_kept(model.network), aside(pixels.device):
+    with modes_kept(model.network), preserved_generators(pixels.device):
         model.network.eval()
         pairs = zip(*(heads(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
         if any((a - b).abs().max() > VISIBLE * a.abs().max() for a, b in pairs):
             names = sorted(changed)[:4]
-            raise Refused(
+            raise UserError(
                 f"the running statistics {names} are read by the network, but the forward of their norm is never "
                 "called: they cannot be re-estimated"
             )

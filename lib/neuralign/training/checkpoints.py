@@ -45,7 +45,7 @@ class Checkpoint:
     def restore(self, fresh: Progress) -> Progress:
         """The progress that was saved last; `fresh` if there is none, or, with a warning, if it cannot be used.
 
-        Raises Refused if `fresh` has tensors that cannot be saved.
+        Raises UserError if `fresh` has tensors that cannot be saved.
         """
         demand_savable(self.path, _tensors(fresh))
         if not self.path.exists():

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from neuralign.common.errors import Refused
-from neuralign.common.seeding import aside, derive, reseed, stream
+from neuralign.common.errors import UserError
+from neuralign.common.seeding import derive, preserved_generators, reseed, stream
 from neuralign.curves.curve import Basis
 from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
@@ -48,7 +48,7 @@ def fit(
 ) -> Progress:
     """Run a `Training` with these arguments to its end and return its `Progress`. Raises `Diverged`."""
     training = Training(model, trainable, sample, layout, buffers, images, regime, **options)
-    with aside(training.device), side_stream(training.device):
+    with preserved_generators(training.device), side_stream(training.device):
         for _ in training.steps():
             pass
     return training.progress
@@ -62,13 +62,13 @@ def demand_last_batch(model: Model, state: Callable[[], State], images: Images, 
     """
     if len(images) % batch_size != 1 % batch_size:
         return
-    with aside(images.labels.device), modes_kept(model.network), torch.no_grad():
+    with preserved_generators(images.labels.device), modes_kept(model.network), torch.no_grad():
         model.network.train()
         try:
             copies = {name: tensor.detach().clone() for name, tensor in state().items()}
             criterion(model(copies, as_float(images.pixels[:1])), images.labels[:1])
         except Exception as error:  # the network is the user's code and may raise anything
-            raise Refused(
+            raise UserError(
                 f"{len(images)} images in batches of {batch_size} leave one image alone in the last batch, and the "
                 f"network does not train on a single image: {summary(error)}; choose another batch_size"
             ) from error
@@ -121,7 +121,7 @@ class Training:
         self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
         self.keeper, self.constrain, self.device = keeper, constrain, images.labels.device
         if not trainable.numel():
-            raise Refused("there is nothing to train: no parameter of the network requires gradients")
+            raise UserError("there is nothing to train: no parameter of the network requires gradients")
         fresh = Progress(
             trainable.detach().clone(),
             torch.zeros_like(trainable),
@@ -138,7 +138,7 @@ class Training:
         """Train to the end, yielding after each step so that several trainings can take turns. Raises `Diverged`.
 
         Synchronises with the device once per epoch; all random draws of a step happen on the device. Torch's global
-        generators are reseeded here; the caller restores them (`seeding.aside`).
+        generators are reseeded here; the caller restores them (`seeding.preserved_generators`).
         """
         progress, regime = self.progress, self.regime
         if progress.epoch or progress.step:

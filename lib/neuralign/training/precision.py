@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from neuralign.common.seeding import aside
+from neuralign.common.seeding import preserved_generators
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, State, buffers, criterion, modes_kept, parameters, trainable
 from neuralign.training.progress import Regime, cast
@@ -49,7 +49,7 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
     These are medians of ROUNDS alternating steps, or of fewer if they exceed the BUDGET.
     """
     precisions, state = ("float32", precision), {**parameters(model.network), **buffers(model.network)}
-    with aside(images.labels.device), modes_kept(model.network):
+    with preserved_generators(images.labels.device), modes_kept(model.network):
         model.network.train()
 
         def pair(size: int) -> tuple[float, ...]:

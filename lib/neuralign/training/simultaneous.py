@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neuralign.common.seeding import aside, global_generator
+from neuralign.common.seeding import global_generator, preserved_generators
 from neuralign.datasets.images import as_float
 from neuralign.training.loop import Training
 from neuralign.training.progress import Diverged, Progress
@@ -29,7 +29,7 @@ def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
     for stream in streams:
         if stream and outside:
             stream.wait_stream(outside)
-    with aside(device):
+    with preserved_generators(device):
         results = _take_turns([t.steps() for t in trainings], streams)
     for stream in streams:
         if stream and outside:
@@ -75,7 +75,7 @@ def _on(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
 def _draws_random_numbers(training: Training) -> bool:
     """Whether the network draws from the device's generator in a pass on two images in training mode."""
     generator, model = global_generator(training.device), training.model
-    with aside(training.device), torch.no_grad():
+    with preserved_generators(training.device), torch.no_grad():
         before = generator.get_state()
         model.network.train()
         model(training.start(), as_float(training.images.pixels[:2]))

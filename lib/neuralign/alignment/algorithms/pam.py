@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from neuralign.alignment import birkhoff
 from neuralign.alignment.problem import Problem
-from neuralign.common.seeding import aside, reseed, stream
+from neuralign.common.seeding import preserved_generators, reseed, stream
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.curves.curve import Curve
 from neuralign.curves.endpoints import divide
@@ -24,7 +24,7 @@ from neuralign.curves.families.bezier import bezier
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
 from neuralign.networks.parameters import FlatLayout
-from neuralign.symmetry.permutations import Permutation, identity, permute, transport
+from neuralign.symmetry.permutations import Permutation, identity, mix, permute
 from neuralign.training.loop import demand_last_batch, fit
 from neuralign.training.progress import Constraint, Regime, Sample
 from neuralign.training.schedules.halving import halving
@@ -131,7 +131,7 @@ class _Search:
         before = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
 
         def sample(flat: Tensor, weights: Tensor) -> Tensor:
-            end = self.layout.flatten(transport(self.spec, self.matrices.views(flat), self.end))
+            end = self.layout.flatten(mix(self.spec, self.matrices.views(flat), self.end))
             return self.curve(end, self.offsets).at(weights)
 
         def constrain(flat: Tensor, rate: Tensor) -> None:
@@ -205,7 +205,7 @@ class _Search:
         shown = list(islice(images.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
         for i, (pixels, labels) in enumerate(shown):
             state = self.layout.views(curve((i + 0.5) / len(shown))) | {n: b.clone() for n, b in self.buffers.items()}
-            with aside(self.origin.device):
+            with preserved_generators(self.origin.device):
                 reseed(self.origin.device, self.seed, "scoring dropout", i)
                 total += criterion(model(state, pixels), labels) * len(labels)
             count += len(labels)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import shards
 from neuralign.config.options import address
@@ -80,7 +80,7 @@ def _checkpoint(name: str) -> tuple[Path, dict[str, os.stat_result]]:
     """The file, or the folder of the shards and {file: stat} of the index and them."""
     try:
         first, *others = shards(name).files
-    except Refused as error:
+    except UserError as error:
         raise DataError(str(error)) from None
     if not others:
         return first, {"": first.stat()}

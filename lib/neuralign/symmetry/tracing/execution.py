@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.networks.caches import uncached
 from neuralign.networks.model import State, substituted
 
@@ -174,7 +174,7 @@ def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Modul
     mode that `network` is in.
     """
     if isinstance(network, torch.jit.ScriptModule):
-        raise Refused("a compiled network of torch.jit; give the network that it was made of")
+        raise UserError("a compiled network of torch.jit; give the network that it was made of")
     has_own_train = any(type(m).train is not nn.Module.train for m in network.modules())
     twin = _deepcopy(network, parameters or has_own_train)
     if has_own_train:
@@ -197,7 +197,7 @@ def _deepcopy(network: nn.Module, parameters: bool) -> nn.Module:
     try:
         return deepcopy(network, shared)
     except (TypeError, RuntimeError) as error:
-        raise Refused(f"a network that cannot be copied: {error}") from error
+        raise UserError(f"a network that cannot be copied: {error}") from error
 
 
 def _computed_tensors(value: Any) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.common.files import sha256
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.recipes import Recipes
@@ -74,15 +74,15 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """What lies in `folder`. Raises `Refused` for what is no results folder, or only a part of one."""
+    """What lies in `folder`. Raises `UserError` for what is no results folder, or only a part of one."""
     if not folder.is_dir():
-        raise Refused(f"{folder}: no such folder")
+        raise UserError(f"{folder}: no such folder")
     results = Results(folder)
     if not results.notes and not results.edited:
-        raise Refused(f"{folder}: no notes of origin here; a results folder is needed")
+        raise UserError(f"{folder}: no notes of origin here; a results folder is needed")
     if results.notes and all(inside(note["artefact"]) != path for path, note in results.notes.items()):
         example = next(iter(results.notes.values()))["artefact"]
-        raise Refused(f"{folder}: only a part of a results folder, the one with {example}; name the whole folder")
+        raise UserError(f"{folder}: only a part of a results folder, the one with {example}; name the whole folder")
     return results
 
 
@@ -147,7 +147,7 @@ def out_of_date(results: Results, catalogue: Catalogue) -> tuple[list[Finding], 
     for path, note in results.notes.items():
         try:
             key = recipes.of(note["rule"], note["wildcards"])["key"]
-        except (Refused, KeyError, TypeError):  # of another config, or its local data are not here
+        except (UserError, KeyError, TypeError):  # of another config, or its local data are not here
             unknown.append(path)
             continue
         if key != note["key"]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 from neuralign.workflow.provenance.consistency import Finding, Results, inside
 from neuralign.workflow.running.notes import Note, flat
 
@@ -21,7 +21,7 @@ def trace(
     results: Results, findings: Iterable[Finding], artefact: str, where: Sequence[str] = (), column: str | None = None
 ) -> dict[str, Any]:
     """{artefact, rows, nodes}: the chosen rows of a table (none if all of it is meant) and the tree of what it was made
-    from, depth first. Raises `Refused` for an artefact without a note, a column or a row that does not exist.
+    from, depth first. Raises `UserError` for an artefact without a note, a column or a row that does not exist.
     """
     path = locate(results, artefact)
     rows = choose(results.root / path, where, column) if where or column else []
@@ -53,28 +53,28 @@ def locate(results: Results, artefact: str) -> str:
         given = given.resolve().relative_to(results.root.resolve())
     path = given.as_posix()
     if path in results.edited:
-        raise Refused(f"{path}: its note cannot be believed: {results.edited[path]}")
+        raise UserError(f"{path}: its note cannot be believed: {results.edited[path]}")
     if path not in results.notes:
-        raise Refused(f"{artefact}: no artefact with a note of origin in {results.root}")
+        raise UserError(f"{artefact}: no artefact with a note of origin in {results.root}")
     return path
 
 
 def choose(table: Path, where: Sequence[str], column: str | None) -> list[Row]:
     """The rows of a table in which every `column=value` of `where` holds."""
     if table.suffix != ".csv":
-        raise Refused(f"{table}: only of a table (.csv) rows and columns can be chosen")
+        raise UserError(f"{table}: only of a table (.csv) rows and columns can be chosen")
     with table.open(newline="") as file:
         reader = csv.DictReader(file)
         rows, columns = list(reader), reader.fieldnames or []
     wanted = [condition.partition("=") for condition in where]
     if bad := [condition for condition, (_, equals, _) in zip(where, wanted, strict=True) if not equals]:
-        raise Refused(f"--where {bad[0]}: write column=value")
+        raise UserError(f"--where {bad[0]}: write column=value")
     for name in [*(name for name, _, _ in wanted), *([column] if column else [])]:
         if name not in columns:
-            raise Refused(f"{table}: no column {name!r}; it has {', '.join(columns)}")
+            raise UserError(f"{table}: no column {name!r}; it has {', '.join(columns)}")
     chosen = [row for row in rows if all(row[name] == value for name, _, value in wanted)]
     if not chosen:
-        raise Refused(f"{table}: no row with {' '.join(where)}")
+        raise UserError(f"{table}: no row with {' '.join(where)}")
     return chosen
 
 

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from neuralign.common.errors import Refused
+from neuralign.common.errors import UserError
 
 LOCK = Path("results", ".running")
 _shared: list[TextIO] = []  # held until this process ends
 
 
-class Busy(Refused):
+class Busy(UserError):
     """Another run is at work in the folder."""
 
 
