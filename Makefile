@@ -27,7 +27,7 @@ test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 test-slurm: $(READY) ## the workflow on a Slurm of one node, brought up and taken down here (root on Debian; else skipped)
-	@timeout --signal=INT --kill-after=120 1800 $(BIN)/python -m pytest -q -rs -m slurm tests/test_slurm.py; code=$$?; \
+	@timeout --signal=INT --kill-after=120 1800 $(BIN)/python -m pytest -q -rs -m slurm tests/workflow/test_slurm.py; code=$$?; \
 		tests/slurm/down.sh; exit $$code
 
 bench: $(READY) ## the speed targets on this machine (docs/speed.md): make bench TOPICS="training attacks"

@@ -1,7 +1,7 @@
 """Which way of seeing a network sees most: one recorded run (`symmetry.tracing.trace`), `torch.fx` or `torch.export`.
 
 `python -m benchmarks.tracers` tries all three on torchvision's classification networks and on the hand-made ones of
-tests/awkward.py, in the mode that each is meant for, and prints what each could not see, and why. That a graph comes
+`tests/helpers/awkward.py`, each in its own mode, and prints what each could not see, and why. That a graph comes
 out of `torch.fx` or `torch.export` is all that is asked of them; of ours, that some neurons may be permuted.
 """
 
@@ -21,7 +21,7 @@ from torchvision import models
 from benchmarks.zoo import networks as zoo
 from neuralign.symmetry.tracing.trace import trace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 from awkward import FIXED, FREE  # noqa: E402
 

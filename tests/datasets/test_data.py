@@ -351,7 +351,7 @@ def test_moments_of_known_pixels():
 
 def test_fetch_data_fetches_checks_and_writes(tmp_path, monkeypatch, server):
     monkeypatch.setitem(sys.modules, "neuralign.workflow.running.run", SimpleNamespace(run=None))
-    script = Path(__file__).parents[1] / "scripts/fetch_data.py"
+    script = Path(__file__).parents[2] / "scripts/fetch_data.py"
     spec = importlib.util.spec_from_file_location("fetch_data", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -373,7 +373,7 @@ def test_images_stay_real_where_the_first_parameter_is_complex(states):
 # the scripts that open a path: planes, midpoints, the bound
 
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 MODEL = {"input_size": None, "normalise": False, "mean": None, "std": None}
 PROTOCOL = {"points": 3, "batch_size": BATCH, "seed": 0, "images": None, "full_passes": None}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_config import SMALL
-from test_figures import plane_frame
+from hostile_configs import SMALL
+from report_frames import plane_frame
 from tiny import assert_same, pictures, plain, randomised, small
 from torch import Tensor
 

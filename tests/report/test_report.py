@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from test_claims import moved
-from test_summary import load_script, study
+from report_frames import load_script, moved, study
 
 from neuralign.report import published, summary
 from neuralign.report.claims import claims

@@ -171,7 +171,7 @@ def test_a_checkpoint_counts_by_its_content(mine):
 
 def test_the_digest_of_a_checkpoint_is_computed_once(mine, monkeypatch):
     before = key(*IMPORT, mine)
-    monkeypatch.setattr("neuralign.datasets.reading.locations._sha256", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("neuralign.datasets.reading.locations.sha256", lambda path: pytest.fail("read again"))
     assert key(*IMPORT, mine) == before
 
 

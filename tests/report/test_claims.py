@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_summary import evaluation, load_script, only, points, run, study
+from report_frames import evaluation, load_script, moved, only, points, run, study
 
 from neuralign.report import published, summary
 from neuralign.report.claims import claims
@@ -135,15 +135,6 @@ def test_training_is_faster():
     assert verdicts(table)["faster"] == {"supported"} and len(table[table["claim"] == "faster"]) == 2
     row = only(table, claim="sooner")
     assert row["first"] == 4 and row["second"] == 8 and row["verdict"] == "supported"
-
-
-def moved(shares, method, alignment, before=2.0, after=1.0):
-    rows = [
-        {"group": g, "units": 10, "moved": 5, "moved_from_start": s, "certificate": 1e-12} for s in shares for g in "ab"
-    ]
-    facts = {"objective_before": before, "objective_after": after}
-    pairs = [p for p in PAIRS for _ in "ab"]
-    return pd.DataFrame(rows).assign(**PLACE, pair=pairs, methods=method, alignment=alignment, **facts)
 
 
 def test_a_search_that_moves_little_supports_local_optimality():

@@ -2,20 +2,18 @@
 
 import inspect
 import warnings
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from test_summary import load_script
+from report_frames import PLACE, load_script, plane_frame
 
 from neuralign.config.plugins import plugin
 from neuralign.report import drawing, figures
 from neuralign.report.summary import METHODS
 
-PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
 KINDS = sorted(p.stem for p in Path(figures.__file__).parent.glob("*.py") if p.stem != "__init__")
 
 
@@ -91,25 +89,6 @@ def theory_frame(pairs=3, methods=("unaligned", "aligned"), **columns):
         for j, m in enumerate(methods)
     ]
     return pd.DataFrame(rows)
-
-
-def plane_frame(pairs=3, points=5, kind="curve", networks=("tinyten",)):
-    t1, t2 = (axis.ravel() for axis in np.meshgrid(np.linspace(-0.05, 1.05, points), np.linspace(-0.1, 1.5, points)))
-    far = np.minimum(np.hypot(t1, t2), np.hypot(t1 - 1, t2))
-    t = np.linspace(0, 1, 9)
-    parts = []
-    for network, i, aligned in product(networks, range(pairs), [False, True] if kind == "curve" else [True]):
-        run = PLACE | {"network": network, "pair": f"{i}-{i + 1}"}
-        run |= {"method": "aligned" if aligned else "unaligned"} if kind == "curve" else {"alignment": "correlation"}
-        values = {"loss": 0.1 * np.exp(4 * far), "accuracy": 90 - 40 * far + i * t1, "images": 100}
-        nodes = pd.DataFrame({"t1": t1, "t2": t2} | values)
-        names = ["theta1", "P theta2" if aligned else "theta2", "midpoint"]
-        names = names if kind == "curve" else ["theta1", "theta2", "P theta2"]
-        models = pd.DataFrame({"name": names, "t": np.nan, "t1": [0, 1, 0.5 + 0.01 * i], "t2": [0, 0, 1]})
-        curve = pd.DataFrame({"name": "curve", "t": t, "t1": t, "t2": 4 * t * (1 - t)})
-        for part in [nodes, models, curve] if kind == "curve" else [nodes, models]:
-            parts.append(part.assign(x=part["t1"] * (20 + i), y=part["t2"] * (11 + i), **run))
-    return pd.concat(parts, ignore_index=True)
 
 
 TINY = {

@@ -1,65 +1,11 @@
 """Tables with known answers, and what they refuse."""
 
-import importlib.util
-import sys
-import types
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from report_frames import RUN, evaluation, load_script, only, points, run, study
 
 from neuralign.report import summary
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-RUN = {"dataset": "cifar10", "network": "tinyten", "regime": "standard", "pair": "1-2", "method": "aligned"}
-
-
-def load_script(name, monkeypatch):
-    """A script as a module; importing it does not run it."""
-    if importlib.util.find_spec("neuralign.workflow.running.run") is None:
-        monkeypatch.setitem(sys.modules, "neuralign.workflow.running.run", types.SimpleNamespace(run=lambda main: None))
-    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def evaluation(accuracy, loss=None, *, t=None, distance=None, attack="clean", stored=True, images=1000):
-    accuracy = np.asarray(accuracy, dtype=float)
-    t = np.linspace(0, 1, len(accuracy)) if t is None else t
-    columns = {"t": t, "distance": t if distance is None else distance, "attack": attack, "statistics": "reestimated"}
-    columns |= {"loss": (100 - accuracy) / 50 if loss is None else loss, "accuracy": accuracy, "images": images}
-    frame = pd.DataFrame(columns)
-    ends = frame.iloc[[0, -1]].assign(statistics="stored", accuracy=lambda f: f["accuracy"] - 1)
-    return pd.concat([frame, ends], ignore_index=True) if stored else frame
-
-
-def run(**changes):
-    return RUN | {"curve_seed": 1} | changes
-
-
-def points(*parts):
-    return pd.concat([summary.tidy(f, r, source="f.csv") for f, r in parts], ignore_index=True)
-
-
-def only(table, **values):
-    for key, value in values.items():
-        table = table[table[key] == value]
-    assert len(table) == 1
-    return table.iloc[0]
-
-
-def study(pairs=("1-2", "3-4", "5-6"), attacks=("clean",), lift=(0.0, 1.0, 4.0)):
-    """Constant ends of 90 %, a dip to 80 % unaligned and to 85 % + lift aligned."""
-    parts = []
-    for pair, up in zip(pairs, lift, strict=False):
-        for method, dip in (("unaligned", 80), ("aligned", 85 + up)):
-            frames = []
-            for i, attack in enumerate(attacks):
-                frames.append(evaluation(np.array([90, dip, 90]) - 40 * i, attack=attack, stored=not i))
-            parts.append((pd.concat(frames, ignore_index=True), run(pair=pair, method=method)))
-    return points(*parts)
 
 
 def test_a_constant_accuracy_is_its_own_mean():

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from report_frames import load_script
 from scipy.stats import spearmanr
-from test_summary import load_script
 
 from neuralign.report.theory_ranks import COLUMNS, PREDICTORS, paths, ranks, spearman
 

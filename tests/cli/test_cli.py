@@ -422,7 +422,7 @@ def test_buffers_tied_names_and_unreached_tensors_have_their_reasons(capsys):
     facts = json.loads(run(capsys, "trace", "nets.py:Tied", "--input", "2,5", "--tokens", "7", "--json"))
     tensors = facts["tensors"]
     assert tensors["words.weight"] == tensors["head.weight"], "one tensor of two names"
-    assert tensors["words.weight"][0]["frozen"] == "aten::embedding in layer 'words' looks rows up by number"
+    assert tensors["words.weight"][0]["frozen"] == "aten::embedding in layer 'words' indexes it by position"
     assert [axis["frozen"] for axis in tensors["table"]] == ["it has one place only", tensors["table"][1]["frozen"]]
     assert tensors["table"][1]["frozen"].startswith("its places are positions")
     assert tensors["unused.weight"][0]["frozen"] == "no run used the tensor" and "unused.weight" in facts["unreached"]
