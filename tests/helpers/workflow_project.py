@@ -16,6 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
+
 REPOSITORY = Path(__file__).parents[2]
 COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profiles", "requirements.lock", "README.md")
 OVERLAY = "tests/smoke.yaml"
@@ -76,8 +79,14 @@ class Project:
         assert text.count(old) == count, f"{name}: {old!r} occurs {text.count(old)} times"
         self.path(name).write_text(text.replace(old, new))
 
+    def create(self, name: str, text: str) -> None:
+        """Write a new file."""
+        assert not self.path(name).exists()
+        self.path(name).write_text(text)
+
     def append(self, name: str, text: str) -> None:
-        """Add to the end of a file, which is made if there is none."""
+        """Add to the end of a file that is there: a row about code must not pass because the code has moved."""
+        assert self.path(name).exists(), name
         with self.path(name).open("a") as file:
             file.write(text)
 
@@ -149,6 +158,19 @@ class Project:
             for p in folder.rglob("*")
             if p.suffix in (".csv", ".safetensors")
         }
+
+
+def finished_once(folders: pytest.TempPathFactory, name: str, run: Callable[[Project], object]) -> Project:
+    """A copy of the repository on which `run` was called; one for all workers of pytest-xdist. Never edit it."""
+    base = folders.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    root, done = shared / f"finished_{name}" / "project", shared / f"finished_{name}.done"
+    with FileLock(f"{root.parent}.lock"):
+        if not done.exists():
+            shutil.rmtree(root.parent, ignore_errors=True)  # of a worker whose run failed
+            run(Project.of_repository(root))
+            done.touch()
+    return Project(root)
 
 
 def jobs(text: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ import yaml
 from rerun_table import NOTHING, RerunTable, page
 from safetensors.torch import load_file, save_file
 from torch import nn
-from workflow_project import OVERLAY, OWN, Project, environ
+from workflow_project import OVERLAY, OWN, Project, environ, finished_once
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -66,10 +66,12 @@ def write(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
     """The study of tests/own.yaml, run to its end; never edited."""
-    project = Project.of_repository(tmp_path_factory.mktemp("own") / "project")
-    write(project.path("own"))
-    project.run("--cores", "2", "--configfile", OVERLAY, OWN, target="own", NEURALIGN_CHECK_CLOSURE="1")
-    return project
+
+    def run(project: Project) -> None:
+        write(project.path("own"))
+        project.run("--cores", "2", "--configfile", OVERLAY, OWN, target="own", NEURALIGN_CHECK_CLOSURE="1")
+
+    return finished_once(tmp_path_factory, "own", run)
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def _(project):
 
 @row("A file beside it that it does not import", NOTHING)
 def _(project):
-    project.append("own/train.py", "import nets\n")
+    project.create("own/train.py", "import nets\n")
 
 
 @row("A comment in such a file", NOTHING)

@@ -15,7 +15,7 @@ import time
 import pytest
 import yaml
 from rerun_table import NOTHING, RerunTable, page
-from workflow_project import EVERYTHING, OVERLAY, REPOSITORY, Project, jobs
+from workflow_project import EVERYTHING, OVERLAY, REPOSITORY, Project, finished_once, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -52,9 +52,7 @@ row = ROWS.row
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
     """The smoke study, run to its end; never edited."""
-    project = Project.of_repository(tmp_path_factory.mktemp("finished") / "project")
-    project.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1")
-    return project
+    return finished_once(tmp_path_factory, "smoke", lambda p: p.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1"))
 
 
 @pytest.fixture
@@ -190,7 +188,7 @@ def _(project):
 
 @row("Code that evaluates", MEASURED | {"bound": 2})
 def _(project):
-    for name in ("metrics", "batch_norm"):
+    for name in ("evaluation/metrics", "training/batch_norm"):
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
@@ -241,7 +239,7 @@ def _(project):
 
 @row("The published numbers", TABLES)
 def _(project):
-    project.append("lib/neuralign/published.csv", "\n")
+    project.append("lib/neuralign/report/published.csv", "\n")
 
 
 @row("Code with an old modification time, as `rsync -t` or `tar` leave it", MEASURED)
@@ -253,13 +251,22 @@ def _(project):
 
 @row("Code that checks the config, plans or counts", NOTHING)
 def _(project):
-    for name in ("config", "workflow", "recipes", "schemas", "code"):
+    for name in (
+        "config/catalogue",
+        "config/checking/check",
+        "config/signatures",
+        "workflow/graph",
+        "workflow/provenance/recipes",
+        "workflow/provenance/code_digests",
+        "workflow/planning/costs",
+    ):
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
 @row("Code that runs jobs and deals out GPUs", NOTHING)
 def _(project):
-    for name in ("job", "gpus", "provenance", "failure", "endings", "verify", "consistency", "lineage"):
+    running = ("run", "gpus", "notes", "failure", "termination")
+    for name in [*(f"workflow/running/{n}" for n in running), "cli/verify", "workflow/provenance/lineage"]:
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
@@ -272,9 +279,10 @@ def _(project):
 
 @row("A new module that nothing uses, a new plug-in", NOTHING)
 def _(project):
-    project.append("lib/neuralign/unused.py", "NEW = 1\n")
-    project.append(
-        "lib/neuralign/attacks/noise.py", '"""Noise."""\n\n\ndef noise(predict, x, y, generator):\n    return x\n'
+    project.create("lib/neuralign/evaluation/unused.py", "NEW = 1\n")
+    project.create(
+        "lib/neuralign/training/attacks/noise.py",
+        '"""Noise."""\n\n\ndef noise(predict, x, y, generator):\n    return x\n',
     )
 
 
@@ -596,7 +604,7 @@ def fresh(tmp_path_factory) -> Project:
     """The workflow without results, where importing torch is an error."""
     project = Project.of_repository(tmp_path_factory.mktemp("fresh") / "project")
     for name in ("torch", "matplotlib", "pandas", "sklearn", "scipy"):
-        project.append(f"lib/{name}.py", f"raise AssertionError('planning imported {name}')\n")
+        project.create(f"lib/{name}.py", f"raise AssertionError('planning imported {name}')\n")
     return project
 
 
