@@ -48,7 +48,7 @@ def main(
     trainings = [
         Training(
             net,
-            path.line.bends[:, : path.endpoints.layout.trained],
+            path.line.bends[:, : path.endpoints.layout.trained_size],
             path.line.sample,
             path.endpoints.layout,
             path.endpoints.stored[0],

@@ -33,7 +33,7 @@ from neuralign.evaluation.along_curve import along
 from neuralign.networks import buffer_updates, foreign_checkpoints, parameters
 from neuralign.networks import model as networks
 from neuralign.networks import states as network_states
-from neuralign.networks.model import Model, buffers, first_names, trainable
+from neuralign.networks.model import Model, buffers, canonical_names, trainable
 from neuralign.networks.model import parameters as parameters_of
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import load_state, split_trainable
@@ -81,7 +81,7 @@ def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
 def rest_of(name: str) -> dict[str, str]:
     """{name: expected treatment} of every tensor that is not trained."""
     network = fresh(name, 0)
-    first = first_names(network)
+    first = canonical_names(network)
     return {n: KINDS[name].rest[first[n]] for n in network.state_dict() if first[n] not in trainable(network)}
 
 
@@ -495,7 +495,7 @@ def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python attributes that cache results are not reset between evaluations."""
     for module in (networks, execution, certificate):
-        monkeypatch.setattr(module, "uncached", lambda modules: nullcontext())
+        monkeypatch.setattr(module, "preserved_attributes", lambda modules: nullcontext())
 
 
 WRONG = [

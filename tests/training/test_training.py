@@ -635,7 +635,7 @@ def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images
         state = first if seed == 1 else second
         layout = FlatLayout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
         start, rest = layout.flatten(state), {n: t for n, t in state.items() if n not in names}
-        trained = layout.trained
+        trained = layout.trained_size
 
         def sample(weights: Tensor, _: Tensor) -> Tensor:
             return torch.cat([weights, start[trained:]])

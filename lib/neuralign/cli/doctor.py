@@ -102,11 +102,13 @@ def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
 
 def _with_random_images(given: argparse.Namespace) -> tuple[Any, Any]:
     from neuralign.alignment import recovery
-    from neuralign.networks.model import outputs
+    from neuralign.networks.model import evaluation_outputs
 
     shape = given.input or (3, 32, 32)
     model, images = shared.build(given, shape[0]), recovery.random_images(given.images, shape)
-    outputs(model.network, model.normalise(images.first(2).pixels.float() / 255))  # refuses what it does not take
+    evaluation_outputs(
+        model.network, model.normalise(images.first(2).pixels.float() / 255)
+    )  # refuses what it does not take
     return model, images
 
 

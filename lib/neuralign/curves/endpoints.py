@@ -14,8 +14,8 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import drawn_alike
 from neuralign.curves.curve import Curve
 from neuralign.networks.buffer_updates import IMAGES, updates
-from neuralign.networks.model import Model, State, first_names, modes_kept, trainable
-from neuralign.networks.outputs import heads
+from neuralign.networks.model import Model, State, canonical_names, preserved_modes, trainable
+from neuralign.networks.outputs import output_tensors
 from neuralign.networks.parameters import FlatLayout
 
 SAME = 1e-4  # largest difference of the outputs of equal functions, relative to their size: float32 rounding
@@ -69,7 +69,7 @@ class Endpoints:
     def _updated_following(self, state: State) -> dict[str, Tensor]:
         """The buffers that follow the weights, after passes with their modules in training mode."""
         current = {name: t.clone() for name, t in state.items()}
-        with modes_kept(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
+        with preserved_modes(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
             self.model.network.eval()
             for module in self.following.values():
                 module.training = True
@@ -92,7 +92,7 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
         keep_equal: whether untrained tensors that are equal in all states are stored. If False they are interpolated
             like those that differ, as needed for states that are still to be permuted.
     """
-    names = first_names(model.network)
+    names = canonical_names(model.network)
     states = [{n: state[n] for n in names if names[n] == n and n in state} for state in states]
     first, pixels, trained = states[0], pixels[:IMAGES], trainable(model.network)
     differing = {n for n, t in first.items() if any(not torch.equal(state[n], t) for state in states[1:])}
@@ -100,7 +100,7 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
     buffers = {n for n, _ in model.network.named_buffers()} & first.keys()
     updated = updates(model, first, lambda: pixels, buffers, differing)
     estimated = updated.statistics | {c for norm in updated.norms.values() for c in norm.counters}
-    constant = first.keys() - trained - estimated - updated.counters - updated.following.keys()
+    constant = first.keys() - trained - estimated - updated.counters - updated.from_weights.keys()
     refused = {n: f"it is {first[n].dtype}, which cannot be interpolated" for n in constant & differing - inexact}
     refused |= {n: updated.unknown[n] for n in differing & updated.unknown.keys()}
     interpolated = (differing if keep_equal else inexact) & constant & inexact - updated.unknown.keys()
@@ -112,7 +112,7 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
         tuple(layout.flatten(state) for state in states),
         tuple({n: t.detach().clone() for n, t in state.items() if n not in layout.shapes} for state in states),
         frozenset(estimated),
-        updated.following,
+        updated.from_weights,
         refused,
         pixels,
     )
@@ -137,7 +137,7 @@ def demand_same(model: Model, state: State, expected: State, pixels: Tensor, wha
 
 def _outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
     """All floating-point and complex outputs in evaluation mode."""
-    with modes_kept(model.network), torch.no_grad(), drawn_alike(pixels.device):
+    with preserved_modes(model.network), torch.no_grad(), drawn_alike(pixels.device):
         model.network.eval()
-        outputs = heads(model({name: t.clone() for name, t in state.items()}, pixels))
+        outputs = output_tensors(model({name: t.clone() for name, t in state.items()}, pixels))
     return [head for head in outputs if head.is_floating_point() or head.is_complex()]

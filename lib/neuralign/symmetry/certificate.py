@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import drawn_alike
-from neuralign.networks.caches import uncached
+from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.outputs import heads
+from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, State, permute
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
@@ -239,13 +239,13 @@ def outputs_and_gradients(
 def _running(network: DeterministicNetwork, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
     """A block in which the network runs deterministically with `state`, in this precision."""
     casts = DoublePrecision() if precision is FLOAT64 else nullcontext()
-    with drawn_alike(device), uncached(network.network.modules()), casts, network.running(state):
+    with drawn_alike(device), preserved_attributes(network.network.modules()), casts, network.running(state):
         yield
 
 
 def _differentiable_outputs(network: DeterministicNetwork, inputs: Tensor) -> list[Tensor]:
     """All outputs of floating point, complex ones as pairs of real numbers; refused where there is none."""
-    outputs = [_as_real(head) for head in heads(network.network(inputs)) if _has_gradient(head)]
+    outputs = [_as_real(head) for head in output_tensors(network.network(inputs)) if _has_gradient(head)]
     if not outputs:
         raise UserError("the network returns no tensor of floating point, so nothing can be certified")
     return outputs

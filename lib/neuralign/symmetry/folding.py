@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from neuralign.networks.model import NORMS
+from neuralign.networks.model import BATCH_NORMS
 from neuralign.symmetry.permutations import State
 from neuralign.symmetry.tracing.execution import evaluation_copy
 
 WEIGHTED = (nn.Linear, nn.Conv2d)
-AFFINE = (*WEIGHTED, *NORMS)
+AFFINE = (*WEIGHTED, *BATCH_NORMS)
 RELU_FUNCTIONS = {F.relu, torch.relu}
 NEW_MEMORY = {operator.add, torch.add, torch.cat}  # functions whose result shares no memory with an operand
 EMPTY = fx.GraphModule(nn.Module(), fx.Graph())
@@ -102,7 +102,7 @@ def fold(network: fx.GraphModule) -> Folded:
     graph.output(graph.graph_copy(network.graph, {}))
     for node in list(graph.nodes):
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, NORMS) and layer.track_running_stats:
+        if isinstance(layer, BATCH_NORMS) and layer.track_running_stats:
             epsilons[str(node.target)] = layer.eps
             (before,) = node.all_input_nodes
             if _layer(before, modules, WEIGHTED) and len(before.users) == 1:
@@ -141,7 +141,7 @@ def _tensor_names(name: str, layer: nn.Module) -> Iterator[str]:
 
 def _with_bias(layer: nn.Module) -> nn.Module:
     """A copy of a layer that has a weight and a bias, whether the layer has them or not."""
-    if isinstance(layer, NORMS):
+    if isinstance(layer, BATCH_NORMS):
         return type(layer)(layer.num_features, layer.eps).eval()
     twin, weight = deepcopy(layer), layer.get_parameter("weight")
     twin.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))

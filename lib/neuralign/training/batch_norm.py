@@ -19,8 +19,8 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import preserved_generators, stream
 from neuralign.datasets.images import Images, Transform
 from neuralign.networks.buffer_updates import IMAGES, Norm, updates
-from neuralign.networks.model import Model, State, modes_kept
-from neuralign.networks.outputs import heads
+from neuralign.networks.model import Model, State, preserved_modes
+from neuralign.networks.outputs import output_tensors
 from neuralign.training.progress import Attack
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -88,7 +88,7 @@ def refresh_each(
     noises = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
     averages = [_Averages(updated.norms.values()) for _ in points]
     last_pixels = None
-    with modes_kept(model.network):
+    with preserved_modes(model.network):
         model.network.eval()
         for norm in updated.norms.values():
             norm.module.training = True  # not its submodules: dropout within a norm stays off
@@ -207,9 +207,9 @@ def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages
     if not uncalled:
         return
     changed = {name: 2 * state[name] + 1 for norm in uncalled for name in norm.statistics.values()}
-    with modes_kept(model.network), preserved_generators(pixels.device):
+    with preserved_modes(model.network), preserved_generators(pixels.device):
         model.network.eval()
-        pairs = zip(*(heads(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
+        pairs = zip(*(output_tensors(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
         if any((a - b).abs().max() > VISIBLE * a.abs().max() for a, b in pairs):
             names = sorted(changed)[:4]
             raise UserError(

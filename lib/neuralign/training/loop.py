@@ -19,7 +19,7 @@ from neuralign.common.seeding import derive, preserved_generators, reseed, strea
 from neuralign.curves.curve import Basis
 from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, criterion, logits, modes_kept
+from neuralign.networks.model import Model, State, criterion, logits, preserved_modes
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_stream
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
@@ -62,7 +62,7 @@ def demand_last_batch(model: Model, state: Callable[[], State], images: Images, 
     """
     if len(images) % batch_size != 1 % batch_size:
         return
-    with preserved_generators(images.labels.device), modes_kept(model.network), torch.no_grad():
+    with preserved_generators(images.labels.device), preserved_modes(model.network), torch.no_grad():
         model.network.train()
         try:
             copies = {name: tensor.detach().clone() for name, tensor in state().items()}
@@ -216,7 +216,7 @@ class Training:
             return attack(predict, x, y, self.noise)
 
     def _accumulate(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
-        sums, trained = self.progress.sums, flat[: self.layout.trained]
+        sums, trained = self.progress.sums, flat[: self.layout.trained_size]
         sums[0].add_(loss, alpha=images)
         sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * images)
         sums[2].add_(right)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralign.common.seeding import preserved_generators
 from neuralign.datasets.images import Images
-from neuralign.networks.model import Model, State, buffers, criterion, modes_kept, parameters, trainable
+from neuralign.networks.model import Model, State, buffers, criterion, parameters, preserved_modes, trainable
 from neuralign.training.progress import Regime, cast
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def compare(model: Model, images: Images, batch_size: int, precision: str) -> tu
     These are medians of ROUNDS alternating steps, or of fewer if they exceed the BUDGET.
     """
     precisions, state = ("float32", precision), {**parameters(model.network), **buffers(model.network)}
-    with preserved_generators(images.labels.device), modes_kept(model.network):
+    with preserved_generators(images.labels.device), preserved_modes(model.network):
         model.network.train()
 
         def pair(size: int) -> tuple[float, ...]:

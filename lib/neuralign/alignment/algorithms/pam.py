@@ -104,7 +104,7 @@ class _Search:
         self.layout, self.buffers = ends.layout, ends.stored[0]
         self.end = {n: problem.source[n] for n in self.layout.shapes}
         self.origin = ends.vectors[0]
-        self.offsets = self.origin.new_zeros(bends, self.layout.trained)
+        self.offsets = self.origin.new_zeros(bends, self.layout.trained_size)
         self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()  # of the way, per bend
         self.basis = lambda t: bezier(t, bends=bends)
         demand_last_batch(
@@ -114,7 +114,7 @@ class _Search:
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
         """The curve from the target to `end` (d,) with these offsets of its bends (k, number of trained parameters)."""
-        untrained = len(end) - self.layout.trained
+        untrained = len(end) - self.layout.trained_size
         points = [
             torch.lerp(self.origin, end, fraction) + F.pad(offset, (0, untrained))
             for fraction, offset in zip(self.fractions, offsets, strict=True)

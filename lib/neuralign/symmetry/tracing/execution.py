@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralign.common.errors import UserError
-from neuralign.networks.caches import uncached
+from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.model import State, substituted
 
 Operation = Any  # an overload of torch.ops.aten
@@ -136,7 +136,10 @@ class DeterministicNetwork:
 
     def __call__(self, x: Tensor, state: State | None = None, mode: DeterministicMode | None = None) -> Any:
         """The network's outputs, with the tensors of `state` where given; no buffer and no attribute changes."""
-        with uncached(self.network.modules()), self.running(with_copied_buffers(self.network, state or {}), mode):
+        with (
+            preserved_attributes(self.network.modules()),
+            self.running(with_copied_buffers(self.network, state or {}), mode),
+        ):
             return self.network(x)
 
 
@@ -151,7 +154,7 @@ class DeterministicModule(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         runnable: DeterministicNetwork = vars(self)[WRAPPED]
-        with uncached(runnable.network.modules()), runnable.running({}):
+        with preserved_attributes(runnable.network.modules()), runnable.running({}):
             return runnable.network(x)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from neuralign.common.seeding import drawn_alike
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.outputs import heads
+from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.tracing.axes import Axis, ordered_axis
 from neuralign.symmetry.tracing.decisions import Answers, PythonReads, are_decisions_without_effect
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
@@ -148,7 +148,7 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
                     raise
                 recorder.raised = True
                 return Run(training, recorder, frozenset())
-    recorder.finish(heads(outputs), held)
+    recorder.finish(output_tensors(outputs), held)
 
     def rerun(answers: Answers) -> Recorder:
         return run(network, example, training, answers).recorder
