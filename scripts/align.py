@@ -7,7 +7,7 @@ from neuralign.common.tables import write_rows
 from neuralign.config.plugins import plugin, plugin_or_none
 from neuralign.networks.setup import prepare
 from neuralign.networks.states import load_state
-from neuralign.symmetry.permutations import MOVES, identity, moves
+from neuralign.symmetry.permutations import MOVES, identity, move_counts
 from neuralign.symmetry.storage import load_permutation, save_permutation
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training import augmentation
@@ -46,7 +46,7 @@ def main(
     proof = certificate(problem, result)
     problem.facts["certificate"] = proof.error
     save_permutation(result, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
-    write_rows(moves(result, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
+    write_rows(move_counts(result, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
     Checkpoint(scratch).clear()
 
 
