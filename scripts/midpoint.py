@@ -19,7 +19,7 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     trace = trace_model(net, images.train)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
     all_heads = Model(DeterministicModule(trace.network), net.mean, net.std)
-    midpoints = [path.endpoints.on(curve, 0.5) for curve in (path.curve, path.line)]
+    midpoints = [path.endpoints.state_on(curve, 0.5) for curve in (path.curve, path.line)]
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **protocol)
     statistics = refresh_each(all_heads, midpoints, path.endpoints.statistics, estimate.sample())
     trained, initial = (state | buffers for state, buffers in zip(midpoints, statistics, strict=True))

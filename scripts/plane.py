@@ -5,7 +5,7 @@ were trained and the second one as it was aligned.
 """
 
 from neuralign.common.tables import write_rows
-from neuralign.curves.storage import divided, load_ends, open_path
+from neuralign.curves.storage import endpoints_on_images, load_ends, open_path
 from neuralign.evaluation import on_plane
 from neuralign.networks.setup import prepare
 from neuralign.networks.states import load_state
@@ -37,7 +37,7 @@ def main(
         models = dict(zip(("theta1", aligned, "midpoint"), (*ends.vectors, line(0.5)), strict=True))
     else:
         start, end = load_ends(net, images.train, target, source, permutation)
-        ends = divided(net, images.train, start, load_state(source, net), end)
+        ends = endpoints_on_images(net, images.train, start, load_state(source, net), end)
         models = dict(zip(("theta1", "theta2", aligned), ends.vectors, strict=True))
     plane = on_plane.through(*models.values())
     options = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}

@@ -42,7 +42,7 @@ def main(
         for job in jobs
     ]
     for path in paths:
-        path.endpoints.demand_between()
+        path.endpoints.demand_interpolable()
     regime = Regime.of(training)
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
@@ -64,7 +64,7 @@ def main(
     precision.report_speed(net, images.train, regime)
     results = fit_together(trainings)
     for (job, path), progress in unless_diverged(list(zip(jobs, paths, strict=True)), results):
-        trained = path.line.bent(progress.trainable).bends
+        trained = path.line.with_bends(progress.trainable).bends
         save_tensors(name_bends(path.endpoints.layout, trained), job["bends"])
         write_rows(progress.history, job["history"])
     for keeper in keepers:

@@ -20,8 +20,8 @@ from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins, schema
-from neuralign.curves.curve import straight
-from neuralign.curves.endpoints import divide
+from neuralign.curves.curve import straight_line
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets import images as image_checks
 from neuralign.datasets.images import Images, as_is
 from neuralign.networks.buffer_updates import IMAGES
@@ -148,10 +148,10 @@ def curve(
     if not parameters(network):
         raise UserError("the network has no parameters, so there is no path between two states of it")
     pixels, _ = next(images.batches(IMAGES))
-    ends = divide(model, (start, end), pixels)
-    path = straight(basis, *ends.vectors)
+    ends = endpoints_of(model, (start, end), pixels)
+    path = straight_line(basis, *ends.vectors)
     if epochs and len(path.bends):
-        ends.demand_between()
+        ends.demand_interpolable()
         if not ends.layout.trained_size:
             raise UserError("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
         bends = fit(
@@ -166,13 +166,13 @@ def curve(
             basis=path.basis,
             seed=seed,
         ).trainable
-        path = path.bent(bends.detach())
+        path = path.with_bends(bends.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
         if not 0 <= t <= 1:
             raise UserError(f"t: found {t}; a number from 0 to 1 is wanted")
-        point = ends.on(path, t)
+        point = ends.state_on(path, t)
         state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[in_state] for name, in_state in names.items()}
 

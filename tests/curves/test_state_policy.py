@@ -23,8 +23,8 @@ from neuralign.common.errors import UserError
 from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves import endpoints
-from neuralign.curves.curve import straight
-from neuralign.curves.endpoints import divide
+from neuralign.curves.curve import straight_line
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.segment import segment
 from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Images, as_float, as_is
@@ -166,11 +166,19 @@ def statistic(module: nn.Module, kind: str, x: Tensor) -> Tensor:
 def check_evaluated(name: str, ends: tuple[State, State]) -> None:
     """Rows "stored" of an evaluation are those of the endpoints; the others have re-estimated statistics."""
     model = unnormalised(fresh(name, 0))
-    divided = divide(model, ends, as_float(IMAGES.pixels))
+    divided = endpoints_of(model, ends, as_float(IMAGES.pixels))
     estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
     rows = list(
         along(
-            *(model, straight(segment, *divided.vectors), divided, [0.0, 0.5, 1.0], estimate, IMAGES, {"clean": None}),
+            *(
+                model,
+                straight_line(segment, *divided.vectors),
+                divided,
+                [0.0, 0.5, 1.0],
+                estimate,
+                IMAGES,
+                {"clean": None},
+            ),
             batch_size=BATCH,
             seed=0,
         )
@@ -232,8 +240,8 @@ def check_frozen(name: str) -> None:
 
 def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_permuted(states):
     model, ends = unnormalised(fresh("same backbone", 0)), states("same backbone")
-    assert "one.weight" not in divide(model, ends, as_float(IMAGES.pixels)).layout.shapes
-    actual = divide(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
+    assert "one.weight" not in endpoints_of(model, ends, as_float(IMAGES.pixels)).layout.shapes
+    actual = endpoints_of(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
     assert actual.untrained == {"one.weight", "one.bias"} <= actual.shapes.keys()
 
 
@@ -534,8 +542,8 @@ def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(state
     monkeypatch.setattr(
         FlatLayout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
     )
-    with pytest.raises(UserError, match="end 2 of the path is another function than its network: outputs of size"):
-        divide(model, (first, last), as_float(IMAGES.pixels))
+    with pytest.raises(UserError, match="end 2 of the path computes another function than its network: outputs"):
+        endpoints_of(model, (first, last), as_float(IMAGES.pixels))
 
 
 def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
@@ -544,7 +552,7 @@ def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
         "but all weight must be on number 2"
     )
     with pytest.raises(UserError, match=re.escape(message)):
-        straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
+        straight_line(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
 
 
 def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):

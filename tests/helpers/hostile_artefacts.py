@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import pictures, plain, randomised, shifts, small, whole
 from torch import Tensor
 
-from neuralign.curves.curve import straight
+from neuralign.curves.curve import straight_line
 from neuralign.curves.families.bezier import bezier
 from neuralign.curves.storage import load_bends, load_ends, name_bends
 from neuralign.datasets.dataset import Dataset, Split
@@ -216,7 +216,8 @@ def bends(change: Callable[[Tensors, FlatLayout], Tensors], folder: Path) -> Non
 def two(named: Tensors, layout: FlatLayout) -> Tensors:
     flat = layout.flatten({name.removeprefix("1."): tensor for name, tensor in named.items()})
     return {
-        n: t.contiguous() for n, t in name_bends(layout, straight(partial(bezier, bends=2), flat, flat).bends).items()
+        n: t.contiguous()
+        for n, t in name_bends(layout, straight_line(partial(bezier, bends=2), flat, flat).bends).items()
     }
 
 

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
-from neuralign.curves.curve import Curve, straight
+from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, criterion, logits
@@ -59,7 +59,7 @@ def bend(
     **more: Any,
 ) -> Progress:
     """A Bezier curve of one bend, trained from the straight line."""
-    line = straight(bezier, *ends)
+    line = straight_line(bezier, *ends)
     options = {"transform": plain, "seed": 1, "basis": bezier} | more
     return fit(
         model, line.bends, lambda b, w: Curve(bezier, line.ends, b).at(w), layout, buffers, images, regime, **options
@@ -200,7 +200,7 @@ def test_the_gradient_of_a_bend_is_that_of_the_paper(tinyten: Model, images: Ima
 def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
     model = perceptron(16)
     ends, buffers, layout = curve_problem(model)
-    line, seen = straight(bezier, *ends), []
+    line, seen = straight_line(bezier, *ends), []
 
     def sample(bends: Tensor, weights: Tensor) -> Tensor:
         seen.append(weights)

@@ -63,7 +63,7 @@ class FlatLayout:
     def trained_size(self) -> int:
         """How many numbers of the vector are trained, gaps included.
 
-        They are the first ones if the untrained tensors come last, as in the layout of `endpoints.endpoints_of`.
+        They are the first ones if the untrained tensors come last, as in the layout of `curves.endpoints.endpoints_of`.
         """
         return sum(count + gap for name, count, gap in self._pieces() if name not in self.untrained)
 

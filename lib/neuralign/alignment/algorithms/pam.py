@@ -19,7 +19,7 @@ from neuralign.alignment.problem import Problem
 from neuralign.common.seeding import preserved_generators, reseed, stream
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.curves.curve import Curve
-from neuralign.curves.endpoints import divide
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
@@ -99,8 +99,8 @@ class _Search:
     def __init__(self, problem: Problem, bends: int, batch_size: int, seed: int):
         self.problem, self.spec, self.seed, self.batch_size = problem, problem.trace.spec, seed, batch_size
         pixels, _ = next(problem.images.batches(IMAGES))
-        ends = divide(problem.model, (problem.target, problem.source), pixels, keep_equal=False)
-        ends.demand_between()
+        ends = endpoints_of(problem.model, (problem.target, problem.source), pixels, keep_equal=False)
+        ends.demand_interpolable()
         self.layout, self.buffers = ends.layout, ends.stored[0]
         self.end = {n: problem.source[n] for n in self.layout.shapes}
         self.origin = ends.vectors[0]
