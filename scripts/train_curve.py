@@ -8,11 +8,11 @@ from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import name_bends, open_path
 from neuralign.networks.setup import prepare
-from neuralign.training import augmentation, precision
+from neuralign.training import augmentation, step_time
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
 from neuralign.training.progress import Regime
-from neuralign.training.simultaneous import fit_together, unless_diverged
+from neuralign.training.simultaneous import completed, fit_together
 from neuralign.workflow.running.run import run
 
 
@@ -61,9 +61,9 @@ def main(
         )
         for job, path, keeper in zip(jobs, paths, keepers, strict=True)
     ]
-    precision.report_speed(net, images.train, regime)
+    step_time.report_speed(net, images.train, regime)
     results = fit_together(trainings)
-    for (job, path), progress in unless_diverged(list(zip(jobs, paths, strict=True)), results):
+    for (job, path), progress in completed(list(zip(jobs, paths, strict=True)), results):
         trained = path.line.with_bends(progress.trainable).bends
         save_tensors(name_bends(path.endpoints.layout, trained), job["bends"])
         write_rows(progress.history, job["history"])

@@ -10,11 +10,11 @@ from neuralign.networks.model import buffers, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import build_model, prepare
 from neuralign.networks.states import split_trainable
-from neuralign.training import augmentation, precision
+from neuralign.training import augmentation, step_time
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
 from neuralign.training.progress import Regime
-from neuralign.training.simultaneous import fit_together, unless_diverged
+from neuralign.training.simultaneous import completed, fit_together
 from neuralign.workflow.running.run import run
 
 
@@ -38,9 +38,9 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
         )
         for job, keeper, (start, untrained) in zip(jobs, keepers, starts, strict=True)
     ]
-    precision.report_speed(net, images.train, regime)
+    step_time.report_speed(net, images.train, regime)
     results = fit_together(trainings)
-    for job, progress in unless_diverged(jobs, results):
+    for job, progress in completed(jobs, results):
         with torch.no_grad():
             save_tensors(layout.views(progress.trainable) | progress.buffers, job["network"])
         write_rows(progress.history, job["history"])

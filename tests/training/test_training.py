@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_says_where(tinyten: Model,
         )
     assert str(error.value) == (
         "the loss is not finite in epoch 3, step 2 of 3, at learning rate 0.05: "
-        "lower `lr` of this regime, or look for non-finite weights in what it starts from"
+        "lower `lr` of this regime, or look for non-finite weights in the networks that it starts from"
     )
 
 

@@ -134,7 +134,7 @@ def demand_same(model: Model, state: State, expected: State, pixels: Tensor, wha
         if not torch.allclose(wanted, output, rtol=0, atol=SAME * size, equal_nan=True):
             raise UserError(
                 f"{what} computes another function than its network: outputs of size {size:.3g} differ "
-                f"by {(wanted - output).abs().max():.3g} on {len(pixels)} images, at most {SAME:g} of their size is allowed"
+                f"by {(wanted - output).abs().max():.3g} on {len(pixels)} images; {SAME:g} of their size is allowed"
             )
 
 
