@@ -7,7 +7,7 @@ from neuralign.common.tables import write_rows
 from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import name_bends, open_path
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation, step_time
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
@@ -33,7 +33,7 @@ def main(
     permutation=None,
     others=(),
 ):
-    images, net = prepare(data, model)
+    images, net = load_data_and_model(data, model)
     files = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
     jobs = [files | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]

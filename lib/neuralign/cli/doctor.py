@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
 
 def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
-    from neuralign.networks.setup import prepare
+    from neuralign.networks.setup import load_data_and_model
 
     known = shared.config(given)
     (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
@@ -96,7 +96,7 @@ def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
     place = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
-        images, model = prepare(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
+        images, model = load_data_and_model(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
     return model, images.train
 
 

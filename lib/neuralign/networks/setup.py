@@ -20,7 +20,7 @@ def device() -> torch.device:
     return torch.device("cuda")
 
 
-def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
+def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
     """The prepared dataset at `path` and a freshly initialised model for it, both on this job's device.
 
     Args:
@@ -36,7 +36,7 @@ def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tup
 
 
 def build_model(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
-    """A freshly initialised model for `data`, on this job's device; the other arguments are those of `prepare`.
+    """A freshly initialised model for `data`, on this job's device; other arguments as in `load_data_and_model`.
 
     Raises NetworkError if the network does not return one logit for each class, and ValueError if `mean` and `std` do
     not have one number for each channel.
