@@ -132,7 +132,7 @@ class Training:
         self.progress = keeper.restore(fresh) if keeper else fresh
         self.augmentation_generator = torch.Generator(self.device)
         self.attack_generator = torch.Generator(self.device)
-        # of the summed criterion and penalty of an epoch
+        # limits of the criterion and the penalty, each summed over the images of an epoch
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
         demand_last_batch(model, self.initial_state, images, regime.batch_size)
         self._take_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)

@@ -90,7 +90,8 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     """The permutation symmetry of `network`, from runs of copies of it; `network` itself does not change.
 
     `example`: a normalised input (n, c, ...). `attention`: whether heads of attentions, and channels within heads, may
-    be permuted too. Raises UserError for a network that cannot be copied.
+    be permuted too. Raises UserError if the network cannot be copied; errors of its own code in evaluation mode are
+    raised as they are.
     """
     twin = evaluation_copy(network)
     runs = modes.record(twin, example)
