@@ -443,13 +443,13 @@ def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
 
 def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """All untrained tensors are those of the first end, along the whole path."""
-    right = endpoints.divide
+    right = endpoints.endpoints_of
 
     def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> endpoints.Endpoints:
         trains, (first, last) = trainable(model.network), states
         return right(model, (first, {n: t if n in trains else first[n] for n, t in last.items()}), pixels)
 
-    monkeypatch.setattr(api, "divide", wrong)
+    monkeypatch.setattr(api, "endpoints_of", wrong)
 
 
 def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,7 +497,7 @@ def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers that follow the weights are those of the nearest end."""
-    monkeypatch.setattr(endpoints.Endpoints, "_updated_following", lambda self, state: {})
+    monkeypatch.setattr(endpoints.Endpoints, "_updated_from_weights", lambda self, state: {})
 
 
 def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
