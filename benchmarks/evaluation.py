@@ -17,7 +17,7 @@ from benchmarks.problems import MEAN, NETWORKS, SMALL, STD, Problem, augment, pi
 from benchmarks.timing import Action, Row, interleaved, row
 from neuralign.datasets.images import Images
 from neuralign.evaluation.along_curve import measure as tested
-from neuralign.training.batch_norm import TOGETHER, Estimate, refresh_each
+from neuralign.training.batch_norm import POINTS_AT_ONCE, Estimate, refresh_each
 
 TRAIN, TEST = 50_000, 10_000
 POINTS, SIDE = 65, 17  # of a curve; of a plane in each direction
@@ -71,14 +71,14 @@ def _passes(problem: Problem, images: Images) -> list[Action]:
     def measured(size: int):
         return tested(problem.model, state, images, batch_size=size, attack=None, noise=torch.Generator())
 
-    few = Images(images.pixels[: len(images) // TOGETHER], images.labels[: len(images) // TOGETHER])
+    few = Images(images.pixels[: len(images) // POINTS_AT_ONCE], images.labels[: len(images) // POINTS_AT_ONCE])
     nodes = Estimate.on(few, augment(), batch_size=SIZE, seed=0)
     return [
         lambda: update_bn(train, network, device=place),
         lambda: _test(network, test, place),
         lambda: refreshed(by_size[PUBLISHED].sample()),
         lambda: measured(PUBLISHED),
-        lambda: refreshed(nodes.sample(), TOGETHER),
+        lambda: refreshed(nodes.sample(), POINTS_AT_ONCE),
         lambda: refreshed(kept),
         lambda: measured(SIZE),
     ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralign.config.plugins import Entry, plugin
-from neuralign.curves.curve import Basis, Curve, straight
+from neuralign.curves.curve import Basis, Curve, straight_line
 from neuralign.datasets.images import Images, Transform, as_float, as_is
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import FlatLayout
@@ -44,7 +44,7 @@ class Problem:
         ends = [build(entry, classes=CLASSES, channels=3, mean=mean, std=std).to(torch.device(device)) for _ in "ab"]
         layout = FlatLayout.of(parameters(ends[0].network))
         flat = [layout.flatten(parameters(end.network)) for end in ends]
-        curve = straight(plugin("curves", {"use": "bezier"}), *flat)
+        curve = straight_line(plugin("curves", {"use": "bezier"}), *flat)
         return cls(name, ends[0], layout, curve, buffers(ends[0].network))
 
     def endpoint(self, images: Images, regime: Regime, transform: Transform, attack: Attack | None = None) -> Epoch:

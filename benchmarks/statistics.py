@@ -16,7 +16,7 @@ import torch
 
 from neuralign.curves.storage import open_path
 from neuralign.evaluation.along_curve import along
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
 
@@ -26,7 +26,7 @@ COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d 
 def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[int | None, int | None]]) -> Iterator:
     """For every (images, full passes) the clean rows of the curve at `points` values of t, in order."""
     inputs, settings = recipe["inputs"], recipe["settings"]
-    data, net = prepare(inputs["data"], settings["model"])
+    data, net = load_data_and_model(inputs["data"], settings["model"])
     files = {name: inputs.get(name) for name in ("permutation", "bends")}
     path = open_path(net, data.train, inputs["target"], inputs["source"], curve=settings["curve"], **files)
     ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()

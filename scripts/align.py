@@ -5,9 +5,9 @@ from functools import partial
 from neuralign.alignment.problem import Problem, certificate, search
 from neuralign.common.tables import write_rows
 from neuralign.config.plugins import plugin, plugin_or_none
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
-from neuralign.symmetry.permutations import MOVES, identity, moves
+from neuralign.symmetry.permutations import MOVES, identity, move_counts
 from neuralign.symmetry.storage import load_permutation, save_permutation
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training import augmentation
@@ -30,7 +30,7 @@ def main(
     augment=(),
     attack=None,
 ):
-    images, net = prepare(data, model)
+    images, net = load_data_and_model(data, model)
     trace = trace_model(net, images.train, attention=attention)
     problem = Problem(
         net,
@@ -46,7 +46,7 @@ def main(
     proof = certificate(problem, result)
     problem.facts["certificate"] = proof.error
     save_permutation(result, permutation, trace.spec, problem.facts | proof.facts(), attention=attention)
-    write_rows(moves(result, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
+    write_rows(move_counts(result, problem.start or identity(trace.spec), problem.facts), moved, MOVES)
     Checkpoint(scratch).clear()
 
 

@@ -6,14 +6,14 @@ from neuralign.common.tables import write_rows
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import open_path
 from neuralign.evaluation.along_curve import along
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
 from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, points, *, model, curve, augment, attacks, protocol, permutation=None, bends=None):
-    images, net = prepare(data, model)
+    images, net = load_data_and_model(data, model)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
     estimate = Estimate.on(
         images.train,

@@ -2,12 +2,12 @@
 
 from neuralign.common.tensors import save_tensors
 from neuralign.networks import foreign_checkpoints
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.workflow.running.run import run
 
 
 def main(data, network, *, model, checkpoint):
-    _, net = prepare(data, model)
+    _, net = load_data_and_model(data, model)
     imported = foreign_checkpoints.read(checkpoint["file"], net, checkpoint["inside"])
     save_tensors(imported.state, network, {"names": imported.names})
 

@@ -5,7 +5,7 @@ from neuralign.common.tables import write_rows
 from neuralign.curves.storage import open_path
 from neuralign.evaluation import signatures
 from neuralign.networks.model import Model
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.symmetry.tracing.execution import DeterministicModule
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training import augmentation
@@ -15,11 +15,11 @@ from neuralign.workflow.running.run import run
 
 def main(data, target, source, bends, midpoint, *, model, curve, augment, protocol, permutation=None):
     """Correlations are those on all test images; batch-norm statistics and re-alignment use training images."""
-    images, net = prepare(data, model)
+    images, net = load_data_and_model(data, model)
     trace = trace_model(net, images.train)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
     all_heads = Model(DeterministicModule(trace.network), net.mean, net.std)
-    midpoints = [path.endpoints.on(curve, 0.5) for curve in (path.curve, path.line)]
+    midpoints = [path.endpoints.state_on(curve, 0.5) for curve in (path.curve, path.line)]
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **protocol)
     statistics = refresh_each(all_heads, midpoints, path.endpoints.statistics, estimate.sample())
     trained, initial = (state | buffers for state, buffers in zip(midpoints, statistics, strict=True))

@@ -5,9 +5,9 @@ were trained and the second one as it was aligned.
 """
 
 from neuralign.common.tables import write_rows
-from neuralign.curves.storage import divided, load_ends, open_path
+from neuralign.curves.storage import endpoints_on_images, load_ends, open_path
 from neuralign.evaluation import on_plane
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
@@ -29,7 +29,7 @@ def main(
     permutation=None,
     bends=None,
 ):
-    images, net = prepare(data, model)
+    images, net = load_data_and_model(data, model)
     line, aligned = None, "theta2" if permutation is None else "P theta2"
     if curve:
         path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
@@ -37,7 +37,7 @@ def main(
         models = dict(zip(("theta1", aligned, "midpoint"), (*ends.vectors, line(0.5)), strict=True))
     else:
         start, end = load_ends(net, images.train, target, source, permutation)
-        ends = divided(net, images.train, start, load_state(source, net), end)
+        ends = endpoints_on_images(net, images.train, start, load_state(source, net), end)
         models = dict(zip(("theta1", "theta2", aligned), ends.vectors, strict=True))
     plane = on_plane.through(*models.values())
     options = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}

@@ -7,12 +7,12 @@ from neuralign.common.tables import write_rows
 from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import name_bends, open_path
-from neuralign.networks.setup import prepare
-from neuralign.training import augmentation, precision
+from neuralign.networks.setup import load_data_and_model
+from neuralign.training import augmentation, step_time
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
 from neuralign.training.progress import Regime
-from neuralign.training.simultaneous import fit_together, unless_diverged
+from neuralign.training.simultaneous import completed, fit_together
 from neuralign.workflow.running.run import run
 
 
@@ -33,7 +33,7 @@ def main(
     permutation=None,
     others=(),
 ):
-    images, net = prepare(data, model)
+    images, net = load_data_and_model(data, model)
     files = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
     jobs = [files | {"seed": seed, "scratch": scratch}, *others]
     keepers = [Checkpoint(job["scratch"]) for job in jobs]
@@ -42,13 +42,13 @@ def main(
         for job in jobs
     ]
     for path in paths:
-        path.endpoints.demand_between()
+        path.endpoints.demand_interpolable()
     regime = Regime.of(training)
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
             net,
-            path.line.bends[:, : path.endpoints.layout.trained],
+            path.line.bends[:, : path.endpoints.layout.trained_size],
             path.line.sample,
             path.endpoints.layout,
             path.endpoints.stored[0],
@@ -61,10 +61,10 @@ def main(
         )
         for job, path, keeper in zip(jobs, paths, keepers, strict=True)
     ]
-    precision.report_speed(net, images.train, regime)
+    step_time.report_speed(net, images.train, regime)
     results = fit_together(trainings)
-    for (job, path), progress in unless_diverged(list(zip(jobs, paths, strict=True)), results):
-        trained = path.line.bent(progress.trainable).bends
+    for (job, path), progress in completed(list(zip(jobs, paths, strict=True)), results):
+        trained = path.line.with_bends(progress.trainable).bends
         save_tensors(name_bends(path.endpoints.layout, trained), job["bends"])
         write_rows(progress.history, job["history"])
     for keeper in keepers:

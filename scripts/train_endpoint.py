@@ -8,19 +8,19 @@ from neuralign.common.tensors import demand_savable, save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.networks.model import buffers, parameters
 from neuralign.networks.parameters import FlatLayout
-from neuralign.networks.setup import build_model, prepare
+from neuralign.networks.setup import build_model, load_data_and_model
 from neuralign.networks.states import split_trainable
-from neuralign.training import augmentation, precision
+from neuralign.training import augmentation, step_time
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
 from neuralign.training.progress import Regime
-from neuralign.training.simultaneous import fit_together, unless_diverged
+from neuralign.training.simultaneous import completed, fit_together
 from neuralign.workflow.running.run import run
 
 
 def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
-    images, net = prepare(data, model, seed=derive(seed, "initialisation"))
+    images, net = load_data_and_model(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
     starts = [split_trainable(built, parameters(built.network) | buffers(built.network)) for built in nets]
     demand_savable(network, starts[0][0] | starts[0][1])
@@ -38,9 +38,9 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
         )
         for job, keeper, (start, untrained) in zip(jobs, keepers, starts, strict=True)
     ]
-    precision.report_speed(net, images.train, regime)
+    step_time.report_speed(net, images.train, regime)
     results = fit_together(trainings)
-    for job, progress in unless_diverged(jobs, results):
+    for job, progress in completed(jobs, results):
         with torch.no_grad():
             save_tensors(layout.views(progress.trainable) | progress.buffers, job["network"])
         write_rows(progress.history, job["history"])

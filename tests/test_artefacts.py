@@ -20,7 +20,7 @@ from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model
 from neuralign.networks.parameters import FlatLayout
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state, split_trainable
 from neuralign.symmetry import permutations
 from neuralign.symmetry.storage import save_permutation
@@ -53,27 +53,27 @@ def written(state: dict[str, Tensor], folder: Path, name: str = "network.safeten
 
 
 def test_model_and_data_fit_each_other(prepared: str) -> None:
-    data, model = prepare(prepared, SETTINGS)
+    data, model = load_data_and_model(prepared, SETTINGS)
     assert model.network.fc.out_features == 5
     torch.testing.assert_close(model.mean.flatten(), torch.tensor(data.mean))
     torch.testing.assert_close(model.std.flatten(), torch.tensor(data.std))
 
 
 def test_the_config_may_set_another_normalisation_or_none(prepared: str) -> None:
-    _, own = prepare(prepared, SETTINGS | {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]})
+    _, own = load_data_and_model(prepared, SETTINGS | {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]})
     assert own.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert own.std.flatten().tolist() == [1, 2, 3]
-    _, none = prepare(prepared, SETTINGS | {"normalise": False, "mean": [0.1, 0.2, 0.3]})
+    _, none = load_data_and_model(prepared, SETTINGS | {"normalise": False, "mean": [0.1, 0.2, 0.3]})
     assert none.mean.flatten().tolist() == [0, 0, 0] and none.std.flatten().tolist() == [1, 1, 1]
 
 
 def test_images_are_resized_to_the_size_the_config_says(prepared: str) -> None:
-    data, _ = prepare(prepared, SETTINGS | {"input_size": 20})
+    data, _ = load_data_and_model(prepared, SETTINGS | {"input_size": 20})
     assert data.train.pixels.shape == (10, 3, 20, 20)
 
 
 def test_the_seed_decides_the_initial_weights(prepared: str) -> None:
-    first, again, other = (whole(prepare(prepared, SETTINGS, seed)[1].network) for seed in (1, 1, 2))
+    first, again, other = (whole(load_data_and_model(prepared, SETTINGS, seed)[1].network) for seed in (1, 1, 2))
     assert_same(first, again)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 

@@ -20,13 +20,13 @@ from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins, schema
-from neuralign.curves.curve import straight
-from neuralign.curves.endpoints import divide
+from neuralign.curves.curve import straight_line
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets import images as image_checks
 from neuralign.datasets.images import Images, as_is
 from neuralign.networks.buffer_updates import IMAGES
-from neuralign.networks.model import Model, State, logits, outputs, parameters
-from neuralign.networks.states import fitted
+from neuralign.networks.model import Model, State, evaluation_outputs, logits, parameters
+from neuralign.networks.states import fitted_state
 from neuralign.symmetry.permutations import Permutation, permute
 from neuralign.symmetry.tracing.execution import evaluation_copy
 from neuralign.symmetry.tracing.trace import trace
@@ -77,7 +77,10 @@ def align(
     """
     method_with_options = _plugin("alignments", "method", method, _merged(options, more))
     model, example = _model(network, images, mean, std)
-    (target_state, _), (source_state, names) = fitted("target", network, target), fitted("source", network, source)
+    (target_state, _), (source_state, names) = (
+        fitted_state("target", network, target),
+        fitted_state("source", network, source),
+    )
     symmetry = trace(model.network, example, attention=attention)
     problem = Problem(model, symmetry, target_state, source_state, images)
     permutation = search(problem, method_with_options)
@@ -141,19 +144,19 @@ def curve(
     lr_schedule = _plugin("schedules", "schedule", schedule, {})
     model, example = _model(network, images, mean, std)
     image_checks.check(images, None, _classes(model, example))
-    (start, names), (end, _) = fitted("start", network, start), fitted("end", network, end)
+    (start, names), (end, _) = fitted_state("start", network, start), fitted_state("end", network, end)
     if not parameters(network):
         raise UserError("the network has no parameters, so there is no path between two states of it")
     pixels, _ = next(images.batches(IMAGES))
-    ends = divide(model, (start, end), pixels)
-    path = straight(basis, *ends.vectors)
+    ends = endpoints_of(model, (start, end), pixels)
+    path = straight_line(basis, *ends.vectors)
     if epochs and len(path.bends):
-        ends.demand_between()
-        if not ends.layout.trained:
+        ends.demand_interpolable()
+        if not ends.layout.trained_size:
             raise UserError("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
         bends = fit(
             model,
-            path.bends[:, : ends.layout.trained],
+            path.bends[:, : ends.layout.trained_size],
             path.sample,
             ends.layout,
             ends.stored[0],
@@ -163,13 +166,13 @@ def curve(
             basis=path.basis,
             seed=seed,
         ).trainable
-        path = path.bent(bends.detach())
+        path = path.with_bends(bends.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
         if not 0 <= t <= 1:
             raise UserError(f"t: found {t}; a number from 0 to 1 is wanted")
-        point = ends.on(path, t)
+        point = ends.state_on(path, t)
         state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[in_state] for name, in_state in names.items()}
 
@@ -224,7 +227,7 @@ def _model(
         raise UserError(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
     model = Model(evaluation_copy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
     example = model.normalise(next(images.batches(2))[0])
-    outputs(model.network, example)  # raises NetworkError if the network does not accept it
+    evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it
     return model, example
 
 
@@ -241,7 +244,7 @@ def _normalisation(name: str, values: Normalisation | None, channels: int, defau
 
 def _classes(model: Model, example: Tensor) -> int:
     """The number of classes of the network."""
-    returned = outputs(model.network, example)
+    returned = evaluation_outputs(model.network, example)
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__

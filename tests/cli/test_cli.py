@@ -400,7 +400,7 @@ def test_every_axis_has_a_free_group_or_a_reason(capsys):
     assert by_axis["7.weight", "1"]["group"] == inner and by_axis["1.running_var", "0"]["group"] == first
     assert by_axis["0.weight", "1"]["frozen"] == "it is the network's input"
     assert by_axis["7.bias", "0"]["frozen"] == "it is the network's output"
-    assert by_axis["0.weight", "2"]["frozen"].startswith("its places are positions of a kernel")
+    assert by_axis["0.weight", "2"]["frozen"].startswith("its positions are those of a kernel")
 
 
 def test_an_axis_of_several_groups_has_a_row_for_each_and_says_what_it_is_made_of(capsys):
@@ -423,8 +423,8 @@ def test_buffers_tied_names_and_unreached_tensors_have_their_reasons(capsys):
     tensors = facts["tensors"]
     assert tensors["words.weight"] == tensors["head.weight"], "one tensor of two names"
     assert tensors["words.weight"][0]["frozen"] == "aten::embedding in layer 'words' indexes it by position"
-    assert [axis["frozen"] for axis in tensors["table"]] == ["it has one place only", tensors["table"][1]["frozen"]]
-    assert tensors["table"][1]["frozen"].startswith("its places are positions")
+    assert [axis["frozen"] for axis in tensors["table"]] == ["it has one position only", tensors["table"][1]["frozen"]]
+    assert tensors["table"][1]["frozen"].startswith("its positions are those")
     assert tensors["unused.weight"][0]["frozen"] == "no run used the tensor" and "unused.weight" in facts["unreached"]
     assert tensors["steps"] == []
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins, schema
-from neuralign.curves.curve import Curve, distances, straight
+from neuralign.curves.curve import Curve, cumulative_lengths, straight_line
 from neuralign.curves.families.bezier import bezier
 
 TS = torch.linspace(0, 1, 21, dtype=torch.float64).tolist()
@@ -73,12 +73,12 @@ class TestEveryBasis:
         self, entry: dict[str, Any], dtype: torch.dtype, tolerance: float
     ) -> None:
         start, end = vectors(2, dtype=dtype)
-        curve = straight(plugin("curves", entry), start, end)
+        curve = straight_line(plugin("curves", entry), start, end)
         for t in TS:
             torch.testing.assert_close(curve(t), torch.lerp(start, end, t), rtol=tolerance, atol=tolerance)
 
     def test_distances_start_at_zero_and_increase(self, entry: dict[str, Any]) -> None:
-        actual = distances(some_curve(entry), TS)
+        actual = cumulative_lengths(some_curve(entry), TS)
         assert actual[0] == 0.0
         assert all(after > before for before, after in zip(actual, actual[1:], strict=False))
 
@@ -115,14 +115,14 @@ def test_a_chain_passes_through_its_bends_and_is_straight_between(bends: int) ->
 def test_distances_of_a_segment_are_shares_of_its_length() -> None:
     curve = some_curve({"use": "segment"})
     length = (curve.ends[1] - curve.ends[0]).norm().item()
-    assert distances(curve, TS) == pytest.approx([t * length for t in TS], rel=1e-12)
+    assert cumulative_lengths(curve, TS) == pytest.approx([t * length for t in TS], rel=1e-12)
 
 
 def test_distances_of_a_chain_add_up_its_pieces() -> None:
     curve = some_curve({"use": "chain", "bends": 2})
     points = torch.cat([curve.ends[:1], curve.bends, curve.ends[1:]])
     expected = [0.0, *(points[1:] - points[:-1]).norm(dim=1).cumsum(0).tolist()]
-    assert distances(curve, [0, 1 / 3, 2 / 3, 1]) == pytest.approx(expected, rel=1e-12)
+    assert cumulative_lengths(curve, [0, 1 / 3, 2 / 3, 1]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_distances_along_a_bezier_approach_the_integral_of_its_speed() -> None:
@@ -131,11 +131,11 @@ def test_distances_along_a_bezier_approach_the_integral_of_its_speed() -> None:
     velocity = 2 * torch.outer(1 - ts, bend - start) + 2 * torch.outer(ts, end - bend)
     steps = torch.cumulative_trapezoid(velocity.norm(dim=1), ts)
     curve = Curve(bezier, torch.stack([start, end]), bend[None])
-    actual = distances(curve, ts[::100].tolist())
+    actual = cumulative_lengths(curve, ts[::100].tolist())
     assert actual[-1] == pytest.approx(steps[-1].item(), rel=1e-4)
     assert actual[100] == pytest.approx(steps[9_999].item(), rel=1e-4)
 
 
 def test_distances_do_not_need_the_ends() -> None:
     curve = some_curve({"use": "bezier"})
-    assert distances(curve, [0.3, 0.4]) == [0.0, pytest.approx((curve(0.4) - curve(0.3)).norm().item())]
+    assert cumulative_lengths(curve, [0.3, 0.4]) == [0.0, pytest.approx((curve(0.4) - curve(0.3)).norm().item())]

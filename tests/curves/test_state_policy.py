@@ -23,8 +23,8 @@ from neuralign.common.errors import UserError
 from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves import endpoints
-from neuralign.curves.curve import straight
-from neuralign.curves.endpoints import divide
+from neuralign.curves.curve import straight_line
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.segment import segment
 from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Images, as_float, as_is
@@ -33,7 +33,7 @@ from neuralign.evaluation.along_curve import along
 from neuralign.networks import buffer_updates, foreign_checkpoints, parameters
 from neuralign.networks import model as networks
 from neuralign.networks import states as network_states
-from neuralign.networks.model import Model, buffers, first_names, trainable
+from neuralign.networks.model import Model, buffers, canonical_names, trainable
 from neuralign.networks.model import parameters as parameters_of
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import load_state, split_trainable
@@ -81,7 +81,7 @@ def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
 def rest_of(name: str) -> dict[str, str]:
     """{name: expected treatment} of every tensor that is not trained."""
     network = fresh(name, 0)
-    first = first_names(network)
+    first = canonical_names(network)
     return {n: KINDS[name].rest[first[n]] for n in network.state_dict() if first[n] not in trainable(network)}
 
 
@@ -166,11 +166,19 @@ def statistic(module: nn.Module, kind: str, x: Tensor) -> Tensor:
 def check_evaluated(name: str, ends: tuple[State, State]) -> None:
     """Rows "stored" of an evaluation are those of the endpoints; the others have re-estimated statistics."""
     model = unnormalised(fresh(name, 0))
-    divided = divide(model, ends, as_float(IMAGES.pixels))
+    divided = endpoints_of(model, ends, as_float(IMAGES.pixels))
     estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
     rows = list(
         along(
-            *(model, straight(segment, *divided.vectors), divided, [0.0, 0.5, 1.0], estimate, IMAGES, {"clean": None}),
+            *(
+                model,
+                straight_line(segment, *divided.vectors),
+                divided,
+                [0.0, 0.5, 1.0],
+                estimate,
+                IMAGES,
+                {"clean": None},
+            ),
             batch_size=BATCH,
             seed=0,
         )
@@ -232,8 +240,8 @@ def check_frozen(name: str) -> None:
 
 def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_permuted(states):
     model, ends = unnormalised(fresh("same backbone", 0)), states("same backbone")
-    assert "one.weight" not in divide(model, ends, as_float(IMAGES.pixels)).layout.shapes
-    actual = divide(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
+    assert "one.weight" not in endpoints_of(model, ends, as_float(IMAGES.pixels)).layout.shapes
+    actual = endpoints_of(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
     assert actual.untrained == {"one.weight", "one.bias"} <= actual.shapes.keys()
 
 
@@ -435,13 +443,13 @@ def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
 
 def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """All untrained tensors are those of the first end, along the whole path."""
-    right = endpoints.divide
+    right = endpoints.endpoints_of
 
     def wrong(model: Model, states: tuple[State, State], pixels: Tensor) -> endpoints.Endpoints:
         trains, (first, last) = trainable(model.network), states
         return right(model, (first, {n: t if n in trains else first[n] for n, t in last.items()}), pixels)
 
-    monkeypatch.setattr(api, "divide", wrong)
+    monkeypatch.setattr(api, "endpoints_of", wrong)
 
 
 def stored_statistics_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,13 +497,13 @@ def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers that follow the weights are those of the nearest end."""
-    monkeypatch.setattr(endpoints.Endpoints, "_updated_following", lambda self, state: {})
+    monkeypatch.setattr(endpoints.Endpoints, "_updated_from_weights", lambda self, state: {})
 
 
 def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python attributes that cache results are not reset between evaluations."""
     for module in (networks, execution, certificate):
-        monkeypatch.setattr(module, "uncached", lambda modules: nullcontext())
+        monkeypatch.setattr(module, "preserved_attributes", lambda modules: nullcontext())
 
 
 WRONG = [
@@ -534,8 +542,8 @@ def test_an_end_that_is_another_function_is_refused_where_a_path_is_opened(state
     monkeypatch.setattr(
         FlatLayout, "flatten", lambda self, tensors: right(self, {**tensors, "head.bias": first["head.bias"]})
     )
-    with pytest.raises(UserError, match="end 2 of the path is another function than its network: outputs of size"):
-        divide(model, (first, last), as_float(IMAGES.pixels))
+    with pytest.raises(UserError, match="end 2 of the path computes another function than its network: outputs"):
+        endpoints_of(model, (first, last), as_float(IMAGES.pixels))
 
 
 def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
@@ -544,7 +552,7 @@ def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
         "but all weight must be on number 2"
     )
     with pytest.raises(UserError, match=re.escape(message)):
-        straight(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
+        straight_line(lambda t: torch.stack([1 - t / 2, t / 2]), torch.zeros(3), torch.ones(3))
 
 
 def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):

@@ -18,8 +18,8 @@ from tiny import (
 from torch import nn
 from torch.nn import functional as F
 
-from neuralign.curves.curve import straight
-from neuralign.curves.endpoints import divide
+from neuralign.curves.curve import straight_line
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.curves.families.segment import segment
 from neuralign.datasets.images import Images, as_float
@@ -104,8 +104,8 @@ def walk(
     estimate: Estimate | None = None,
 ) -> list[dict]:
     images = pictures(12)
-    ends = divide(model, states, as_float(images.pixels))
-    curve = straight(basis, *ends.vectors)
+    ends = endpoints_of(model, states, as_float(images.pixels))
+    curve = straight_line(basis, *ends.vectors)
     estimate = estimate or ESTIMATE
     attacks = {"clean": None} if attacks is None else attacks
     return list(along(model, curve, ends, list(ts), estimate, images, attacks, batch_size=5, seed=1))
@@ -196,9 +196,9 @@ def test_a_network_without_batch_norm_is_measured_as_it_is() -> None:
 
 def test_a_bend_moves_the_middle_and_not_the_ends(tinyten: Model) -> None:
     images = pictures(12)
-    ends = divide(tinyten, two_states(tinyten), as_float(images.pixels))
-    line = straight(bezier, *ends.vectors)
-    bent = line.bent(line.bends + 0.1)
+    ends = endpoints_of(tinyten, two_states(tinyten), as_float(images.pixels))
+    line = straight_line(bezier, *ends.vectors)
+    bent = line.with_bends(line.bends + 0.1)
     first, second = (
         [
             row["loss"]

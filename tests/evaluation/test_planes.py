@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.curves.curve import Curve
-from neuralign.curves.endpoints import divide
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.curves.families.segment import segment
 from neuralign.datasets.images import as_float
@@ -158,7 +158,7 @@ def test_a_window_that_leaves_out_a_model_is_not_extended(window: tuple[list[flo
 def test_corners_are_evaluated_as_the_models_are() -> None:
     model = small("tinyten")
     images, states = pictures(12), [randomised(model.network, seed) for seed in (1, 2, 3)]
-    ends = divide(model, states, as_float(images.pixels))
+    ends = endpoints_of(model, states, as_float(images.pixels))
     flat = ends.vectors
     plane = through(*flat)
     estimate = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
@@ -170,7 +170,7 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     assert (rows[2]["x"], rows[2]["y"]) == pytest.approx(plane.corners[2].tolist())
     for row, corner, state in zip(rows, flat, states, strict=False):
         line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
-        two = divide(model, (state, states[0]), as_float(images.pixels))
+        two = endpoints_of(model, (state, states[0]), as_float(images.pixels))
         (at_corner, _) = along(
             *(model, line, two, [0.0], estimate, images, {"clean": None}),
             batch_size=5,

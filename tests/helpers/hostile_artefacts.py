@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import pictures, plain, randomised, shifts, small, whole
 from torch import Tensor
 
-from neuralign.curves.curve import straight
+from neuralign.curves.curve import straight_line
 from neuralign.curves.families.bezier import bezier
 from neuralign.curves.storage import load_bends, load_ends, name_bends
 from neuralign.datasets.dataset import Dataset, Split
@@ -22,7 +22,7 @@ from neuralign.datasets.images import Data
 from neuralign.datasets.storage import save as save_dataset
 from neuralign.networks.model import Model, buffers, parameters
 from neuralign.networks.parameters import FlatLayout
-from neuralign.networks.setup import prepare
+from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
 from neuralign.symmetry.storage import save_permutation
 from neuralign.symmetry.tracing.trace import trace_model
@@ -216,7 +216,8 @@ def bends(change: Callable[[Tensors, FlatLayout], Tensors], folder: Path) -> Non
 def two(named: Tensors, layout: FlatLayout) -> Tensors:
     flat = layout.flatten({name.removeprefix("1."): tensor for name, tensor in named.items()})
     return {
-        n: t.contiguous() for n, t in name_bends(layout, straight(partial(bezier, bends=2), flat, flat).bends).items()
+        n: t.contiguous()
+        for n, t in name_bends(layout, straight_line(partial(bezier, bends=2), flat, flat).bends).items()
     }
 
 
@@ -253,7 +254,7 @@ def prepared(change: Callable[[Tensors, dict[str, Any]], Any], settings: dict[st
     tensors, facts = load_file(path), {"classes": list("abcde"), "mean": [0.5] * 3, "std": [1] * 3}
     change(tensors, facts)
     save_file(tensors, path, {"facts": json.dumps(facts)})
-    prepare(str(path), SETTINGS | settings)
+    load_data_and_model(str(path), SETTINGS | settings)
 
 
 def nothing(tensors: Tensors, facts: dict[str, Any]) -> None:
@@ -296,13 +297,13 @@ def too_small(network: dict[str, Any], folder: Path) -> None:
     """Prepare a setting whose images a network cannot take."""
     train, test = (Split(s.pixels[:, :, :4, :4].numpy(), s.labels.numpy()) for s in (pictures(10), pictures(4)))
     save_dataset(Dataset(train, test, tuple("abcde")), folder / "data.safetensors")
-    prepare(str(folder / "data.safetensors"), SETTINGS | {"network": network})
+    load_data_and_model(str(folder / "data.safetensors"), SETTINGS | {"network": network})
 
 
 def no_data(make: Callable[[Path], Any], folder: Path) -> None:
     """Prepare a setting from a file that is no data set."""
     make(folder / "data.safetensors")
-    prepare(str(folder / "data.safetensors"), SETTINGS)
+    load_data_and_model(str(folder / "data.safetensors"), SETTINGS)
 
 
 # ---- divergence

@@ -65,7 +65,7 @@ def disturbable(root: Path) -> Project:
     script, begin = "scripts/train_endpoint.py", 'if __name__ == "__main__":'
     project.replace(script, begin, UNTIL_ENDED + begin)
     project.replace(script, "import torch\n", "import os\nimport time\nfrom pathlib import Path\n\nimport torch\n")
-    script, begin = "scripts/align.py", "    images, net = prepare("
+    script, begin = "scripts/align.py", "    images, net = load_data_and_model("
     project.replace(script, begin, FAILS_ONCE + begin)
     project.replace(
         script,

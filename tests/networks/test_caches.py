@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuralign.networks.caches import evaluating, uncached
+from neuralign.networks.caches import modules_in_evaluation, preserved_attributes
 
 
 class Keeping(nn.Module):
@@ -48,7 +48,7 @@ def test_attributes_and_what_they_contain_are_put_back(name):
     make, act = CASES[name]
     module = Keeping(make(), act)
     held, weight, functional = module.kept, module.child.weight, dict(vars(nn.functional))
-    with uncached(module.modules()):
+    with preserved_attributes(module.modules()):
         module(torch.ones(1))
         assert module.new == 2
     assert module.kept is held and held == make() and not hasattr(module, "new")
@@ -57,7 +57,7 @@ def test_attributes_and_what_they_contain_are_put_back(name):
 
 def test_they_are_put_back_after_an_error_too():
     module = Keeping([], lambda m: m.kept.append(1))
-    with pytest.raises(ZeroDivisionError), uncached([module]):
+    with pytest.raises(ZeroDivisionError), preserved_attributes([module]):
         module(torch.ones(1))
         raise ZeroDivisionError
     assert module.kept == [] and not hasattr(module, "new")
@@ -67,14 +67,14 @@ def test_what_refers_to_itself_is_put_back():
     kept: dict[str, object] = {"a": 1}
     kept["self"] = kept
     module = Keeping(kept, lambda m: m.kept.update(b=2))
-    with uncached([module]):
+    with preserved_attributes([module]):
         module(torch.ones(1))
     assert kept.keys() == {"a", "self"} and kept["self"] is kept
 
 
 def test_modes_hooks_children_and_parameters_are_none_of_its_business():
     module = Keeping(None, lambda m: None)
-    with uncached(module.modules()):
+    with preserved_attributes(module.modules()):
         module.eval()
         module.register_forward_hook(lambda *_: None)
         module.child.weight = nn.Parameter(torch.zeros(2, 2))
@@ -86,4 +86,4 @@ def test_modes_hooks_children_and_parameters_are_none_of_its_business():
 def test_modules_in_training_mode_keep_what_they_note():
     network = nn.Sequential(Keeping(None, lambda m: None), nn.Linear(1, 1)).train()
     network[1].eval()
-    assert evaluating(network) == [network[1]]
+    assert modules_in_evaluation(network) == [network[1]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.datasets.images import as_float
-from neuralign.networks.outputs import heads
+from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.explain import explain
 
 
@@ -103,4 +103,4 @@ def test_outputs_that_may_hide_tensors_are_refused(act: Callable[[Tensor, Tensor
 
 def test_heads_have_the_order_of_the_output() -> None:
     one, two, three = torch.zeros(1), torch.zeros(2), torch.zeros(3)
-    assert [len(head) for head in heads((two, {"b": one, "a": Answer(three)}))] == [2, 1, 3]
+    assert [len(head) for head in output_tensors((two, {"b": one, "a": Answer(three)}))] == [2, 1, 3]

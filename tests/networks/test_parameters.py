@@ -68,7 +68,7 @@ MIXED = {
 def test_tensors_of_several_types_come_back_to_the_bit() -> None:
     layout = FlatLayout.of(MIXED)
     flat = layout.flatten(MIXED)
-    assert flat.dtype == torch.float64 and len(flat) == layout.trained == 16 + 16 + 32 + 16 + 1
+    assert flat.dtype == torch.float64 and len(flat) == layout.trained_size == 16 + 16 + 32 + 16 + 1
     views = layout.views(flat)
     assert all(views[name].dtype == tensor.dtype and torch.equal(views[name], tensor) for name, tensor in MIXED.items())
     halves = layout.views(flat / 2)["complex"]
@@ -101,4 +101,4 @@ def test_untrained_tensors_get_no_gradients() -> None:
     flat = torch.ones(17, requires_grad=True)
     views = layout.views(flat)
     (gradient,) = torch.autograd.grad(views["a"].sum() * 2 + views["b"].sum(), flat)
-    assert gradient.tolist() == [2, 2, *[0] * 15] and layout.trained == 16
+    assert gradient.tolist() == [2, 2, *[0] * 15] and layout.trained_size == 16

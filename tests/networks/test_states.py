@@ -6,7 +6,7 @@ import torch
 from tiny import assert_same, randomised
 from torch import nn
 
-from neuralign.networks.states import StateError, check, fitted, named, tensor_problem
+from neuralign.networks.states import StateError, check_state, fitted_state, state_dict_tensors, tensor_problem
 
 
 def network():
@@ -16,41 +16,41 @@ def network():
 def test_a_whole_state_and_a_state_dict_fit():
     module = network()
     state = randomised(module)
-    found, names = fitted("a", module, state)
+    found, names = fitted_state("a", module, state)
     assert_same(found, state)
     assert names == {n: n for n in state}
-    assert_same(fitted("a", module, module.state_dict())[0], tiny.whole(module))
+    assert_same(fitted_state("a", module, module.state_dict())[0], tiny.whole(module))
 
 
 def test_counts_of_batches_may_be_missing_and_statistics_may_not():
     module = network()
     state = {n: t for n, t in randomised(module).items() if n != "1.num_batches_tracked"}
-    found, names = fitted("a", module, state)
+    found, names = fitted_state("a", module, state)
     assert torch.equal(found["1.num_batches_tracked"], torch.tensor(0)) and names.keys() == state.keys()
     with pytest.raises(StateError, match=r"a: tensors are missing for this network: \['1.running_var'\]"):
-        fitted("a", module, {n: t for n, t in state.items() if n != "1.running_var"})
+        fitted_state("a", module, {n: t for n, t in state.items() if n != "1.running_var"})
 
 
 def test_gradients_are_left_behind():
     module = network()
     state = {n: t.clone().requires_grad_(t.is_floating_point()) for n, t in module.state_dict().items()}
-    assert not any(t.requires_grad for t in fitted("a", module, state)[0].values())
+    assert not any(t.requires_grad for t in fitted_state("a", module, state)[0].values())
 
 
 def test_a_shared_tensor_has_one_name_of_its_own():
     module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     module[1].weight = module[0].weight
-    held, own = named(module)
+    held, own = state_dict_tensors(module)
     assert list(held) == ["0.weight", "1.weight"] and own == {"0.weight": "0.weight", "1.weight": "0.weight"}
     one = {"0.weight": torch.ones(2, 2)}
-    assert fitted("a", module, one)[1] == {"0.weight": "0.weight"}
+    assert fitted_state("a", module, one)[1] == {"0.weight": "0.weight"}
     with pytest.raises(StateError, match="a: 0.weight, 1.weight are one tensor in the network, but differ here"):
-        fitted("a", module, one | {"1.weight": torch.zeros(2, 2)})
+        fitted_state("a", module, one | {"1.weight": torch.zeros(2, 2)})
 
 
 def test_extra_state_is_left_aside():
     module = network()
-    assert "0._extra_state" not in fitted("a", module, module.state_dict() | {"0._extra_state": torch.ones(1)})[0]
+    assert "0._extra_state" not in fitted_state("a", module, module.state_dict() | {"0._extra_state": torch.ones(1)})[0]
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_what_keeps_a_tensor_from_being_taken(found, expected, problem):
 
 def test_the_order_of_what_is_said_is_fixed():
     with pytest.raises(StateError, match=r"x: tensors are missing for this network: \['a', 'b'\]"):
-        check("x", {"d": torch.ones(1)}, {"b": torch.ones(1), "a": torch.ones(1)})
+        check_state("x", {"d": torch.ones(1)}, {"b": torch.ones(1), "a": torch.ones(1)})

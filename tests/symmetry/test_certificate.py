@@ -44,7 +44,9 @@ def test_gradients_of_few_parameters_at_once_are_those_of_all() -> None:
     spec, state = trace(network, image()).spec, randomised(network)
     wrong = PermutationSpec({n: a for n, a in spec.axes.items() if n != "b.weight"}, spec.sizes, spec.fixed)
     permutation = permutations.random(spec, generator(1))
-    changes = [differences(network, wrong, permutation, state, image(), at_once=most) for most in (1, 100, 10**9)]
+    changes = [
+        differences(network, wrong, permutation, state, image(), gradients_at_once=most) for most in (1, 100, 10**9)
+    ]
     assert changes[0] == pytest.approx(changes[2]) and changes[1] == pytest.approx(changes[2])
     assert changes[0]["gradients"] > 1e-3
 
@@ -217,8 +219,8 @@ def test_what_runs_in_no_precision_is_refused_with_both_errors() -> None:
 
     network = Net(lambda n, x: n.b(broken(n, n.a(x).relu())).mean((2, 3)), a=conv(3, 6), b=conv(6, 5))
     message = (
-        "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it ends in "
-        "ValueError: no gradients of torch.float64; in float32 in ValueError: no gradients of torch.float32"
+        "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it raises "
+        "ValueError: no gradients of torch.float64; in float32 ValueError: no gradients of torch.float32"
     )
     with pytest.raises(UserError) as refusal:
         explain(network, image().float())
@@ -305,6 +307,6 @@ def test_gradients_that_fail_on_other_images_only_are_refused_in_one_sentence() 
                 x += 1
             return out
 
-    message = "nothing can be certified of this network: its gradients for 1 other images end in RuntimeError: one"
+    message = "nothing can be certified of this network: its gradients at batch size 1 raise RuntimeError: one"
     with pytest.raises(UserError, match=message):
         explain(BrightOnly(), image().float())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, mix, moves, permute
+from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, mix, move_counts, permute
 from neuralign.symmetry.tracing.trace import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, and two neighbouring columns for each channel of a
@@ -103,7 +103,7 @@ def test_groups_that_a_permutation_does_not_name_stay_in_place() -> None:
 
 def test_moves_count_channels_that_lost_their_place() -> None:
     permutation, start = {"a": torch.tensor([1, 0]), "b": torch.tensor([0, 2, 1])}, {"a": torch.tensor([1, 0])}
-    rows = moves(permutation, {**identity(SPEC), **start}, {"fact": 3})
+    rows = move_counts(permutation, {**identity(SPEC), **start}, {"fact": 3})
     assert rows[0] == {"group": "a", "units": 2, "moved": 2, "moved_from_start": 0, "fact": 3}
     assert rows[1] == {"group": "b", "units": 3, "moved": 2, "moved_from_start": 2, "fact": 3}
 

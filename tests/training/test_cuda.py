@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuralign.curves.curve import Curve, straight
+from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, buffers, build, parameters
@@ -60,7 +60,7 @@ def training_of(
     } | more
     if kind == "endpoint":
         return Training(model, start, lambda w, _: w, layout, buffers(model.network), images, regime, **options)
-    line = straight(bezier, start, end)
+    line = straight_line(bezier, start, end)
 
     def sample(bends: Tensor, weights: Tensor) -> Tensor:
         return Curve(bezier, line.ends, bends).at(weights)

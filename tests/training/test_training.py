@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
-from neuralign.curves.curve import Curve, straight
+from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, criterion, logits
@@ -59,7 +59,7 @@ def bend(
     **more: Any,
 ) -> Progress:
     """A Bezier curve of one bend, trained from the straight line."""
-    line = straight(bezier, *ends)
+    line = straight_line(bezier, *ends)
     options = {"transform": plain, "seed": 1, "basis": bezier} | more
     return fit(
         model, line.bends, lambda b, w: Curve(bezier, line.ends, b).at(w), layout, buffers, images, regime, **options
@@ -200,7 +200,7 @@ def test_the_gradient_of_a_bend_is_that_of_the_paper(tinyten: Model, images: Ima
 def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
     model = perceptron(16)
     ends, buffers, layout = curve_problem(model)
-    line, seen = straight(bezier, *ends), []
+    line, seen = straight_line(bezier, *ends), []
 
     def sample(bends: Tensor, weights: Tensor) -> Tensor:
         seen.append(weights)
@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_says_where(tinyten: Model,
         )
     assert str(error.value) == (
         "the loss is not finite in epoch 3, step 2 of 3, at learning rate 0.05: "
-        "lower `lr` of this regime, or look for non-finite weights in what it starts from"
+        "lower `lr` of this regime, or look for non-finite weights in the networks that it starts from"
     )
 
 
@@ -635,7 +635,7 @@ def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images
         state = first if seed == 1 else second
         layout = FlatLayout.of({n: state[n] for n in names}, untrained=set(names) - set(names[:2]))
         start, rest = layout.flatten(state), {n: t for n, t in state.items() if n not in names}
-        trained = layout.trained
+        trained = layout.trained_size
 
         def sample(weights: Tensor, _: Tensor) -> Tensor:
             return torch.cat([weights, start[trained:]])

@@ -107,13 +107,13 @@ def _report(
 
 def _traced(given: argparse.Namespace, c: Any, place: dict[str, str], folder: Path) -> tuple[Any, Any]:
     """The model that the checkpoints are of, and its symmetry."""
-    from neuralign.networks.setup import prepare
+    from neuralign.networks.setup import load_data_and_model
     from neuralign.symmetry.tracing.trace import trace_model
     from neuralign.workflow.graph import job
 
     settings = job(c, "import_endpoint", place).settings
     data = make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)
-    images, model = prepare(str(data), settings["model"])
+    images, model = load_data_and_model(str(data), settings["model"])
     return model, trace_model(model, images.train, attention=given.attention)
 
 

@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
 
 def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
-    from neuralign.networks.setup import prepare
+    from neuralign.networks.setup import load_data_and_model
 
     known = shared.config(given)
     (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
@@ -96,17 +96,19 @@ def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
     place = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
-        images, model = prepare(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
+        images, model = load_data_and_model(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
     return model, images.train
 
 
 def _with_random_images(given: argparse.Namespace) -> tuple[Any, Any]:
     from neuralign.alignment import recovery
-    from neuralign.networks.model import outputs
+    from neuralign.networks.model import evaluation_outputs
 
     shape = given.input or (3, 32, 32)
     model, images = shared.build(given, shape[0]), recovery.random_images(given.images, shape)
-    outputs(model.network, model.normalise(images.first(2).pixels.float() / 255))  # refuses what it does not take
+    evaluation_outputs(
+        model.network, model.normalise(images.first(2).pixels.float() / 255)
+    )  # refuses what it does not take
     return model, images
 
 

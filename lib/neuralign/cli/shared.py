@@ -209,14 +209,14 @@ def on_example(arguments: argparse.Namespace, action: Any) -> Any:
 
     from neuralign.common.seeding import stream
     from neuralign.networks.foreign_networks import NetworkError, summary
-    from neuralign.networks.model import outputs
+    from neuralign.networks.model import evaluation_outputs
 
     network, draws = build(arguments, arguments.input[1]).network, stream(0, "example input")
     if arguments.tokens:
         example = torch.randint(arguments.tokens, arguments.input, generator=draws)
     else:
         example = torch.randn(arguments.input, generator=draws)
-    outputs(network, example)  # refuses an input that it does not take
+    evaluation_outputs(network, example)  # refuses an input that it does not take
     try:
         return action(network, example, attention=arguments.attention)
     except UserError:

@@ -1,8 +1,8 @@
-"""Curves in weight space: t in [0, 1] -> parameters, a weighted sum of control points.
+"""Curves in weight space: functions from t in [0, 1] to parameters, as weighted sums of control points.
 
-A plug-in of `families/` is a basis, `name(t, *, ...options) -> (n,)`: the weights of the n control points at t, which
-sum to one. At t = 0 all weight is on the first control point, at t = 1 on the last; these are the endpoints. The others
-are the bends, which are trained. Their number is the option `bends`; a family without this option has no bends.
+A plug-in of `families/` is a basis, `name(t, *, ...options) -> weights`: the weights (n,) of the n control points at t,
+which sum to one. At t = 0 all weight is on the first control point, at t = 1 on the last; these two are the endpoints.
+The others are the bends, which are trained. Their number is the option `bends`; a family without it has no bends.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ Basis = Callable[[Tensor], Tensor]  # t, of shape () -> weights of the control p
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve through weight space, of networks as flat vectors (d,)."""
+    """A curve in weight space, where a network is a flat vector (d,) of a `FlatLayout`."""
 
     basis: Basis
-    ends: Tensor  # (2, d)
-    bends: Tensor  # (n - 2, d); empty for a straight line
+    ends: Tensor  # (2, d), the first and the last control point
+    bends: Tensor  # (n - 2, d), the control points between them; (0, d) for a family without bends
 
     def __call__(self, t: float) -> Tensor:
-        """The parameters (d,) at t; gradients flow to the bends."""
+        """The parameters (d,) at t in [0, 1]; gradients flow to the bends."""
         return self.at(self.basis(torch.tensor(t, dtype=torch.float64)).to(self.ends))
 
     def at(self, weights: Tensor) -> Tensor:
@@ -33,18 +33,18 @@ class Curve:
         point = torch.addcmul(weights[0] * self.ends[0], weights[-1], self.ends[1])
         return torch.addmv(point, self.bends.T, weights[1:-1]) if len(self.bends) else point
 
-    def bent(self, bends: Tensor) -> "Curve":
-        """The curve with the first k numbers of each bend replaced by `bends` (n - 2, k)."""
+    def with_bends(self, bends: Tensor) -> "Curve":
+        """The curve with the first k numbers of each bend replaced by `bends` (n - 2, k), where k <= d."""
         remaining = self.bends[:, bends.shape[1] :]
         return Curve(self.basis, self.ends, torch.cat([bends, remaining], 1) if remaining.shape[1] else bends)
 
     def sample(self, bends: Tensor, weights: Tensor) -> Tensor:
-        """The parameters (d,) of the curve with other `bends`, for these weights; the `Sample` of its training."""
-        return self.bent(bends).at(weights)
+        """The parameters (d,) of the curve with these `bends`, for these weights; the `sample` of `Training`."""
+        return self.with_bends(bends).at(weights)
 
 
-def straight(basis: Basis, start: Tensor, end: Tensor) -> Curve:
-    """The straight line from `start` (d,) to `end` (d,) as a curve of this family, with evenly spaced bends.
+def straight_line(basis: Basis, start: Tensor, end: Tensor) -> Curve:
+    """The straight line from `start` (d,) to `end` (d,) as a curve with this basis; its bends are evenly spaced.
 
     Raises UserError if the basis does not put all weight on the endpoints at t = 0 and t = 1.
     """
@@ -61,8 +61,8 @@ def straight(basis: Basis, start: Tensor, end: Tensor) -> Curve:
     return Curve(basis, torch.stack([start, end]), torch.stack(bends) if bends else start.new_empty(0, len(start)))
 
 
-def distances(curve: Curve, ts: list[float]) -> list[float]:
-    """The length of the polygon through the curve's points at `ts` (increasing), from the first to each of them."""
+def cumulative_lengths(curve: Curve, ts: list[float]) -> list[float]:
+    """The length of the curve from its point at ts[0] to that at each of `ts` (increasing), along straight chords."""
     lengths, total, previous = [], 0.0, None
     for t in ts:
         point = curve(t).detach().double()

@@ -1,7 +1,7 @@
-"""The network between several states of it: which tensors are interpolated, and what the others are there.
+"""The network at points between several of its states: which tensors are interpolated, and how others get values.
 
-`docs/states.md` says what is done with each kind of tensor. At a state itself the network is exactly that state;
-`divide` checks it.
+`docs/states.md` says what is done with each kind of tensor. At the states themselves the network is what it was there;
+`endpoints_of` checks that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,85 +14,87 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import drawn_alike
 from neuralign.curves.curve import Curve
 from neuralign.networks.buffer_updates import IMAGES, updates
-from neuralign.networks.model import Model, State, first_names, modes_kept, trainable
-from neuralign.networks.outputs import heads
+from neuralign.networks.model import Model, State, canonical_names, preserved_modes, trainable
+from neuralign.networks.outputs import output_tensors
 from neuralign.networks.parameters import FlatLayout
 
-SAME = 1e-4  # largest difference of the outputs of equal functions, relative to their size: float32 rounding
-# Buffers that follow the weights, such as the vectors of a spectral norm, are updated until they change by less than
-# CONVERGED (relative), and at most ITERATIONS times.
+SAME = 1e-4  # the relative difference of outputs up to which functions count as equal, for float32 rounding
+# Buffers that are updated from the weights alone, such as the vectors of a spectral norm, are updated until they change
+# by at most CONVERGED (relative), or ITERATIONS times.
 ITERATIONS, CONVERGED = 100, 1e-6
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """States of a network, each divided into a vector, which a path interpolates, and the stored rest.
+    """States of a network, each divided into a vector, which a path interpolates, and stored tensors.
 
-    The vector holds the trainable parameters and then, untrained, other tensors that are interpolated.
+    The vector holds the trainable parameters, then other tensors that are interpolated but not trained.
     """
 
     model: Model
     layout: FlatLayout  # of the vectors
     vectors: tuple[Tensor, ...]  # (d,) for each state
-    stored: tuple[dict[str, Tensor], ...]  # for each state, its tensors that are not in the vector
+    stored: tuple[dict[str, Tensor], ...]  # for each state, the tensors that are not in the vector
     estimated: frozenset[str]  # stored batch-norm statistics and counters, which are re-estimated at every point
-    following: Mapping[str, nn.Module]  # stored buffer that depends on weights alone -> the module that updates it
-    refused: Mapping[str, str]  # tensor without a value between the states -> why
-    pixels: Tensor  # (n, c, h, w) in [0, 1], a few images
+    from_weights: Mapping[str, nn.Module]  # stored buffer that is updated from the weights alone -> its module
+    uninterpolable: Mapping[str, str]  # tensor that has no value between the states -> why
+    pixels: Tensor  # (n, c, h, w) in [0, 1], a few images to run the network on
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """The buffers that `batch_norm.statistics` is to re-estimate, as the first state has them."""
+        """The buffers for `batch_norm.statistics` to re-estimate, with the values of the first state."""
         return {name: self.stored[0][name] for name in self.estimated}
 
-    def demand_between(self) -> None:
-        """Raise UserError if a tensor has no value between the states."""
-        for name, reason in self.refused.items():
+    def demand_interpolable(self) -> None:
+        """Raise UserError, which names the tensor, if one has no value between the states."""
+        for name, reason in self.uninterpolable.items():
             raise UserError(f"{name!r} differs between the ends of the path, and has no value in between: {reason}")
 
-    def point(self, vector: Tensor, shares: Sequence[float]) -> dict[str, Tensor]:
-        """The network's state at `vector` (d,), which is the sum of the states' vectors with these `shares`.
+    def state_at(self, vector: Tensor, shares: Sequence[float]) -> dict[str, Tensor]:
+        """The network's state at a point whose interpolated tensors are `vector` (d,).
 
-        Its batch-norm statistics are those of the state with the largest share; they still have to be re-estimated.
+        `shares`: how much of each state the point has; they sum to one. Stored tensors are those of the state with the
+        largest share. Its batch-norm statistics still have to be re-estimated, unless the share is 1. Raises UserError
+        between the states if a tensor has no value there.
         """
         nearest = max(range(len(shares)), key=lambda i: shares[i])
         state = self.layout.views(vector) | {n: t.clone() for n, t in self.stored[nearest].items()}
         if shares[nearest] == 1:
             return state
-        self.demand_between()
-        return state | self._updated_following(state) if self.following else state
+        self.demand_interpolable()
+        return state | self._updated_from_weights(state) if self.from_weights else state
 
-    def on(self, curve: Curve, t: float) -> dict[str, Tensor]:
-        """The network's state at t of a curve from the first state to the second; see `point`."""
-        return self.point(curve(t), (1 - t, t))
+    def state_on(self, curve: Curve, t: float) -> dict[str, Tensor]:
+        """The network's state at t in [0, 1] of a curve from the first state to the second; see `state_at`."""
+        return self.state_at(curve(t), (1 - t, t))
 
-    def _updated_following(self, state: State) -> dict[str, Tensor]:
-        """The buffers that follow the weights, after passes with their modules in training mode."""
+    def _updated_from_weights(self, state: State) -> dict[str, Tensor]:
+        """The buffers that are updated from the weights alone, after passes with their modules in training mode."""
         current = {name: t.clone() for name, t in state.items()}
-        with modes_kept(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
+        with preserved_modes(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
             self.model.network.eval()
-            for module in self.following.values():
+            for module in self.from_weights.values():
                 module.training = True
             for _ in range(ITERATIONS):
-                before = {name: current[name].clone() for name in self.following}
+                before = {name: current[name].clone() for name in self.from_weights}
                 self.model(current, self.pixels[:1])
                 if all((current[n] - b).norm() <= CONVERGED * b.norm() for n, b in before.items()):
                     break
-        return {name: current[name] for name in self.following}
+        return {name: current[name] for name in self.from_weights}
 
 
-def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal: bool = True) -> Endpoints:
-    """The states as the ends of a path.
+def endpoints_of(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal: bool = True) -> Endpoints:
+    """The states, each divided into what a path between them interpolates and what is stored.
 
-    Raises UserError if the network, put together again from the parts of a state, computes another function.
+    Raises UserError if the network has other outputs with the two parts of a state than with the state itself.
 
     Args:
         states: of the model, at least two.
         pixels: images (n, c, h, w) in [0, 1], on which the network is run to see how it updates its buffers.
-        keep_equal: whether untrained tensors that are equal in all states are stored. If False they are interpolated
-            like those that differ, as needed for states that are still to be permuted.
+        keep_equal: whether untrained tensors that are equal in all states are stored. If False they are in the vector,
+            as those that differ: states that are still to be permuted may differ afterwards.
     """
-    names = first_names(model.network)
+    names = canonical_names(model.network)
     states = [{n: state[n] for n in names if names[n] == n and n in state} for state in states]
     first, pixels, trained = states[0], pixels[:IMAGES], trainable(model.network)
     differing = {n for n, t in first.items() if any(not torch.equal(state[n], t) for state in states[1:])}
@@ -100,9 +102,10 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
     buffers = {n for n, _ in model.network.named_buffers()} & first.keys()
     updated = updates(model, first, lambda: pixels, buffers, differing)
     estimated = updated.statistics | {c for norm in updated.norms.values() for c in norm.counters}
-    constant = first.keys() - trained - estimated - updated.counters - updated.following.keys()
-    refused = {n: f"it is {first[n].dtype}, which cannot be interpolated" for n in constant & differing - inexact}
-    refused |= {n: updated.unknown[n] for n in differing & updated.unknown.keys()}
+    constant = first.keys() - trained - estimated - updated.counters - updated.from_weights.keys()
+    of_other_types = constant & differing - inexact
+    uninterpolable = {n: f"it is {first[n].dtype}, which cannot be interpolated" for n in of_other_types}
+    uninterpolable |= {n: updated.unknown[n] for n in differing & updated.unknown.keys()}
     interpolated = (differing if keep_equal else inexact) & constant & inexact - updated.unknown.keys()
     in_vector = [n for n in first if n in trained] + [n for n in first if n in interpolated]
     layout = FlatLayout.of({n: first[n].detach() for n in in_vector}, untrained=interpolated)
@@ -112,8 +115,8 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
         tuple(layout.flatten(state) for state in states),
         tuple({n: t.detach().clone() for n, t in state.items() if n not in layout.shapes} for state in states),
         frozenset(estimated),
-        updated.following,
-        refused,
+        updated.from_weights,
+        uninterpolable,
         pixels,
     )
     for number, (vector, stored, state) in enumerate(zip(ends.vectors, ends.stored, states, strict=True), 1):
@@ -122,22 +125,22 @@ def divide(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal:
 
 
 def demand_same(model: Model, state: State, expected: State, pixels: Tensor, what: str) -> None:
-    """Raise UserError unless both states give equal outputs on these pixels in evaluation mode, up to rounding.
+    """Raise UserError unless both states give equal outputs in evaluation mode, up to float32 rounding.
 
-    `what` names the first state in the message.
+    `pixels`: (n, c, h, w) in [0, 1]. `what`: the name of `state` in the message.
     """
-    for right, output in zip(*(_outputs(model, s, pixels) for s in (expected, state)), strict=True):
-        size = torch.where(right.isfinite(), right.abs(), 0.0).max().item() if right.numel() else 0.0
-        if not torch.allclose(right, output, rtol=0, atol=SAME * size, equal_nan=True):
+    for wanted, output in zip(*(_outputs(model, s, pixels) for s in (expected, state)), strict=True):
+        size = torch.where(wanted.isfinite(), wanted.abs(), 0.0).max().item() if wanted.numel() else 0.0
+        if not torch.allclose(wanted, output, rtol=0, atol=SAME * size, equal_nan=True):
             raise UserError(
-                f"{what} is another function than its network: outputs of size {size:.3g} differ by "
-                f"{(right - output).abs().max():.3g} on {len(pixels)} images, at most {SAME:g} of their size is allowed"
+                f"{what} computes another function than its network: outputs of size {size:.3g} differ "
+                f"by {(wanted - output).abs().max():.3g} on {len(pixels)} images; {SAME:g} of their size is allowed"
             )
 
 
 def _outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
     """All floating-point and complex outputs in evaluation mode."""
-    with modes_kept(model.network), torch.no_grad(), drawn_alike(pixels.device):
+    with preserved_modes(model.network), torch.no_grad(), drawn_alike(pixels.device):
         model.network.eval()
-        outputs = heads(model({name: t.clone() for name, t in state.items()}, pixels))
+        outputs = output_tensors(model({name: t.clone() for name, t in state.items()}, pixels))
     return [head for head in outputs if head.is_floating_point() or head.is_complex()]

@@ -1,4 +1,4 @@
-"""Paths on disk: two endpoints, the permutation of the second, and the bends of the curve between them."""
+"""Loads paths from files: two endpoints, the permutation of the second, and the bends of the curve between them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from neuralign.common.tensors import load_tensors
 from neuralign.config.plugins import plugin
-from neuralign.curves.curve import Curve, straight
-from neuralign.curves.endpoints import Endpoints, divide
+from neuralign.curves.curve import Curve, straight_line
+from neuralign.curves.endpoints import Endpoints, endpoints_of
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State
@@ -19,17 +19,17 @@ from neuralign.symmetry.permutations import permute
 from neuralign.symmetry.storage import load_permutation, uses_attention
 from neuralign.symmetry.tracing.trace import trace_model
 
-Ends = tuple[dict[str, Tensor], dict[str, Tensor]]
+Ends = tuple[dict[str, Tensor], dict[str, Tensor]]  # the states of target and source
 
 
 @dataclass(frozen=True)
 class Path:
-    """A path between two states of a network."""
+    """A curve between two states of a network, before and after its training."""
 
-    states: Ends  # the second one permuted
-    endpoints: Endpoints  # the same, divided into what is interpolated and the rest
-    line: Curve  # the curve before training: a straight line
-    curve: Curve  # with the trained bends; the line if there are none
+    states: Ends  # the second one permuted if there is a permutation
+    endpoints: Endpoints  # the same states, each divided into what is interpolated and what is stored
+    line: Curve  # the straight line between them: the curve before its training
+    curve: Curve  # the curve with its trained bends; `line` if there is no file of bends
 
 
 def open_path(
@@ -44,17 +44,20 @@ def open_path(
 ) -> Path:
     """The path from the network in the file `target` to the one in `source`.
 
+    Raises StateError, ValueError or UserError, which name the file, if a file does not fit the model or the symmetry.
+
     Args:
-        images: of the dataset; the network is run on a few of them to see how it updates its buffers.
+        model: the network, on the device where the path is to be.
+        images: of the dataset; the network is run on a few of them to trace it and to see how it updates its buffers.
         target, source: files of the two states.
         curve: the config entry of a family of curves.
-        permutation: file of the permutation that is applied to `source` first. None: none is.
+        permutation: file of a permutation, which is applied to `source`. None: it stays as it is.
         bends: file of trained bends. None: the path is the straight line.
     """
     states = load_ends(model, images, target, source, permutation)
-    endpoints = divided(model, images, *states)
-    line = straight(plugin("curves", curve), *endpoints.vectors)
-    trained = line if bends is None else line.bent(load_bends(bends, endpoints.layout, line.bends))
+    endpoints = endpoints_on_images(model, images, *states)
+    line = straight_line(plugin("curves", curve), *endpoints.vectors)
+    trained = line if bends is None else line.with_bends(load_bends(bends, endpoints.layout, line.bends))
     return Path(states, endpoints, line, trained)
 
 
@@ -67,15 +70,15 @@ def load_ends(model: Model, images: Images, target: str, source: str, permutatio
     return start, end
 
 
-def divided(model: Model, images: Images, *states: State) -> Endpoints:
-    """`endpoints.divide` with a few of these images."""
-    return divide(model, states, as_float(images.pixels[:IMAGES]))
+def endpoints_on_images(model: Model, images: Images, *states: State) -> Endpoints:
+    """`endpoints_of` these states, with a few of these images."""
+    return endpoints_of(model, states, as_float(images.pixels[:IMAGES]))
 
 
 def name_bends(layout: FlatLayout, bends: Tensor) -> dict[str, Tensor]:
-    """The bends (k, d) of a curve as named tensors: `fc.weight` of the first bend is `1.fc.weight`.
+    """The bends (k, d) of a curve as named tensors to save: `fc.weight` of the first bend is `1.fc.weight`.
 
-    They include tensors that are interpolated but not trained.
+    Tensors that are interpolated but not trained are among them.
     """
     return {f"{i}.{n}": t for i, bend in enumerate(bends, 1) for n, t in layout.views(bend).items()}
 
@@ -83,10 +86,10 @@ def name_bends(layout: FlatLayout, bends: Tensor) -> dict[str, Tensor]:
 def load_bends(path: str, layout: FlatLayout, like: Tensor) -> Tensor:
     """The bends (k, d) in a file of tensors that `name_bends` named.
 
-    Raises ValueError unless they have the shape, type and device of `like` (k, d) and are finite.
+    Raises ValueError unless they have this layout, the number and dtype of `like` (k, d), and finite values.
     """
     tensors = load_tensors(path, like.device)
-    names = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]
+    names = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]  # for each bend
     if {full for bend in names for full in bend.values()} != tensors.keys():
         raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
     for bend, expected in zip(names, like, strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuralign.common.seeding import stream
-from neuralign.curves.curve import Curve, distances
+from neuralign.curves.curve import Curve, cumulative_lengths
 from neuralign.curves.endpoints import Endpoints
 from neuralign.datasets.images import Images
 from neuralign.evaluation.metrics import METRICS
@@ -69,14 +69,14 @@ def along(
     """
     stored = dict(zip((0.0, 1.0), ends.stored, strict=True))
     if not stored.keys() >= set(ts):
-        ends.demand_between()
+        ends.demand_interpolable()
 
     @torch.no_grad()
     def point(place: Place) -> dict[str, Tensor]:
-        return ends.on(curve, *place)
+        return ends.state_on(curve, *place)
 
     estimates = statistics(model, point, [(t,) for t in ts], ends.statistics, estimate)
-    for t, distance, reestimated in zip(ts, distances(curve, ts), estimates, strict=True):
+    for t, distance, reestimated in zip(ts, cumulative_lengths(curve, ts), estimates, strict=True):
         buffers: dict[str, State] = {"reestimated": reestimated}
         if t in stored:
             buffers["stored"] = stored[t]

@@ -40,7 +40,7 @@ from torch.nn import functional as F
 
 from neuralign.datasets.images import Images
 from neuralign.evaluation.metrics import METRICS
-from neuralign.networks.model import NORMS, Model, State
+from neuralign.networks.model import BATCH_NORMS, Model, State
 from neuralign.symmetry import folding
 from neuralign.symmetry.folding import AFFINE, Folded, Uncapturable
 from neuralign.symmetry.tracing.trace import Trace
@@ -134,7 +134,7 @@ def fold(trace: Trace) -> Folded:
     main.graph.eliminate_dead_code()
     main.delete_all_unused_submodules()
     for name, layer in main.named_modules():
-        if isinstance(layer, NORMS) and not layer.track_running_stats:
+        if isinstance(layer, BATCH_NORMS) and not layer.track_running_stats:
             raise Unbounded(f"no bound for layer {name!r}: {layer}")
     return folding.fold(main)
 
@@ -346,7 +346,7 @@ def operator_norm(layer: nn.Module, weight: Tensor, shape: torch.Size) -> float:
     of stride s is one of stride 1 with s x s times as many channels.
     """
     weight = weight.double()
-    if isinstance(layer, NORMS):
+    if isinstance(layer, BATCH_NORMS):
         return weight.abs().max().item()
     if not isinstance(layer, nn.Conv2d):
         return torch.linalg.matrix_norm(weight, 2).item()

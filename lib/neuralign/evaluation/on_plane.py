@@ -122,14 +122,14 @@ def landscape(
         images: the images that are measured, of the test set.
         batch_size: of `images`.
     """
-    ends.demand_between()
+    ends.demand_interpolable()
     width, height = plane.unit
 
     def point(place: Place) -> dict[str, Tensor]:
         first, second, third = plane.shares(*place)
         third_is_middle = len(ends.vectors) == 2
         shares = (first + third / 2, second + third / 2) if third_is_middle else (first, second, third)
-        return ends.point(plane(*place), shares)
+        return ends.state_at(plane(*place), shares)
 
     estimates = statistics(model, point, places, ends.statistics, estimate)
     for i, ((t1, t2), buffers) in enumerate(zip(places, estimates, strict=True)):

@@ -1,8 +1,8 @@
-"""What a network does with its buffers in training mode: which are running statistics, which counters, and so on.
+"""How a network updates each of its buffers in training mode: as a running statistic, as a counter, and so on.
 
-The norms of PyTorch are recognised by their `forward`. Any other module that holds buffers is classified by experiment:
-it is called in training mode on the inputs that it receives for a small batch, then from other values of its buffers,
-and on the inputs of another batch. No other class is recognised by name.
+The norms of PyTorch are recognised by their `forward` (see FORWARDS). Any other module that holds buffers is classified
+by experiment, whatever its class: it is called in training mode with the arguments that it gets for a small batch, with
+those that it gets for another batch, and with other values in its buffers; then the buffers are compared.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,13 +17,15 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from neuralign.common.seeding import drawn_alike
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, first_names, modes_kept
-from neuralign.networks.outputs import heads
+from neuralign.networks.model import Model, State, canonical_names, preserved_modes
+from neuralign.networks.outputs import output_tensors
 
+# a module that runs one of these updates its buffers as PyTorch documents
 FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward}
 IMAGES = 8  # size of a batch on which modules are tried
-LARGE = 1e4  # initial value of a running statistic in a trial, relative to its size, to see what share of it remains
-ALIKE = 1e-3  # tolerance for two such shares to count as equal
+# In a trial a running statistic starts from this many times its size, so that the share which a call keeps is visible.
+LARGE = 1e4
+ALIKE = 1e-3  # the difference up to which two such shares count as equal
 MOMENTUM = 0.25  # set in a trial, to see whether a module uses its `momentum` as PyTorch's norms do
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments of a module
@@ -35,7 +37,7 @@ class Norm:
 
     module: nn.Module
     statistics: Mapping[str, str]  # name in the module -> name in the network
-    counters: tuple[str, ...] = ()  # names in the network of the buffers that count its calls
+    counters: tuple[str, ...] = ()  # buffers that count its calls, by their names in the network
     rate: float | None = None  # weight of the newest call in the average; None: the module's `momentum` sets it
 
 
@@ -45,8 +47,9 @@ class Updates:
 
     norms: dict[str, Norm] = field(default_factory=dict)  # name of the module -> its running statistics
     counters: set[str] = field(default_factory=set)  # buffers that count calls
-    following: dict[str, nn.Module] = field(default_factory=dict)  # buffer that depends on weights alone -> its module
-    unknown: dict[str, str] = field(default_factory=dict)  # buffer that follows none of these rules -> why
+    # buffer that is updated from the weights alone, such as the vectors of a spectral norm -> its module
+    from_weights: dict[str, nn.Module] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)  # buffer that is updated in any other way -> in which
 
     @property
     def statistics(self) -> set[str]:
@@ -57,22 +60,23 @@ class Updates:
 def updates(
     model: Model, state: State, pixels: Callable[[], Tensor], names: Collection[str], differing: Collection[str] = ()
 ) -> Updates:
-    """What the network does with its buffers in training mode.
+    """How the network updates those of its buffers that are in `names` in training mode.
 
     A module that stays in evaluation mode when the network is set to training mode updates nothing.
 
     Args:
+        model: its network may be in any mode, which is restored.
         state: of the network; it is not changed.
         pixels: () -> images (n, c, h, w) in [0, 1]; called only if a module has to be tried.
-        names: of the buffers in question.
-        differing: those of them that differ between the states that are compared. A module is tried only if it holds a
-            floating-point buffer or one of these.
+        names: of the buffers to classify; the result has no others.
+        differing: names of buffers that differ between the states which the caller interpolates. A module is tried
+            only if it holds a floating-point buffer or one of these.
     """
-    first, result = first_names(model.network), Updates()
+    canonical, result = canonical_names(model.network), Updates()
     untested: dict[str, nn.Module] = {}
     training = _modules_in_training(model.network)
     for name, module in model.network.named_modules():
-        local_names = {local: first[_full_name(name, local)] for local, _ in module.named_buffers(recurse=False)}
+        local_names = {local: canonical[_full_name(name, local)] for local, _ in module.named_buffers(recurse=False)}
         local_names = {local: full for local, full in local_names.items() if full in names}
         if isinstance(module, _NormBase):
             result.counters.update(full for local, full in local_names.items() if local == "num_batches_tracked")
@@ -84,24 +88,24 @@ def updates(
         elif module.track_running_stats:
             result.norms[name] = _plain_norm(module, local_names)
     if untested:
-        _try_modules(model, state, pixels()[:IMAGES], untested, first, names, result)
+        _try_modules(model, state, pixels()[:IMAGES], untested, canonical, names, result)
     return result
 
 
 def _full_name(module: str, local: str) -> str:
-    """The name in the network of a tensor of this module."""
+    """The name in the network of the tensor `local` of the module with this name."""
     return f"{module}.{local}" if module else local
 
 
 def _modules_in_training(network: nn.Module) -> set[nn.Module]:
     """The modules that are in training mode after `network.train()`."""
-    with modes_kept(network):
+    with preserved_modes(network):
         network.train()
         return {module for module in network.modules() if module.training}
 
 
 def _plain_norm(module: nn.Module, local_names: Mapping[str, str]) -> Norm:
-    """A norm of PyTorch, with {name in the module: name in the network} of its buffers."""
+    """The `Norm` of a module of PyTorch, from {name in the module: name in the network} of its buffers."""
     counters = tuple(full for local, full in local_names.items() if local == "num_batches_tracked")
     return Norm(module, {local: full for local, full in local_names.items() if full not in counters}, counters)
 
@@ -111,7 +115,7 @@ def _try_modules(
     state: State,
     pixels: Tensor,
     modules: Mapping[str, nn.Module],
-    first: Mapping[str, str],
+    canonical: Mapping[str, str],
     names: Collection[str],
     result: Updates,
 ) -> None:
@@ -120,11 +124,13 @@ def _try_modules(
     other_calls = _first_calls(model, state, _other_images(pixels), modules)
     for name, module in modules.items():
         if name not in calls or name not in other_calls:
-            continue  # it is not called in evaluation mode, so nothing that is measured depends on it
+            continue  # it is not called in evaluation mode, so the outputs that are measured do not depend on it
         prefix = _full_name(name, "")
-        tensors = {n.removeprefix(prefix): state[f] for n, f in first.items() if n.startswith(prefix) and f in state}
+        tensors = {
+            n.removeprefix(prefix): state[f] for n, f in canonical.items() if n.startswith(prefix) and f in state
+        }
         trial = _Trial(module, tensors, {n for n, _ in module.named_buffers(recurse=False)})
-        full = {local: first[_full_name(name, local)] for local in trial.buffers}
+        full = {local: canonical[_full_name(name, local)] for local in trial.buffers}
         full = {local: name_in_network for local, name_in_network in full.items() if name_in_network in names}
         try:
             trial.classify(calls[name], other_calls[name])
@@ -133,7 +139,7 @@ def _try_modules(
             result.unknown.update(dict.fromkeys(full.values(), reason))
             continue
         result.counters.update(full[n] for n in trial.counters if n in full)
-        result.following.update({full[n]: module for n in trial.following if n in full})
+        result.from_weights.update({full[n]: module for n in trial.from_weights if n in full})
         reason = f"{type(module).__name__} updates it in training mode, but not as a moving average of its inputs"
         result.unknown.update({full[n]: reason for n in trial.unknown if n in full})
         if averaged := {n: full[n] for n in trial.averaged if n in full}:
@@ -144,13 +150,13 @@ def _try_modules(
 def _other_images(pixels: Tensor) -> Tensor:
     """Images on which every norm measures other statistics than on `pixels`.
 
-    Negatives would not do: after a linear layer they have the same variance.
+    They are no linear function of the pixels: negatives, for example, have the same variance after a linear layer.
     """
     return ((pixels + pixels.roll(1, 0).flip(-1)) / 2).square()
 
 
 def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
-    """{name: arguments of the module's first call} in one pass of the network in evaluation mode."""
+    """{name: arguments of the module's first call} in one pass in evaluation mode; modules not called are absent."""
     calls: dict[str, Call] = {}
 
     def record(name: str) -> Callable[..., None]:
@@ -161,7 +167,7 @@ def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[st
 
     hooks = [m.register_forward_pre_hook(record(name), with_kwargs=True) for name, m in modules.items()]
     try:
-        with modes_kept(model.network), torch.no_grad(), drawn_alike(pixels.device):
+        with preserved_modes(model.network), torch.no_grad(), drawn_alike(pixels.device):
             model.network.eval()
             model({n: t.clone() for n, t in state.items()}, pixels)
     finally:
@@ -180,12 +186,18 @@ def _cloned(value: Any) -> Any:
 
 
 class _Trial:
-    """Classifies the buffers of one module by calling it in training mode."""
+    """Classifies the buffers of one module by calling it in training mode.
+
+    Args:
+        module: the module.
+        tensors: its parameters and buffers and those of its submodules, by their names in the module.
+        buffers: names of the buffers that it holds itself.
+    """
 
     def __init__(self, module: nn.Module, tensors: State, buffers: set[str]):
         self.module, self.tensors, self.buffers = module, tensors, buffers & tensors.keys()
         self.counters: set[str] = set()
-        self.following: set[str] = set()
+        self.from_weights: set[str] = set()
         self.averaged: set[str] = set()
         self.unknown: set[str] = set()
         self.rate: float | None = None
@@ -197,38 +209,41 @@ class _Trial:
         changed |= {n for n in self.buffers if not _same(after_other[n], self.tensors[n])}
         input_independent = {n for n in changed if _same(after[n], after_other[n])}
         self.counters = {n for n in input_independent if not _is_inexact(self.tensors[n])}
-        self.following = input_independent - self.counters
+        self.from_weights = input_independent - self.counters
         candidates = {n for n in changed - input_independent if _is_inexact(self.tensors[n])}
         self.unknown = changed - input_independent - candidates
         if candidates:
             self._classify_averages(call, candidates, after)
 
     def call(self, call: Call, initial: State | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The module's outputs and its buffers after one call in training mode, from these `initial` buffers.
+        """The module's outputs, and its buffers after one call in training mode that starts from `initial` buffers.
 
-        The modules within it stay in evaluation mode.
+        Its submodules stay in evaluation mode.
         """
         state = {n: t.clone() for n, t in {**self.tensors, **(initial or {})}.items()}
         args, kwargs = _cloned(call)
-        with modes_kept(self.module), torch.no_grad(), drawn_alike(next(iter(state.values())).device):
+        with preserved_modes(self.module), torch.no_grad(), drawn_alike(next(iter(state.values())).device):
             self.module.eval()
             self.module.training = True
             outputs = functional_call(self.module, state, args, kwargs)
-        return [t.clone() for t in heads(outputs)], {n: state[n].clone() for n in self.buffers}
+        return [t.clone() for t in output_tensors(outputs)], {n: state[n].clone() for n in self.buffers}
 
     def _classify_averages(self, call: Call, names: set[str], after: State) -> None:
         """Sort buffers that depend on the inputs into moving averages and unknown ones."""
         if self._uses_momentum(call, names):
             self.averaged = names
             return
-        shares = self._kept_share(call, names, {}), self._kept_share(call, names, after)  # in the next call as well
+        shares = (
+            self._kept_share(call, names, {}),
+            self._kept_share(call, names, after),
+        )  # of the first and the next call
         if None in shares or abs(shares[0] - shares[1]) > ALIKE:  # type: ignore[operator]
             self.unknown |= names
             return
         self.averaged, self.rate = names, 1 - shares[0]  # type: ignore[operator]
 
     def _uses_momentum(self, call: Call, names: set[str]) -> bool:
-        """Whether the module's attribute `momentum` is the weight of a call in its averages, as in PyTorch's norms."""
+        """Whether the module's attribute `momentum` is the weight of the newest call, as in PyTorch's norms."""
         momentum = getattr(self.module, "momentum", None)
         if not isinstance(momentum, float) and not isinstance(self.module, _NormBase):
             return False
@@ -240,10 +255,10 @@ class _Trial:
         return kept is not None and abs(kept - (1 - MOMENTUM)) < ALIKE
 
     def _kept_share(self, call: Call, names: set[str], state: State) -> float | None:
-        """The share of their old values that these running statistics keep in a call; None if they are no averages.
+        """The share of their old values that these buffers keep in a call; None if they are no moving averages.
 
-        They are averages if the share is the same for all their numbers, and if the module's outputs do not depend on
-        the old values.
+        They are moving averages if the share is the same for all their numbers and the module's outputs do not depend
+        on the old values. `state`: initial values of its other tensors, where these differ from the trial's.
         """
         zero = {n: torch.zeros_like(self.tensors[n]) for n in names}
         outputs, low = self.call(call, {**state, **zero})

@@ -1,7 +1,7 @@
-"""Python attributes of modules, restored after a run of the network.
+"""Restores the Python attributes of modules after a run of the network, so that no cached value is used again.
 
-Some networks cache in an attribute what they computed from their weights in evaluation mode, and use it in the next
-call. After a call with other weights the cached value would be wrong, silently; so every run is followed by a reset.
+In evaluation mode some networks cache in an attribute what they computed from their weights, and use it in the next
+call. In a call with other weights that value would be wrong, and nothing would tell.
 """
 
 from collections import deque
@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-OF_TORCH = frozenset(vars(nn.Module()))  # attributes of every module: parameters, buffers, children, hooks, its mode
-CONTAINERS = (dict, list, tuple, set, deque)
+OF_TORCH = frozenset(vars(nn.Module()))  # attributes that every module has; they are not restored
+CONTAINERS = (dict, list, tuple, set, deque)  # whose items are searched; the mutable ones are restored
 OPAQUE = (Tensor, nn.Module, type, FunctionType, ModuleType)  # objects whose attributes are not searched
 
 
 @contextmanager
-def uncached(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """A block after which these modules have their old attributes again, containers among them with their old content.
+def preserved_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """A block after which these modules have their old attributes again; mutable containers have their old items.
 
     Tensors and arrays that the block changes in place are not restored.
     """
@@ -37,8 +37,8 @@ def uncached(modules: Iterable[nn.Module]) -> Iterator[None]:
             _refill(container, content)
 
 
-def evaluating(network: nn.Module) -> list[nn.Module]:
-    """The modules in evaluation mode. Those in training mode may change on purpose, for example count their calls."""
+def modules_in_evaluation(network: nn.Module) -> list[nn.Module]:
+    """All modules in evaluation mode. Attributes of the others may change: they may count calls."""
     return [module for module in network.modules() if not module.training]
 
 

@@ -19,7 +19,14 @@ from neuralign.common.errors import some
 from neuralign.common.shards import CheckpointError
 from neuralign.networks.foreign_files import Where, hint, tensors
 from neuralign.networks.model import Model, State, buffers, parameters
-from neuralign.networks.states import EXTRA, OPTIONAL, finiteness_problem, named, same, storage_problem
+from neuralign.networks.states import (
+    EXTRA,
+    OPTIONAL,
+    are_equal,
+    finiteness_problem,
+    state_dict_tensors,
+    storage_problem,
+)
 
 __all__ = ["CheckpointError", "Foreign", "read", "tensors"]
 
@@ -120,7 +127,7 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> Foreign:
     Only `num_batches_tracked` may be missing.
     """
     found = {(where, name): tensor for where, held in tensors(path).items() for name, tensor in held.items()}
-    wanted = _Wanted(*named(model.network))
+    wanted = _Wanted(*state_dict_tensors(model.network))
     readings = list(_readings(found, wanted))
     fitting = _distinct(r for r in _fitting(readings) if inside in (None, r.label))
     if len(fitting) > 1:
@@ -202,7 +209,7 @@ def _fitted(path: str | Path, found: dict[Place, Tensor], reading: _Reading, mod
         tensor = reading.held[place].detach()
         if problem := storage_problem(tensor) or _mistaken(tensor, state[own]):
             raise CheckpointError(f"{path}: {own} {problem}")
-        if own in held and not same(held[own], tensor):
+        if own in held and not are_equal(held[own], tensor):
             stem = reading.stems[place]
             raise CheckpointError(f"{path}: {stem} and {own} are one tensor in the network, but differ in the file")
         held[own] = tensor

@@ -1,4 +1,4 @@
-"""A network as a function of weights and pixels: `model(state, pixels)`; the names of its tensors; its loss.
+"""A network as a function of a state and pixels, `model(state, pixels)`; the names of its tensors; its loss.
 
 Networks come from the plug-ins of `architectures/`, `name(classes, channels, *, ...options) -> nn.Module`, or from any
 other importable callable that returns a module (`foreign_networks.py`). In evaluation mode a network returns logits
@@ -17,10 +17,10 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from neuralign.config.plugins import Entry, plugin
 from neuralign.config.references import is_object
-from neuralign.networks.caches import evaluating, uncached
+from neuralign.networks.caches import modules_in_evaluation, preserved_attributes
 from neuralign.networks.foreign_networks import NetworkError, construct, summary
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head in the loss (Szegedy et al. 2015, section 5)
 
 State = Mapping[str, Tensor]  # name -> parameter or buffer
@@ -30,12 +30,12 @@ State = Mapping[str, Tensor]  # name -> parameter or buffer
 class Model:
     """A network together with the normalisation of its input.
 
-    It takes pixels in [0, 1]. So attacks, whose budgets are in pixels, need not know how the network normalises them.
+    It takes pixels in [0, 1], the unit of the budget of an attack, so that an attack need not know the normalisation.
     """
 
     network: nn.Module
-    mean: Tensor  # (c, 1, 1), of pixels in [0, 1]
-    std: Tensor  # (c, 1, 1)
+    mean: Tensor  # (c, 1, 1), subtracted from pixels in [0, 1]
+    std: Tensor  # (c, 1, 1), by which the difference is divided
 
     def __call__(self, state: State, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs for pixels (n, c, h, w), computed with the parameters and buffers of `state`.
@@ -48,19 +48,21 @@ class Model:
 
     @contextmanager
     def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
-        """A block in which the network holds `state`; yields the function pixels -> outputs, to call and differentiate.
+        """A block in which the network has the tensors of `state`; yields the function pixels -> outputs.
 
-        Python attributes of modules in evaluation mode are restored after every call, so that a module which caches
-        results never uses one that was computed with other weights.
+        Outputs must be differentiated within the block. After it the buffers in `state` are updated, as by a call.
+
+        Python attributes of modules in evaluation mode are restored after every call, so that no module uses a cached
+        result of other weights.
         """
-        evaluated = evaluating(self.network)
+        evaluated = modules_in_evaluation(self.network)
 
         def network(pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-            with uncached(evaluated):
+            with preserved_attributes(evaluated):
                 return self.network(self.normalise(pixels))
 
-        # around the whole block, too: gradient checkpointing runs layers again in the backward pass
-        with uncached(evaluated), substituted(self.network, state) as current:
+        # restored after the block too: gradient checkpointing runs layers again in the backward pass
+        with preserved_attributes(evaluated), substituted(self.network, state) as current:
             yield network
         write_back(state, current)
 
@@ -69,7 +71,7 @@ class Model:
         return (pixels - self.mean) / self.std
 
     def to(self, device: torch.device) -> "Model":
-        """The model on `device`; the network itself is moved."""
+        """A model with the same network, which is moved to `device` in place."""
         return Model(self.network.to(device), self.mean.to(device), self.std.to(device))
 
 
@@ -77,16 +79,18 @@ class Model:
 def substituted(network: nn.Module, state: State) -> Iterator[dict[str, Tensor]]:
     """A block in which `network` has the tensors of `state` in place of its own, in forward and backward passes.
 
-    `torch.func.functional_call` restores the network's own tensors when the forward pass ends; layers that run again in
-    the backward pass (torch.utils.checkpoint) would then use these. Yields a copy of `state` in which, after the block,
-    a tensor that the network replaced by assignment (`self.running_mean = ...`) is the new one.
+    Yields a copy of the mapping `state`. A tensor that the network replaces by assignment (`self.running_mean = ...`)
+    is in that copy after the block; see `write_back`.
+
+    `torch.func.functional_call` would restore the network's own tensors when the forward pass ends, and layers that run
+    again in the backward pass (torch.utils.checkpoint) would then use these.
     """
     current = dict(state)
     originals = [(module, dict(module._parameters), dict(module._buffers)) for module in network.modules()]
     try:
         with _reparametrize_module(network, current, tie_weights=True):
             yield current
-    finally:  # PyTorch does not restore a module that is registered under two names
+    finally:  # PyTorch does not restore the tensors of a module that is registered under two names
         for module, parameters, buffers in originals:
             module._parameters.update(parameters)
             module._buffers.update(buffers)
@@ -112,11 +116,11 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
-    """The model of a config entry, with fresh weights drawn from torch's global generator.
+    """The model of a config entry, with new weights drawn from torch's global generator.
 
     Args:
         entry: `use`, a plug-in of `architectures/` or an importable callable, and its options.
-        classes: the number of logits. None, only for an importable callable: its own default.
+        classes: the number of logits. None: the default of an importable callable; a plug-in needs a number.
         channels: of the images.
         mean, std: of pixels in [0, 1], one number for each channel; None: the network gets the pixels as they are.
     """
@@ -131,7 +135,7 @@ def build(
 
 def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
     """Raise NetworkError unless the model turns pixels (n, c, h, w) in [0, 1] into logits (n, classes)."""
-    returned = outputs(model.network, model.normalise(pixels))
+    returned = evaluation_outputs(model.network, model.normalise(pixels))
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.shape != (len(pixels), classes):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
@@ -142,11 +146,14 @@ def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, example: Tensor) -> Any:
-    """What the network returns for a normalised input (n, c, h, w) in evaluation mode; NetworkError if it fails."""
+def evaluation_outputs(network: nn.Module, example: Tensor) -> Any:
+    """What the network returns for a normalised input (n, c, h, w) in evaluation mode; then it is in training mode.
+
+    Raises NetworkError if the network raises any error.
+    """
     network.eval()
     try:
-        with uncached(network.modules()):
+        with preserved_attributes(network.modules()):
             return network(example)
     except Exception as error:  # the network is the user's code and may raise anything
         raise NetworkError(
@@ -157,7 +164,7 @@ def outputs(network: nn.Module, example: Tensor) -> Any:
 
 
 @contextmanager
-def modes_kept(network: nn.Module) -> Iterator[None]:
+def preserved_modes(network: nn.Module) -> Iterator[None]:
     """A block after which every module is in the mode (training or evaluation) that it had before."""
     modes = [(module, module.training) for module in network.modules()]
     try:
@@ -168,7 +175,7 @@ def modes_kept(network: nn.Module) -> Iterator[None]:
 
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:
-    """{name: parameter}. Trainable ones are detached; frozen ones (`requires_grad=False`) stay `nn.Parameter`s."""
+    """{name: parameter}. Trainable ones are detached; frozen ones stay `nn.Parameter`s, as `FlatLayout` expects."""
     return {name: p.detach() if p.requires_grad else p for name, p in network.named_parameters()}
 
 
@@ -182,20 +189,23 @@ def buffers(network: nn.Module) -> dict[str, Tensor]:
     return {name: b.detach().clone() for name, b in network.named_buffers()}
 
 
-def first_names(network: nn.Module) -> dict[str, str]:
-    """{name: first name of the same tensor} of all parameters and buffers; a tied tensor has several names."""
-    first = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
+def canonical_names(network: nn.Module) -> dict[str, str]:
+    """{name: name of the same tensor in a state} of all parameters and buffers.
+
+    The two differ for tied tensors only: of their names, a state has the first.
+    """
+    in_state = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
     with_duplicates = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
-    return {name: first[id(t)] for tensors in with_duplicates for name, t in tensors}
+    return {name: in_state[id(t)] for tensors in with_duplicates for name, t in tensors}
 
 
 def logits(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The logits of the main head, which comes first."""
+    """The logits (n, classes) of the main head, which is the first output."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def criterion(outputs: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """The loss that is trained: mean cross-entropy in nats, plus that of each auxiliary head times AUXILIARY_WEIGHT."""
+    """The training loss: mean cross-entropy in nats, plus AUXILIARY_WEIGHT times that of each auxiliary head."""
     main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
     loss = F.cross_entropy(main, labels)
     for head in auxiliary:

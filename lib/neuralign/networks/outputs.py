@@ -9,11 +9,12 @@ from torch import Tensor
 
 from neuralign.common.errors import UserError
 
+# types of outputs that hold no tensor
 PLAIN = (type(None), str, bytes, bool, int, float, complex, Enum, torch.dtype, torch.device, torch.layout, type)
 
 
-def heads(outputs: Any) -> list[Tensor]:
-    """All tensors in the outputs of a network, in tuples, lists, sets, mappings and attributes of objects, too.
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """All tensors in what a network returns, also within tuples, lists, sets, mappings and attributes of objects.
 
     A key-value cache is left out: it is an input of the network's next call, not an output, and a permutation of
     attention heads permutes it. Raises UserError for objects whose content cannot be inspected, such as generators.
@@ -24,18 +25,19 @@ def heads(outputs: Any) -> list[Tensor]:
 def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, PLAIN) or id(value) in seen or is_cache(value):
+    if isinstance(value, PLAIN) or id(value) in seen or _is_key_value_cache(value):
         return []
     seen.add(id(value))
     return [tensor for part in _parts(value) for tensor in _tensors(part, seen)]
 
 
-def is_cache(value: Any) -> bool:
+def _is_key_value_cache(value: Any) -> bool:
     """Whether an object has the methods of a key-value cache of the transformers package."""
     return all(callable(getattr(value, name, None)) for name in ("update", "get_seq_length"))
 
 
 def _parts(value: Any) -> Iterable[Any]:
+    """The items of a container, or the values of an object's attributes; UserError if it has neither."""
     if isinstance(value, Mapping):
         return value.values()
     if isinstance(value, Sequence | Set):

@@ -1,4 +1,4 @@
-"""Named tensors as one flat vector and back, so that curves, penalties and optimisers act on a single tensor."""
+"""The tensors of a network as one flat vector, on which curves, penalties and optimisers act, and back."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-# Every tensor begins at a multiple of this many numbers, 64 bytes in float32: GPU kernels that load several numbers at
-# once fail on weights that begin in between.
+# Every tensor begins at a multiple of this many numbers (64 bytes in float32): GPU kernels that load several numbers at
+# once fail on weights whose address is not aligned.
 ALIGNED = 16
 
 
@@ -16,19 +16,19 @@ ALIGNED = 16
 class FlatLayout:
     """Where each named tensor lies in a flat vector (d,).
 
-    The vector is real and has one type, to which those of all tensors are promoted; complex tensors lie in it as pairs
+    The vector is real and has one dtype, to which those of all tensors are promoted; complex tensors lie in it as pairs
     of numbers. Four-dimensional tensors (kernels of convolutions) lie channels last in memory, as the images do. The
     gaps that align the tensors hold zeros, which linear operations and SGD leave zero and which add nothing to norms.
     """
 
     shapes: Mapping[str, torch.Size]  # of the tensors in the vector, in its order
-    types: Mapping[str, torch.dtype] = field(default_factory=dict)  # of those whose type differs from the vector's
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)  # dtypes of tensors that differ from the vector's
     frozen: Mapping[str, Tensor] = field(default_factory=dict)  # tensors outside the vector, which never change
-    untrained: frozenset[str] = frozenset()  # tensors of the vector that follow a path but get no gradients
+    untrained: frozenset[str] = frozenset()  # tensors of the vector that are interpolated, but get no gradients
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], untrained: Collection[str] = ()) -> "FlatLayout":
-        """The layout of these tensors in their order; frozen parameters (`requires_grad=False`) stay outside it."""
+        """The layout of these tensors in their order; frozen parameters (`requires_grad=False`) are left out."""
         frozen = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter) and not t.requires_grad}
         included = {n: t for n, t in tensors.items() if n not in frozen}
         common = reduce(torch.promote_types, {t.dtype.to_real() for t in included.values()}, torch.bool)
@@ -44,9 +44,9 @@ class FlatLayout:
         return torch.cat(pieces or [torch.empty(0)])
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """{name: view of `flat` (d,)}, through which gradients flow to `flat`, and the frozen tensors.
+        """{name: view of `flat` (d,)}, and the frozen tensors. Gradients flow through the views to `flat`.
 
-        A tensor whose type differs from the vector's is a copy instead of a view. Untrained tensors are detached.
+        A tensor whose dtype differs from the vector's is a copy instead of a view. Untrained tensors are detached.
         """
         sizes = [size for _, count, gap in self._pieces() for size in ((count, gap) if gap else (count,))]
         pieces = iter(flat.split(sizes))
@@ -60,15 +60,15 @@ class FlatLayout:
         return {**named, **self.frozen}
 
     @property
-    def trained(self) -> int:
+    def trained_size(self) -> int:
         """How many numbers of the vector are trained, gaps included.
 
-        They are the first ones wherever the untrained tensors come last, as `endpoints.divide` lays them.
+        They are the first ones if the untrained tensors come last, as in the layout of `curves.endpoints.endpoints_of`.
         """
         return sum(count + gap for name, count, gap in self._pieces() if name not in self.untrained)
 
     def _pieces(self) -> Iterator[tuple[str, int, int]]:
-        """(name, numbers, numbers in the gap after it) of every tensor; there is no gap after the last."""
+        """(name, how many numbers, how many in the gap after them) of every tensor; no gap follows the last."""
         last = len(self.shapes) - 1
         for i, (name, shape) in enumerate(self.shapes.items()):
             is_complex = name in self.types and self.types[name].is_complex
@@ -77,7 +77,7 @@ class FlatLayout:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """A tensor as a real vector, in the order of the layout."""
+    """The numbers of a tensor as a real vector, in the order in which the layout has them."""
     if tensor.is_complex():
         return torch.view_as_real(tensor.resolve_conj()).reshape(-1)
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)

@@ -10,9 +10,9 @@ from neuralign.networks.model import Model, build, check_outputs
 
 
 def device() -> torch.device:
-    """The GPU that is visible to this process, else the CPU.
+    """The first GPU that is visible to this process, else the CPU.
 
-    On a GPU, cuDNN is restricted to deterministic algorithms, without which a resumed training would differ.
+    On a GPU this also restricts cuDNN to deterministic algorithms; with others a resumed training would differ.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -20,23 +20,26 @@ def device() -> torch.device:
     return torch.device("cuda")
 
 
-def prepare(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
+def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
     """The prepared dataset at `path` and a freshly initialised model for it, both on this job's device.
 
     Args:
-        path: a dataset that `fetch_data` wrote.
+        path: the file of a dataset that the rule `fetch_data` wrote.
         settings: `network` (a config entry), `input_size` (side in pixels; None: as stored), `normalise` (bool), `mean`
             and `std` (of pixels in [0, 1], one number for each channel; None: those of the dataset).
-        seed: of the initialisation. None: it is drawn from torch's generator as it stands.
+        seed: of the initialisation. None: torch's global generator is used without seeding it.
+
+    Raises as `build_model` does.
     """
     data = load(path, device(), settings["input_size"])
     return data, build_model(path, data, settings, seed)
 
 
 def build_model(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
-    """A freshly initialised model for `data`, on this job's device; the other arguments are those of `prepare`.
+    """A freshly initialised model for `data`, on this job's device; other arguments as in `load_data_and_model`.
 
-    Raises NetworkError if the network does not return one logit for each class.
+    Raises NetworkError if the network does not return one logit for each class, and ValueError if `mean` and `std` do
+    not have one number for each channel.
     """
     mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
     if seed is not None:

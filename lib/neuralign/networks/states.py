@@ -1,4 +1,4 @@
-"""The check that a state fits a network: every tensor present, with the right shape and type and finite values.
+"""States of a network, and the check that one fits: every tensor is there, of the right shape and dtype, and finite.
 
 A *state* maps the names of `named_parameters()` and `named_buffers()` to tensors. A state_dict differs from it in two
 ways: it repeats a tied tensor under each of its names, and it lacks the buffers that are not persistent.
@@ -14,19 +14,19 @@ from neuralign.common.errors import UserError, some
 from neuralign.common.tensors import load_tensors
 from neuralign.networks.model import Model, State, buffers, parameters, trainable
 
-OPTIONAL = "num_batches_tracked"  # a counter that only norms with `momentum=None` use, in training mode
-EXTRA = "_extra_state"  # the key of whatever `Module.get_extra_state` returns
+OPTIONAL = "num_batches_tracked"  # a counter that is read only by norms with `momentum=None` in training mode
+EXTRA = "_extra_state"  # ending of the state_dict key of what `Module.get_extra_state` returns, which is no tensor
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
 
 
 class StateError(UserError):
-    """A state does not fit the network; the message names the tensor, what it is and what it should be."""
+    """A state does not fit the network. The message names the tensor, what it is and what it should be."""
 
 
 def load_state(path: str, model: Model) -> dict[str, Tensor]:
-    """The state in a checkpoint that a job wrote, on the model's device; StateError unless it fits the model."""
+    """The state in a checkpoint that a job wrote, on the model's device. Raises StateError unless it fits the model."""
     state = load_tensors(path, model.mean.device)
-    check(path, state, {**parameters(model.network), **buffers(model.network)})
+    check_state(path, state, {**parameters(model.network), **buffers(model.network)})
     return state
 
 
@@ -37,10 +37,10 @@ def split_trainable(model: Model, state: State) -> tuple[dict[str, Tensor], dict
     return {n: state[n] for n in names}, {n: t for n, t in state.items() if n not in names}
 
 
-def named(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of the network's state_dict, and {name in the state_dict: name of the same tensor in a state}.
+def state_dict_tensors(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The parameters and buffers in the network's state_dict, and {name there: name of the same tensor in a state}.
 
-    The two names differ for tied tensors: a state has only the first name of each.
+    The two names differ for tied tensors only: a state_dict has all their names, a state only the first.
     """
     with_duplicates = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
     known = {name for tensors in with_duplicates for name, _ in tensors}
@@ -52,10 +52,10 @@ def named(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return saved, {n: in_state.get(id(t), first[id(t)]) for n, t in saved.items()}
 
 
-def check(where: str, state: State, expected: State) -> None:
+def check_state(where: str, state: State, expected: State) -> None:
     """Raise StateError unless `state` has the names, shapes and types of `expected`, and finite values.
 
-    `where` says in the message where the state comes from.
+    `where`: the file or argument that the state comes from, with which the message begins.
     """
     if missing := expected.keys() - state.keys():
         raise StateError(f"{where}: tensors are missing for this network: {sorted(missing)[:5]}")
@@ -67,7 +67,7 @@ def check(where: str, state: State, expected: State) -> None:
 
 
 def tensor_problem(tensor: Tensor, expected: Tensor) -> str | None:
-    """Why `tensor` cannot take the place of `expected`, as a predicate to follow its name; None if it can."""
+    """What keeps `tensor` from taking the place of `expected`, worded to follow its name; None if nothing does."""
     if problem := storage_problem(tensor):
         return problem
     if tensor.shape != expected.shape:
@@ -80,7 +80,7 @@ def tensor_problem(tensor: Tensor, expected: Tensor) -> str | None:
 
 
 def storage_problem(tensor: Tensor) -> str | None:
-    """Why a tensor is not a dense array of numbers in memory, as a predicate to follow its name; None if it is."""
+    """In what way a tensor is not a dense array of numbers in memory, worded to follow its name; None if it is one."""
     if tensor.is_quantized or (tensor.is_floating_point() and tensor.element_size() < 2):
         return f"is quantised ({tensor.dtype}); {PLAIN}"
     if tensor.is_meta:
@@ -91,42 +91,42 @@ def storage_problem(tensor: Tensor) -> str | None:
 
 
 def finiteness_problem(tensor: Tensor, expected: Tensor) -> str | None:
-    """That a tensor has values that are not finite, as a predicate; None if it has none, or if `expected` has the same.
+    """The text "has values that are not finite" if that is so, else None.
 
-    The mask of an attention, for example, holds -inf in every state of the network.
+    Values that `expected` has as well are allowed: an attention mask, for example, holds -inf in every state.
     """
-    wrong = ~torch.isfinite(tensor)
-    if not wrong.any() or torch.equal(tensor[wrong], expected.to(tensor)[wrong]):
+    bad = ~torch.isfinite(tensor)
+    if not bad.any() or torch.equal(tensor[bad], expected.to(tensor)[bad]):
         return None
     return "has values that are not finite"
 
 
-def fitted(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A state of the network from a state or a state_dict, and {name in `tensors`: name in the state}.
+def fitted_state(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A state of the network made of `tensors`, a state or a state_dict, and {name in `tensors`: name in the state}.
 
-    Non-persistent buffers and counts of batches that `tensors` lacks are taken from the network. Raises StateError,
-    with `where` in its message, if anything else is missing or does not fit.
+    Non-persistent buffers and `num_batches_tracked` that `tensors` lacks are taken from the network. Raises StateError,
+    whose message begins with `where`, if anything else is missing or does not fit.
     """
     if not isinstance(tensors, Mapping):
         raise StateError(f"{where}: found {_type(tensors)}; named tensors are wanted, such as network.state_dict()")
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         raise StateError(f"{where}: {some([str(others[0])])} is {_type(tensors[others[0]])}; tensors are wanted")
     expected = {**parameters(network), **buffers(network)}
-    _, aliases = named(network)
+    _, aliases = state_dict_tensors(network)
     names = {n: n for n in expected} | aliases
     relevant = {n: t.detach() for n, t in tensors.items() if n in names or not n.endswith(EXTRA)}
     state: dict[str, Tensor] = {}
     for name, tensor in relevant.items():
-        if not same(state.setdefault(names.get(name, name), tensor), tensor):
+        if not are_equal(state.setdefault(names.get(name, name), tensor), tensor):
             shared = some([n for n in relevant if names.get(n) == names[name]])
             raise StateError(f"{where}: {shared} are one tensor in the network, but differ here")
     persistent = set(aliases.values())
     optional = {n: t for n, t in buffers(network).items() if n.endswith(OPTIONAL) or n not in persistent}
-    check(where, optional | state, expected)
+    check_state(where, optional | state, expected)
     return {n: (optional | state)[n] for n in expected}, {n: names[n] for n in relevant}
 
 
-def same(a: Tensor, b: Tensor) -> bool:
+def are_equal(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors have equal values, types and devices."""
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 

@@ -1,7 +1,8 @@
-"""The proof that a permutation leaves a network's function as it is: equal outputs and gradients in float64.
+"""Certificates: the numerical check that a permutation leaves a network's function as it is.
 
-They are compared in each mode that runs other operations, on inputs of several batch sizes. Where an operation of the
-network has no kernel for float64 they are compared in float32, with a larger tolerance, and the certificate says so.
+Outputs and gradients of the original and the permuted network are compared in float64, on inputs of several batch
+sizes, in evaluation mode and, where that runs other operations, in training mode. Where an operation of the network has
+no kernel for float64 they are compared in float32, with a larger tolerance, and the certificate says so.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,23 +15,23 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import drawn_alike
-from neuralign.networks.caches import uncached
+from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.outputs import heads
+from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, State, permute
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
 from neuralign.symmetry.tracing.trace import Trace
 
 TOLERANCE = 1e-9  # the largest change of outputs and gradients that a certificate allows, relative to their size
-# Relative to the largest gradient. Changes of smaller gradients are taken relative to this much of it: such gradients
-# may be rounding errors alone, as of a bias before a batch norm.
+# The change of a parameter's gradient is divided by the size of that gradient, but by no less than this share of the
+# largest gradient: a gradient may consist of rounding errors alone, as that of a bias before a batch norm does.
 SMALLEST_GRADIENT = 1e-3
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The dtype and the tolerance that functions are compared with."""
+    """The dtype in which two networks are compared, and the tolerances."""
 
     dtype: torch.dtype
     tolerance: float  # as TOLERANCE
@@ -40,7 +41,7 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
     def dtype_for(self, dtype: torch.dtype) -> torch.dtype:
-        """The dtype that tensors of this dtype are compared in."""
+        """The dtype to which tensors of `dtype` are cast for the comparison; integers keep theirs."""
         if self.dtype == torch.float64:
             return double_dtype(dtype)
         return torch.complex64 if dtype.is_complex else self.dtype if dtype.is_floating_point else dtype
@@ -51,25 +52,25 @@ FLOAT32 = Precision(torch.float32, 1e-3, 1e-2)
 
 
 class CertificateError(RuntimeError):
-    """A permutation that changes the network's function."""
+    """A permutation changes the network's function; the message says by how much or how."""
 
 
 @dataclass(frozen=True)
 class Certificate:
     """How much a permutation changes a network's function, and what was compared to find out."""
 
-    outputs: float  # the largest change of any output, relative to the largest of its numbers
-    gradients: float  # the largest change of any gradient, likewise
+    outputs: float  # the largest change of any output tensor, relative to the largest of its numbers
+    gradients: float  # the largest change of any gradient, see `differences`
     precision: Precision
     why: str  # why the precision is not float64; "" if it is
     batch_sizes: tuple[int, ...]
-    modes: Mapping[str, str]  # "evaluation", "training" -> "", or why the network was not run so
-    reached: int  # how many parameters and buffers the network used
-    unreached: tuple[str, ...]  # parameters and buffers that it did not use, of which nothing is known
+    modes: Mapping[str, str]  # "evaluation", "training" -> "", or the error that kept the network from running so
+    reached: int  # how many parameters and buffers the network uses
+    unreached: tuple[str, ...]  # parameters and buffers that it does not use, of which nothing is certified
 
     @property
     def error(self) -> float:
-        """The larger of both changes; nan if one is nan."""
+        """The larger of the two changes; nan if one is nan."""
         return _largest_or_nan((self.outputs, self.gradients))
 
     @property
@@ -78,7 +79,7 @@ class Certificate:
         return all(error <= self.precision.tolerance for error in (self.outputs, self.gradients))
 
     def facts(self) -> dict[str, Any]:
-        """What is stored with the permutation."""
+        """The metadata that are stored with the permutation, as plain data."""
         return {
             "certificate": self.error,
             "certificate_precision": str(self.precision),
@@ -90,15 +91,16 @@ class Certificate:
 
 
 def tolerance_of(facts: Mapping[str, Any]) -> float:
-    """The largest error that a certificate with these facts may have."""
+    """The largest error that a certificate may have, from its stored `facts`."""
     return FLOAT32.tolerance if facts.get("certificate_precision") == str(FLOAT32) else TOLERANCE
 
 
 def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence[Tensor]) -> Certificate:
-    """The certificate of `permutation` for the traced network with `state`, from these normalised inputs.
+    """The certificate of `permutation` for the traced network with `state`.
 
-    Inputs after the first that the network does not accept are left out, as a single image is by layers that normalise
-    over images.
+    `inputs`: normalised, (n, ...) with several n. Those after the first that the network does not accept are left out:
+    layers that normalise over images, for example, do not accept a single one. Raises UserError if outputs or gradients
+    cannot be computed, CertificateError if the two networks cannot be compared.
     """
     networks = (trace.network, *trace.others)
 
@@ -116,7 +118,7 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
         raise
     except Exception as error:  # of any kind, by the network's code
         precision, why = FLOAT32, summary(error)
-        errors = _or_refuse(error, lambda: changes(inputs[:1], FLOAT32))
+        errors = _compare_again(error, lambda: changes(inputs[:1], FLOAT32))
     others = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
     try:
         errors += changes(others, precision)
@@ -125,7 +127,7 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     except Exception as error:  # of any kind, by the network's code
         sizes = " and ".join(str(len(x)) for x in others)
         raise UserError(
-            f"nothing can be certified of this network: its gradients for {sizes} other images end in {summary(error)}"
+            f"nothing can be certified of this network: its gradients at batch size {sizes} raise {summary(error)}"
         ) from error
     return Certificate(
         outputs=_largest_or_nan(e["outputs"] for e in errors),
@@ -139,20 +141,20 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     )
 
 
-def _or_refuse(first: Exception, compare: Callable[[], list[dict[str, float]]]) -> list[dict[str, float]]:
-    """What `compare` returns; if it raises an error as well, both errors are refused together."""
+def _compare_again(first: Exception, compare: Callable[[], list[dict[str, float]]]) -> list[dict[str, float]]:
+    """What `compare` returns, after a first comparison raised an error; UserError if it raises one as well."""
     try:
         return compare()
     except (UserError, CertificateError):
         raise
     except Exception as error:  # of any kind, by the network's code
         raise UserError(
-            "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it ends in "
-            f"{summary(first)}; in float32 in {summary(error)}"
+            "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it raises "
+            f"{summary(first)}; in float32 {summary(error)}"
         ) from error
 
 
-def _largest_or_nan(errors: Iterable[float]) -> float:
+def _largest_or_nan(errors: Iterable[float]) -> float:  # `max` alone may pass over a nan
     return max(errors, key=lambda e: (e != e, e))
 
 
@@ -173,29 +175,33 @@ def differences(
     state: State,
     inputs: Tensor,
     *,
-    at_once: int = 150_000_000,
+    gradients_at_once: int = 150_000_000,
     precision: Precision = FLOAT64,
 ) -> dict[str, float]:
-    """{"outputs", "gradients"}: how much `permutation` changes the network's function, relative to its size.
+    """How much `permutation` changes the network's function: {"outputs": change, "gradients": change}, relative.
 
-    Outputs: the largest change of any head. Gradients: of one number made of all outputs, by each parameter and by the
-    input; the largest change of any of them.
+    "outputs" is the largest change of any output tensor, relative to its size. "gradients" is the largest change of the
+    gradient of a weighted sum of all outputs by any parameter or by the input, relative as said at SMALLEST_GRADIENT.
+    Raises CertificateError if outputs have other shapes, or if one of the two networks uses a parameter that the other
+    does not.
 
     Args:
-        network: with these modules in training mode; a module runs in evaluation mode.
-        spec: where groups lie on the network's tensors.
-        permutation: of groups of `spec`.
+        network: a `DeterministicNetwork`, which says which modules run in training mode; a module runs in evaluation
+            mode.
+        spec: the symmetry of the network.
+        permutation: of free groups of `spec`.
         state: the network's tensors, by name.
         inputs: normalised, (n, ...).
-        at_once: for how many numbers of parameters gradients are held in memory at once.
-        precision: the dtype that is computed in.
+        gradients_at_once: how many numbers of gradients are held in memory at once; for the others the network runs
+            again.
+        precision: the dtype of the computation.
     """
     runnable = network if isinstance(network, DeterministicNetwork) else DeterministicNetwork(network)
     permuted = permute(spec, permutation, state)
     outputs: list[Tensor] = []
     changes: dict[str, Tensor] = {}
     sizes: dict[str, Tensor] = {}
-    for names in _chunks({n: p.numel() for n, p in runnable.network.named_parameters()}, at_once):
+    for names in _chunks({n: p.numel() for n, p in runnable.network.named_parameters()}, gradients_at_once):
         heads_before, before = outputs_and_gradients(runnable, state, inputs, names, precision)
         before = permute(spec, permutation, before)
         heads_after, after = outputs_and_gradients(runnable, permuted, inputs, names, precision)
@@ -221,31 +227,34 @@ def outputs_and_gradients(
     names: Collection[str],
     precision: Precision = FLOAT64,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """All outputs of a network, and the gradients of one number made of them by these parameters and "<input>"."""
+    """All output tensors of a network, and {name: gradient of a weighted sum of them} by parameters and by "<input>".
+
+    `names`: of the parameters. Those that the outputs do not depend on are absent from the gradients.
+    """
     state = _cast(state, precision)
     variables = {n: state[n].requires_grad_() for n in names if n in state and _has_gradient(state[n])}
     if inputs.is_floating_point():
         variables["<input>"] = inputs = inputs.detach().to(precision.dtype, copy=True).requires_grad_()
     with torch.enable_grad(), _running(network, state, inputs.device, precision):
         outputs = _differentiable_outputs(network, inputs)
-        number = torch.stack([_weighted_sum(head) for head in outputs]).sum()
-        if number.requires_grad:
-            number.backward()  # autograd.grad does not work with the reentrant form of torch.utils.checkpoint
+        total = torch.stack([_weighted_sum(head) for head in outputs]).sum()
+        if total.requires_grad:
+            total.backward()  # autograd.grad does not work with the reentrant form of torch.utils.checkpoint
     gradients = {n: t.grad for n, t in variables.items() if t.grad is not None}
     return [head.detach() for head in outputs], gradients
 
 
 @contextmanager
 def _running(network: DeterministicNetwork, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
-    """A block in which the network runs deterministically with `state`, in this precision."""
+    """A block in which the network runs without randomness with the tensors of `state`, in this precision."""
     casts = DoublePrecision() if precision is FLOAT64 else nullcontext()
-    with drawn_alike(device), uncached(network.network.modules()), casts, network.running(state):
+    with drawn_alike(device), preserved_attributes(network.network.modules()), casts, network.running(state):
         yield
 
 
 def _differentiable_outputs(network: DeterministicNetwork, inputs: Tensor) -> list[Tensor]:
-    """All outputs of floating point, complex ones as pairs of real numbers; refused where there is none."""
-    outputs = [_as_real(head) for head in heads(network.network(inputs)) if _has_gradient(head)]
+    """All floating-point outputs, and complex ones as pairs of real numbers; UserError if there is none."""
+    outputs = [_as_real(head) for head in output_tensors(network.network(inputs)) if _has_gradient(head)]
     if not outputs:
         raise UserError("the network returns no tensor of floating point, so nothing can be certified")
     return outputs
@@ -265,7 +274,7 @@ def _as_real(tensor: Tensor) -> Tensor:
 
 
 def _chunks(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
-    """The names in chunks whose sizes add up to at most `most`, unless one name alone has more; [] if there is none."""
+    """The names in chunks whose sizes add up to at most `most`, or of one name that is larger; one [] for no names."""
     chunk: list[str] = []
     count = 0
     for name, size in sizes.items():
@@ -289,12 +298,13 @@ def require_within(changes: Mapping[str, float], tolerance: float, images: int) 
 
 
 def _weighted_sum(head: Tensor) -> Tensor:
-    """A sum of the finite outputs with weights that differ, so that a swap of outputs changes it."""
+    """A sum of the finite numbers of an output, with weights that all differ, so that a swap of numbers changes it."""
     head = torch.where(head.isfinite(), head, 0.0)
     return (head * torch.linspace(-1, 2, head.numel(), dtype=head.dtype, device=head.device).view(head.shape)).sum()
 
 
 def _relative_change(after: Tensor, before: Tensor) -> Tensor:
+    """The largest change of any number, relative to the largest finite number of `before`: a scalar on the CPU."""
     if not before.numel():
         return torch.zeros((), dtype=torch.float64)
     change = torch.where(after == before, 0.0, (after - before).abs())  # equal infinities, as of a mask, have none

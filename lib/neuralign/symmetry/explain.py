@@ -15,17 +15,17 @@ from neuralign.symmetry.tracing.trace import Trace, trace
 
 
 def explain(network: nn.Module, example: Tensor, *, attention: bool = False, seed: int = 0) -> dict[str, Any]:
-    """The facts about `network`, traced on an `example` input (n, c, ...) and certified by a random permutation.
+    """The facts about the symmetry of `network`, certified by a random permutation, as plain data.
 
-    Returns a dictionary:
-        parameters: how many numbers they are.
-        groups: {name: units} of those that may be permuted.
-        permutable_fraction: the share of parameters that a group moves, see `permutable_fraction`.
-        frozen: [{"axis": "tensor[dimension]", "reason": why not all of it may be permuted}].
+    `example`: a normalised input (n, c, ...) on which it is traced. `attention`: as in `trace`. Returns a dictionary:
+        parameters: how many numbers the parameters have.
+        groups: {name: number of units} of the groups that may be permuted.
+        permutable_fraction: see the function of this name.
+        frozen: [{"axis": "tensor[dimension]", "reason": why not all of its positions may be permuted}].
         outputs, gradients, max_error, precision, batch_sizes, moved, certified: see `certify_random`.
-        modes: {mode: "" or why the network was not run in it}.
+        modes: {"evaluation" or "training": "", or the error that kept the network from running in it}.
         unreached: the network's tensors that no run used.
-        seconds: that tracing took.
+        seconds: the time that tracing took.
     """
     start = time.perf_counter()
     symmetry = trace(network, example, attention=attention)
@@ -50,7 +50,7 @@ def permutable_fraction(spec: PermutationSpec, parameters: dict[str, Tensor]) ->
 
 
 def _movable_numbers(spec: PermutationSpec, name: str, tensor: Tensor) -> float:
-    """How many numbers of a tensor lie at a movable position of any of its axes."""
+    """How many numbers of a tensor lie at a movable position of at least one of its axes."""
     unmoved = 1.0
     axes = spec.axes.get(name, ())
     for axis, size in zip(axes, tensor.shape, strict=False):
@@ -59,7 +59,7 @@ def _movable_numbers(spec: PermutationSpec, name: str, tensor: Tensor) -> float:
 
 
 def _movable_positions(spec: PermutationSpec, axis: Axis) -> float:
-    """How many positions of an axis a free group of more than one unit moves."""
+    """How many positions of an axis some free group of more than one unit moves."""
     movable = 0.0
     for block in axis:
         unmoved = 1.0
@@ -75,13 +75,13 @@ def _movable_positions(spec: PermutationSpec, axis: Axis) -> float:
 def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:
     """The certificate of a random permutation of a traced network, as plain data.
 
-    The network has perturbed weights, none of which is zero and no two of which are equal, so that no wrong move goes
-    unnoticed. Inputs are the example and one of another batch size.
+    The weights are perturbed, so that none is zero and no two are equal: else a wrong permutation might change nothing.
+    Inputs are the example and one of another batch size.
 
     Returns a dictionary:
-        outputs, gradients: the largest change, relative to their size; max_error: the larger of both.
-        precision: the dtype that was computed in; batch_sizes: of the inputs.
-        moved: the share of numbers in the state that the permutation changed.
+        outputs, gradients: their largest relative changes; max_error: the larger of the two.
+        precision: the dtype of the comparison; batch_sizes: of the inputs.
+        moved: the share of numbers in the network's tensors that the permutation changed.
         certified: whether the certificate holds, and something moved if the permutation is not the identity.
     """
     state = perturbed_state(symmetry.network.network, seed)
@@ -89,7 +89,7 @@ def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[s
     permuted = permutations.permute(symmetry.spec, permutation, state)
     changed = sum(int((permuted[n] != t).sum()) for n, t in state.items())
     certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example)])
-    is_identity = not any(row["moved"] for row in permutations.moves(permutation, permutation, {}))
+    is_identity = not any(row["moved"] for row in permutations.move_counts(permutation, permutation, {}))
     return {
         "outputs": certificate.outputs,
         "gradients": certificate.gradients,
@@ -102,7 +102,10 @@ def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[s
 
 
 def _other_inputs(example: Tensor) -> list[Tensor]:
-    """An input of another batch size: one image, or two if the example is one; brighter, or with tokens reordered."""
+    """One input of another batch size: of a single image, or of two if the example has one; [] if it has no batch axis.
+
+    Its values differ from the example's: images are brighter, tokens are in another order.
+    """
     if not example.dim():
         return []
     other = 1.5 * example + 1.0 if example.is_floating_point() else example.roll(1, -1)
@@ -110,7 +113,10 @@ def _other_inputs(example: Tensor) -> list[Tensor]:
 
 
 def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Parameters with Gaussian noise of a tenth of their standard deviation, and buffers as they are."""
+    """The network's state with Gaussian noise added to each parameter, of a tenth of its standard deviation.
+
+    Buffers are copied unchanged.
+    """
     generator = torch.Generator().manual_seed(seed)
     state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
     for name, parameter in network.named_parameters():
@@ -123,9 +129,9 @@ def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def why_all_is_fixed(frozen: Mapping[str, str], most: int = 3) -> str:
-    """Why nothing of a network may be permuted, in one line, with at most this many reasons.
+    """Why nothing of a network may be permuted, in one line, with at most `most` reasons, the most frequent first.
 
-    `frozen`: {"tensor[dimension]": reason}, as in a trace.
+    `frozen`: {"tensor[dimension]": reason}, as in a `Trace`.
     """
     reasons, examples = Counter(frozen.values()).most_common(), dict[str, str]()
     for axis, reason in frozen.items():
@@ -137,7 +143,7 @@ def why_all_is_fixed(frozen: Mapping[str, str], most: int = 3) -> str:
 
 
 def sentences(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
-    """The facts in sentences, one a line, with at most this many groups and reasons."""
+    """The facts that `explain` returns in sentences, one a line, with at most `most` groups and reasons."""
     groups, reasons = facts["groups"], Counter(entry["reason"] for entry in facts["frozen"])
     if groups:
         yield (

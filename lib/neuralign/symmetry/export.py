@@ -1,4 +1,4 @@
-"""A network's permutation symmetry as plain data, which programs can use that have neither this library nor PyTorch."""
+"""A network's permutation symmetry as plain data, for programs that have neither this library nor PyTorch."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,22 +9,24 @@ from typing import Any
 from neuralign.symmetry.permutations import Axis, Block, extent, fingerprint
 from neuralign.symmetry.tracing.trace import Trace
 
-NO_UNITS = "its places are positions of a kernel, of tokens or of constants, not units"
+# Reasons of axes for which the trace has none, because no group lies on them.
+NO_UNITS = "its positions are those of a kernel, of tokens or of constants, not units"
 UNREACHED = "no run used the tensor"
-ONE = "it has one place only"
-PlainBlock = list[Any]  # factors, outer to inner: the name of a free group, how many places stay, or blocks
+ONE = "it has one position only"
+PlainBlock = list[Any]  # factors, outer to inner: a free group's name, a number of fixed positions, or blocks
 
 
 def export(trace: Trace) -> dict[str, Any]:
-    """The free groups of a network, and what each axis of each of its tensors is made of.
+    """The free groups of a traced network, and the groups on each axis of each of its tensors, as JSON types.
+
+    Returns a dictionary:
 
     groups: {name: size} of those that may be permuted, in any way and independently of each other.
-    tensors: {name: [{size, blocks, frozen} for each axis]} of all parameters and buffers. `blocks` are laid end to end
-    on the axis and always fill it. A block is a product of factors, outer to inner: the name of a free group, a number
-    of places that stay where they are, or a list of blocks. frozen: why not all units on the axis may be permuted; null
-    where all may.
-    symmetry: a digest (sha256) of the whole; files of permutations have the same one in their metadata.
-    modes: {mode: why the network was not run in it, "" if it was}. unreached: tensors that no run used.
+    tensors: {name: [{size, blocks, frozen} for each axis]} of all parameters and buffers. `blocks`, laid end to end,
+    fill the axis. A block is a product of factors, outer to inner: the name of a free group, a number of positions that
+    stay where they are, or a list of blocks. frozen: why not all units on the axis may be permuted; None where all may.
+    symmetry: the `fingerprint` of the symmetry (sha256), which files of its permutations have in their metadata.
+    modes: {mode: the error that kept the network from running in it, else ""}. unreached: tensors that no run used.
     """
     network, spec = trace.network.network, trace.spec
     tensors = dict(
@@ -32,9 +34,9 @@ def export(trace: Trace) -> dict[str, Any]:
     )
     reasons = _reasons_of_groups(trace)
 
-    def described(name: str, dim: int, size: int) -> dict[str, Any]:
+    def describe(name: str, dim: int, size: int) -> dict[str, Any]:
         axis = spec.axes[name][dim] if name in spec.axes else ()
-        blocks = _plain(trace, axis) if axis else [[size]]
+        blocks = _plain_blocks(trace, axis) if axis else [[size]]
         frozen = trace.frozen.get(f"{name}[{dim}]")
         if frozen is None and not any(_groups(blocks)):
             fixed = next((reasons[group] for group in _groups(axis) if group in reasons), NO_UNITS)
@@ -44,7 +46,7 @@ def export(trace: Trace) -> dict[str, Any]:
     return {
         "groups": {group: spec.sizes[group] for group in spec.free},
         "tensors": {
-            name: [described(name, dim, size) for dim, size in enumerate(tensor.shape)]
+            name: [describe(name, dim, size) for dim, size in enumerate(tensor.shape)]
             for name, tensor in tensors.items()
         },
         "symmetry": fingerprint(spec),
@@ -54,9 +56,10 @@ def export(trace: Trace) -> dict[str, Any]:
 
 
 def rows(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The same as a table: one row for each axis, and for an axis of several free groups one for each of them.
+    """What `export` returned, as rows of a table, one for each axis and free group on it.
 
-    tensor, axis (from 0), size; group (empty: none is free) and its number of units; the axis's blocks as JSON; frozen.
+    Columns: tensor; axis, counted from 0; size; group, "" if the axis has no free one; units, the size of the group;
+    blocks of the axis as JSON; frozen.
     """
     for tensor, axes in data["tensors"].items():
         for i, axis in enumerate(axes):
@@ -72,12 +75,12 @@ def rows(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _plain(trace: Trace, axis: Axis) -> list[PlainBlock]:
-    """Blocks with the free groups only; what no free group moves is a number, and numbers side by side are one."""
+def _plain_blocks(trace: Trace, axis: Axis) -> list[PlainBlock]:
+    """The blocks of an axis; parts that no free group moves become numbers, and adjacent ones are added."""
     blocks: list[PlainBlock] = []
     for block in axis:
         factors = _plain_factors(trace, block)
-        if blocks and _is_still(blocks[-1]) and _is_still(factors):
+        if blocks and _is_fixed(blocks[-1]) and _is_fixed(factors):
             blocks[-1] = [blocks[-1][0] + factors[0]]
         else:
             blocks.append(factors)
@@ -85,28 +88,30 @@ def _plain(trace: Trace, axis: Axis) -> list[PlainBlock]:
 
 
 def _plain_factors(trace: Trace, block: Block) -> PlainBlock:
+    """The factors of a block in the same way; adjacent numbers are multiplied."""
     factors: PlainBlock = []
     for factor in block:
         if isinstance(factor, str) and factor not in trace.spec.fixed:
             factors.append(factor)
-        elif isinstance(factor, tuple) and any(_groups(inner := _plain(trace, factor))):
+        elif isinstance(factor, tuple) and any(_groups(inner := _plain_blocks(trace, factor))):
             factors.append(inner)
         else:
             factors.append(extent(trace.spec.sizes, factor))
     merged = [
-        [prod(run)] if still else run
-        for still, run in ((s, list(r)) for s, r in groupby(factors, lambda factor: isinstance(factor, int)))
+        [prod(run)] if are_numbers else run
+        for are_numbers, run in ((n, list(r)) for n, r in groupby(factors, lambda factor: isinstance(factor, int)))
     ]
-    several = [factor for factor in chain(*merged) if factor != 1]
-    return several or [1]
+    larger = [factor for factor in chain(*merged) if factor != 1]
+    return larger or [1]
 
 
-def _is_still(block: PlainBlock) -> bool:
+def _is_fixed(block: PlainBlock) -> bool:
+    """Whether no free group lies on a block."""
     return not any(_groups([block]))
 
 
 def _groups(blocks: Any) -> Iterator[str]:
-    """Names of the groups on an axis."""
+    """The names of the groups on an axis, described by `Axis` or by plain blocks."""
     for factor in chain(*blocks):
         if isinstance(factor, str):
             yield factor
@@ -115,7 +120,7 @@ def _groups(blocks: Any) -> Iterator[str]:
 
 
 def _reasons_of_groups(trace: Trace) -> dict[str, str]:
-    """Why each fixed group is fixed: the reason of the first axis with one on which no other group lies."""
+    """{fixed group: why it is fixed}, the reason of the first axis on which it lies alone."""
     reasons: dict[str, str] = {}
     for name, axes in trace.spec.axes.items():
         for dim, axis in enumerate(axes):

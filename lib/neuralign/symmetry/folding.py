@@ -1,6 +1,7 @@
-"""Networks made cheap to evaluate: batch norms folded into the layers before them, and ReLUs in place.
+"""Makes networks faster to evaluate: folds batch norms into the layers before them, and lets ReLUs work in place.
 
-Both are bound by memory on a CPU, where an evaluation of TinyTen spends a quarter of its time in them.
+On a CPU both operations are limited by the memory's bandwidth; an evaluation of TinyTen spends a quarter of its time in
+them.
 """
 
 import operator
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from neuralign.networks.model import NORMS
+from neuralign.networks.model import BATCH_NORMS
 from neuralign.symmetry.permutations import State
 from neuralign.symmetry.tracing.execution import evaluation_copy
 
-WEIGHTED = (nn.Linear, nn.Conv2d)
-AFFINE = (*WEIGHTED, *NORMS)
+WEIGHTED = (nn.Linear, nn.Conv2d)  # layers that a batch norm can be folded into
+AFFINE = (*WEIGHTED, *BATCH_NORMS)
 RELU_FUNCTIONS = {F.relu, torch.relu}
 NEW_MEMORY = {operator.add, torch.add, torch.cat}  # functions whose result shares no memory with an operand
 EMPTY = fx.GraphModule(nn.Module(), fx.Graph())
@@ -25,7 +26,7 @@ RESERVED = {*dir(EMPTY)} - {*dir(nn.Module())}  # attributes of a torch.fx.Graph
 
 
 class Uncapturable(NotImplementedError):
-    """A network that `torch.fx` cannot represent as a graph of its layers; the message says why."""
+    """`torch.fx` cannot represent the network as a graph of its layers; the message, a noun phrase, says what it is."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Folded:
     epsilons: Mapping[str, float]  # batch norm with running statistics -> its epsilon
 
     def state(self, state: State) -> dict[str, Tensor]:
-        """The tensors with which the folded network is the function of the network with `state` in evaluation mode."""
+        """The tensors with which the folded network computes what the original does with `state` in evaluation mode."""
         out: dict[str, Tensor] = {}
         for name, layer in self.graph.named_modules():
             if name in self.epsilons:
-                scale, shift = self._scale(state, name)
+                scale, shift = self._scale_and_shift(state, name)
                 unit_statistics = {
                     "running_mean": torch.zeros_like(scale),
                     "running_var": torch.ones_like(scale) - layer.eps,
@@ -55,24 +56,24 @@ class Folded:
                 weight = state[f"{name}.weight"]
                 bias = state.get(f"{name}.bias", weight.new_zeros(len(weight)))
                 if name in self.norms:
-                    scale, shift = self._scale(state, self.norms[name])
+                    scale, shift = self._scale_and_shift(state, self.norms[name])
                     weight, bias = weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias * scale + shift
                 out |= {f"{name}.weight": weight, f"{name}.bias": bias}
             else:
                 out |= {n: state[n] for n in _tensor_names(name, layer) if n in state}
         return out
 
-    def _scale(self, state: State, norm: str) -> tuple[Tensor, Tensor]:
-        """The scale and the shift (n,) that a batch norm applies to its channels."""
+    def _scale_and_shift(self, state: State, norm: str) -> tuple[Tensor, Tensor]:
+        """The scale (n,) and the shift (n,) of the affine map that the batch norm `norm` is in evaluation mode."""
         scale = (state[f"{norm}.running_var"] + self.epsilons[norm]).rsqrt() * state.get(f"{norm}.weight", 1.0)
         return scale, state.get(f"{norm}.bias", 0.0) - state[f"{norm}.running_mean"] * scale
 
 
 def capture(network: nn.Module) -> fx.GraphModule:
-    """The graph of a copy of `network` with all heads of training mode, but norms and dropout in evaluation mode.
+    """The graph of a copy of `network` with the outputs of training mode, but norms and dropout in evaluation mode.
 
-    Raises Uncapturable where the graph depends on the input, where layers or their weights are shared or computed, or
-    where a layer or a tensor has the name of an attribute of torch.fx.GraphModule.
+    Raises Uncapturable if the graph depends on the input, if layers or their weights are shared or computed, or if a
+    layer or a tensor has the name of an attribute of torch.fx.GraphModule.
     """
     twin = evaluation_copy(network)
     if reserved := sorted(RESERVED & {*twin._modules, *twin._parameters, *twin._buffers}):
@@ -102,10 +103,10 @@ def fold(network: fx.GraphModule) -> Folded:
     graph.output(graph.graph_copy(network.graph, {}))
     for node in list(graph.nodes):
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, NORMS) and layer.track_running_stats:
+        if isinstance(layer, BATCH_NORMS) and layer.track_running_stats:
             epsilons[str(node.target)] = layer.eps
             (before,) = node.all_input_nodes
-            if _layer(before, modules, WEIGHTED) and len(before.users) == 1:
+            if _is_layer(before, modules, WEIGHTED) and len(before.users) == 1:
                 norms[str(before.target)] = str(node.target)
                 node.replace_all_uses_with(before)
     folded = fx.GraphModule(network, graph).eval()
@@ -119,29 +120,30 @@ def fold(network: fx.GraphModule) -> Folded:
 
 
 def use_inplace_relus(network: fx.GraphModule) -> None:
-    """Make each ReLU of a captured network work in place where nothing else reads its input. Changes `network`."""
+    """Change `network`, a captured one, so that each ReLU whose input nothing else reads works in place."""
     modules = dict(network.named_modules())
     for node in network.graph.nodes:
-        if _layer(node, modules, nn.ReLU) or node.target in RELU_FUNCTIONS or node.target == "relu":
+        if _is_layer(node, modules, nn.ReLU) or node.target in RELU_FUNCTIONS or node.target == "relu":
             (before,) = node.all_input_nodes
-            if len(before.users) == 1 and (_layer(before, modules, AFFINE) or before.target in NEW_MEMORY):
+            if len(before.users) == 1 and (_is_layer(before, modules, AFFINE) or before.target in NEW_MEMORY):
                 node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (before,), {}
     network.recompile()
 
 
-def _layer(node: fx.Node, modules: Mapping[str, nn.Module], kinds: tuple[type, ...] | type) -> bool:
+def _is_layer(node: fx.Node, modules: Mapping[str, nn.Module], kinds: tuple[type, ...] | type) -> bool:
+    """Whether a node of the graph calls a layer of one of these classes."""
     return node.op == "call_module" and isinstance(modules.get(str(node.target)), kinds)
 
 
 def _tensor_names(name: str, layer: nn.Module) -> Iterator[str]:
-    """The full names of the parameters and buffers that a layer has itself."""
+    """The names in the network of the parameters and buffers of a layer `name`, without those of its submodules."""
     for tensor in [*dict(layer.named_parameters(recurse=False)), *dict(layer.named_buffers(recurse=False))]:
         yield f"{name}.{tensor}" if name else tensor
 
 
 def _with_bias(layer: nn.Module) -> nn.Module:
-    """A copy of a layer that has a weight and a bias, whether the layer has them or not."""
-    if isinstance(layer, NORMS):
+    """A copy of a layer with a weight and a bias, also if the layer has none."""
+    if isinstance(layer, BATCH_NORMS):
         return type(layer)(layer.num_features, layer.eps).eval()
     twin, weight = deepcopy(layer), layer.get_parameter("weight")
     twin.bias = nn.Parameter(weight.detach().new_zeros(len(weight)))

@@ -1,11 +1,12 @@
 """Permutation symmetry as data: which group of channels lies on which axis of which tensor, and how to permute them.
 
-A *group* is a set of channels that must be permuted together. An *axis*, one dimension of a tensor, is described by
-*blocks* laid end to end. A block is a product of *factors*, outer to inner, the last of which is a number. A factor is
+A *group* is a set of channels that must be permuted together. An *axis* (one dimension of a tensor) is a sequence of
+*blocks*, laid end to end. A block is a product of *factors*, outer to inner, flattened; the last factor is a number. A
+factor is
 
 - the name of a group;
 - a number of positions that stay in place;
-- an axis with blocks of its own.
+- an axis, that is a tuple of blocks.
 
 Examples:
 
@@ -14,6 +15,8 @@ Examples:
     ("heads", "a", 1)                       the channels of every head, permuted alike in all of them
     ("heads", (("q", 1), ("v", 1)), 1)      the same where every head has the channels of q, then those of v
     (5,)                                    five positions that no group moves
+
+The examples are blocks.
 
 No function here knows an architecture. This generalises the specification of Git Re-Basin (Ainsworth et al. 2023).
 """
@@ -32,9 +35,9 @@ from torch import Tensor
 State = Mapping[str, Tensor]
 Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old channel permutation[i]
 Block = tuple["str | int | Axis", ...]  # factors, outer to inner
-Axis = tuple[Block, ...]  # laid end to end; () for an axis no group lies on
-Action = Callable[[str, Tensor, int], Tensor]  # (group, tensor, the dimension with its channels) -> tensor
-MOVES = ("group", "units", "moved", "moved_from_start")  # columns of a table of `moves`
+Axis = tuple[Block, ...]  # laid end to end; () for an axis on which no group lies
+Action = Callable[[str, Tensor, int], Tensor]  # (group, tensor, dimension that is the group's channels) -> tensor
+MOVES = ("group", "units", "moved", "moved_from_start")  # columns of the rows of `move_counts`
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class PermutationSpec:
 
     axes: Mapping[str, tuple[Axis, ...]]  # tensor name -> one Axis per dimension
     sizes: Mapping[str, int]  # group -> number of channels
-    fixed: frozenset[str] = frozenset()  # groups that must not be permuted, as those of the input and the output
+    fixed: frozenset[str] = frozenset()  # groups that must not be permuted, such as those of the input and the output
 
     @cached_property
     def free(self) -> tuple[str, ...]:
@@ -67,7 +70,10 @@ def fingerprint(spec: PermutationSpec) -> str:
 
 
 def permute(spec: PermutationSpec, permutation: Permutation, state: State) -> dict[str, Tensor]:
-    """`state` with its channels permuted. Groups absent from `permutation` stay in place."""
+    """`state` with its channels permuted: new channel i is old channel permutation[group][i].
+
+    Groups that are absent from `permutation` stay in place, as do tensors that `spec` does not name.
+    """
 
     def select(group: str, block: Tensor, dim: int) -> Tensor:
         return block.index_select(dim, permutation[group].to(block.device)) if group in permutation else block
@@ -78,8 +84,8 @@ def permute(spec: PermutationSpec, permutation: Permutation, state: State) -> di
 def mix(spec: PermutationSpec, matrices: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
     """`state` with its channels mixed: channel i becomes the sum over j of matrices[group][i, j] times channel j.
 
-    With permutation matrices this is `permute`; with doubly stochastic ones a soft permutation. Differentiable in the
-    matrices and the state.
+    `matrices`: (n, n) for each group; groups that are absent stay in place. With permutation matrices this is
+    `permute`, with doubly stochastic ones a soft permutation. Differentiable in the matrices and the state.
     """
 
     def mix_block(group: str, block: Tensor, dim: int) -> Tensor:
@@ -91,7 +97,7 @@ def mix(spec: PermutationSpec, matrices: Mapping[str, Tensor], state: State) -> 
 
 
 def identity(spec: PermutationSpec) -> dict[str, Tensor]:
-    """The permutation that moves nothing."""
+    """The identity permutation of every free group."""
     return {g: torch.arange(spec.sizes[g]) for g in spec.free}
 
 
@@ -105,8 +111,11 @@ def inverse(permutation: Permutation) -> dict[str, Tensor]:
     return {g: p.argsort() for g, p in permutation.items()}
 
 
-def moves(permutation: Permutation, start: Permutation, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per group: group, units, how many of them moved (from the identity, from `start`), and the `facts`."""
+def move_counts(permutation: Permutation, start: Permutation, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How many units of each group a permutation moves, as one row per group: the columns MOVES, and the `facts`.
+
+    "moved" counts the units that differ from the identity, "moved_from_start" those that differ from `start`.
+    """
 
     def count_different(first: Tensor, second: Tensor) -> int:
         return int((first != second).sum())
@@ -124,7 +133,7 @@ def moves(permutation: Permutation, start: Permutation, facts: Mapping[str, Any]
 
 
 def check(spec: PermutationSpec, permutation: Permutation) -> None:
-    """Raise ValueError unless this is a permutation, of the right sizes, of free groups."""
+    """Raise ValueError unless every index of `permutation` is a permutation of all channels of a free group."""
     for group, index in permutation.items():
         if group not in spec.free:
             raise ValueError(f"group {group!r} cannot be permuted; the free groups are {list(spec.free)}")
@@ -133,7 +142,7 @@ def check(spec: PermutationSpec, permutation: Permutation) -> None:
 
 
 def _act(spec: PermutationSpec, state: State, action: Action) -> dict[str, Tensor]:
-    """`state` after `action(group, block, dim)` on every block of channels; `block` has the channels on axis `dim`."""
+    """`state` with `action` applied wherever a group lies on one of its tensors."""
     out = {}
     for name, tensor in state.items():
         for dim, axis in enumerate(spec.axes.get(name, ())):
@@ -144,7 +153,7 @@ def _act(spec: PermutationSpec, state: State, action: Action) -> dict[str, Tenso
 
 
 def _act_on_axis(spec: PermutationSpec, tensor: Tensor, dim: int, axis: Axis, action: Action) -> Tensor:
-    """A tensor after `action` on every block of the axis that its dimension `dim` is."""
+    """`tensor` with `action` applied to all groups on its dimension `dim`, which `axis` describes."""
     sizes = [[extent(spec.sizes, factor) for factor in block] for block in axis]
     parts = tensor.split([prod(s) for s in sizes], dim)
     blocks = [_act_on_block(spec, part, dim, b, s, action) for part, b, s in zip(parts, axis, sizes, strict=True)]
@@ -154,7 +163,7 @@ def _act_on_axis(spec: PermutationSpec, tensor: Tensor, dim: int, axis: Axis, ac
 def _act_on_block(
     spec: PermutationSpec, part: Tensor, dim: int, block: Block, sizes: Sequence[int], action: Action
 ) -> Tensor:
-    """A tensor after `action` on every group of the block that its dimension `dim` is."""
+    """`part` with `action` applied to all groups on its dimension `dim`, which `block` describes."""
     part = part.unflatten(dim, sizes)
     for i, factor in enumerate(block):
         if isinstance(factor, str):

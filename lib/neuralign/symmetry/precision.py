@@ -1,4 +1,4 @@
-"""Running a network in float64, also where its own code casts to a coarser dtype."""
+"""Runs a network in float64, even where its own code casts to a coarser dtype."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 DOUBLE_COMPLEX = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 DOUBLE = (torch.float64, torch.complex128)
 CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
-OLD_TYPES = ("FloatTensor", "HalfTensor", "BFloat16Tensor")  # as in x.type(torch.FloatTensor)
+COARSE_TYPES = ("FloatTensor", "HalfTensor", "BFloat16Tensor")  # as in x.type(torch.FloatTensor)
 
 
 def to_double(tensor: Tensor) -> Tensor:
@@ -24,10 +24,10 @@ def double_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class DoublePrecision(TorchFunctionMode):
-    """Runs in float64 what a network's own code would cast to a coarser dtype, as norms of language models do.
+    """A block in which casts to a coarser dtype give float64 instead; norms of language models, for example, have such.
 
-    Tensors that the code makes without a dtype are float64 too. Constants that are neither parameters nor buffers are
-    cast where they meet tensors in float64.
+    Tensors that the code makes without a dtype are float64 too. Tensors of a coarser dtype, such as constants that are
+    neither parameters nor buffers, are cast wherever an operation joins them with float64 tensors.
     """
 
     def __torch_function__(
@@ -41,7 +41,7 @@ class DoublePrecision(TorchFunctionMode):
             kwargs["dtype"] = double_dtype(kwargs["dtype"])
         tensors = _tensors([args, kwargs])
         if any(t.dtype in DOUBLE for t in tensors) and any(_is_coarse(t) for t in tensors):
-            kept = 1 if _works_in_place(func) else 0  # a tensor that is written to keeps its memory
+            kept = 1 if _works_in_place(func) else 0  # the tensor that is written to must stay the same object
             args = (*args[:kept], *_all_to_double(args[kept:]))
             kwargs = {name: value if name == "out" else _all_to_double(value) for name, value in kwargs.items()}
         out = func(*args, **kwargs)
@@ -49,6 +49,7 @@ class DoublePrecision(TorchFunctionMode):
 
 
 def _is_coarse(tensor: Tensor) -> bool:
+    """Whether a tensor is floating point or complex, but not in double precision."""
     return tensor.dtype != double_dtype(tensor.dtype)
 
 
@@ -57,7 +58,7 @@ def _names_coarse_type(arguments: Sequence[Any]) -> bool:
     names = [
         a if isinstance(a, str) else f"{getattr(a, '__module__', '')}.{getattr(a, '__name__', '')}" for a in arguments
     ]
-    return any(name.rpartition(".")[2] in OLD_TYPES for name in names)
+    return any(name.rpartition(".")[2] in COARSE_TYPES for name in names)
 
 
 def _works_in_place(func: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Certified permutations on disk."""
+"""Saves certified permutations, and loads them if their certificate holds for the network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,17 +17,22 @@ def save_permutation(
     *,
     attention: bool = False,
 ) -> None:
-    """Write a permutation of the symmetry `spec`, with facts about it, among them its `certificate`.
+    """Write a permutation to `path`.
 
-    attention: whether heads of attentions, and channels within heads, were free when the symmetry was traced.
+    Args:
+        permutation: of groups of `spec`.
+        path: of a safetensors file.
+        spec: the symmetry that it belongs to, whose fingerprint is stored.
+        facts: JSON types that are stored with it; `Certificate.facts` must be among them, or it cannot be loaded.
+        attention: whether heads of attentions, and channels within heads, were free when the network was traced.
     """
     save_tensors(permutation, path, {**facts, "symmetry": fingerprint(spec), "attention": attention})
 
 
 def load_permutation(path: str, spec: PermutationSpec) -> Permutation:
-    """The permutation {group: indices (n,)} that `save_permutation` wrote.
+    """The permutation {group: int64 (n,)} that `save_permutation` wrote.
 
-    Raises ValueError for a permutation without a certificate, with one above its tolerance, or of another symmetry than
+    Raises ValueError if it has no certificate, or one above the tolerance, or if it belongs to another symmetry than
     `spec`.
     """
     permutation, facts = load_tensors(path), load_facts(path)
@@ -46,5 +51,5 @@ def load_permutation(path: str, spec: PermutationSpec) -> Permutation:
 
 
 def uses_attention(path: str) -> bool:
-    """Whether the permutation at `path` is of a symmetry in which heads of attentions were free."""
+    """Whether heads of attentions were free in the symmetry that the permutation at `path` belongs to."""
     return load_facts(path).get("attention") is True

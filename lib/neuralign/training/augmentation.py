@@ -1,12 +1,11 @@
 """Augmentation: random changes of a whole batch of images at once, on its device.
 
-A plug-in of `augmentations/`, `name(batch, *, ...options)`, draws its random numbers, one for each image, and returns
-either of
+A plug-in of `augmentations/`, `name(batch, *, ...options)`, draws random numbers, one for each image, and returns a
 
-* a `Motion`: for each pixel of the result, the pixel of the image that it is read from. Consecutive motions are
-  composed as maps of integer coordinates, so the pixels are gathered only once. The result is the same as if the
-  motions were applied one after the other;
-* a `Tint`: a function of float images in [0, 1] that changes values but moves no pixel.
+* `Motion`, which says from which pixel of the image each pixel of the result is read. Consecutive motions are composed
+  as maps of integer coordinates, and the pixels are gathered once. The result is the same as if the motions were
+  applied one after the other; or a
+* `Tint`, a function of float images in [0, 1] that changes values but moves no pixel.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +20,13 @@ from neuralign.datasets.images import as_float
 
 @dataclass(frozen=True)
 class Batch:
-    """The number and size of the images, and random numbers for them. A plug-in does not see the pixels."""
+    """What a plug-in sees of a batch: the number and size of the images, and random numbers, but no pixels."""
 
     count: int
     height: int
     width: int
     device: torch.device
-    generator: torch.Generator  # on any device; the numbers do not depend on `device`
+    generator: torch.Generator  # on any device, where the numbers are drawn before they are moved to `device`
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform numbers in [low, high), one for each image: float32 (n, 1, 1)."""
@@ -43,11 +42,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Motion:
-    """A map (rows, columns) of the result -> (rows, columns) of the image, int32 tensors that broadcast to (n, h, w).
+    """Where each pixel of the result is read from; pixels outside the image are black."""
 
-    Pixels read from outside the image are black. Rows may have shape (n, h, 1) and columns (n, 1, w).
-    """
-
+    # (rows, columns) of the result -> (rows, columns) of the image; int32 tensors that broadcast to (n, h, w), so rows
+    # may have shape (1, h, 1) and columns (1, 1, w)
     source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -55,9 +53,9 @@ Tint = Callable[[Tensor], Tensor]  # float32 (n, c, h, w) in [0, 1] -> the same
 
 
 def pipeline(entries: Sequence[Entry]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """The augmentations of these config entries, in their order, as one function of images and a generator.
+    """The augmentations of these config entries, in their order, as one function (images, generator) -> images.
 
-    It takes uint8 images (n, c, h, w) and returns float32 images in [0, 1], channels last in memory.
+    It takes uint8 images (n, c, h, w) and returns float32 images (n, c, h, w) in [0, 1], channels last in memory.
     """
     plugins = [plugin("augmentations", entry) for entry in entries]
 
@@ -77,7 +75,7 @@ def pipeline(entries: Sequence[Entry]) -> Callable[[Tensor, torch.Generator], Te
 
 
 def move(images: Tensor, motions: Sequence[Motion]) -> Tensor:
-    """The images (n, c, h, w) after all motions; channels last in memory."""
+    """The images (n, c, h, w) after all motions, of the same dtype; channels last in memory if there is any motion."""
     if not motions:
         return images
     n, c, h, w = images.shape
@@ -89,7 +87,7 @@ def move(images: Tensor, motions: Sequence[Motion]) -> Tensor:
 
 
 def _compose(motions: Sequence[Motion], h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows and columns (int32) that the result is read from, and whether they lie inside the image (bool).
+    """(rows, columns, inside): where each pixel is read from (int32), and whether that lies inside the image (bool).
 
     All broadcast to (n, h, w).
     """
@@ -104,5 +102,5 @@ def _compose(motions: Sequence[Motion], h: int, w: int, device: torch.device) ->
 
 
 def _unit(images: Tensor) -> Tensor:
-    """Float images in [0, 1], channels last in memory."""
+    """The images as float32 in [0, 1], channels last in memory; float images are in [0, 1] already."""
     return images.contiguous(memory_format=torch.channels_last) if images.is_floating_point() else as_float(images)

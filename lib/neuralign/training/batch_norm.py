@@ -1,7 +1,8 @@
-"""Batch-norm statistics of points in weight space, re-estimated on training images: on all of them, or on a sample.
+"""Re-estimates batch-norm statistics at points in weight space, on all training images or on a sample of them.
 
-The error of a sample is similar at neighbouring points, because the images are the same. So it is measured by passes
-over all images at a few points, the nodes, interpolated between them, and corrected for (a control variate).
+The images of the sample are the same at all points, so its error is similar at neighbouring points. It is measured at a
+few points, the *nodes*, by passes over all images, interpolated between the nodes, and subtracted at the other points
+(a control variate).
 """
 
 from bisect import bisect_right
@@ -19,33 +20,36 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import preserved_generators, stream
 from neuralign.datasets.images import Images, Transform
 from neuralign.networks.buffer_updates import IMAGES, Norm, updates
-from neuralign.networks.model import Model, State, modes_kept
-from neuralign.networks.outputs import heads
+from neuralign.networks.model import Model, State, preserved_modes
+from neuralign.networks.outputs import output_tensors
 from neuralign.training.progress import Attack
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Tensor, Tensor]]  # (pixels (n, c, h, w) in [0, 1], labels (n,))
 Place = tuple[float, ...]  # coordinates of a point: (t,) on a curve, (t1, t2) on a plane
 
 MEAN, VARIANCE = "running_mean", "running_var"
-VISIBLE = 1e-3  # a change of outputs, relative to their size, that is more than rounding
-TOGETHER = 8  # points that share each batch: to prepare a batch takes 5 % of the time of a pass of TinyTen over it
+VISIBLE = 1e-3  # the relative change of outputs above which they depend on a statistic; less is rounding
+# Points that share each batch: preparing a batch takes 5 % of the time of a pass of TinyTen over it.
+POINTS_AT_ONCE = 8
 
 
 def refresh(
     model: Model, parameters: State, buffers: State, batches: Batches, attack: Attack | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
-    """The buffers, with running statistics averaged over `batches`, each weighted by its number of images.
+    """The `buffers`, in which running statistics are averages over `batches`, each weighted by its number of images.
 
     As in `torch.optim.swa_utils.update_bn`, a norm that is called several times in a pass counts every call, the
     variance is the average of the batches' unbiased variances, and `num_batches_tracked` counts from zero. A batch of a
-    single image is left out if a norm does not accept it (batch norm of features without height and width).
+    single image is left out if a norm does not accept it (batch norm of features without height and width). Raises
+    UserError if statistics cannot be estimated.
 
     Args:
+        model: the network; its mode and its own tensors do not change.
         parameters: of the network, and buffers that are not in `buffers`.
-        buffers: those that are wanted. Any that are not running statistics of a norm are returned unchanged.
-        batches: (pixels (n, c, h, w) in [0, 1], labels (n,)).
-        attack: perturbs the pixels. Its passes update the statistics too, as in the paper's code, so that these are not
-            a plain average.
+        buffers: those that are returned; any that are no running statistics or counters of a norm stay as they are.
+        batches: of training images.
+        attack: perturbs the pixels. Its passes over the original and the perturbed pixels update the statistics too, as
+            in the paper's code.
         seed: of the attack.
     """
     return refresh_each(model, [parameters], buffers, batches, attack, seed)[0]
@@ -60,9 +64,9 @@ def refresh_each(
     attack: Attack | None = None,
     seed: int = 0,
 ) -> list[dict[str, Tensor]]:
-    """`refresh` for the parameters of several points, reading each batch once.
+    """The result of `refresh` for each of several points, reading each batch once.
 
-    A point may hold some of the `buffers` itself; a norm that is never called keeps those.
+    A point may hold some of the `buffers` itself; if a norm is never called, its buffers stay as the point has them.
     """
     initial = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
     fresh = [{name: b.clone() for name, b in point_buffers.items()} for point_buffers in initial]
@@ -85,10 +89,10 @@ def refresh_each(
         for name in counters:
             point_buffers[name].zero_()
     states = [{n: t.detach() for n, t in {**point, **b}.items()} for point, b in zip(points, fresh, strict=True)]
-    noises = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
+    generators = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
     averages = [_Averages(updated.norms.values()) for _ in points]
     last_pixels = None
-    with modes_kept(model.network):
+    with preserved_modes(model.network):
         model.network.eval()
         for norm in updated.norms.values():
             norm.module.training = True  # not its submodules: dropout within a norm stays off
@@ -96,9 +100,9 @@ def refresh_each(
             if len(pixels) == 1 and not _accepts_batch(model, states[0], pixels):
                 continue
             last_pixels = pixels
-            for state, noise, average in zip(states, noises, averages, strict=True):
+            for state, generator, average in zip(states, generators, averages, strict=True):
                 with average.over(len(pixels)):
-                    _update_statistics(model, state, pixels, labels, attack, noise, average)
+                    _update_statistics(model, state, pixels, labels, attack, generator, average)
     if last_pixels is None:
         raise UserError(
             "running statistics cannot be estimated: there are no images, or only batches of one, which have no "
@@ -111,7 +115,7 @@ def refresh_each(
 
 
 def _accepts_batch(model: Model, state: State, pixels: Tensor) -> bool:
-    """Whether the norms in training mode accept a batch; with a single value per unit they raise ValueError."""
+    """Whether no norm raises ValueError on a batch, as in training mode they do for a single value per unit."""
     try:
         with preserved_generators(pixels.device):
             model({name: tensor.clone() for name, tensor in state.items()}, pixels)
@@ -126,10 +130,10 @@ def _update_statistics(
     pixels: Tensor,
     labels: Tensor,
     attack: Attack | None,
-    noise: torch.Generator,
+    generator: torch.Generator,
     average: "_Averages",
 ) -> None:
-    """Update the running statistics in `state` in place by one pass over a batch, and the attack's passes before it."""
+    """Update the running statistics in `state` in place, by the passes of the attack and one over its pixels."""
     with model.holding(state) as network:
 
         def predict(pixels: Tensor) -> Any:
@@ -138,25 +142,26 @@ def _update_statistics(
 
         if attack:
             with torch.enable_grad():
-                pixels = attack(predict, pixels, labels, noise)
+                pixels = attack(predict, pixels, labels, generator)
         predict(pixels)
 
 
 class _Averages:
-    """Turns the running statistics of norms into averages over all calls, weighted by the images of the batches.
+    """Makes norms compute the average of their statistics over all calls, weighted by the images of the batches.
 
-    Hooks set the `momentum` of a norm that uses it to the weight of each call. Any other norm has a constant rate: its
-    statistics are set to zero before a call, so that afterwards, divided by the rate, they are what the call measured.
+    If a norm uses its `momentum`, hooks set that to the weight of each call. Any other norm has a constant rate: hooks
+    set its statistics to zero before a call, divide them by the rate after it, which gives the statistics of this call
+    alone, and average these with the earlier ones.
     """
 
     def __init__(self, norms: Iterable[Norm]):
         self.norms, self.images = list(norms), 0
-        self.seen = [0] * len(self.norms)  # images in all calls of each norm, without this batch
-        self.now = list(self.seen)  # with this batch so far
+        self.seen = [0] * len(self.norms)  # for each norm, images in all its calls before the current batch
+        self.now = list(self.seen)  # the same, with the calls in the current pass over this batch
 
     @contextmanager
     def over(self, images: int) -> Iterator[None]:
-        """A block with the passes over one batch of this many images."""
+        """A block in which passes over one batch of this many images are averaged."""
         hooks: list[Any] = []
         momenta: list[Any] = [getattr(norm.module, "momentum", None) for norm in self.norms]
         self.images = images
@@ -174,10 +179,11 @@ class _Averages:
                     norm.module.momentum = momentum
 
     def begin_pass(self) -> None:
-        """Begin another pass over the same batch, whose calls get the weights that the previous pass had."""
+        """Begin another pass over the same batch, whose calls have the weights of those of the previous pass."""
         self.now = list(self.seen)
 
     def _hooks(self, i: int, norm: Norm) -> tuple[Callable[..., None], Callable[..., None]]:
+        """The hooks that run before and after each call of norm number `i`."""
         old: dict[str, Tensor] = {}
         rate = norm.rate
 
@@ -207,9 +213,9 @@ def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages
     if not uncalled:
         return
     changed = {name: 2 * state[name] + 1 for norm in uncalled for name in norm.statistics.values()}
-    with modes_kept(model.network), preserved_generators(pixels.device):
+    with preserved_modes(model.network), preserved_generators(pixels.device):
         model.network.eval()
-        pairs = zip(*(heads(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
+        pairs = zip(*(output_tensors(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
         if any((a - b).abs().max() > VISIBLE * a.abs().max() for a, b in pairs):
             names = sorted(changed)[:4]
             raise UserError(
@@ -220,11 +226,11 @@ def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages
 
 @dataclass(frozen=True)
 class Estimate:
-    """How batch-norm statistics are estimated."""
+    """How batch-norm statistics are estimated: the images and the attack."""
 
     sample: Callable[[], Batches]  # () -> the batches that are used at every point, the same in each call
-    everything: Callable[[], Batches] | None = None  # () -> batches of all images, if the sample is to be corrected
-    full_passes: int = 0  # nodes along each coordinate where all images are used
+    everything: Callable[[], Batches] | None = None  # () -> batches of all images; None: the sample is not corrected
+    full_passes: int = 0  # nodes along each coordinate, at which all images are used
     attack: Attack | None = None
     seed: int = 0  # of the attack
 
@@ -240,15 +246,15 @@ class Estimate:
         full_passes: int | None = None,
         attack: Attack | None = None,
     ) -> "Estimate":
-        """An estimate on one shuffled and augmented pass over the training images, or on a sample of them.
+        """The estimate on one shuffled and augmented pass over the training images, or on a sample of them.
 
         Args:
             training: the training images.
-            transform: their augmentation.
-            batch_size: of the passes.
+            transform: their augmentation: (uint8 images (n, c, h, w), generator) -> images.
+            batch_size: images in a batch.
             seed: of the order of the images, the augmentation and the attack.
             images: size of the sample, which is kept in memory. None: all images are used at every point.
-            full_passes: nodes along each coordinate at which the error of the sample is measured. None: it is not.
+            full_passes: nodes along each coordinate, at which the error of the sample is measured. None: nowhere.
             attack: perturbs the images.
         """
 
@@ -259,12 +265,12 @@ class Estimate:
 
         if images is None or images >= len(training):
             return cls(everything, attack=attack, seed=seed)
-        sample = list(first(everything(), images))
+        sample = list(first_images(everything(), images))
         return cls(lambda: sample, everything if full_passes else None, full_passes or 0, attack, seed)
 
 
-def first(batches: Batches, count: int) -> Batches:
-    """The first `count` images of the batches."""
+def first_images(batches: Batches, count: int) -> Batches:
+    """Batches with the first `count` images of `batches`."""
     for pixels, labels in batches:
         yield pixels[:count], labels[:count]
         count -= len(labels)
@@ -275,17 +281,17 @@ def first(batches: Batches, count: int) -> Batches:
 def statistics(
     model: Model, point: Callable[[Place], State], places: Sequence[Place], buffers: State, estimate: Estimate
 ) -> Iterator[dict[str, Tensor]]:
-    """The buffers of the points at `places`, in their order, with re-estimated statistics.
+    """The re-estimated buffers at each of `places`, in their order.
 
     Args:
-        point: place -> parameters of the network there.
-        buffers: those to re-estimate.
+        point: place -> parameters of the network there, and buffers that are not re-estimated.
+        buffers: those to re-estimate, with any values of the right shapes.
         estimate: the images. If its sample is corrected, the buffers at a node are exactly those of all images.
     """
 
     def refreshed(batches: Callable[[], Batches], places: Sequence[Place]) -> Iterator[dict[str, Tensor]]:
-        for i in range(0, len(places), TOGETHER):
-            points = [point(place) for place in places[i : i + TOGETHER]]
+        for i in range(0, len(places), POINTS_AT_ONCE):
+            points = [point(place) for place in places[i : i + POINTS_AT_ONCE]]
             yield from refresh_each(model, points, buffers, batches(), estimate.attack, estimate.seed)
 
     axes = [_evenly_chosen(sorted(set(values)), estimate.full_passes) for values in zip(*places, strict=True)]
@@ -301,13 +307,13 @@ def statistics(
 
 
 def _evenly_chosen(values: Sequence[float], count: int) -> list[float]:
-    """`count` of the sorted values, evenly by rank, the first and the last among them; [] for a count of 0 or 1."""
+    """`count` of the sorted values at even distances in rank, the first and the last included; [] if `count` < 2."""
     last = len(values) - 1
     return [values[round(i * last / (count - 1))] for i in range(count)] if count > 1 else []
 
 
 def _neighbouring_nodes(place: Place, axes: Sequence[Sequence[float]]) -> dict[Place, float]:
-    """{node: weight} of the nodes around a place, for interpolation that is linear in each coordinate."""
+    """{node: weight} of the nodes around a place, for interpolation that is linear in every coordinate."""
     sides = []
     for x, axis in zip(place, axes, strict=True):
         i = min(bisect_right(axis, x), len(axis) - 1)
@@ -317,7 +323,7 @@ def _neighbouring_nodes(place: Place, axes: Sequence[Sequence[float]]) -> dict[P
 
 
 def _correction(full: State, sampled: State) -> dict[str, Tensor]:
-    """Additive corrections of the sampled means, and factors for the variances, which must stay positive."""
+    """{buffer: correction} at a node: summands for means, and factors for variances, which so stay positive."""
     inexact = {name: value for name, value in sampled.items() if value.is_floating_point() or value.is_complex()}
     variances = {name: value for name, value in inexact.items() if name.endswith(VARIANCE)}
     summands = {name: full[name] - value for name, value in inexact.items() if name not in variances}
@@ -328,7 +334,7 @@ def _correction(full: State, sampled: State) -> dict[str, Tensor]:
 def _corrected(
     sampled: Mapping[str, Tensor], weights: Mapping[Place, float], corrections: Mapping[Place, State]
 ) -> dict[str, Tensor]:
-    """The sampled buffers after the correction that is interpolated between the nodes with these weights."""
+    """The sampled buffers, corrected by the average of the nodes' corrections with these weights."""
     corrected = dict(sampled)
     for name in next(iter(corrections.values())):
         correction = torch.stack([weight * corrections[node][name] for node, weight in weights.items()]).sum(0)

@@ -1,6 +1,6 @@
-"""Training progress on disk: a job that was killed continues where it was and gives the same bits.
+"""Saves training progress on disk, so that a job which was killed continues from there and gives the same bits.
 
-The files are scratch files of a job, not among its declared outputs.
+The files are scratch files of the job, not among its declared outputs.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 
 class Damaged(ValueError):
-    """A checkpoint was changed after it was written, or belongs to another job or training."""
+    """A checkpoint was changed after it was written, or belongs to another job or training; the message says which."""
 
 
 class Checkpoint:
     """Saves the progress of one training in a file of `folder`, the scratch folder of a job.
 
     Args:
-        folder: named after the key of the job, which is stored in the file.
+        folder: its name is the key of the job, which is stored in the file too and compared.
         name: of the training; a job with several has one checkpoint for each.
-        every: seconds between two writes. None: NEURALIGN_CHECKPOINT_SECONDS, by default 30.
+        every: seconds between two writes. None: the environment variable NEURALIGN_CHECKPOINT_SECONDS, by default 30.
     """
 
     def __init__(self, folder: str | Path, name: str = "progress", *, every: float | None = None):
@@ -43,9 +43,9 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def restore(self, fresh: Progress) -> Progress:
-        """The progress that was saved last; `fresh` if there is none, or, with a warning, if it cannot be used.
+        """The progress that was saved last, on the device of `fresh`; `fresh` itself if none was or it cannot be used.
 
-        Raises UserError if `fresh` has tensors that cannot be saved.
+        The latter is logged as a warning. Raises UserError if `fresh` has tensors that cannot be saved.
         """
         demand_savable(self.path, _tensors(fresh))
         if not self.path.exists():
@@ -73,6 +73,7 @@ class Checkpoint:
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _read(self, fresh: Progress) -> Progress:
+        """The progress in the file; raises Damaged or SafetensorError if it cannot be used."""
         with safe_open(self.path, "pt") as file:
             metadata = file.metadata() or {}
             # cloned, because the last bit of a sum can depend on the alignment of its terms in memory
@@ -90,7 +91,7 @@ class Checkpoint:
 
 
 def _tensors(progress: Progress) -> dict[str, Tensor]:
-    """All tensors of a progress, by name."""
+    """All tensors of a progress by the names that they have in the file."""
     buffers = {f"buffers.{name}": b for name, b in progress.buffers.items()}
     return {name: getattr(progress, name) for name in ("trainable", "velocity", "sums")} | buffers
 
@@ -100,6 +101,7 @@ def _shapes_and_types(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Si
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str, key: str) -> str:
+    """The sha256 digest of everything in a checkpoint; the tensors are on the CPU."""
     digest = hashlib.sha256(f"{facts}/{key}".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,7 +1,7 @@
-"""Training steps as CUDA graphs, which launch all kernels of a step at once.
+"""Records training steps as CUDA graphs, which launch all kernels of a step at once.
 
-A step of a small network consists of hundreds of kernels, each of which takes longer to launch than to run. Replaying a
-graph of them gives the same bits.
+A step of a small network consists of hundreds of kernels, each of which takes longer to launch than to run. Replaying
+their graph gives the same bits.
 """
 
 import logging
@@ -20,9 +20,9 @@ from neuralign.common.seeding import global_generator
 log = logging.getLogger(__name__)
 
 WARM_UPS = 3  # steps before a recording, in which libraries choose kernels and allocate workspaces
-PLAIN = (bool, int, float, str, bytes, type(None))  # types of attributes that are compared before and after a step
+PLAIN = (bool, int, float, str, bytes, type(None))  # types of module attributes that a step must not change
 
-Step = Callable[..., None]
+Step = Callable[..., None]  # (tensors) -> None; changes tensors in place
 
 
 class NotRecordable(RuntimeError):
@@ -31,7 +31,7 @@ class NotRecordable(RuntimeError):
 
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """A block whose work runs on a new CUDA stream, as recording a graph requires; on a CPU it does nothing."""
+    """A block whose kernels run on a new CUDA stream, as recording a graph requires; on a CPU it changes nothing."""
     if device.type != "cuda":
         yield
         return
@@ -48,18 +48,20 @@ def recorded(step: Step, changed: Sequence[Tensor], generators: Sequence[torch.G
     """On CUDA, a function that does what `step` does by replaying a graph of it; on a CPU, `step` itself.
 
     A graph repeats kernels and nothing else. So a step is recorded only if it never synchronises with the device and
-    leaves the Python state unchanged (`_warm_up` checks it). Otherwise it runs unrecorded, and the log says why.
+    leaves the Python state unchanged, which `_warm_up` checks. Otherwise it runs unrecorded, and the log says why.
 
     Args:
-        step: takes tensors and changes tensors in place; it is recorded once for all inputs of equal shapes.
+        step: takes tensors and changes tensors in place. It is recorded once for each combination of input shapes.
         changed: every tensor that the step changes.
-        generators: those of the device that the step draws from, besides torch's global one.
+        generators: on the device, those that the step draws from besides torch's global one.
         network: the network that the step calls.
     """
     return _Recorder(step, changed, generators, network) if changed[0].is_cuda else step
 
 
 class _Recorder:
+    """A step that records itself on its first call with inputs of new shapes, and replays the graph."""
+
     def __init__(
         self, step: Step, changed: Sequence[Tensor], generators: Sequence[torch.Generator], network: nn.Module
     ):
@@ -86,7 +88,7 @@ class _Recorder:
     def _record(self, inputs: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
         """A graph of the step, and the tensors from which it reads its inputs.
 
-        The changed tensors and the generators are restored.
+        The tensors that the step changed and the generators are restored. Raises RuntimeError if it is not recordable.
         """
         generators = [*self.generators, global_generator(inputs[0].device)]
         values, states = [t.clone() for t in self.changed], [g.get_state() for g in generators]
@@ -129,9 +131,10 @@ def _synchronisation_forbidden() -> Iterator[None]:
 
 
 def python_state(network: nn.Module) -> dict[str, Any]:
-    """{name: value} of what a step might change in Python: the CPU's generators, and plain attributes of modules.
+    """{name: value} of what a step might change in Python: generators of the CPU, and plain attributes of modules.
 
-    A graph does not repeat such changes: a layer that is skipped at random would always, or never, be skipped.
+    A graph does not repeat such changes: a layer that is skipped at random, for example, would be skipped in every
+    step or in none.
     """
     state: dict[str, Any] = {
         "torch's generator of the CPU": torch.default_generator.get_state().numpy().tobytes(),

@@ -1,7 +1,8 @@
-"""The training loop: SGD on an endpoint or on the control points of a curve, with or without an attack.
+"""The training loop: SGD on an endpoint or on the bends of a curve, with or without an attack.
 
-Endpoints and curves differ only in `sample`, standard and robust models only in `attack`. Several trainings at once are
-in `simultaneous.py`, CUDA graphs in `cuda_graphs.py`; what is kept between steps is in `progress.py`.
+Endpoints and curves differ only in `sample` and `basis`, standard and robust models only in `attack`. `simultaneous.py`
+runs several trainings at once, `cuda_graphs.py` makes steps faster on a GPU, `progress.py` has the settings of a
+training and what it keeps between steps.
 """
 
 import logging
@@ -19,10 +20,10 @@ from neuralign.common.seeding import derive, preserved_generators, reseed, strea
 from neuralign.curves.curve import Basis
 from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, criterion, logits, modes_kept
+from neuralign.networks.model import Model, State, criterion, logits, preserved_modes
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_stream
-from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, cast
+from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +56,14 @@ def fit(
 
 
 def demand_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
-    """Refuse a training set whose last batch is a single image, if the network cannot train on one image.
+    """Raise UserError if the last batch of the training set is a single image and the network cannot train on one.
 
-    Batch norm needs at least two values per unit; after a global pooling a single image has one. `state()` gives the
-    state that this is tried with, on a copy.
+    Batch norm needs at least two values per unit; after a global pooling a single image has one. `state`: () -> the
+    state to try this with; it is copied.
     """
     if len(images) % batch_size != 1 % batch_size:
         return
-    with preserved_generators(images.labels.device), modes_kept(model.network), torch.no_grad():
+    with preserved_generators(images.labels.device), preserved_modes(model.network), torch.no_grad():
         model.network.train()
         try:
             copies = {name: tensor.detach().clone() for name, tensor in state().items()}
@@ -82,22 +83,22 @@ class Training:
 
     Args:
         model: the network and its normalisation.
-        trainable: the initial value, of any shape; it is copied.
-        sample: (trainable, weights of the control points) -> the parameters of one network as a vector of `layout`.
-        layout: where each tensor of the network lies in that vector.
+        trainable: the initial value: a vector (d,) for an endpoint, bends (n - 2, k) for a curve; it is copied.
+        sample: (trainable, weights (n,) of the control points) -> the parameters (d,) of one network.
+        layout: where each tensor of the network lies in the parameters (d,).
         buffers: all other tensors of the network, including frozen parameters; a copy of them is updated.
-        images: the training set, on the training device. Refused if its last batch is a single image and the network
-            cannot train on one.
+        images: the training set, on the training device.
         regime: epochs, batch size, learning rate and so on.
         transform: the augmentation: (uint8 images (n, c, h, w), generator) -> images.
-        basis: t -> weights of the control points. None for an endpoint, whose sample is `trainable` itself.
+        basis: t -> weights (n,) of the control points. None for an endpoint, whose `sample` ignores them.
         attack: perturbs the images of each step; it runs with batch statistics and leaves the buffers unchanged.
         seed: of the order of images, t, augmentation, attack and dropout.
         keeper: saves the progress between steps, and restores it.
         constrain: (trainable, lr) -> None; changes `trainable` in place after each step.
 
-    `progress.history` has one row per epoch: epoch, lr, loss (the criterion, in nats), penalty (the norm term),
-    accuracy (percent).
+    `progress.history` has one row per epoch: epoch (from 1), lr, loss (the mean criterion, in nats), penalty (the mean
+    norm term), accuracy (percent). Raises UserError if nothing is trainable, or if the last batch is a single image and
+    the network cannot train on one.
     """
 
     def __init__(
@@ -129,13 +130,15 @@ class Training:
             sums=torch.zeros(4, dtype=torch.float64, device=self.device),
         )
         self.progress = keeper.restore(fresh) if keeper else fresh
-        self.draws, self.noise = torch.Generator(self.device), torch.Generator(self.device)
+        self.augmentation_generator = torch.Generator(self.device)
+        self.attack_generator = torch.Generator(self.device)
+        # limits of the criterion and the penalty, each summed over the images of an epoch
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
-        demand_last_batch(model, self.start, images, regime.batch_size)
-        self._take_step = recorded(self._step, self._changed_tensors(), [self.noise], model.network)
+        demand_last_batch(model, self.initial_state, images, regime.batch_size)
+        self._take_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
 
     def steps(self) -> Iterator[None]:
-        """Train to the end, yielding after each step so that several trainings can take turns. Raises `Diverged`.
+        """Train to the end, with a yield after each step so that several trainings can take turns. Raises `Diverged`.
 
         Synchronises with the device once per epoch; all random draws of a step happen on the device. Torch's global
         generators are reseeded here; the caller restores them (`seeding.preserved_generators`).
@@ -154,6 +157,7 @@ class Training:
             speed.report(row, regime.epochs)
 
     def _epoch(self, epoch: int) -> Iterator[None]:
+        """Run the remaining steps of an epoch (counted from 0), with a yield after each."""
         progress, size = self.progress, self.regime.batch_size
         order = torch.randperm(len(self.images), generator=stream(self.seed, "order", epoch)).to(self.device)
         count = -(-len(order) // size)
@@ -166,7 +170,7 @@ class Training:
                 if i < progress.step:  # done before this training was resumed
                     continue
                 if self.attack:
-                    self.noise.manual_seed(derive(self.seed, "attack", epoch, i))
+                    self.attack_generator.manual_seed(derive(self.seed, "attack", epoch, i))
                 reseed(self.device, self.seed, "dropout", epoch, i)
                 self.model.network.train()
                 self._take_step(pixels, labels, weights[i], lr)
@@ -179,24 +183,24 @@ class Training:
         """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), at these weights of the control points."""
         trainable = self.progress.trainable.detach().requires_grad_()  # a new leaf on the same memory
         point = self.sample(trainable, weights)
-        flat = point.detach().requires_grad_()  # (d,)
+        flat = point.detach().requires_grad_()  # (d,), a leaf, so that the norm term can be added to its gradient
         if self.attack:
             x = self._attacked(self.attack, flat.detach(), x, y)
-        # The network holds these weights in the backward pass too, where gradient checkpointing runs its layers again.
+        # The backward pass lies within the block because gradient checkpointing runs layers again there.
         with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
-            with cast(self.device, self.regime.precision):
+            with autocast(self.device, self.regime.precision):
                 outputs = network(x)
                 loss = criterion(outputs, y)
             loss.backward()
-        right = (logits(outputs).detach().argmax(1) == y).sum()
-        self._accumulate(loss.detach(), flat.detach(), right, len(y))
+        correct = (logits(outputs).detach().argmax(1) == y).sum()
+        self._accumulate(loss.detach(), flat.detach(), correct, len(y))
         assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
-        slope = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
-        (gradient,) = torch.autograd.grad(point, trainable, slope)
+        flat_gradient = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
+        (gradient,) = torch.autograd.grad(point, trainable, flat_gradient)  # chain rule through `sample`
         self._descend(gradient, lr)
 
     def _descend(self, gradient: Tensor, lr: Tensor) -> None:
-        """SGD with (Nesterov) momentum, equal to torch.optim.SGD, whose import would cost every job one second."""
+        """Change `trainable` by SGD with (Nesterov) momentum, as torch.optim.SGD, whose import takes a second, does."""
         momentum, progress = self.regime.momentum, self.progress
         velocity = progress.velocity.mul_(momentum).add_(gradient)
         change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
@@ -210,69 +214,72 @@ class Training:
         with self.model.holding(self.layout.views(flat) | buffers) as network:
 
             def predict(pixels: Tensor) -> Any:
-                with cast(self.device, self.regime.precision):
+                with autocast(self.device, self.regime.precision):
                     return network(pixels)
 
-            return attack(predict, x, y, self.noise)
+            return attack(predict, x, y, self.attack_generator)
 
-    def _accumulate(self, loss: Tensor, flat: Tensor, right: Tensor, images: int) -> None:
-        sums, trained = self.progress.sums, flat[: self.layout.trained]
+    def _accumulate(self, loss: Tensor, flat: Tensor, correct: Tensor, images: int) -> None:
+        """Add a step to the sums of its epoch (see `Progress`)."""
+        sums, trained = self.progress.sums, flat[: self.layout.trained_size]
         sums[0].add_(loss, alpha=images)
         sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * images)
-        sums[2].add_(right)
-        # Counts the steps before a sum exceeds its limit; the sums only grow, so later steps exceed it as well.
+        sums[2].add_(correct)
+        # Counts the steps until a sum exceeds its limit; the sums only grow, so after that no step counts.
         sums[3].add_((sums[:2] < self.limits).all())
 
     def _history_row(self, epoch: int) -> Row:
         """The row of the history for a complete epoch. Synchronises with the device; raises `Diverged`."""
-        *totals, sound = self.progress.sums.tolist()
+        *totals, steps_within_limits = self.progress.sums.tolist()
         steps = self.progress.step
-        loss, penalty, right = (total / len(self.images) for total in totals)
+        loss, penalty, correct = (total / len(self.images) for total in totals)
         finite = bool(torch.isfinite(self.progress.trainable).all())
-        if sound < steps or not finite:
+        exceeded = steps_within_limits < steps
+        if exceeded or not finite:
             large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
-            what = f"the loss is {large}" if sound < steps else "weights are not finite"
+            what = f"the loss is {large}" if exceeded else "weights are not finite"
             raise Diverged(
-                f"{what} in epoch {epoch + 1}, step {min(int(sound) + 1, steps)} of {steps}, at learning "
-                f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in what it "
-                "starts from"
+                f"{what} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at learning "
+                f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in the "
+                "networks that it starts from"
             )
         return {
             "epoch": epoch + 1,
             "lr": self._lr(epoch),
             "loss": loss,
             "penalty": penalty,
-            "accuracy": 100 * right,
+            "accuracy": 100 * correct,
         }
 
     def weights(self, count: int, epoch: int) -> Tensor:
-        """The weights (count, n) of the control points at the t of every step; (count, 0) for an endpoint."""
+        """Weights (count, n) of the control points at the t of each step of an epoch; (count, 0) for an endpoint."""
         ts = torch.rand(count, generator=stream(self.seed, "t", epoch), dtype=torch.float64)
         return (vmap(self.basis)(ts) if self.basis else ts.new_empty(count, 0)).to(self.progress.trainable)
 
-    def start(self) -> dict[str, Tensor]:
-        """A copy of the state of the network that the first step of an epoch would use."""
+    def initial_state(self) -> dict[str, Tensor]:
+        """A copy of the network's state at the present `trainable` and the t of the first step of the training."""
         with torch.no_grad():
             point = self.sample(self.progress.trainable, self.weights(1, 0)[0])
             state = self.layout.views(point) | self.progress.buffers
             return {name: tensor.detach().clone() for name, tensor in state.items()}
 
     def _augmented(self, index: Tensor, epoch: int, block: int) -> tuple[Tensor, Tensor]:
-        """The augmented images of `index`, enough for several steps, and their labels."""
-        self.draws.manual_seed(derive(self.seed, "augmentation", epoch, block))
-        return self.images.take(index, self.transform, self.draws)
+        """The augmented images with these indices, enough for the steps of a block, and their labels."""
+        self.augmentation_generator.manual_seed(derive(self.seed, "augmentation", epoch, block))
+        return self.images.take(index, self.transform, self.augmentation_generator)
 
     def _lr(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
         return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
 
     def _changed_tensors(self) -> list[Tensor]:
-        """All tensors that a step changes in place."""
+        """All tensors that `_step` changes in place."""
         progress = self.progress
         return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
 
 
 class _Speed:
-    """Logs the images per second of this process and the time that is left."""
+    """Logs a row of the history, with the images per second of this process and the time that is left."""
 
     def __init__(self, epochs_done: float, images: int):
         self.began, self.done, self.images = time.monotonic(), epochs_done, images

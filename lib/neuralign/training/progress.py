@@ -1,4 +1,4 @@
-"""The settings of a training, and its progress between two steps."""
+"""The settings of a training, and its progress from step to step."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,10 +10,12 @@ from torch import Tensor
 
 from neuralign.config.plugins import plugin
 
+# (pixels -> outputs, pixels (n, c, h, w) in [0, 1], labels (n,), generator) -> perturbed pixels
 Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
+# (trainable, weights of the control points (n,)) -> parameters of one network (d,)
 Sample = Callable[[Tensor, Tensor], Tensor]
-Constraint = Callable[[Tensor, Tensor], None]
-Row = dict[str, float]
+Constraint = Callable[[Tensor, Tensor], None]  # (trainable, learning rate ()); changes `trainable` in place
+Row = dict[str, float]  # of the history: epoch, lr, loss, penalty, accuracy
 
 
 class Diverged(RuntimeError):
@@ -28,10 +30,10 @@ class Regime:
     batch_size: int
     lr: float
     momentum: float
-    weight_decay: float
-    schedule: Callable[[int, int], float]
+    weight_decay: float  # of the penalty weight_decay / 2 * |parameters|^2
+    schedule: Callable[[int, int], float]  # (epoch from 0, epochs) -> factor of `lr`
     nesterov: bool = True
-    precision: str = "float32"
+    precision: str = "float32"  # or a dtype of torch.autocast
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Regime":
@@ -41,16 +43,16 @@ class Regime:
 
 @dataclass
 class Progress:
-    """All that is needed to continue after any step, to the same bits."""
+    """All that a training needs to continue after any step and give the same bits."""
 
-    trainable: Tensor
-    velocity: Tensor
-    buffers: dict[str, Tensor]
+    trainable: Tensor  # of any shape: (d,) for an endpoint, (bends, k) for a curve
+    velocity: Tensor  # SGD's momentum buffer, of the same shape
+    buffers: dict[str, Tensor]  # the tensors of the network that are not in its vector
     epoch: int = 0  # complete epochs
-    step: int = 0  # complete steps of the epoch after them
+    step: int = 0  # complete steps of the current epoch
     history: list[Row] = field(default_factory=list)
-    # Of the current epoch, on the device: criterion and penalty summed over images, the number of correct images, and
-    # the number of steps before the first one whose loss is not finite or exceeds its bound.
+    # Sums of the current epoch, on the device: the criterion and the penalty over its images, the number of correct
+    # images, and the number of steps after which the first two sums were still within their limits.
     sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
 
     def finish(self, row: Row) -> None:
@@ -61,13 +63,17 @@ class Progress:
 
 
 class Keeper(Protocol):
-    """Saves a `Progress` between steps (on disk: `checkpoints.Checkpoint`)."""
+    """Saves and restores a `Progress`; `checkpoints.Checkpoint` does so on disk."""
 
-    def restore(self, fresh: Progress) -> Progress: ...
+    def restore(self, fresh: Progress) -> Progress:
+        """The saved progress, or `fresh` if there is none."""
+        ...
 
-    def keep(self, progress: Progress) -> None: ...
+    def keep(self, progress: Progress) -> None:
+        """Save `progress`, or not; called after every step and epoch."""
+        ...
 
 
-def cast(device: torch.device, precision: str) -> Any:
-    """A block in which a network runs in this precision (`torch.autocast`; float32: unchanged)."""
+def autocast(device: torch.device, precision: str) -> Any:
+    """A block in which networks run in this precision by `torch.autocast`; for "float32" it changes nothing."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))

@@ -1,6 +1,6 @@
-"""Several trainings in one process, which take turns. On a GPU their kernels run concurrently.
+"""Runs several trainings in one process, step by step in turn; on a GPU their kernels run concurrently.
 
-Each training gives the same bits as it does alone.
+Each training gives the same bits as alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,11 @@ from neuralign.training.progress import Diverged, Progress
 
 
 def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
-    """Run all trainings to their ends; return the `Progress` of each, or its `Diverged`.
+    """Run all trainings to their ends; return the `Progress` of each, or its error if it diverged.
 
     They take turns step by step, on a GPU each on its own CUDA stream. There, networks with random layers such as
-    dropout are trained one after another, because recorded steps share the device's generator.
+    dropout are trained one after another instead: their recorded steps would share the device's generator. All must be
+    on the same device and, as far as random layers go, have the same network.
     """
     device = trainings[0].device
     if len(trainings) > 1 and device.type == "cuda" and _draws_random_numbers(trainings[0]):
@@ -56,10 +57,10 @@ def _take_turns(
     return diverged
 
 
-def unless_diverged(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> Iterator[tuple[Any, Progress]]:
-    """(job, its `Progress`) of the trainings that did not diverge; then raises `Diverged` if the first one did.
+def completed(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> Iterator[tuple[Any, Progress]]:
+    """(job, its `Progress`) of each training that did not diverge; then raises the error of the first one if it did.
 
-    `results` are those of `fit_together`, in the order of `jobs`.
+    `results`: of `fit_together`, in the order of `jobs`. The first job is the one that the process was started for.
     """
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Progress):
@@ -69,6 +70,7 @@ def unless_diverged(jobs: Sequence[Any], results: Sequence[Progress | Diverged])
 
 
 def _on(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
+    """A block that runs on this CUDA stream; without one it changes nothing."""
     return torch.cuda.stream(stream) if stream else nullcontext()
 
 
@@ -78,5 +80,5 @@ def _draws_random_numbers(training: Training) -> bool:
     with preserved_generators(training.device), torch.no_grad():
         before = generator.get_state()
         model.network.train()
-        model(training.start(), as_float(training.images.pixels[:2]))
+        model(training.initial_state(), as_float(training.images.pixels[:2]))
         return not torch.equal(before, generator.get_state())

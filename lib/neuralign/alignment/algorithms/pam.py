@@ -19,7 +19,7 @@ from neuralign.alignment.problem import Problem
 from neuralign.common.seeding import preserved_generators, reseed, stream
 from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
 from neuralign.curves.curve import Curve
-from neuralign.curves.endpoints import divide
+from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
@@ -99,12 +99,12 @@ class _Search:
     def __init__(self, problem: Problem, bends: int, batch_size: int, seed: int):
         self.problem, self.spec, self.seed, self.batch_size = problem, problem.trace.spec, seed, batch_size
         pixels, _ = next(problem.images.batches(IMAGES))
-        ends = divide(problem.model, (problem.target, problem.source), pixels, keep_equal=False)
-        ends.demand_between()
+        ends = endpoints_of(problem.model, (problem.target, problem.source), pixels, keep_equal=False)
+        ends.demand_interpolable()
         self.layout, self.buffers = ends.layout, ends.stored[0]
         self.end = {n: problem.source[n] for n in self.layout.shapes}
         self.origin = ends.vectors[0]
-        self.offsets = self.origin.new_zeros(bends, self.layout.trained)
+        self.offsets = self.origin.new_zeros(bends, self.layout.trained_size)
         self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()  # of the way, per bend
         self.basis = lambda t: bezier(t, bends=bends)
         demand_last_batch(
@@ -114,7 +114,7 @@ class _Search:
 
     def curve(self, end: Tensor, offsets: Tensor) -> Curve:
         """The curve from the target to `end` (d,) with these offsets of its bends (k, number of trained parameters)."""
-        untrained = len(end) - self.layout.trained
+        untrained = len(end) - self.layout.trained_size
         points = [
             torch.lerp(self.origin, end, fraction) + F.pad(offset, (0, untrained))
             for fraction, offset in zip(self.fractions, offsets, strict=True)

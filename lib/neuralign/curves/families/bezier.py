@@ -9,10 +9,10 @@ from neuralign.config.options import Count
 
 
 def bezier(t: Tensor, *, bends: Count = 1) -> Tensor:
-    """Bernstein weights (bends + 2,) of degree bends + 1 at t.
+    """The Bernstein polynomials of degree bends + 1 at a scalar t, as weights (bends + 2,).
 
     Args:
-        bends: Control points between the two ends.
+        bends: Control points between the two endpoints.
     """
     degree = bends + 1
     k = torch.arange(degree + 1, dtype=t.dtype)

@@ -37,8 +37,8 @@ def googlenet(
     evaluation mode it is the logits alone.
 
     Args:
-        width: Factor of every number of channels.
-        auxiliary: Whether there are auxiliary heads.
+        width: Factor by which every number of channels is multiplied.
+        auxiliary: Whether there are two auxiliary heads, which training mode alone uses.
         dropout: Share of inputs of the last layer that dropout sets to zero.
         auxiliary_dropout: The same in the auxiliary heads.
     """
@@ -82,7 +82,7 @@ class GoogLeNet(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches, concatenated along the channels: one, two and two convolutions, and a pool with one."""
+    """Four branches, concatenated along the channels: 1x1; 1x1 and 3x3; 1x1 and 3x3; max-pooling and 1x1."""
 
     def __init__(self, inputs: int, one: int, three_in: int, three: int, five_in: int, five: int, pooled: int):
         super().__init__()

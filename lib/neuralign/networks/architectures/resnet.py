@@ -18,7 +18,7 @@ def resnet(classes: int, channels: int, *, depth: Annotated[int, every(6, 8)] = 
     Depth 32 and width 16 are the paper's.
 
     Args:
-        depth: Number of layers, 6 for each residual block of a stage and 2 more.
+        depth: Number of layers: 6n + 2 with n residual blocks of two convolutions in each of the three stages.
         width: Channels of the first stage; the second has twice, the third four times as many.
     """
     blocks, remainder = divmod(depth - 2, 6)

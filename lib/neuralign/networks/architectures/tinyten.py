@@ -27,7 +27,7 @@ def tinyten(
     Depth 8 is the paper's; other depths have more or fewer 3x3 convolutions in the middle, at twice the width.
 
     Args:
-        width: Channels of the first convolution; they grow to four times as many.
+        width: Channels of the first convolution; the last has four times as many.
         depth: Number of convolutions.
         strided: Whether the last 3x3 convolution has stride 2 and padding 1, as on curves in the paper's code for Tiny
             ImageNet.

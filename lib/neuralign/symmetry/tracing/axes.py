@@ -1,18 +1,19 @@
-"""Which positions of a tensor dimension must be permuted together: a union-find over axes.
+"""Axes: which positions of which tensor dimensions must be permuted alike, as a union-find.
 
 An `Axis` stands for one dimension of a tensor. It is one of
 
 - a leaf: as far as is known, any permutation of it is allowed, unless it is frozen;
 - "cat": parts laid end to end, as `torch.cat` makes them;
 - "prod": factors, outer to inner, as a flattened feature map or the heads of an attention;
-- "stack": a family of axes of one size, one for each index of an outer factor.
+- "stack": several axes of one size, its members, one for each position of an outer factor, its index.
 
-A leaf is refined (becomes a "cat" or a "prod") when an operation splits or unflattens it. Two unified axes take the
-finer structure of both. What cannot be unified is frozen with a reason in words: the result is never wrong, at worst it
-has fewer free groups.
+A leaf is refined (becomes a "cat" or a "prod") when an operation splits or unflattens it. Unified axes get the
+structure of both. What cannot be unified is frozen with a reason in words: so there may be fewer free groups than
+possible, but none that is wrong.
 
-A "stack" is the inner factor of a product whose outer factor may be indexed next, as of a matrix that computes query,
-key and value at once: (3, heads, channels). Its members stay separate axes until an operation uses the stack as one.
+A "stack" is the inner factor of a product whose outer factor may be indexed next. An example is the output of a matrix
+that computes query, key and value at once, unflattened to (3, heads * channels). The members stay separate until an
+operation uses the stack as one axis.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,17 +21,17 @@ from math import gcd, prod
 
 ORDER_IS_DATA = ""  # the reason of an axis whose order is part of the data: images, pixels, tokens
 STEP = 1e-6  # between `first_seen` of the parts of one axis
-MOST_STACKED = 4  # the largest outer factor that may become the index of a stack
+MOST_STACKED = 4  # the largest size of an outer factor that may become the index of a stack
 
 
 class Axis:
-    """A node of the union-find; `resolve` gives the node that represents it.
+    """A node of the union-find, which `resolve` turns into the node that represents its set.
 
     Args:
         size: how many positions the axis has.
         label: a name for messages and groups, made of the layer's name.
-        first_seen: a number that orders axes as the run met them; the smallest names a group.
-        reason: why the axis is frozen; None where it may be permuted.
+        first_seen: a number that orders axes as the run met them; a group is named after the smallest.
+        reason: why the axis is frozen; None if it is not.
     """
 
     __slots__ = ("size", "kind", "parts", "reason", "parent", "label", "first_seen", "marks", "index", "stacked_in")
@@ -40,12 +41,12 @@ class Axis:
         self.kind: str | None = None  # "cat", "prod", "stack"; None for a leaf
         self.parts: tuple[Axis, ...] = ()
         self.parent: Axis | None = None
-        self.marks: set[str] = set()
-        self.index: Axis | None = None  # of a stack: the factor whose positions number its members
-        self.stacked_in: tuple[Axis, Axis] | None = None  # of such a factor: its product, and the stack in that
+        self.marks: set[str] = set()  # ATTENTION and UNIT of `operations/products.py`
+        self.index: Axis | None = None  # of a stack: the outer factor, whose positions number the members
+        self.stacked_in: tuple[Axis, Axis] | None = None  # of an index: the product that it is a factor of, its stack
 
     def resolve(self) -> "Axis":
-        """The node that represents this one. A stack becomes one axis, its members unified."""
+        """The node that represents this one. If that is a stack, its members are unified to one axis."""
         node = self
         while node.parent is not None:
             if node.parent.parent is not None:
@@ -62,7 +63,7 @@ class Axis:
         return node
 
     def as_stack(self) -> "Axis | None":
-        """The node that represents this one if that is a stack, else None; leaves a stack as it is."""
+        """The stack that represents this node, its members still separate; None if no stack does."""
         node = self
         while node.parent is not None:
             node = node.parent
@@ -70,7 +71,7 @@ class Axis:
 
 
 def ordered_axis(size: int) -> Axis:
-    """An axis whose order is part of the data."""
+    """A new axis that is frozen because its order is part of the data."""
     return Axis(size, reason=ORDER_IS_DATA)
 
 
@@ -101,7 +102,7 @@ def leaves(axis: Axis) -> list[Axis]:
 
 
 def freeze(axis: Axis, reason: str) -> None:
-    """Forbid any permutation of an axis. A leaf that is frozen already keeps its reason."""
+    """Forbid any permutation of an axis. A leaf that was frozen before keeps its reason."""
     for leaf in leaves(axis):
         if leaf.reason is None:
             leaf.reason = reason
@@ -113,7 +114,7 @@ def is_frozen(axis: Axis) -> bool:
 
 
 def unify(a: Axis, b: Axis, reason: str) -> None:
-    """Require that two axes of one size are permuted alike; what cannot be is frozen with this reason."""
+    """Require that two axes of one size are permuted alike; parts that cannot be are frozen with this reason."""
     a, b = a.resolve(), b.resolve()
     if a is b:
         return
@@ -142,7 +143,7 @@ def unify(a: Axis, b: Axis, reason: str) -> None:
 
 
 def pieces(axis: Axis) -> list[Axis]:
-    """The parts of an axis end to end, none of which is a concatenation itself."""
+    """The parts that an axis is the concatenation of, none of which is a concatenation itself."""
     axis = axis.resolve()
     if axis.kind == "cat":
         return [piece for part in axis.parts for piece in pieces(part)]
@@ -160,7 +161,7 @@ def factors(axis: Axis) -> list[Axis]:
 
 
 def split_at(axis: Axis, position: int, reason: str) -> tuple[Axis, Axis]:
-    """The axes of the positions before `position` and from it on; the axis is frozen where it cannot be split there."""
+    """The axes of the positions before `position` and from it on; the axis is frozen if it cannot be split there."""
     axis = axis.resolve()
     if position in (0, axis.size):
         return (Axis(0), axis) if position == 0 else (axis, Axis(0))
@@ -187,14 +188,14 @@ def split_at(axis: Axis, position: int, reason: str) -> tuple[Axis, Axis]:
 
 
 def narrow(axis: Axis, start: int, size: int, reason: str) -> Axis:
-    """The axis of `size` positions of an axis from `start` on, as `torch.narrow` takes them."""
+    """The axis of the `size` positions from `start` on, as `torch.narrow` takes them."""
     if is_frozen(axis):
         return ordered_axis(size)
     return split_at(split_at(axis, start, reason)[1], size, reason)[0]
 
 
 def unflatten(axis: Axis, sizes: Sequence[int], reason: str, *, indexable: bool = False) -> list[Axis]:
-    """The factors of these sizes that an axis is the product of, outer to inner.
+    """The factors of these sizes that an axis is the product of, outer to inner; their product is the axis's size.
 
     `indexable`: whether an outer factor may become the index of a stack.
     """
@@ -210,7 +211,7 @@ def unflatten(axis: Axis, sizes: Sequence[int], reason: str, *, indexable: bool 
 
 
 def divide(axis: Axis, outer_size: int, reason: str, *, indexable: bool = False) -> tuple[Axis, Axis]:
-    """The outer and the inner factor of an axis; the axis is frozen where it has no such factors."""
+    """The factor of size `outer_size` and the inner factor of an axis, which is frozen if it has no such factors."""
     stack = axis.as_stack()
     if stack is not None and stack.index is not None:
         pairs = [divide(member, outer_size, reason) for member in stack.parts]
@@ -241,9 +242,9 @@ def divide(axis: Axis, outer_size: int, reason: str, *, indexable: bool = False)
 
 
 def separate_members(index: Axis) -> bool:
-    """Make the product of an index and its stack a concatenation of the members, as one of them is selected.
+    """Turn the product of an index and its stack into the concatenation of the members; return whether this was done.
 
-    The index is frozen. False, and nothing done, where this axis is the index of no stack.
+    An operation that selects a member asks for it. The index is frozen. If the axis is no index, nothing is done.
     """
     index = index.resolve()
     if index.stacked_in is None or index.stacked_in[1].kind != "stack":
@@ -267,7 +268,7 @@ def _unify_leaves(a: Axis, b: Axis, reason: str) -> None:
 
 
 def _replace_leaf(leaf: Axis, composed: Axis) -> None:
-    """Let a composed axis represent a leaf; its parts take the leaf's label where that was seen before them."""
+    """Let a composed axis represent a leaf; those of its leaves that were seen later are labelled after it."""
     for i, part in enumerate(leaves(composed)):
         part.marks |= leaf.marks
         if leaf.first_seen < part.first_seen:
@@ -276,7 +277,7 @@ def _replace_leaf(leaf: Axis, composed: Axis) -> None:
 
 
 def _refine(leaf: Axis, kind: str, sizes: Sequence[int]) -> tuple[Axis, ...]:
-    """Turn a leaf into a "cat" or "prod" of new leaves of these sizes, which are returned."""
+    """Turn a leaf into a "cat" or "prod" of new leaves of these sizes; return them."""
     suffixes = [":blocks", ":within"] if kind == "prod" else [f"[{i}]" for i in range(len(sizes))]
     leaf.parts = tuple(
         Axis(size, leaf.label + suffix, leaf.first_seen + i * STEP, leaf.reason)
@@ -289,14 +290,14 @@ def _refine(leaf: Axis, kind: str, sizes: Sequence[int]) -> tuple[Axis, ...]:
 
 
 def stacked(index: Axis, members: Sequence[Axis]) -> Axis:
-    """A stack: at each position of `index` one of the members."""
+    """The stack of these members, one for each position of `index`."""
     axis = Axis(members[0].size)
     axis.kind, axis.parts, axis.index = "stack", tuple(members), index
     return axis
 
 
 def _product_of_stack(axis: Axis, members: tuple[Axis, ...], reason: str | None = None) -> tuple[Axis, Axis]:
-    """Make an axis the product of an index and a stack of these members, which are returned."""
+    """Turn an axis into the product of an index and a stack of these members; return the index and the stack."""
     index = Axis(len(members), f"{axis.label}:blocks", axis.first_seen, reason)
     stack = stacked(index, members)
     axis.kind, axis.parts = "prod", (index, stack)
@@ -305,6 +306,7 @@ def _product_of_stack(axis: Axis, members: tuple[Axis, ...], reason: str | None 
 
 
 def _divide_product(axis: Axis, outer_size: int, reason: str) -> tuple[Axis, Axis]:
+    """`divide` for a product: collect its factors from the outermost, and divide the one that is too large."""
     inner, outer, reached = factors(axis), [], 1  # `reached`: the size of the outer factors so far
     while reached < outer_size:
         first = inner.pop(0)
@@ -322,19 +324,19 @@ def _divide_product(axis: Axis, outer_size: int, reason: str) -> tuple[Axis, Axi
 
 
 def _unify_products(a: Axis, b: Axis, reason: str) -> None:
-    """Unify factor by factor, splitting the larger; where sizes have no common divisor the rest is frozen."""
+    """Unify factor by factor, dividing the larger; if sizes have no common divisor, freeze the remaining factors."""
     left, right = factors(a), factors(b)
     while left and right:
-        one, other = left.pop(0), right.pop(0)
-        if one.size == other.size:
-            unify(one, other, reason)
+        first, second = left.pop(0), right.pop(0)
+        if first.size == second.size:
+            unify(first, second, reason)
             continue
-        common = gcd(one.size, other.size)
+        common = gcd(first.size, second.size)
         if common == 1:
-            for axis in (one, other, *left, *right):
+            for axis in (first, second, *left, *right):
                 freeze(axis, reason)
             return
-        for axis, rest in ((one, left), (other, right)):
+        for axis, rest in ((first, left), (second, right)):
             rest[:0] = divide(axis, common, reason) if axis.size > common else [axis]
 
 
@@ -342,13 +344,13 @@ def _unify_pieces(a: Axis, b: Axis, reason: str) -> None:
     """Unify piece by piece, splitting the larger."""
     left, right = pieces(a), pieces(b)
     while left and right:
-        one, other = left.pop(0), right.pop(0)
-        if one.size != other.size:
-            size = min(one.size, other.size)
-            if one.size > size:
-                one, rest = split_at(one, size, reason)
+        first, second = left.pop(0), right.pop(0)
+        if first.size != second.size:
+            size = min(first.size, second.size)
+            if first.size > size:
+                first, rest = split_at(first, size, reason)
                 left[:0] = pieces(rest)
             else:
-                other, rest = split_at(other, size, reason)
+                second, rest = split_at(second, size, reason)
                 right[:0] = pieces(rest)
-        unify(one, other, reason)
+        unify(first, second, reason)

@@ -1,4 +1,4 @@
-"""One operation of a recorded run: as rules see it (`Call`), and as the trace keeps it (`Step`)."""
+"""An operation of a recorded run, as rules see it (`Call`) and as the trace keeps it (`Step`), and its tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from neuralign.symmetry.tracing.axes import Axis, freeze, unify
 
 Axes = tuple[Axis, ...]  # one for every dimension of a tensor
 
-# Endings of reasons, which begin with the operation: what it does to the axis that is frozen.
+# What an operation does to the axis that it freezes: the ending of a reason, which begins with the operation.
 FIXED_ORDER = "joins it with an axis of fixed order"
 ORDER = "depends on its order"
 INDEXED = "indexes it by position"
@@ -19,16 +19,16 @@ PART = "takes a part of it"
 
 
 class UnsupportedCall(ValueError):
-    """A call that the rule of its operation does not cover; the message is the ending of a reason, as above."""
+    """The rule of an operation does not cover a call; the message is the ending of a reason, like those above."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """An operation with a result that depends on learned tensors or the input, where activations may be read."""
+    """An operation whose result depends on learned tensors or the input, so that activations may be read there."""
 
     operation: str
-    ordinal: int  # among the operations of this name
-    name: str  # of the layer whose result this is, else of the operation
+    ordinal: int  # among the operations of this name, from 0
+    name: str  # unique in the run: of the layer whose result this is, else of the operation
     axes: Axes  # of the first result
     shape: tuple[int, ...]
     depends_on_input: bool
@@ -44,12 +44,12 @@ class TensorRecord:
 
     axes: Axes
     tensor: Tensor  # kept alive, so that its memory is not reused
-    strides: tuple[int, ...]  # when it was computed
-    digest: str  # of the operations and tensors that it was computed from
+    strides: tuple[int, ...]  # those that it had when it was computed
+    digest: str  # of the operations and tensors that it was computed from; equal for equal computations
     depends_on_input: bool
     depends_on_network: bool  # on any parameter or buffer
     learned: bool  # whether it depends on a parameter, on running statistics or on the input
-    step: Step | None = None  # that computed it
+    step: Step | None = None  # the step that computed it
     expanded: frozenset[int] = frozenset()  # dimensions that hold copies, as `expand` made them
     dynamic_shape: bool = False  # whether its shape depends on values that depend on the input
 
@@ -78,23 +78,26 @@ class Call:
         return self.tensors[0]
 
     def stacked_axes(self, tensor: Tensor) -> Axes:
-        """The axes of an operand with stacks left as they are, for operations that only pass axes on."""
+        """The axes of an operand, members of stacks still separate, for operations that only pass axes on."""
         return self.records[id(tensor)].axes
 
     def axes(self, tensor: Tensor) -> Axes:
-        """The axes of an operand; each stack becomes one axis."""
+        """The axes of an operand; the members of each stack are unified to one axis."""
         return tuple(axis.resolve() for axis in self.stacked_axes(tensor))
 
     def reason(self, what: str) -> str:
-        """A reason to freeze an axis, with this operation as the subject of `what` it does to the axis."""
+        """The reason to freeze an axis: this operation, and `what` it does to the axis."""
         return f"{self.label} {what}"
 
     def freeze(self, axis: Axis, what: str) -> None:
-        """Forbid any permutation of an axis because of `what` the operation does to it."""
+        """Forbid any permutation of an axis, because of `what` the operation does to it."""
         freeze(axis, self.reason(what))
 
     def unify(self, first: Axis, second: Axis) -> None:
-        """Require that two axes are permuted alike, as the operation matches their positions."""
+        """Require that two axes are permuted alike, as the operation matches their positions.
+
+        Raises UnsupportedCall if they have different sizes.
+        """
         if first.size != second.size:
             raise UnsupportedCall("joins axes of different sizes")
         unify(first, second, self.reason(FIXED_ORDER))

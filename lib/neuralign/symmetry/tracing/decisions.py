@@ -1,12 +1,12 @@
 """Decisions of a run: where Python reads a value that another input, or another random draw, would change.
 
-The network may then take another branch, of which the run shows nothing. `PythonReads` notes reads that bypass ATen:
-`item()`, `bool()` and `float()` are operations of ATen, which the recorder sees itself; `numpy()`, `tolist()` and the
-like read memory, and reach PyTorch's function mode only.
+With another value the network may take another branch, of which the run shows nothing. The recorder itself sees
+`item()`, `bool()` and `float()`, which are operations of ATen. `numpy()`, `tolist()` and the like read memory without
+one; `PythonReads` notes these.
 
-A network that warns of padding in its input reads a bool too, and does the same with either answer. To find that out it
-is run again with the other answer, and with both answers to what it reads then. Where it raises an error of its own for
-an answer, inputs with that answer have no output, so that the answer does not matter.
+Not every decision matters: a network that only warns of padding in its input does the same whatever it reads. To find
+that out, it is run again with the other answer (False for True), then with both answers to each later decision. If its
+own code raises an error with an answer, inputs that lead to this answer have no output, and the answer is ignored.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from neuralign.symmetry.tracing.recording import Recorder
 MOST_RERUNS = 16
 Answers = Mapping[int, bool]  # number of a decision in its run -> what Python is to read there
 
-# give the values of a tensor, or the memory that they lie in, to Python
+# functions that give the values of a tensor, or the memory where they lie, to Python
 READ_VALUES = {
     Tensor.numpy,
     Tensor.tolist,
@@ -37,7 +37,7 @@ READ_VALUES = {
     Tensor.map_,
     Tensor.map2_,
 }
-# give the shape of a tensor to Python, which depends on values where a mask or `nonzero` made it
+# functions that give the shape of a tensor to Python; it depends on values if a mask or `nonzero` made the tensor
 READ_SHAPE = {
     inspect.getattr_static(Tensor, "shape").__get__,
     Tensor.size,
@@ -52,7 +52,7 @@ READ_SHAPE = {
 
 
 class PythonReads(TorchFunctionMode):
-    """Notes in a recorder which tensors Python reads the values or the shape of."""
+    """Tells a recorder when Python reads the values or the shape of a tensor."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -68,23 +68,23 @@ class PythonReads(TorchFunctionMode):
 
 
 def are_decisions_without_effect(run: Recorder, rerun: Callable[[Answers], Recorder]) -> bool:
-    """Whether every decision of a run reads a bool of the input alone, and all answers lead to the same operations.
+    """Whether every decision of a run reads a bool of the input alone, and all answers lead to the same results.
 
-    `rerun` repeats the run with other answers.
+    `rerun` repeats the run with other answers. False after MOST_RERUNS of them without a result.
     """
-    pending, reruns = [(run, 0)], 0  # runs, and how many of their first decisions need no other answer any more
+    pending, reruns = [(run, 0)], 0  # runs to check, each with the number of its first decision to answer otherwise
     while pending:
         branch, settled = pending.pop()
-        if len(branch.decisions) != len(branch.yes_no):
+        if len(branch.decisions) != len(branch.bool_answers):
             return False
         if not branch.raised and branch.result_digests != run.result_digests:
             return False
-        for decision in range(settled, len(branch.yes_no)):
+        for decision in range(settled, len(branch.bool_answers)):
             if (reruns := reruns + 1) > MOST_RERUNS:
                 return False
-            earlier = {i: answer for i, answer in branch.yes_no.items() if i < decision}
+            earlier = {i: answer for i, answer in branch.bool_answers.items() if i < decision}
             try:
-                pending.append((rerun({**earlier, decision: not branch.yes_no[decision]}), decision + 1))
-            except Exception:  # of any kind: operations that do not accept what this answer leads to
+                pending.append((rerun({**earlier, decision: not branch.bool_answers[decision]}), decision + 1))
+            except Exception:  # of any kind: an operation does not accept what this answer leads to
                 return False
     return True

@@ -1,4 +1,4 @@
-"""Running a network deterministically, with modules of it in training mode, and reading activations of such a run."""
+"""Runs a network deterministically, with some of its modules in training mode, and reads activations of such a run."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +14,25 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralign.common.errors import UserError
-from neuralign.networks.caches import uncached
+from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.model import State, substituted
 
 Operation = Any  # an overload of torch.ops.aten
-WRAPPED = "<network>"  # the one attribute of a wrapper, of a name that no layer can have
+WRAPPED = "<network>"  # the only attribute of a `DeterministicModule`; no layer can have this name
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 NO_GRADIENT = "None of the inputs have requires_grad=True"  # a warning of torch.utils.checkpoint
-# operations that do the same as another, on some device
+# operations that do on some device what another operation does elsewhere
 SYNONYMS = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
 
 
 def operation_name(operation: Operation) -> str:
-    """The name of an operation of ATen, alike for all its overloads and for its in-place form."""
+    """The name of an operation of ATen: one for all its overloads, its in-place form and its SYNONYMS."""
     name = operation._overloadpacket.__name__
     return SYNONYMS.get(name, name if name.startswith("__") else name.rstrip("_"))
 
 
 class DeterministicMode(TorchDispatchMode):
-    """Replaces random masks of dropout by their mean, so that dropout returns its input."""
+    """Replaces every random mask of dropout by its mean, so that dropout returns its input."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -45,7 +45,7 @@ class DeterministicMode(TorchDispatchMode):
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation."""
+        """The result of an operation, which subclasses may record or replace."""
         name = func._overloadpacket.__name__
         if name == "bernoulli_" and isinstance(p := _probability(args, kwargs), float):
             return args[0].fill_(p)
@@ -77,7 +77,7 @@ def _probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 class UnfusedRecurrence(TorchFunctionMode):
     """Runs recurrent layers step by step instead of by one fused kernel of mkldnn or cudnn.
 
-    A fused kernel hides which axes it joins, and is used for some dtypes only: without it all dtypes run the same
+    A fused kernel hides which axes it joins, and exists for some dtypes only; without it all dtypes run the same
     operations.
     """
 
@@ -101,17 +101,17 @@ class UnfusedRecurrence(TorchFunctionMode):
 class DeterministicNetwork:
     """A network that runs without dropout, with some of its modules in training mode and the others in evaluation mode.
 
-    It is no module, so that none of its attributes hides a layer of the same name.
+    It is no nn.Module, so that none of its attributes can hide a layer of the same name.
     """
 
-    network: nn.Module  # in evaluation mode
+    network: nn.Module  # all modules in evaluation mode
     training: frozenset[str] = frozenset()  # names of the modules that run in training mode
 
     @contextmanager
     def running(self, state: State, mode: DeterministicMode | None = None) -> Iterator[dict[str, Tensor]]:
-        """A block in which the network runs so with the tensors of `state`, in forward and backward passes.
+        """A block in which the network has these modes and the tensors of `state`, in forward and backward passes.
 
-        Where the network updates buffers, those of `state` change. Yields what `networks.model.substituted` yields.
+        If the network updates buffers, those of `state` change. Yields what `networks.model.substituted` yields.
         """
         modules = [m for name, m in self.network.named_modules() if name in self.training]
         before = [module.training for module in modules]
@@ -135,8 +135,11 @@ class DeterministicNetwork:
                 module.training = training
 
     def __call__(self, x: Tensor, state: State | None = None, mode: DeterministicMode | None = None) -> Any:
-        """The network's outputs, with the tensors of `state` where given; no buffer and no attribute changes."""
-        with uncached(self.network.modules()), self.running(with_copied_buffers(self.network, state or {}), mode):
+        """The network's outputs with the tensors of `state` in place of its own; no buffer and no attribute changes."""
+        with (
+            preserved_attributes(self.network.modules()),
+            self.running(with_copied_buffers(self.network, state or {}), mode),
+        ):
             return self.network(x)
 
 
@@ -151,14 +154,14 @@ class DeterministicModule(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         runnable: DeterministicNetwork = vars(self)[WRAPPED]
-        with uncached(runnable.network.modules()), runnable.running({}):
+        with preserved_attributes(runnable.network.modules()), runnable.running({}):
             return runnable.network(x)
 
 
 def with_copied_buffers(network: nn.Module, state: State) -> dict[str, Tensor]:
-    """The tensors of `state`, with copies of buffers (those of `network` where `state` has none).
+    """The tensors of `state`, the buffers copied, and copies of the buffers of `network` that it lacks.
 
-    A run may then write to buffers or assign them. Names that share a tensor share its copy.
+    So a run may overwrite buffers. Names that share a tensor share its copy.
     """
     buffers = dict(network.named_buffers())
     tensors = {**buffers, **state}
@@ -167,11 +170,11 @@ def with_copied_buffers(network: nn.Module, state: State) -> dict[str, Tensor]:
 
 
 def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Module:
-    """A copy of the network in evaluation mode, with its own buffers, whose layers overwrite no activation.
+    """A copy of the network in evaluation mode, with its own buffers and without the option `inplace` of its layers.
 
-    It shares its parameters with `network`, unless `parameters` asks for copies, which a run may change. Where the
-    network's own `train` changes its weights, as one that merges adapters into them, the copy keeps the weights of the
-    mode that `network` is in.
+    It shares its parameters with `network`, unless `parameters` asks for copies, which a run may change. If the network
+    overrides `train` with code that changes its weights, such as merging adapters into them, the copy has the weights
+    of the mode that `network` is in. Raises UserError if the network cannot be copied.
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise UserError("a compiled network of torch.jit; give the network that it was made of")
@@ -191,6 +194,7 @@ def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Modul
 
 
 def _deepcopy(network: nn.Module, parameters: bool) -> nn.Module:
+    """A deep copy, with shared parameters unless `parameters` asks for copies of them."""
     shared = {id(t): t.detach() for m in network.modules() for t in _computed_tensors(vars(m))}
     if not parameters:
         shared |= {id(p): p for p in network.parameters()}
@@ -211,27 +215,27 @@ def _computed_tensors(value: Any) -> Iterator[Tensor]:
 
 
 class NotComputed(RuntimeError):
-    """An activation that a run did not compute."""
+    """A run did not compute an activation that is to be read."""
 
 
 @dataclass(frozen=True)
 class ReadPoint:
-    """Which result of a run an activation is, and which dimension of it holds the units.
+    """The operation whose result holds an activation, and the dimension of the result that holds the units.
 
-    Where the units are one factor of a part of that dimension, the part is narrowed to and unflattened first.
+    If the units are one factor of a part of that dimension, this part is taken out and unflattened into its factors.
     """
 
     operation: str
-    ordinal: int  # among the operations of this name
+    ordinal: int  # of the operation among those of its name, from 0
     dim: int
     factors: tuple[int, ...] = ()  # sizes of the factors of the part, outer to inner; () for the whole dimension
     start: int = 0  # of the part
-    units: int = 0  # which of the factors the units are
-    averaged: tuple[int, ...] = ()  # which of the factors are averaged over
-    pooled: tuple[int, ...] = ()  # other dimensions averaged over, because they may be permuted too
+    units: int = 0  # the position of the units among the factors
+    averaged: tuple[int, ...] = ()  # positions of the factors that are averaged over
+    pooled: tuple[int, ...] = ()  # other dimensions that are averaged over, because they may be permuted too
 
-    def units_second(self, tensor: Tensor) -> Tensor:
-        """The activation (n, units, ...) that this result holds."""
+    def activation(self, tensor: Tensor) -> Tensor:
+        """The activation (n, units, ...) that `tensor`, the result of the operation, holds."""
         dim = self.dim
         if self.pooled:
             tensor = tensor.mean(self.pooled, keepdim=True)
@@ -245,34 +249,34 @@ class ReadPoint:
 
 @dataclass(frozen=True)
 class Probe:
-    """Runs a network on an input and returns an activation (n, units, ...) for each of the `reads`.
+    """Runs a network on an input and returns an activation (n, units, ...) for each of the `reads`, in their order.
 
-    Maps of more than `largest` rows are subsampled by two where they are read, until they have no more; the network
-    goes on with the subsampled maps.
+    Feature maps (n, c, h, w) wider than `largest` are halved where they are read, until they are not; the network goes
+    on with the smaller maps.
     """
 
     network: DeterministicNetwork
-    reads: Mapping[str, ReadPoint]
+    reads: Mapping[str, ReadPoint]  # node of a tap -> where it is read
     largest: int | None = None
 
     def __call__(self, x: Tensor, state: State | None = None) -> tuple[Tensor, ...]:
-        """The activations, with the tensors of `state` where given; no buffer changes."""
+        """The activations with the tensors of `state` in place of the network's; NotComputed if one is missing."""
         mode = ReadingMode({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
         self.network(x, state, mode)
         for name, read in self.reads.items():
             if (read.operation, read.ordinal) not in mode.results:
                 raise NotComputed(f"activation {name!r}: not computed for this input, though it was when traced")
-        return tuple(read.units_second(mode.results[read.operation, read.ordinal]) for read in self.reads.values())
+        return tuple(read.activation(mode.results[read.operation, read.ordinal]) for read in self.reads.values())
 
 
 class ReadingMode(DeterministicMode):
-    """Keeps the results of the wanted operations (name, ordinal) with the values that they had when computed."""
+    """Keeps the results of the wanted operations (name, ordinal), as they were before anything overwrote them."""
 
     def __init__(self, wanted: set[tuple[str, int]], largest: int | None):
         super().__init__()
         self.wanted, self.largest = wanted, largest
         self.results: dict[tuple[str, int], Tensor] = {}
-        self.counts = dict.fromkeys((name for name, _ in wanted), 0)  # calls so far
+        self.counts = dict.fromkeys((name for name, _ in wanted), 0)  # name of an operation -> its calls so far
         self.names: dict[Operation, tuple[str, bool]] = {}  # operation -> its name, whether it works in place
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -296,7 +300,7 @@ class ReadingMode(DeterministicMode):
         return out if activation is first else activation if out is first else (activation, *out[1:])
 
     def protect(self, overwritten: Any) -> None:
-        """Copy those results that lie in memory which is about to be overwritten."""
+        """Copy the kept results that lie in the memory of `overwritten`, an operand that is about to be overwritten."""
         if isinstance(overwritten, Tensor):
             memory = overwritten.untyped_storage()._cdata
             for call, tensor in self.results.items():
@@ -305,9 +309,9 @@ class ReadingMode(DeterministicMode):
 
 
 def _subsampled(activation: Tensor, largest: int | None) -> Tensor:
-    """Every second row and column of maps (n, c, h, w) larger than `largest`, again until they are not.
+    """Every second row and column of feature maps (n, c, h, w) wider than `largest`, repeated until they are not.
 
-    Were maps halved once at every activation, a residual branch would become smaller than its stream.
+    If every activation were halved once, a residual branch would become smaller than its shortcut.
     """
     while largest is not None and activation.dim() == 4 and activation.shape[-1] > largest:
         activation = activation[..., ::2, ::2]

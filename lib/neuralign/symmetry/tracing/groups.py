@@ -1,4 +1,4 @@
-"""The groups that the axes of a run make, with their names, and the `PermutationSpec` of where they lie."""
+"""Names the groups that the runs found, and makes the `PermutationSpec` of where they lie."""
 
 from collections.abc import Collection, Mapping
 from itertools import count
@@ -15,9 +15,9 @@ UNSEEN = "no activation of the network carries it"
 
 
 class Groups:
-    """The groups of a network: leaves on axes of `learned` tensors, named after the first layer that has them.
+    """The groups of a network: the leaves on axes of `learned` tensors, named after the first layer that has them.
 
-    Leaves that lie on buffers only stay in place, because these may be constants.
+    A leaf that lies on other buffers only is no group and stays in place: such buffers may be constants.
 
     Args:
         state: axes of the network's tensors, by name.
@@ -37,13 +37,13 @@ class Groups:
                 leaf.reason = ON_REQUEST
 
     def freeze_all_but(self, groups: Collection[str]) -> None:
-        """Freeze all groups but these, which activations carry."""
+        """Freeze every group that is not one of these, which can be read from activations."""
         for name, leaf in self.leaves.items():
             if leaf.reason is None and name not in groups:
                 leaf.reason = UNSEEN
 
     def spec(self) -> PermutationSpec:
-        """Which groups lie where, and which of them are fixed."""
+        """The `PermutationSpec` of the network's tensors; axes without groups have no blocks."""
         axes = {
             name: tuple(tuple(self.blocks(a)) for a in dims)
             for name, dims in self.state.items()
@@ -53,7 +53,7 @@ class Groups:
         return PermutationSpec({name: dims for name, dims in axes.items() if any(dims)}, self.sizes, fixed)
 
     def frozen(self) -> dict[str, str]:
-        """{"tensor[dimension]": why not all of it may be permuted}, without dimensions whose order is data."""
+        """{"tensor[dimension]": why not all of it may be permuted}; dimensions whose order is data are absent."""
         return {
             f"{name}[{dim}]": reason
             for name, axes in self.state.items()
@@ -68,13 +68,13 @@ class Groups:
         return blocks if any(not isinstance(f, int) for block in blocks for f in block) else []
 
     def has_free_group(self, axis: Axis) -> bool:
-        """Whether a free group lies on an axis; leaves a stack as it is."""
+        """Whether a free group lies on an axis. Members of a stack stay separate."""
         if (stack := axis.as_stack()) is not None:
             return any(map(self.has_free_group, stack.parts))
         return any(leaf.reason is None and id(leaf) in self.names for leaf in leaves(axis))
 
     def _block(self, axes: list[Axis]) -> Block:
-        """The block that is the product of these axes: groups, numbers of positions, axes of several blocks."""
+        """The block that is the product of these axes; the factors of no group become numbers of positions."""
         block: list[str | int | Blocks] = []
         for axis in map(Axis.resolve, axes):
             if name := self.names.get(id(axis)):
@@ -89,9 +89,9 @@ class Groups:
 
 
 def _name(groups: list[Axis]) -> dict[str, Axis]:
-    """A name for each group: that of its layer if no other group of the layer claims it, else its label.
+    """{name: group}. The only free group of a layer, or its only group, has the layer's name, any other its own label.
 
-    Among the groups of a layer the only free one claims the name, or the only one.
+    Names that would be equal are numbered: "conv1", "conv1#2", ...
     """
     layers = [split(r"[:\[]", leaf.label)[0] for leaf in groups]
     free = [layer for layer, leaf in zip(layers, groups, strict=True) if leaf.reason is None]

@@ -1,10 +1,9 @@
-"""The recorded runs of a network: one in evaluation mode and several in training mode, where it may have more heads.
+"""Records a network in evaluation mode and in training mode, where it may have more outputs (auxiliary heads).
 
-"Training mode" is that of the network's own code: all modules that are no layers of torch. Norms and dropout stay in
-evaluation mode. Layers of torch and classes derived from them are told by their class; other norms and dropouts by a
-first run in training mode, in which they change tensors that they keep, or draw random numbers. A second run has these
-in evaluation mode. The first run counts as well, and what it freezes is frozen, unless a module without children drew
-random numbers in it.
+"Training mode" here is that of the network's own modules only; norms and dropout stay in evaluation mode. Layers of
+torch and classes derived from them are known by their class. Other norms and dropouts show in a first run in training
+mode: they change tensors that they keep, or draw random numbers. In a second run they are in evaluation mode too. What
+the first run freezes counts as well, unless a module without children drew random numbers in it.
 """
 
 import inspect
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from neuralign.common.seeding import drawn_alike
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.outputs import heads
+from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.tracing.axes import Axis, ordered_axis
 from neuralign.symmetry.tracing.decisions import Answers, PythonReads, are_decisions_without_effect
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
@@ -28,6 +27,7 @@ from neuralign.symmetry.tracing.operations.elementwise import elementwise
 from neuralign.symmetry.tracing.operations.rules import RULES
 from neuralign.symmetry.tracing.recording import Recorder
 
+# classes of torch that have no behaviour of their own in training mode
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 EVALUATION, TRAINING = "evaluation", "training"
 
@@ -38,8 +38,8 @@ class Run:
 
     training: frozenset[str]  # names of the modules that ran in training mode
     recorder: Recorder
-    varying: frozenset[str]  # those of them that changed tensors they keep, or drew random numbers
-    drawing: frozenset[str] = frozenset()  # those of them that drew random numbers
+    varying: frozenset[str]  # modules of `training` that changed tensors which they keep, or drew random numbers
+    drawing: frozenset[str] = frozenset()  # modules of `training` that drew random numbers
 
     @property
     def parameters(self) -> set[str]:
@@ -47,7 +47,7 @@ class Run:
         return {name for name, _ in self.recorder.network.named_parameters()} & self.recorder.reached
 
     def has_operations_of(self, other: "Run") -> bool:
-        """Whether both ran the same operations in the same order, with the same sizes and numbers as arguments."""
+        """Whether both runs had the same operations in the same order, with the same shapes and numbers."""
         return self.recorder.arguments_digest.digest() == other.recorder.arguments_digest.digest()
 
 
@@ -56,15 +56,13 @@ class Runs:
     """All recorded runs of a network."""
 
     evaluation: Run
-    training: (
-        Run | None
-    )  # with varying modules in evaluation mode; None where the network cannot be run in training mode
+    training: Run | None  # the last run in training mode; None if the network raises an error in every such run
     all: tuple[Run, ...]
-    modes: dict[str, str]  # mode -> "" where the network was run in it, else the error that it raised
+    modes: dict[str, str]  # EVALUATION, TRAINING -> "", or the error if the network cannot be run so
 
     @property
     def main(self) -> Run:
-        """The run whose activations are read: in training mode if that uses more parameters and decides no more."""
+        """The run whose activations are read: in training mode if that uses more parameters without more decisions."""
         more = self.training is not None and self.training.parameters - self.evaluation.parameters
         if self.training is None or not more:
             return self.evaluation
@@ -73,7 +71,7 @@ class Runs:
 
     @property
     def distinct(self) -> list[Run]:
-        """The main run, and that of the other mode where it has other operations."""
+        """The main run, then the run in the other mode if its operations differ."""
         main = self.main
         runs = [run for run in (self.evaluation, self.training) if run and run is not main]
         return [main, *(run for run in runs if not run.has_operations_of(main))]
@@ -87,7 +85,7 @@ def record(network: nn.Module, example: Tensor) -> Runs:
     for names in _candidates(network):
         try:
             trials += _training_runs(network, example, names)
-        except Exception as raised:  # by the network's code, which may want more in training mode than an input
+        except Exception as raised:  # by the network's code, which in training mode may ask for targets too
             error = error or raised
         else:
             training = trials[-1]
@@ -99,10 +97,10 @@ def record(network: nn.Module, example: Tensor) -> Runs:
 
 
 def _training_runs(network: nn.Module, example: Tensor, names: frozenset[str]) -> Iterator[Run]:
-    """Runs with these modules in training mode, then without those that varied, until none does.
+    """Runs with these modules in training mode, then without those that varied in the run before, until none does.
 
-    A run in which a module without children drew random numbers is left out: noise has an order of channels of its own,
-    which says nothing about the network's.
+    A run in which a module without children drew random numbers is left out: such a module is taken for a dropout, and
+    its random tensor, the channels of which cannot be permuted, would freeze what it is joined with.
     """
     childless = {name for name, module in network.named_modules() if not any(module.children())}
     while True:
@@ -115,28 +113,29 @@ def _training_runs(network: nn.Module, example: Tensor, names: frozenset[str]) -
 
 
 def _candidates(network: nn.Module) -> list[frozenset[str]]:
-    """Sets of modules to run in training mode, the largest first; norms of one number refuse to run so."""
-    own = {name: m for name, m in network.named_modules() if _is_own_code(m)}
-    parents = {name for name, m in own.items() if not name or any(m.children())}
-    with_buffers = {name for name, m in own.items() if any(b.is_floating_point() for b in m.buffers(recurse=False))}
-    return list(dict.fromkeys(map(frozenset, (own, parents, parents - with_buffers))))
+    """Sets of modules to try in training mode, largest first: a norm, for example, may not accept the example so."""
+    custom = {name: m for name, m in network.named_modules() if _is_custom(m)}
+    parents = {name for name, m in custom.items() if not name or any(m.children())}
+    with_buffers = {name for name, m in custom.items() if any(b.is_floating_point() for b in m.buffers(recurse=False))}
+    return list(dict.fromkeys(map(frozenset, (custom, parents, parents - with_buffers))))
 
 
-def _is_own_code(module: nn.Module) -> bool:
-    """Whether a module is neither a layer of torch nor derived from one."""
+def _is_custom(module: nn.Module) -> bool:
+    """Whether the class of a module is neither a layer of torch nor derived from one."""
     kinds = [kind for kind in type(module).__mro__ if kind not in (object, *CONTAINERS)]
     is_layer = any(kind.__module__.startswith("torch.nn.modules.") for kind in kinds)
     return not is_layer and any(kind.__module__.partition(".")[0] != "torch" for kind in kinds)
 
 
 def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: Answers | None = None) -> Run:
-    """A recorded run of a copy of `network` with these modules in training mode.
+    """A recorded run of a copy of `network` on `example`, with the modules of these names in training mode.
 
-    `answers` are what Python reads at decisions; with these the network may raise an error, which the recorder notes.
+    `answers`: what Python is to read at decisions, see `decisions.py`. If the network's own code raises an error with
+    them, the recorder notes that and the run ends there. Without answers the error is raised.
     """
     twin = evaluation_copy(network, parameters=True)
     recorder = Recorder(twin, RULES, elementwise, answers)
-    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # as a probe is called
+    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # tensors as in a `Probe`
     recorder.add_input(example, _input_axes(twin, example))
     before = _kept_tensors(twin, state, training)
     with torch.no_grad(), drawn_alike(example.device), recorder.following_layers(), _noting_python_draws(recorder):
@@ -148,7 +147,7 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
                     raise
                 recorder.raised = True
                 return Run(training, recorder, frozenset())
-    recorder.finish(heads(outputs), held)
+    recorder.finish(output_tensors(outputs), held)
 
     def rerun(answers: Answers) -> Recorder:
         return run(network, example, training, answers).recorder
@@ -172,7 +171,7 @@ def _input_axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:
 
 @contextmanager
 def _noting_python_draws(recorder: Recorder) -> Iterator[None]:
-    """A block that counts as a decision if it draws from the generators of Python or numpy."""
+    """A block after which a decision is noted if the block drew from the generators of Python or numpy."""
     before = pickle.dumps((random.getstate(), np.random.get_state()))
     yield
     if pickle.dumps((random.getstate(), np.random.get_state())) != before:
@@ -182,9 +181,9 @@ def _noting_python_draws(recorder: Recorder) -> Iterator[None]:
 def _kept_tensors(
     network: nn.Module, state: Mapping[str, Tensor], names: frozenset[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """{module: {name: copy}} of the floating-point tensors that each of these modules has itself.
+    """{module: {name: copy}} of the floating-point tensors that each of the modules `names` has itself.
 
-    Parameters and buffers are those of `state`; others are attributes.
+    Parameters and buffers are those of `state`, under their names in the module; others are attributes.
     """
     kept = {}
     for name, module in network.named_modules():

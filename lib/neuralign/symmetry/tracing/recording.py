@@ -1,7 +1,7 @@
-"""A recorded run of a network: what is known of every tensor, from the parameters and the input to the outputs.
+"""Records a run of a network: follows the axes of every tensor, from the parameters and the input to the outputs.
 
-Operations are seen as ATen runs them, so that control flow, functions, methods and modules all look alike. A tensor is
-identified by its location in memory: a view of the same location has the same axes.
+The recorder sees the operations of ATen, so it makes no difference which functions, methods and modules called them. A
+tensor is identified by its location in memory: another tensor object at the same location has the same axes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ Location = tuple[Any, ...]
 BUFFERS = 1e6  # added to `first_seen` of axes of buffers, so that groups are named after parameters
 COPIES = {"clone", "_to_copy", "detach", "alias"}
 MASK_TYPES = (torch.bool, torch.uint8)
-SUMS = {"add", "sub", "mul", "div", "rsub"}
+SUMS = {"add", "sub", "mul", "div", "rsub"}  # operations that may join two streams, as a residual connection does
 # operations that return one value everywhere
 CONSTANTS = {
     f"{new}{kind}{like}" for kind in ("zeros", "ones", "full") for new in ("new_", "") for like in ("_like", "")
@@ -30,7 +30,7 @@ CONSTANTS = {
 
 
 def location_of(tensor: Tensor) -> Location:
-    """Where a tensor lies in memory, and how it is read: a complex tensor may lie where a real one does."""
+    """Where a tensor lies in memory, with shape, strides and dtype: a complex tensor may lie where a real one does."""
     return tensor.untyped_storage()._cdata, tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
@@ -38,7 +38,13 @@ class Recorder(DeterministicMode):
     """Follows axes through the operations of a run by `rules`; an operation without a rule freezes its operands.
 
     It also notes the decisions of a run: where Python reads a value that another input, or another random draw, would
-    change. `answers` replaces what Python reads at some of these, {number of the decision: answer}.
+    change.
+
+    Args:
+        network: the network that is run, with the tensors that it has during the run.
+        rules: by the name of the operation.
+        elementwise: the rule of all operations that ATen tags as elementwise and `rules` does not have.
+        answers: {number of a decision: the bool that Python reads there in place of the actual one}.
     """
 
     def __init__(
@@ -55,31 +61,32 @@ class Recorder(DeterministicMode):
         self.steps: list[Step] = []
         self.reached: set[str] = set()  # names of the network's tensors that some operation used
         self.learned: set[str] = set()  # names of parameters and running statistics
-        self.draws: list[list[str]] = []  # for every random operation the layers that were running, outer to inner
+        self.draws: list[list[str]] = []  # for every random operation, the layers that were running, outer to inner
         self.arguments_digest = hashlib.sha256()  # of all operations with sizes and numbers among their arguments
-        self.result_digests: tuple[str, ...] = ()  # of what the network returns and keeps
+        self.result_digests: tuple[str, ...] = ()  # of the outputs, and of tensors kept for the next run
         # decisions
-        self.decisions: list[str] = []  # the running layer, in words, at each
+        self.decisions: list[str] = []  # for every decision, the running layer in words
         self.answers = dict(answers or {})
-        self.yes_no: dict[int, bool] = {}  # those that read a bool which depends on the input alone, with that
-        self.operation_failed = False
-        self.raised = False  # whether the network itself raised an error
-        self.in_operation = False  # what torch reads within an operation is no decision
+        # number of a decision that reads a bool which depends on the input alone -> what Python read there
+        self.bool_answers: dict[int, bool] = {}
+        self.operation_failed = False  # whether an operation raised an error
+        self.raised = False  # whether the network's own code raised an error
+        self.in_operation = False  # whether an operation is running: what torch reads then is no decision
         # bookkeeping
         self.records: dict[Location, TensorRecord] = {}
         self.writes: dict[int, str] = {}  # memory -> digest of the operation that last wrote to it
-        # memory of a constant -> (the axes that a reader saw, the tensor's own axes)
+        # memory of a constant -> for every reader, the axes that it got and the axes of the tensor that it read
         self.constants: dict[int, list[tuple[Axes, Axes]]] = {}
         self.axis_numbers = count()
         self.running: list[tuple[str, bool]] = [("", False)]  # modules, outer to inner: name, whether without children
         self.calls: dict[str, int] = {}  # operation -> calls so far, less one
         self.step_names: dict[str, int] = {}  # name of a step -> uses so far, less one
-        self.names: dict[Location, list[str]] = {}  # parameters and stored buffers
-        self.all_names: dict[Location, list[str]] = {}  # those and other buffers
+        self.names: dict[Location, list[str]] = {}  # of parameters and persistent buffers
+        self.all_names: dict[Location, list[str]] = {}  # of these and of other buffers
         self._name_tensors()
 
     def _name_tensors(self) -> None:
-        """Find the network's parameters and buffers, and which of them are learned, by their location."""
+        """Fill `names`, `all_names` and `learned`."""
         network = self.network
         statistics = {location_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
         stored, tensors = _stored_buffers(network), (network.named_parameters, network.named_buffers)
@@ -104,7 +111,7 @@ class Recorder(DeterministicMode):
         )
 
     def finish(self, outputs: Iterable[Tensor], state: Mapping[str, Tensor]) -> None:
-        """Freeze the axes of the network's outputs; `state`: the tensors that the network has after the run."""
+        """Freeze the axes of the network's outputs. `state`: {name: tensor} that the network has after the run."""
         self._unify_with_next_run(state)
         outputs = list(outputs)
         for tensor in outputs:
@@ -121,7 +128,7 @@ class Recorder(DeterministicMode):
             self.in_operation = False
 
     def _record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation, whose tensors are recorded."""
+        """Run an operation and record the tensors of its result, which is returned."""
         name, arguments = operation_name(func), _bind(func, args, kwargs)
         written = [t for a in func._schema.arguments if _is_written(a) for t in tensors_in([arguments[a.name]])]
         for tensor in written:
@@ -171,7 +178,7 @@ class Recorder(DeterministicMode):
         return out
 
     def _provenance(self, argument: Any) -> Any:
-        """An argument of an operation, with digests of what its tensors were computed from in place of their values."""
+        """An argument of an operation, with the digests of its tensors in place of their values."""
         if isinstance(argument, Tensor):
             written = self.writes.get(_memory(argument))
             return self.record_of(argument).digest, written, location_of(argument)[1:]
@@ -202,10 +209,10 @@ class Recorder(DeterministicMode):
         return self.records[location]
 
     def _operand(self, tensor: Tensor) -> TensorRecord:
-        """The record of an operand; of a constant, one with new axes.
+        """The record of an operand; for a constant (one value everywhere), a record with new axes.
 
-        Any permutation of one value everywhere is the identity, so these axes are unified with no others, unless the
-        constant is written to later.
+        Any permutation of a constant is the identity, so its readers need not permute it alike. If the constant is
+        written to later, `_end_constant` unifies the new axes with its own.
         """
         record = self.record_of(tensor)
         if _memory(tensor) not in self.constants:
@@ -215,29 +222,29 @@ class Recorder(DeterministicMode):
         return replace(record, axes=axes)
 
     def _end_constant(self, tensor: Tensor) -> None:
-        """Unify the axes that readers of a constant saw with its own, as an operation writes to its memory."""
-        for seen_axes, tensor_axes in self.constants.pop(_memory(tensor), []):
-            for seen, axis in zip(seen_axes, tensor_axes, strict=True):
-                unify(seen, axis, "it is written to")
+        """Unify the axes that readers of a constant got with its own, because an operation writes to its memory."""
+        for reader_axes, tensor_axes in self.constants.pop(_memory(tensor), []):
+            for reader_axis, axis in zip(reader_axes, tensor_axes, strict=True):
+                unify(reader_axis, axis, "it is written to")
 
     def note_decision(self) -> None:
-        """Note that Python reads a value here that another input, or another random draw, would change."""
+        """Note a decision: Python reads a value here that another input, or another random draw, would change."""
         self.decisions.append(self._running_layer())
 
     def _answer(self, value: bool) -> bool:
-        """What Python reads at the last decision, a bool of the input alone: the given answer, else its `value`."""
+        """What Python is to read at the latest decision, a bool: the answer from `answers`, else the actual `value`."""
         number = len(self.decisions) - 1
-        self.yes_no[number] = self.answers.get(number, value)
-        return self.yes_no[number]
+        self.bool_answers[number] = self.answers.get(number, value)
+        return self.bool_answers[number]
 
     def note_read(self, tensor: Tensor, *, shape: bool) -> None:
-        """Note that Python reads the values of a tensor, or its `shape`: a decision if that depends on the input."""
+        """Note a decision if Python reads values of a tensor, or its `shape`, that depend on the input."""
         record = self.records.get(location_of(tensor))
         if record is not None and record.depends_on_input and (record.dynamic_shape or not shape):
             self.note_decision()
 
     def _unify_with_next_run(self, state: Mapping[str, Tensor]) -> None:
-        """Unify the axes of a tensor of the network with those of the activation that replaces it for the next run."""
+        """Unify the axes of a tensor that the network replaced by an activation with those of this activation."""
         for name in sorted(state.keys() & {name for names in self.names.values() for name in names}):
             tensor = state[name]
             if name not in self.names.get(location_of(tensor), []) and location_of(tensor) in self.records:
@@ -250,7 +257,7 @@ class Recorder(DeterministicMode):
                         unify(before, after, f"{name} keeps it for the next run")
 
     def _apply_rule(self, rule: Rule | None, call: Call) -> list[Axes]:
-        """The axes of the results; where no rule applies all operands are frozen."""
+        """The axes of the results; if no rule applies, all axes of the operands are frozen."""
         reason = f"{call.label} has no rule"
         if rule:
             try:
@@ -267,6 +274,7 @@ class Recorder(DeterministicMode):
         return [tuple(map(ordered_axis, t.shape)) for t in call.outputs]
 
     def _add_step(self, call: Call, axes: list[Axes], depends_on_input: bool, expanded: frozenset[int]) -> Step | None:
+        """The step of an operation, which is added to `steps`; None if the operation has no result."""
         if not call.outputs:
             return None
         layer, is_childless = self.running[-1]
@@ -289,12 +297,12 @@ class Recorder(DeterministicMode):
         return step
 
     def _running_layer(self) -> str:
-        """The layer that is running, in words; "" outside of any."""
+        """The innermost layer that is running, as the ending of a message: " in layer 'fc'"; "" outside of any."""
         return f" in layer {self.running[-1][0]!r}" if self.running[-1][0] else ""
 
     @contextmanager
     def following_layers(self) -> Iterator[None]:
-        """A block in which `running` has the modules that are being called."""
+        """A block in which `running` holds the modules whose forward is being called."""
         handles = []
         for name, module in self.network.named_modules():
             is_childless = bool(name) and not any(module.children())
@@ -309,7 +317,7 @@ class Recorder(DeterministicMode):
 
 
 def _stored_buffers(network: nn.Module) -> set[str]:
-    """Names of the buffers that a checkpoint holds. The others would be computed anew, in their old order."""
+    """Names of the persistent buffers, which a checkpoint holds. The network computes the others itself, unpermuted."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, module in network.named_modules(remove_duplicate=False)
@@ -338,6 +346,7 @@ def _digest(*values: Any) -> str:
 
 
 def _memory(tensor: Tensor) -> int:
+    """An identifier of a tensor's storage, equal for all its views."""
     return tensor.untyped_storage()._cdata
 
 
@@ -354,13 +363,13 @@ def _has_dynamic_shape(func: Operation, arguments: Mapping[str, Any]) -> bool:
 
 
 def _without_values(argument: Any) -> Any:
-    """An argument of an operation, with shapes and dtypes in place of tensors."""
+    """An argument of an operation, with (shape, dtype) in place of each tensor."""
     if isinstance(argument, Tensor):
         return tuple(argument.shape), argument.dtype
     return [_without_values(a) for a in argument] if isinstance(argument, list | tuple) else str(argument)
 
 
 def _label(name: str) -> str:
-    """The layer that a tensor of this name belongs to; of other tensors than a layer's usual ones the name itself."""
+    """The layer of a tensor with one of the usual names (weight, bias, ...), else the tensor's name."""
     layer, _, last = name.rpartition(".")
     return layer if layer and last in ("weight", "bias", "running_mean", "running_var") else name

@@ -1,4 +1,4 @@
-"""Taps: the results of a recorded run at which the activations of each group can be read."""
+"""Taps: the results of a recorded run in which the activations of each group can be read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +16,11 @@ POOLS = {f"max_pool{dims}d_with_indices" for dims in (1, 2, 3)}
 
 @dataclass(frozen=True)
 class Tap:
-    """A group's activations: channels `start` to `start + size of the group` of the probe's result `node`."""
+    """A group's activations: of the probe's result `node`, the channels from `start` to `start` + size of the group."""
 
     node: str
     start: int
-    summed: bool = False  # whether they follow a sum, as on a residual stream
+    summed: bool = False  # whether they follow a sum of activations, as on a residual stream
 
 
 Taps = dict[str, tuple[Tap, ...]]  # free group -> the activations that carry it, in the order of the run
@@ -28,14 +28,17 @@ Taps = dict[str, tuple[Tap, ...]]  # free group -> the activations that carry it
 
 @dataclass
 class TapFinder:
-    """Chooses taps for groups, and keeps where and how deep in the network each of them is read."""
+    """Chooses taps for groups, and keeps for each the `ReadPoint` and the number of its step."""
 
     groups: Groups
     reads: dict[str, ReadPoint] = field(default_factory=dict)  # node -> where it is read
     depths: dict[str, int] = field(default_factory=dict)  # node -> number of its step
 
     def choose(self, steps: Sequence[Step], preferred: Sequence[Step]) -> Taps:
-        """For each free group the preferred steps that carry it; else the last of those with the most numbers of it."""
+        """{free group: its taps}: all `preferred` steps that carry it; else one, with the most numbers for each unit.
+
+        Groups that no step carries are absent.
+        """
         free = [name for name, leaf in self.groups.leaves.items() if leaf.reason is None]
         candidates: dict[str, list[_Candidate]] = {name: [] for name in free}
         for depth, step in enumerate(steps):
@@ -48,7 +51,7 @@ class TapFinder:
         return {group: tuple(map(self._tap, chosen)) for group, chosen in best.items() if chosen}
 
     def _tap(self, candidate: "_Candidate") -> Tap:
-        """The tap of a candidate, whose read point is kept under a name of its own."""
+        """The tap of a candidate; its read point is kept under a unique name."""
         node = candidate.node
         while self.reads.setdefault(node, candidate.read) != candidate.read:
             node += "'"
@@ -69,11 +72,12 @@ class _Candidate:
     is_block: bool  # whether the group is a block of the dimension, so that a unit is one channel of it
 
     def numbers_per_unit(self) -> int:
+        """How many numbers of each unit the activation has."""
         return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.pooled))
 
 
 def pooled(steps: Sequence[Step], active: Sequence[Step]) -> list[Step]:
-    """The `active` steps, with a max-pooling in place of each step that nothing but this pooling reads."""
+    """The `active` steps, each replaced by the max-pooling that reads it if nothing else does."""
     readers: dict[int, list[Step]] = {}
     for step in steps:
         for source in step.sources:
@@ -83,13 +87,17 @@ def pooled(steps: Sequence[Step], active: Sequence[Step]) -> list[Step]:
 
 
 def _follows_sum(step: Step) -> bool:
+    """Whether a step is a sum of activations or reads one, directly or through max-pooling."""
     if step.operation in POOLS:
         return any(map(_follows_sum, step.sources))
     return step.is_sum or any(source.is_sum for source in step.sources)
 
 
 def _best(candidates: list[_Candidate], preferred: set[int]) -> list[_Candidate]:
-    """All at preferred steps, blocks before factors; else the last of those with the most numbers per unit."""
+    """The candidates at preferred steps: those where the group is a whole block, or, if there are none, the others.
+
+    If no preferred step carries the group, the last candidate with the most numbers per unit.
+    """
     for is_block in (True, False):
         if chosen := [c for c in candidates if id(c.step) in preferred and c.is_block == is_block]:
             return chosen
@@ -100,6 +108,7 @@ def _best(candidates: list[_Candidate], preferred: set[int]) -> list[_Candidate]
 
 
 def _candidates(groups: Groups, step: Step, depth: int) -> Iterator[_Candidate]:
+    """A candidate for each group on each dimension of a step's result, but for dimensions that hold copies."""
     permutable = [dim for dim, axis in enumerate(step.axes) if groups.has_free_group(axis)]
     for dim, axis in enumerate(step.axes):
         if axis.as_stack() is not None or dim in step.expanded:
@@ -119,6 +128,6 @@ def _candidates(groups: Groups, step: Step, depth: int) -> Iterator[_Candidate]:
 
 
 def _factor_read(unfactored: ReadPoint, block: Block, sizes: tuple[int, ...], units: int, start: int) -> ReadPoint:
-    """Reads the factor `units` of a block, averaged over the other factors that groups lie on."""
+    """The read point of factor number `units` of a block, averaged over the other factors that are no numbers."""
     others = tuple(i for i, f in enumerate(block) if not isinstance(f, int) and i != units)
     return replace(unfactored, factors=sizes, start=start, units=units, averaged=others)

@@ -1,31 +1,31 @@
-"""The permutation symmetry of any network, from recorded runs of it.
+"""Finds the permutation symmetry of any network, from recorded runs of it.
 
 How it works, in the order of the files of this package:
 
 1. `axes.py`. An **axis** stands for one dimension of a tensor: the set of its positions, of which any permutation is
    allowed until something forbids it. Axes form a union-find: to *unify* two axes is to require that both are permuted
-   alike. An axis may be split (as a concatenation) or unflattened (as channels times pixels) when an operation does so.
+   alike. When an operation splits or unflattens a dimension, its axis becomes a concatenation or a product of axes.
    To *freeze* an axis is to forbid permutations of it, with a reason in words.
 2. `execution.py` runs a network deterministically, dropout replaced by its mean.
 3. `call.py`, `recording.py`. A `Recorder` sees every operation of ATen that a run executes. Every tensor has one axis
-   per dimension. Parameters start with new axes; those of the input, of constants and of outputs are frozen. The
-   recorder calls the **rule** of each operation with the axes of the operands, and freezes these where there is none.
+   per dimension. Parameters start with new axes; those of the input, of constants and of outputs are frozen. For each
+   operation the recorder calls its **rule** with the axes of the operands; if there is no rule, these are frozen.
 4. `operations/` holds the rules. A rule unifies what the operation matches position by position, freezes what it reads
    in order, and returns the axes of the results. Example: for y = W x it unifies the columns of W with the last axis of
    x, and returns the rows of W as the last axis of y. So the rows of one layer and the columns of the next share an
    axis.
 5. `decisions.py`. Where Python reads a value that depends on the input, another input may take another branch, of which
-   this run shows nothing: everything is frozen, unless runs with other answers do the same.
+   this run shows nothing: everything is frozen, unless runs in which Python reads another value do the same.
 6. `modes.py` records a run in evaluation mode and runs in training mode, where a network may have more heads. What one
    of them freezes is frozen.
 7. `unreached.py` freezes what may feed layers that no run used.
-8. `groups.py`. The leaves that remain are the **groups**: sets of channels that are permuted together. A group is free
-   or fixed with a reason. Where they lie on the network's tensors is the `PermutationSpec`.
+8. `groups.py`. The axes that are not made of others are the **groups**: sets of channels that are permuted together. A
+   group is free, or fixed with a reason. The `PermutationSpec` says where groups lie on the network's tensors.
 9. `taps.py`. A **tap** is a place in the run where the activations of a group can be read, after a nonlinearity where
    there is one. Alignment compares networks there.
 
-Frozen too much costs freedom, never correctness; each permutation is certified besides (`symmetry/certificate.py`).
-The work is linear in the number of operations.
+A needlessly frozen axis makes the symmetry smaller, never wrong; and every permutation is certified besides
+(`symmetry/certificate.py`). The time is linear in the number of operations.
 """
 
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ __all__ = ["Tap", "Taps", "Trace", "trace"]
 
 DECISION = "the network reads a value that depends on its input{}, and may take another branch with another input"
 DIFFERENT_USE = "training and evaluation mode use it differently"
-LATER = 1e9  # added to `first_seen` of axes that only another run has, so that groups are named after the main run
+LATER = 1e9  # added to `first_seen` of axes of the other runs, so that groups are named after the main run
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,27 @@ class Trace:
     spec: PermutationSpec
     taps: Taps  # post-activations
     before: Taps  # pre-activations: the inputs of those nonlinearities
-    pooled: Taps  # post-activations, after max-pooling where nothing else reads the nonlinearity
-    network: DeterministicNetwork = field(repr=False)  # that activations are read of: with all heads
-    others: tuple[DeterministicNetwork, ...] = field(default=(), repr=False)  # the network in modes of other operations
+    pooled: Taps  # as `taps`, but after the max-pooling where this alone reads the nonlinearity
+    network: DeterministicNetwork = field(repr=False)  # in the mode of the main run, whose activations are read
+    others: tuple[DeterministicNetwork, ...] = field(default=(), repr=False)  # in the other mode, if that differs
     reads: dict[str, ReadPoint] = field(default_factory=dict, repr=False)  # node of a tap -> where it is read
-    order: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> its depth in the network
+    order: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> number of its step
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
-    modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or why it was not run so
+    modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or the error of such a run
     reached: tuple[str, ...] = ()  # the network's tensors that some run used
-    unreached: tuple[str, ...] = ()  # parameters and stored buffers that no run used, see unreached.py
+    unreached: tuple[str, ...] = ()  # parameters and persistent buffers that no run used, see unreached.py
 
     def probe(
         self, taps: Taps, *, largest: int | None = None, network: nn.Module | None = None
     ) -> tuple[Probe, list[str]]:
-        """The probe that reads these taps' activations (n, units, ...) for an input, and their nodes in its order.
+        """A probe that returns activations (n, units, ...) at the nodes of these taps, and the nodes in its order.
 
-        Maps of more than `largest` rows are subsampled where they are tapped, and stay so further on. `network` is run
-        instead of the traced one; it must run the operations that are read in the same order.
+        Args:
+            taps: `taps`, `before` or `pooled` of this trace.
+            largest: feature maps that are wider are subsampled where they are read, and the network goes on with the
+                subsampled maps. None: no maps are.
+            network: is run instead of the traced one, for example a folded copy. It must run the operations that are
+                read in the same order.
         """
         names = list(dict.fromkeys(tap.node for group_taps in taps.values() for tap in group_taps))
         reads = {name: self.reads[name] for name in names}
@@ -83,9 +87,11 @@ class Trace:
 
 
 def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Trace:
-    """The symmetry of `network`, from runs of copies of it on a normalised `example` input (n, c, ...).
+    """The permutation symmetry of `network`, from runs of copies of it; `network` itself does not change.
 
-    `attention`: whether heads, and channels within heads, may be permuted too.
+    `example`: a normalised input (n, c, ...). `attention`: whether heads of attentions, and channels within heads, may
+    be permuted too. Raises UserError if the network cannot be copied; errors of its own code in evaluation mode are
+    raised as they are.
     """
     twin = evaluation_copy(network)
     runs = modes.record(twin, example)
@@ -121,14 +127,15 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
 
 
 def trace_model(model: Model, images: Images, *, attention: bool = False) -> Trace:
-    """The permutation symmetry of a model, traced on its first two images; `attention` as in `trace`."""
+    """The permutation symmetry of a model, traced on the first two of `images`; `attention` as in `trace`."""
     return trace(model.network, model.normalise(as_float(images.pixels[:2])), attention=attention)
 
 
 def _freeze_decisions(runs: modes.Runs) -> None:
-    """Freeze what a decision may change: everything if evaluation mode or the main run decides.
+    """Freeze the axes that a decision of a run may concern.
 
-    Of another run, which is in training mode, freeze only the tensors that evaluation mode does not use.
+    If the run in evaluation mode or the main run has decisions, these are all axes. If only a run in training mode has,
+    they are the axes of the tensors that this run uses and evaluation mode does not.
     """
     deciding = [run for run in (runs.evaluation, runs.main) if run.recorder.decisions]
     for run in runs.all:

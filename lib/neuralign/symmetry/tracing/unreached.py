@@ -1,16 +1,16 @@
-"""Tensors of a network that no recorded run used, and the groups that may lie on them all the same.
+"""Freezes the groups that may lie on tensors of a network which no recorded run used.
 
-Examples are a head for another task, an early exit, an adapter that is switched off. Nothing shows which activation
-feeds such a layer. If that activation's group moved, the layer would be wrong, and no run would tell. That the layer is
-never used cannot be seen either, so the network is neither refused nor trusted: groups are frozen where an unreached
-layer fits. By its length, an axis of such a layer may lie on
+Examples of such tensors are a head for another task, an early exit, an adapter that is switched off. No run shows which
+activation feeds the layer. If the groups of that activation were permuted without the layer, the layer would compute
+something else whenever it is used, and no certificate would show it. So groups are frozen by the lengths of axes. An
+axis of an unreached tensor may belong to
 
-- an activation's axis of that length, or several neighbouring ones flattened: the groups on them are frozen;
-- where there is none, two or three activations concatenated, or maps flattened at a size that no run saw: the groups on
-  activations whose lengths add up to it, and each group whose size divides it, are frozen.
+- an axis of an activation of the same length, or neighbouring ones flattened to it: the groups on these are frozen;
+- if there is none, two or three activations concatenated, or feature maps flattened at a size that no run saw: the
+  groups on activations whose lengths add up to that of the axis, and each group whose size divides it, are frozen.
 
-This is no proof, since a network may do anything to an activation before the layer. Therefore reports and certificates
-name the unreached tensors.
+This is a heuristic, since a network may do anything to an activation before the layer. So reports and certificates name
+the unreached tensors.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ Carriers = Mapping[int, Collection[Axis]]  # length of an activation's axis -> t
 
 
 def unreached_tensors(network: nn.Module, recorders: Iterable[Recorder]) -> tuple[str, ...]:
-    """Names of the parameters, and of stored floating-point buffers, that no run used."""
+    """Names of the parameters and persistent buffers, floating point or complex, that no run used."""
     reached = {name for recorder in recorders for name in recorder.reached}
     stored = network.state_dict(keep_vars=True).keys()
     tensors = [*network.named_parameters(), *((n, b) for n, b in network.named_buffers() if n in stored)]
@@ -37,9 +37,9 @@ def unreached_tensors(network: nn.Module, recorders: Iterable[Recorder]) -> tupl
 def freeze_possible_inputs(
     names: Iterable[str], network: nn.Module, state: Mapping[str, Axes], recorders: Iterable[Recorder]
 ) -> None:
-    """Freeze the groups that may lie on the tensors of these names, which no run used.
+    """Freeze the groups that may lie on the tensors `names` of `network`, which no run used.
 
-    `state`: the axes of the tensors that were used, by name.
+    `state`: the axes of the tensors that were used, by name. `recorders`: of all runs.
     """
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     lengths: dict[int, str] = {}  # length of an axis -> the first of these tensors that has it
@@ -59,6 +59,7 @@ def freeze_possible_inputs(
 
 
 def _carriers(steps: Iterable[Step]) -> Carriers:
+    """The groups that lie on axes of activations, by the length of the axis."""
     groups: dict[int, dict[int, Axis]] = {}
     for step in steps:
         for length, axes in _flattened_axes(step):
@@ -69,7 +70,7 @@ def _carriers(steps: Iterable[Step]) -> Carriers:
 
 
 def _flattened_axes(step: Step) -> Iterator[tuple[int, Sequence[Axis]]]:
-    """(length, axes) of every run of neighbouring axes of an activation; the first axis, of images, only alone."""
+    """(length, axes) of all sequences of neighbouring axes of an activation; the batch axis, the first, only alone."""
     for first in range(len(step.axes) if step.depends_on_input else 0):
         length = 1
         for last in range(first, len(step.axes) if first else 1):
@@ -78,9 +79,9 @@ def _flattened_axes(step: Step) -> Iterator[tuple[int, Sequence[Axis]]]:
 
 
 def _on_concatenations(length: int, carriers: Carriers) -> Iterator[Axis]:
-    """The groups on two or three axes whose lengths add up to this one."""
-    for one in carriers:
-        for two in (0, *carriers):
-            rest = length - one - two
+    """The groups on two or three axes of activations whose lengths add up to `length`."""
+    for first in carriers:
+        for second in (0, *carriers):
+            rest = length - first - second
             if rest in carriers:
-                yield from (leaf for part in {one, two, rest} - {0} for leaf in carriers[part])
+                yield from (leaf for part in {first, second, rest} - {0} for leaf in carriers[part])

@@ -22,20 +22,18 @@ def pgd(
     restarts: Count = 1,
     random_start: Flag = True,
 ) -> Tensor:
-    """Adversarial pixels (n, c, h, w) in [0, 1], at most `eps` from the given ones, with a larger loss.
+    """Adversarial pixels (n, c, h, w) in [0, 1], each at most `eps` from that in `pixels`, which raise the loss.
 
-    With several restarts each image keeps its worst attempt: of those that
-    the network answers wrongly the one of largest loss, where there is none the one of largest loss. So an image is
-    answered rightly only if every attempt fails, and its loss is that of the attempt that is kept. An attempt whose
-    loss is no number is then never kept; where all are such, the pixels stay as they are. A single attempt is returned
-    as it is.
+    With several restarts, the result for each image is the attempt of largest loss among those that the network
+    misclassifies, or among all if it misclassifies none. Attempts whose loss is nan are ignored; if all are, the pixels
+    stay as they are. With one restart its pixels are returned unconditionally.
 
     Args:
         eps: Largest change of a pixel, in pixels of [0, 1].
         step: Change of a pixel per step, in pixels of [0, 1]; at most twice `eps`.
         steps: Number of steps.
-        restarts: Number of attempts for each image, of which the worst for the network counts.
-        random_start: Whether an attempt starts at a random point of the ball, or at the image itself.
+        restarts: Number of attempts for each image, of which the worst for the network is kept.
+        random_start: Whether an attempt starts at a random point of the ball; else it starts at the image itself.
     """
     low, high = (pixels - eps).clamp(min=0), (pixels + eps).clamp(max=1)
     best, best_loss = pixels, torch.full((len(pixels),), -torch.inf, device=pixels.device)

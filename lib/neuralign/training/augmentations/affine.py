@@ -10,12 +10,12 @@ from neuralign.training.augmentation import Batch, Motion
 def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)) -> Motion:
     """Each image rotated by an angle in [-degrees, degrees] and enlarged by a factor in `scale`, both uniform.
 
-    The nearest pixel is taken and the corners are black: torchvision's RandomAffine on PIL images, bit for bit (but for
-    angles of exactly zero, where PIL computes in floating point).
+    Pixels are those of the nearest position, and black outside the image. The result has the same bits as torchvision's
+    RandomAffine on PIL images, but for angles of exactly zero, where PIL computes in floating point.
 
     Args:
-        degrees: Largest angle, to either side.
-        scale: Smallest and largest factor.
+        degrees: Largest angle in either direction, in degrees.
+        scale: Smallest and largest factor of enlargement.
     """
     low, high = scale
     if low > high:
@@ -29,11 +29,11 @@ def affine(batch: Batch, *, degrees: NonNegative = 0.0, scale: Span = (1.0, 1.0)
 def turn(height: int, width: int, angle: Tensor, zoom: Tensor) -> Motion:
     """The clockwise rotation by `angle` (radians) and enlargement by `zoom`, float64 (n, 1, 1), about the centre.
 
-    It computes in fixed-point numbers, as PIL does: integers give the same pixels on every device.
+    It computes with fixed-point numbers, as PIL does; so every device reads the same pixels.
     """
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     x, y = (width - 1) / 2, (height - 1) / 2  # the centre, where pixel 0 is at 0
-    first_col = _fixed(width / 2 - cos * x - sin * y)  # x + 1/2 - ...: the half lets the shift by 16 bits round
+    first_col = _fixed(width / 2 - cos * x - sin * y)  # width / 2 is x + 1/2, which makes the shift by 16 bits round
     first_row = _fixed(height / 2 + sin * x - cos * y)
     a, b, c = _fixed(cos), _fixed(sin), _fixed(-sin)
     return Motion(
@@ -45,5 +45,5 @@ def turn(height: int, width: int, angle: Tensor, zoom: Tensor) -> Motion:
 
 
 def _fixed(x: Tensor) -> Tensor:
-    """Fixed-point numbers with 16 bits before and 16 bits after the point, int32."""
+    """The numbers as int32 fixed-point numbers, with 16 bits before and 16 bits after the point."""
     return (x * 2**16 + 0.5).floor().to(torch.int32)

@@ -5,7 +5,7 @@ from neuralign.training.augmentation import Batch, Motion
 
 
 def crop(batch: Batch, *, pad: Fraction = 0.125) -> Motion:
-    """Each image padded with black and cropped to its size at a uniformly random position.
+    """Each image padded with black pixels and cropped to its old size at a uniformly random position.
 
     Args:
         pad: Width of the border as a fraction of the image's side; 0.125 is 4 pixels of 32, 8 of 64.

@@ -7,10 +7,10 @@ from neuralign.training.augmentation import Batch, Motion
 
 
 def flip(batch: Batch, *, probability: Fraction = 0.5) -> Motion:
-    """Each image mirrored left to right, or not.
+    """Each image mirrored left to right with this probability.
 
     Args:
-        probability: How likely an image is mirrored.
+        probability: The probability that an image is mirrored.
     """
     mirrored = batch.uniform() < probability  # (n, 1, 1); never for 0, always for 1
     last = batch.width - 1

@@ -12,15 +12,13 @@ LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 def jitter(batch: Batch, *, contrast: NonNegative = 0.0, saturation: NonNegative = 0.0) -> Tint:
     """Each image with random contrast and saturation, changed in random order, as by torchvision's ColorJitter.
 
-    Images without colour keep their saturation.
-
     Args:
         contrast: Half width of the range of factors, which are uniform in [1 - contrast, 1 + contrast] and at least 0.
-        saturation: The same for saturation.
+        saturation: The same for saturation; images without three channels keep theirs.
     """
     stretch, colour = (batch.uniform(max(0.0, 1 - x), 1 + x).unsqueeze(1) for x in (contrast, saturation))
-    before = (batch.uniform() < 0.5).unsqueeze(1)  # (n, 1, 1, 1)
-    early, late = torch.where(before, colour, 1.0), torch.where(before, 1.0, colour)  # a factor of 1 changes nothing
+    colour_first = (batch.uniform() < 0.5).unsqueeze(1)  # (n, 1, 1, 1)
+    early, late = torch.where(colour_first, colour, 1.0), torch.where(colour_first, 1.0, colour)  # 1 changes nothing
 
     def tint(images: Tensor) -> Tensor:
         images = images.contiguous()  # on a CPU four times as fast as channels last
@@ -30,18 +28,18 @@ def jitter(batch: Batch, *, contrast: NonNegative = 0.0, saturation: NonNegative
 
 
 def contrasted(images: Tensor, factor: Tensor) -> Tensor:
-    """The images (n, c, h, w) with their distance from the mean grey value times `factor` (n, 1, 1, 1), clipped."""
+    """The images (n, c, h, w), their distance from their mean grey value times `factor` (n, 1, 1, 1), in [0, 1]."""
     return torch.lerp(_grey(images.mean((2, 3), keepdim=True)), images, factor).clamp_(0, 1)
 
 
 def saturated(images: Tensor, factor: Tensor) -> Tensor:
-    """The images (n, c, h, w) with their distance from their grey version times `factor` (n, 1, 1, 1), clipped."""
+    """The images (n, c, h, w), their distance from their grey version times `factor` (n, 1, 1, 1), in [0, 1]."""
     if images.shape[1] != len(LUMINANCE):
         return images
     return torch.lerp(_grey(images), images, factor).clamp_(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:  # (n, c, h, w) -> (n, 1, h, w)
+def _grey(images: Tensor) -> Tensor:  # (n, c, h, w) -> (n, 1, h, w): luminance of RGB images, else the mean
     if images.shape[1] != len(LUMINANCE):
         return images.mean(1, keepdim=True)
     parts = [channel * share for channel, share in zip(images.split(1, 1), LUMINANCE, strict=True)]

@@ -1,1 +1,1 @@
-"""Learning-rate schedules: a plug-in is `name(epoch, epochs, *, ...options) -> factor`, epoch counting from 0."""
+"""Learning-rate schedules: a plug-in is `name(epoch, epochs, *, ...options) -> factor of lr`, with epochs from 0."""

@@ -2,5 +2,5 @@
 
 
 def constant(epoch: int, epochs: int) -> float:
-    """1 in every epoch."""
+    """The factor 1 in every epoch."""
     return 1.0

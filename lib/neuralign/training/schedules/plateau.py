@@ -4,11 +4,11 @@ from neuralign.config.options import Fraction
 
 
 def plateau(epoch: int, epochs: int, *, hold: Fraction = 0.5, until: Fraction = 0.9, floor: Fraction = 0.01) -> float:
-    """1 up to the share `hold` of the epochs, falling linearly to `floor` at `until`, then `floor`.
+    """1 until the share `hold` of the epochs, then linearly down to `floor` at the share `until`, then `floor`.
 
     Args:
-        hold: Share of the epochs before the fall begins.
-        until: Share of the epochs after which the fall is over.
+        hold: Share of the epochs after which the learning rate begins to fall.
+        until: Share of the epochs after which it has fallen to its end.
         floor: Factor of the learning rate from there on.
     """
     progress = epoch / epochs

@@ -14,7 +14,7 @@ from neuralign.common.files import PACKAGE
 from neuralign.config.references import find, root, tree
 
 # how a job is run, not what it computes: packages and modules
-RUNNER = ("neuralign.workflow", "neuralign.training.precision")
+RUNNER = ("neuralign.workflow", "neuralign.training.step_time")
 
 
 def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:

@@ -7,13 +7,13 @@ from neuralign.symmetry.tracing.call import FIXED_ORDER, ORDER, Axes, Call, Rule
 
 
 def elementwise(call: Call) -> list[Axes]:
-    """Elementwise operations with broadcasting: axes that meet are permuted alike."""
+    """Elementwise operations with broadcasting: axes that are matched position by position are permuted alike."""
     operands = [call.stacked_axes(t) for t in call.tensors]
     return [broadcast(call, operands, t.shape) for t in call.outputs]
 
 
 def broadcast(call: Call, operands: Sequence[Axes], shape: Sequence[int]) -> Axes:
-    """The axes of the shape that operands with these axes are broadcast to; axes that meet are unified."""
+    """The axes of `shape`, to which operands with these axes are broadcast; aligned axes of equal size are unified."""
     out = []
     for dim, size in enumerate(reversed(shape), 1):
         aligned = [axes[-dim] for axes in operands if len(axes) >= dim and axes[-dim].size == size]
@@ -30,19 +30,19 @@ def softmax(call: Call) -> list[Axes]:
 
 
 def constant(call: Call) -> list[Axes]:
-    """aten::zeros, aten::full and their kin: any permutation of one value everywhere is the identity."""
+    """aten::zeros, aten::full and the like hold one value everywhere, so any permutation of it is the identity."""
     return [tuple(map(Axis, t.shape)) for t in call.outputs]
 
 
 def dims_of(call: Call, rank: int, name: str = "dim") -> list[int]:
-    """The dimensions that an argument names, counted from the front; all where it names none."""
+    """The dimensions in the argument `name`, counted from the front; all `rank` dimensions if it is None or empty."""
     dims = call.arguments.get(name)
     dims = list(range(rank)) if dims is None or dims == [] else dims if isinstance(dims, list | tuple) else [dims]
     return [d % rank for d in dims] if rank else []
 
 
 def reduction(call: Call) -> list[Axes]:
-    """aten::sum, aten::mean and their kin: the result does not depend on the order of the reduced dimensions."""
+    """aten::sum, aten::mean and the like: the result does not depend on the order of the reduced dimensions."""
     axes = call.axes(call.first)
     dims = dims_of(call, len(axes))
     keepdim = call.outputs[0].dim() == len(axes)
@@ -51,7 +51,7 @@ def reduction(call: Call) -> list[Axes]:
 
 
 def reduction_with_positions(call: Call) -> list[Axes]:
-    """aten::max, aten::argmax and their kin: a reduction, which may return positions too."""
+    """aten::max, aten::argmax and the like: a reduction; it freezes the reduced dimensions if it returns positions."""
     axes = call.axes(call.first)
     if len(call.outputs) > 1 or call.name.startswith("arg"):
         for dim in dims_of(call, len(axes)):
@@ -60,7 +60,7 @@ def reduction_with_positions(call: Call) -> list[Axes]:
 
 
 def ordered(call: Call) -> list[Axes]:
-    """aten::cumsum, aten::sort, aten::flip and their kin: the result depends on the order along some dimensions."""
+    """aten::cumsum, aten::sort, aten::flip and the like: the result depends on the order along some dimensions."""
     axes = list(call.axes(call.first))
     name = "dims" if "dims" in call.arguments else "dim"
     for dim in dims_of(call, len(axes), name):
@@ -70,7 +70,7 @@ def ordered(call: Call) -> list[Axes]:
 
 
 def triangular(call: Call) -> list[Axes]:
-    """aten::tril, aten::triu: zeros on one side of the diagonal of the last two dimensions."""
+    """aten::tril, aten::triu: zeros on one side of the diagonal of the last two dimensions, which are frozen."""
     axes = call.axes(call.first)
     for axis in axes[-2:]:
         call.freeze(axis, ORDER)

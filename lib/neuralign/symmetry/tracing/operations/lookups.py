@@ -1,7 +1,7 @@
 """Rules of operations that look values up by position, or write them to positions: index, gather, scatter, embedding.
 
-The axis that positions count along is frozen. The axes of the index tensor stay as free as the values that are looked
-up with it.
+The axis along which positions are counted is frozen. If the axes of the index tensor are permuted, so are the values
+that are looked up.
 """
 
 import torch
@@ -17,7 +17,10 @@ def _dim(call: Call, axes: Axes) -> int:
 
 
 def _indexed_dims(call: Call) -> tuple[range, list[Axis]]:
-    """The neighbouring dimensions that have an index tensor, now frozen, and the axes that replace them."""
+    """Freeze the dimensions that have an index tensor; return them and the axes that replace them in the result.
+
+    Raises UnsupportedCall for masks, and for dimensions that are not neighbours.
+    """
     axes, indices = call.axes(call["self"]), call["indices"]
     dims = [i for i, index in enumerate(indices) if index is not None]
     if dims != list(range(dims[0], dims[-1] + 1)) or any(indices[i].dtype in (torch.bool, torch.uint8) for i in dims):
@@ -32,14 +35,14 @@ def _indexed_dims(call: Call) -> tuple[range, list[Axis]]:
 
 
 def index(call: Call) -> list[Axes]:
-    """aten::index: advanced indexing along neighbouring dimensions; the others pass."""
+    """aten::index: advanced indexing along neighbouring dimensions; the other axes are those of the input."""
     axes = call.axes(call["self"])
     dims, replacing = _indexed_dims(call)
     return [(*axes[: dims.start], *replacing, *axes[dims.stop :])]
 
 
 def index_put(call: Call) -> list[Axes]:
-    """aten::index_put: values are written or added at an advanced index, whose result they must match."""
+    """aten::index_put: values are written or added at an advanced index; they match the result of aten::index there."""
     axes = call.axes(call["self"])
     dims, replacing = _indexed_dims(call)
     selected = (*axes[: dims.start], *replacing, *axes[dims.stop :])
@@ -50,7 +53,7 @@ def index_put(call: Call) -> list[Axes]:
 
 
 def embedding(call: Call) -> list[Axes]:
-    """aten::embedding: rows of a matrix are looked up; its columns pass."""
+    """aten::embedding: rows of a matrix are looked up; its columns are the last axis of the result."""
     rows, columns = call.axes(call["weight"])
     call.freeze(rows, INDEXED)
     return [(*call.axes(call["indices"]), columns)]
@@ -70,7 +73,8 @@ def index_select(call: Call) -> list[Axes]:
 def index_add(call: Call) -> list[Axes]:
     """aten::index_add, aten::index_reduce, aten::index_copy: rows are added or written to positions of one dimension.
 
-    Rows may come in any order, together with their positions, except for index_copy: the last row of a position counts.
+    The order of the rows does not matter if the index is permuted alike. For index_copy it does: of several rows for
+    one position the last one counts.
     """
     axes, source, index = call.axes(call["self"]), call.axes(call["source"]), call.axes(call["index"])
     if len(axes) != len(source) or not index:
@@ -93,7 +97,7 @@ def index_fill(call: Call) -> list[Axes]:
 
 
 def _first(call: Call, axis: Axis, size: int) -> Axis:
-    """The first `size` positions of an axis: those that a smaller index tensor meets."""
+    """The axis of the first `size` positions, with which a smaller index tensor is matched."""
     return axis if axis.size == size else narrow(axis, 0, size, call.reason(PART))
 
 
@@ -113,8 +117,8 @@ def gather(call: Call) -> list[Axes]:
 def scatter(call: Call) -> list[Axes]:
     """aten::scatter, aten::scatter_add, aten::scatter_reduce: values are written or added along one dimension.
 
-    On the others the index matches the input. Along that dimension values may come in any order, together with their
-    index, except for scatter: the last value of a position counts.
+    On the others the index matches the input. Along that dimension the order of the values does not matter if the index
+    is permuted alike. For scatter it does: of several values for one position the last one counts.
     """
     axes, index = call.axes(call["self"]), call.axes(call["index"])
     source = call.axes(call["src"]) if isinstance(call.arguments.get("src"), Tensor) else index

@@ -15,15 +15,15 @@ from neuralign.symmetry.tracing.axes import (
 )
 from neuralign.symmetry.tracing.call import ORDER, PART, SPACE, Axes, Call, Rule
 
-ATTENTION = "attention"  # the mark of the axes of two activations that are multiplied as matrices
-UNIT = "unit"  # the mark of an axis that a layer returns
+ATTENTION = "attention"  # the mark of the axes of activations that are multiplied with each other as matrices
+UNIT = "unit"  # the mark of the output axis of a layer with weights, which is a group even if its size is one
 OPERANDS = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "mv": ("self", "vec"), "dot": ("self", "tensor")}
 OPERANDS |= {"vdot": ("self", "other")}
 OPERANDS |= {"addmm": ("mat1", "mat2"), "baddbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}
 
 
 def _mark_attention(call: Call, *operands: Tensor) -> None:
-    """Mark all axes of these operands of a product, if none of them is a weight."""
+    """Mark all axes of these operands of a product with ATTENTION if every operand depends on the input."""
     if all(map(call.depends_on_input, operands)):
         for operand in operands:
             for axis in call.axes(operand):
@@ -32,6 +32,7 @@ def _mark_attention(call: Call, *operands: Tensor) -> None:
 
 
 def _mark_unit(axis: Axis) -> Axis:
+    """The axis, marked as UNIT."""
     for leaf in leaves(axis):
         leaf.marks.add(UNIT)
     return axis
@@ -47,7 +48,7 @@ def _ordered_axes(tensor: Tensor) -> Axes:
 
 
 def matmul(call: Call) -> list[Axes]:
-    """aten::mm, aten::bmm, aten::mv, aten::dot and those that add a tensor: the contracted axes are permuted alike."""
+    """aten::mm, aten::bmm, aten::mv, aten::dot, aten::addmm and the like: the contracted axes are permuted alike."""
     first, second = (call[name] for name in OPERANDS[call.name])
     a, b = call.axes(first), call.axes(second)
     _mark_attention(call, first, second)
@@ -73,16 +74,16 @@ def linear(call: Call) -> list[Axes]:
 
 
 def convolution(call: Call) -> list[Axes]:
-    """aten::convolution (n, c, ...): channels as in a linear layer; a spatial axis passes where the window is one wide.
+    """aten::convolution (n, c, ...): channels as in a linear layer; spatial axes are frozen where the kernel is wide.
 
-    With groups of channels, groups may be permuted, and channels within groups, alike in each group.
+    With several groups of channels, the groups may be permuted, and the channels within groups, alike in each group.
     """
     groups, source, weight = call["groups"], call.axes(call["input"]), call.axes(call["weight"])
     windows = zip(weight[2:], call["stride"], call["padding"], call["output_padding"], strict=True)
-    passes = [(window.size, stride, pad, more) == (1, 1, 0, 0) for window, stride, pad, more in windows]
+    pointwise = [(window.size, stride, pad, more) == (1, 1, 0, 0) for window, stride, pad, more in windows]
     space = list(map(ordered_axis, call.outputs[0].shape[2:]))
     for i, axis in enumerate(source[2:]):
-        if passes[i]:
+        if pointwise[i]:
             space[i] = axis
         else:
             call.freeze(axis, SPACE)
@@ -108,7 +109,7 @@ def convolution(call: Call) -> list[Axes]:
 
 
 def batch_norm(call: Call) -> list[Axes]:
-    """aten::native_batch_norm and its kin (n, c, ...): weight, bias and running statistics are per channel."""
+    """aten::native_batch_norm and the like (n, c, ...): weights and running statistics are permuted as channels."""
     axes = call.axes(call["input"])
     for name in ("weight", "bias", "running_mean", "running_var"):
         if (tensor := call.arguments.get(name)) is not None:
@@ -118,7 +119,7 @@ def batch_norm(call: Call) -> list[Axes]:
 
 
 def layer_norm(call: Call) -> list[Axes]:
-    """aten::native_layer_norm, aten::_fused_rms_norm: statistics over the last axes do not depend on their order."""
+    """aten::native_layer_norm, aten::_fused_rms_norm: statistics of the last axes do not depend on their order."""
     axes, rank = call.axes(call["input"]), len(call["normalized_shape"])
     for name in ("weight", "bias"):
         if (tensor := call.arguments.get(name)) is not None:
@@ -146,7 +147,7 @@ def group_norm(call: Call) -> list[Axes]:
 def attention(call: Call) -> list[Axes]:
     """aten::_scaled_dot_product_* (..., tokens, channels): softmax(query key^T + mask) value.
 
-    Query and key share channels, key and value share tokens, all three share the heads.
+    Query and key have the same channels, key and value the same tokens, all three the same heads.
     """
     query, key, value = (call.axes(call[n]) for n in ("query", "key", "value"))
     _mark_attention(call, call["query"], call["key"])
@@ -170,7 +171,7 @@ def attention(call: Call) -> list[Axes]:
 
 
 def _key_heads(call: Call, heads: Axis, count: int) -> Axis:
-    """The axis of `count` key heads that an axis of query heads is divided into: grouped-query attention."""
+    """The axis of `count` key heads to which an axis of query heads belongs (grouped-query attention)."""
     if heads.size == count or heads.size % count:
         return heads
     return divide(heads, count, call.reason(f"has {count} keys, whose shares of it cut its parts"))[0]
@@ -179,7 +180,7 @@ def _key_heads(call: Call, heads: Axis, count: int) -> Axis:
 def recurrent_cell(call: Call) -> list[Axes]:
     """aten::_thnn_fused_lstm_cell, aten::_thnn_fused_gru_cell: each block of gates is permuted as the hidden units.
 
-    The gates of all units lie block after block: all input gates, all forget gates, and so on.
+    The gates lie in blocks: the input gates of all units, the forget gates of all units, and so on.
     """
     inputs, hidden, state = (call.axes(tensor) for tensor in call.tensors[:3])
     gates = [inputs[-1], hidden[-1], *(call.axes(bias)[0] for bias in call.tensors[3:])]
@@ -215,15 +216,15 @@ def cdist(call: Call) -> list[Axes]:
     """aten::_cdist_forward: distances between the rows of two matrices, whose columns are permuted alike."""
     first, second = call.axes(call["x1"]), call.axes(call["x2"])
     batch = list(zip(first[:-2], second[:-2], strict=True))
-    for one, other in batch:
-        if 1 not in (one.size, other.size):
-            call.unify(one, other)
+    for axis, other in batch:
+        if 1 not in (axis.size, other.size):
+            call.unify(axis, other)
     call.unify(first[-1], second[-1])
-    return [(*(other if one.size == 1 else one for one, other in batch), first[-2], second[-2])]
+    return [(*(other if axis.size == 1 else axis for axis, other in batch), first[-2], second[-2])]
 
 
 def weight_norm(call: Call) -> list[Axes]:
-    """aten::_weight_norm_interface: a weight of a direction v and a length g for each index of one dimension."""
+    """aten::_weight_norm_interface: the weight g * v / |v|, with one length g for each position of dimension `dim`."""
     direction, length, dim = call.axes(call["v"]), call.axes(call["g"]), call["dim"]
     call.unify(direction[dim], length[dim])
     return [direction, *[length for _ in _secondary(call)]]

@@ -1,4 +1,4 @@
-"""Rules of operations that change the shape of tensors, or put tensors together and take them apart."""
+"""Rules of operations that reshape, join or take apart tensors: view, permute, expand, select, cat and the like."""
 
 from math import prod
 
@@ -21,12 +21,12 @@ from neuralign.symmetry.tracing.operations.elementwise import broadcast, dims_of
 
 
 def across_parts(call: Call) -> str:
-    """The reason of an axis whose parts, which are permuted apart, an operation reshapes as one."""
+    """The reason to freeze an axis that is reshaped as one although its parts are permuted separately."""
     return call.reason("reshapes it across the bounds of its parts")
 
 
 def view(call: Call) -> list[Axes]:
-    """aten::view, aten::reshape: dimensions are flattened and unflattened, where sizes match from the front."""
+    """aten::view, aten::reshape: dimensions are flattened and unflattened, matched by their sizes from the front."""
     tensor, (out,) = call.first, call.outputs
     before = [(n, a) for n, a in zip(tensor.shape, call.stacked_axes(tensor), strict=True) if n != 1]
     after = [n for n in out.shape if n != 1]
@@ -80,14 +80,14 @@ def expand(call: Call) -> list[Axes]:
 
 
 def repeat(call: Call) -> list[Axes]:
-    """aten::repeat: copies end to end, so any permutation of the copies is the identity."""
+    """aten::repeat: copies laid end to end, so any permutation of the copies is the identity."""
     repeats, axes = call["repeats"], call.stacked_axes(call.first)
     axes = (*[Axis(1)] * (len(repeats) - len(axes)), *axes)
     return [tuple(product([Axis(n), a]) for n, a in zip(repeats, axes, strict=True))]
 
 
 def select(call: Call) -> list[Axes]:
-    """aten::select, aten::unbind: one index, or every one, of a dimension that goes."""
+    """aten::select, aten::unbind: the slices at one index, or at every index, of a dimension, which is removed."""
     axes = call.stacked_axes(call.first)
     dim = call["dim"] % len(axes)
     size = axes[dim].size
@@ -96,7 +96,7 @@ def select(call: Call) -> list[Axes]:
 
 
 def _selected(call: Call, axes: Axes, dim: int, index: int) -> Axes:
-    """The axes without dimension `dim`: stacks that it numbers the members of become the member at `index`."""
+    """The axes without dimension `dim`; a stack whose members it numbers becomes the member at `index`."""
     outer = axes[dim].resolve()
     if separate_members(outer) or any(_member(axis, outer, index) is not axis for axis in axes):
         axes = tuple(_member(axis, outer, index) for axis in axes)
@@ -114,7 +114,7 @@ def _member(axis: Axis, outer: Axis, index: int) -> Axis:
 
 
 def slice_(call: Call) -> list[Axes]:
-    """aten::slice: neighbouring positions of a dimension, or one of every `step`, which freezes it."""
+    """aten::slice: neighbouring positions of a dimension; with a `step` the dimension is frozen."""
     axes = list(call.stacked_axes(call.first))
     dim, size = call["dim"] % len(axes), call.outputs[0].shape[call["dim"]]
     if size == axes[dim].size:
@@ -147,7 +147,7 @@ def concatenate(call: Call) -> list[Axes]:
 
 
 def stack(call: Call) -> list[Axes]:
-    """aten::stack: a new dimension, at each index of which lies one of the tensors with its own axes."""
+    """aten::stack: a new dimension, each index of which has one of the tensors with its own axes."""
     index = ordered_axis(len(call["tensors"]))
     out = []
     for members in zip(*map(call.axes, call["tensors"]), strict=True):
@@ -158,7 +158,7 @@ def stack(call: Call) -> list[Axes]:
 
 
 def pad(call: Call) -> list[Axes]:
-    """aten::constant_pad_nd: copies of a constant before and after; negative padding takes a part."""
+    """aten::constant_pad_nd: copies of a constant before and after; negative padding removes positions."""
     axes, padding = list(call.axes(call.first)), list(call["pad"])
     for dim, (before, after) in enumerate(zip(padding[::2], padding[1::2], strict=True), 1):
         size = axes[-dim].size + min(before, 0) + min(after, 0)
@@ -200,7 +200,7 @@ def channel_shuffle(call: Call) -> list[Axes]:
 
 
 def glu(call: Call) -> list[Axes]:
-    """aten::glu: one half of a dimension, scaled by the sigmoid of the other, with which it is permuted alike."""
+    """aten::glu: one half of a dimension times the sigmoid of the other half; both are permuted alike."""
     axes = list(call.axes(call.first))
     dim = call["dim"] % len(axes)
     first, second = split_at(axes[dim], axes[dim].size // 2, call.reason("takes halves of it"))

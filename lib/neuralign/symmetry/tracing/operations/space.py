@@ -9,7 +9,7 @@ from neuralign.symmetry.tracing.operations.shapes import across_parts
 
 
 def windows(call: Call) -> list[Axes]:
-    """Pooling, reflection and replication padding, interpolation: over the last one to three dimensions."""
+    """Pooling, reflection and replication padding, interpolation: the last one to three dimensions are frozen."""
     rank = int(re.findall(r"(\d)d", call.name)[0])
     axes = call.axes(call.first)
     for axis in axes[-rank:]:

@@ -9,7 +9,7 @@ from tiny import assert_same, perceptron, pictures, whole
 from torch import nn
 
 from neuralign.networks.model import Model
-from neuralign.training import precision
+from neuralign.training import step_time
 from neuralign.training.progress import Regime
 
 
@@ -29,13 +29,13 @@ def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[tuple[int, 
         steps.append((size, kind))
         return seconds[kind]
 
-    monkeypatch.setattr(precision, "_seconds", take)
+    monkeypatch.setattr(step_time, "_seconds", take)
     return steps
 
 
 def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, caplog) -> None:
     timed(monkeypatch, float32=0.01, bfloat16=0.09)
-    precision.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
+    step_time.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -47,7 +47,7 @@ def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, 
 def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, logger="neuralign")
     timed(monkeypatch, float32=0.09, bfloat16=0.03)
-    precision.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
+    step_time.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
     expected = "10 images forward and back: 30 ms in bfloat16, 90 ms in float32, 3.0 times as fast"
     assert (record.levelno, record.getMessage()) == (logging.INFO, expected)
@@ -56,17 +56,17 @@ def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
 def test_float32_is_not_measured(monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, logger="neuralign")
     steps = timed(monkeypatch, float32=0.01)
-    precision.report_speed(single(perceptron(8)), pictures(20, side=8), regime("float32"))
+    step_time.report_speed(single(perceptron(8)), pictures(20, side=8), regime("float32"))
     assert not steps and not caplog.records
 
 
 @pytest.mark.parametrize(("step", "size"), [(0.001, 64), (0.133, 40), (0.5, 10), (9.0, 8)])
 def test_slow_machines_measure_smaller_steps(monkeypatch, step: float, size: int) -> None:
     steps = timed(monkeypatch, float32=step / 2, bfloat16=step / 2)
-    found, *_ = precision.compare(single(perceptron(8)), pictures(100, side=8), 64, "bfloat16")
+    found, *_ = step_time.step_seconds(single(perceptron(8)), pictures(100, side=8), 64, "bfloat16")
     assert found == pytest.approx(size, abs=1)
     assert [kind for _, kind in steps] == ["float32", "bfloat16"] * (len(steps) // 2)
-    assert len(steps) == (4 if step > precision.BUDGET else 8), "one pair of steps will do where they are slow"
+    assert len(steps) == (4 if step > step_time.BUDGET else 8), "one pair of steps will do where they are slow"
 
 
 @pytest.mark.parametrize("set_mode", [nn.Module.train, nn.Module.eval])
@@ -76,7 +76,7 @@ def test_measuring_leaves_weights_buffers_modes_and_random_numbers_alone(set_mod
     model.network.get_submodule("2").eval()
     modes = [m.training for m in model.network.modules()]
     before, draws = {n: t.clone() for n, t in whole(model.network).items()}, torch.get_rng_state()
-    size, *seconds = precision.compare(model, pictures(20, side=8), 12, "bfloat16")
+    size, *seconds = step_time.step_seconds(model, pictures(20, side=8), 12, "bfloat16")
     assert 8 <= size <= 12 and min(seconds) > 0
     assert_same(whole(model.network), before)
     assert torch.equal(torch.get_rng_state(), draws)
@@ -88,7 +88,7 @@ def test_measuring_leaves_weights_buffers_modes_and_random_numbers_alone(set_mod
 def test_a_few_images_are_enough(count: int) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    size, *_ = precision.compare(model, pictures(count, side=8), 64, "bfloat16")
+    size, *_ = step_time.step_seconds(model, pictures(count, side=8), 64, "bfloat16")
     assert size >= count
 
 
@@ -105,5 +105,5 @@ def test_networks_of_several_types_are_measured() -> None:
             return self.head(self.first(x.flatten(1))[:, self.order].double())
 
     model = Model(Mixed(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    size, plain, other = precision.compare(model, pictures(8, side=8), 4, "bfloat16")
+    size, plain, other = step_time.step_seconds(model, pictures(8, side=8), 4, "bfloat16")
     assert size == 4 and plain > 0 and other > 0

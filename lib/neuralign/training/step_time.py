@@ -1,7 +1,4 @@
-"""The time of a training step in a reduced precision and in float32, measured before a training begins.
-
-Not every machine is faster in a reduced precision.
-"""
+"""Measures before a training whether its steps are faster in a reduced precision than in float32 on this machine."""
 
 import logging
 import time
@@ -12,24 +9,24 @@ from torch import Tensor
 
 from neuralign.common.seeding import preserved_generators
 from neuralign.datasets.images import Images
-from neuralign.networks.model import Model, State, buffers, criterion, modes_kept, parameters, trainable
-from neuralign.training.progress import Regime, cast
+from neuralign.networks.model import Model, State, buffers, criterion, parameters, preserved_modes, trainable
+from neuralign.training.progress import Regime, autocast
 
 log = logging.getLogger(__name__)
 
-FIRST = 8  # images of the first steps, from whose time the batch size of the others is chosen
+FIRST = 8  # images in the first step of each precision, whose time says how many the others can have
 BUDGET = 2.0  # seconds for all other steps
-ROUNDS = 3  # steps in each precision, of which the median is taken
+ROUNDS = 3  # steps in each precision, whose median time is returned
 
 
 def report_speed(model: Model, images: Images, regime: Regime) -> None:
     """Log the time of a step in the regime's precision and in float32, as a warning if float32 is faster.
 
-    If the regime trains in float32, nothing is measured. The model and the generators are left unchanged.
+    Nothing is measured if the regime trains in float32. The model and the generators are left unchanged.
     """
     if regime.precision == "float32":
         return
-    size, full, reduced = compare(model, images, regime.batch_size, regime.precision)
+    size, full, reduced = step_seconds(model, images, regime.batch_size, regime.precision)
     times = (
         f"{size} images forward and back: {reduced * 1e3:.3g} ms in {regime.precision}, {full * 1e3:.3g} ms in float32"
     )
@@ -43,20 +40,21 @@ def report_speed(model: Model, images: Images, regime: Regime) -> None:
         log.info("%s, %.1f times as fast", times, full / reduced)
 
 
-def compare(model: Model, images: Images, batch_size: int, precision: str) -> tuple[int, float, float]:
-    """The number of images per step, and the seconds of a step in float32 and in `precision`.
+def step_seconds(model: Model, images: Images, batch_size: int, precision: str) -> tuple[int, float, float]:
+    """(images in a step, seconds of a step in float32, seconds in `precision`).
 
-    These are medians of ROUNDS alternating steps, or of fewer if they exceed the BUDGET.
+    A step has `batch_size` images, or fewer if these would take too long. The times are medians of ROUNDS steps in
+    turn, or of fewer if they exceed the BUDGET.
     """
     precisions, state = ("float32", precision), {**parameters(model.network), **buffers(model.network)}
-    with preserved_generators(images.labels.device), modes_kept(model.network):
+    with preserved_generators(images.labels.device), preserved_modes(model.network):
         model.network.train()
 
         def pair(size: int) -> tuple[float, ...]:
             return tuple(_seconds(model, state, images, size, dtype) for dtype in precisions)
 
         first = min(FIRST, batch_size)
-        cold = pair(first)  # an upper limit, as it includes the warm-up
+        cold = pair(first)  # an upper limit of the time, as it includes the warm-up
         affordable = int(first * BUDGET / ROUNDS / sum(cold))
         size = max(first, min(batch_size, affordable, len(images)))
         steps = [pair(size)]
@@ -73,7 +71,7 @@ def _seconds(model: Model, state: State, images: Images, size: int, precision: s
     pixels, labels = next(images.batches(size))
     _synchronise(pixels)
     start = time.perf_counter()
-    with cast(pixels.device, precision):
+    with autocast(pixels.device, precision):
         loss = criterion(model(copies, pixels), labels)
     torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     _synchronise(pixels)
