@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from report_frames import evaluation, load_script, moved, only, points, run, study
 
-from neuralign.report import published, summary
+from neuralign.report import published, statistics, summary
 from neuralign.report.claims import claims
 from neuralign.report.claims.evidence import Evidence, alignments
 from neuralign.report.page import paper_tables
@@ -33,7 +33,7 @@ def test_welch_has_the_interval_of_scipy():
     from scipy.stats import ttest_ind_from_stats
 
     ours, theirs = (87.0, 0.4, 3), (87.8, 0.1, 3)
-    found = published.welch(ours, theirs)
+    found = statistics.welch_interval(ours, theirs)
     expected = ttest_ind_from_stats(*ours, *theirs, equal_var=False)
     # the interval just excludes zero where p is 5 %: compare through the p-value at its edge
     half = found["ci_high"] - found["difference"]
@@ -51,7 +51,7 @@ def test_welch_has_the_interval_of_scipy():
     ],
 )
 def test_cells_without_spread_say_so(ours, reason):
-    found = published.welch(ours, (87.8, 0.0, 3))
+    found = statistics.welch_interval(ours, (87.8, 0.0, 3))
     assert found["reason"] == reason and np.isnan(found["ci_low"])
 
 
@@ -66,7 +66,7 @@ def test_cells_without_spread_say_so(ours, reason):
 def test_a_cell_is_within_by_the_margin_or_by_the_interval(accuracies, verdict):
     parts = [(evaluation([a, a, a]), run(pair=p)) for a, p in zip(accuracies, PAIRS, strict=True)]
     rows = points(*parts)
-    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), published.published_table())
     cell = only(table, dataset="cifar10", network="tinyten", method="aligned", measure="mean")
     assert cell["verdict"] == verdict and cell["n"] == 3
     assert cell["difference"] == pytest.approx(np.mean(accuracies) - 88.5)
@@ -212,7 +212,7 @@ def test_three_settings_are_summed_up():
 
 def test_the_page_counts_what_it_has():
     rows = study()
-    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), published.published_table())
     assert paper_tables.numbers_in_words(table) == (
         "Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."
     )

@@ -12,7 +12,7 @@ from report_frames import PLACE, load_script, plane_frame
 
 from neuralign.config.plugins import plugin
 from neuralign.report import drawing, figures
-from neuralign.report.summary import METHODS
+from neuralign.report.labels import METHODS
 
 KINDS = sorted(p.stem for p in Path(figures.__file__).parent.glob("*.py") if p.stem != "__init__")
 

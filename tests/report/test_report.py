@@ -70,7 +70,7 @@ def beside(rows):
     paths = summary.paths(rows)
     accuracy = summary.accuracy(rows, paths)
     return {
-        "published": published.against_published(accuracy, summary.published()),
+        "published": published.against_published(accuracy, published.published_table()),
         "claims": claims.judged(Evidence(points=rows, paths=paths)),
         "alignments": alignments(moved((0, 1, 5), "pam_aligned", "pam")),
     }

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralign.common.files import atomic
-from neuralign.report.summary import label, rank
+from neuralign.report.labels import label, rank
 
 # Okabe and Ito's colours, safe for colour-blind readers: cool is aligned, warm is unaligned. In grey, the marker and
 # the line tell them apart: solid is a trained curve, dashed a straight line, dash-dotted a PAM curve.

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from neuralign.report.summary import SETTING
+from neuralign.report.labels import SETTING
 
 PREDICTORS = {  # column -> what it is
     "bound": "bound on the line's mean loss",

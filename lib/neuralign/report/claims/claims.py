@@ -14,7 +14,8 @@ import pandas as pd
 
 from neuralign.report.claims import measurements as of
 from neuralign.report.claims.evidence import Evidence, Measurement
-from neuralign.report.summary import SETTING, interval
+from neuralign.report.labels import SETTING
+from neuralign.report.statistics import paired_interval
 
 COLUMNS = ["claim", "sentence", "source", "scope", *SETTING, "attack", "measure", "unit", "decimals", "first", "second"]
 COLUMNS += ["difference", "ci_low", "ci_high", "n", "n_of", "wanted", "bound", "verdict", "reason"]
@@ -199,6 +200,6 @@ def _pooled(found: list[Measurement]) -> Iterator[Measurement]:
         means = values.groupby(0)[[1, 2, 3]].mean()
         if len(means) >= SEVERAL:
             attacks = list(dict.fromkeys(m.attack for m in same))
-            over = interval(means[1]) | {"n": len(means), "n_of": "settings"}
+            over = paired_interval(means[1]) | {"n": len(means), "n_of": "settings"}
             attack = attacks[0] if len(attacks) == 1 else "all attacks"
             yield replace(same[0], attack=attack, first=means[2].mean(), second=means[3].mean(), found=over)

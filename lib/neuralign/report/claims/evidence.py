@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.report.summary import SETTING, interval
+from neuralign.report.labels import SETTING
+from neuralign.report.statistics import paired_interval
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def paired(
     if isinstance(second, pd.Series):
         first, second = first.align(second, join="inner")
     means = first.mean(), second.mean() if isinstance(second, pd.Series) else second
-    found = interval((first - second).dropna())
+    found = paired_interval((first - second).dropna())
     found |= {"n": found["n_pairs"], "n_of": "pairs"}
     return Measurement(tuple(setting), attack, measure, unit, digits, *means, found)
 

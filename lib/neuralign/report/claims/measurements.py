@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from neuralign.report.claims.evidence import Evidence, Measurement, both, clean, paired, parts, using, where
-from neuralign.report.published import welch
-from neuralign.report.summary import SETTING, published
+from neuralign.report.labels import SETTING
+from neuralign.report.published import published_table
+from neuralign.report.statistics import welch_interval
 
 UNITS = {"accuracy": ("points", 2), "loss": ("nats", 3)}
 NAMES = {
@@ -48,7 +49,7 @@ def worst_gains_more(e: Evidence) -> Iterator[Measurement]:
 
 def gain_of_largest(e: Evidence) -> Iterator[Measurement]:
     """Gain in average accuracy of the largest published network minus that of the smallest, unpaired (Welch)."""
-    order = list(dict.fromkeys(published()["network"]))  # from small to large
+    order = list(dict.fromkeys(published_table()["network"]))  # from small to large
     gains: dict[tuple[str, str], dict[str, pd.Series]] = {}
     for (dataset, network, regime), pair in both(clean(e.paths), SETTING, "aligned", "unaligned"):
         if network in order:
@@ -58,7 +59,7 @@ def gain_of_largest(e: Evidence) -> Iterator[Measurement]:
         small, *_, large = sorted(of, key=order.index) if len(of) > 1 else (None, None)
         if small and large:
             sides = [(of[n].mean(), of[n].std(ddof=1), len(of[n])) for n in (large, small)]
-            found = welch(*sides) | {"n": min(len(of[n]) for n in (large, small)), "n_of": "pairs of each"}
+            found = welch_interval(*sides) | {"n": min(len(of[n]) for n in (large, small)), "n_of": "pairs of each"}
             text = "gain of the largest minus gain of the smallest network"
             yield Measurement((dataset, large, regime), "", text, "points", 2, sides[0][0], sides[1][0], found)
 

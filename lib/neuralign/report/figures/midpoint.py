@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Whole
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 SERIES: dict[str, tuple[str, dict[str, Any]]] = {  # colours that no method has: the panels are the methods
     "before": ("Midpoint of the trained curve", {"color": "#444444", "marker": "D", "linestyle": "-"}),

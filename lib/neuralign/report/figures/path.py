@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag, Text
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from neuralign.config.options import Flag, Whole
 from neuralign.report import drawing
-from neuralign.report.summary import label, rank
+from neuralign.report.labels import label, rank
 
 UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 PLACE = ["network", "dataset", "regime"]

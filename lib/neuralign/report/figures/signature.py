@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Whole
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 from neuralign.report.theory_ranks import PREDICTORS, spearman
 
 POINTS = {"linestyle": "none", "markersize": 5.0}

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 PANELS = {"loss": "training cross-entropy (nats)", "accuracy": "training accuracy (%)"}
 

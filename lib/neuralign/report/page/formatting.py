@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 NONE = "–"
 LARGE = 1e5

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread
 from neuralign.report.page.pictures import main_picture, picture_rows, pictures
-from neuralign.report.summary import SETTING, label
 
 METRIC_NAMES = {  # name, unit, digits
     "accuracy_mean": ("average accuracy", "%", 2),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.report.labels import METHODS, SETTING, label
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
-from neuralign.report.summary import METHODS, SETTING, label
 
 VERDICTS = ("supported", "contradicted", "not decided")
 
