@@ -80,7 +80,7 @@ def test_without_evidence_nothing_is_measured():
 
 def test_claims_have_ids_of_their_own_and_say_what_they_want():
     assert len({claim.id for claim in claims.CLAIMS}) == len(claims.CLAIMS)
-    assert {claim.wanted for claim in claims.CLAIMS} == {"more", "less"}
+    assert {claim.direction for claim in claims.CLAIMS} == {"more", "less"}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def look(method: str) -> dict[str, Any]:
 
 
 def sheet(rows: int, columns: int, *, width: float = 2.7, height: float = 2.0, **options: Any) -> tuple[Figure, Any]:
-    """A figure and its (rows, columns) array of panels, each `width` x `height` inches; options of `Figure.subplots`."""
+    """A figure and its (rows, columns) array of panels, each `width` x `height` inches; `options` of `subplots`."""
     figure = Figure(figsize=(max(width * columns, 4.2), height * rows + 0.75), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)

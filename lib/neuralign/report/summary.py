@@ -65,10 +65,8 @@ def _check(frame: pd.DataFrame, source: str) -> None:
         raise ValueError(f"{source}: no row has attack 'clean' and statistics 'reestimated'")
     for (attack, statistics), rows in frame.groupby(["attack", "statistics"], sort=False):
         where = f"{source}, attack '{attack}', {statistics} statistics"
-        if rows["t"].duplicated().any():
-            raise ValueError(
-                f"{where}: column 't' contains this value twice: {rows['t'][rows['t'].duplicated()].iloc[0]:g}"
-            )
+        if (repeated := rows["t"].duplicated()).any():
+            raise ValueError(f"{where}: column 't' contains this value twice: {rows['t'][repeated].iloc[0]:g}")
         for column in ("t", "distance"):
             if not rows[column].is_monotonic_increasing:
                 raise ValueError(f"{where}: column '{column}' is not in increasing order")
