@@ -224,7 +224,7 @@ def _(project):
     project.append("lib/neuralign/report/figures/path.py", "\nNEW = 1\n")
 
 
-@row("Code of the tables", TABLES | THEORY)
+@row("Code of the tables", {"plot": 1} | TABLES | THEORY)  # one figure is drawn from a table
 def _(project):
     project.append("lib/neuralign/report/summary.py", "\nNEW = 1\n")
 

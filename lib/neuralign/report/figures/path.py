@@ -1,4 +1,4 @@
-"""Accuracy or loss along the path, as in the figures of Tatro et al. (2020)."""
+"""Accuracy or loss against the position on the path, as in the figures of Tatro et al. (2020)."""
 
 from typing import Literal
 
@@ -21,14 +21,14 @@ def path(
     beside_clean: Flag = False,
     show: Literal["all", "curves", "lines"] = "all",
 ) -> Figure:
-    """A row of panels per dataset and regime, a column per network: mean over pairs, with a band of one sd.
+    """Panels in a row per dataset and regime, a column per network: mean over pairs with a band of one sample sd.
 
     Args:
         column: What is drawn.
-        attack: The attack it is measured under.
-        beside_clean: Whether panels of clean images are drawn too: left of those under attack, or above them where
-            there are several networks.
-        show: Straight lines, curves or both; next to lines, differences between curves are hard to see.
+        attack: The attack under which it is measured; `clean`: none.
+        beside_clean: Whether clean images get panels too: left of those under attack, or above them if there are
+            several networks.
+        show: Straight lines, curves or both. Beside straight lines, differences between curves are hard to see.
     """
     attacks = ["clean", attack] if beside_clean else [attack]
     frame = frame[(frame["statistics"] == "reestimated") & frame["attack"].isin(attacks)]

@@ -11,9 +11,10 @@ PANELS = {"loss": "training cross-entropy (nats)", "accuracy": "training accurac
 
 
 def training(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
-    """A row per setting, loss left and accuracy right: mean over pairs (endpoints: seeds), with a band of one sd.
+    """A row per setting, loss left and accuracy right: means with a band of one standard deviation.
 
-    The loss is the cross-entropy without the L2 term; a curve's is that of points drawn at random along it.
+    Both are over pairs, for endpoints over seeds. The loss is the cross-entropy without the L2 penalty; that of a curve
+    is measured at the points that are drawn at random in its training.
 
     Args:
         logarithmic: Whether the axis of the loss is logarithmic.
