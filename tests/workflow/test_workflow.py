@@ -246,7 +246,7 @@ def _(project):
 
 @row("The published numbers", TABLES)
 def _(project):
-    project.append("lib/neuralign/published.csv", "\n")
+    project.append("lib/neuralign/report/published.csv", "\n")
 
 
 @row("Code with an old modification time, as `rsync -t` or `tar` leave it", MEASURED)
