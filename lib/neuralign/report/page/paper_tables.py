@@ -17,7 +17,7 @@ def sections(
 ) -> dict[str, Any]:
     """What the page shows of the paper, by name.
 
-    `claims`, `settings`, `cells`, `other_cells` and `figures` are tables or None; `summary` and `not_measured` sentences.
+    `claims`, `settings`, `cells`, `other_cells` and `figures` are tables or None; the others are sentences.
     `cells` are the published numbers of networks and datasets of which anything was run here, `other_cells` the rest;
     `not_measured` are the claims without evidence.
 
