@@ -44,13 +44,13 @@ def path(
         rows, columns = settings, [networks[0] | i for i in images]
     with drawing.style():
         figure, axes = drawing.sheet(len(rows), len(columns), sharex=True)
-        for row, line in zip(rows, axes, strict=True):
-            for place, panel in zip([row | c for c in columns], line, strict=True):
+        for row, panels in zip(rows, axes, strict=True):
+            for place, panel in zip([row | c for c in columns], panels, strict=True):
                 _draw(panel, drawing.where(frame, **place), column)
                 panel.set_title(", ".join(label(place[key]) for key in ("network", "dataset", "regime")))
-                if panel is line[0] or len(networks) == 1:
-                    under = place["attack"]
-                    shown = "clean test images" if under == "clean" else f"test images under {under}"
+                if panel is panels[0] or len(networks) == 1:
+                    attack_name = place["attack"]
+                    shown = "clean test images" if attack_name == "clean" else f"test images under {attack_name}"
                     panel.set_ylabel(f"{UNITS[column]}\n{shown}")
         for panel in axes[-1]:
             panel.set_xlabel("position t on the path")

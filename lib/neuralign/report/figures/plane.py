@@ -18,9 +18,8 @@ PLACE = ["network", "dataset", "regime"]
 SYMBOLS = {"theta1": r"$\theta_1$", "theta2": r"$\theta_2$", "P theta2": r"$P\theta_2$", "midpoint": r"$r(1/2)$"}
 LINE: dict[str, Any] = {"color": "white", "linewidth": 1.2, "path_effects": [withStroke(linewidth=2.2, foreground="k")]}
 HALO = [withStroke(linewidth=1.8, foreground="white")]
-FLAT = (
-    0.6  # least height of a panel over its width; flatter planes are stretched, else a curve cannot be told from a line
-)
+# Least height of a panel over its width. Flatter planes are stretched: else a curve looks like the straight line.
+FLAT = 0.6
 DASHED: dict[str, Any] = LINE | {"linestyle": (0, (3, 1.5))}
 
 
@@ -56,10 +55,10 @@ def plane(
     with drawing.style():
         figure, axes = drawing.sheet(len(rows), len(names), width=2.9, height=2.3 * max(shape, FLAT) + 0.35)
         figure.set_layout_engine("compressed")
-        for (setting, kind), line in zip(rows, axes, strict=True):
+        for (setting, kind), panels in zip(rows, axes, strict=True):
             surfaces = values[kind].loc[setting]
             colours = _colours(surfaces, column, kind)
-            for name, panel in zip(names, line, strict=True):
+            for name, panel in zip(names, panels, strict=True):
                 place = dict(zip(PLACE, setting, strict=True)) | {by: name}
                 panel.set_visible(name in surfaces.index)
                 if panel.get_visible():
@@ -68,8 +67,10 @@ def plane(
                     panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
                     _landmarks(panel, drawing.where(marks, **place), grid)
                     panel.set_title(f"{', '.join(map(label, setting[:2]))}: {label(name)}")
-            line[0].set_ylabel(upwards)
-            figure.colorbar(ScalarMappable(**colours), ax=list(line), label=f"test {UNITS[column]}, {kind}", aspect=30)
+            panels[0].set_ylabel(upwards)
+            figure.colorbar(
+                ScalarMappable(**colours), ax=list(panels), label=f"test {UNITS[column]}, {kind}", aspect=30
+            )
         for panel in axes[-1]:
             panel.set_xlabel("distance in weight space")
         counts = f"{nodes['t1'].nunique()} × {nodes['t2'].nunique()} nodes, {drawing.counted(frame, 'pair')}"
