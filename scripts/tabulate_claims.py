@@ -9,8 +9,7 @@ from neuralign.common.files import atomic
 from neuralign.report.claims.claims import judged
 from neuralign.report.claims.evidence import Evidence
 from neuralign.report.claims.evidence import alignments as reach
-from neuralign.report.published import against_published
-from neuralign.report.summary import published as published_table
+from neuralign.report.published import against_published, published_table
 from neuralign.workflow.running.run import run
 
 Runs = Sequence[dict[str, Any]]

@@ -1,8 +1,8 @@
-"""The interface for programs: `align` the neurons of two trained networks, then find a `curve` between them.
+"""The Python interface: `align` the neurons of two trained networks, and train a `curve` of low loss between them.
 
-Both do what the rules of the workflow do. They work on copies, so the network keeps its weights and its mode. States,
-images and options are checked before anything is computed; the error `common.errors.UserError`, a ValueError, says
-what does not fit. `symmetry.tracing.trace.trace` gives the symmetry of a network alone.
+Both compute what the rules of the workflow compute. They work on copies, so the network keeps its weights and its mode.
+States, images and options are checked before anything is computed; `common.errors.UserError`, a ValueError, says what
+does not fit. The symmetry of a network alone is given by `symmetry.tracing.trace.trace`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,10 +41,12 @@ Normalisation = Sequence[float]
 class Aligned:
     """The result of `align`."""
 
-    state: dict[str, Tensor]  # the permuted source, with the names that it was given with; the same function
-    permutation: Permutation  # {group: (n,)}; {} for a network of which nothing may be permuted
+    state: dict[
+        str, Tensor
+    ]  # the source, permuted: the same function; with the names of tensors of the argument `source`
+    permutation: Permutation  # {group: (n,)}; {} if nothing of the network may be permuted
     certificate: float  # largest relative change of the source's outputs and gradients, in float64
-    unreached: tuple[str, ...] = ()  # tensors that no run used; nothing is certified of them
+    unreached: tuple[str, ...] = ()  # names of tensors that no forward pass used; the certificate does not cover them
 
 
 def align(
@@ -60,12 +62,12 @@ def align(
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Aligned:
-    """`source` with its neurons permuted to match those of `target`, without a change of its function.
+    """`source` with its neurons permuted to match those of `target`; its function stays the same.
 
     Args:
         network: the architecture of both states.
         target, source: states or state_dicts of `network`.
-        images: on which the method compares activations.
+        images: those on which the method compares activations.
         method: name of a plug-in of `alignment/algorithms/`.
         mean, std: normalisation of pixels in [0, 1], one number for each channel; None: pixels are not normalised.
         attention: whether attention heads, and channels within heads, are permuted too.
@@ -122,21 +124,21 @@ def curve(
     """A curve of low loss from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
     Batch-norm statistics are re-estimated on `images` at every t, at the ends too; `docs/states.md` says what the other
-    tensors are. The states have the names that `start` was given with.
+    tensors are. The tensors of a state have the names that they have in the argument `start`.
 
     Args:
         network: the architecture of both states.
-        start, end: states or state_dicts of `network`, aligned if the curve is to be of low loss.
+        start, end: states or state_dicts of `network`. Align them first: the loss along the curve is lower then.
         images: the training images.
         family: name of a plug-in of `curves/families/`.
-        epochs: of the training of the bends; with 0, or without bends, the curve is the straight line.
+        epochs: of the training of the bends. With 0, or for a family without bends, the curve is the straight line.
         batch_size, lr, momentum, weight_decay: of the training, by SGD with Nesterov momentum.
         schedule: name of a plug-in of `training/schedules/`, with its default options.
         seed: of everything that is random in the training.
         mean, std, options, more: as in `align`; the options are those of the family.
 
-    Raises `UserError` if arguments do not fit together, and if a tensor that cannot be interpolated differs between the
-    ends: at once if the curve is trained, else for t between the ends.
+    Raises `UserError` if arguments do not fit together, or if a tensor that cannot be interpolated differs between the
+    ends. If the curve is not trained, the latter is raised only when a state between the ends is asked for.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
     _checked(_Training, numbers, "curve")
@@ -182,7 +184,7 @@ def curve(
 def _plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
     """A plug-in with its options bound. Raises UserError if there is no such plug-in or option.
 
-    `argument` names, in the message, the argument that `use` was given with.
+    `argument` is the name of the argument `use` of the caller, for the message.
     """
     problems = Validation()
     if use not in plugins(kind):
@@ -201,7 +203,7 @@ def _merged(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[
 
 
 def _checked(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
-    """The values, validated, with defaults. Raises UserError for each wrong one; `path` is put before its name."""
+    """The validated values, with defaults. UserError lists all wrong ones, each as `path` and its name."""
     problems = Validation()
     checked = problems.model(model, values, path)
     if problems:
@@ -219,13 +221,13 @@ def _model(
     image_checks.check(images, None, None)
     channels = images.pixels.shape[1]
     tensors = chain(network.parameters(), network.buffers())
-    like = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    if images.pixels.device != like.device:
-        raise UserError(f"images are on {images.pixels.device}, the network is on {like.device}")
+    reference = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+    if images.pixels.device != reference.device:
+        raise UserError(f"images are on {images.pixels.device}, the network is on {reference.device}")
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
     if not (scale > 0).all():
         raise UserError(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
-    model = Model(evaluation_copy(network), shift.to(like).view(-1, 1, 1), scale.to(like).view(-1, 1, 1))
+    model = Model(evaluation_copy(network), shift.to(reference).view(-1, 1, 1), scale.to(reference).view(-1, 1, 1))
     example = model.normalise(next(images.batches(2))[0])
     evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it
     return model, example

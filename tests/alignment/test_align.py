@@ -673,7 +673,7 @@ def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> N
 # after max-pools
 
 
-def test_pooled_reads_googlenets_third_convolution_after_its_max_pool_and_all_else_as_it_is() -> None:
+def test_pooled_reads_only_googlenets_third_convolution_after_its_max_pool() -> None:
     model, images = small("googlenet"), pictures(20, side=16)
     problem = problem_of(model, images)
     plain_taps, taps = problem.trace.taps, problem.trace.pooled

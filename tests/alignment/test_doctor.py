@@ -6,7 +6,7 @@ import torch
 from tiny import assert_same, generator, randomised
 
 from neuralign.alignment.problem import Problem
-from neuralign.alignment.recovery import breaks, examine, noisy, random_images, recovered, silent
+from neuralign.alignment.recovery import breaking_levels, examine, noisy, random_images, recovered, silent_units
 from neuralign.config.plugins import plugin
 from neuralign.symmetry.permutations import identity, inverse, random
 from neuralign.symmetry.tracing.trace import trace
@@ -53,8 +53,8 @@ def test_without_noise_all_is_recovered_and_the_identity_recovers_hardly_anythin
     assert overall["correlation", 3]["recovered"] < 0.9 and overall["nothing", 0]["recovered"] < 0.5
     assert all(r["n"] == 2 for r in rows)
     assert sum(r["units"] for r in rows if r["group"]) == 4 * overall["nothing", 0]["units"]
-    assert breaks(rows) == {"correlation": 3, "nothing": 0}
-    assert breaks(rows, trusted=0.0) == {"correlation": None, "nothing": None}
+    assert breaking_levels(rows) == {"correlation": 3, "nothing": 0}
+    assert breaking_levels(rows, trusted=0.0) == {"correlation": None, "nothing": None}
 
 
 def test_one_seed_has_no_spread(tinyten, symmetry, images):
@@ -65,10 +65,10 @@ def test_one_seed_has_no_spread(tinyten, symmetry, images):
 
 def test_units_that_never_fire_are_counted(tinyten, symmetry, images):
     state = randomised(tinyten.network)
-    before = silent(Problem(tinyten, symmetry, state, state, images))
+    before = silent_units(Problem(tinyten, symmetry, state, state, images))
     assert before.keys() == set(symmetry.spec.free) and before["features.conv2"] == 0
     state["features.bn2.bias"][1] = -1e6
-    assert silent(Problem(tinyten, symmetry, state, state, images))["features.conv2"] == 1
+    assert silent_units(Problem(tinyten, symmetry, state, state, images))["features.conv2"] == 1
 
 
 def test_random_images_have_the_shape_that_is_asked_for_and_are_always_the_same():

@@ -98,7 +98,7 @@ def test_the_norm_of_a_linear_layer_is_exact() -> None:
 def test_the_norm_of_an_average_is_an_upper_bound(layer: nn.Module) -> None:
     basis = torch.eye(49, dtype=torch.float64).view(-1, 1, 7, 7)
     exact = torch.linalg.matrix_norm(layer(basis).flatten(1), 2).item()
-    actual = after_average(layer, Signal.of(torch.zeros(2, 3, 7, 7))).norm
+    actual = after_average(layer, Signal.of_images(torch.zeros(2, 3, 7, 7))).norm
     assert exact * (1 - 1e-6) <= actual <= 1.5 * exact
 
 
@@ -231,7 +231,7 @@ def test_deviations_bound_every_layer(model: Model, images: Images) -> None:
             values[n.name] = super().run_node(n)
             return values[n.name]
 
-    Keeping(plain.graph, (ends[0], ends[1])).run(Signal.of(x))
+    Keeping(plain.graph, (ends[0], ends[1])).run(Signal.of_images(x))
     for t in (0.25, 0.5):
         values: dict[str, Tensor] = {}
         plain.graph.load_state_dict({n: torch.lerp(ends[0][n], ends[1][n], t) for n in ends[0]}, strict=False)

@@ -1,11 +1,11 @@
-"""Published cells beside ours, claims and alignments: known answers, and nothing said without evidence."""
+"""Published numbers beside ours, verdicts on claims and tables of alignments, on studies with known answers."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from report_frames import evaluation, load_script, moved, only, points, run, study
 
-from neuralign.report import published, summary
+from neuralign.report import published, statistics, summary
 from neuralign.report.claims import claims
 from neuralign.report.claims.evidence import Evidence, alignments
 from neuralign.report.page import paper_tables
@@ -21,7 +21,7 @@ def evidence(**tables):
 
 def verdicts(table):
     """{claim: the set of its verdicts}."""
-    return {claim: set(of["verdict"]) for claim, of in table.groupby("claim")}
+    return {claim: set(rows["verdict"]) for claim, rows in table.groupby("claim")}
 
 
 def frame(values, **columns):
@@ -33,13 +33,13 @@ def test_welch_has_the_interval_of_scipy():
     from scipy.stats import ttest_ind_from_stats
 
     ours, theirs = (87.0, 0.4, 3), (87.8, 0.1, 3)
-    found = published.welch(ours, theirs)
+    interval = statistics.welch_interval(ours, theirs)
     expected = ttest_ind_from_stats(*ours, *theirs, equal_var=False)
     # the interval just excludes zero where p is 5 %: compare through the p-value at its edge
-    half = found["ci_high"] - found["difference"]
+    half = interval["ci_high"] - interval["difference"]
     edge = ttest_ind_from_stats(half, *ours[1:], 0, *theirs[1:], equal_var=False)
-    assert found["difference"] == pytest.approx(-0.8) and edge.pvalue == pytest.approx(0.05)
-    assert (found["ci_low"] <= 0 <= found["ci_high"]) == (expected.pvalue >= 0.05)
+    assert interval["difference"] == pytest.approx(-0.8) and edge.pvalue == pytest.approx(0.05)
+    assert (interval["ci_low"] <= 0 <= interval["ci_high"]) == (expected.pvalue >= 0.05)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_welch_has_the_interval_of_scipy():
         ((np.nan, np.nan, np.nan), "not run"),
     ],
 )
-def test_cells_without_spread_say_so(ours, reason):
-    found = published.welch(ours, (87.8, 0.0, 3))
-    assert found["reason"] == reason and np.isnan(found["ci_low"])
+def test_without_a_standard_deviation_there_is_a_reason_and_no_interval(ours, reason):
+    interval = statistics.welch_interval(ours, (87.8, 0.0, 3))
+    assert interval["reason"] == reason and np.isnan(interval["ci_low"])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_cells_without_spread_say_so(ours, reason):
 def test_a_cell_is_within_by_the_margin_or_by_the_interval(accuracies, verdict):
     parts = [(evaluation([a, a, a]), run(pair=p)) for a, p in zip(accuracies, PAIRS, strict=True)]
     rows = points(*parts)
-    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), published.published_table())
     cell = only(table, dataset="cifar10", network="tinyten", method="aligned", measure="mean")
     assert cell["verdict"] == verdict and cell["n"] == 3
     assert cell["difference"] == pytest.approx(np.mean(accuracies) - 88.5)
@@ -78,13 +78,13 @@ def test_without_evidence_nothing_is_measured():
     assert len(table) == len(claims.CLAIMS) and set(table["verdict"]) == {"not measured"}
 
 
-def test_claims_have_ids_of_their_own_and_say_what_they_want():
+def test_claims_have_unique_ids_and_both_directions_occur():
     assert len({claim.id for claim in claims.CLAIMS}) == len(claims.CLAIMS)
-    assert {claim.wanted for claim in claims.CLAIMS} == {"more", "less"}
+    assert {claim.direction for claim in claims.CLAIMS} == {"more", "less"}
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "wanted", "bound", "verdict"),
+    ("low", "high", "direction", "bound", "verdict"),
     [
         (0.1, 0.2, "more", 0, "supported"),
         (0.1, 0.2, "less", 0, "contradicted"),
@@ -94,8 +94,8 @@ def test_claims_have_ids_of_their_own_and_say_what_they_want():
         (np.nan, np.nan, "more", 0, "not decided"),
     ],
 )
-def test_a_verdict_is_where_the_interval_lies(low, high, wanted, bound, verdict):
-    assert claims.judge({"ci_low": low, "ci_high": high}, wanted, bound) == verdict
+def test_a_verdict_is_where_the_interval_lies(low, high, direction, bound, verdict):
+    assert claims.judge({"ci_low": low, "ci_high": high}, direction, bound) == verdict
 
 
 def test_accuracy_claims_are_paired_differences():
@@ -104,8 +104,8 @@ def test_accuracy_claims_are_paired_differences():
     assert (row["first"], row["second"], row["n"], row["n_of"]) == (pytest.approx(260 / 3), 80, 3, "pairs")
     assert row["verdict"] == "supported"
     assert only(table, claim="robust_barrier")["attack"] == "pgd5"
-    found = verdicts(table)
-    assert found["pam_helps"] == {"not measured"} and found["above_ends"] == {"not decided"}
+    by_claim = verdicts(table)
+    assert by_claim["pam_helps"] == {"not measured"} and by_claim["above_ends"] == {"not decided"}
 
 
 def test_one_pair_decides_nothing():
@@ -114,7 +114,7 @@ def test_one_pair_decides_nothing():
     assert row["verdict"] == "not decided" and row["reason"] == "one pair: no spread to estimate"
 
 
-def test_the_middle_of_the_line():
+def test_the_loss_at_the_midpoint_of_the_line_is_judged():
     parts = []
     for pair, up in zip(PAIRS, (0.0, 0.1, 0.2), strict=True):
         for method, loss in (("linear_unaligned", 2.0), ("linear_aligned", 1.0 + up)):
@@ -124,7 +124,7 @@ def test_the_middle_of_the_line():
     assert row["difference"] == pytest.approx(-0.9) and row["verdict"] == "supported"
 
 
-def test_training_is_faster():
+def test_faster_training_is_supported_by_losses_and_by_epochs():
     epochs = np.arange(1, 9)
     parts = []
     for i, pair in enumerate(PAIRS):
@@ -152,10 +152,15 @@ def test_a_search_that_moves_little_supports_local_optimality():
 def test_alignments_are_summed_over_groups_and_averaged_over_pairs():
     table = alignments(moved((0, 1, 5), "pam_aligned", "pam"))
     assert list(table["group"]) == ["all", "a", "b"]
-    whole = only(table, group="all")
-    assert (whole["units"], whole["moved"], whole["moved_from_start"], whole["n_pairs"]) == (20, 10, 4, 3)
-    assert whole["moved_from_start_std"] == pytest.approx(np.std([0, 2, 10], ddof=1))
-    assert (whole["objective_before"], whole["certificate"]) == (2, 1e-12)
+    all_groups = only(table, group="all")
+    assert (all_groups["units"], all_groups["moved"], all_groups["moved_from_start"], all_groups["n_pairs"]) == (
+        20,
+        10,
+        4,
+        3,
+    )
+    assert all_groups["moved_from_start_std"] == pytest.approx(np.std([0, 2, 10], ddof=1))
+    assert (all_groups["objective_before"], all_groups["certificate"]) == (2, 1e-12)
     assert only(table, group="a")["moved_from_start"] == 2 and np.isnan(only(table, group="a")["objective_before"])
     assert alignments(pd.DataFrame()).empty
 
@@ -169,7 +174,7 @@ def test_signatures_are_judged_by_the_layer_that_gains_least():
     assert row["difference"] == pytest.approx(0) and row["verdict"] == "not decided"
 
 
-def test_midpoints():
+def test_midpoints_are_compared_with_the_less_similar_end():
     series = [
         ("before", "aligned", 0.6),
         ("re-aligned", "aligned", 0.61),
@@ -188,7 +193,7 @@ def test_midpoints():
     assert only(table, claim="settled")["difference"] == pytest.approx(0.01 - 0.05 - 0.3)
 
 
-def test_the_bound_ranks():
+def test_the_bound_is_ranked_and_compared():
     losses = {"unaligned": 3.0, "pam_unaligned": 2.0, "aligned": 1.0}
     parts = [
         (evaluation([90, 80, 90], loss=[v, v, v]), run(pair=p, method=m)) for p in PAIRS for m, v in losses.items()
@@ -199,7 +204,7 @@ def test_the_bound_ranks():
     assert only(table, claim="bound")["difference"] == pytest.approx(-20)
 
 
-def test_three_settings_are_summed_up():
+def test_a_claim_is_judged_over_all_settings_from_three_settings_on():
     lifts = {"cifar10": (0, 1, 4), "cifar100": (0, 2, 4), "digits": (1, 2, 3)}
     rows = pd.concat([study(lift=lift).assign(dataset=d) for d, lift in lifts.items()])
     table = claims.judged(Evidence(points=rows, paths=summary.paths(rows)))
@@ -210,9 +215,9 @@ def test_three_settings_are_summed_up():
     assert cells[-1] == "supported; by themselves: supported 3"
 
 
-def test_the_page_counts_what_it_has():
+def test_sentences_count_published_numbers_and_claims():
     rows = study()
-    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), summary.published())
+    table = published.against_published(summary.accuracy(rows, summary.paths(rows)), published.published_table())
     assert paper_tables.numbers_in_words(table) == (
         "Of 69 published accuracies 5 were run: 2 within, 3 apart, 64 not run."
     )
@@ -220,8 +225,8 @@ def test_the_page_counts_what_it_has():
     assert paper_tables.numbers_in_words(nothing) == (
         "None of the 69 published accuracies is of a setting that this study runs."
     )
-    said = paper_tables.claims_in_words(claims.judged(evidence()))
-    assert said.startswith(f"Of {len(claims.CLAIMS)} claims: ") and "not measured" in said
+    sentence = paper_tables.claims_in_words(claims.judged(evidence()))
+    assert sentence.startswith(f"Of {len(claims.CLAIMS)} claims: ") and "not measured" in sentence
 
 
 def test_every_figure_of_the_paper_is_listed_with_ours():
@@ -235,7 +240,7 @@ def test_every_figure_of_the_paper_is_listed_with_ours():
     assert list(rows.values()).count("not run") == len(rows) - 3
 
 
-def test_the_script_joins_what_the_runs_say(tmp_path, monkeypatch):
+def test_the_script_adds_the_descriptions_of_runs_as_columns(tmp_path, monkeypatch):
     rows = study()
     paths = summary.paths(rows)
     inputs = {"accuracy": summary.accuracy(rows, paths), "points": rows, "paths": paths}

@@ -12,7 +12,7 @@ from report_frames import PLACE, load_script, plane_frame
 
 from neuralign.config.plugins import plugin
 from neuralign.report import drawing, figures
-from neuralign.report.summary import METHODS
+from neuralign.report.labels import METHODS
 
 KINDS = sorted(p.stem for p in Path(figures.__file__).parent.glob("*.py") if p.stem != "__init__")
 
@@ -115,7 +115,7 @@ def drawn(axes):
     return {line.get_color(): line for line in axes.lines if line.get_marker() != "None"}
 
 
-def test_every_kind_is_tested():
+def test_every_figure_plug_in_is_tested():
     assert sorted(TINY) == KINDS
 
 
@@ -158,7 +158,7 @@ def test_one_pair_has_no_band():
         assert len(bands) == (0 if kind == "path" else 2)  # endpoints are two seeds even so
 
 
-def test_rows_and_columns_follow_what_is_there():
+def test_there_is_a_panel_per_setting_and_network_of_the_frame():
     frame = pd.concat(
         [
             path_frame(attacks=["clean", "pgd5"]),
@@ -232,7 +232,7 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
     assert curve[colour].get_marker() == training[colour].get_marker() == "o"
 
 
-def test_repetitions_need_a_name():
+def test_a_frame_without_a_column_of_replicates_is_refused():
     with pytest.raises(ValueError, match="a column 'seed', 'pair' or 'run' is needed"):
         drawing.replicates(pd.DataFrame({"t": [0]}))
 
@@ -269,7 +269,7 @@ def test_a_midpoint_averages_ends_first_and_its_band_is_over_pairs():
     assert left.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(0.25)
 
 
-def test_a_setting_without_a_method_has_an_empty_place():
+def test_a_method_that_a_setting_lacks_has_no_panel():
     other = midpoint_frame(methods=["aligned"]).assign(network="resnet32")
     figure = plugin("figures", {"use": "midpoint"})(pd.concat([midpoint_frame(), other]))
     assert [axes.get_visible() for axes in figure.axes] == [True, True, False, True]
@@ -286,7 +286,7 @@ def test_theory_says_how_well_each_predictor_ranks():
     assert sum(len(line.get_xdata()) for line in points) == 6
 
 
-def test_signatures_of_nothing_are_a_sentence() -> None:
+def test_signatures_of_networks_without_permutations_are_a_sentence() -> None:
     empty = pd.DataFrame(columns=["layer", "order", "alignment", "dataset", "network", "regime", "pair"])
     figure = plugin("figures", {"use": "signature"})(empty)
     assert [t.get_text() for axes in figure.axes for t in axes.texts] == [

@@ -70,7 +70,7 @@ def beside(rows):
     paths = summary.paths(rows)
     accuracy = summary.accuracy(rows, paths)
     return {
-        "published": published.against_published(accuracy, summary.published()),
+        "published": published.against_published(accuracy, published.published_table()),
         "claims": claims.judged(Evidence(points=rows, paths=paths)),
         "alignments": alignments(moved((0, 1, 5), "pam_aligned", "pam")),
     }
@@ -101,7 +101,7 @@ def test_a_study_of_other_settings_folds_the_published_numbers_away():
     assert "What the alignments move" not in text
 
 
-def test_the_headlines_speak_of_lines_too():
+def test_there_are_findings_about_straight_lines_too():
     rows = study()
     lines = rows.assign(method="linear_" + rows["method"])
     sentences = findings.sentences(summary.contrasts(summary.paths(pd.concat([lines, rows]))))
@@ -198,7 +198,7 @@ def test_a_change_is_stated_only_where_the_interval_excludes_zero(low, high, cla
     assert "(paired difference" in line and "n = 3 pairs" in line
 
 
-def test_a_change_that_reads_as_nothing_is_not_called_a_rise():
+def test_a_change_that_rounds_to_zero_is_not_called_a_rise():
     (line,) = findings.sentences(pd.DataFrame([contrast(0.001, 0.005)]))
     assert "alignment hardly changes the worst accuracy" in line
 
@@ -212,7 +212,7 @@ def test_comparisons_are_counted_by_what_was_found():
     ]
 
 
-def test_many_findings_fold_after_eight():
+def test_findings_after_the_eighth_are_folded():
     rows = pd.concat([study().assign(dataset=f"blobs{i}") for i in range(11)])
     parsed = Page(page(rows))
     assert "3 more comparisons" in parsed.text and "more comparisons" not in Page(page()).text
@@ -279,7 +279,7 @@ def test_published_columns_are_there_where_there_are_values():
         assert {len(row) for _, part in main.groups for row in part} == {n}
 
 
-def test_nothing_to_compare_is_said():
+def test_a_page_without_comparisons_says_so():
     rows = study()
     assert "nothing to compare" in Page(page(rows[rows["method"] == "aligned"], drawn=[])).text
 

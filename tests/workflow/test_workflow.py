@@ -222,9 +222,14 @@ def _(project):
     project.append("lib/neuralign/report/figures/path.py", "\nNEW = 1\n")
 
 
-@row("Code of the tables", {"plot": 18} | TABLES | THEORY)  # figures take names and order from it
+@row("Code of the tables", {"plot": 1} | TABLES | THEORY)  # one figure is drawn from a table
 def _(project):
     project.append("lib/neuralign/report/summary.py", "\nNEW = 1\n")
+
+
+@row("Labels and order of methods", {"plot": 18} | TABLES | THEORY)
+def _(project):
+    project.append("lib/neuralign/report/labels.py", "\nNEW = 1\n")
 
 
 @row("A script", EVALUATIONS)

@@ -1,6 +1,6 @@
-"""Activations of both networks of an alignment problem, and their correlations, streamed over its images.
+"""Activations of both networks of an alignment problem, and their correlations, computed batch by batch.
 
-Memory does not grow with the number of images: each batch is added to running moments and then forgotten.
+Memory does not grow with the number of images: each batch is added to running moments and then freed.
 """
 
 from collections import deque
@@ -39,7 +39,8 @@ def correlations(
         centred: whether the units' means are subtracted: Pearson correlation, else cosine similarity.
         read: where activations are read: "post" (after the nonlinearity), "pre" (before it) or "pooled" (after the
             max-pool, if nothing else reads the activation).
-        largest: feature maps of more rows are halved until they have no more. None: none are.
+        largest: largest number of rows of feature maps. Larger maps lose every second row and column until they
+            fit. None: no limit.
     """
     moments = unit_moments(problem, batch_size=batch_size, read=read, largest=largest)
     return {group: {tap: m.correlation(centred) for tap, m in taps.items()} for group, taps in moments.items()}
@@ -49,7 +50,8 @@ def unit_moments(
     problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
 ) -> dict[str, dict[Tap, Moments]]:
     """{group: {tap: moments of the target's and the source's units}} over all images; arguments as `correlations`."""
-    ((_, moments),) = deque(growing_moments(problem, batch_size=batch_size, read=read, largest=largest), maxlen=1)
+    batches = growing_moments(problem, batch_size=batch_size, read=read, largest=largest)
+    _, moments = deque(batches, maxlen=1).pop()  # after the last batch
     return moments
 
 
@@ -64,14 +66,14 @@ def growing_moments(
     taps, sizes = {"post": trace.taps, "pre": trace.before, "pooled": trace.pooled}[read], trace.spec.sizes
     moments = {group: {tap: Moments(sizes[group]) for tap in group_taps} for group, group_taps in taps.items()}
     count = 0
-    for both in activation_batches(problem, taps, batch_size, largest=largest):
+    for activations in activation_batches(problem, taps, batch_size, largest=largest):
         for group, group_moments in moments.items():
             for tap, moment in group_moments.items():
                 try:
-                    moment.add(*(_samples(activations[tap.node], tap.start, moment.units) for activations in both))
+                    moment.add(*(_samples(by_node[tap.node], tap.start, moment.units) for by_node in activations))
                 except UserError as error:
                     raise UserError(f"group {group!r}, read at {tap.node!r}: {error}") from None
-        del both  # frees the memory before the next batch is computed
+        del activations  # frees the memory before the next batch is computed
         count = min(count + batch_size, len(problem.images))
         yield count, moments
 
@@ -89,32 +91,33 @@ def activation_batches(
 ) -> Iterator[tuple[dict[str, Tensor], ...]]:
     """For each batch of the problem's images, the activations {node: (n, c, ...)} of the target and of the source.
 
-    They are those of evaluation mode. If the problem has an attack, each network gets images attacked against itself.
+    The networks are in evaluation mode. If the problem has an attack, each network gets images attacked against itself.
     """
     model, states = problem.model, (problem.target, problem.source)
     probe, names = problem.trace.probe(taps, largest=largest)
     probe, probe_states = folded_probe(problem, taps, largest) or (probe, states)
     networks = list(zip(states, map(_private_copy, probe_states), strict=True))
-    noise = stream(0, "activations", device=problem.images.labels.device)
+    attack_generator = stream(0, "activations", device=problem.images.labels.device)
 
-    def read(state: State, probe_state: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def activations_of(state: State, probe_state: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
         if attack := problem.attack:
             model.network.eval()
             with model.holding(with_copied_buffers(model.network, state)) as predict:
-                pixels = attack(predict, pixels, labels, noise)
+                pixels = attack(predict, pixels, labels, attack_generator)
         with torch.no_grad():
             activations = probe(model.normalise(pixels), probe_state)
         return dict(zip(names, activations, strict=True))
 
     for pixels, labels in problem.images.batches(batch_size):
-        yield tuple(read(*network, pixels, labels) for network in networks)
+        yield tuple(activations_of(*network, pixels, labels) for network in networks)
 
 
 def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Probe, list[State]] | None:
-    """A faster probe, of the network with its batch norms folded into other layers, and both states for it.
+    """A faster probe, of the network with folded batch norms, and the states of target and source for it.
 
-    None if the network cannot be folded, or if a trial in float64 does not read the same activations: a probe finds
-    them by the order of operations, of which folding keeps only that of the nonlinearities.
+    A probe identifies activations by the order in which operations run, and folding keeps only the order of the
+    nonlinearities. So the result is None if activations of other operations are read, if the network cannot be folded,
+    or if a trial in float64 on two images does not read the same activations.
     """
     trace = problem.trace
     probe, names = trace.probe(taps, largest=largest)
@@ -143,6 +146,9 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Pro
 
 
 def _private_copy(state: State) -> State:
-    """A copy that the network may change. Kernels are channels last, as the images are, so no call converts them."""
-    last, kept = torch.channels_last, torch.preserve_format
-    return {n: t.detach().clone(memory_format=last if t.dim() == 4 else kept) for n, t in state.items()}
+    """A copy of the state whose buffers the network may update.
+
+    Weights of convolutions are stored channels last, as the images are, so that no forward pass has to convert them.
+    """
+    formats = {n: torch.channels_last if t.dim() == 4 else torch.preserve_format for n, t in state.items()}
+    return {n: t.detach().clone(memory_format=formats[n]) for n, t in state.items()}

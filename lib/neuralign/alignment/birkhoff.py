@@ -17,7 +17,10 @@ def balance(matrices: Tensor) -> Tensor:
 
 
 def alternate(matrices: Tensor, sweeps: int) -> Tensor:
-    """Alternating projections, as in the paper's code. They converge to a feasible point, not to the nearest one."""
+    """Nearly doubly stochastic matrices, by `sweeps` alternating projections, as in the paper's code.
+
+    They converge to a doubly stochastic matrix, but not to the nearest one; see `project`.
+    """
     for _ in range(sweeps):
         matrices = balance(matrices.clamp(min=0))
     return matrices
@@ -54,8 +57,8 @@ def decompose(matrix: Tensor, *, terms: int, smallest: float = 5e-4) -> tuple[Te
     remaining = torch.where(entries < smallest, 0.0, entries.double())
     rows = torch.arange(len(remaining))
     largest: list[tuple[float, Tensor]] = []
-    while len(largest) < terms or _coefficient_bound(remaining) > largest[-1][0]:  # a later term may still be larger
-        # zero entries cost more than a permutation can gain elsewhere, so it has one only if it cannot be avoided
+    while len(largest) < terms or _coefficient_bound(remaining) > largest[-1][0]:  # a later term may be larger
+        # a zero entry costs more than any other entries gain, so the permutation selects none if it can be avoided
         columns = assign(torch.where(remaining > 0, remaining, -float(len(remaining))))
         coefficient = remaining[rows, columns].min()
         if coefficient <= 0:
@@ -70,5 +73,5 @@ def decompose(matrix: Tensor, *, terms: int, smallest: float = 5e-4) -> tuple[Te
 
 
 def _coefficient_bound(matrix: Tensor) -> float:
-    """An upper bound of the smallest entry that any permutation selects in a matrix (n, n)."""
+    """An upper bound on the coefficient of any permutation, the smallest entry that it selects in the matrix (n, n)."""
     return min(matrix.amax(0).min().item(), matrix.amax(1).min().item())

@@ -1,4 +1,4 @@
-"""Streamed first and second moments of two sets of units, without cancellation, overflow or underflow."""
+"""First and second moments of two sets of units, summed batch by batch without loss of digits, over- or underflow."""
 
 from math import inf
 
@@ -18,8 +18,9 @@ class Moments:
 
     Each batch is summed in its own precision, at least float32, and the sums of batches are added in float64. If a unit
     of the first batch lies far from zero, that batch's means become the origins, which are subtracted from all samples.
-    So the final subtraction cancels sums of at most 1 + 2 FAR^2 / p times its result, where the first batch is a share
-    p of all samples. A batch whose squares leave the range of its precision is summed in float64.
+    So the sums from which a variance is computed are at most 1 + 2 FAR^2 / p times as large as the variance, where p is
+    the share of the first batch among all samples. A batch whose squares leave the range of its precision is summed in
+    float64.
     """
 
     def __init__(self, units: int):
@@ -67,7 +68,7 @@ class Moments:
 
     def constant(self) -> Tensor:
         """(2, n) bool: the units that vary by no more than rounding; dead units are among them."""
-        return self._deviations() <= self.count * (self.resolution * self.means()).square()
+        return self._squared_deviations() <= self.count * (self.resolution * self.means()).square()
 
     def unresolved(self) -> Tensor:
         """(2, n) bool: the constant units that are not dead, whose variation may have been lost to rounding."""
@@ -76,7 +77,7 @@ class Moments:
     def correlation(self, centred: bool = True) -> Tensor:
         """(n, n) float64 in [-1, 1]: Pearson correlation, or cosine of the raw values; 0 for constant units."""
         means = self.means()
-        squares, cross, undefined = self._deviations(), self._cross(), self.constant()
+        squares, cross, undefined = self._squared_deviations(), self._cross_deviations(), self.constant()
         if not centred:
             squares = squares + self.count * means.square()
             cross = cross + self.count * torch.outer(means[0], means[1])
@@ -87,13 +88,13 @@ class Moments:
     def products(self) -> Tensor:
         """(n, n) float64: the means of products of raw values."""
         means = self.means()
-        return self._cross() / self.count + torch.outer(means[0], means[1])
+        return self._cross_deviations() / self.count + torch.outer(means[0], means[1])
 
-    def _deviations(self) -> Tensor:
+    def _squared_deviations(self) -> Tensor:
         """(2, n): the sums of squared deviations from the means."""
         return self.squares - self.sums.square() / self.count
 
-    def _cross(self) -> Tensor:
+    def _cross_deviations(self) -> Tensor:
         """(n, n): the sums of products of deviations from the means."""
         return self.products_of_deviations - torch.outer(self.sums[0], self.sums[1]) / self.count
 
@@ -109,7 +110,7 @@ def _origin(samples: Tensor) -> Tensor | None:
 
 
 def _in_range(sums: Tensor, squares: Tensor, samples: int) -> bool:
-    """Whether no square has overflowed or underflowed float32; a unit that is zero on every sample has none."""
+    """Whether no square has overflowed or underflowed float32; units that are zero on every sample do not count."""
     low, high = (limit.item() for limit in torch.aminmax(squares))
     if samples * SMALL <= low and high < inf:  # the usual case, with a single synchronisation with the device
         return True
@@ -121,5 +122,7 @@ def _refuse_infinite(squares: Tensor) -> None:
     """Raise UserError if a sum of squares (2, n) is not finite."""
     for network_squares, which in zip(squares, ("target", "source"), strict=True):
         if units := torch.nonzero(~torch.isfinite(network_squares)).flatten().tolist():
-            many = f"{len(units)} units: {', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
-            raise UserError(f"activations of the {which} or their squares are not finite, in {many}")
+            numbers = f"{', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
+            raise UserError(
+                f"activations of the {which} or their squares are not finite, in {len(units)} units: {numbers}"
+            )

@@ -20,12 +20,13 @@ from neuralign.training.progress import Attack, Keeper
 
 
 def _no_keeper(training: str) -> Keeper | None:
+    """The default `keeper` of a problem: progress is not saved."""
     return None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All that an alignment method gets to see."""
+    """What an alignment method is given."""
 
     model: Model
     trace: Trace  # of the model: its groups of neurons, and where their activations are read
@@ -35,7 +36,7 @@ class Problem:
     transform: Transform = as_is  # the augmentation of the training, for methods that train
     start: Permutation | None = None  # the permutation to improve on; None: the identity
     attack: Attack | None = None  # the attack that the networks were trained with
-    keeper: Callable[[str], Keeper | None] = _no_keeper  # name of a training -> where its progress is saved
+    keeper: Callable[[str], Keeper | None] = _no_keeper  # name of a training -> what saves its progress
     facts: dict[str, Any] = field(default_factory=dict)  # what the method reports besides the permutation
 
 
@@ -45,7 +46,7 @@ def search(problem: Problem, method: Callable[[Problem], Permutation]) -> Permut
 
 
 def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float | None = None) -> float:
-    """The error of the `certificate` of `permutation`; arguments and errors are the same."""
+    """The `error` of the `certificate`, whose arguments and exceptions it shares."""
     return certificate(problem, permutation, images=images, tolerance=tolerance).error
 
 
@@ -54,13 +55,13 @@ def certificate(
 ) -> Certificate:
     """The largest relative change of the source's outputs and gradients when its neurons are permuted, in float64.
 
-    All heads are compared as in training, and the logits as in evaluation mode, on three batches of the problem's
-    images: the first `images`, the next one, and the next three.
+    All outputs are compared in training mode and the logits in evaluation mode, on three batches of the problem's
+    images: the first `images` of them, the next one, and the next three.
 
     Args:
         permutation: {group: (n,)}; ValueError if it is not admissible.
-        tolerance: CertificateError above it. None: that of the precision in which the networks were compared, which is
-            float32 if the network does not run in float64.
+        tolerance: largest error that is accepted; above it, CertificateError. None: that of the precision in which the
+            networks were compared, which is float32 if the network does not run in float64.
     """
     trace = problem.trace
     check(trace.spec, permutation)
@@ -74,7 +75,7 @@ def certificate(
 
 
 def _batches_of_sizes(images: Images, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Pixels in [0, 1] of consecutive batches of these sizes; where too few images are left, from the first."""
+    """Pixels in [0, 1] of consecutive batches of these sizes; where too few images are left, the first ones again."""
     start = 0
     for size in sizes:
         start = start if start + size <= len(images) else 0

@@ -1,7 +1,7 @@
-"""How reliably alignment methods recover a known permutation of a network from its permuted, noisy copy.
+"""A test of alignment methods: they align a network with its own permuted and noisy copy.
 
-As the right answer is known, the share of units that a method puts back in place measures the method, on this network
-and these images. It says nothing of how similar two trained networks are.
+The permutation is known, so the share of units that a method puts back in place says how reliable it is, for this
+network and these images. It says nothing about how similar two trained networks are.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,28 +53,31 @@ def examine(
     for seed in seeds if sizes else ():
         planted = random(trace.spec, stream(seed, "planted permutation"))
         for level in levels:
-            hidden = permute(trace.spec, planted, noisy(model, state, level, seed))
+            noisy_copy = permute(trace.spec, planted, noisy(model, state, level, seed))
             for name, method in methods.items():
-                shares = recovered(planted, method(Problem(model, trace, state, hidden, images)))
+                shares = recovered(planted, method(Problem(model, trace, state, noisy_copy, images)))
                 overall = sum(shares[g] * n for g, n in sizes.items()) / sum(sizes.values())
                 for group, share in {**shares, "": overall}.items():
                     results.setdefault((name, level, group), []).append(share)
     return list(_rows(results, sizes | {"": sum(sizes.values())}))
 
 
-def silent(problem: Problem) -> dict[str, int]:
-    """{group: number of units of the target whose activations never vary on the images}; none can be matched."""
+def silent_units(problem: Problem) -> dict[str, int]:
+    """{group: number of units of the target whose activations do not vary over the images}; they cannot be matched."""
     moments = unit_moments(problem)
     constant = {g: [m.squares[0] == 0 for m in taps.values()] for g, taps in moments.items()}
     return {g: int(torch.stack(units).all(0).sum()) for g, units in constant.items() if units}
 
 
-def recovered(planted: Permutation, found: Permutation) -> dict[str, float]:
-    """{group: share of units that `found` puts back where they were before `planted`}; absent groups are not moved."""
+def recovered(planted: Permutation, answer: Permutation) -> dict[str, float]:
+    """{group: share of units that `answer` puts back where they were before `planted`}.
+
+    Groups that are absent from `answer` are not permuted by it.
+    """
     shares = {}
     for group, index in planted.items():
-        answer = found.get(group, torch.arange(len(index)))
-        shares[group] = (index[answer.to(index.device)] == torch.arange(len(index))).double().mean().item()
+        inverse = answer.get(group, torch.arange(len(index)))
+        shares[group] = (index[inverse.to(index.device)] == torch.arange(len(index))).double().mean().item()
     return shares
 
 
@@ -93,7 +96,7 @@ def noisy(model: Model, state: State, level: float, seed: int) -> dict[str, Tens
     return result
 
 
-def breaks(rows: Iterable[Mapping[str, Any]], trusted: float = TRUSTED) -> dict[str, float | None]:
+def breaking_levels(rows: Iterable[Mapping[str, Any]], trusted: float = TRUSTED) -> dict[str, float | None]:
     """{method: lowest noise level at which it recovers less than `trusted` of all units}; None if there is no such."""
     levels: dict[str, float | None] = {}
     for row in rows:
@@ -112,6 +115,7 @@ def random_images(count: int, shape: Sequence[int], seed: int = 0) -> Images:
 
 
 def _rows(results: Mapping[tuple[str, float, str], list[float]], sizes: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """The rows of `examine`, from {(method, noise level, group): shares, one for each seed}."""
     for (method, level, group), shares in results.items():
         yield {
             "method": method,

@@ -73,9 +73,9 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         "weights": given.checkpoint or "fresh",
         "images": f"{len(images)} images of {given.data}" if given.data else f"{len(images)} random images",
         "n": given.seeds,
-        "silent": recovery.silent(Problem(model, symmetry, state, state, images)),
+        "silent": recovery.silent_units(Problem(model, symmetry, state, state, images)),
         "trusted": recovery.TRUSTED,
-        "breaks": recovery.breaks(rows),
+        "breaks": recovery.breaking_levels(rows),
         "rows": rows,
     }
     if not symmetry.spec.free:

@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 def measure(
     model: Model, state: State, images: Images, *, batch_size: int, attack: Attack | None, noise: torch.Generator
 ) -> dict[str, float]:
-    """{metric: mean over `images`} in evaluation mode, of attacked images if there is an attack.
+    """{metric: mean over `images`} in evaluation mode; the images are attacked first if there is an attack.
 
-    `noise` is the generator of the attack.
+    `noise` is the random generator of the attack.
     """
     model.network.eval()
     state = {name: t.detach().clone() for name, t in state.items()}  # some networks update buffers in any mode
@@ -51,21 +51,21 @@ def along(
     batch_size: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """One tidy row per point and attack, with the metrics over `images`.
+    """One row per point of the curve and attack, with the metrics over `images`.
 
     Columns: t, distance (along the curve from its start), attack, statistics, loss, accuracy, images (their number).
     Batch-norm statistics are re-estimated once at every point, in rows whose `statistics` is "reestimated". The ends
-    are also measured with their own buffers, in rows whose `statistics` is "stored".
+    are also measured with their stored buffers, in rows whose `statistics` is "stored".
 
     Args:
         curve: from the first of the `ends` to the second.
-        ends: what the network is between them.
-        ts: where the curve is measured, increasing in [0, 1].
-        estimate: the training images for batch-norm statistics.
-        images: the images that are measured, of the test set.
+        ends: both networks, and how their tensors are interpolated.
+        ts: the points of the curve that are measured, increasing in [0, 1].
+        estimate: the training images on which batch-norm statistics are re-estimated.
+        images: the test images.
         attacks: name -> attack; None for clean images.
-        batch_size: of `images`.
-        seed: of the attacks.
+        batch_size: test images per batch.
+        seed: of the attacks' random numbers.
     """
     stored = dict(zip((0.0, 1.0), ends.stored, strict=True))
     if not stored.keys() >= set(ts):
@@ -80,8 +80,8 @@ def along(
         buffers: dict[str, State] = {"reestimated": reestimated}
         if t in stored:
             buffers["stored"] = stored[t]
-        for kind, kind_buffers in buffers.items():
-            state = {**point((t,)), **kind_buffers}
+        for kind, statistics_buffers in buffers.items():
+            state = {**point((t,)), **statistics_buffers}
             for name, attack in attacks.items():
                 noise = stream(seed, "evaluation", name, device=images.labels.device)
                 values = measure(model, state, images, batch_size=batch_size, attack=attack, noise=noise)

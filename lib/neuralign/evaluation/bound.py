@@ -1,8 +1,8 @@
 """An upper bound on the loss along the straight path between two networks, computed layer by layer.
 
-It is a self-contained replacement of theorem 3.1 of Tatro et al. (2020). Batch norm in evaluation mode is folded into
-the layer before it, so each layer with weights is an affine map: A at the start, B at the end, (1 - t) A + t B in
-between. Let a, b, h be the activations of some layer for one image at the start, at the end and at t. Then
+It takes the place of theorem 3.1 of Tatro et al. (2020), on which it does not rely. Batch norm in evaluation mode is
+folded into the layer before it, so each layer with weights is an affine map: A at the start, B at the end, (1 - t) A +
+t B in between. Let a, b, h be the activations of some layer for one image at the start, at the end and at t. Then
 
     |h - (1 - t) a - t b| <= t (1 - t) c    for every t in [0, 1],
 
@@ -11,8 +11,8 @@ where c, the deviation, is zero for the image itself and changes from layer to l
     an affine map             c -> max(|A|, |B|) c + |(A - B)(a - b)|,   |.| the operator norm, by `operator_norm`,
     ReLU                      c -> c + |a - b over the units whose sign differs|,
     any K-Lipschitz function  c -> K c + 2 K |a - b|,
-    a maximum over windows    c -> sqrt(m) c + |what a and b lose by taking the other's maximisers|, where m windows
-                              share a value,
+    a maximum over windows    c -> sqrt(m) c + |d|, where each value is in at most m windows; d is what a loses if it is
+                              read where b is largest, plus what b loses if it is read where a is largest,
     an average                c -> its operator norm times c,
     a sum, a concatenation    c -> c1 + c2,  sqrt(c1^2 + c2^2).
 
@@ -20,7 +20,7 @@ Cross-entropy is convex and sqrt(2)-Lipschitz in the logits, so L(t) <= (1 - t) 
 whose average over t is (L(0) + L(1)) / 2 + sqrt(2) E[c] / 6. For the folded networks this holds rigorously on any set
 of images, with L and E the means over that set. Alignment does not change the norms, only the distances |a - b|. The
 best curve of a family that contains the line is no worse than the line. But curves are trained without folding, with
-statistics of the batch: that their loss follows the bound on the line's is a hypothesis.
+the statistics of batches, so it is only a hypothesis that a lower bound on the line means a lower loss on the curve.
 
 No image attains the operator norms of all layers, and they multiply. So there is also an *estimate*, by the same
 recursion with gains in place of the norms: the factor by which the layer at t = 1/2 stretches a - b of this image. It
@@ -86,7 +86,7 @@ def bound_along_line(
     recursion = Recursion(folded.graph, ends)
     with torch.no_grad():
         for pixels, _ in images.batches(batch_size):
-            recursion.run(Signal.of(model.normalise(pixels)))
+            recursion.run(Signal.of_images(model.normalise(pixels)))
         ts = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
         losses = torch.tensor([_loss(folded, ends, t, model, images, batch_size) for t in ts], dtype=torch.float64)
     layers = list(recursion.rows())
@@ -101,7 +101,7 @@ def bound_along_line(
 
 
 def without_bound(reason: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The tables of `bound_along_line` for a network that is `Unbounded`: NaN, and the reason."""
+    """The tables of `bound_along_line` for a network that is `Unbounded`: NaN in all columns but the reason."""
     return dict.fromkeys(TOTALS, nan) | {"reason": reason}, [dict.fromkeys(LAYERS, nan)]
 
 
@@ -152,23 +152,23 @@ class Signal:
     norm: float = nan  # Lipschitz constant of the layer
 
     @classmethod
-    def of(cls, images: Tensor) -> "Signal":
-        """Normalised images, which are the same for both networks."""
+    def of_images(cls, images: Tensor) -> "Signal":
+        """The signal at the input: normalised images, the same for both networks."""
         return cls(images, images, images.new_zeros(2, len(images)))
 
     def rearranged(self, operation: Callable[[Tensor], Tensor]) -> "Signal":
         """The signal after an operation that only rearranges numbers."""
         return Signal(operation(self.start), operation(self.end), self.deviation)
 
-    def through(self, start: Tensor, end: Tensor, *, norm: float, moved: Tensor, added: Tensor) -> "Signal":
+    def through(self, start: Tensor, end: Tensor, *, norm: float, stretched: Tensor, added: Tensor) -> "Signal":
         """The signal after a layer with outputs `start` and `end` and this Lipschitz constant.
 
         Args:
-            moved: image of a - b under the layer at t = 1/2, for the gain.
+            stretched: what the layer at t = 1/2 makes of a - b; its length over that of a - b is the gain.
             added: the vector whose length the layer adds to c.
         """
         distance = _lengths(self.start - self.end)
-        gain = torch.where(distance > 0, _lengths(moved) / distance, 0.0)
+        gain = torch.where(distance > 0, _lengths(stretched) / distance, 0.0)
         deviation = torch.stack([norm * self.deviation[0], gain * self.deviation[1]]) + _lengths(added)
         return Signal(start, end, deviation, norm)
 
@@ -179,7 +179,7 @@ def _lengths(values: Tensor) -> Tensor:
 
 
 class Recursion(fx.Interpreter):
-    """Runs a folded network on `Signal`s, and sums what `rows` averages over all images of all runs."""
+    """Runs a folded network on `Signal`s, and sums over all images of all runs what `rows` averages."""
 
     def __init__(self, graph: fx.GraphModule, ends: tuple[State, State]):
         super().__init__(graph)
@@ -199,6 +199,7 @@ class Recursion(fx.Interpreter):
             yield layer | measured | {"norm": norm}
 
     def _operation(self, node: fx.Node) -> str:
+        """The name of a layer's class or function, in lower case."""
         target = self.fetch_attr(str(node.target)) if node.op == "call_module" else node.target
         name = type(target).__name__ if isinstance(target, nn.Module) else getattr(target, "__name__", str(target))
         return name.lower()
@@ -280,7 +281,7 @@ class Recursion(fx.Interpreter):
             apply(first, signal.start),
             apply(second, signal.end),
             norm=self.norms[name],
-            moved=apply(no_shift | {"weight": (first["weight"] + second["weight"]) / 2}, difference),
+            stretched=apply(no_shift | {"weight": (first["weight"] + second["weight"]) / 2}, difference),
             added=apply(no_shift | {"weight": first["weight"] - second["weight"]}, difference),
         )
 
@@ -292,14 +293,14 @@ def after_relu(signal: Signal) -> Signal:
     """
     start, end = signal.start.relu(), signal.end.relu()
     differing = torch.where(signal.start * signal.end < 0, signal.start - signal.end, 0.0)
-    return signal.through(start, end, norm=1.0, moved=start - end, added=differing)
+    return signal.through(start, end, norm=1.0, stretched=start - end, added=differing)
 
 
 def after_lipschitz(layer: nn.Module, slope: float, signal: Signal) -> Signal:
     """The signal after an elementwise function whose slope is at most `slope`."""
     start, end = layer(signal.start), layer(signal.end)
     added = 2 * slope * (signal.start - signal.end)
-    return signal.through(start, end, norm=slope, moved=start - end, added=added)
+    return signal.through(start, end, norm=slope, stretched=start - end, added=added)
 
 
 def after_maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
@@ -320,7 +321,7 @@ def after_maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
     (start, i), (end, j) = largest(signal.start), largest(signal.end)
     lost = (start - values_at(signal.start, j)) + (end - values_at(signal.end, i))
     windows = prod(-(-k // s) for k, s in zip(_pair(layer.kernel_size), _pair(layer.stride), strict=True))
-    return signal.through(start, end, norm=sqrt(windows), moved=start - end, added=lost)
+    return signal.through(start, end, norm=sqrt(windows), stretched=start - end, added=lost)
 
 
 def after_average(operation: Callable[[Tensor], Tensor], signal: Signal) -> Signal:
@@ -335,7 +336,7 @@ def after_average(operation: Callable[[Tensor], Tensor], signal: Signal) -> Sign
         rows = operation(ones)
         (columns,) = torch.autograd.grad(rows.sum(), ones)
     norm = (rows.max() * columns.max()).sqrt().item()
-    return signal.through(start, end, norm=norm, moved=start - end, added=torch.zeros_like(start))
+    return signal.through(start, end, norm=norm, stretched=start - end, added=torch.zeros_like(start))
 
 
 def operator_norm(layer: nn.Module, weight: Tensor, shape: torch.Size) -> float:

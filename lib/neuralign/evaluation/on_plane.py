@@ -33,11 +33,11 @@ class Plane:
 
     points: Tensor  # (3, d); the first is the origin
     axes: Tensor  # (2, d) float64, orthonormal
-    corners: Tensor  # (3, 2) float64: (x, y) of the points
+    corners: Tensor  # (3, 2) float64: (x, y) of the three points
 
     @property
     def unit(self) -> tuple[float, float]:
-        """x of t1 = 1, and y of t2 = 1."""
+        """The x at which t1 is 1, and the y at which t2 is 1."""
         return self.corners[1, 0].item(), self.corners[2, 1].item()
 
     def __call__(self, t1: float, t2: float) -> Tensor:
@@ -51,11 +51,11 @@ class Plane:
         return 1 - second - t2, second, t2
 
     def place(self, point: Tensor) -> dict[str, float]:
-        """x, y, t1, t2 of the projection of `point` (d,) onto the plane, and `off_plane`, its distance from it."""
-        arm = point.double() - self.points[0].double()
-        x, y = (self.axes @ arm).tolist()
-        off = (arm - x * self.axes[0] - y * self.axes[1]).norm().item()
-        return {"x": x, "y": y, "t1": x / self.unit[0], "t2": y / self.unit[1], "off_plane": off}
+        """x, y, t1, t2 of the projection of `point` (d,) onto the plane, and the distance `off_plane` from it."""
+        offset = point.double() - self.points[0].double()  # from the origin of the plane
+        x, y = (self.axes @ offset).tolist()
+        off_plane = (offset - x * self.axes[0] - y * self.axes[1]).norm().item()
+        return {"x": x, "y": y, "t1": x / self.unit[0], "t2": y / self.unit[1], "off_plane": off_plane}
 
 
 def through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
@@ -64,18 +64,18 @@ def through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
     for i, j in ((0, 1), (0, 2), (1, 2)):
         if torch.equal(points[i], points[j]):
             raise ValueError(f"no plane: its points {i + 1} and {j + 1} are the same model")
-    base, arm = points[1:].double() - points[0].double()
-    length = base.norm()
-    across = base / length
-    along = arm @ across
-    up = arm - along * across
-    up -= (up @ across) * across  # once more, against rounding
-    height = up.norm()
-    if height < FLATTEST * arm.norm():
+    to_second, to_third = points[1:].double() - points[0].double()
+    length = to_second.norm()
+    x_axis = to_second / length
+    third_x = to_third @ x_axis
+    perpendicular = to_third - third_x * x_axis
+    perpendicular -= (perpendicular @ x_axis) * x_axis  # once more, against rounding
+    third_y = perpendicular.norm()
+    if third_y < FLATTEST * to_third.norm():
         raise ValueError("no plane: its three models lie on a line (is the curve trained?)")
     zero = torch.zeros_like(length)
-    corners = torch.stack([zero, zero, length, zero, along, height]).view(3, 2)
-    return Plane(points, torch.stack([across, up / height]), corners)
+    corners = torch.stack([zero, zero, length, zero, third_x, third_y]).view(3, 2)
+    return Plane(points, torch.stack([x_axis, perpendicular / third_y]), corners)
 
 
 def grid(t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[float, float]]:
@@ -87,8 +87,8 @@ def grid(t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[fl
 def covering(plane: Plane, t1: Sequence[float], t2: Sequence[float], points: int) -> list[tuple[float, float]]:
     """The `grid` over the window `t1` x `t2`, extended by columns until it contains the third model.
 
-    The added columns have the distance of the others, so that the grids of several pairs agree where they overlap. A
-    window without one of the first two models, or below the third, is not extended.
+    The added columns are as far apart as the others, so that the grids of several pairs have common nodes. A window
+    that leaves out one of the first two models, or the height of the third, is not extended.
     """
     places, (left, right) = grid(t1, t2, points), t1
     if not (left <= 0 and 1 <= right and t2[0] <= 0 and 1 <= t2[1]):
@@ -112,15 +112,15 @@ def landscape(
     *,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-    """One tidy row per place: x, y, t1, t2, loss, accuracy, images (their number).
+    """One row per place: x, y, t1, t2, loss, accuracy, images (their number).
 
     Args:
         plane: through three models.
         ends: these three models, or the first two if the third is the middle of a curve between them.
         places: (t1, t2) of the points that are measured.
         estimate: the training images on which batch-norm statistics are re-estimated at every place.
-        images: the images that are measured, of the test set.
-        batch_size: of `images`.
+        images: the test images.
+        batch_size: test images per batch.
     """
     ends.demand_interpolable()
     width, height = plane.unit
@@ -143,10 +143,11 @@ def landscape(
 def marks(
     plane: Plane, models: Mapping[str, Tensor], curve: Callable[[float], Tensor] | None = None, points: int = 65
 ) -> Iterator[dict[str, Any]]:
-    """Where models and a curve lie in the plane: one tidy row per model, then one for each of `points` of the curve.
+    """The positions of models and of a curve in the plane: one row per model, then one per point of the curve.
 
-    Columns: name ("curve" for its points), t (on the curve; None for models), x, y, t1, t2, off_plane. A curve with one
-    bend lies in the plane through its ends and its middle; another is projected, from the distance `off_plane`.
+    Columns: name ("curve" for its `points` points), t (on the curve; None for models), x, y, t1, t2, off_plane. A curve
+    with one bend lies in the plane through its ends and its middle. Other points are projected onto the plane;
+    `off_plane` is their distance from it.
     """
     for name, model in models.items():
         yield {"name": name, "t": None} | plane.place(model)

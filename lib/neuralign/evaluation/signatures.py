@@ -34,9 +34,9 @@ def midpoint(problem: Problem, initial: State, held_out: Images) -> Iterator[dic
     """The correlation of a curve's midpoint (the problem's source) with an end of the curve (the problem's target).
 
     One row per activation and series, with the mean correlation of matched units on the `held_out` images. Series:
-    "before", the midpoint as it is; "re-aligned", the midpoint aligned to that end on the problem's images; and "linear
-    midpoint", the network `initial`, from which the curve's training began. Columns: layer, order (of the layers, by
-    depth), group, units, series, correlation, correlation_sd (over the units).
+    "before", of the midpoint as it is; "re-aligned", of the midpoint after its alignment to that end on the problem's
+    images; "linear midpoint", of the network `initial`, the midpoint when the training of the curve began. Columns:
+    layer, order (of the layers, by depth), group, units, series, correlation, correlation_sd (over the units).
     """
     on_held_out = replace(problem, images=held_out)
     trained_rows = compare(on_held_out, align(problem))

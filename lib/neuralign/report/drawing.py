@@ -1,6 +1,6 @@
-"""Figures from tidy frames. A plug-in is `name(frame, *, ...options) -> Figure`, one file each.
+"""What all figures share: the look of each method, the grid of panels, averages over replicates, legends, saving.
 
-This module holds what all of them share: how a method looks, the sheet of panels, averages over repetitions, saving.
+The figures are the plug-ins of `figures/`, `name(frame, *, ...options) -> Figure`, where `frame` has one row per value.
 """
 
 from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralign.common.files import atomic
-from neuralign.report.summary import label, rank
+from neuralign.report.labels import label, rank
 
 # Okabe and Ito's colours, safe for colour-blind readers: cool is aligned, warm is unaligned. In grey, the marker and
 # the line tell them apart: solid is a trained curve, dashed a straight line, dash-dotted a PAM curve.
@@ -28,7 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
-LONGEST = 24  # characters of a layer's name that are shown: its last ones, which tell layers apart
+LONGEST = 24  # characters; of a longer name of a layer the last ones are shown, by which layers differ
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -52,50 +52,51 @@ STYLE: dict[Any, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The common style, within a `with`: nothing global changes."""
+    """A context manager that sets the common style; the global settings of matplotlib are restored afterwards."""
     return matplotlib.rc_context(STYLE)
 
 
 def look(method: str) -> dict[str, Any]:
-    """Colour, marker and line of a method, the same in every figure; an unlisted name gets its own by its letters."""
+    """Colour, marker and line style of a method, the same in every figure; of an unlisted one by a hash of its name."""
     digits = crc32(method.encode())
-    other = {
+    hashed = {
         "color": ("#7A5C00", "#5B3A8C", "#8C1C3A", "#1C6B5A", "#777777")[digits % 5],
         "marker": ("P", "X", "p", "h", "<", ">", "d")[digits // 5 % 7],
         "linestyle": ((0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))[digits // 35 % 4],
     }
-    return {"markeredgewidth": 0.8} | LOOKS.get(method, other)
+    return {"markeredgewidth": 0.8} | LOOKS.get(method, hashed)
 
 
 def sheet(rows: int, columns: int, *, width: float = 2.7, height: float = 2.0, **options: Any) -> tuple[Figure, Any]:
-    """A figure and its (rows, columns) array of panels, `width` x `height` inches each."""
+    """A figure and its (rows, columns) array of panels, each `width` x `height` inches; `options` of `subplots`."""
     figure = Figure(figsize=(max(width * columns, 4.2), height * rows + 0.75), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def replicates(frame: pd.DataFrame) -> pd.Series:
-    """What a mean is over: the seed where a row has one (an endpoint), else the pair, else the run."""
+    """The replicate of each row, over which figures average: its seed (endpoints), else its pair, else its run."""
     columns = [frame[c].astype("string") for c in ("seed", "pair", "run") if c in frame]
     if not columns:
-        raise ValueError(f"a column 'seed', 'pair' or 'run' is needed to average over; there are {list(frame)}")
-    unit = columns[0]
+        raise ValueError(f"a column 'seed', 'pair' or 'run' is needed to average over; the columns are {list(frame)}")
+    names = columns[0]
     for column in columns[1:]:
-        unit = unit.fillna(column)
-    return unit
+        names = names.fillna(column)
+    return names
 
 
 def over_replicates(frame: pd.DataFrame, by: str, values: list[str]) -> pd.DataFrame:
-    """Mean, `_sd` (ddof 1) and count `n` of each value over replicates, by a column such as t or epoch."""
+    """Mean and `_sd` (ddof 1) over replicates of the columns `values`, and their number n, for each value of `by`."""
     each = frame.assign(replicate=replicates(frame)).groupby([by, "replicate"])[values].mean()
     groups = each.groupby(by)
     return groups.mean().join(groups.std(ddof=1).add_suffix("_sd")).assign(n=groups.size())
 
 
 def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **looks: Any) -> None:
-    """A line of means with a band of one sample deviation; without a band where there is one replicate.
+    """Draw a line of means with a band of one sample standard deviation, from a table of `over_replicates`.
 
-    About `markers` markers, later in each further line, so that lines on top of each other still show.
+    A line has about `markers` markers. They are shifted from line to line, so that lines that coincide can be told
+    apart. With one replicate there is no band.
     """
     every = max(1, (len(table) - 1) // max(1, markers - 1))
     axes.plot(table.index, table[column], markevery=(len(axes.lines) * max(1, every // 4) % every, every), **looks)
@@ -106,18 +107,18 @@ def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **lo
 
 
 def layer_names(rows: pd.DataFrame) -> pd.Series:
-    """Names of the layers, by `order` (depth): each `group` is named after the module whose output units it holds.
+    """The names of layers, indexed by `order` (depth): the group of units, which is named after its first module.
 
-    `layer`, where its activations are read, may be an operation without a name of its own ("relu_3"). Units that are
-    read at several depths, as on a residual stream, are numbered: "conv1 (2 of 3)".
+    The column `layer`, where activations are read, is not shown: it may be an operation without a name of its own
+    ("relu_3"). Units that are read at several depths, as on a residual stream, are numbered: "conv1 (2 of 3)".
     """
     groups = rows.drop_duplicates("order").sort_values("order").set_index("order")["group"]
-    reads, place = groups.groupby(groups).transform("size"), groups.groupby(groups).cumcount() + 1
-    return groups.where(reads == 1, groups + " (" + place.astype(str) + " of " + reads.astype(str) + ")")
+    count, number = groups.groupby(groups).transform("size"), groups.groupby(groups).cumcount() + 1
+    return groups.where(count == 1, groups + " (" + number.astype(str) + " of " + count.astype(str) + ")")
 
 
 def name_layers(axes: Axes, names: pd.Series, labels: int) -> None:
-    """An x axis of layers, from `layer_names`, with at most `labels` tick labels."""
+    """Label the x axis with `layer_names`, by at most `labels` tick labels."""
     every = -(-len(names) // max(labels, 1))
     shown = range(0, len(names), every)
     texts = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}" for name in names.iloc[shown]]
@@ -127,12 +128,12 @@ def name_layers(axes: Axes, names: pd.Series, labels: int) -> None:
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
-    """The methods present, in the order of every table."""
+    """The methods of the rows, in the order of `labels.rank`."""
     return sorted(frame["method"].unique(), key=rank)
 
 
 def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
-    """One legend below the panels, of (label, look)."""
+    """Add one legend below the panels, from (label, look)."""
     handles = [Line2D([], [], label=text, **looks) for text, looks in entries]
     widest = 0.44 + 0.055 * max(len(text) for text, _ in entries)  # inches
     fitting = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
@@ -140,12 +141,12 @@ def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def method_entries(frame: pd.DataFrame, *, unit: str = "pair") -> list[tuple[str, dict[str, Any]]]:
-    """Legend entries of the methods present, each with the number of repetitions behind it."""
+    """Legend entries (label, look) of the methods of the rows, with the number of replicates, called `unit`."""
     return [(f"{label(m)} ({counted(frame[frame['method'] == m], unit)})", look(m)) for m in methods_of(frame)]
 
 
 def counted(frame: pd.DataFrame, unit: str) -> str:
-    """ "n = 3 pairs", or the range where panels differ."""
+    """The number of replicates as text: "n = 3 pairs", or "n = 2 to 3 pairs" if settings differ."""
     keys = [c for c in ("dataset", "network", "regime") if c in frame]
     counts = frame.assign(replicate=replicates(frame)).groupby(keys)["replicate"].nunique()
     low, high = counts.min(), counts.max()
@@ -153,7 +154,7 @@ def counted(frame: pd.DataFrame, unit: str) -> str:
 
 
 def present(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
-    """The combinations of these columns that occur, in the order they come."""
+    """The combinations of values of these columns, in order of appearance."""
     return list(frame[columns].drop_duplicates().itertuples(index=False, name=None))
 
 
@@ -165,7 +166,7 @@ def where(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 
 def save(figure: Figure, png: str, pdf: str) -> None:
-    """The figure in both formats, whole or not at all; the same drawing gives the same bytes (no dates inside)."""
+    """Write the figure in both formats, atomically and without dates: the same drawing gives the same bytes."""
     undated: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     for kind, path in (("png", png), ("pdf", pdf)):
         with style(), atomic(path) as temporary:

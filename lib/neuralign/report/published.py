@@ -1,73 +1,65 @@
-"""The published numbers beside ours: the difference of the means and its interval, never just "matches"."""
+"""The published accuracies, and how far this study's lie from them: differences of means with their intervals."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from neuralign.report.summary import SETTING
+from neuralign.report.labels import SETTING
+from neuralign.report.statistics import welch_interval
 
-PUBLISHED_N = 3  # pairs behind a published mean and deviation
-MARGINS = {"mean": 0.5, "min": 1.0}  # points: closer than this counts as within, whatever the interval says
+PUBLISHED_N = 3  # pairs behind each published mean and standard deviation
+# percentage points: a mean or a worst accuracy that differs by no more counts as "within", whatever its interval
+MARGINS = {"mean": 0.5, "min": 1.0}
 COLUMNS = [*SETTING, "method", "measure", "published", "published_std", "ours", "ours_std", "n", "difference"]
 COLUMNS += ["ci_low", "ci_high", "margin", "verdict", "reason"]
+
+
+def published_table() -> pd.DataFrame:
+    """The published main table: dataset, network, method, published_mean, published_min (percent), their `_std`."""
+    table = pd.read_csv(Path(__file__).with_name("published.csv"))
+    table = table.rename(columns={"model": "network", "source": "published_source"})
+    return table.rename(columns=lambda name: name.replace("accuracy", "published"))
 
 
 def against_published(
     accuracy: pd.DataFrame, published: pd.DataFrame, compared: Sequence[str] = ("standard",)
 ) -> pd.DataFrame:
-    """A row for each published cell (percent): `difference` is ours minus published, with Welch's 95 % interval.
+    """One row for each published number and each regime that it is compared with: ours beside it, and a verdict.
 
-    `accuracy` is the main table of the study and `published` that of the paper, by dataset, network and method; a cell
-    is repeated for each of the `compared` regimes that the study has of it. `verdict`: "within" if the difference is at
-    most the margin or its interval includes zero, "apart" otherwise, "not run". The published numbers are rounded to
-    0.1, which the interval does not know.
+    Columns: dataset, network, regime, method; measure ("mean" or "min", along the path); published, ours and their
+    `_std` (percent); n (pairs of ours; for endpoints, networks); difference (ours - published) and its 95 % interval
+    by Welch's t, ci_low and ci_high; margin; verdict; reason (why there is no interval). The verdict is "within" if the
+    difference is at most the margin or the interval includes zero, else "apart"; "not run" if we have no such number.
+    The interval does not take into account that the published numbers are rounded to 0.1.
+
+    Args:
+        accuracy: the main table of the study, `summary.accuracy`.
+        published: `published_table`.
+        compared: the regimes of the study that are compared with the published numbers.
     """
-    places = ["dataset", "network", "method"]
+    keys = ["dataset", "network", "method"]
     ours = accuracy[accuracy["regime"].isin(list(compared))]
-    ours = ours[["regime", *places, "n_pairs", "n_endpoints", *(f"accuracy_{c}" for c in _names())]]
+    numbers = [f"accuracy_{measure}{suffix}" for measure in MARGINS for suffix in ("", "_std")]
+    ours = ours[["regime", *keys, "n_pairs", "n_endpoints", *numbers]]
     rows = []
-    for row in published.merge(ours, how="left", on=places, sort=False).to_dict("records"):
+    for row in published.merge(ours, how="left", on=keys, sort=False).to_dict("records"):
         for measure, margin in MARGINS.items():
             if pd.isna(row[f"published_{measure}"]):
                 continue
             n = row["n_pairs"] if pd.isna(row["n_endpoints"]) else row["n_endpoints"]
-            told = row[f"published_{measure}"], row[f"published_{measure}_std"]
+            published_mean, published_std = row[f"published_{measure}"], row[f"published_{measure}_std"]
             mean, std = row[f"accuracy_{measure}"], row[f"accuracy_{measure}_std"]
             cell = {k: row[k] for k in (*SETTING, "method")} | {"measure": measure, "margin": margin, "n": n}
-            cell |= {"published": told[0], "published_std": told[1], "ours": mean, "ours_std": std}
-            cell |= welch((mean, std, n), (*told, PUBLISHED_N))
+            cell |= {"published": published_mean, "published_std": published_std, "ours": mean, "ours_std": std}
+            cell |= welch_interval((mean, std, n), (published_mean, published_std, PUBLISHED_N))
             rows.append(cell | {"verdict": _verdict(cell)})
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _names() -> list[str]:
-    return [name for measure in MARGINS for name in (measure, f"{measure}_std")]
 
 
 def _verdict(cell: dict[str, Any]) -> str:
     if pd.isna(cell["difference"]):
         return "not run"
-    close = abs(cell["difference"]) <= cell["margin"] + 1e-9
-    return "within" if close or cell["ci_low"] <= 0 <= cell["ci_high"] else "apart"
-
-
-def welch(ours: tuple[float, float, float], theirs: tuple[float, float, float]) -> dict[str, Any]:
-    """Difference of two means and its 95 % interval without equal variances, from (mean, sample deviation, n) each.
-
-    Welch's t with Satterthwaite's degrees of freedom; no interval, but a `reason`, where a side has no deviation.
-    """
-    found: dict[str, Any] = {"difference": ours[0] - theirs[0], "ci_low": np.nan, "ci_high": np.nan, "reason": ""}
-    if pd.isna(found["difference"]):
-        return found | {"reason": "not run"}
-    if pd.isna(ours[1]) or pd.isna(theirs[1]) or min(ours[2], theirs[2]) < 2:
-        return found | {"reason": "no interval: no spread is known"}
-    parts = [std**2 / n for _, std, n in (ours, theirs)]
-    if sum(parts) == 0:
-        return found | {"reason": "no interval: both deviations are zero"}
-    freedom = sum(parts) ** 2 / sum(part**2 / (n - 1) for part, (_, _, n) in zip(parts, (ours, theirs), strict=True))
-    from scipy.special import stdtrit  # here, for it takes a third of a second to import
-
-    half = stdtrit(freedom, 0.975) * np.sqrt(sum(parts))
-    return found | {"ci_low": found["difference"] - half, "ci_high": found["difference"] + half}
+    is_close = abs(cell["difference"]) <= cell["margin"] + 1e-9
+    return "within" if is_close or cell["ci_low"] <= 0 <= cell["ci_high"] else "apart"

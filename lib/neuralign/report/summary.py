@@ -1,34 +1,28 @@
-"""Summary tables of evaluated paths: pure functions on data frames, without torch.
+"""Summary tables of a study, from the rows that were measured at the points of its paths.
 
-Accuracies are in percent, losses in nats, lengths in weight space (L2). A "mean" along a path is by arc length: the
-trapezoid rule over the chord lengths, divided by their sum. Every `_std` is a sample standard deviation (ddof 1)
-over pairs and is empty for one pair. The metrics are those of the evaluation code published with Tatro et al. (2020).
+Accuracies are in percent, losses in nats, lengths are L2 distances in weight space. A "mean" along a path is by arc
+length: the trapezoid rule over the chord lengths, divided by their sum. Every `_std` is a sample standard deviation
+(ddof 1) over pairs, NaN for one pair. The metrics are those of the evaluation code published with Tatro et al. (2020).
+
+Column names say which mean is meant: `accuracy_mean` is the mean along a path, `accuracy_min` the smallest value on it;
+in tables over pairs they are averages of these over the pairs.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-SETTING = ["dataset", "network", "regime"]
-KEYS = [*SETTING, "pair", "method", "curve_seed"]
-NUMBERS = ["t", "distance", "loss", "accuracy", "images"]
+from neuralign.report.labels import SETTING, rank
+from neuralign.report.published import published_table
+from neuralign.report.statistics import paired_interval
+
+KEYS = [*SETTING, "pair", "method", "curve_seed"]  # name a path
+NUMBERS = ["t", "distance", "loss", "accuracy", "images"]  # the columns of a measured point that must be finite numbers
 METRICS = ["accuracy_mean", "accuracy_min", "loss_mean", "loss_max", "loss_barrier", "accuracy_barrier", "length"]
 ROBUST_METRICS = ["accuracy_mean", "loss_mean", "clean_mean", "worst_accuracy", "worst_t", "worst_clean"]
 ROBUST_METRICS += ["best_accuracy", "best_t", "best_clean", "loss_barrier", "accuracy_barrier"]
-METHODS = {  # in the order of every table; any other name follows alphabetically
-    "endpoints": "Endpoints",
-    "linear_unaligned": "Line, unaligned",
-    "linear_aligned": "Line, aligned",
-    "unaligned": "Curve, unaligned",
-    "pam_unaligned": "PAM curve, from unaligned",
-    "pam_aligned": "PAM curve, from aligned",
-    "aligned": "Curve, aligned",
-}
-NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tinyimagenet": "Tiny ImageNet"}
-NAMES |= {"tinyten": "TinyTen", "resnet32": "ResNet32", "googlenet": "GoogLeNet"}
 CONTRASTS = [  # (method, baseline): the paired difference is method - baseline
     ("aligned", "unaligned"),
     ("linear_aligned", "linear_unaligned"),
@@ -39,20 +33,16 @@ CONTRASTS = [  # (method, baseline): the paired difference is method - baseline
 CONTRASTED = ["accuracy_mean", "accuracy_min", "loss_mean", "loss_barrier"]
 
 
-def rank(method: str) -> tuple[int, str]:
-    """The place of a method in every table and legend."""
-    return (list(METHODS).index(method) if method in METHODS else len(METHODS), method)
-
-
-def label(word: str) -> str:
-    """A method, dataset or network as a reader is to see it."""
-    return (METHODS | NAMES).get(word, word.replace("_", " "))
-
-
 def tidy(frame: pd.DataFrame, run: Mapping[str, Any], *, source: str) -> pd.DataFrame:
-    """One evaluation with the columns that say which path it is in front; `source` names the file in error messages."""
+    """The rows of one evaluation, checked, with the columns KEYS in front, which name its path.
+
+    Args:
+        frame: columns t, distance, attack, statistics, loss, accuracy, images, as `evaluation.along_curve` measures.
+        run: the values of KEYS.
+        source: the file, for error messages. ValueError if a column or a value is wrong.
+    """
     if missing := [key for key in KEYS if key not in run]:
-        raise ValueError(f"{source}: its run does not say {missing}; it says {sorted(run)}")
+        raise ValueError(f"{source}: the description of its path lacks {missing}; it has {sorted(run)}")
     _check(frame, source)
     return frame.reset_index(drop=True).assign(**{key: run[key] for key in KEYS})[[*KEYS, *frame]]
 
@@ -60,52 +50,56 @@ def tidy(frame: pd.DataFrame, run: Mapping[str, Any], *, source: str) -> pd.Data
 def _check(frame: pd.DataFrame, source: str) -> None:
     for column in [*NUMBERS, "attack", "statistics"]:
         if column not in frame:
-            raise ValueError(f"{source}: column '{column}' is missing; it has {list(frame)}")
+            raise ValueError(f"{source}: column '{column}' is missing; the columns are {list(frame)}")
         values = frame[column]
         if column in NUMBERS and not pd.api.types.is_numeric_dtype(values):
-            raise ValueError(f"{source}: column '{column}' holds text where numbers are wanted")
+            raise ValueError(f"{source}: column '{column}' holds text; numbers are allowed")
         bad = values.isna() | (np.isinf(values) if column in NUMBERS else False)
         if bad.any():
             raise ValueError(f"{source}: column '{column}' is empty or infinite in data row {int(bad.argmax()) + 1}")
     if not frame["accuracy"].between(0, 100).all():
-        raise ValueError(f"{source}: column 'accuracy' leaves 0 .. 100 percent")
+        raise ValueError(f"{source}: column 'accuracy' has values outside 0 to 100 percent")
     if unknown := set(frame["statistics"]) - {"reestimated", "stored"}:
-        raise ValueError(f"{source}: column 'statistics' says {sorted(unknown)}; allowed are 'reestimated', 'stored'")
+        raise ValueError(f"{source}: column 'statistics' has {sorted(unknown)}; allowed are 'reestimated', 'stored'")
     if not ((frame["attack"] == "clean") & (frame["statistics"] == "reestimated")).any():
-        raise ValueError(f"{source}: column 'attack' has no 'clean' row with re-estimated statistics")
+        raise ValueError(f"{source}: no row has attack 'clean' and statistics 'reestimated'")
     for (attack, statistics), rows in frame.groupby(["attack", "statistics"], sort=False):
         where = f"{source}, attack '{attack}', {statistics} statistics"
-        if rows["t"].duplicated().any():
-            raise ValueError(f"{where}: column 't' repeats {rows['t'][rows['t'].duplicated()].iloc[0]:g}")
+        if (repeated := rows["t"].duplicated()).any():
+            raise ValueError(f"{where}: column 't' contains this value twice: {rows['t'][repeated].iloc[0]:g}")
         for column in ("t", "distance"):
             if not rows[column].is_monotonic_increasing:
-                raise ValueError(f"{where}: column '{column}' is not sorted in increasing order")
+                raise ValueError(f"{where}: column '{column}' is not in increasing order")
         if rows["t"].iloc[0] != 0 or rows["t"].iloc[-1] != 1:
-            raise ValueError(f"{where}: column 't' must run from 0 to 1, so that barriers have both ends")
+            raise ValueError(f"{where}: column 't' must start at 0 and end at 1: barriers compare with both ends")
 
 
 def paths(points: pd.DataFrame) -> pd.DataFrame:
-    """One row per path and attack: averages by arc length, extremes with their t, barriers, length.
+    """One row per path and attack, with re-estimated batch-norm statistics.
 
-    A barrier is how much worse the path gets than its worse end: max_t L(t) - max(L(0), L(1)) for the loss,
-    min(A(0), A(1)) - min_t A(t) for the accuracy. `accuracy_min_clean` is the clean accuracy where the accuracy is
-    smallest, `clean_mean` the clean average of the same path.
+    Columns: KEYS, attack; accuracy_mean, loss_mean (by arc length); accuracy_min, accuracy_max, loss_max and the t of
+    each (`_t`); loss_barrier, accuracy_barrier; length; n_points; images (in the test set); accuracy_min_clean and
+    accuracy_max_clean, the clean accuracy at the t of the smallest and the largest accuracy; and clean_mean, the mean
+    accuracy of the same path on clean images. A barrier is how much worse the path gets than its worse end:
+    max_t L(t) - max(L(0), L(1)) for the loss, min(A(0), A(1)) - min_t A(t) for the accuracy.
     """
     rows = []
-    along = points[points["statistics"] == "reestimated"]
-    if (twice := along.duplicated([*KEYS, "attack", "t"])).any():
-        raise ValueError(f"two evaluations of the same path: {' '.join(map(str, along.loc[twice, KEYS].iloc[0]))}")
-    for keys, path in along.groupby(KEYS, sort=False, dropna=False):
+    reestimated = points[points["statistics"] == "reestimated"]
+    if (repeated := reestimated.duplicated([*KEYS, "attack", "t"])).any():
+        path_name = " ".join(map(str, reestimated.loc[repeated, KEYS].iloc[0]))
+        raise ValueError(f"two evaluations of the same path: {path_name}")
+    for keys, path in reestimated.groupby(KEYS, sort=False, dropna=False):
         clean = path[path["attack"] == "clean"].set_index("t")
         for attack, curve in path.groupby("attack", sort=False):
-            row = dict(zip(KEYS, keys, strict=True)) | {"attack": attack} | _measures(curve.set_index("t"))
-            for end in ("accuracy_min", "accuracy_max"):
-                row[f"{end}_clean"] = clean["accuracy"].get(row[f"{end}_t"], np.nan)
+            row = dict(zip(KEYS, keys, strict=True)) | {"attack": attack} | _metrics(curve.set_index("t"))
+            for extreme in ("accuracy_min", "accuracy_max"):
+                row[f"{extreme}_clean"] = clean["accuracy"].get(row[f"{extreme}_t"], np.nan)
             rows.append(row | {"clean_mean": _mean(clean["accuracy"], clean["distance"])})
     return pd.DataFrame(rows)
 
 
-def _measures(curve: pd.DataFrame) -> dict[str, float]:
+def _metrics(curve: pd.DataFrame) -> dict[str, float]:
+    """The metrics of one path under one attack, from its points by t; see `paths`."""
     accuracy, loss, distance = curve["accuracy"], curve["loss"], curve["distance"]
     return {
         "accuracy_mean": _mean(accuracy, distance),
@@ -120,56 +114,66 @@ def _measures(curve: pd.DataFrame) -> dict[str, float]:
         "accuracy_barrier": min(accuracy.iloc[0], accuracy.iloc[-1]) - accuracy.min(),
         "length": distance.iloc[-1] - distance.iloc[0],
         "n_points": len(curve),
-        "images": _same(curve["images"]),
+        "images": _common_count(curve["images"]),
     }
 
 
 def _mean(values: pd.Series, distance: pd.Series) -> float:
-    """The average by arc length; a path of length zero has no arc to weigh by, so the plain average."""
+    """The average by arc length; for a path of length zero, the average of its points."""
     length = distance.iloc[-1] - distance.iloc[0]
     return float(np.trapezoid(values, distance) / length) if length > 0 else float(values.mean())
 
 
-def _same(images: pd.Series) -> int:
+def _common_count(images: pd.Series) -> int:
+    """The number of test images, which must be the same in all rows."""
     if images.nunique() > 1:
-        raise ValueError(f"column 'images': numbers from {sorted(images.unique())} test images do not compare")
+        counts = sorted(images.unique())
+        raise ValueError(f"column 'images': results on different numbers of test images are not comparable: {counts}")
     return int(images.iloc[0])
 
 
 def over_pairs(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Each metric and its `_std` over pairs, with `n_pairs` and `images`; several curve seeds of a pair count once."""
+    """Mean and `_std` over pairs of each metric, with n_pairs and images: one row per combination of `by`.
+
+    Curves of the same pair with different seeds are averaged first, so that each pair counts once.
+    """
     groups = table.groupby([*by, "pair"], sort=False)[list(metrics)].mean().groupby(list(by), sort=False)
     mean, std = groups.mean(), groups.std(ddof=1)
-    columns = {name: s for m in metrics for name, s in ((m, mean[m]), (f"{m}_std", std[m]))}
-    columns |= {"n_pairs": groups.size(), "images": table.groupby(list(by), sort=False)["images"].agg(_same)}
+    columns = {name: values for m in metrics for name, values in ((m, mean[m]), (f"{m}_std", std[m]))}
+    columns |= {"n_pairs": groups.size(), "images": table.groupby(list(by), sort=False)["images"].agg(_common_count)}
     return pd.DataFrame(columns).reset_index()
 
 
 def ends(points: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair, end (t of 0 or 1), statistics and attack, of the first method listed.
+    """The rows at t = 0 and t = 1: one per pair, t, statistics and attack.
 
-    A permutation leaves the function alone, so the other methods must agree with it on clean images.
+    All methods of a pair join the same two networks, up to permutations, which do not change the function. So only the
+    row of the first method is kept. ValueError if another method differs from it on clean images by more than other
+    kernels and batches may change.
     """
     by = [*SETTING, "pair", "t", "statistics", "attack"]
     rows = points[points["t"].isin([0.0, 1.0])].copy()
     first = rows.groupby(by, sort=False)[["method", "accuracy", "loss"]].transform("first")
-    # what other batches, other kernels and a few borderline images may change
-    apart = (rows["accuracy"] - first["accuracy"]).abs() > np.maximum(0.25, 300 / rows["images"]) + 1e-9
-    apart |= (rows["loss"] - first["loss"]).abs() > 0.02 + 0.05 * first["loss"].abs()
-    apart &= rows["attack"] == "clean"
-    if apart.any():
-        told = ["method", "accuracy", "loss"]
-        row, other = (" ".join(map(str, part.loc[apart, told].iloc[0])) for part in (rows, first))
-        place = ", ".join(f"{key} {rows[apart].iloc[0][key]}" for key in by)
-        raise ValueError(f"{place}: one function, but method, accuracy and loss are {row}; {other}")
+    # tolerances for other kernels and batches: 0.25 points or 3 images of accuracy, 0.02 nats + 5 % of loss
+    differs = (rows["accuracy"] - first["accuracy"]).abs() > np.maximum(0.25, 300 / rows["images"]) + 1e-9
+    differs |= (rows["loss"] - first["loss"]).abs() > 0.02 + 0.05 * first["loss"].abs()
+    differs &= rows["attack"] == "clean"
+    if differs.any():
+        columns = ["method", "accuracy", "loss"]
+        row, first_row = (" ".join(map(str, part.loc[differs, columns].iloc[0])) for part in (rows, first))
+        place = ", ".join(f"{key} {rows[differs].iloc[0][key]}" for key in by)
+        raise ValueError(
+            f"{place}: the same network is measured differently (method, accuracy, loss): {row}; {first_row}"
+        )
     return rows.drop_duplicates(by)
 
 
 def endpoint_rows(points: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The `endpoints` rows, over the two ends of all pairs.
+    """The rows of the method "endpoints": averages over both ends of all pairs, one per combination of `by`.
 
-    The ± is the plain sample deviation over the `n_endpoints` = 2 n_pairs networks. (The published rows have
-    sqrt(s0^2 + s1^2) / 2, the deviation of a mean of two, smaller by about sqrt 2: it does not say how networks vary.)
+    `_std` is the sample standard deviation over the n_endpoints = 2 n_pairs networks, which says how networks vary. The
+    published rows have sqrt(s0^2 + s1^2) / 2 instead, the deviation of the mean of two networks, which is smaller by a
+    factor of about sqrt(2).
     """
     rows = ends(points)
     table = rows[rows["statistics"] == "reestimated"].groupby(list(by), sort=False)
@@ -177,33 +181,37 @@ def endpoint_rows(points: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     columns = {"method": table["method"].agg(lambda _: "endpoints")}
     for name, group in (("accuracy", table["accuracy"]), ("loss", table["loss"]), ("stored_accuracy", stored)):
         columns |= {f"{name}_mean": group.mean(), f"{name}_mean_std": group.std(ddof=1)}
-    columns |= {"n_pairs": table["pair"].nunique(), "n_endpoints": table.size(), "images": table["images"].agg(_same)}
+    columns |= {
+        "n_pairs": table["pair"].nunique(),
+        "n_endpoints": table.size(),
+        "images": table["images"].agg(_common_count),
+    }
     return pd.DataFrame(columns).rename(columns={"stored_accuracy_mean_std": "stored_accuracy_std"}).reset_index()
 
 
-def published() -> pd.DataFrame:
-    """The published main table, by dataset, network and method."""
-    table = pd.read_csv(Path(__file__).with_name("published.csv"))
-    table = table.rename(columns={"model": "network", "source": "published_source"})
-    return table.rename(columns=lambda name: name.replace("accuracy", "published"))
-
-
 def accuracy(points: pd.DataFrame, paths: pd.DataFrame, *, compared: Sequence[str] = ("standard",)) -> pd.DataFrame:
-    """The main table: clean images, a row per setting and method; published values beside the `compared` regimes."""
+    """The main table: one row per setting and method, on clean images, over pairs.
+
+    In the regimes `compared`, the published values stand beside ours; in the others these columns are empty.
+    """
     methods = over_pairs(paths[paths["attack"] == "clean"], [*SETTING, "method"], METRICS)
     endpoints = endpoint_rows(points[points["attack"] == "clean"], SETTING)
-    table = _ordered([methods, endpoints]).merge(published(), how="left", on=["dataset", "network", "method"])
-    said = [name for name in table if name.startswith("published_")]
-    table[said] = table[said].where(table["regime"].isin(list(compared)))
+    table = _ordered([methods, endpoints]).merge(published_table(), how="left", on=["dataset", "network", "method"])
+    published_columns = [name for name in table if name.startswith("published_")]
+    table[published_columns] = table[published_columns].where(table["regime"].isin(list(compared)))
     front = [*SETTING, "method", "accuracy_mean", "accuracy_mean_std", "accuracy_min", "accuracy_min_std", "n_pairs"]
-    front += ["n_endpoints", *said, "stored_accuracy_mean", "stored_accuracy_std"]
+    front += ["n_endpoints", *published_columns, "stored_accuracy_mean", "stored_accuracy_std"]
     return table[front + [name for name in table if name not in front]]
 
 
 def robust(points: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
-    """Under attack: a row per setting, attack and method; `_clean` is the clean accuracy at the worst or best point."""
+    """The table of robustness: one row per setting, attack and method, over pairs.
+
+    `worst_accuracy` and `best_accuracy` are the extremes along the path under the attack; `_t` says where they are, and
+    `_clean` is the accuracy on clean images there.
+    """
     names = {f"accuracy_{end}": f"{name}_accuracy" for end, name in (("min", "worst"), ("max", "best"))}
-    names |= {f"{old}_{x}": new.replace("accuracy", x) for old, new in names.items() for x in ("t", "clean")}
+    names |= {f"{old}_{end}": new.replace("accuracy", end) for old, new in names.items() for end in ("t", "clean")}
     attacked = paths[paths["attack"] != "clean"].rename(columns=names)
     methods = over_pairs(attacked, [*SETTING, "attack", "method"], ROBUST_METRICS)
     endpoints = endpoint_rows(points[points["attack"] != "clean"], [*SETTING, "attack"])
@@ -214,7 +222,7 @@ def robust(points: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ordered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The parts in one table: settings (and attacks) as they came, methods by rank within each."""
+    """The parts as one table: settings (and attacks) in order of appearance, and the methods of each by `rank`."""
     table = pd.concat([part for part in parts if len(part)] or list(parts), ignore_index=True)
     places = table.groupby([name for name in (*SETTING, "attack") if name in table], sort=False).ngroup()
     order = sorted(table.index, key=lambda i: (places[i], rank(table["method"][i])))
@@ -222,28 +230,19 @@ def _ordered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def contrasts(paths: pd.DataFrame) -> pd.DataFrame:
-    """Paired differences: a row per setting, attack, contrast and metric, over the pairs that have both methods."""
+    """Paired differences of two methods: one row per setting, attack, entry of CONTRASTS and metric.
+
+    Only pairs that have both methods count. Columns beside the keys: method_mean, baseline_mean, and those of
+    `statistics.paired_interval`.
+    """
     rows = []
     for keys, group in paths.groupby([*SETTING, "attack"], sort=False):
         values = group.groupby(["method", "pair"], sort=False)[CONTRASTED].mean()
-        for method, baseline in (c for c in CONTRASTS if set(c) <= set(group["method"])):
-            ours, theirs = values.loc[method].align(values.loc[baseline], join="inner")
+        for method, baseline in (pair for pair in CONTRASTS if set(pair) <= set(group["method"])):
+            first, second = values.loc[method].align(values.loc[baseline], join="inner")
             for metric in CONTRASTED:
-                means = ours[metric].mean(), theirs[metric].mean()
-                found = interval(ours[metric] - theirs[metric])
-                rows.append([*keys, method, baseline, metric, *means, *found.values()])
-    columns = [*SETTING, "attack", "method", "baseline", "metric", "method_mean", "baseline_mean", *interval([])]
+                means = first[metric].mean(), second[metric].mean()
+                interval = paired_interval(first[metric] - second[metric])
+                rows.append([*keys, method, baseline, metric, *means, *interval.values()])
+    columns = [*SETTING, "attack", "method", "baseline", "metric", "method_mean", "baseline_mean", *paired_interval([])]
     return pd.DataFrame(rows, columns=columns)
-
-
-def interval(differences: Sequence[float] | pd.Series) -> dict[str, Any]:
-    """The mean difference with its 95 % t-interval; empty, with the reason, where it cannot be computed."""
-    d = np.asarray(differences, dtype=float)
-    mean, std, half = d.mean() if d.size else np.nan, d.std(ddof=1) if d.size > 1 else np.nan, np.nan
-    reason = "" if d.size > 1 else "one pair: no spread to estimate" if d.size else "no pair has both methods"
-    if d.size > 1:
-        from scipy.special import stdtrit  # here, for it takes a third of a second to import; scipy.stats takes more
-
-        half = stdtrit(d.size - 1, 0.975) * std / np.sqrt(d.size)
-    found = {"difference": mean, "difference_std": std, "ci_low": mean - half, "ci_high": mean + half}
-    return found | {"n_pairs": d.size, "reason": reason}

@@ -1,11 +1,11 @@
-"""Does what theory can compute before a curve is trained rank the curves? Pure functions on data frames."""
+"""Rank correlations of quantities that are known before a curve is trained with the loss of the trained curve."""
 
 import numpy as np
 import pandas as pd
 
-from neuralign.report.summary import SETTING
+from neuralign.report.labels import SETTING
 
-PREDICTORS = {  # column -> what it is
+PREDICTORS = {  # column -> label
     "bound": "bound on the line's mean loss",
     "estimate": "estimate of the line's mean loss",
     "distance": "relative distance of activations",
@@ -16,10 +16,12 @@ COLUMNS += ["spearman_within", "p_within", "reason"]
 
 
 def paths(bounds: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """One row per trained curve: the predictors of its straight line, and `loss`, its own mean clean test loss.
+    """One row per trained curve: PREDICTORS, computed on the straight line between its ends, and `loss`, its own loss.
 
-    `bounds` has one row per curve, with dataset, network, regime, pair, method, curve_seed; `measured` is the table
-    `paths` of `neuralign.report.summary`.
+    Args:
+        bounds: one row per curve, of `evaluation.bound.bound_along_line`, with dataset, network, regime, pair, method
+            and curve_seed.
+        measured: the table `summary.paths`, from which the mean clean test loss of the curve is taken.
     """
     keys = [*SETTING, "pair", "method", "curve_seed"]
     clean = measured[measured["attack"] == "clean"][[*keys, "loss_mean"]].rename(columns={"loss_mean": "loss"})
@@ -30,52 +32,57 @@ def paths(bounds: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(table: pd.DataFrame, *, draws: int = 9999) -> pd.DataFrame:
-    """Spearman's rank correlation of each predictor with the curve's loss, per setting, over all its curves.
+    """One row per setting and predictor: Spearman's rank correlation with the loss, over the curves of the setting.
 
-    ci_low, ci_high: 95 % by Fisher's z with the variance 1.06 / (n - 3) of Fieller et al. (1957), as if curves were
-    independent; empty, with the reason, where there is none. p: two-sided, by permuting the losses. `_within`: the same
-    of ranks within each pair, permuted within it, so that differences between pairs count for nothing.
+    Columns: SETTING, predictor, n_paths, n_pairs, spearman; ci_low and ci_high, a 95 % interval by Fisher's z with the
+    variance 1.06 / (n - 3) of Fieller, Hartley & Pearson (1957), as if curves were independent, and `reason` where
+    there is none; p, two-sided, from `draws` random permutations of the losses. spearman_within and p_within are the
+    same for ranks within each pair, permuted within it, so that differences between pairs have no effect.
+
+    Args:
+        table: of `paths`.
     """
     rows = []
-    for place, group in table.groupby(SETTING, sort=False):
-        pairs = group["pair"].to_numpy()
+    for setting, curves in table.groupby(SETTING, sort=False):
+        pairs = curves["pair"].to_numpy()
+        counts = len(pairs), len(set(pairs))
         for predictor in PREDICTORS:
-            one, other = group[predictor], group["loss"]
-            whole, within = (_tested(one, other, strata, draws) for strata in (np.zeros(len(pairs)), pairs))
-            low, high, reason = _interval(whole[0], len(pairs))
-            rows.append(
-                [*place, predictor, len(pairs), len(set(pairs)), whole[0], low, high, whole[1], *within, reason]
-            )
+            values, losses = curves[predictor], curves["loss"]
+            rho, p = _permutation_test(values, losses, np.zeros(len(pairs)), draws)
+            within = _permutation_test(values, losses, pairs, draws)
+            low, high, reason = _interval(rho, len(pairs))
+            rows.append([*setting, predictor, *counts, rho, low, high, p, *within, reason])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def spearman(one: pd.Series, other: pd.Series) -> float:
-    """Spearman's rank correlation; nan where there is nothing to rank."""
-    return float(_ranks(one, np.zeros(len(one))) @ _ranks(other, np.zeros(len(other))))
+def spearman(first: pd.Series, second: pd.Series) -> float:
+    """Spearman's rank correlation; NaN if all values of a series are equal."""
+    return float(_ranks(first, np.zeros(len(first))) @ _ranks(second, np.zeros(len(second))))
 
 
 def _ranks(values: pd.Series, strata: np.ndarray) -> np.ndarray:
-    """Ranks within strata, ties at their mean, centred there, and of length one as a vector."""
-    found = values.reset_index(drop=True).groupby(strata).rank()
-    centred = (found - found.groupby(strata).transform("mean")).to_numpy()
+    """Ranks within each stratum (ties get their mean rank), centred within it; the vector of all has norm one."""
+    ranks = values.reset_index(drop=True).groupby(strata).rank()
+    centred = (ranks - ranks.groupby(strata).transform("mean")).to_numpy()
     return centred / (np.linalg.norm(centred) or np.nan)
 
 
-def _tested(one: pd.Series, other: pd.Series, strata: np.ndarray, draws: int) -> tuple[float, float]:
-    """Spearman's rho, pooled over strata, and how often an order drawn at random within them correlates as much."""
-    first, second = _ranks(one, strata), _ranks(other, strata)
-    rho = float(first @ second)
+def _permutation_test(first: pd.Series, second: pd.Series, strata: np.ndarray, draws: int) -> tuple[float, float]:
+    """Spearman's rho of ranks within strata, and its two-sided p-value by random permutations within strata."""
+    first_ranks, second_ranks = _ranks(first, strata), _ranks(second, strata)
+    rho = float(first_ranks @ second_ranks)
     if np.isnan(rho):
         return np.nan, np.nan
-    generator, drawn = np.random.default_rng(0), np.tile(second, (draws, 1))
+    generator, permuted = np.random.default_rng(0), np.tile(second_ranks, (draws, 1))
     for stratum in np.unique(strata):
         block = np.flatnonzero(strata == stratum)
-        drawn[:, block] = generator.permuted(drawn[:, block], axis=1)
-    as_much = np.abs(drawn @ first) >= abs(rho) - 1e-9
-    return rho, float((1 + as_much.sum()) / (1 + draws))
+        permuted[:, block] = generator.permuted(permuted[:, block], axis=1)
+    at_least_as_large = np.abs(permuted @ first_ranks) >= abs(rho) - 1e-9
+    return rho, float((1 + at_least_as_large.sum()) / (1 + draws))
 
 
 def _interval(rho: float, n: int) -> tuple[float, float, str]:
+    """The 95 % interval of rho over n curves, and the reason where there is none; see `ranks`."""
     if np.isnan(rho):
         return np.nan, np.nan, "nothing to rank"
     if n < 4 or abs(rho) > 1 - 1e-9:

@@ -35,29 +35,29 @@ def correlation(
 ) -> dict[str, Tensor]:
     """The permutation that maximises the correlation of matched units, {group: (n,)}.
 
-    Every image and every position is a sample. A group that several activations carry sums their correlations. The
-    paper's code has `centred: false` and `read: pooled` (there the third convolution) for GoogLeNet, `streams: stem`
-    for ResNet32 and `largest: 32` for Tiny ImageNet. The fact `images` says how many images were seen.
+    Every image and every position is a sample. If a group is read at several activations, their correlations are
+    summed. The paper's code has `centred: false` and `read: pooled` (there the third convolution) for GoogLeNet,
+    `streams: stem` for ResNet32 and `largest: 32` for Tiny ImageNet. The fact `images` is the number of images used.
 
     Args:
         images: Number of training images, the first in file order.
         batch_size: Images per batch.
-        centred: Whether activations are centred; if not, their cosine is taken in place of the correlation.
+        centred: Whether means are subtracted (Pearson correlation) or not (cosine similarity).
         read: Whether activations are read after (`post`) or before (`pre`) the nonlinearity; `pooled` is `post`, but
-            after a max-pool where an activation goes nowhere else.
-        balanced: Whether there are equally many images of each class.
-        streams: Whether a residual stream is read at every sum (`sum`), or only before the first (`stem`) where it
-            begins before any.
-        largest: Rows beyond which maps of activations lose every second row and column where they are read, as often as
-            it takes, and the network goes on with what is left; null: never.
-        stop: With this, images come in a fixed random order, and the permutation after 1, 2, 4, 8, ... batches is final
-            as soon as it matches at most this share of all units otherwise than the one before; null: all are used.
+            after a max-pool if nothing else uses the activation.
+        balanced: Whether the same number of images of each class is used.
+        streams: Whether a residual stream is read after every sum (`sum`), or only before the first one (`stem`);
+            streams that have no activation before their first sum are always read after every sum.
+        largest: Largest number of rows of feature maps. Larger maps lose every second row and column, repeatedly, where
+            they are read, and the network computes on with the smaller maps; null: no limit.
+        stop: Stop early, once at most this share of all units changes its match. Images come in a fixed random order,
+            and matches are compared after 1, 2, 4, 8, ... batches; null: all images are used.
     """
     chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
     if stop is not None:
         chosen = _shuffled(chosen)
-    shown, matches, next_check = replace(problem, images=chosen), dict[str, Tensor](), batch_size
-    for count, moments in growing_moments(shown, batch_size=batch_size, read=read, largest=largest):
+    subset, matches, next_check = replace(problem, images=chosen), dict[str, Tensor](), batch_size
+    for count, moments in growing_moments(subset, batch_size=batch_size, read=read, largest=largest):
         problem.facts["images"] = count
         if count < len(chosen) and (stop is None or count < next_check):
             continue
@@ -71,14 +71,16 @@ def correlation(
 
 
 def _warn_of_unresolved_units(moments: dict[str, dict[Tap, Moments]]) -> None:
-    """Log the groups with units that are not dead, but vary too little for a correlation."""
+    """Log a warning for each group with units that are not zero, but vary too little for a correlation."""
     for group, taps in moments.items():
         counts = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
         if any(counts):
             log.warning(
                 "group %r: %d units of the target and %d of the source, of %d, vary by no more than rounding (a "
                 "constant, or an offset too large for their precision); their matches are arbitrary",
-                *(group, *counts, len(next(iter(taps.values())).means()[0])),
+                group,
+                *counts,
+                next(iter(taps.values())).units,
             )
 
 

@@ -1,5 +1,5 @@
-"""Proximal alternating minimisation of the loss along a curve over its bends and the permutation of its end (the paper,
-section 5).
+"""Proximal alternating minimisation (PAM) of the loss along a curve, over its bends and the permutation of its end (the
+paper, section 5).
 
 The permutation is relaxed to doubly stochastic matrices, which are trained like the bends of a curve, and then rounded.
 In the first round the curve is the straight line. With one round, PAM is thus an alignment method like any other, and
@@ -52,14 +52,14 @@ def pam(
 ) -> dict[str, Tensor]:
     """The permutation with the lowest loss along the curve that PAM finds from the problem's start; {group: (n,)}.
 
-    The candidates compete with the rounding of the relaxed solution and with the start, all on the same batches and the
-    same t.
+    After each round, the permutation with the lowest loss is kept: the candidates, the rounding of the relaxed
+    permutation and the permutation before the round are compared, all on the same batches and at the same t.
 
     Args:
         epochs: Epochs in which a round trains the relaxed permutation.
         lr: Learning rate of the relaxed permutation, halved every 20 epochs.
         batch_size: Images per step.
-        proximal: 1 / nu of the proximal terms; the published 1e-3 is next to nothing.
+        proximal: 1 / nu of the proximal terms; the published 1e-3 has hardly any effect.
         projection: How matrices become doubly stochastic after each step: by alternating projections, as in the paper's
             code, or by the exact projection.
         sweeps: Number of alternating projections.
@@ -77,23 +77,23 @@ def pam(
     search = _Search(problem, bends, batch_size, seed)
     permutation: Permutation = problem.start or identity(problem.trace.spec)
     objective_before = search.score(permutation, scoring_batches)
-    for turn in range(rounds):
+    for round_number in range(rounds):
         relaxed_regime = Regime(epochs, batch_size, lr, 0.0, 0.0, halving, nesterov=False)
-        soft = search.relax(permutation, relaxed_regime, proximal, projection, sweeps, turn)
-        drawn = search.candidates(soft, candidates, terms, turn)
+        relaxed = search.relax(permutation, relaxed_regime, proximal, projection, sweeps, round_number)
+        drawn = search.candidates(relaxed, candidates, terms, round_number)
         permutation = min([permutation, *drawn], key=lambda p: search.score(p, scoring_batches))
-        if turn + 1 < rounds:
+        if round_number + 1 < rounds:
             bend_regime = Regime(bend_epochs, batch_size, bend_lr, momentum, weight_decay, halving)
-            search.train_bends(permutation, bend_regime, proximal, turn)
+            search.train_bends(permutation, bend_regime, proximal, round_number)
     problem.facts.update(objective_before=objective_before, objective_after=search.score(permutation, scoring_batches))
     return dict(permutation)
 
 
 class _Search:
-    """The objective, and one optimisation for each of its two blocks: the permutation and the bends.
+    """The objective, and its minimisation over each of its two blocks of variables: the permutation and the bends.
 
     The bends of a curve are evenly spaced points on the straight line to the permuted end, plus `offsets` (k, d). So
-    they follow when the permutation changes.
+    the bends move with the end when the permutation changes.
     """
 
     def __init__(self, problem: Problem, bends: int, batch_size: int, seed: int):
@@ -105,7 +105,8 @@ class _Search:
         self.end = {n: problem.source[n] for n in self.layout.shapes}
         self.origin = ends.vectors[0]
         self.offsets = self.origin.new_zeros(bends, self.layout.trained_size)
-        self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()  # of the way, per bend
+        # the position of each bend on the straight line
+        self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
         self.basis = lambda t: bezier(t, bends=bends)
         demand_last_batch(
             problem.model, lambda: self.layout.views(self.origin) | self.buffers, problem.images, batch_size
@@ -122,11 +123,11 @@ class _Search:
         return Curve(self.basis, torch.stack([self.origin, end]), torch.stack(points))
 
     def relax(
-        self, permutation: Permutation, regime: Regime, proximal: float, projection: str, sweeps: int, turn: int
+        self, permutation: Permutation, regime: Regime, proximal: float, projection: str, sweeps: int, round_number: int
     ) -> dict[str, Tensor]:
         """Doubly stochastic matrices {group: (n, n)} that minimise the loss along the curve, by projected SGD.
 
-        It starts from `permutation`, with the offsets of the bends held.
+        It starts from `permutation`; the offsets of the bends are fixed.
         """
         before = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
 
@@ -142,11 +143,11 @@ class _Search:
 
         # the gradient of a permutation comes from all tensors that it permutes, also from those that are not trained
         layout = replace(self.layout, untrained=frozenset())
-        flat = self._fit(before, sample, layout, regime, ("permutation", turn), constrain)
+        flat = self._fit(before, sample, layout, regime, ("permutation", round_number), constrain)
         return self.matrices.views(flat)
 
-    def train_bends(self, permutation: Permutation, regime: Regime, proximal: float, turn: int) -> None:
-        """Train the offsets of the bends, with the permutation held."""
+    def train_bends(self, permutation: Permutation, regime: Regime, proximal: float, round_number: int) -> None:
+        """Train the offsets of the bends, with the permutation fixed."""
         end = self.layout.flatten(permute(self.spec, permutation, self.end))
         before = self.offsets.clone()
 
@@ -156,7 +157,7 @@ class _Search:
         def sample(offsets: Tensor, weights: Tensor) -> Tensor:
             return self.curve(end, offsets).at(weights)
 
-        self.offsets = self._fit(before, sample, self.layout, regime, ("bends", turn), constrain)
+        self.offsets = self._fit(before, sample, self.layout, regime, ("bends", round_number), constrain)
 
     def _fit(
         self,
@@ -184,14 +185,17 @@ class _Search:
             constrain=constrain,
         ).trainable
 
-    def candidates(self, soft: dict[str, Tensor], count: int, terms: int, turn: int) -> list[dict[str, Tensor]]:
+    def candidates(
+        self, relaxed: dict[str, Tensor], count: int, terms: int, round_number: int
+    ) -> list[dict[str, Tensor]]:
         """The rounding of the relaxed solution, and `count` permutations drawn from its Birkhoff decompositions."""
-        generator = stream(self.seed, "candidates", turn)
-        terms_of = {g: birkhoff.decompose(m.clamp(min=0), terms=terms) for g, m in soft.items()} if count else {}
-        permutations = [{g: birkhoff.assign(m) for g, m in soft.items()}]
+        generator = stream(self.seed, "candidates", round_number)
+        nonnegative = {g: m.clamp(min=0) for g, m in relaxed.items()} if count else {}
+        decompositions = {g: birkhoff.decompose(m, terms=terms) for g, m in nonnegative.items()}
+        permutations = [{g: birkhoff.assign(m) for g, m in relaxed.items()}]
         for _ in range(count):
-            drawn = {g: int(torch.multinomial(c, 1, generator=generator)) for g, (c, _) in terms_of.items()}
-            permutations.append({g: terms_of[g][1][i] for g, i in drawn.items()})
+            drawn = {g: int(torch.multinomial(c, 1, generator=generator)) for g, (c, _) in decompositions.items()}
+            permutations.append({g: decompositions[g][1][i] for g, i in drawn.items()})
         return permutations
 
     @torch.no_grad()
@@ -202,9 +206,9 @@ class _Search:
         order, draws = stream(self.seed, "scoring order"), stream(self.seed, "scoring draws")
         model.network.train()
         total, count = torch.zeros((), device=self.origin.device), 0
-        shown = list(islice(images.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
-        for i, (pixels, labels) in enumerate(shown):
-            state = self.layout.views(curve((i + 0.5) / len(shown))) | {n: b.clone() for n, b in self.buffers.items()}
+        scored = list(islice(images.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
+        for i, (pixels, labels) in enumerate(scored):
+            state = self.layout.views(curve((i + 0.5) / len(scored))) | {n: b.clone() for n, b in self.buffers.items()}
             with preserved_generators(self.origin.device):
                 reseed(self.origin.device, self.seed, "scoring dropout", i)
                 total += criterion(model(state, pixels), labels) * len(labels)

@@ -17,16 +17,17 @@ def transport(
 ) -> dict[str, Tensor]:
     """The permutation P that minimises the squared distance of the target's activations to P times the source's.
 
-    The squared norms do not depend on P, so the raw cross products are maximised: the Wasserstein-2 distance between
-    units as equal masses, whose optimal plan is a permutation.
+    This is the optimal transport plan for the Wasserstein-2 distance between the units of both networks, taken as equal
+    masses. The squared norms do not depend on P, so the sum of the products of matched units is maximised. Returns
+    {group: (n,)}.
 
     Args:
         images: Number of training images, the first in file order.
         batch_size: Images per batch.
         read: Whether activations are read after (`post`) or before (`pre`) the nonlinearity.
     """
-    shown = replace(problem, images=problem.images.first(images))
-    moments = unit_moments(shown, batch_size=batch_size, read=read)
+    subset = replace(problem, images=problem.images.first(images))
+    moments = unit_moments(subset, batch_size=batch_size, read=read)
     return {
         group: assign(sum((m.products() for m in taps.values()), torch.tensor(0.0))) for group, taps in moments.items()
     }

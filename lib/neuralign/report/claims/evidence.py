@@ -1,4 +1,4 @@
-"""What claims are judged by: the tidy tables of a study, and paired differences drawn from them."""
+"""The evidence for the paper's claims: the tables of a study, and paired differences between their rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,17 +6,23 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.report.summary import SETTING, interval
+from neuralign.report.labels import SETTING
+from neuralign.report.statistics import paired_interval
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Tidy tables; every row says dataset, network, regime and pair. Units: percent, nats, epochs.
+    """The tables of a study. Units: percent, nats, epochs. An empty table says that nothing was measured.
 
-    points, paths: as in summary.py. histories: method, epoch, loss. signatures: methods, layer, before, after.
-    moved: methods, alignment, group, units, moved, moved_from_start, and of searches objective_before, objective_after.
-    midpoints: method, layer, end, series, correlation. theory: method, bound. `methods` is a
-    comma-separated list of the methods whose paths go to that permutation.
+    Every row has dataset, network, regime and pair. The other columns:
+        points, paths: as in `report.summary`.
+        histories: method, epoch, loss; of the training of curves.
+        signatures: methods, layer, before, after; the correlation of matched units.
+        moved: methods, alignment, group, units, moved, moved_from_start; for alignments that search, such as PAM, also
+            objective_before, objective_after.
+        midpoints: method, layer, end, series, correlation.
+        theory: method, bound.
+    `methods` is a comma-separated list of the methods whose paths end at the network with that permutation.
     """
 
     points: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -30,47 +36,49 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Measurement:
-    """`first` - `second` in one setting; `found` is the mean difference, its 95 % interval, n and what n counts."""
+    """A quantity in one setting, as the difference of two means, `first` - `second`."""
 
     setting: tuple[str, ...]
-    attack: str
-    measure: str
+    attack: str  # "clean" or the name of an attack; "" if it is never measured under attack
+    measure: str  # what is measured, for readers
     unit: str
-    digits: int
+    digits: int  # decimals to show
     first: float
     second: float
-    found: dict[str, Any]
+    interval: dict[str, Any]  # difference, ci_low, ci_high, reason; n and n_of: how many of what the mean is over
 
 
 def paired(
     first: pd.Series, second: pd.Series | float, setting: Any, measure: str, unit: str, digits: int, attack: str = ""
 ) -> Measurement:
-    """The difference over the pairs that both series (by pair) have."""
+    """The mean paired difference of two series by pair, over the pairs that both have."""
     if isinstance(second, pd.Series):
         first, second = first.align(second, join="inner")
     means = first.mean(), second.mean() if isinstance(second, pd.Series) else second
-    found = interval((first - second).dropna())
-    found |= {"n": found["n_pairs"], "n_of": "pairs"}
-    return Measurement(tuple(setting), attack, measure, unit, digits, *means, found)
+    interval = paired_interval((first - second).dropna())
+    interval |= {"n": interval["n_pairs"], "n_of": "pairs"}
+    return Measurement(tuple(setting), attack, measure, unit, digits, *means, interval)
 
 
-def parts(table: pd.DataFrame, by: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """(keys, rows), in the order they come; nothing of an empty table."""
+def groups_of(table: pd.DataFrame, by: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """(keys, rows) for each combination of the columns `by`, in order of appearance; none for an empty table."""
     if len(table):
         yield from table.groupby(by, sort=False)
 
 
-def both(
+def pairs_of_methods(
     table: pd.DataFrame, by: list[str], method: str, baseline: str
 ) -> Iterator[tuple[Any, dict[str, pd.DataFrame]]]:
-    """The parts that have both methods: {method: means of the numbers by pair}."""
-    for keys, rows in parts(table, by):
+    """(keys, {method: means by pair}) for each combination of the columns `by` in which both methods occur."""
+    for keys, rows in groups_of(table, by):
         if {method, baseline} <= set(rows["method"]):
-            of = {m: rows[rows["method"] == m].groupby("pair").mean(numeric_only=True) for m in (method, baseline)}
-            yield keys, of
+            yield (
+                keys,
+                {m: rows[rows["method"] == m].groupby("pair").mean(numeric_only=True) for m in (method, baseline)},
+            )
 
 
-def where(table: pd.DataFrame, setting: Any) -> pd.DataFrame:
+def in_setting(table: pd.DataFrame, setting: Any) -> pd.DataFrame:
     """The rows of one setting."""
     return table[(table[SETTING] == list(setting)).all(axis=1)]
 
@@ -81,33 +89,31 @@ def clean(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def using(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """The rows whose `methods` name this one."""
+    """The rows whose column `methods` names this method."""
     return table[[method in str(names).split(",") for names in table["methods"]]] if len(table) else table
 
 
 def alignments(moved: pd.DataFrame) -> pd.DataFrame:
-    """How far alignments reach: a row per setting, alignment and group, and one of all groups together ("all").
+    """How many units alignments move: one row per setting, alignment and group, and one for all groups, "all".
 
-    Mean and `_std` (ddof 1) over the `n_pairs` pairs of units moved from their own place (`moved`) and from where the
-    search started (`moved_from_start`), of `units`. The row "all" has the largest certificate too, and of a search its
-    objective (nats) before and after.
+    Columns beside these: units; n_pairs; mean and `_std` (ddof 1) over the pairs of `moved`, the number of units that
+    are not at their own place, and of `moved_from_start`, the number that are not where the search started. Rows "all"
+    also have the largest certificate, and, for alignments that search, the objective (nats) before and after.
     """
-    facts = ["objective_before", "objective_after"]
-    numbers = ["units", "moved", "moved_from_start", *facts]
+    counts, objectives = ["units", "moved", "moved_from_start"], ["objective_before", "objective_after"]
+    averaged = [*counts[1:], *objectives]
     columns = [*SETTING, "alignment", "group", "units", "n_pairs"]
-    columns += [c for name in numbers[1:] for c in (name, f"{name}_std")] + ["certificate"]
-    rows = []
-    for keys, of in parts(moved, [*SETTING, "alignment"]):
-        one = of.groupby("pair")
-        known = {name: one[name].first() for name in facts if name in of}
-        whole = one[numbers[:3]].sum().assign(**known)
-        parted = {"all": whole} | {
-            str(g): rows.set_index("pair")[numbers[:3]] for g, rows in of.groupby("group", sort=False)
-        }
-        for group, values in parted.items():
-            row = dict(zip([*SETTING, "alignment"], keys, strict=True)) | {"group": group, "n_pairs": len(values)}
-            row |= values.mean().to_dict() | values.std(ddof=1).add_suffix("_std").to_dict()
-            rows.append(
-                row | ({"certificate": of["certificate"].max()} if group == "all" and "certificate" in of else {})
-            )
-    return pd.DataFrame(rows, columns=columns)
+    columns += [column for name in averaged for column in (name, f"{name}_std")] + ["certificate"]
+    records = []
+    for keys, rows in groups_of(moved, [*SETTING, "alignment"]):
+        by_pair = rows.groupby("pair")
+        objective = {name: by_pair[name].first() for name in objectives if name in rows}
+        tables = {"all": by_pair[counts].sum().assign(**objective)}
+        tables |= {str(g): group_rows.set_index("pair")[counts] for g, group_rows in rows.groupby("group", sort=False)}
+        for group, values in tables.items():
+            record = dict(zip([*SETTING, "alignment"], keys, strict=True)) | {"group": group, "n_pairs": len(values)}
+            record |= values.mean().to_dict() | values.std(ddof=1).add_suffix("_std").to_dict()
+            if group == "all" and "certificate" in rows:
+                record["certificate"] = rows["certificate"].max()
+            records.append(record)
+    return pd.DataFrame(records, columns=columns)

@@ -1,1 +1,1 @@
-"""Figures: a plug-in is `name(frame, *, ...options) -> Figure`."""
+"""Figures: a plug-in is `name(frame, *, ...options) -> Figure`, where `frame` has one row per value."""

@@ -1,4 +1,4 @@
-"""Midpoints of curves against their ends: how alike matched units are, layer by layer."""
+"""Correlation of the units of a curve's midpoint with those of its ends, layer by layer."""
 
 from typing import Any
 
@@ -7,9 +7,11 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Whole
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
-SERIES: dict[str, tuple[str, dict[str, Any]]] = {  # colours that no method has: the panels are the methods
+SERIES: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # series -> (label, look); the colours are not those of methods, which have a column of panels each
     "before": ("Midpoint of the trained curve", {"color": "#444444", "marker": "D", "linestyle": "-"}),
     "re-aligned": ("The same, re-aligned to the end", {"color": "#5B3A8C", "marker": "X", "linestyle": "--"}),
     "linear midpoint": ("Midpoint of the straight line", {"color": "#999999", "marker": "<", "linestyle": ":"}),
@@ -17,9 +19,10 @@ SERIES: dict[str, tuple[str, dict[str, Any]]] = {  # colours that no method has:
 
 
 def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
-    """A row of panels per setting, a column per method: mean over ends and pairs, with a band of one sd over pairs.
+    """A row of panels per setting, a column per method: mean correlation, with a band of one standard deviation.
 
-    The value of an end and layer is itself a mean over units, on held-out data.
+    The mean is over the units of a layer, both ends and all pairs; the standard deviation is over pairs. Activations
+    are those of held-out images.
 
     Args:
         labels: Largest number of tick labels.

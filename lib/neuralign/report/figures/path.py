@@ -1,4 +1,4 @@
-"""Accuracy or loss along the path, as in the figures of Tatro et al. (2020)."""
+"""Accuracy or loss against the position on the path, as in the figures of Tatro et al. (2020)."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag, Text
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 
@@ -21,14 +21,14 @@ def path(
     beside_clean: Flag = False,
     show: Literal["all", "curves", "lines"] = "all",
 ) -> Figure:
-    """A row of panels per dataset and regime, a column per network: mean over pairs, with a band of one sd.
+    """Panels in a row per dataset and regime, a column per network: mean over pairs with a band of one sample sd.
 
     Args:
         column: What is drawn.
-        attack: The attack it is measured under.
-        beside_clean: Whether panels of clean images are drawn too: left of those under attack, or above them where
-            there are several networks.
-        show: Straight lines, curves or both; next to lines, differences between curves are hard to see.
+        attack: The attack under which it is measured; `clean`: none.
+        beside_clean: Whether clean images get panels too: left of those under attack, or above them if there are
+            several networks.
+        show: Straight lines, curves or both. Beside straight lines, differences between curves are hard to see.
     """
     attacks = ["clean", attack] if beside_clean else [attack]
     frame = frame[(frame["statistics"] == "reestimated") & frame["attack"].isin(attacks)]
@@ -44,13 +44,13 @@ def path(
         rows, columns = settings, [networks[0] | i for i in images]
     with drawing.style():
         figure, axes = drawing.sheet(len(rows), len(columns), sharex=True)
-        for row, line in zip(rows, axes, strict=True):
-            for place, panel in zip([row | c for c in columns], line, strict=True):
+        for row, panels in zip(rows, axes, strict=True):
+            for place, panel in zip([row | c for c in columns], panels, strict=True):
                 _draw(panel, drawing.where(frame, **place), column)
                 panel.set_title(", ".join(label(place[key]) for key in ("network", "dataset", "regime")))
-                if panel is line[0] or len(networks) == 1:
-                    under = place["attack"]
-                    shown = "clean test images" if under == "clean" else f"test images under {under}"
+                if panel is panels[0] or len(networks) == 1:
+                    attack_name = place["attack"]
+                    shown = "clean test images" if attack_name == "clean" else f"test images under {attack_name}"
                     panel.set_ylabel(f"{UNITS[column]}\n{shown}")
         for panel in axes[-1]:
             panel.set_xlabel("position t on the path")

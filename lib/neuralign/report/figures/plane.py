@@ -11,14 +11,15 @@ from matplotlib.patheffects import withStroke
 
 from neuralign.config.options import Flag, Whole
 from neuralign.report import drawing
-from neuralign.report.summary import label, rank
+from neuralign.report.labels import label, rank
 
 UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 PLACE = ["network", "dataset", "regime"]
 SYMBOLS = {"theta1": r"$\theta_1$", "theta2": r"$\theta_2$", "P theta2": r"$P\theta_2$", "midpoint": r"$r(1/2)$"}
 LINE: dict[str, Any] = {"color": "white", "linewidth": 1.2, "path_effects": [withStroke(linewidth=2.2, foreground="k")]}
 HALO = [withStroke(linewidth=1.8, foreground="white")]
-FLAT = 0.6  # height of a panel, of its width, where the planes are flatter than that: curves hardly leave the line
+# Least height of a panel over its width. Flatter planes are stretched: else a curve looks like the straight line.
+FLAT = 0.6
 DASHED: dict[str, Any] = LINE | {"linestyle": (0, (3, 1.5))}
 
 
@@ -29,11 +30,11 @@ def plane(
     spread: Flag = True,
     contours: Whole = 6,
 ) -> Figure:
-    """A row per setting, a column per method or alignment: the mean over pairs; colours are shared along a row.
+    """A row per setting, a column per method or alignment: the mean over pairs, with one colour scale per row.
 
-    Pairs are averaged in the
-    coordinates (t1, t2) and drawn at their mean distances in weight space, on equal axes unless that is too flat to
-    see anything. Where some planes have more columns than others, these are of fewer pairs. Bright is good.
+    Pairs are averaged at equal coordinates (t1, t2) and drawn at their mean distances in weight space. Both axes have
+    the same scale, unless the panels would be too flat. Nodes that only some of the pairs have are averaged over these.
+    Bright is good.
 
     Args:
         column: What is drawn.
@@ -54,10 +55,10 @@ def plane(
     with drawing.style():
         figure, axes = drawing.sheet(len(rows), len(names), width=2.9, height=2.3 * max(shape, FLAT) + 0.35)
         figure.set_layout_engine("compressed")
-        for (setting, kind), line in zip(rows, axes, strict=True):
+        for (setting, kind), panels in zip(rows, axes, strict=True):
             surfaces = values[kind].loc[setting]
             colours = _colours(surfaces, column, kind)
-            for name, panel in zip(names, line, strict=True):
+            for name, panel in zip(names, panels, strict=True):
                 place = dict(zip(PLACE, setting, strict=True)) | {by: name}
                 panel.set_visible(name in surfaces.index)
                 if panel.get_visible():
@@ -66,25 +67,28 @@ def plane(
                     panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
                     _landmarks(panel, drawing.where(marks, **place), grid)
                     panel.set_title(f"{', '.join(map(label, setting[:2]))}: {label(name)}")
-            line[0].set_ylabel(upwards)
-            figure.colorbar(ScalarMappable(**colours), ax=list(line), label=f"test {UNITS[column]}, {kind}", aspect=30)
+            panels[0].set_ylabel(upwards)
+            figure.colorbar(
+                ScalarMappable(**colours), ax=list(panels), label=f"test {UNITS[column]}, {kind}", aspect=30
+            )
         for panel in axes[-1]:
             panel.set_xlabel("distance in weight space")
-        end = f"{nodes['t1'].nunique()} × {nodes['t2'].nunique()} nodes, {drawing.counted(frame, 'pair')}"
-        drawn = ("trained curve", LINE) if by == "method" else ("straight lines", DASHED)
-        drawing.legend(figure, [(f"{drawn[0]} ({end})", drawn[1])])
+        counts = f"{nodes['t1'].nunique()} × {nodes['t2'].nunique()} nodes, {drawing.counted(frame, 'pair')}"
+        path = ("trained curve", LINE) if by == "method" else ("straight lines", DASHED)
+        drawing.legend(figure, [(f"{path[0]} ({counts})", path[1])])
     return figure
 
 
 def _distances(nodes: pd.DataFrame) -> pd.DataFrame:
-    """The mean distances x, y over the pairs at every node (t2, t1) that any of them has."""
+    """The distances x, y of every node (t2, t1) of any pair, with the mean units of length over the pairs."""
     units = (nodes[c] / nodes[t].where(nodes[t] != 0) for c, t in (("x", "t1"), ("y", "t2")))
-    x, y = (unit.groupby(nodes["pair"]).mean().mean() for unit in units)  # of t1 = 1, of t2 = 1
+    x, y = (unit.groupby(nodes["pair"]).mean().mean() for unit in units)  # lengths of t1 = 1 and t2 = 1
     places = nodes[["t2", "t1"]].drop_duplicates().set_index(["t2", "t1"], drop=False).sort_index()
     return pd.DataFrame({"x": places["t1"] * x, "y": places["t2"] * y})
 
 
 def _colours(surface: pd.Series, column: str, kind: str) -> dict[str, Any]:
+    """Colour map and scale of a row of panels: logarithmic for losses that span more than a factor of 5."""
     low, high = surface.min(), surface.max()
     logarithmic = column == "loss" and kind == "mean" and 0 < 5 * low < high
     norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
@@ -92,7 +96,7 @@ def _colours(surface: pd.Series, column: str, kind: str) -> dict[str, Any]:
 
 
 def _surface(axes: Axes, surface: pd.DataFrame, grid: pd.DataFrame, colours: dict[str, Any], contours: int) -> None:
-    """`surface` has a row for each t2 and a column for each t1, `grid` the distances x, y of these nodes."""
+    """Draw a surface with a row per t2 and a column per t1; `grid` has the distances x, y of its nodes."""
     x, y = (grid[c].unstack().loc[surface.index, surface.columns] for c in ("x", "y"))
     axes.pcolormesh(x, y, surface, **colours, shading="gouraud", rasterized=True)
     levels = colours["norm"].inverse([(i + 0.5) / contours for i in range(contours)]) if contours else []
@@ -104,10 +108,10 @@ def _surface(axes: Axes, surface: pd.DataFrame, grid: pd.DataFrame, colours: dic
 
 
 def _landmarks(axes: Axes, marks: pd.DataFrame, grid: pd.DataFrame) -> None:
-    """The models by their symbols, each pair's as a dot, and the curve, or the straight lines where there is none."""
+    """Draw a dot per model and pair, a symbol at the mean of each model, and the curve, or else straight lines."""
     first, last = grid.index[0], grid.index[-1]  # (t2, t1) of opposite corners
     width, height = grid.max() - grid.min()
-    x, y = width / (last[1] - first[1]), height / (last[0] - first[0])  # of t1 = 1, of t2 = 1
+    x, y = width / (last[1] - first[1]), height / (last[0] - first[0])  # lengths of t1 = 1 and t2 = 1
     places = marks.assign(x=marks["t1"] * x, y=marks["t2"] * y)
     models = places[places["name"] != "curve"]
     means = models.groupby("name", sort=False)[["x", "y"]].mean()

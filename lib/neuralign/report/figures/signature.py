@@ -1,4 +1,4 @@
-"""Correlation signatures: how alike matched units are, layer by layer, before and after alignment."""
+"""Correlation signatures: the mean correlation of matched units, layer by layer, before and after alignment."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -6,16 +6,16 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Whole
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 
 
 def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
-    """A panel per setting: mean correlation per layer over pairs, with a band of one sd.
+    """A panel per setting: mean correlation of each layer's matched units, with a band of one standard deviation.
 
-    The value of a pair and layer is itself a mean over units, on held-out data; the band says how much pairs differ.
-    A sentence in place of panels, where nothing of the networks may be permuted.
+    The mean is over the units of a layer and over pairs; the standard deviation is over pairs. Activations are those of
+    held-out images. If nothing of the networks may be permuted, the figure says so.
 
     Args:
         labels: Largest number of tick labels.
@@ -52,16 +52,16 @@ def _look(alignment: str, names: list[str]) -> dict:
 
 def _draw(axes: Axes, rows: pd.DataFrame, names: list[str], labels: int) -> None:
     layers = drawing.layer_names(rows)
-    # what there was before does not depend on the alignment: any one of them shows it
+    # the values before alignment are the same in the rows of every alignment
     before = drawing.over_replicates(rows[rows["alignment"] == rows["alignment"].iloc[0]], "order", ["before"])
-    drawing.draw(axes, _placed(before, layers), "before", markers=99, **drawing.look("unaligned"))
+    drawing.draw(axes, _by_position(before, layers), "before", markers=99, **drawing.look("unaligned"))
     for alignment in (name for name in names if (rows["alignment"] == name).any()):
         after = drawing.over_replicates(rows[rows["alignment"] == alignment], "order", ["after"])
-        drawing.draw(axes, _placed(after, layers), "after", markers=99, **_look(alignment, names))
+        drawing.draw(axes, _by_position(after, layers), "after", markers=99, **_look(alignment, names))
     drawing.name_layers(axes, layers, labels)
     axes.axhline(0, color="#888888", linewidth=0.6)
 
 
-def _placed(table: pd.DataFrame, layers: pd.Series) -> pd.DataFrame:
-    """By place in the row of layers, since `order` may have gaps."""
+def _by_position(table: pd.DataFrame, layers: pd.Series) -> pd.DataFrame:
+    """The table indexed by position on the x axis instead of `order`, which may have gaps."""
     return table.set_index(layers.index.get_indexer(table.index))

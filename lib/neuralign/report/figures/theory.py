@@ -1,4 +1,4 @@
-"""What theory says of the straight line before a curve is trained, against the loss of the trained curve."""
+"""The loss of a trained curve against quantities that are known before it is trained."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 from neuralign.report.theory_ranks import PREDICTORS, spearman
 
 POINTS = {"linestyle": "none", "markersize": 5.0}
 
 
 def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
-    """A row of panels per setting, a column per predictor: one point per curve, and Spearman's rank correlation.
+    """A row of panels per setting, a column per predictor: one point per curve, Spearman's ρ in the title.
 
     Args:
         logarithmic: Whether the axis of a predictor that spans more than a decade is logarithmic.

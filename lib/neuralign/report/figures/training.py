@@ -5,15 +5,16 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag
 from neuralign.report import drawing
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 PANELS = {"loss": "training cross-entropy (nats)", "accuracy": "training accuracy (%)"}
 
 
 def training(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
-    """A row per setting, loss left and accuracy right: mean over pairs (endpoints: seeds), with a band of one sd.
+    """A row per setting, loss left and accuracy right: means with a band of one standard deviation.
 
-    The loss is the cross-entropy without the L2 term; a curve's is that of points drawn at random along it.
+    Both are over pairs, for endpoints over seeds. The loss is the cross-entropy without the L2 penalty; that of a curve
+    is measured at the points that are drawn at random in its training.
 
     Args:
         logarithmic: Whether the axis of the loss is logarithmic.

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.report.labels import SETTING
 from neuralign.report.page.formatting import number, title
-from neuralign.report.summary import SETTING
 
 KINDS = {  # (method, baseline) -> what is compared
     ("aligned", "unaligned"): "the trained curve",

@@ -1,4 +1,4 @@
-"""How numbers and settings read on a page: cells, and the tables they stand in."""
+"""Tables of a page, and the text of their cells: numbers, intervals, names of settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,24 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.report.summary import label
+from neuralign.report.labels import label
 
 NONE = "–"
-LARGE = 1e5
+LARGE = 1e5  # numbers from here on are shown without decimals
 Rows = list[list[str]]
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table of text, as the template shows it."""
+
     caption: str
     head: list[str]
     groups: list[tuple[str, Rows]]  # a title and its rows; the first cell of a row names it
 
 
 def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
-    """A number for reading, with a true minus sign; a dash where there is none. Large ones read 2,164,699."""
+    """A number with `digits` decimals and a typographic minus sign; a dash for NaN; 2,164,699 for a large one."""
     if pd.isna(value):
         return NONE
     precision = f",.{0 if abs(value) >= LARGE else digits}f"
@@ -29,7 +31,7 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
 
 
 def spread(row: Mapping[str, Any], name: str, digits: int = 2, std: str | None = None) -> str:
-    """ "88.50 ± 0.12"; without ± where one value has no deviation."""
+    """The mean and standard deviation "88.50 ± 0.12", from columns `name` and `std`; without ± if there is none."""
     mean, deviation = row.get(name, float("nan")), row.get(std or f"{name}_std", float("nan"))
     return number(mean, digits) + ("" if pd.isna(deviation) else f" ± {number(deviation, digits)}")
 
@@ -48,7 +50,7 @@ def groups(table: pd.DataFrame, by: Sequence[str], rows: Any) -> list[tuple[str,
 
 
 def title(by: Sequence[str], keys: Iterable[str]) -> str:
-    """ "TinyTen on CIFAR-10, standard training, under pgd5"."""
+    """The name of a setting, such as "TinyTen on CIFAR-10, standard training, under pgd5", from its columns `by`."""
     named = dict(zip(by, keys, strict=True))
     attack = {"clean": ", clean images"}.get(named.get("attack", ""), f", under {named.get('attack')}")
     where = f"{label(named['network'])} on {label(named['dataset'])}, {label(named['regime'])} training"

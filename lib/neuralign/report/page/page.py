@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread
 from neuralign.report.page.pictures import main_picture, picture_rows, pictures
-from neuralign.report.summary import SETTING, label
 
-METRIC_NAMES = {  # name, unit, digits
+METRIC_NAMES = {  # metric -> (name, unit, decimals)
     "accuracy_mean": ("average accuracy", "%", 2),
     "accuracy_min": ("worst accuracy", "%", 2),
     "loss_mean": ("average loss", "nats", 3),
@@ -47,7 +47,7 @@ def render(
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shown = pictures(drawn)
-    beside = main_picture(shown)
+    main_figure = main_picture(shown)
     return environment.from_string(template).render(
         title=("Incomplete: " if missing else "") + (study.get("title") or study.get("name", "Study")),
         missing=missing_table(missing) if missing else None,
@@ -56,14 +56,14 @@ def render(
         facts=facts(accuracy, paths),
         overview=findings.overview(contrasts),
         findings=findings.sentences(contrasts),
-        main_picture=beside,
+        main_picture=main_figure,
         main=main_table(accuracy),
         robust=robust_tables(robust) if len(robust) else None,
         contrasts=contrast_table(contrasts) if len(contrasts) else None,
         alignments=alignments,
         paper=paper,
         individual=individual_table(paths),
-        picture_rows=picture_rows([picture for picture in shown if picture is not beside]),
+        picture_rows=picture_rows([picture for picture in shown if picture is not main_figure]),
         settings=sections(study),
         times=time_table(notes),
         origin=origin(notes),
@@ -88,7 +88,7 @@ def missing_table(missing: Mapping[str, Any]) -> Table:
 
 
 def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
-    """What was run: {what: which}."""
+    """What was run, in words: {"Datasets": "CIFAR-10, CIFAR-100", ...}."""
 
     def words(values: Iterable[Any]) -> str:
         return ", ".join(label(str(value)) for value in dict.fromkeys(values))
@@ -107,7 +107,7 @@ def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
 
 
 def sections(study: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the study by section: whatever it says besides its name, title and description."""
+    """The config of the study by section, without its name, title and description."""
     flat = dict(study) | study.get("settings", {}) | study.get("catalogue", {})
     return {k: v for k, v in flat.items() if k not in ("name", "title", "description", "settings", "catalogue")}
 
@@ -185,7 +185,7 @@ def contrast_table(contrasts: pd.DataFrame) -> Table:
 
 
 def individual_table(paths: pd.DataFrame) -> Table:
-    """Every single path."""
+    """One row per path."""
 
     def rows(r: dict[str, Any]) -> Rows:
         seed = NONE if pd.isna(r["curve_seed"]) else f"{r['curve_seed']:g}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.report.labels import METHODS, SETTING, label
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
-from neuralign.report.summary import METHODS, SETTING, label
 
 VERDICTS = ("supported", "contradicted", "not decided")
 
@@ -15,16 +15,23 @@ VERDICTS = ("supported", "contradicted", "not decided")
 def sections(
     published: pd.DataFrame, claims: pd.DataFrame, drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]
 ) -> dict[str, Any]:
-    """What the page shows: {claims, settings, cells, other_cells, figures: Table or None, summary, silent: sentences}.
+    """What the page shows of the paper, by name.
 
-    From `against_published`, `claims.judged`, the entries that the figures were drawn with, and the study's methods.
-    `cells` are the published numbers of networks and datasets of which anything was run here, `other_cells` the rest.
+    `claims`, `settings`, `cells`, `other_cells` and `figures` are tables or None; the others are sentences.
+    `cells` are the published numbers of networks and datasets of which anything was run here, `other_cells` the rest;
+    `not_measured` are the claims without evidence.
+
+    Args:
+        published: of `against_published`.
+        claims: of `claims.judged`.
+        drawings: the config entries of the study's figures.
+        methods: the study's methods.
     """
     here = (published["verdict"] != "not run").groupby([published["network"], published["dataset"]]).transform("any")
     return {
         "summary": [numbers_in_words(published), claims_in_words(claims)],
         "claims": claims_table(claims),
-        "silent": [f"{r.sentence} ({r.source})" for r in claims[claims["scope"] == "none"].itertuples()],
+        "not_measured": [f"{r.sentence} ({r.source})" for r in claims[claims["scope"] == "none"].itertuples()],
         "settings": settings_table(claims) if (claims["scope"] == "all settings").any() else None,
         "cells": cells_table(published[here]) if here.any() else None,
         "other_cells": cells_table(published[~here]) if not here.all() else None,
@@ -33,7 +40,7 @@ def sections(
 
 
 def numbers_in_words(published: pd.DataFrame) -> str:
-    """How many published numbers there are, were run, and are within."""
+    """How many published numbers there are, and how many were run here, are within and are apart."""
     counts = published["verdict"].value_counts()
     within, apart = (int(counts.get(verdict, 0)) for verdict in ("within", "apart"))
     if not within + apart:
@@ -43,7 +50,7 @@ def numbers_in_words(published: pd.DataFrame) -> str:
 
 
 def claims_in_words(claims: pd.DataFrame) -> str:
-    """How many claims were measured, and how they came out, by `overall`."""
+    """How many claims have which verdict, by `overall`."""
     verdicts = [overall(rows) for _, rows in claims.groupby("claim", sort=False)]
     parts = [f"{verdicts.count(v)} {v}" for v in (*VERDICTS, "mixed", "not measured") if v in verdicts]
     return f"Of {len(verdicts)} claims: {', '.join(parts)}."
@@ -56,19 +63,19 @@ def overall(rows: pd.DataFrame) -> str:
 
 
 def _summarising(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per measure the row over all settings, where there is one; else those of the few settings."""
+    """For each measure of a claim the row over all settings; if there is none, the rows of its settings."""
     pooled = rows[rows["scope"] == "all settings"]
     return pd.concat([pooled, rows[(rows["scope"] != "all settings") & ~rows["measure"].isin(pooled["measure"])]])
 
 
 def claims_table(claims: pd.DataFrame) -> Table:
-    """A group per claim, a row per measure: over all settings, and how many say what; or per setting where few."""
+    """A group per claim and a row per measure, over all settings with counts of verdicts, or per setting if few."""
     parts = []
     for _, of_claim in claims.groupby("claim", sort=False):
         sentence = f"{of_claim.iloc[0]['sentence']} ({of_claim.iloc[0]['source']})"
         each = of_claim[of_claim["scope"] == "setting"]
         rows = [
-            [*(_placed(row) if row["scope"] == "setting" else _measured(row)), _verdict(row, each)]
+            [*(_measured_in_setting(row) if row["scope"] == "setting" else _measured(row)), _verdict(row, each)]
             for row in _summarising(of_claim[of_claim["scope"] != "none"]).to_dict("records")
         ]
         if rows:
@@ -101,8 +108,8 @@ def _measured(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _placed(row: Mapping[str, Any]) -> list[str]:
-    """The same, the setting named in front."""
+def _measured_in_setting(row: Mapping[str, Any]) -> list[str]:
+    """The cells of `_measured`, with the setting in front."""
     measure, *cells = _measured(row)
     return [f"{title(SETTING, [row[k] for k in SETTING])}: {measure[:1].lower()}{measure[1:]}", *cells]
 
@@ -119,7 +126,7 @@ def settings_table(claims: pd.DataFrame) -> Table:
     """Every claim in every setting by itself."""
     parts: dict[str, list[list[str]]] = {}
     for row in claims[claims["scope"] == "setting"].to_dict("records"):
-        parts.setdefault(str(row["sentence"]), []).append([*_placed(row), row["verdict"]])
+        parts.setdefault(str(row["sentence"]), []).append([*_measured_in_setting(row), row["verdict"]])
     return Table("Every claim in every setting.", ["Setting and measure", *_HEAD[1:], "Verdict"], list(parts.items()))
 
 
@@ -171,14 +178,14 @@ def figures_table(drawings: Sequence[Mapping[str, Any]], methods: Sequence[str])
     known = pd.read_csv(Path(__file__).with_name("figures.csv"), keep_default_na=False)
     rows = []
     for row in known.to_dict("records"):
-        ours = [str(i) for i, drawing in enumerate(drawings, 1) if _alike(drawing, row)]
+        ours = [str(i) for i, drawing in enumerate(drawings, 1) if _shows_same(drawing, row)]
         if row["show"] == "criteria" and set(methods) <= METHODS.keys():
             ours = []  # no other criterion than the one of the main table was run
         rows.append([row["shows"], row["source"], "Figure " + ", ".join(ours) if ours else "not run"])
     return Table("The figures of the paper and ours.", ["Figure of the paper", "Known from", "Here"], [("", rows)])
 
 
-def _alike(drawing: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _shows_same(drawing: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     attack = "clean" if drawing.get("attack", "clean") == "clean" else "attacked"
     same = drawing.get("use") == row["use"] and row["attack"] in ("", attack)
     same &= str(drawing.get("name", "")).startswith(row["name"])
@@ -206,7 +213,7 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
     caption = "Units that an alignment puts elsewhere: from their own place, and from where the alignment started (the "
     caption += "identity, or another alignment); mean ± sample standard deviation over n pairs. For searches (PAM) the "
     caption += "objective they lower, before and after: the loss along the curve on the same training batches (nats)."
-    whole = Table(
+    all_groups = Table(
         caption,
         [*head, "Objective before", "Objective after", "n"],
         groups(alignments[together], SETTING, all_rows),
@@ -216,4 +223,4 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
         SETTING,
         lambda r: [[f"{label(r['alignment'])}: {r['group']}", *cells(r), number(r["n_pairs"], 0)]],
     )
-    return whole, Table("The same, group by group.", [*head, "n"], by_group)
+    return all_groups, Table("The same, group by group.", [*head, "n"], by_group)

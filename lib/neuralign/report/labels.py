@@ -1,0 +1,24 @@
+"""The columns that name a setting, and how methods, datasets and networks are written and ordered for readers."""
+
+SETTING = ["dataset", "network", "regime"]
+METHODS = {  # name -> label, in the order of tables and legends
+    "endpoints": "Endpoints",
+    "linear_unaligned": "Line, unaligned",
+    "linear_aligned": "Line, aligned",
+    "unaligned": "Curve, unaligned",
+    "pam_unaligned": "PAM curve, from unaligned",
+    "pam_aligned": "PAM curve, from aligned",
+    "aligned": "Curve, aligned",
+}
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tinyimagenet": "Tiny ImageNet"}
+NAMES |= {"tinyten": "TinyTen", "resnet32": "ResNet32", "googlenet": "GoogLeNet"}
+
+
+def rank(method: str) -> tuple[int, str]:
+    """The sort key of a method in tables and legends: the order of METHODS, then other methods alphabetically."""
+    return (list(METHODS).index(method) if method in METHODS else len(METHODS), method)
+
+
+def label(word: str) -> str:
+    """The name of a method, dataset or network as readers see it; a name without a label loses its underscores."""
+    return (METHODS | NAMES).get(word, word.replace("_", " "))
