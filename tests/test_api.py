@@ -103,6 +103,16 @@ def test_a_curve_ends_where_it_should_and_learns_between(epochs):
     assert middle.keys() == a.keys() and not torch.equal(middle["2.running_mean"], a["2.running_mean"])
 
 
+def test_numbers_of_a_curve_may_be_written_as_in_the_config():
+    model, images = tiny.perceptron(side=16), pictures(count=20)
+    ends = randomised(model.network, 1), randomised(model.network, 2)
+    one, other = (
+        curve(model.network, *ends, images, "bezier", **{"epochs": 1, "batch_size": 10, "lr": lr})(0.3)
+        for lr in (0.02, "1/50")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 # ---- what does not fit is refused in one sentence
 
 

@@ -141,7 +141,8 @@ def curve(
     ends. If the curve is not trained, the latter is raised only when a state between the ends is asked for.
     """
     numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    _checked(_Training, numbers, "curve")
+    numbers = _checked(_Training, numbers, "curve")  # as numbers, where they came as text such as "1/50"
+    epochs, batch_size, seed = numbers["epochs"], numbers["batch_size"], numbers["seed"]
     basis = _plugin("curves", "family", family, _merged(options, more))
     lr_schedule = _plugin("schedules", "schedule", schedule, {})
     model, example = _model(network, images, mean, std)
@@ -163,7 +164,7 @@ def curve(
             ends.layout,
             ends.stored[0],
             images,
-            Regime(epochs, batch_size, lr, momentum, weight_decay, lr_schedule),
+            Regime(**{n: v for n, v in numbers.items() if n != "seed"}, schedule=lr_schedule),
             transform=as_is,
             basis=path.basis,
             seed=seed,

@@ -36,6 +36,14 @@ class Slotted:
         self.maps = maps
 
 
+class SlottedWithMore(Slotted):
+    """Has a `__dict__` beside the slots that it inherits."""
+
+    def __init__(self, maps: Tensor):
+        super().__init__(maps)
+        self.name = "more"
+
+
 class Cache(Holder):
     """Looks like a cache of keys and values, as transformers has them."""
 
@@ -71,6 +79,7 @@ MAPS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "object": lambda logits, maps: (logits, Holder(maps)),
     "object within": lambda logits, maps: Answer(logits, Holder(logits, maps)),
     "slots": lambda logits, maps: [logits, Slotted(maps)],
+    "slots and attributes": lambda logits, maps: [logits, SlottedWithMore(maps)],
     "namespace": lambda logits, maps: SimpleNamespace(logits=logits, inner=SimpleNamespace(maps=maps)),
 }
 

@@ -15,6 +15,7 @@ from neuralign.api import align
 from neuralign.common.errors import UserError
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
+from neuralign.symmetry import certificate as certificate_module
 from neuralign.symmetry import permutations
 from neuralign.symmetry.certificate import CertificateError, differences, prove, require_within, tolerance_of
 from neuralign.symmetry.explain import certify_random, explain, permutable_fraction, perturbed_state, sentences
@@ -310,3 +311,8 @@ def test_gradients_that_fail_on_other_images_only_are_refused_in_one_sentence() 
     message = "nothing can be certified of this network: its gradients at batch size 1 raise RuntimeError: one"
     with pytest.raises(UserError, match=message):
         explain(BrightOnly(), image().float())
+
+
+def test_outputs_of_zero_that_stay_zero_have_not_changed_in_either_precision() -> None:
+    for kind in (torch.float32, torch.float64):
+        assert certificate_module._relative_change(torch.zeros(3, dtype=kind), torch.zeros(3, dtype=kind)) == 0

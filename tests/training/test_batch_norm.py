@@ -14,6 +14,7 @@ from neuralign.common.errors import UserError
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, State
 from neuralign.networks.states import split_trainable
+from neuralign.training import batch_norm
 from neuralign.training.augmentation import pipeline
 from neuralign.training.batch_norm import Estimate, first_images, refresh, refresh_each, statistics
 
@@ -351,3 +352,9 @@ def test_a_norm_of_two_names_is_estimated_once_from_all_its_calls() -> None:
         {n: t for n, t in actual.items() if n != "scale"}, {n: expected_buffers[n] for n in actual if n != "scale"}
     )
     assert torch.equal(actual["scale"], buffers["scale"])
+
+
+@pytest.mark.parametrize("values, nodes", [([0.0, 0.5, 1.0], [0.0, 1.0]), ([0.0, 1.0], [0.0, 1.0])])
+def test_no_node_is_measured_twice(values: list[float], nodes: list[float]) -> None:
+    assert batch_norm._evenly_chosen(values, 2) == nodes
+    assert batch_norm._evenly_chosen(values, 7) == values

@@ -65,7 +65,7 @@ def examine(
 def silent_units(problem: Problem) -> dict[str, int]:
     """{group: number of units of the target whose activations do not vary over the images}; they cannot be matched."""
     moments = unit_moments(problem)
-    constant = {g: [m.squares[0] == 0 for m in taps.values()] for g, taps in moments.items()}
+    constant = {g: [m.constant()[0] for m in taps.values()] for g, taps in moments.items()}
     return {g: int(torch.stack(units).all(0).sum()) for g, units in constant.items() if units}
 
 

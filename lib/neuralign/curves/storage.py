@@ -96,4 +96,6 @@ def load_bends(path: str, layout: FlatLayout, like: Tensor) -> Tensor:
         for name, tensor in layout.views(expected).items():
             if problem := tensor_problem(tensors[bend[name]], tensor):
                 raise ValueError(f"{path}: {bend[name]} {problem}")
+    if not names:
+        return like
     return torch.stack([layout.flatten({n: tensors[full] for n, full in bend.items()}) for bend in names])

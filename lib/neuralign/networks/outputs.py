@@ -48,7 +48,7 @@ def _parts(value: Any) -> Iterable[Any]:
             f"the network returns a {type(value).__name__}; tensors, or tuples, lists, mappings, dataclasses or other "
             "objects with attributes are wanted"
         )
-    return [*vars(value).values()] if hasattr(value, "__dict__") else [getattr(value, s, None) for s in sorted(slots)]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in sorted(slots))]
 
 
 def _slots(kind: type) -> list[str]:

@@ -216,7 +216,7 @@ def differences(
         changes |= {n: (after[n] - g).abs().max().cpu() for n, g in before.items()}
         sizes |= {n: g.abs().max().cpu() for n, g in before.items()}
     least = precision.smallest_gradient * max(sizes.values(), default=torch.zeros(()))
-    gradients = [change / sizes[n].clamp(min=1e-300).maximum(least) for n, change in changes.items()]
+    gradients = [change / _positive(sizes[n]).maximum(least) for n, change in changes.items()]
     return {"outputs": _largest(outputs), "gradients": _largest(gradients)}
 
 
@@ -309,8 +309,13 @@ def _relative_change(after: Tensor, before: Tensor) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
     change = torch.where(after == before, 0.0, (after - before).abs())  # equal infinities, as of a mask, have none
     size = torch.where(before.isfinite(), before.abs(), 0.0).max()
-    return (change.max() / size.clamp(min=1e-300)).cpu()
+    return (change.max() / _positive(size)).cpu()
 
 
 def _largest(changes: list[Tensor]) -> float:
     return torch.stack(changes).max().item() if changes else 0.0  # nan if one is nan
+
+
+def _positive(size: Tensor) -> Tensor:
+    """The size, or the smallest positive number of its type if it is 0: a change of 0 is then 0 of it, not nan."""
+    return size.clamp(min=torch.finfo(size.dtype).tiny)

@@ -121,7 +121,7 @@ def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
     state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
     for name, parameter in network.named_parameters():
         value = state[name] = parameter.detach()
-        if not value.is_floating_point():
+        if not (value.is_floating_point() or value.is_complex()):
             continue
         spread = 0.1 * (value.std() if value.numel() > 1 and value.std() > 0 else 1.0)
         state[name] = value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)

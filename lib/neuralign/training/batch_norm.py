@@ -307,9 +307,13 @@ def statistics(
 
 
 def _evenly_chosen(values: Sequence[float], count: int) -> list[float]:
-    """`count` of the sorted values at even distances in rank, the first and the last included; [] if `count` < 2."""
+    """`count` of the sorted values at even distances in rank, the first and the last included; [] if `count` < 2.
+
+    All values if there are fewer.
+    """
     last = len(values) - 1
-    return [values[round(i * last / (count - 1))] for i in range(count)] if count > 1 else []
+    chosen = [values[round(i * last / (count - 1))] for i in range(count)] if count > 1 else []
+    return list(dict.fromkeys(chosen))
 
 
 def _neighbouring_nodes(place: Place, axes: Sequence[Sequence[float]]) -> dict[Place, float]:
