@@ -130,7 +130,7 @@ def narrow(study):
     if not study.endswith(INCOMPLETE) or study in CATALOGUE.studies:
         return
     whole = study.removesuffix(INCOMPLETE)
-    found = part(CATALOGUE, whole, RECIPES.current, why)
+    found = part(CATALOGUE, whole, RECIPES.is_current, why)
     there, planned = found["missing"]["paths"]
     if not found["missing"]["jobs"]:
         raise WorkflowError(f"nothing of the study {whole} is missing: ask for {whole}")
