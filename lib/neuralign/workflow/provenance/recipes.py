@@ -5,7 +5,7 @@ the keys of the recipes of its inputs. Its own key is a digest of all this but t
 tree: a key changes if and only if the result would. Snakemake's ordinary comparison of the modification times of input
 and output files then decides which jobs run again (`Recipes.write` says how). This works after any edit, without
 Snakemake's own records, in a copied results folder and on another branch; `diff` of two recipes shows what changed.
-If an output on disk was made under another key, the recipe also records, as `replaces`, the key and date of that output.
+If an output on disk was made under another key, the recipe also records that key and its date, as `replaces`.
 """
 
 import json
