@@ -143,7 +143,7 @@ def narrow(study):
 def why(rule, wildcards):
     """What became of a job whose results are not there."""
     log = str(getattr(rules, rule).log[0]).format(**wildcards)
-    record = failure.path(Path(RECIPES.write(rule, wildcards)))
+    record = failure.report_path(Path(RECIPES.write(rule, wildcards)))
     return ended(record, Path(log), RECIPES.of(rule, wildcards)["key"])
 
 
