@@ -30,7 +30,7 @@ def main(
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """`drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with; the provenance notes of `artefacts` lie
-    beside them. `missing`: what an unfinished study lacks (`neuralign.workflow.incomplete.part`).
+    beside them. `missing`: what an unfinished study lacks (`workflow.incomplete.finished_part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)
