@@ -61,7 +61,7 @@ class Plan:
             temporary.write_text(json.dumps(self.calibration, indent=1))
 
     def sizes(self, dataset: str, side: int | None = None) -> Sizes:
-        """Sizes of a dataset, from its file, else from sizes.csv, else by making it; `side`: of the images, if resized."""
+        """Sizes of a dataset, from its file, else from sizes.csv, else by making it. `side`: if images are resized."""
         if dataset not in self._sizes:
             entry = self.catalogue.entry("datasets", dataset)
             file = self.results / "data" / f"{dataset}.safetensors"
