@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "lib")))
 from neuralign.workflow.running.run_lock import share
 from neuralign.config.files import YamlError, read
 
-try:  # Snakemake would take the last of two equal keys, and more
+try:  # to refuse, for example, a key that stands twice: Snakemake itself would take the second one
     for file in (f"{workflow.basedir}/config.yaml", *workflow.overwrite_configfiles):
         read(file)
 except YamlError as error:
@@ -35,7 +35,7 @@ onstart:
     share(Path())
 
 
-localrules:  # on a cluster these run beside Snakemake: it has the internet that compute nodes lack, or they take seconds
+localrules:  # not submitted on a cluster: fetch_data needs the internet; the others take seconds
     fetch_data,
     tabulate,
     tabulate_claims,
@@ -58,8 +58,8 @@ for study in CATALOGUE.studies:
         input:
             products(study),
 
-    rule:  # asked for where something has failed: what is there, and what is missing and why
+    rule:  # the report of the finished paths, with what is missing and why; to be asked for after failures
         name:
             f"{study}_incomplete"
         input:
-            there_is(study),
+            products_of_finished_part(study),

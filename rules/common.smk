@@ -1,4 +1,4 @@
-"""What all rules share: the checked config, and recipes as inputs (lib/neuralign/workflow/provenance/recipes.py says why)."""
+"""What all rules share: the checked config, and recipes as inputs (lib/neuralign/workflow/provenance/recipes.py)."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from neuralign.config.checking.names import INCOMPLETE
 from neuralign.datasets.dataset import DataError
 from neuralign.workflow.running.termination import RUN
 from neuralign.workflow.running.gpus import slots
-from neuralign.workflow.incomplete import ended, part
+from neuralign.workflow.incomplete import finished_part, outcome_of
 from neuralign.config.references import ObjectError
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.study_jobs import figures
@@ -21,15 +21,15 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 
-os.environ[RUN] = str(os.getpid())  # jobs end when this process does, however it does
+os.environ[RUN] = str(os.getpid())  # each job ends when this process does (running/termination.py)
 
 
 if workflow.local_exec and slots() and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", len(slots()))  # jobs wait for a GPU here, not while they hold a core
+    workflow.register_resource("gpu", len(slots()))  # so that no job occupies a core while it waits for a GPU
 
 
 def paths(rule, wildcards):
-    """The output files of a job, by name."""
+    """{name: path} of the outputs of a job."""
     return {name: str(pattern).format(**wildcards) for name, pattern in getattr(rules, rule).output.items()}
 
 
@@ -37,26 +37,26 @@ RECIPES = Recipes(CATALOGUE, Path(workflow.basedir, "scripts"), paths)
 
 
 def inputs(rule):
-    """An input function: the job's recipe, and the files it reads."""
+    """An input function: writes the recipe of a job, and returns its path and the files that the job reads."""
 
-    def of(wildcards):
-        narrow(wildcards.get("study", ""))
+    def recipe_and_files(wildcards):
+        add_finished_part(wildcards.get("study", ""))
         try:
             recipe = RECIPES.of(rule, dict(wildcards))
         except (ConfigError, DataError, ObjectError) as error:
             raise WorkflowError(str(error))
         try:
-            written = RECIPES.write(rule, dict(wildcards))
+            path = RECIPES.write(rule, dict(wildcards))
         except OSError as error:
             raise WorkflowError(f"the results folder cannot be written to: {error}")
-        workflow.iocache.exists_local[written] = True  # Snakemake may have listed its folder before
-        return {"recipe": written} | recipe["inputs"]
+        workflow.iocache.exists_local[path] = True  # Snakemake may have listed its folder before
+        return {"recipe": path} | recipe["inputs"]
 
-    return of
+    return recipe_and_files
 
 
 def command(wildcards, input, resources):
-    """A parameter: the command line of the job. Made from input and resources, it is no cause for a rerun itself."""
+    """The command line of the job. Snakemake reruns no job for a parameter that is made from input and resources."""
     recipe = RECIPES.written[input.recipe]
     script = Path(workflow.basedir, "scripts", f"{recipe['rule']}.py")
     environment = ["env", f"PYTHONPATH={Path(workflow.basedir, 'lib')}", *failure.KEPT_MEMORY]
@@ -67,12 +67,12 @@ def command(wildcards, input, resources):
 
 
 def refuse(wildcards):
-    """The input function of the rule `job`, for whoever asks for it."""
-    raise WorkflowError("`job` is what the other rules inherit, and makes nothing itself: ask for a study or a file")
+    """The input function of `job`, which is called only if that rule is itself the target of a run."""
+    raise WorkflowError("`job` makes no file, the other rules only inherit from it: ask for a study or a file")
 
 
 def needs(memory=2000, minutes=10, **others):
-    """The resources of a job: memory in MB and time, of which attempt n may take n times as much, and others by name."""
+    """The resources of a job: memory in MB and time in minutes, n times as much in attempt n, and others by name."""
     return {
         "mem_mb": lambda wildcards, attempt: memory * attempt,
         "runtime": lambda wildcards, attempt: minutes * attempt,
@@ -85,7 +85,7 @@ def on_gpu(minutes):
 
 
 def training(minutes):
-    """The resources of a job that goes on from its last checkpoint: further attempts need no more time than the first."""
+    """The resources of a training on one GPU. All attempts get the same time, as they resume from a checkpoint."""
     return needs(8000, gpu=1, runtime=minutes)
 
 
@@ -97,8 +97,8 @@ CURVE = "the curve {wildcards.curve}, seed {wildcards.curve_seed}, of %s" % ALIG
 
 
 def known(section):
-    """A wildcard constraint: one of the names of a section of the config."""
-    return "|".join(map(re.escape, config.get(section) or ["-"]))  # no name starts with "-"
+    """A regular expression that matches the names in a section of the config, for wildcard constraints."""
+    return "|".join(map(re.escape, config.get(section) or ["-"]))  # "-" matches nothing: no name starts with it
 
 
 wildcard_constraints:
@@ -119,39 +119,39 @@ wildcard_constraints:
 
 
 def products(study):
-    """All that a study is for: its report, tables and figures."""
-    drawn = [paths("plot", {"study": study, "figure": figure}) for figure in figures(CATALOGUE, study)]
-    made = [paths("report", {"study": study}), paths("tabulate", {"study": study}), *drawn]
-    return [path for files in made for path in files.values()]
+    """The paths of a study's report, tables and figures."""
+    plots = [paths("plot", {"study": study, "figure": figure}) for figure in figures(CATALOGUE, study)]
+    outputs = [paths("report", {"study": study}), paths("tabulate", {"study": study}), *plots]
+    return [path for files in outputs for path in files.values()]
 
 
-def narrow(study):
-    """Put the study of what is there of another into the catalogue, if this is the name of one."""
+def add_finished_part(study):
+    """If `study` is NAME_incomplete, add it to the catalogue: the study of those paths of NAME that are finished."""
     if not study.endswith(INCOMPLETE) or study in CATALOGUE.studies:
         return
-    whole = study.removesuffix(INCOMPLETE)
-    found = part(CATALOGUE, whole, RECIPES.current, why)
-    there, planned = found["missing"]["paths"]
-    if not found["missing"]["jobs"]:
-        raise WorkflowError(f"nothing of the study {whole} is missing: ask for {whole}")
-    if not there:
-        causes = "".join(f"\n  {row['rule']} {row['wildcards']}: {row['why']}" for row in found["missing"]["jobs"])
-        raise WorkflowError(f"none of the {planned} paths of the study {whole} is there:{causes}")
-    CATALOGUE.studies[study] = found
+    complete = study.removesuffix(INCOMPLETE)
+    part = finished_part(CATALOGUE, complete, RECIPES.is_current, outcome)
+    finished, planned = part["missing"]["paths"]
+    if not part["missing"]["jobs"]:
+        raise WorkflowError(f"nothing of the study {complete} is missing: ask for {complete}")
+    if not finished:
+        causes = "".join(f"\n  {row['rule']} {row['wildcards']}: {row['why']}" for row in part["missing"]["jobs"])
+        raise WorkflowError(f"none of the {planned} paths of the study {complete} is finished:{causes}")
+    CATALOGUE.studies[study] = part
 
 
-def why(rule, wildcards):
-    """What became of a job whose results are not there."""
+def outcome(rule, wildcards):
+    """What became of a job whose results are missing or not current."""
     log = str(getattr(rules, rule).log[0]).format(**wildcards)
-    record = failure.path(Path(RECIPES.write(rule, wildcards)))
-    return ended(record, Path(log), RECIPES.of(rule, wildcards)["key"])
+    failure_report = failure.report_path(Path(RECIPES.write(rule, wildcards)))
+    return outcome_of(failure_report, Path(log), RECIPES.of(rule, wildcards)["key"])
 
 
-def there_is(study):
-    """An input function: the report, tables and figures of the part of a study that is there."""
+def products_of_finished_part(study):
+    """An input function: the report, tables and figures of the finished part of a study."""
 
-    def of(wildcards):
-        narrow(f"{study}{INCOMPLETE}")
+    def products_now(wildcards):
+        add_finished_part(f"{study}{INCOMPLETE}")
         return products(f"{study}{INCOMPLETE}")
 
-    return of
+    return products_now

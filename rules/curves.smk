@@ -1,4 +1,4 @@
-"""What is done with a pair of endpoints: alignment, signatures, curves and their evaluation."""
+"""Jobs on a pair of endpoints: alignment, signatures, curves, and what is measured on them."""
 
 
 use rule job as align with:
@@ -60,7 +60,7 @@ use rule job as evaluate with:
 
 
 use rule job as plane with:
-    """Loss and accuracy on a plane through a pair, and where the networks lie on it."""
+    """Loss and accuracy on a plane through a pair, and the coordinates of the networks on it."""
     input:
         unpack(inputs("plane")),
     output:
@@ -89,7 +89,7 @@ use rule job as midpoint with:
 
 
 use rule job as bound with:
-    """An upper bound on the loss of the straight line between a pair, whole and by layer."""
+    """An upper bound on the loss along the straight line between a pair, in total and by layer."""
     input:
         unpack(inputs("bound")),
     output:

@@ -1,4 +1,4 @@
-"""Datasets: fetched, verified, prepared as one memory-mappable file each."""
+"""Datasets, each as one file."""
 
 
 use rule job as fetch_data with:

@@ -1,4 +1,4 @@
-"""Endpoints: one network from one seed, standard or adversarially trained, or from a checkpoint of the user's own."""
+"""Endpoints: networks trained from a seed, by standard or adversarial training, or imported from a checkpoint."""
 
 
 use rule job as train_endpoint with:

@@ -1,8 +1,8 @@
-"""The rule that all others inherit from: environment, command line, log, and what a small job needs."""
+"""The rule that all others inherit from: environment, command line, log, and the resources of a small job."""
 
 
 rule job:
-    """What the other rules inherit. It makes nothing itself."""
+    """The rule that the other rules inherit from. It makes no file."""
     input:
         refuse,
     log:

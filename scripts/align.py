@@ -1,4 +1,4 @@
-"""The certified permutation that aligns the neurons of `source` with those of `target`."""
+"""The certified permutation that aligns the units of `source` with those of `target`, and a table of what it moves."""
 
 from functools import partial
 

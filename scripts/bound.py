@@ -1,4 +1,4 @@
-"""A bound on the loss along the straight line between two networks, and its terms layer by layer."""
+"""An upper bound on the loss along the straight line between two networks, and its terms by layer."""
 
 from neuralign.common.tables import write_rows
 from neuralign.curves.storage import endpoints_on_images, load_ends
@@ -9,14 +9,14 @@ from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bound, layers, *, model, permutation=None, images=500, points=17):
-    """The bound is that on `images` test images, equally many of each class; the loss is measured at `points` t."""
+    """Bound the loss on `images` test images, equally many of each class, and measure it at `points` points t."""
     splits, net = load_data_and_model(data, model)
     ends = load_ends(net, splits.train, target, source, permutation)
     endpoints_on_images(net, splits.train, *ends).demand_interpolable()
     trace = trace_model(net, splits.train)
     try:
         total, rows = bound_along_line(net, trace, *ends, splits.test.balanced(images), points=points)
-    except Unbounded as error:  # the rest of the study does not need the bound
+    except Unbounded as error:  # not a failure: the rest of the study does not need the bound
         total, rows = without_bound(str(error))
     write_rows([total], bound)
     write_rows(rows, layers)

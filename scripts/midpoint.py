@@ -14,7 +14,7 @@ from neuralign.workflow.running.run import run
 
 
 def main(data, target, source, bends, midpoint, *, model, curve, augment, protocol, permutation=None):
-    """Correlations are those on all test images; batch-norm statistics and re-alignment use training images."""
+    """Correlate on all test images; batch-norm statistics and the re-alignment of the ends use training images."""
     images, net = load_data_and_model(data, model)
     trace = trace_model(net, images.train)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)

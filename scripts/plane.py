@@ -1,7 +1,7 @@
-"""Loss and accuracy on a plane of weight space, as a tidy table, and the positions of models and the curve in it.
+"""Loss and accuracy on a plane of weight space, as a tidy table, and the coordinates of networks and curve in it.
 
-With a `curve`, the plane goes through its ends and its midpoint. Without one, it goes through both endpoints as they
-were trained and the second one as it was aligned.
+With a `curve`, the plane goes through its ends and its midpoint. Without one, it goes through both networks as trained
+and through the second one as aligned.
 """
 
 from neuralign.common.tables import write_rows

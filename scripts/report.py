@@ -29,8 +29,8 @@ def main(
     drawings: Sequence[dict[str, Any]],
     missing: Mapping[str, Any] | None = None,
 ) -> None:
-    """`drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with; the provenance notes of `artefacts` lie
-    beside them. `missing`: what an unfinished study lacks (`neuralign.workflow.incomplete.part`).
+    """Write the page. `drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with. The notes of origin are
+    read from beside the `artefacts`. `missing`: what an unfinished study lacks (`workflow.incomplete.finished_part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     pairs = zip(figures, drawings, strict=True)

@@ -21,7 +21,7 @@ def main(
     runs: Sequence[dict[str, Any]],
     compared: Sequence[str] = ("standard",),
 ) -> None:
-    """`runs[i]` says of which path `evaluations[i]` is; published values are added for the regimes in `compared`."""
+    """`runs[i]` identifies the path of `evaluations[i]`; published values are added for the regimes in `compared`."""
     files = zip(evaluations, runs, strict=True)
     rows = pd.concat([summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in files], ignore_index=True)
     per_path = summary.paths(rows)

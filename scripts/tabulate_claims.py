@@ -1,4 +1,4 @@
-"""Three tables: the study's numbers beside the published ones, the paper's claims, and what alignments moved."""
+"""Tables of the study's numbers beside the published ones, of verdicts on the paper's claims, and of alignments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,12 +34,16 @@ def main(
     """Judge the paper's claims by the tables of the study.
 
     `runs[name][i]` describes the i-th file of the list `name`; its entries become columns. `theory` is the table of
-    bounds by path. A claim whose tables are missing is left open.
+    bounds by path. A claim whose tables are missing is reported as not measured.
     """
     lists = {"moved": moved, "signatures": signatures, "histories": histories, "midpoints": midpoints}
     gathered = {name: gather(files, runs.get(name, ())) for name, files in lists.items()}
-    whole = {"points": pd.read_csv(points), "paths": pd.read_csv(paths)}
-    evidence = Evidence(**whole, **gathered, theory=pd.read_csv(theory) if theory else pd.DataFrame())
+    evidence = Evidence(
+        points=pd.read_csv(points),
+        paths=pd.read_csv(paths),
+        theory=pd.read_csv(theory) if theory else pd.DataFrame(),
+        **gathered,
+    )
     tables = {
         published: against_published(pd.read_csv(accuracy), published_table(), compared),
         claims: judged(evidence),
@@ -52,7 +56,7 @@ def main(
 
 def gather(files: Sequence[str], runs: Runs) -> pd.DataFrame:
     """The rows of all files in one table, with the entries of their runs as columns."""
-    parts = [pd.read_csv(file).assign(**about) for file, about in zip(files, runs, strict=True)]
+    parts = [pd.read_csv(file).assign(**run) for file, run in zip(files, runs, strict=True)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

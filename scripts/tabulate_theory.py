@@ -1,4 +1,4 @@
-"""Bounds beside the losses of trained curves, and their rank correlation (columns: `report.theory_ranks`)."""
+"""The bounds of a study beside the losses of its curves, and their rank correlations (`report.theory_ranks`)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,6 @@
-"""The trained bends of a curve from `target` to `source`, whose neurons are permuted first if there is a `permutation`.
+"""The trained bends of a curve from `target` to `source`, whose units are permuted first if there is a `permutation`.
 
-`others` are similar jobs, which are trained at the same time.
+`others` are the arguments of other jobs with the same settings, which are trained in the same process.
 """
 
 from neuralign.common.tables import write_rows

@@ -1,4 +1,7 @@
-"""A network trained from a seed; `others` are similar jobs, which are trained at the same time."""
+"""A network trained from a seed.
+
+`others` are the arguments of other jobs with the same settings, which are trained in the same process.
+"""
 
 import torch
 

@@ -140,8 +140,8 @@ def curve(
     Raises `UserError` if arguments do not fit together, or if a tensor that cannot be interpolated differs between the
     ends. If the curve is not trained, the latter is raised only when a state between the ends is asked for.
     """
-    numbers = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    numbers = _checked(_Training, numbers, "curve")  # as numbers, where they came as text such as "1/50"
+    given = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
+    numbers = _checked(_Training, given, "curve")  # text such as "1/50" as a number
     epochs, batch_size, seed = numbers["epochs"], numbers["batch_size"], numbers["seed"]
     basis = _plugin("curves", "family", family, _merged(options, more))
     lr_schedule = _plugin("schedules", "schedule", schedule, {})

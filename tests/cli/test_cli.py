@@ -25,7 +25,7 @@ from neuralign.config.references import load
 from neuralign.symmetry.explain import perturbed_state
 from neuralign.symmetry.permutations import fingerprint, permute, random
 from neuralign.symmetry.tracing.trace import trace
-from neuralign.workflow.running.run_lock import alone
+from neuralign.workflow.running.run_lock import exclusive
 
 NETS = """
 import torch
@@ -627,7 +627,7 @@ def test_connect_refuses_in_one_line_and_writes_nothing(capsys, arguments, messa
 
 
 def test_connect_says_that_another_run_is_at_work(capsys):
-    with alone(Path("connected")):
+    with exclusive(Path("connected")):
         text = refused(capsys, "connect", "nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz")
     assert "another run is at work in connected (results/.running there is locked); wait for it, or end it" in text
     assert not Path("connected", "connect.yaml").exists()

@@ -12,7 +12,7 @@ from neuralign.common.files import PACKAGE
 from neuralign.config.references import ObjectError, find, load
 from neuralign.networks.foreign_networks import NetworkError, construct
 from neuralign.networks.model import build, check_outputs
-from neuralign.workflow.provenance.code_digests import outside
+from neuralign.workflow.provenance.code_digests import external_code
 
 NET = """
 import helper
@@ -60,9 +60,9 @@ def mine(tmp_path, monkeypatch):
 
 def test_planning_finds_a_network_of_torchvision_without_importing_it():
     code = (
-        "import sys; from neuralign.workflow.provenance.code_digests import outside; "
+        "import sys; from neuralign.workflow.provenance.code_digests import external_code; "
         "from neuralign.config.references import find; "
-        "find('torchvision.models:resnet18'); print(outside('torchvision.models:resnet18').keys()); "
+        "find('torchvision.models:resnet18'); print(external_code('torchvision.models:resnet18').keys()); "
         "assert not {'torch', 'torchvision'} & sys.modules.keys()"
     )
     done = subprocess.run(
@@ -110,7 +110,7 @@ def test_a_module_in_the_working_directory_is_found():
     }.items():
         Path("mine", name).write_text(text)
     assert load("mine.nets:Net") is dict
-    assert outside("mine.nets:Net").keys() == {"mine/__init__.py", "mine/nets.py", "mine/other.py"}
+    assert external_code("mine.nets:Net").keys() == {"mine/__init__.py", "mine/nets.py", "mine/other.py"}
 
 
 @pytest.mark.parametrize("channels, classes", [(3, 5), (1, 10)])
@@ -161,7 +161,7 @@ def test_a_network_that_does_not_fit_the_data_is_refused(name, shape, message):
 
 
 def test_the_digest_covers_what_the_file_imports_beside_it_and_ignores_comments():
-    assert outside("nets.py:Net").keys() == {"nets.py", "helper.py"}
+    assert external_code("nets.py:Net").keys() == {"nets.py", "helper.py"}
     digests = {}
     for name, helper in {
         "as it is": HELPER,
@@ -172,5 +172,5 @@ def test_the_digest_covers_what_the_file_imports_beside_it_and_ignores_comments(
         folder.mkdir()
         (folder / "nets.py").write_text(NET)
         (folder / "helper.py").write_text(helper)
-        digests[name] = outside(f"{name}/nets.py:Net")
-    assert digests["as it is"] == digests["commented"] == outside("nets.py:Net") != digests["other"]
+        digests[name] = external_code(f"{name}/nets.py:Net")
+    assert digests["as it is"] == digests["commented"] == external_code("nets.py:Net") != digests["other"]

@@ -114,7 +114,7 @@ def test_devices_with_other_names_than_numbers_are_leased_by_these(holder, monke
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", ""])
 def test_a_number_of_slots_that_is_none_is_refused(monkeypatch, wrong):
     monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", wrong)
-    with pytest.raises(ValueError, match="NEURALIGN_SLOTS_PER_GPU: found"):
+    with pytest.raises(ValueError, match="NEURALIGN_SLOTS_PER_GPU must be a number of slots, 1 or more; found"):
         slots()
 
 

@@ -1,4 +1,4 @@
-"""The report of a study that is not finished holds what is there, and names what is not and why."""
+"""The report of an unfinished study holds the finished paths, and names the jobs that are missing and why."""
 
 import json
 
@@ -7,7 +7,7 @@ from hostile_configs import GRID, changed
 
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import jobs
-from neuralign.workflow.incomplete import ended, part
+from neuralign.workflow.incomplete import finished_part, outcome_of
 
 
 def catalogue(**more):
@@ -16,9 +16,9 @@ def catalogue(**more):
     return Catalogue(config)
 
 
-def without(*gone):
-    """Everything is there but the jobs of these rules that have these wildcards."""
-    return lambda rule, wildcards: not any(rule == r and w.items() <= wildcards.items() for r, w in gone)
+def without(*missing):
+    """The results of all jobs are there but those of these rules with these wildcards."""
+    return lambda rule, wildcards: not any(rule == r and w.items() <= wildcards.items() for r, w in missing)
 
 
 def why(rule, wildcards):
@@ -30,45 +30,45 @@ def paths(study):
 
 
 def test_of_a_finished_study_nothing_is_missing():
-    found = part(catalogue(), "small", lambda rule, wildcards: True, why)
-    assert found["missing"] == {"paths": [4, 4], "jobs": []}
-    assert paths(found) == {("1-2", "unaligned"), ("1-2", "aligned"), ("3-4", "unaligned"), ("3-4", "aligned")}
-    assert found["planned"] == catalogue().studies["small"]["grids"]
+    study = finished_part(catalogue(), "small", lambda rule, wildcards: True, why)
+    assert study["missing"] == {"paths": [4, 4], "jobs": []}
+    assert paths(study) == {("1-2", "unaligned"), ("1-2", "aligned"), ("3-4", "unaligned"), ("3-4", "aligned")}
+    assert study["planned"] == catalogue().studies["small"]["grids"]
 
 
-def test_a_failed_seed_takes_only_its_own_paths_along_and_is_the_one_that_is_named():
-    lost = [("train_endpoint", {"seed": "4"})]
-    lost += [(rule, {"pair": "3-4"}) for rule in ("align", "signature", "train_curve", "evaluate")]
-    found = part(catalogue(), "small", without(*lost), why)
-    assert paths(found) == {("1-2", "unaligned"), ("1-2", "aligned")}
-    (job,) = found["missing"]["jobs"]
+def test_a_failed_seed_removes_only_its_own_paths_and_is_the_only_job_named():
+    missing_jobs = [("train_endpoint", {"seed": "4"})]
+    missing_jobs += [(rule, {"pair": "3-4"}) for rule in ("align", "signature", "train_curve", "evaluate")]
+    study = finished_part(catalogue(), "small", without(*missing_jobs), why)
+    assert paths(study) == {("1-2", "unaligned"), ("1-2", "aligned")}
+    (job,) = study["missing"]["jobs"]
     assert (job["rule"], job["wildcards"]["seed"], job["why"]) == ("train_endpoint", "4", "train_endpoint failed")
-    assert job["paths"] == 2 and found["missing"]["paths"] == [2, 4]
+    assert job["paths"] == 2 and study["missing"]["paths"] == [2, 4]
 
 
-def test_a_missing_measure_takes_no_path_along():
+def test_a_missing_measure_removes_no_path():
     c = catalogue(measures=["signature", "bound"], plane="coarse")
-    found = part(c, "small", without(("signature", {"pair": "3-4"}), ("plane", {"pair": "1-2"})), why)
-    assert len(found["grids"]) == 4 and found["missing"]["paths"] == [4, 4]
-    has = {(g["pair"][0], g["method"][0]): (g["measures"], g["plane"]) for g in found["grids"]}
+    study = finished_part(c, "small", without(("signature", {"pair": "3-4"}), ("plane", {"pair": "1-2"})), why)
+    assert len(study["grids"]) == 4 and study["missing"]["paths"] == [4, 4]
+    has = {(g["pair"][0], g["method"][0]): (g["measures"], g["plane"]) for g in study["grids"]}
     assert has["1-2", "aligned"] == (["signature", "bound"], None)
     assert has["3-4", "aligned"] == (["bound"], "coarse")
-    assert {job["rule"] for job in found["missing"]["jobs"]} == {"signature", "plane"}
+    assert {job["rule"] for job in study["missing"]["jobs"]} == {"signature", "plane"}
 
 
 def test_where_no_path_is_there_the_first_job_is_named():
-    found = part(catalogue(), "small", lambda rule, wildcards: False, why)
-    assert found["grids"] == []
-    assert [(job["rule"], job["paths"]) for job in found["missing"]["jobs"]] == [("fetch_data", 4)]
+    study = finished_part(catalogue(), "small", lambda rule, wildcards: False, why)
+    assert study["grids"] == []
+    assert [(job["rule"], job["paths"]) for job in study["missing"]["jobs"]] == [("fetch_data", 4)]
 
 
-def test_its_report_needs_nothing_that_is_not_there_and_carries_what_is_missing():
+def test_the_report_of_the_finished_part_needs_only_results_that_are_there_and_lists_the_missing_ones():
     c = catalogue()
     there = without(("train_curve", {"pair": "3-4"}), ("evaluate", {"pair": "3-4"}))
-    c.studies["small_incomplete"] = part(c, "small", there, why)
-    behind = list(jobs(c, "small_incomplete"))
-    assert all(there(rule, wildcards) for rule, wildcards, _ in behind)
-    (report,) = [job for rule, _, job in behind if rule == "report"]
+    c.studies["small_incomplete"] = finished_part(c, "small", there, why)
+    needed = list(jobs(c, "small_incomplete"))
+    assert all(there(rule, wildcards) for rule, wildcards, _ in needed)
+    (report,) = [job for rule, _, job in needed if rule == "report"]
     assert report.settings["missing"]["paths"] == [2, 4]
     assert report.settings["study"]["grids"][0]["pair"] == ["1-2", "3-4"], "as the study was planned"
     assert all("missing" not in job.settings for _, _, job in jobs(c, "small")), "and the finished one says nothing"
@@ -97,4 +97,4 @@ def test_what_became_of_a_job_is_in_its_record_or_its_log(tmp_path, record, log,
         (tmp_path / "record").write_text(json.dumps(record))
     if log is not None:
         (tmp_path / "log").write_text(log)
-    assert ended(tmp_path / "record", tmp_path / "log", "k") == expected
+    assert outcome_of(tmp_path / "record", tmp_path / "log", "k") == expected

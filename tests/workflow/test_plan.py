@@ -212,13 +212,13 @@ def test_a_precision_has_times_of_its_own(tmp_path):
 
 def test_calibration_counts_and_times_a_network(monkeypatch):
     from neuralign.workflow.planning import calibration
-    from neuralign.workflow.planning.calibration import calibrate, name
+    from neuralign.workflow.planning.calibration import calibrate, cell_name
 
-    monkeypatch.setattr(calibration, "PATIENCE", 0.02)
+    monkeypatch.setattr(calibration, "TARGET_SECONDS", 0.02)
 
     network, sizes = {"use": "tinyten", "width": 2}, Sizes(100, 10, 1, 16, 10)
     cells = [(network, sizes, [], 4, precision) for precision in ("float32", "bfloat16")]
-    found = calibrate(cells)["networks"][name(network, sizes)]
+    found = calibrate(cells)["networks"][cell_name(network, sizes)]
     assert found["parameters"] > 0 and found["activations"] > 0
     assert 0 < found["forward"] < 1 and 0 < found["train"] < 1
     assert 0 < found["train bfloat16"] < 5

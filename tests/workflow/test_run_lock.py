@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from neuralign.common.files import PACKAGE
-from neuralign.workflow.running.run_lock import LOCK, Busy, alone
+from neuralign.workflow.running.run_lock import LOCK, Busy, exclusive
 
-HOLD = "import sys, time; from pathlib import Path; from neuralign.workflow.running.run_lock import alone, share\n"
+HOLD = "import sys, time; from pathlib import Path; from neuralign.workflow.running.run_lock import exclusive, share\n"
 WAIT = "print('held', flush=True); time.sleep(60)"
-ALONE = HOLD + f"with alone(Path(sys.argv[1])): {WAIT}"
+EXCLUSIVE = HOLD + f"with exclusive(Path(sys.argv[1])): {WAIT}"
 SHARE = HOLD + f"share(Path(sys.argv[1])); {WAIT}"
 
 
@@ -34,38 +34,38 @@ def ended(process: subprocess.Popen) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("code", [ALONE, SHARE])
+@pytest.mark.parametrize("code", [EXCLUSIVE, SHARE])
 def test_a_run_keeps_others_out_until_it_dies(tmp_path, code):
     process = holder(code, tmp_path)
     with (
         pytest.raises(Busy, match=rf"another run is at work in {tmp_path} \({LOCK} there is locked\)"),
-        alone(tmp_path),
+        exclusive(tmp_path),
     ):
         pass
     ended(process)
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         pass
 
 
 def test_a_child_that_inherits_the_lock_holds_it_when_its_parent_is_gone(tmp_path):
-    with alone(tmp_path) as lock:
+    with exclusive(tmp_path) as lock:
         child = holder(HOLD + WAIT, tmp_path, pass_fds=[lock])
-    with pytest.raises(Busy), alone(tmp_path):
+    with pytest.raises(Busy), exclusive(tmp_path):
         pass
     ended(child)
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         pass
 
 
 def test_a_run_that_was_started_by_a_holder_is_let_in(tmp_path):
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         ended(holder(SHARE, tmp_path))
 
 
 def test_two_that_share_do_not_mind_each_other(tmp_path):
     first, second = holder(SHARE, tmp_path), holder(SHARE, tmp_path)
     ended(first)
-    with pytest.raises(Busy), alone(tmp_path):
+    with pytest.raises(Busy), exclusive(tmp_path):
         pass
     ended(second)
 
@@ -77,5 +77,5 @@ def test_the_makefile_and_the_snakefile_hold_the_same_lock():
 
 
 def test_flock_of_the_shell_sees_it(tmp_path):
-    with alone(tmp_path), (tmp_path / LOCK).open() as file, pytest.raises(BlockingIOError):
+    with exclusive(tmp_path), (tmp_path / LOCK).open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

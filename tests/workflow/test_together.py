@@ -48,26 +48,26 @@ def seeds(recipes):
     return [recipe["settings"]["seed"] for recipe in recipes]
 
 
-def test_only_jobs_that_differ_in_their_seed_and_are_due_are_done_together(folder, monkeypatch):
+def test_only_jobs_that_are_due_and_differ_in_nothing_but_their_seed_are_trained_together(folder, monkeypatch):
     monkeypatch.setenv("NEURALIGN_TOGETHER", "9")
     own, *rest = (recipe(seed, folder) for seed in (1, 2, 3, 4))
     other_lr = recipe(5, folder, training={"epochs": 2})
     for each in (own, *rest, other_lr):
         put(folder, each)
-    assert seeds(together.others(own)) == [2, 3, 4]
+    assert seeds(together.candidates(own)) == [2, 3, 4]
     done(rest[0])
-    assert seeds(together.others(own)) == [3, 4]
+    assert seeds(together.candidates(own)) == [3, 4]
     done(rest[1] | {"key": "of older settings"})
-    assert seeds(together.others(own)) == [3, 4]
+    assert seeds(together.candidates(own)) == [3, 4]
     Path("results/data/d.json").write_text('{"key": "other data"}')
-    assert seeds(together.others(own)) == []
+    assert seeds(together.candidates(own)) == []
 
 
 def test_by_default_every_job_is_done_alone(folder, monkeypatch):
     monkeypatch.delenv("NEURALIGN_TOGETHER", raising=False)
     for seed in (1, 2):
         put(folder, recipe(seed, folder))
-    assert seeds(together.others(recipe(1, folder))) == []
+    assert seeds(together.candidates(recipe(1, folder))) == []
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "2.5", ""])
@@ -77,43 +77,43 @@ def test_a_limit_that_is_no_number_of_trainings_is_refused(monkeypatch, text):
         together.limit()
 
 
-def shelved(folder):
+def stored(folder):
     """A recipe whose results another job has already made and stored for it."""
     made = recipe(2, folder)
-    (path,) = together.shelf(Path("scratch"), made).values()
+    (path,) = together.stored_outputs(Path("scratch"), made).values()
     Path(path).parent.mkdir(parents=True)
     Path(path).write_text("trained")
-    assert together.lay_up(Path("scratch"), made, 2.5)
+    assert together.mark_complete(Path("scratch"), made, 2.5)
     Path(made["outputs"]["network"]).parent.mkdir(parents=True)
     return made, Path(path)
 
 
-def test_a_result_that_waits_is_taken_once(folder):
-    made, _ = shelved(folder)
-    assert together.take(Path("scratch"), made) == 2.5
+def test_a_stored_result_is_taken_once(folder):
+    made, _ = stored(folder)
+    assert together.take_results(Path("scratch"), made) == 2.5
     assert Path(made["outputs"]["network"]).read_text() == "trained"
     assert list(Path("scratch").iterdir()) == []
-    assert together.take(Path("scratch"), made) is None
+    assert together.take_results(Path("scratch"), made) is None
 
 
 def test_a_result_of_another_key_stays_where_it_is(folder):
-    made, path = shelved(folder)
-    assert together.take(Path("scratch"), made | {"key": "k9"}) is None
+    made, path = stored(folder)
+    assert together.take_results(Path("scratch"), made | {"key": "k9"}) is None
     assert path.exists()
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.write_text("tampered"), lambda p: p.unlink()])
-def test_a_result_that_is_no_longer_what_was_laid_up_is_thrown_away(folder, damage):
-    made, path = shelved(folder)
+def test_a_stored_result_that_has_changed_is_deleted(folder, damage):
+    made, path = stored(folder)
     damage(path)
-    assert together.take(Path("scratch"), made) is None
+    assert together.take_results(Path("scratch"), made) is None
     assert not path.parent.exists() and not Path(made["outputs"]["network"]).exists()
 
 
-def test_an_incomplete_result_is_not_laid_up(folder):
+def test_an_incomplete_result_is_not_marked_complete(folder):
     made = recipe(2, folder)
-    assert not together.lay_up(Path("scratch"), made, 1.0)
-    assert together.take(Path("scratch"), made) is None
+    assert not together.mark_complete(Path("scratch"), made, 1.0)
+    assert together.take_results(Path("scratch"), made) is None
 
 
 CURVES = [

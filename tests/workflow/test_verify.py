@@ -326,10 +326,10 @@ def test_a_wrong_command_has_a_status_of_its_own(results, capsys):
     for arguments, message in {
         ("nowhere",): "nowhere: no such folder",
         ("empty",): "no notes of origin here",
-        ("results/tabulate",): "only a part of a results folder",
+        ("results/tabulate",): "a subfolder of a results folder",
         ("results", "--where", "a=b"): "belong to --trace",
         ("results", "--trace", "results/nothing.csv"): "no artefact with a note of origin",
-        ("results", "--trace", ENDPOINT, "--where", "a=b"): "only of a table (.csv)",
+        ("results", "--trace", ENDPOINT, "--where", "a=b"): "rows and columns can only be chosen from a table (.csv)",
         ("results", "--trace", TABLE, "--where", "method"): "write column=value",
         ("results", "--trace", TABLE, "--where", "methods=x"): "no column 'methods'; it has dataset, network",
         ("results", "--trace", TABLE, "--where", "method=x"): "no row with method=x",
@@ -421,7 +421,7 @@ def test_what_is_wrong_on_the_chain_is_told_and_what_is_wrong_elsewhere_is_not(r
     status, text = run(capsys, *arguments, "method=smoke_matched")
     assert status == 0 and f"bends: {CURVE}  not here" in text
     Path(note_path(results / TABLE)).write_text("{}")
-    assert "cannot be believed" in run(capsys, *arguments, "method=smoke_matched")[1]
+    assert "its note of origin is not intact" in run(capsys, *arguments, "method=smoke_matched")[1]
 
 
 def test_seeds_are_named_after_what_they_seed():

@@ -728,9 +728,9 @@ def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project)
 # ---- the shell's own checks
 
 
-def test_the_rule_that_others_inherit_from_is_not_to_be_asked_for(fresh):
+def test_the_rule_that_others_inherit_from_is_refused_as_a_target(fresh):
     code, text = fresh.dry_run(target="job")
-    assert code == 1 and "`job` is what the other rules inherit, and makes nothing itself: ask for a study" in text
+    assert code == 1 and "`job` makes no file, the other rules only inherit from it: ask for a study or a file" in text
 
 
 def test_the_list_of_rules_says_what_each_makes(fresh):
@@ -738,7 +738,7 @@ def test_the_list_of_rules_says_what_each_makes(fresh):
     rules = subprocess.run(command, cwd=fresh.root, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "align (The permutation of a pair's second network that aligns it with the first.)" in rules
     assert [rule for rule in rules if rule.startswith("job ")] == [
-        "job (What the other rules inherit. It makes nothing itself.)"
+        "job (The rule that the other rules inherit from. It makes no file.)"
     ]
 
 

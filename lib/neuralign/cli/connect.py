@@ -12,7 +12,7 @@ import yaml
 from neuralign.cli import shared
 from neuralign.cli.show import show
 from neuralign.common.files import atomic
-from neuralign.workflow.running.run_lock import alone
+from neuralign.workflow.running.run_lock import exclusive
 
 EXAMPLES = [
     "neuralign connect torchvision.models:resnet18 a.pt b.pt --data my_images/ --out connected",
@@ -65,7 +65,7 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     command += ["--configfile", *configs, "--cores", given.cores, "--quiet", "host"]
     command += [*(["rules"] if not given.verbose else []), "--", STUDY]
     shown = shlex.join(command)
-    with alone(given.out) as lock:
+    with exclusive(given.out) as lock:
         with atomic(file) as temporary:
             temporary.write_text(
                 "# Laid over config.yaml; written by `neuralign connect`, which replaces it.\n"

@@ -1,1 +1,1 @@
-"""What each job of the workflow needs, when it is stale, how it runs, and what it costs."""
+"""The jobs of the workflow: what they read, when they have to run, how they run, and what they cost."""

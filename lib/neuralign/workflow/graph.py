@@ -1,7 +1,7 @@
-"""The graph of the workflow: any of its jobs, and all jobs behind a study. Torch-free.
+"""The graph of the workflow: the description of any job, and all jobs that a study needs. Torch-free.
 
-Snakemake's rules take their inputs from it and `recipes.py` its keys, so what a script is given and what its staleness
-depends on are the same thing.
+Both the inputs of Snakemake's rules and the keys of recipes come from these descriptions. So what a script reads and
+what decides whether it runs again cannot differ.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from neuralign.workflow.running.notes import entries
 
 
 def job(c: Catalogue, rule: str, wildcards: Wildcards) -> Job:
-    """The job of `rule` with these wildcards."""
+    """The description of the job of `rule` with these wildcards."""
     return describe(c, rule, wildcards)
 
 
 def jobs(c: Catalogue, study: str) -> Iterator[tuple[str, Wildcards, Job]]:
-    """Every job behind the report of a study, once."""
-    waiting, seen = [ref("report", "html", study=study)], set()
-    while waiting:
-        needed = waiting.pop()
-        if (needed.rule, needed.wildcards) in seen:
+    """(rule, wildcards, description) of every job that the report of a study needs, the report included, each once."""
+    pending, seen = [ref("report", "html", study=study)], set()
+    while pending:
+        output = pending.pop()
+        if (output.rule, output.wildcards) in seen:
             continue
-        seen.add((needed.rule, needed.wildcards))
-        wildcards = dict(needed.wildcards)
-        described = job(c, needed.rule, wildcards)
-        yield needed.rule, wildcards, described
-        waiting += entries(described.inputs)
+        seen.add((output.rule, output.wildcards))
+        wildcards = dict(output.wildcards)
+        described = job(c, output.rule, wildcards)
+        yield output.rule, wildcards, described
+        pending += entries(described.inputs)

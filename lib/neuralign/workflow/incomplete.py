@@ -1,8 +1,7 @@
-"""What can be said of a study before all of it is there, and what it lacks, job by job, and why. Torch-free.
+"""The finished part of a study that is not finished, and which jobs it lacks and why. Torch-free.
 
-The report of a part is that of a study of its own, `NAME_incomplete`, whose grids hold the paths that are there and
-nothing else. So it is made by the same rules, is stale as soon as more is there, and never lies where the finished
-report of NAME does.
+Its report is that of another study, `NAME_incomplete`, whose grids hold the paths with all results and no others. So it
+is made by the same rules, becomes stale when more paths are finished, and never takes the place of the report of NAME.
 """
 
 import json
@@ -17,91 +16,111 @@ from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Wildcards
 from neuralign.workflow.running.notes import entries
 
-Named = tuple[str, tuple[tuple[str, str], ...]]  # a job: (rule, sorted wildcards)
-There = Callable[[str, Wildcards], bool]
-Why = Callable[[str, Wildcards], str]
+JobName = tuple[str, tuple[tuple[str, str], ...]]  # (rule, sorted wildcards)
+IsCurrent = Callable[[str, Wildcards], bool]
+Outcome = Callable[[str, Wildcards], str]
 
 
-def part(c: Catalogue, study: str, there: There, why: Why) -> Entry:
-    """The study of what is there: its `grids`, and for the report `planned` (the grids of the whole) and `missing`.
+def finished_part(c: Catalogue, study: str, is_current: IsCurrent, outcome: Outcome) -> Entry:
+    """The config entry of a study with only those paths whose results are all there; without any, no grids.
 
-    `there(rule, wildcards)` says whether a job's results are there and current, `why` what became of it if not.
-    `missing` has `paths` (there, planned) and `jobs`: those that nothing else holds up, each with the reason and the
-    number of paths that wait for it. The grids are empty where no path is there.
+    It also has, for the report, `planned`: the grids of the complete study, and `missing`, with
+    - `paths`: [number of finished paths, number of planned paths];
+    - `jobs`: the missing jobs whose own inputs are all there, each with `rule`, `wildcards`, `why` (its outcome) and
+      `paths` (how many paths need it).
+
+    Args:
+        c: the config.
+        study: the name of the complete study.
+        is_current: (rule, wildcards) -> whether the results of this job exist and are current.
+        outcome: (rule, wildcards) -> what became of a job whose results are not.
     """
-    whole = c.studies[study]
-    known: dict[Named, bool] = {}
+    complete = c.studies[study]
+    cache: dict[JobName, bool] = {}
 
-    def has(job: Named) -> bool:
-        if job not in known:
-            known[job] = there(job[0], dict(job[1]))
-        return known[job]
+    def is_there(job: JobName) -> bool:
+        if job not in cache:
+            cache[job] = is_current(job[0], dict(job[1]))
+        return cache[job]
 
-    paths = [grid for several in whole["grids"] for grid in _single(several)]
-    found = [_narrowed(c, grid, has) for grid in paths]
-    grids = [grid for grid in found if grid is not None]
-    waiting = [_jobs(c, grid).keys() for grid, kept in zip(paths, found, strict=True) if kept != grid]
+    paths = [path for grid in complete["grids"] for path in _split_into_paths(grid)]
+    kept = [_keep_finished(c, path, is_there) for path in paths]
+    grids = [path for path in kept if path is not None]
+    unfinished = [_jobs(c, path).keys() for path, rest in zip(paths, kept, strict=True) if rest != path]
     rows = [
-        {"rule": rule, "wildcards": dict(places), "why": why(rule, dict(places)), "paths": count}
-        for (rule, places), count in _causes(c, whole["grids"], has, waiting).items()
+        {"rule": rule, "wildcards": dict(wildcards), "why": outcome(rule, dict(wildcards)), "paths": count}
+        for (rule, wildcards), count in _blocking_jobs(c, complete["grids"], is_there, unfinished).items()
     ]
     missing = {"paths": [len(grids), len(paths)], "jobs": rows}
-    return whole | {"grids": grids, "planned": whole["grids"], "missing": missing}
+    return complete | {"grids": grids, "planned": complete["grids"], "missing": missing}
 
 
-def ended(record: Path, log: Path, key: str) -> str:
-    """What became of a job, from the last line of the error in the file about its failure (failure.py), if that is
-    of this key, else of its log.
+def outcome_of(report: Path, log: Path, key: str) -> str:
+    """What became of a job without results: "failed", "not finished" or "has not run", with the last line about it.
+
+    Args:
+        report: the JSON file about its failure (`failure.py`); it counts only if it is about the recipe with `key`.
+        log: the log of the job.
+        key: the key that its recipe has now.
     """
     try:
-        told = json.loads(record.read_text())
-        if told["recipe"]["key"] == key:
-            return f"failed: {_last(told['error'])}"
+        content = json.loads(report.read_text())
+        if content["recipe"]["key"] == key:
+            return f"failed: {_last_line(content['error'])}"
     except (OSError, ValueError, TypeError, KeyError):
-        pass  # no such file, or one that is only half of what it should be: the log is left
-    line = _last(log.read_text(errors="replace")) if log.is_file() else ""
+        pass  # there is no report, or it is not complete; the log may say more
+    line = _last_line(log.read_text(errors="replace")) if log.is_file() else ""
     return f"not finished; its log ends with: {line}" if line else "has not run"
 
 
-def _last(text: str) -> str:
-    """The last line that is not empty."""
+def _last_line(text: str) -> str:
+    """The last line that is not blank; "" if there is none."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _single(grid: Entry) -> Iterator[Entry]:
+def _split_into_paths(grid: Entry) -> Iterator[Entry]:
     """The grid as grids of one path each."""
     names = ("dataset", "network", "regime", "method")
-    for chosen in product(*(grid[name] for name in names)):
+    for values in product(*(grid[name] for name in names)):
         for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
-            one = {name: [value] for name, value in zip(names, chosen, strict=True)}
-            yield grid | one | {"pair": [pair], "curve_seed": [seed]}
+            choice = {name: [value] for name, value in zip(names, values, strict=True)}
+            yield grid | choice | {"pair": [pair], "curve_seed": [seed]}
 
 
-def _narrowed(c: Catalogue, grid: Entry, has: Callable[[Named], bool]) -> Entry | None:
-    """The grid of one path with those of its measures that are there; None if the path itself is not."""
-    if all(map(has, _jobs(c, grid))):
-        return grid
-    bare = grid | {"measures": [], "plane": None}
-    if not all(map(has, _jobs(c, bare))):
+def _keep_finished(c: Catalogue, path: Entry, is_there: Callable[[JobName], bool]) -> Entry | None:
+    """The grid of one path with those measures and planes whose results are there; None if its evaluation is not."""
+
+    def is_finished(grid: Entry) -> bool:
+        return all(map(is_there, _jobs(c, grid)))
+
+    if is_finished(path):
+        return path
+    bare = path | {"measures": [], "plane": None}
+    if not is_finished(bare):
         return None
-    measures = [m for m in grid["measures"] if all(map(has, _jobs(c, bare | {"measures": [m]})))]
-    plane = grid["plane"] if all(map(has, _jobs(c, bare | {"plane": grid["plane"]}))) else None
+    measures = [measure for measure in path["measures"] if is_finished(bare | {"measures": [measure]})]
+    plane = path["plane"] if is_finished(bare | {"plane": path["plane"]}) else None
     return bare | {"measures": measures, "plane": plane}
 
 
-def _causes(c: Catalogue, grids: list[Entry], has: Callable[[Named], bool], waiting: list[Any]) -> dict[Named, int]:
-    """The missing jobs whose own inputs are all there, and how many of the paths `waiting` need each."""
-    needed = _jobs(c, *grids)
-    held_up = {job for job, inputs in needed.items() if not all(map(has, inputs))}
-    return {job: sum(job in jobs for jobs in waiting) for job in needed if not has(job) and job not in held_up}
+def _blocking_jobs(
+    c: Catalogue, grids: list[Entry], is_there: Callable[[JobName], bool], unfinished: list[Any]
+) -> dict[JobName, int]:
+    """The missing jobs whose own inputs are all there, and how many paths need each.
+
+    `unfinished`: for each path that is not finished, the names of all jobs that it needs.
+    """
+    jobs_with_inputs = _jobs(c, *grids)
+    blocking = [job for job, inputs in jobs_with_inputs.items() if not is_there(job) and all(map(is_there, inputs))]
+    return {job: sum(job in needed for needed in unfinished) for job in blocking}
 
 
-def _jobs(c: Catalogue, *grids: Entry) -> dict[Named, list[Named]]:
-    """Every job behind a study of these grids but those of its tables, figures and report: {job: the jobs it reads}."""
-    alone = copy(c)
-    alone.studies = {"part": {"title": "", "description": "", "grids": list(grids)}}
-    found = {}
-    for rule, wildcards, job in jobs(alone, "part"):
+def _jobs(c: Catalogue, *grids: Entry) -> dict[JobName, list[JobName]]:
+    """{job: the jobs whose outputs it reads} of all jobs behind these grids but those of tables, figures and report."""
+    c = copy(c)
+    c.studies = {"part": {"title": "", "description": "", "grids": list(grids)}}
+    upstream = {}
+    for rule, wildcards, job in jobs(c, "part"):
         if "study" not in wildcards:
-            found[rule, tuple(sorted(wildcards.items()))] = [(r.rule, r.wildcards) for r in entries(job.inputs)]
-    return found
+            upstream[rule, tuple(sorted(wildcards.items()))] = [(r.rule, r.wildcards) for r in entries(job.inputs)]
+    return upstream

@@ -1,7 +1,7 @@
-"""What a job of the workflow is: the files it reads, the settings it may see, the code it runs. Torch-free.
+"""The description of a job of the workflow: the files it reads, its settings, and the code it runs. Torch-free.
 
-Every rule of the workflow has one function of its name, decorated with `@rule`, that describes one of its jobs: those
-from data to evaluations are in `path_jobs.py`, those of a whole study in `study_jobs.py`. `graph.py` imports both.
+For every rule of the workflow there is one function of the same name, decorated with `@rule`, that describes the rule's
+jobs. Those for one path are in `path_jobs.py`, those for a study in `study_jobs.py`; `graph.py` imports both.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ Wildcards = dict[str, str]
 
 
 class Setting(NamedTuple):
-    """What is trained, on what, and how: all that overrides in the config may depend on."""
+    """The names of a dataset, a network and a regime. Entries of the config can be overridden for each such triple."""
 
     dataset: str
     network: str
     regime: str
 
     def entry(self, c: Catalogue, section: str, name: str) -> Any:
-        """An entry of the config with the overrides for this setting."""
+        """An entry of the config, with the overrides for this setting applied."""
         return c.entry(section, name, **self._asdict())
 
 
 class Ref(NamedTuple):
-    """One output of another job."""
+    """A reference to one output of another job."""
 
     rule: str
     output: str
@@ -34,7 +34,7 @@ class Ref(NamedTuple):
 
 
 def ref(rule: str, output: str, setting: Setting | None = None, /, **wildcards: str) -> Ref:
-    """The output `output` of the job of `rule` with these wildcards, and those of a setting."""
+    """A reference to the output `output` of the job of `rule` with these wildcards, and those of `setting` if given."""
     if setting is not None:
         wildcards |= setting._asdict()
     return Ref(rule, output, tuple(sorted(wildcards.items())))
@@ -45,32 +45,43 @@ Inputs = dict[str, Ref | list[Ref]]
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a rule."""
+    """The description of one job.
+
+    Attributes:
+        inputs: {argument of the script's `main`: the output, or outputs, of other jobs}.
+        settings: {argument of the script's `main`: value}, from the config.
+        plugins: (kind, name) of the plug-ins that the script loads by name.
+        files: data files that the code reads, relative to the package.
+        software: distributions on whose version the numbers depend.
+        source: the config entry of data from outside the workflow (a download, a file of the user). The job's key
+            depends on their content or checksum.
+        places: the settings, as names with dots, that are paths or URLs of these data. The key does not depend on them.
+    """
 
     inputs: Inputs
     settings: Entry
-    plugins: list[tuple[str, str]] = field(default_factory=list)  # (kind, name): code that is loaded by name
-    files: list[str] = field(default_factory=list)  # data files of the package that the code reads
-    software: tuple[str, ...] = ()  # packages whose version the numbers depend on
-    source: Entry | None = None  # where bytes from outside come from; what they are counts, not where they lie
-    places: list[str] = field(default_factory=list)  # the settings, with dots, that only say where they lie
+    plugins: list[tuple[str, str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    software: tuple[str, ...] = ()
+    source: Entry | None = None
+    places: list[str] = field(default_factory=list)
 
 
-RULES: dict[str, Callable[..., Job]] = {}  # every rule, with the function that describes one of its jobs
+RULES: dict[str, Callable[..., Job]] = {}  # {rule: the function that describes its jobs}
 
 
 def rule(function: Callable[..., Job]) -> Callable[..., Job]:
-    """Register a function that describes a job of the rule of the same name.
+    """Decorator: register a function as the one that describes the jobs of the rule of the same name.
 
-    Its parameters are the catalogue and the wildcards of the rule, of which dataset, network and regime come together
-    as one `setting`.
+    The function is called with the catalogue and with the wildcards of the job by name. If these include dataset,
+    network and regime, the three are passed as one argument `setting`.
     """
     RULES[function.__name__] = function
     return function
 
 
 def describe(c: Catalogue, rule: str, wildcards: Wildcards) -> Job:
-    """The job of `rule` with these wildcards. Only rules of modules that have been imported are known."""
+    """The description of the job of `rule` with these wildcards. The module that describes it must be imported."""
     arguments: dict[str, Any] = dict(wildcards)
     if arguments.keys() >= set(Setting._fields):
         arguments["setting"] = Setting(*(arguments.pop(name) for name in Setting._fields))

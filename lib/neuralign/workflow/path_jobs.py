@@ -1,18 +1,18 @@
-"""The jobs of one path: data, both endpoints, their alignment, the curve, and what is measured on it. Torch-free."""
+"""Descriptions of the jobs for one path: data, endpoints, alignment, curve, and its measurements. Torch-free."""
 
 from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
 
-INITIAL = "initial"  # the plane of both ends and the aligned one
-NUMERIC = ("torch",)
+INITIAL = "initial"  # `through` of the plane through both endpoints as trained and the second one as aligned
+NUMERIC = ("torch",)  # distributions whose version can change the numbers
 Plugins = list[tuple[str, str]]  # (kind, name)
 
 
 @rule
 def fetch_data(c: Catalogue, dataset: str) -> Job:
-    """One dataset. How it is augmented and normalised is left to the jobs that read it."""
+    """One dataset. It does not depend on augmentation and normalisation, which the jobs that read it apply."""
     entry = c.entry("datasets", dataset)
     source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
     places = [f"dataset.{key}" for key in ("path", "url") if key in source]
@@ -43,7 +43,7 @@ def import_endpoint(c: Catalogue, setting: Setting, checkpoint: str) -> Job:
 
 @rule
 def align(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
-    """The permutation of the pair's second network, its source, that fits the first, its target."""
+    """The permutation that aligns the second network of a pair (`source`) with the first (`target`)."""
     model, plugins = _model(c, setting)
     method = setting.entry(c, "alignments", alignment)
     inputs = _path_inputs(c, setting, pair, method.pop("start"))
@@ -121,7 +121,7 @@ def plane(c: Catalogue, setting: Setting, pair: str, alignment: str, through: st
 def midpoint(
     c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str, evaluation: str
 ) -> Job:
-    """How the midpoint of a trained curve correlates with both ends."""
+    """The correlation of the units of a trained curve's midpoint with those of both ends."""
     model, plugins = _model(c, setting, on_curve=True)
     family, protocol = c.entry("curves", curve), setting.entry(c, "evaluations", evaluation)
     augment = _augment(c, setting) if protocol["augment"] else []
@@ -130,20 +130,22 @@ def midpoint(
     settings = {"model": model, "curve": family, "augment": augment}
     settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
     if protocol["full_passes"]:
-        settings["protocol"]["images"] = None  # the whole training set is read anyway, and there are but two points
+        settings["protocol"]["images"] = (
+            None  # of all training images: the evaluation reads them all as well, and here are only two points
+        )
     plugins += [*_uses("curves", [family]), *_uses("augmentations", augment)]
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
 @rule
 def bound(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
-    """A bound on the loss of the straight line between both ends."""
+    """A bound on the loss along the straight line between both ends."""
     model, plugins = _model(c, setting, on_curve=True)
     return Job(_path_inputs(c, setting, pair, alignment), {"model": model}, plugins, software=NUMERIC)
 
 
 def endpoint(setting: Setting, end: str) -> Ref:
-    """The network at one end of a pair: trained from a seed, or imported from a checkpoint."""
+    """The network at one end of a pair: trained, if `end` is a seed; imported, if it is the name of a checkpoint."""
     if end.isdecimal():
         return ref("train_endpoint", "network", setting, seed=end)
     return ref("import_endpoint", "network", setting, checkpoint=end)
@@ -158,7 +160,7 @@ def _data(setting: Setting) -> Inputs:
 
 
 def _path_inputs(c: Catalogue, setting: Setting, pair: str, alignment: str | None) -> Inputs:
-    """Data, both ends, and the permutation where the alignment is not `null`."""
+    """The inputs of a job on a path: data, both ends, and the permutation unless the alignment is `null`."""
     target, source = (endpoint(setting, end) for end in pair.split("-"))
     inputs = _data(setting) | {"target": target, "source": source}
     if alignment is not None and setting.entry(c, "alignments", alignment) is not None:
@@ -167,10 +169,12 @@ def _path_inputs(c: Catalogue, setting: Setting, pair: str, alignment: str | Non
 
 
 def _model(c: Catalogue, setting: Setting, *, on_curve: bool = False) -> tuple[Entry, Plugins]:
-    """What a job must know to build the model of a setting, or with `on_curve` of a point of a curve; its plug-ins."""
+    """(the settings `model` of a job, the plug-ins it needs). With `on_curve`, for networks along a curve, which the
+    config can give other options than endpoints.
+    """
     entry, data = setting.entry(c, "networks", setting.network), c.entry("datasets", setting.dataset)
-    size, differing, mean, std = (entry.pop(key) for key in ("input_size", "on_curve", "mean", "std"))
-    entry |= differing if on_curve else {}
+    size, options_on_curve, mean, std = (entry.pop(key) for key in ("input_size", "on_curve", "mean", "std"))
+    entry |= options_on_curve if on_curve else {}
     normalise = setting.entry(c, "regimes", setting.regime)["normalise"]
     model: Entry = {"network": entry, "input_size": size, "normalise": normalise}
     model["mean"] = (mean or data["mean"]) if normalise else None
@@ -179,7 +183,7 @@ def _model(c: Catalogue, setting: Setting, *, on_curve: bool = False) -> tuple[E
 
 
 def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins]:
-    """What a training of this kind, "endpoint" or "curve", needs to know but its seed."""
+    """(the settings of a training but its seed, the plug-ins it needs); `kind` is "endpoint" or "curve"."""
     model, plugins = _model(c, setting, on_curve=kind == "curve")
     regime = setting.entry(c, "regimes", setting.regime)
     attack = setting.entry(c, "attacks", regime["attack"]) if regime["attack"] else None

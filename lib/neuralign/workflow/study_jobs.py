@@ -1,4 +1,4 @@
-"""The jobs of a study: its tables, its figures and its page; and the paths it consists of. Torch-free."""
+"""Descriptions of the jobs for a study: tables, figures and report; and the paths it consists of. Torch-free."""
 
 from collections.abc import Iterable, Iterator
 from itertools import product, starmap
@@ -8,7 +8,7 @@ from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rul
 from neuralign.workflow.path_jobs import INITIAL
 from neuralign.workflow.running.notes import entries
 
-# what names a run, or the results that several runs share
+# keys of a run that identify its pair, its permutation and its curve; several runs can share a pair or a permutation
 PAIR = (*Setting._fields, "pair")
 ALIGNED = (*PAIR, "alignment")
 CURVE = (*ALIGNED, "curve", "curve_seed")
@@ -20,19 +20,19 @@ def tabulate(c: Catalogue, study: str) -> Job:
     runs = list(runs_of(c, study))
     return Job(
         {"evaluations": [evaluation_of(r) for r in runs]},
-        {"runs": [_described(r) for r in runs]},
+        {"runs": [_identify(r) for r in runs]},
         files=["report/published.csv"],
     )
 
 
 @rule
 def tabulate_claims(c: Catalogue, study: str) -> Job:
-    """The paper's numbers and claims beside the study's, and how far its alignments reach."""
+    """The paper's numbers and claims beside the study's, and how many units its alignments moved."""
     runs = list(runs_of(c, study))
     histories = [(description, file) for description, file in _histories(c, runs) if file.rule == "train_curve"]
     parts = {"moved": _permutations(c, runs, "align", "moved"), "histories": histories}
     parts["signatures"] = _permutations(c, [r for r in runs if "signature" in r["measures"]], "signature", "signature")
-    parts["midpoints"] = [(_described(run), _midpoint(run)) for run in _measured(c, runs, "midpoint")]
+    parts["midpoints"] = [(_identify(run), _midpoint(run)) for run in _measured(c, runs, "midpoint")]
     tables: Inputs = {name: ref("tabulate", name, study=study) for name in ("accuracy", "points", "paths")}
     if _measured(c, runs, "bound"):
         tables["theory"] = ref("tabulate_theory", "theory_paths", study=study)
@@ -45,14 +45,14 @@ def tabulate_claims(c: Catalogue, study: str) -> Job:
 
 @rule
 def tabulate_theory(c: Catalogue, study: str) -> Job:
-    """Every bound of a study beside the loss of the curve that was trained."""
+    """Every bound of a study beside the loss of the trained curve of the same pair."""
     runs = _measured(c, runs_of(c, study), "bound")
     return Job(
         {
             "bounds": [_ref("bound", "bound", run, ALIGNED) for run in runs],
             "evaluations": [evaluation_of(run) for run in runs],
         },
-        {"runs": [_described(run) | {"alignment": run["alignment"]} for run in runs]},
+        {"runs": [_identify(run) | {"alignment": run["alignment"]} for run in runs]},
     )
 
 
@@ -68,7 +68,7 @@ def plot(c: Catalogue, study: str, figure: str) -> Job:
 
 @rule
 def report(c: Catalogue, study: str) -> Job:
-    """The page of a study, which reads its tables, its figures and the notes of all it depends on."""
+    """The report of a study. It reads tables, figures, and the notes of origin of all results they were made from."""
     drawings = figures(c, study)
     inputs: Inputs = {n: ref("tabulate", n, study=study) for n in ("accuracy", "robust", "contrasts", "paths")}
     inputs |= {n: ref("tabulate_claims", n, study=study) for n in ("alignments", "published", "claims")}
@@ -77,7 +77,9 @@ def report(c: Catalogue, study: str) -> Job:
     entry = c.studies[study]
     settings = {"name": study, "title": entry["title"], "description": entry["description"]}
     settings["grids"] = entry.get("planned", entry["grids"])
-    missing = {k: entry[k] for k in ("missing",) if k in entry}  # of a study that is not finished (incomplete.py)
+    missing = {
+        k: entry[k] for k in ("missing",) if k in entry
+    }  # only the finished part of a study has it (incomplete.py)
     used = {
         "datasets": every(entry, "dataset"),
         "networks": every(entry, "network"),
@@ -99,26 +101,26 @@ def report(c: Catalogue, study: str) -> Job:
 
 
 def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
-    """The first output of every job that a study's tables depend on, each once."""
+    """The outputs that a study's tables and figures depend on, directly or not, but histories and marks; each once."""
     seen: set[Ref] = set()
-    waiting: list[Ref] = [evaluation_of(run) for run in runs_of(c, study)]
-    waiting += [r for _, _, frames in figures(c, study).values() for _, r in frames]
-    while waiting:
-        file = waiting.pop(0)
+    pending: list[Ref] = [evaluation_of(run) for run in runs_of(c, study)]
+    pending += [r for _, _, frames in figures(c, study).values() for _, r in frames]
+    while pending:
+        file = pending.pop(0)
         if file in seen:
             continue
         seen.add(file)
         if file.output not in ("history", "marks"):
             yield file
-        waiting += entries(describe(c, file.rule, dict(file.wildcards)).inputs)
+        pending += entries(describe(c, file.rule, dict(file.wildcards)).inputs)
 
 
 def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]]:
-    """{figure: (plug-in, its options, [(description, CSV)])} of a study, in the order of the report."""
+    """{figure: (plug-in, its options, [(keys of the run, its CSV table)])} of a study, in the order of the report."""
     out: dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]] = {}
     for regime in every(c.studies[study], "regime"):
         runs = [run for run in runs_of(c, study) if run["regime"] == regime]
-        paths = [(_described(run), evaluation_of(run)) for run in runs]
+        paths = [(_identify(run), evaluation_of(run)) for run in runs]
         attacks = list(dict.fromkeys(a for r in runs for a in c.entry("evaluations", r["evaluation"])["attacks"]))
         out[f"accuracy_{regime}"] = ("path", {"column": "accuracy"}, paths)
         out[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
@@ -130,7 +132,7 @@ def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[
         signatures = list(_signatures(c, runs))
         if signatures:
             out[f"signature_{regime}"] = ("signature", {}, signatures)
-        midpoints = [(_described(run), _midpoint(run)) for run in _measured(c, runs, "midpoint")]
+        midpoints = [(_identify(run), _midpoint(run)) for run in _measured(c, runs, "midpoint")]
         if midpoints:
             out[f"midpoint_{regime}"] = ("midpoint", {}, midpoints)
         for dataset, kind, frames in _planes(c, runs):
@@ -148,13 +150,15 @@ def every(study: Entry, key: str) -> list[str]:
 
 
 def runs_of(c: Catalogue, study: str) -> Iterator[Entry]:
-    """Every evaluated curve of a study: dataset, network, regime, pair, curve_seed, method, evaluation, ..."""
+    """The runs of a study, one for each evaluated path: dataset, network, regime, pair, curve_seed, method, ..."""
     for grid in c.studies[study]["grids"]:
         for setting in starmap(Setting, product(*(grid[name] for name in Setting._fields))):
             for method in grid["method"]:
                 path = setting.entry(c, "methods", method)
                 for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
-                    seed = seed if c.trained(path["curve"]) else 0  # a segment draws nothing: one job for all
+                    seed = (
+                        seed if c.trained(path["curve"]) else 0
+                    )  # an untrained curve has no randomness: one job for all seeds
                     run = setting._asdict() | {"pair": pair, "method": method, **path, "curve_seed": seed}
                     yield run | {key: grid[key] for key in ("evaluation", "plane", "measures")}
 
@@ -164,20 +168,22 @@ def _measured(c: Catalogue, runs: Iterable[Entry], measure: str) -> list[Entry]:
     return [run for run in runs if measure in run["measures"] and c.trained(run["curve"])]
 
 
-def _described(run: Entry) -> Entry:
-    return _part(run, (*PAIR, "method", "curve_seed"))
+def _identify(run: Entry) -> Entry:
+    """The keys of a run that distinguish it from the others of a study."""
+    return _select(run, (*PAIR, "method", "curve_seed"))
 
 
-def _part(run: Entry, keys: Iterable[str]) -> Entry:
+def _select(run: Entry, keys: Iterable[str]) -> Entry:
     return {key: run[key] for key in keys}
 
 
 def _ref(rule: str, output: str, run: Entry, keys: Iterable[str]) -> Ref:
+    """A reference to an output of `rule` whose wildcards are these keys of a run."""
     return ref(rule, output, **{key: str(run[key]) for key in keys})
 
 
 def evaluation_of(run: Entry) -> Ref:
-    """The evaluation of one path of a study."""
+    """The evaluation of a run."""
     return _ref("evaluate", "points", run, (*CURVE, "evaluation"))
 
 
@@ -186,38 +192,38 @@ def _midpoint(run: Entry) -> Ref:
 
 
 def _signatures(c: Catalogue, runs: list[Entry]) -> list[tuple[Entry, Ref]]:
-    """The signature of each permutation whose grid asks for it."""
+    """(keys, signature) of each permutation whose grid asks for it, once."""
     wanted = [run for run in runs if "signature" in run["measures"] and _is_aligned(c, run)]
-    files = {_ref("signature", "signature", run, ALIGNED): _part(run, ALIGNED) for run in wanted}
+    files = {_ref("signature", "signature", run, ALIGNED): _select(run, ALIGNED) for run in wanted}
     return [(description, file) for file, description in files.items()]
 
 
 def _permutations(c: Catalogue, runs: list[Entry], rule: str, output: str) -> list[tuple[Entry, Ref]]:
-    """An output of `rule` for each permutation, with the `methods` whose paths go to it, separated by commas."""
+    """(keys, output of `rule`) of each permutation, once; key `methods`: the methods that use it, with commas."""
     methods: dict[Ref, dict[str, None]] = {}
     descriptions: dict[Ref, Entry] = {}
     for run in (run for run in runs if _is_aligned(c, run)):
         file = _ref(rule, output, run, ALIGNED)
-        descriptions[file] = _part(run, ALIGNED)
+        descriptions[file] = _select(run, ALIGNED)
         methods.setdefault(file, {})[run["method"]] = None
     return [(description | {"methods": ",".join(methods[file])}, file) for file, description in descriptions.items()]
 
 
 def _is_aligned(c: Catalogue, run: Entry) -> bool:
-    """Whether the alignment of a run is another than `null`."""
+    """Whether a run has an alignment that is not `null` in the config."""
     return c.entry("alignments", run["alignment"]) is not None
 
 
 def _planes(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[str, str, list[tuple[Entry, Ref]]]]:
-    """(dataset, INITIAL or "curve", frames) of the planes that are asked for: two frames each, grid and marks."""
+    """(dataset, INITIAL or "curve", frames) of the planes that the grids ask for; frames are grids and marks."""
     frames: dict[tuple[str, str], dict[Ref, Entry]] = {}
     for run in (r for r in runs if r["plane"] is not None):
-        aligned = _part(run, ALIGNED)
+        aligned = _select(run, ALIGNED)
         planes = []
         if _is_aligned(c, run):
             planes.append((INITIAL, INITIAL, aligned))
         if c.trained(run["curve"]):
-            planes.append(("curve", f"{run['curve']}/{run['curve_seed']}", _described(run)))
+            planes.append(("curve", f"{run['curve']}/{run['curve_seed']}", _identify(run)))
         for kind, through, description in planes:
             for output in ("grid", "marks"):
                 file = ref("plane", output, **aligned, through=through, plane=run["plane"])
@@ -227,13 +233,13 @@ def _planes(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[str, str, list[tu
 
 
 def _histories(c: Catalogue, runs: list[Entry]) -> Iterator[tuple[Entry, Ref]]:
-    """The history of every training of a study: of both ends of each pair, once, and of the curves."""
+    """(keys, history) of every training of a study: the endpoints, each once, and the curves."""
     seen = set()
     for run in runs:
-        for seed in filter(str.isdecimal, run["pair"].split("-")):  # a checkpoint of the user's own has no history
-            file = ref("train_endpoint", "history", **_part(run, Setting._fields), seed=seed)
+        for seed in filter(str.isdecimal, run["pair"].split("-")):  # an imported checkpoint has no history
+            file = ref("train_endpoint", "history", **_select(run, Setting._fields), seed=seed)
             if file not in seen:
                 seen.add(file)
-                yield _part(run, PAIR) | {"method": "endpoints", "seed": int(seed)}, file
+                yield _select(run, PAIR) | {"method": "endpoints", "seed": int(seed)}, file
         if c.trained(run["curve"]):
-            yield _described(run), _ref("train_curve", "history", run, CURVE)
+            yield _identify(run), _ref("train_curve", "history", run, CURVE)

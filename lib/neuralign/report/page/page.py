@@ -42,7 +42,7 @@ def render(
         study: the config of the study.
         alignments: of `paper_tables.alignment_tables`, or None.
         paper: of `paper_tables.sections`, or None.
-        missing: of `workflow.incomplete.part`: what an unfinished study lacks; it stands at the top of the page.
+        missing: of `workflow.incomplete.finished_part`; what an unfinished study lacks stands at the top of the page.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

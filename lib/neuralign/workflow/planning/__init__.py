@@ -1,1 +1,1 @@
-"""Hours, disk and memory of a study before anything starts."""
+"""Estimates of the hours, disk space and memory of a study before it is run."""

@@ -1,4 +1,4 @@
-"""Seconds per forward pass on this machine, and the sizes of networks: a few steps of each, under a minute in all."""
+"""Measure seconds per forward pass on this machine, and count the parameters of networks; under a minute in all."""
 
 import json
 import time
@@ -18,33 +18,37 @@ from neuralign.training.loop import fit
 from neuralign.training.progress import Regime
 from neuralign.workflow.planning.costs import STEP, Sizes, training_in
 
-PATIENCE = 1.5  # seconds that a measurement is to take
+TARGET_SECONDS = 1.5  # how long one measurement shall take
 
 
-def name(network: Mapping[str, Any], sizes: Sizes) -> str:
-    """The network and the images it sees, as a key."""
+def cell_name(network: Mapping[str, Any], sizes: Sizes) -> str:
+    """The key of a network, and of the size of its images, in the results of `calibrate`."""
     return json.dumps([dict(network), sizes.channels, sizes.side, sizes.classes], sort_keys=True)
 
 
 def calibrate(cells: Iterable[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]) -> dict[str, Any]:
-    """Of each (network entry, sizes, augmentation, batch size, precision): parameters, buffers, activations, and the
-    seconds per forward pass in training (`train`, or `train bfloat16`) and in evaluation (`forward`). Where only the
-    classes differ, one is timed.
+    """{device, networks: {`cell_name`: {parameters, buffers, activations, train, forward}}}.
+
+    `train` (or, for example, `train bfloat16`) and `forward` are seconds per image and forward pass, in a training and
+    in an evaluation. Of networks that differ only in the number of classes, one is timed.
+
+    `cells`: (config entry of the network, sizes of the data, augmentation, batch size, precision).
     """
-    found: dict[str, Any] = {}
-    timed: dict[str, dict[str, float]] = {}
+    networks: dict[str, Any] = {}
+    timings: dict[str, dict[str, float]] = {}
     for network, sizes, augment, batch, precision in cells:
         model = build(network, classes=sizes.classes, channels=sizes.channels).to(device())
-        alike = json.dumps([dict(network), sizes.channels, sizes.side])
-        known = timed.setdefault(alike, {})
-        if training_in(precision) not in known:
-            known |= _seconds(model, sizes, augment, batch, precision)
-        found[name(network, sizes)] = _counts(model, sizes) | timed[alike]
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    return {"device": where, "networks": found}
+        without_classes = json.dumps([dict(network), sizes.channels, sizes.side])
+        timing = timings.setdefault(without_classes, {})
+        if training_in(precision) not in timing:
+            timing |= _seconds(model, sizes, augment, batch, precision)
+        networks[cell_name(network, sizes)] = _counts(model, sizes) | timing
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {"device": name, "networks": networks}
 
 
 def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
+    """How many numbers there are in parameters, in buffers, and in the outputs of all layers for one image."""
     outputs: list[int] = []
     leaves = [m for m in model.network.modules() if not list(m.children())]
     hooks = [m.register_forward_hook(lambda _, __, y: outputs.append(y[0].numel())) for m in leaves]
@@ -61,38 +65,44 @@ def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
 
 
 def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int, precision: str) -> dict[str, float]:
+    """Seconds per image and forward pass, in training with this precision and in evaluation (`forward`)."""
     start = parameters(model.network)
     layout, state = FlatLayout.of(start), start | buffers(model.network)
 
-    def train(shown: Images, size: int) -> None:
+    def train(images: Images, size: int) -> None:
         regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0, precision=precision)
         transform, held = augmentation.pipeline(augment), buffers(model.network)
-        fit(model, layout.flatten(start), _same, layout, held, shown, regime, transform=transform, seed=0)
+        fit(model, layout.flatten(start), _same, layout, held, images, regime, transform=transform, seed=0)
 
-    def forward(shown: Images, size: int) -> None:
-        measure(model, state, shown, batch_size=size, attack=None, noise=torch.Generator())
+    def forward(images: Images, size: int) -> None:
+        measure(model, state, images, batch_size=size, attack=None, noise=torch.Generator())
 
     training = _per_image(train, sizes, batch) / STEP
     return {training_in(precision): training, "forward": _per_image(forward, sizes, batch)}
 
 
 def _same(weights: Tensor, _: Tensor) -> Tensor:
+    """The weights themselves: the network that is trained is not a point of a curve."""
     return weights
 
 
 def _per_image(run: Callable[[Images, int], None], sizes: Sizes, batch: int) -> float:
-    """Seconds per image, after a small batch to warm up that also says how large a batch there is patience for."""
+    """Seconds per image of `run(images, batch size)`.
+
+    A small batch is run first, to warm up. Its time then says how large the batches can be, up to `batch`, and how many
+    there can be for the measurement to take about `TARGET_SECONDS`.
+    """
     first = min(batch, 8)
     run(_images(first, sizes), first)
     began = time.perf_counter()
     run(_images(first, sizes), first)
-    affordable = int(first * PATIENCE / (time.perf_counter() - began))
+    affordable = int(first * TARGET_SECONDS / (time.perf_counter() - began))
     size = max(first, min(batch, affordable // 2))
-    shown = _images(size * max(1, min(50, affordable // size)), sizes)
-    run(_images(size, sizes), size)  # the first step of a size is slower, on a GPU many times
+    images = _images(size * max(1, min(50, affordable // size)), sizes)
+    run(_images(size, sizes), size)  # the first step with a new batch size is slower, on a GPU many times
     began = time.perf_counter()
-    run(shown, size)
-    return (time.perf_counter() - began) / len(shown)
+    run(images, size)
+    return (time.perf_counter() - began) / len(images)
 
 
 def _images(count: int, sizes: Sizes) -> Images:

@@ -1,7 +1,8 @@
-"""What a job costs, counted from its settings before it runs: forward passes of one image, bytes on disk, peak memory.
+"""Costs of a job, computed from its settings before it runs: work, bytes on disk, and peak memory.
 
-The unit of work is the forward pass of one image. A backward pass counts two, the gradient for an attack one (it needs
-none for the weights), so a training step is 3, one under PGD of k steps 3 + 2k, as in the FLOP counts for the paper.
+The unit of work is the forward pass of one image. A backward pass counts 2; one for the gradient by the image only, as
+in an attack, counts 1. So a training step counts 3, and one under PGD with k steps counts 3 + 2k, as in the FLOP counts
+for the paper.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,15 +12,15 @@ from typing import Any
 from neuralign.common.tables import columns
 
 Settings = Mapping[str, Any]
-STEP = 3  # forward, and backward to the weights
-FLOAT = 4  # bytes
+STEP = 3  # work of a training step per image: forward, and backward with gradients by the weights
+FLOAT = 4  # bytes of a float32
 COLUMNS = ["rule", "jobs", "done", "hours left", "disk", "peak memory", "hours from"]
 TRAINS = ("train_endpoint", "train_curve")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a dataset: numbers of images, and the shape of one as the network sees it."""
+    """Sizes of a dataset: numbers of images, and the shape of an image as the network sees it."""
 
     train: int
     test: int
@@ -29,13 +30,13 @@ class Sizes:
 
     @property
     def bytes(self) -> int:
-        """uint8 pixels and int64 labels of both splits."""
+        """Bytes of the uint8 pixels and int64 labels of both splits."""
         return (self.train + self.test) * (self.channels * self.side**2 + 8)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a network: trainable numbers, numbers in buffers, and numbers in all layers' outputs for one image."""
+    """Sizes of a network: numbers in its parameters, in its buffers, and in the outputs of all layers for one image."""
 
     parameters: int
     buffers: int
@@ -43,30 +44,30 @@ class Counts:
 
 
 def precision(settings: Settings) -> str:
-    """What a job trains in; float32 for one that does not train."""
+    """The precision that a job trains in; float32 for a job without training."""
     return str(settings.get("training", {}).get("precision", "float32"))
 
 
 def training_in(kind: str) -> str:
-    """What a calibration calls the seconds of a forward pass in a training in this precision."""
+    """The key in a calibration of the seconds per forward pass in a training with this precision."""
     return "train" if kind == "float32" else f"train {kind}"
 
 
 def attacked(entry: Settings | None) -> int:
-    """Forward passes per image that an attack adds; 0 for none. Restarts are compared by one more pass each."""
+    """Work per image that an attack adds, 0 for no attack: 2 per step, and 1 per restart to compare the restarts."""
     if not entry:
         return 0
     restarts = entry.get("restarts", 1)
     return restarts * 2 * entry.get("steps", 1) + (restarts if restarts > 1 else 0)
 
 
-def seen(protocol: Settings, sizes: Sizes) -> int:
-    """Training images that batch-norm statistics are estimated on."""
+def estimation_images(protocol: Settings, sizes: Sizes) -> int:
+    """How many training images batch-norm statistics are estimated on."""
     return sizes.train if protocol["images"] is None else min(protocol["images"], sizes.train)
 
 
 def work(rule: str, settings: Settings, sizes: Sizes) -> float:
-    """Forward passes of one image, or as many as cost the same, in a job; 0 for a rule without networks."""
+    """The work of a job, in forward passes of one image; 0 for a rule without networks."""
     return float(WORK[rule](settings, sizes)) if rule in WORK else 0.0
 
 
@@ -76,7 +77,7 @@ def _training(s: Settings, sizes: Sizes) -> int:
 
 def _align(s: Settings, sizes: Sizes) -> int:
     method, attack = s["method"], attacked(s.get("attack"))
-    if "epochs" not in method:  # one look at the activations of both networks, if any
+    if "epochs" not in method:  # the activations of both networks are computed once, or never
         return 2 * min(method["images"], sizes.train) * (1 + attack) if "images" in method else 0
     rounds, candidates = method.get("rounds", 1), method.get("candidates", 0)
     scored = min(method.get("scoring_batches", 0) * method["batch_size"], sizes.train)
@@ -89,12 +90,14 @@ def _signature(s: Settings, sizes: Sizes) -> int:
 
 
 def _midpoint(s: Settings, sizes: Sizes) -> int:
-    return 6 * seen(s["protocol"], sizes) + 8 * sizes.test  # two refreshed; both ends matched, then compared twice
+    return (
+        6 * estimation_images(s["protocol"], sizes) + 8 * sizes.test
+    )  # statistics of two midpoints; each end is matched once and compared twice
 
 
 def _evaluate(s: Settings, sizes: Sizes) -> int:
     points, tests = s["protocol"]["points"], 1 + sum(1 + attacked(a) for a in s["attacks"].values())
-    tested = (points + 2) * tests * sizes.test  # ends with stored statistics too
+    tested = (points + 2) * tests * sizes.test  # the ends are tested with their stored statistics too
     return _statistics(s["protocol"], sizes, dimensions=1) + tested
 
 
@@ -103,8 +106,8 @@ def _plane(s: Settings, sizes: Sizes) -> int:
 
 
 def _statistics(protocol: Settings, sizes: Sizes, *, dimensions: int) -> int:
-    """Of batch norms: `images` at every point; at the nodes, where there are any, also the whole training set."""
-    images, nodes = seen(protocol, sizes), (protocol.get("full_passes") or 0) ** dimensions
+    """The work of estimating batch-norm statistics: at each point on `images`, at nodes also on all training images."""
+    images, nodes = estimation_images(protocol, sizes), (protocol.get("full_passes") or 0) ** dimensions
     corrections = nodes * (images + sizes.train) if images < sizes.train else 0
     return protocol["points"] ** dimensions * images + corrections
 
@@ -126,7 +129,7 @@ WORK: dict[str, Callable[[Settings, Sizes], int]] = {
 
 
 def disk(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -> int | None:
-    """Bytes that a job leaves: of data, networks and bends; tables and figures are not counted. None: not known."""
+    """Bytes on disk of the data, network or bends that a job makes, else 0; None if `counts` are needed and missing."""
     if rule == "fetch_data":
         return sizes.bytes
     if rule not in TRAINS:
@@ -138,8 +141,10 @@ def disk(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -> 
 
 
 def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -> int | None:
-    """Peak bytes, an estimate from above: the data, a few copies of the weights, a batch in all layers (training: and
-    its gradient). None: not known.
+    """An upper estimate of the peak memory in bytes; None if `counts` are missing.
+
+    It is the sum of the data, some copies of the weights, and the outputs of all layers for a batch, which count twice
+    in a training because of their gradients.
     """
     if rule not in WORK:
         return sizes.bytes if rule == "fetch_data" else 0
@@ -148,25 +153,25 @@ def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -
     learns = rule in TRAINS or "epochs" in settings.get("method", {})
     source = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
     batch = source.get("batch_size", 500)
-    copies = 16 if rule in ("evaluate", "plane") else 8  # statistics of eight points are estimated at once
+    copies = 16 if rule in ("evaluate", "plane") else 8  # eight points at a time share each batch
     return sizes.bytes + FLOAT * (copies * counts.parameters + (2 if learns else 1) * batch * counts.activations)
 
 
 def rate(done: Iterable[tuple[float, float]]) -> float | None:
-    """Seconds per forward pass over finished jobs (seconds, forward passes); None if there are none."""
+    """Seconds per forward pass over all finished jobs, (seconds, forward passes) each; None if there are none."""
     pairs = [(seconds, passes) for seconds, passes in done if passes]
     return sum(s for s, _ in pairs) / sum(p for _, p in pairs) if pairs else None
 
 
 def total(values: list[int | None]) -> int | None:
-    """The sum; None if any is not known."""
+    """The sum; None if any value is None."""
     return None if None in values else sum(v for v in values if v is not None)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The plan as text, with totals."""
+    """The plan as a text table, with a row of totals."""
     lines = [COLUMNS]
-    for row in [*rows, _sum(rows)]:
+    for row in [*rows, _total_row(rows)]:
         hours = "?" if row["hours"] is None else f"{row['hours']:,.{2 if row['hours'] < 100 else 0}f}"
         lines.append(
             [row["rule"], f"{row['jobs']:,}", f"{row['done']:,}", hours, _size(row["disk"]), _size(row["memory"])]
@@ -175,22 +180,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return columns(lines, right=range(1, 6))
 
 
-def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _total_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     hours = None if any(r["hours"] is None for r in rows) else sum(r["hours"] for r in rows)
     peaks = [r["memory"] for r in rows]
-    whole = {"disk": total([r["disk"] for r in rows]), "memory": None if None in peaks else max(peaks)}
+    sizes = {"disk": total([r["disk"] for r in rows]), "memory": None if None in peaks else max(peaks)}
     return (
-        {"rule": "total", "hours": hours, "source": ""} | {k: sum(r[k] for r in rows) for k in ("jobs", "done")} | whole
+        {"rule": "total", "hours": hours, "source": ""} | {k: sum(r[k] for r in rows) for k in ("jobs", "done")} | sizes
     )
 
 
 def _size(count: int | None) -> str:
-    return (
-        "?"
-        if count is None
-        else "–"
-        if not count
-        else f"{count / 1e9:.2f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.1f} MB"
-    )
+    if count is None:
+        return "?"
+    if not count:
+        return "–"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

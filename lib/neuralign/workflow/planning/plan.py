@@ -1,7 +1,8 @@
-"""What a study will cost, rule by rule, before anything starts.
+"""The estimated cost of a study, rule by rule, before it is run.
 
-Hours come from the notes of finished jobs, scaled by the work of those that are due, else from a calibration of this
-machine, which is kept in results/.calibration.json; every row says from which.
+Hours come from the notes of origin of finished jobs, scaled by the work (`costs.py`) of the jobs that are due. Without
+such notes they come from a calibration of this machine, which is kept in results/.calibration.json. Each row of the
+plan names its source.
 """
 
 import json
@@ -36,7 +37,7 @@ CALIBRATION = ".calibration.json"
 
 
 class Plan:
-    """The jobs of one study: how many of each rule, which are done, and what the others take."""
+    """The plan of one study: how many jobs of each rule there are, which are done, and what the others will take."""
 
     def __init__(self, catalogue: Catalogue, study: str, results: Path):
         self.catalogue, self.results = catalogue, results
@@ -46,13 +47,13 @@ class Plan:
         self._sizes: dict[str, Sizes] = {}
         recipes = Recipes.without_paths(catalogue)
         self.done = {
-            name(rule, w)
+            job_name(rule, w)
             for rule, w, _ in self.jobs
-            if (note := self.notes.get(name(rule, w))) and note["key"] == recipes.of(rule, w)["key"]
+            if (note := self.notes.get(job_name(rule, w))) and note["key"] == recipes.of(rule, w)["key"]
         }
 
     def calibrate(self) -> None:
-        """Time a few steps of every network on this machine, for this plan and, kept in a file, for later ones."""
+        """Time a few steps of every network on this machine, and keep the result in a file for later plans."""
         from neuralign.workflow.planning.calibration import calibrate
 
         self.calibration = calibrate(self.cells())
@@ -60,7 +61,7 @@ class Plan:
             temporary.write_text(json.dumps(self.calibration, indent=1))
 
     def sizes(self, dataset: str, side: int | None = None) -> Sizes:
-        """Of a dataset, as fetched; else as published (sizes.csv); else made by its plug-in and counted."""
+        """Sizes of a dataset, from its file, else from sizes.csv, else by making it. `side`: if images are resized."""
         if dataset not in self._sizes:
             entry = self.catalogue.entry("datasets", dataset)
             file = self.results / "data" / f"{dataset}.safetensors"
@@ -69,11 +70,11 @@ class Plan:
         return Sizes(sizes.train, sizes.test, sizes.channels, side or sizes.side, sizes.classes)
 
     def sizes_of(self, wildcards: Wildcards, job: Job) -> Sizes:
-        """As the network of this job sees the images."""
+        """Sizes of the dataset of a job, with images as the job's network sees them."""
         return self.sizes(wildcards["dataset"], job.settings.get("model", {}).get("input_size"))
 
-    def measured(self, sizes: Sizes, job: Job) -> dict[str, Any]:
-        """What the calibration knows of the job's network; empty if nothing."""
+    def calibrated(self, sizes: Sizes, job: Job) -> dict[str, Any]:
+        """The counts and timings of the job's network in the calibration; empty if there are none."""
         key = [job.settings["model"]["network"], sizes.channels, sizes.side, sizes.classes]
         return self.calibration.get("networks", {}).get(json.dumps(key, sort_keys=True), {})
 
@@ -82,25 +83,25 @@ class Plan:
         by_rule: dict[str, list[tuple[Wildcards, Job]]] = defaultdict(list)
         for rule, wildcards, job in self.jobs:
             by_rule[rule].append((wildcards, job))
-        for rule, of in sorted(by_rule.items(), key=lambda item: _depth(item[0])):
-            due = [(w, j) for w, j in of if name(rule, w) not in self.done]
+        for rule, all_jobs in sorted(by_rule.items(), key=lambda item: _position(item[0])):
+            due = [(w, j) for w, j in all_jobs if job_name(rule, w) not in self.done]
             hours, sources = self._hours(rule, due)
-            sized = [(self.sizes_of(w, j), j) for w, j in of if "dataset" in w]
-            counted = [(s, j, _counts(self.measured(s, j)) if "model" in j.settings else None) for s, j in sized]
+            sized = [(self.sizes_of(w, j), j) for w, j in all_jobs if "dataset" in w]
+            counted = [(s, j, _counts(self.calibrated(s, j)) if "model" in j.settings else None) for s, j in sized]
             bytes_ = [disk(rule, j.settings, s, c) for s, j, c in counted]
             peaks = [memory(rule, j.settings, s, c) for s, j, c in counted]
-            known = {"disk": total(bytes_), "memory": None if None in peaks else max([0, *(p or 0 for p in peaks)])}
+            sizes = {"disk": total(bytes_), "memory": None if None in peaks else max([0, *(p or 0 for p in peaks)])}
             yield {
                 "rule": rule,
-                "jobs": len(of),
-                "done": len(of) - len(due),
+                "jobs": len(all_jobs),
+                "done": len(all_jobs) - len(due),
                 "hours": hours,
-                **known,
+                **sizes,
                 "source": sources,
             }
 
     def _hours(self, rule: str, due: list[tuple[Wildcards, Job]]) -> tuple[float | None, str]:
-        """Hours of the due jobs, None if any cannot be told; and where the numbers are from."""
+        """(hours of the due jobs, None if that of any is unknown; the sources of the numbers)."""
         total, sources = 0.0, []
         for wildcards, job in due:
             seconds, source = self._seconds(rule, wildcards, job)
@@ -110,6 +111,7 @@ class Plan:
         return (None if "unknown" in sources else total / 3600), text or "nothing left to do"
 
     def _seconds(self, rule: str, wildcards: Wildcards, job: Job) -> tuple[float | None, str]:
+        """(estimated seconds of a job, None if unknown; the source of the number)."""
         if rule not in WORK:
             seconds = [note["seconds"] for note in self.notes.values() if note["rule"] == rule]
             return (sum(seconds) / len(seconds), f"{rule} jobs done") if seconds else (0.0, "seconds each, not counted")
@@ -119,25 +121,26 @@ class Plan:
             if done := rate(self._noted([rule], {k: wildcards[k] for k in keys}, kind)):
                 return passes * done, f"{rule} jobs done"
         learns = rule in TRAINS or "epochs" in job.settings.get("method", {})
-        known = self.measured(sizes, job)
-        if timed := known.get(training_in(kind) if learns else "forward"):
+        timings = self.calibrated(sizes, job)
+        if timed := timings.get(training_in(kind) if learns else "forward"):
             return passes * timed, "calibration"
         if done := rate(self._noted(list(WORK), {k: wildcards[k] for k in ("dataset", "network")}, kind)):
             return passes * done, "other jobs of the network done"
         return None, "unknown"
 
-    def _noted(self, rules: list[str], place: Wildcards, kind: str) -> Iterator[tuple[float, float]]:
-        """(seconds, forward passes) of finished jobs of these rules, this place and this precision, by the settings
-        that they had.
+    def _noted(self, rules: list[str], wildcards: Wildcards, kind: str) -> Iterator[tuple[float, float]]:
+        """(seconds, forward passes) of finished jobs of these rules, with these wildcards and in this precision `kind`.
+
+        The passes are counted from the settings in the notes, so jobs with other settings count too.
         """
         for note in self.notes.values():
-            here = note["rule"] in rules and place.items() <= note["wildcards"].items()
-            if here and precision(note["settings"]) == kind:
+            matches = note["rule"] in rules and wildcards.items() <= note["wildcards"].items()
+            if matches and precision(note["settings"]) == kind:
                 side = note["settings"]["model"]["input_size"]
-                yield note["seconds"], work(note["rule"], note["settings"], self.sizes(place["dataset"], side))
+                yield note["seconds"], work(note["rule"], note["settings"], self.sizes(wildcards["dataset"], side))
 
     def cells(self) -> Iterator[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]:
-        """What there is to calibrate: every network on every kind of images in every precision, as it is trained."""
+        """The arguments of `calibrate`: each combination of network, sizes and precision among the trainings, once."""
         cells: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
         for rule, wildcards, job in self.jobs:
             if rule in TRAINS:
@@ -147,27 +150,28 @@ class Plan:
         yield from cells.values()
 
 
-def name(rule: str, wildcards: Mapping[str, str]) -> str:
-    """A job as a key."""
+def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
+    """The name of a job, as a key of dictionaries."""
     return json.dumps([rule, dict(wildcards)], sort_keys=True)
 
 
 def notes(results: Path) -> dict[str, dict[str, Any]]:
-    """The notes of origin of all results, by job."""
+    """{job_name: note of origin} of all results in a folder."""
     others = [results / folder for folder in NOT_RESULTS]
     files = (p for p in results.glob("**/*.*.json") if not any(map(p.is_relative_to, others)))
-    found = [note for path in files if (note := read_note(path.with_suffix(""))).get("rule")]
-    return {name(note["rule"], note["wildcards"]): note for note in found}
+    of_jobs = [note for path in files if (note := read_note(path.with_suffix(""))).get("rule")]
+    return {job_name(note["rule"], note["wildcards"]): note for note in of_jobs}
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _counts(known: Mapping[str, Any]) -> Counts | None:
-    return Counts(known["parameters"], known["buffers"], known["activations"]) if known else None
+def _counts(measured: Mapping[str, Any]) -> Counts | None:
+    return Counts(measured["parameters"], measured["buffers"], measured["activations"]) if measured else None
 
 
-def _depth(rule: str) -> tuple[int, str]:
+def _position(rule: str) -> tuple[int, str]:
+    """A key to sort rules in the order of the workflow, rules without networks last."""
     order = ["fetch_data", *WORK]
     return (order.index(rule) if rule in order else len(order), rule)

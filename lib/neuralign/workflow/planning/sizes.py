@@ -1,4 +1,4 @@
-"""How large a dataset is, before or after it is fetched."""
+"""Sizes of a dataset: numbers of images and their shape, before or after the dataset is fetched."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from neuralign.workflow.planning.costs import Sizes
 
 
 def fetched(file: Path) -> Sizes:
-    """From the header of a prepared dataset."""
+    """Sizes from the header of the file of a fetched dataset."""
     with safe_open(file, "np") as data:
         train, test = (data.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
         classes = json.loads(data.metadata()["facts"])["classes"]
@@ -21,7 +21,7 @@ def fetched(file: Path) -> Sizes:
 
 
 def published(entry: Mapping[str, Any]) -> Sizes | None:
-    """From sizes.csv, by the plug-in; None if it does not say."""
+    """Sizes from sizes.csv, by the plug-in of the config entry; None if the plug-in is not in that table."""
     with Path(__file__).with_name("sizes.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["use"] == entry["use"]:
@@ -31,7 +31,7 @@ def published(entry: Mapping[str, Any]) -> Sizes | None:
 
 
 def made_by(entry: Mapping[str, Any]) -> Sizes:
-    """By making the dataset and counting: for data that no download is needed for."""
+    """Sizes found by making the dataset; for plug-ins that download nothing."""
     made = plugin("datasets", {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")})(Path())
     _, channels, side, _ = made.train.images.shape
     return Sizes(len(made.train.images), len(made.test.images), channels, side, len(made.classes))

@@ -1,1 +1,1 @@
-"""Recipes, and notes of origin that are checked against them."""
+"""Recipes, which say what results depend on, and checks of results and their notes of origin."""

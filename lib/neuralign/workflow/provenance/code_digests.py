@@ -1,6 +1,6 @@
-"""Which code of this repository a script runs, with digests that comments, docstrings and formatting do not change.
+"""Digests of all code that a script can run. Comments, docstrings and formatting do not change them.
 
-Python's import system is not asked: the syntax trees are read, so the answer costs milliseconds and no torch.
+Imports are followed in the syntax trees, without importing anything: this takes milliseconds and does not load torch.
 """
 
 import ast
@@ -13,80 +13,86 @@ from pathlib import Path
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import find, root, tree
 
-# how a job is run, not what it computes: packages and modules
+# packages and modules that decide how a job is run, not what it computes; results do not depend on their code
 RUNNER = ("neuralign.workflow", "neuralign.training.step_time")
 
 
 def closure(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
-    """{name: digest} of `script`, of the `modules` it loads by name, and of all that these import from the package."""
-    found = {f"scripts/{script.name}": _digest(script)}
-    waiting = {*_imports(script), *modules}
-    while waiting:
-        name = waiting.pop()
+    """{module: digest} of `script`, of the `modules` it loads by name, and of all that these import from this package,
+    directly or not.
+    """
+    digests = {f"scripts/{script.name}": _digest(script)}
+    pending = {*_imports(script), *modules}
+    while pending:
+        name = pending.pop()
         path = module_path(name)
-        if name in found or path is None or is_runner(name):
+        if name in digests or path is None or is_runner(name):
             continue
-        found[name] = _digest(path)
-        waiting |= _imports(path) | ({name.rpartition(".")[0]} if name.count(".") else set())
-    return dict(sorted(found.items()))
+        digests[name] = _digest(path)
+        parent = name.rpartition(".")[0]  # importing a module runs the `__init__.py` of its package
+        pending |= _imports(path) | ({parent} if parent else set())
+    return dict(sorted(digests.items()))
 
 
 def is_runner(name: str) -> bool:
-    """Whether a module says how a job is run, not what it computes."""
+    """Whether a module decides how a job is run, not what it computes (`RUNNER`)."""
     return any(f"{name}.".startswith(f"{runner}.") for runner in RUNNER)
 
 
-def outside(name: str) -> dict[str, str]:
-    """{distribution: version} of an object of other people's code that is installed; else {file: digest} of its own
-    file and of all that this imports from the same folder.
+def external_code(name: str) -> dict[str, str]:
+    """Digests of the code behind an object outside this package, such as `my_networks:Net` or `nets.py:Net`.
+
+    Of an installed package: {distribution: version}. Else {file: digest} of the file that defines it and of all that
+    this imports from the same folder, directly or not.
     """
-    if version := _installed(name):
-        return version
-    base, found, waiting = root(name), dict[str, str](), {find(name)}
-    while waiting:
-        file = waiting.pop()
+    if versions := _installed_versions(name):
+        return versions
+    base, digests, pending = root(name), dict[str, str](), {find(name)}
+    while pending:
+        file = pending.pop()
         label = file.relative_to(base).as_posix()
-        if label not in found:
-            tree(file)  # refuses what does not parse
-            found[label] = _digest(file)
-            waiting |= set(_beside(file, base))
-    return dict(sorted(found.items()))
+        if label not in digests:
+            tree(file)  # raises `ObjectError` for a file that cannot be parsed
+            digests[label] = _digest(file)
+            pending |= set(_imported_files(file, base))
+    return dict(sorted(digests.items()))
 
 
-def _installed(name: str) -> dict[str, str]:
+def _installed_versions(name: str) -> dict[str, str]:
+    """{distribution: version} of an installed package; empty for files and for folders that are not installed."""
     if name.rpartition(":")[0].endswith(".py") or not {"site-packages", "dist-packages"} & set(find(name).parts):
         return {}
     package = name.partition(":")[0].partition(".")[0]
-    named = importlib.metadata.packages_distributions().get(package, [])
-    return {d: importlib.metadata.version(d).split("+")[0] for d in named}
+    distributions = importlib.metadata.packages_distributions().get(package, [])
+    return {d: importlib.metadata.version(d).split("+")[0] for d in distributions}
 
 
-def _beside(file: Path, base: Path) -> Iterator[Path]:
-    """The files under `base` that a file imports, with those of the packages around them."""
+def _imported_files(file: Path, base: Path) -> Iterator[Path]:
+    """The files under `base` that a file imports, and the `__init__.py` of the packages that contain them."""
     package = file.relative_to(base).parent.parts
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = list(package[: len(package) + 1 - node.level]) if node.level else []
-            start = above + (node.module.split(".") if node.module else [])
-            names = [start, *([*start, alias.name] for alias in node.names)]
+            parent = list(package[: len(package) + 1 - node.level]) if node.level else []  # of a relative import
+            imported = parent + (node.module.split(".") if node.module else [])
+            names = [imported, *([*imported, alias.name] for alias in node.names)]
         else:
             continue
         for parts in names:
             for i in range(1, len(parts) + 1):
-                here = base.joinpath(*parts[:i])
-                yield from (p for p in (here / "__init__.py", here.with_suffix(".py")) if p.is_file())
+                path = base.joinpath(*parts[:i])
+                yield from (p for p in (path / "__init__.py", path.with_suffix(".py")) if p.is_file())
 
 
 def module_path(name: str) -> Path | None:
-    """The file of a module of this package; None if there is none."""
+    """The file of a module of this package; None if there is no such module."""
     base = PACKAGE.joinpath(*name.split(".")[1:])
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
 def file_digest(path: Path) -> str:
-    """Short sha256 of a file's bytes."""
+    """The first 16 hexadecimal digits of the SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
@@ -97,6 +103,7 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _digest(path: Path) -> str:
+    """Digest of a file's syntax tree without its docstrings."""
     tree = ast.parse(path.read_text(), str(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
@@ -112,12 +119,13 @@ def _digest(path: Path) -> str:
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
+    """The modules of this package that a file names in import statements, wherever these stand in it."""
     names: set[str] = set()
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
-            raise ValueError(f"{path}, line {node.lineno}: a relative import, write `from neuralign...`")
+            raise ValueError(f"{path}, line {node.lineno}: relative import; write `from neuralign...`")
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return frozenset(n for n in names if n.split(".")[0] == "neuralign" and module_path(n))

@@ -1,9 +1,11 @@
-"""A recipe is a small JSON file that says all a job may know, and is an input of that job.
+"""The recipe of a job: a JSON file with everything its result depends on. It is an input file of the job.
 
-It holds the job's files, its settings, the digest of every module its script can reach, and the keys of the recipes
-upstream (a Merkle tree). Its content changes if and only if the result would, so Snakemake's ordinary comparison of
-input files decides what is stale: after any edit, with its own records lost, in a copied results folder, on another
-branch. `diff` of two recipes says why. Where there is an output of another key, the recipe also says what it replaces.
+A recipe holds the paths of the job's files, its settings, the digest of every module that its script can import, and
+the keys of the recipes of its inputs. Its own key is a digest of all this but the paths, so the keys form a Merkle
+tree: a key changes if and only if the result would. Snakemake's ordinary comparison of the modification times of input
+and output files then decides which jobs run again (`Recipes.write` says how). This works after any edit, without
+Snakemake's own records, in a copied results folder and on another branch; `diff` of two recipes shows what changed.
+If an output on disk was made under another key, the recipe also records that key and its date, as `replaces`.
 """
 
 import json
@@ -22,11 +24,11 @@ from neuralign.config.references import is_object
 from neuralign.datasets.reading.locations import identity
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
-from neuralign.workflow.provenance.code_digests import closure, file_digest, outside
+from neuralign.workflow.provenance.code_digests import closure, external_code, file_digest
 from neuralign.workflow.running.notes import entries, key_of, read_note
 
 LONG_AGO = 1e9  # seconds since the epoch; older than any result
-MEMO = Path("results", ".identities.json")  # digests of local data already computed
+IDENTITY_CACHE = Path("results", ".identities.json")  # digests of the user's own data files, so each is hashed once
 Paths = Callable[[str, dict[str, str]], dict[str, str]]  # (rule, wildcards) -> {output: path}
 
 
@@ -35,26 +37,40 @@ class Recipes:
 
     def __init__(self, catalogue: Catalogue, scripts: Path, paths: Paths):
         self.catalogue, self.scripts, self.paths = catalogue, scripts, paths
-        self.made: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}
-        self.needed: dict[str, list[Ref]] = {}  # key -> what the job reads
-        self.written: dict[str, dict[str, Any]] = {}  # path -> the recipe that lies there
+        self.written: dict[str, dict[str, Any]] = {}  # path -> the recipe that this process has written there
+        self._built: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}  # (rule, wildcards) -> recipe
+        self._inputs: dict[str, list[Ref]] = {}  # key -> the inputs of the job
 
     @classmethod
     def without_paths(cls, catalogue: Catalogue) -> "Recipes":
-        """Recipes of this package's workflow for their keys alone, which do not depend on where outputs lie."""
-        return cls(catalogue, PACKAGE.parents[1] / "scripts", lambda rule, wildcards: _Anywhere())
+        """Recipes of this package's workflow, good for their keys only: keys do not depend on the paths of outputs."""
+        return cls(catalogue, PACKAGE.parents[1] / "scripts", lambda rule, wildcards: _PlaceholderPaths())
 
     def of(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
-        """The recipe of one job; its `key` names the result."""
+        """The recipe of one job; its `key` identifies the result."""
         name = (rule, tuple(sorted(wildcards.items())))
-        if name not in self.made:
-            self.made[name] = self._make(rule, wildcards)
-        return self.made[name]
+        if name not in self._built:
+            self._built[name] = self._build(rule, wildcards)
+        return self._built[name]
 
     def write(self, rule: str, wildcards: dict[str, str]) -> str:
-        """Write the recipe if it is new or has changed, after those upstream; its path. File times come to say what
-        keys say: a recipe is newer than an output of another key, and older than one of its own, as are its inputs.
-        Without an output it is old, or Snakemake would compare it with results further down, whose recipes know better.
+        """Write the recipe of a job, after those of its inputs, if it is new or has changed; returns its path.
+
+        It also sets the modification times (mtimes) by which Snakemake decides whether the job has to run:
+
+        outputs on disk            | mtimes                                    | Snakemake
+        ---------------------------|-------------------------------------------|------------------------------------
+        none                       | recipe: `LONG_AGO`                        | runs the job if an output is needed
+        all, each with a note that | outputs: at least that of every input;    | does not run the job
+          has this key             | recipe: one second before the outputs     |
+        anything else (another     | recipe: later than the outputs if its     | runs the job; if the recipe is
+          key, no note, a missing  | text has changed, else as it was          | unchanged, decides as it did at
+          output)                  |                                           | the last planning
+
+        In the first case a recent date would be wrong: where an intermediate file is missing, Snakemake compares its
+        inputs with the results further downstream and would make those again, although their own recipes are unchanged.
+        In the third case a recipe whose output has another key has a new text, because it records what it `replaces`.
+        Recipes and outputs dated in the future, as after a clock was set back, are dated to the present first.
         """
         recipe = self.of(rule, wildcards)
         outputs = [Path(p) for p in recipe["outputs"].values()]
@@ -62,102 +78,115 @@ class Recipes:
         if str(path) in self.written:
             return str(path)
         self.written[str(path)] = recipe
-        for needed in self.needed[recipe["key"]]:
-            self.write(needed.rule, dict(needed.wildcards))
-        made = [p for p in outputs if p.exists()]
+        for ref in self._inputs[recipe["key"]]:
+            self.write(ref.rule, dict(ref.wildcards))
+        existing = [p for p in outputs if p.exists()]
         now = time.time()
         date_back([path], latest=now + 1, when=now)
-        date_back(made, latest=now, when=now - 1)
-        notes = [read_note(p) for p in made]
-        others = [n for n in notes if n and n["key"] != recipe["key"]]
-        replaces = {"replaces": {k: others[0].get(k) for k in ("key", "started")}} if others else {}
+        date_back(existing, latest=now, when=now - 1)
+        notes = [read_note(p) for p in existing]
+        stale = [n for n in notes if n and n["key"] != recipe["key"]]
+        replaces = {"replaces": {k: stale[0].get(k) for k in ("key", "started")}} if stale else {}
         text = json.dumps(recipe | replaces, indent=1, sort_keys=True) + "\n"
         if not path.exists() or path.read_text() != text:
             with atomic(path) as temporary:
                 temporary.write_text(text)
-            _date(path, max([time.time(), *(p.stat().st_mtime + 1 for p in made)]))
-        if not made:
-            _date(path, LONG_AGO)
-        elif made == outputs and all(n.get("key") == recipe["key"] for n in notes):
-            _settle(path, [Path(p) for p in entries(recipe["inputs"])], outputs)
+            _set_mtime(path, max([time.time(), *(p.stat().st_mtime + 1 for p in existing)]))
+        if not existing:
+            _set_mtime(path, LONG_AGO)
+        elif existing == outputs and all(n.get("key") == recipe["key"] for n in notes):
+            _date_as_current(path, [Path(p) for p in entries(recipe["inputs"])], outputs)
         return str(path)
 
-    def current(self, rule: str, wildcards: dict[str, str]) -> bool:
-        """Whether all results of a job are there and of its recipe, by the file times that Snakemake compares."""
-        recipe = Path(self.write(rule, wildcards))
-        read = [recipe, *map(Path, entries(self.of(rule, wildcards)["inputs"]))]
-        made = [Path(p) for p in self.of(rule, wildcards)["outputs"].values()]
-        if not all(p.exists() for p in made):
+    def is_current(self, rule: str, wildcards: dict[str, str]) -> bool:
+        """Whether all outputs of a job exist and none is older than its inputs or its recipe, so it need not run."""
+        inputs = [Path(self.write(rule, wildcards)), *map(Path, entries(self.of(rule, wildcards)["inputs"]))]
+        outputs = [Path(p) for p in self.of(rule, wildcards)["outputs"].values()]
+        if not all(p.exists() for p in outputs):
             return False
-        oldest = min(p.stat().st_mtime for p in made)
-        return all(p.stat().st_mtime <= oldest for p in read if p.exists())
+        oldest = min(p.stat().st_mtime for p in outputs)
+        return all(p.stat().st_mtime <= oldest for p in inputs if p.exists())
 
-    def _make(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
-        found = job(self.catalogue, rule, wildcards)
+    def _build(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
+        described = job(self.catalogue, rule, wildcards)
         recipe: dict[str, Any] = {
             "rule": rule,
             "wildcards": wildcards,
-            "settings": found.settings,
-            "code": code(self.scripts / f"{rule}.py", tuple(found.plugins), tuple(found.files)),
-            "software": {package: _version(package) for package in found.software},
-            "upstream": {name: self._upstream(needed) for name, needed in found.inputs.items()},
+            "settings": described.settings,
+            "code": code(self.scripts / f"{rule}.py", tuple(described.plugins), tuple(described.files)),
+            "software": {package: _version(package) for package in described.software},
+            "upstream": {name: self._keys(refs) for name, refs in described.inputs.items()},
         }
-        if found.source is not None:
-            recipe["source"] = found.source.get("checksum") or _identity(json.dumps(found.source, sort_keys=True))
-            recipe["places"] = found.places
+        if (source := described.source) is not None:
+            recipe["source"] = source.get("checksum") or _identity(json.dumps(source, sort_keys=True))
+            recipe["places"] = described.places
         key = key_of(recipe)
-        files = {"inputs": {n: self._path(r) for n, r in found.inputs.items()}, "outputs": self.paths(rule, wildcards)}
-        self.needed[key] = list(entries(found.inputs))
-        return recipe | files | {"key": key}
+        inputs = {name: self._paths(refs) for name, refs in described.inputs.items()}
+        self._inputs[key] = list(entries(described.inputs))
+        return recipe | {"inputs": inputs, "outputs": self.paths(rule, wildcards), "key": key}
 
-    def _upstream(self, needed: Ref | list[Ref]) -> Any:
-        if isinstance(needed, list):
-            return [self._upstream(r) for r in needed]
-        return self.of(needed.rule, dict(needed.wildcards))["key"]
+    def _keys(self, refs: Ref | list[Ref]) -> Any:
+        """The key of the job that makes an input, or a list of them."""
+        if isinstance(refs, list):
+            return [self._keys(ref) for ref in refs]
+        return self.of(refs.rule, dict(refs.wildcards))["key"]
 
-    def _path(self, needed: Ref | list[Ref]) -> Any:
-        if isinstance(needed, list):
-            return [self._path(r) for r in needed]
-        return self.paths(needed.rule, dict(needed.wildcards))[needed.output]
+    def _paths(self, refs: Ref | list[Ref]) -> Any:
+        """The path of an input, or a list of them."""
+        if isinstance(refs, list):
+            return [self._paths(ref) for ref in refs]
+        return self.paths(refs.rule, dict(refs.wildcards))[refs.output]
 
 
-class _Anywhere(dict[str, str]):
-    """Output files of no importance."""
+class _PlaceholderPaths(dict[str, str]):
+    """Output files whose paths are not used: the name of an output stands for its path."""
 
     def __missing__(self, name: str) -> str:
         return name
 
 
-def _settle(recipe: Path, inputs: list[Path], outputs: list[Path]) -> None:
-    """Date the outputs, which are of this very recipe, after it and after all inputs, which copying may have mixed up;
-    but not after an input that is no longer what its own note says.
+def _date_as_current(recipe: Path, inputs: list[Path], outputs: list[Path]) -> None:
+    """Set the mtimes of outputs made from this recipe so that Snakemake takes them for current.
+
+    Copying a results folder can leave inputs newer than outputs; then the outputs get the time of the newest input.
+    They keep their own if the content of any newer input differs from its note: that input has been changed since, and
+    Snakemake shall run the job again.
     """
     oldest = min(p.stat().st_mtime for p in outputs)
     newer = [p for p in inputs if p.exists() and p.stat().st_mtime > oldest]
     if newer and all(read_note(p).get("sha256") == sha256(p) for p in newer):
         oldest = max(p.stat().st_mtime for p in newer)
         for path in outputs:
-            _date(path, max(oldest, path.stat().st_mtime))
+            _set_mtime(path, max(oldest, path.stat().st_mtime))
     if recipe.stat().st_mtime >= oldest:
-        _date(recipe, oldest - 1)
+        _set_mtime(recipe, oldest - 1)
 
 
-def _date(path: Path, when: float) -> None:
+def _set_mtime(path: Path, when: float) -> None:
     os.utime(path, (when, when))
 
 
 @cache
 def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, ...]) -> dict[str, str]:
-    """{module or file: digest} of everything that `script` runs with these plug-ins."""
-    ours = [module(kind, use) for kind, use in plugins if not is_object(use)]
-    theirs = [outside(use) for _, use in plugins if is_object(use)]
-    found = closure(script, ours) | {name: file_digest(PACKAGE / name) for name in files}
-    return found | {name: digest for part in theirs for name, digest in part.items()}
+    """{module, file or distribution: digest or version} of all code that `script` can run with these plug-ins.
+
+    Args:
+        script: the script of the rule.
+        plugins: (kind, name) of each plug-in; the name is that of a module of this package, or of an object of the
+            user's own code (`package.module:name`).
+        files: data files that the code reads, relative to the package.
+    """
+    modules = [module(kind, name) for kind, name in plugins if not is_object(name)]
+    digests = closure(script, modules) | {name: file_digest(PACKAGE / name) for name in files}
+    for _, name in plugins:
+        if is_object(name):
+            digests |= external_code(name)
+    return digests
 
 
 @cache
 def _identity(entry: str) -> str:
-    return identity(json.loads(entry), MEMO)
+    return identity(json.loads(entry), IDENTITY_CACHE)
 
 
 @cache

@@ -1,5 +1,6 @@
-"""What a failed job leaves behind: the last lines of its log say how to run it alone and where to look, and one file
-holds what someone else needs to find the cause.
+"""The report of a failed job: the last lines of its log, and one JSON file with what is needed to find the cause.
+
+The lines of the log name the command that runs this job alone, its log, its settings and that file.
 """
 
 import json
@@ -22,58 +23,60 @@ from neuralign.workflow.running.notes import LIBRARIES, git, versions
 
 log = logging.getLogger("neuralign")
 FOLDER = Path("logs", "failures")
-LINES = 50  # of the log
-# never the whole environment: it may hold secrets
+LINES = 50  # so many of the last lines of the log are copied into the report
+# environment variables that are reported, with those that begin with PREFIX; the others may hold secrets
 VARIABLES = {
     *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH"),
     *("LC_ALL", "LANG", "TMPDIR", "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_RESTART_COUNT"),
 }
 PREFIX = "NEURALIGN_"
-# Every step of a training frees its activations and asks for as much again in the next. glibc gives large pieces back
-# to the system, which has to clear them anew: 6 % of a TinyTen step, 20 % of an alignment of ResNet32
-# (docs/measurements.md). So a job keeps what it frees, up to 2 GB and in pieces of up to 32 MB; other C libraries
-# ignore this.
+# Settings of the memory allocator of glibc. Every training step frees its activations and allocates as much again. By
+# default, glibc returns large blocks to the operating system, which then has to zero new pages: 6 % of the time of a
+# step of TinyTen, 20 % of an alignment of ResNet32 (docs/measurements.md). With these settings a job keeps up to 2 GB
+# of freed memory, in blocks of up to 32 MB. Other C libraries ignore them.
 KEPT_MEMORY = (f"MALLOC_MMAP_THRESHOLD_={1 << 25}", f"MALLOC_TRIM_THRESHOLD_={(1 << 31) - 1}")
 
 
 def report(recipe: Path, gpus: int, error: BaseException) -> None:
-    """Log the error, write the file about it, and end the log with the command and where everything is."""
-    told = error.code if isinstance(error, SystemExit) else None
-    log.error("%s", told or "".join(traceback.format_exception(error)).rstrip())
-    command, written = alone(recipe, gpus), path(recipe)
+    """Log the error, write the JSON file about it, and log the command of the job and the paths of all files."""
+    message = error.code if isinstance(error, SystemExit) else None
+    log.error("%s", message or "".join(traceback.format_exception(error)).rstrip())
+    command, file = command_of(recipe, gpus), report_path(recipe)
+    location = str(Path.cwd() / file)
     try:
-        with atomic(written) as temporary:
-            temporary.write_text(json.dumps(bundle(recipe, command, error), indent=1) + "\n")
-    except OSError as refused:
-        written = Path(f"not written: {refused}")
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(facts(recipe, command, error), indent=1) + "\n")
+    except OSError as refusal:
+        location = f"not written: {refusal}"
     log.error("this job alone:  %s", command)
     log.error("its log:         %s", log_file() or "as above")
     log.error("its settings:    %s", Path.cwd() / recipe)
-    log.error("its environment: %s", Path.cwd() / written if written.suffix == ".json" else written)
+    log.error("its environment: %s", location)
 
 
 def forget(recipe: Path) -> None:
-    """Remove what an earlier attempt has left; the job has succeeded."""
-    path(recipe).unlink(missing_ok=True)
+    """Remove the report of an earlier attempt, after the job has succeeded."""
+    report_path(recipe).unlink(missing_ok=True)
 
 
-def path(recipe: Path) -> Path:
-    """Where the file about a failure lies: results/recipes/x/y.csv.json -> logs/failures/x/y.csv.json."""
+def report_path(recipe: Path) -> Path:
+    """The path of the JSON file about a failed job: results/recipes/x/y.csv.json -> logs/failures/x/y.csv.json."""
     parts = recipe.parts
     below = parts[parts.index("recipes") + 1 :] if "recipes" in parts else parts[-1:]
     return FOLDER.joinpath(*below)
 
 
-def alone(recipe: Path, gpus: int) -> str:
-    """The command that runs just this job, from any folder, with as many threads and GPUs as it had."""
-    threads = [f"OMP_NUM_THREADS={n}" for n in filter(None, [os.environ.get("OMP_NUM_THREADS")])]
-    environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *KEPT_MEMORY, *threads]
+def command_of(recipe: Path, gpus: int) -> str:
+    """A shell command that runs only this job, from any folder, with as many threads and GPUs as now."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *KEPT_MEMORY]
+    environment += [f"OMP_NUM_THREADS={threads}"] if threads else []
     job = [*environment, sys.executable, "-P", sys.argv[0], str(recipe), "--gpu", str(gpus)]
     return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(job)}"
 
 
-def bundle(recipe: Path, command: str, error: BaseException) -> dict[str, Any]:
-    """Everything about a failure that is worth sending to someone else."""
+def facts(recipe: Path, command: str, error: BaseException) -> dict[str, Any]:
+    """The content of the JSON file: error, command, recipe, end of the log, versions, environment and hardware."""
     file = log_file()
     try:
         settings = json.loads(recipe.read_text())
@@ -99,12 +102,12 @@ def bundle(recipe: Path, command: str, error: BaseException) -> dict[str, Any]:
 
 
 def log_file() -> Path | None:
-    """The file that standard error goes to, where it goes to one."""
+    """The file that standard error is redirected to; None if it goes to a terminal or a pipe."""
     return next((Path(file.path) for file in psutil.Process().open_files() if file.fd == 2), None)
 
 
 def _devices() -> list[dict[str, Any]]:
-    """Name and memory of the GPUs this process sees; none where torch is not in use, or is what has failed."""
+    """Name and memory in bytes of the visible GPUs; empty if torch is not imported, the error if CUDA has failed."""
     torch = sys.modules.get("torch")
     try:
         if torch is None or not torch.cuda.is_available():
@@ -115,12 +118,12 @@ def _devices() -> list[dict[str, Any]]:
             {"name": torch.cuda.get_device_name(i), "free_bytes": free[i][0], "total_bytes": free[i][1]}
             for i in devices
         ]
-    except (RuntimeError, AttributeError) as broken:
-        return [{"error": str(broken)}]
+    except (RuntimeError, AttributeError) as error:
+        return [{"error": str(error)}]
 
 
 def _memory() -> dict[str, int]:
-    """Bytes: of the machine, and the most this process has held."""
+    """Bytes of memory: total and available on this machine, and the most that this process has used."""
     machine, unit = psutil.virtual_memory(), 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {"total": machine.total, "available": machine.available, "peak_of_job": peak}

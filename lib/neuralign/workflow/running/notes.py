@@ -1,8 +1,8 @@
-"""The note of origin of an artefact: what it is, what it was made from, by which code, where, and digests of all that.
+"""The note of origin of an artefact: a JSON file beside it that says what it was made from, by which code and where.
 
-A note holds the digest of its artefact, those of the inputs, the whole recipe, whose digest is the key, the keys of the
-recipes upstream, and a digest of the note itself. So notes form a Merkle tree like recipes, and `neuralign verify` can
-check one against the other without the workflow.
+A note holds the digests of the artefact and of the inputs, the recipe, its key, the keys of the recipes of the inputs,
+and a digest of the note itself. So notes form a Merkle tree like recipes, and `neuralign verify` can check them against
+each other and against the artefacts without the workflow.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from typing import Any
 
 from neuralign.common.files import PACKAGE, note_path, sha256
 
-# what a recipe's key is made of
+# the parts of a recipe that its key is a digest of
 IDENTITY = ("rule", "wildcards", "settings", "code", "software", "source", "places", "upstream")
-LIBRARIES = {  # package: module
+LIBRARIES = {  # {distribution: module} whose versions are noted where the module is imported
     "torch": "torch",
     "torchvision": "torchvision",
     "numpy": "numpy",
@@ -36,78 +36,85 @@ Note = dict[str, Any]
 
 
 def key_of(recipe: Mapping[str, Any]) -> str:
-    """The key of a recipe, or of the recipe in a note: a digest of all but where files lie."""
+    """The key of a recipe, or of the recipe in a note: a digest of all that the result depends on."""
     identity = {name: recipe[name] for name in IDENTITY if name in recipe}
-    for place in recipe.get("places", []):  # the same bytes from another place are the same data
-        identity["settings"] = _without(identity["settings"], place)
+    for location in recipe.get("places", []):  # the same bytes from another path or URL are the same data
+        identity["settings"] = _without(identity["settings"], location)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _without(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The settings without the one that lies at `place`, its keys with dots between them."""
-    first, _, rest = place.partition(".")
+def _without(settings: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """The settings without one of them, whose keys `location` names with dots between them, as in `dataset.url`."""
+    first, _, rest = location.partition(".")
     if not rest:
         return {key: value for key, value in settings.items() if key != first}
     return {**settings, first: _without(settings[first], rest)}
 
 
 def hashed(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """{name: {path, sha256}, or a list of them} of the files a job reads."""
-    found: dict[str, str] = {}
+    """{name: {path, sha256}, or a list of them} of the input files of a job, `inputs`: {name: path, or a list}."""
+    digests: dict[str, str] = {}
 
     def entry(path: str) -> dict[str, str]:
-        if path not in found:
-            found[path] = sha256(path)
-        return {"path": path, "sha256": found[path]}
+        if path not in digests:
+            digests[path] = sha256(path)
+        return {"path": path, "sha256": digests[path]}
 
-    return {name: [entry(p) for p in of] if isinstance(of, list) else entry(of) for name, of in inputs.items()}
+    return {n: [entry(p) for p in paths] if isinstance(paths, list) else entry(paths) for n, paths in inputs.items()}
 
 
 def notes(
     recipe: Mapping[str, Any], inputs: Mapping[str, Any], began: str, seconds: float
 ) -> Iterator[tuple[str, Note]]:
-    """(path, note) for every output of a job that is done; `inputs` as `hashed` gave them before it began."""
-    told = {name: recipe[name] for name in (*IDENTITY, "key") if name in recipe}
-    told |= {"inputs": inputs, "seeds": seeds(recipe["rule"], recipe["settings"])}
-    told |= {"started": began, "seconds": round(seconds, 2), **origin()}
+    """(path, note) for every output of a finished job.
+
+    Args:
+        recipe: the recipe of the job.
+        inputs: its input files with their digests (`hashed`), taken before it began.
+        began: when it began, as ISO 8601 text.
+        seconds: how long it took.
+    """
+    common = {name: recipe[name] for name in (*IDENTITY, "key") if name in recipe}
+    common |= {"inputs": inputs, "seeds": seeds(recipe["rule"], recipe["settings"])}
+    common |= {"started": began, "seconds": round(seconds, 2), **origin()}
     for output in recipe["outputs"].values():
-        note = told | {"artefact": output, "sha256": sha256(output)}
+        note = common | {"artefact": output, "sha256": sha256(output)}
         yield note_path(output), note | {"digest": digest(note)}
 
 
 def digest(note: Mapping[str, Any]) -> str:
-    """The digest of a note's content, itself and white space aside."""
+    """The digest of a note's content; the entry `digest` itself and the formatting of the JSON do not count."""
     content = {name: value for name, value in note.items() if name != "digest"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def seeds(rule: str, settings: Mapping[str, Any]) -> dict[str, int]:
-    """Every seed among the settings of a job, by the name of what it is a seed of."""
-    found: dict[str, int] = {}
+    """{name: seed} of all seeds in the settings of a job; the name is that of the settings it stands in, or `rule`."""
+    collected: dict[str, int] = {}
     for name, value in settings.items():
         if name == "seed":
-            found[rule] = value
+            collected[rule] = value
         elif isinstance(value, Mapping):
-            found |= seeds(name, value)
-    return found
+            collected |= seeds(name, value)
+    return collected
 
 
 def flat(inputs: Mapping[str, Any]) -> Iterator[tuple[str, int | None, Any]]:
-    """(name, place in its list, entry) of inputs or upstream keys, which are entries or lists of them."""
-    for name, of in inputs.items():
-        if isinstance(of, list):
-            yield from ((name, i, entry) for i, entry in enumerate(of))
+    """(name, position in its list or None, entry) of all inputs or upstream keys. `inputs`: {name: entry or list}."""
+    for name, value in inputs.items():
+        if isinstance(value, list):
+            yield from ((name, i, entry) for i, entry in enumerate(value))
         else:
-            yield name, None, of
+            yield name, None, value
 
 
 def entries(inputs: Mapping[str, Any]) -> Iterator[Any]:
-    """The entries alone."""
+    """All entries of inputs or upstream keys, without names. `inputs`: {name: entry or list of them}."""
     return (entry for _, _, entry in flat(inputs))
 
 
 def read_note(output: str | Path) -> Note:
-    """The note of origin of `output`; empty if it has none that can be read."""
+    """The note of origin of `output`; empty if there is none or it cannot be read."""
     try:
         note = json.loads(Path(note_path(output)).read_text())
         return note if "key" in note else {}
@@ -131,20 +138,20 @@ def origin() -> dict[str, Any]:
 
 def versions(packages: Any) -> dict[str, str]:
     """Versions of Python and of those `packages` that are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def git(*arguments: str) -> str | None:
-    """What git says of the folder this code lies in; None where it does not know it, or is not there."""
+    """The output of a git command in the folder of this package; None if it fails or git is not installed."""
     command = ["git", "--no-optional-locks", *arguments]
     try:
-        found = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None

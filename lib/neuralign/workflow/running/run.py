@@ -1,7 +1,9 @@
-"""Run one job of the workflow: `python scripts/align.py RECIPE` calls the script's `main` with what the recipe says.
+"""Run one job of the workflow: `python scripts/align.py RECIPE` calls the script's `main` as the recipe says.
 
-`main` gets every input, output and setting as an argument of that name, and `scratch`, a folder that outlives a crash,
-if it asks for it. When it has returned, a note of origin is written beside each output.
+Each input, output and setting of the recipe becomes an argument of that name. A `main` with a parameter `scratch` also
+gets a folder for its checkpoints, which is kept if the job fails; one with a parameter `others` gets the arguments of
+other jobs that it shall do in the same process (`together.py`). When `main` has returned, a note of origin is written
+beside each output.
 """
 
 import argparse
@@ -28,12 +30,12 @@ from neuralign.workflow.running.notes import entries, hashed, notes
 
 log = logging.getLogger("neuralign")
 SCRATCH = Path("results", ".scratch")
-TOGETHER = "together"  # in the lock of a job that another one does together with its own
-ENDING = 10.0  # seconds that an earlier life of a job may take to end after its next one has begun
+TOGETHER = "together"  # content of a job's lock file while the process of another job does it too
+LOCK_TIMEOUT = 10.0  # seconds to wait for an earlier process of the same job, which may still be ending
 
 
 def run(main: Callable[..., None]) -> None:
-    """The command line of a script. Exit status 1 for a failure, 128 + n after signal n."""
+    """The command line of a script. Exits with status 1 after a failure and 128 + n after signal n."""
     termination.obey_signals()
     parser = argparse.ArgumentParser(description=inspect.getmodule(main).__doc__)
     parser.add_argument("recipe", type=Path, help="the job's recipe, a JSON file under results/recipes")
@@ -58,66 +60,83 @@ def run(main: Callable[..., None]) -> None:
 
 
 def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
-    """Call `main` and write the notes of origin."""
+    """Do one job: call `main`, or take its results if another job has made them, and write the notes of origin."""
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    with _only_writer(recipe):
+    with _locked_outputs(recipe):
         for output in recipe["outputs"].values():
             Path(output).parent.mkdir(parents=True, exist_ok=True)
             for old in [Path(note_path(output)), *leftovers(output), *leftovers(note_path(output))]:
                 old.unlink(missing_ok=True)
-        read = hashed(recipe["inputs"])
-        if (seconds := together.take(SCRATCH, recipe)) is None:
-            seconds = _do(main, recipe, began)
+        inputs = hashed(recipe["inputs"])
+        if (seconds := together.take_results(SCRATCH, recipe)) is None:
+            seconds = _call_main(main, recipe, began)
         if os.environ.get("NEURALIGN_CHECK_CLOSURE"):
             check_closure(recipe)
         now = time.time()
         date_back(map(Path, [*entries(recipe["inputs"]), recipe_path(first_output(recipe))]), latest=now, when=now)
         for output in recipe["outputs"].values():
-            _to_disk(output)
-        for path, note in notes(recipe, read, started, seconds):
+            _sync_to_disk(output)
+        for path, note in notes(recipe, inputs, started, seconds):
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
     log.info("%s done in %.1f s", recipe["rule"], time.monotonic() - began)
 
 
-def _do(main: Callable[..., None], recipe: dict[str, Any], began: float) -> float:
-    """Call `main`, for other jobs too where it can do several; the seconds that count as this job's."""
-    own = recipe["inputs"] | recipe["outputs"] | recipe["settings"] | _scratch(main, recipe["key"])
+def _call_main(main: Callable[..., None], recipe: dict[str, Any], began: float) -> float:
+    """Run the job and the jobs that it shares its process with; return this job's share of the wall time in seconds.
+
+    `began`: when the job started, by `time.monotonic()`.
+    """
+    arguments = recipe["inputs"] | recipe["outputs"] | recipe["settings"] | _scratch_argument(main, recipe["key"])
     with ExitStack() as locks:
-        others = list(_with(main, recipe, locks))
-        for other in others:
-            log.info("together with %s", first_output(other))
-        paths = [o["inputs"] | together.shelf(SCRATCH, o) | o["settings"] | _scratch(main, o["key"]) for o in others]
+        shared = list(_jobs_to_share(main, recipe, locks))
+        for job in shared:
+            log.info("together with %s", first_output(job))
+        others = [
+            job["inputs"]
+            | together.stored_outputs(SCRATCH, job)
+            | job["settings"]
+            | _scratch_argument(main, job["key"])
+            for job in shared
+        ]
         try:
-            main(**deepcopy(own), **({"others": deepcopy(paths)} if others else {}))
-        finally:  # theirs may be whole where its own training diverged
-            share = (time.monotonic() - began) / (1 + len(others))
-            for other in others:
-                if not together.lay_up(SCRATCH, other, share):
-                    log.warning("no result for %s: its own job will try", first_output(other))
+            main(**deepcopy(arguments), **({"others": deepcopy(others)} if others else {}))
+        finally:  # also after an error: when this job's training has diverged, those of the others may have succeeded
+            share = (time.monotonic() - began) / (1 + len(shared))
+            for job in shared:
+                if not together.mark_complete(SCRATCH, job, share):
+                    log.warning("no result for %s: it will be trained by its own job", first_output(job))
     return share
 
 
-def _with(main: Callable[..., None], recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
-    """Other jobs that this one does, whose locks it holds: where `main` has a parameter `others`."""
+def _jobs_to_share(main: Callable[..., None], recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
+    """The recipes of the other jobs that this process shall do too; `locks` holds their locks.
+
+    There are none where `main` has no parameter `others`. Jobs that another process is at work on are left out.
+    """
+    if "others" not in inspect.signature(main).parameters:
+        return
     count = 1
-    for other in together.others(recipe) if "others" in inspect.signature(main).parameters else ():
-        if count < together.limit() and locks.enter_context(_aside(other)):
+    for candidate in together.candidates(recipe):
+        if count < together.limit() and locks.enter_context(_lock_if_free(candidate)):
             count += 1
-            yield other
+            yield candidate
 
 
 def check_closure(recipe: dict[str, Any]) -> None:
-    """Refuse a job that ran code its recipe does not know of: an edit there would go unnoticed."""
-    ran = {name for name in sys.modules if name == "neuralign" or name.startswith("neuralign.")}
+    """Raise an `AssertionError` if the process has imported modules that the recipe has no digest of.
+
+    An edit of such a module would change results without changing their keys.
+    """
+    imported = {name for name in sys.modules if name == "neuralign" or name.startswith("neuralign.")}
     from neuralign.workflow.provenance.code_digests import is_runner
 
-    if unknown := {name for name in ran - recipe["code"].keys() if not is_runner(name)}:
+    if unknown := {name for name in imported - recipe["code"].keys() if not is_runner(name)}:
         raise AssertionError(f"{recipe['rule']} ran modules outside its recipe: {sorted(unknown)}")
 
 
-def _scratch(main: Callable[..., None], key: str) -> dict[str, Path]:
-    """A folder of this key, for a `main` that has a parameter `scratch`."""
+def _scratch_argument(main: Callable[..., None], key: str) -> dict[str, Path]:
+    """{"scratch": the folder of this key}, which is created; empty for a `main` without that parameter."""
     if "scratch" not in inspect.signature(main).parameters:
         return {}
     folder = SCRATCH / key
@@ -126,51 +145,52 @@ def _scratch(main: Callable[..., None], key: str) -> dict[str, Path]:
 
 
 @contextmanager
-def _only_writer(recipe: dict[str, Any]) -> Iterator[None]:
-    """Hold the lock of the job's outputs, whatever their key; the kernel gives it back however the job ends.
+def _locked_outputs(recipe: dict[str, Any]) -> Iterator[None]:
+    """Hold the lock of the job's outputs, so that only one process writes them, under whatever key.
 
-    Waits for a process that does this job together with its own, and a little for one that is about to end, as when a
-    cluster has put a job back into its queue.
+    The kernel releases the lock when the process ends, in whatever way. If another process holds it because it does
+    this job together with its own, wait until it has finished. Else wait for `LOCK_TIMEOUT` seconds, for example for a
+    process that is ending while its cluster job has already been requeued; then exit.
     """
-    last = time.monotonic() + ENDING
-    while (lock := _locked(recipe)) is None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while (lock := _acquire(recipe)) is None:
         try:
             holder = _lock_path(recipe).read_text()
-        except FileNotFoundError:  # it has just been given back
+        except FileNotFoundError:  # it has just been released
             continue
-        if holder != TOGETHER and time.monotonic() > last:
+        if holder != TOGETHER and time.monotonic() > deadline:
             sys.exit(f"{first_output(recipe)}: another process is at work on this job; wait for it to end, or stop it")
         time.sleep(0.5)
-    with _released(lock):
+    with _released_afterwards(lock):
         yield
 
 
 @contextmanager
-def _aside(recipe: dict[str, Any]) -> Iterator[bool]:
-    """Hold the lock of another job, to do it together with one's own; False where somebody has it."""
-    if (lock := _locked(recipe)) is None:
+def _lock_if_free(recipe: dict[str, Any]) -> Iterator[bool]:
+    """Hold the lock of another job that this process does together with its own; False if another process holds it."""
+    if (lock := _acquire(recipe)) is None:
         yield False
         return
     _lock_path(recipe).write_text(TOGETHER)
-    with _released(lock):
+    with _released_afterwards(lock):
         yield True
 
 
 @contextmanager
-def _released(lock: FileLock) -> Iterator[None]:
-    """The lock is free afterwards, and its file gone."""
+def _released_afterwards(lock: FileLock) -> Iterator[None]:
+    """Remove the lock file and release the lock when the block ends."""
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # filelock takes no file that is gone for a lock
+        Path(lock.lock_file).unlink(missing_ok=True)  # filelock accepts no lock on a file that has been removed
         lock.release()
 
 
-def _locked(recipe: dict[str, Any]) -> FileLock | None:
-    """The lock that stands for the job's outputs, its file empty; None where another process has it."""
+def _acquire(recipe: dict[str, Any]) -> FileLock | None:
+    """The lock of the job's outputs, with an empty lock file; None if another process holds it."""
     path = _lock_path(recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft lock outlives its holder
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft lock would outlive a killed process
     try:
         lock.acquire()
     except Timeout:
@@ -180,12 +200,15 @@ def _locked(recipe: dict[str, Any]) -> FileLock | None:
 
 
 def _lock_path(recipe: dict[str, Any]) -> Path:
+    """The lock file of a job, named after its first output."""
     return SCRATCH / f"{hashlib.sha256(first_output(recipe).encode()).hexdigest()[:20]}.lock"
 
 
-def _to_disk(path: str) -> None:
-    """Wait until the content has reached the disk: a note must not survive a power cut that its artefact does not, and
-    a network file system tells of a full disk only here.
+def _sync_to_disk(path: str) -> None:
+    """Wait until the content of a file has reached the disk. An `OSError` names the file.
+
+    Without this, after a power cut a note could exist whose artefact was never written. Also, a network file system
+    reports a full disk only at this point.
     """
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -1,8 +1,9 @@
-"""One run of the workflow at a time in a folder, told by a lock that the kernel takes back when its holder dies.
+"""A lock by which only one run of the workflow is at work in a folder; the kernel releases it when its holder dies.
 
-Snakemake's own lock is a file, which outlives a run that was killed outright. Whoever holds this one may remove it:
-`make study` (with flock(1)) and `neuralign connect` hold it alone, and so does the Snakemake that they start. A
-Snakemake that was started by hand shares it, for its own lock keeps others of its kind out.
+Snakemake's own lock is a file that remains when a run is killed by SIGKILL, and then has to be removed before the next
+run. Only a process that holds the lock of this module exclusively may remove that file: `make study` (by flock(1)) and
+`neuralign connect` hold it, and the Snakemake that they start inherits it. A Snakemake that was started by hand takes a
+shared lock: it keeps those two out, and Snakemake's own lock keeps out a second Snakemake.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ from typing import TextIO
 from neuralign.common.errors import UserError
 
 LOCK = Path("results", ".running")
-_shared: list[TextIO] = []  # held until this process ends
+_shared: list[TextIO] = []  # open lock files: closing one would release its lock before this process ends
 
 
 class Busy(UserError):
@@ -22,10 +23,10 @@ class Busy(UserError):
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[int]:
-    """Hold the lock of a folder; gives its handle, with which a child that inherits it holds the lock too.
+def exclusive(folder: Path) -> Iterator[int]:
+    """Hold the lock of a folder exclusively; yields the file descriptor. A child that inherits it holds the lock too.
 
-    Raises Busy where another run is at work.
+    Raises `Busy` if another run is at work.
     """
     with _opened(folder) as file:
         try:
@@ -36,14 +37,15 @@ def alone(folder: Path) -> Iterator[int]:
 
 
 def share(folder: Path) -> None:
-    """Keep out those who would run alone in a folder, as long as this process lives, unless one of them started it."""
+    """Hold a shared lock of a folder until this process ends. Does nothing if the process that started it holds it."""
     file = _opened(folder)
-    with suppress(OSError):  # held by a parent; or a file system without such locks
+    with suppress(OSError):  # a parent holds it, or the file system has no such locks
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     _shared.append(file)
 
 
 def _opened(folder: Path) -> TextIO:
+    """The lock file of a folder, created if need be."""
     path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a+")

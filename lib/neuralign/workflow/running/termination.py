@@ -1,9 +1,9 @@
-"""How a job ends before its time: at a signal, or when the run that started it is gone; always with its files in order.
+"""End a job early, by a signal or because the run that started it has died, without leaving half-written files.
 
-Ctrl-C, Slurm's time limit and a preemption come as signals. An exception raised by a signal handler can be swallowed by
-what it interrupts (C++ code of torch does so), so the handler cleans up and ends the process itself. A run that is
-killed outright cannot send signals; the shell between it and a job lives on, and so would the job. So a job watches its
-ancestors up to that run.
+Ctrl-C, Slurm's time limit and a preemption arrive as signals. The code that a signal interrupts can swallow an
+exception that the handler raises (C++ code of torch does), so the handler removes temporary files and ends the process
+itself. A run that is killed by SIGKILL sends its jobs no signal: they and the shells that started them would go on. So
+a job watches the processes between itself and the run, and ends when one of them does.
 """
 
 import contextlib
@@ -25,21 +25,24 @@ RUN = "NEURALIGN_RUN"  # the environment variable with the process id of the run
 
 
 def obey_signals() -> None:
-    """End at SIGTERM, SIGINT or SIGHUP with exit status 128 + its number; but not where one is ignored, as by nohup."""
+    """End at SIGTERM, SIGINT or SIGHUP with exit status 128 + its number.
 
-    def obey(number: int, frame: FrameType | None) -> None:
+    A signal that is already ignored, as SIGHUP under nohup, stays ignored.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
         end(128 + number, f"ended by {signal.Signals(number).name}")
 
-    for each in SIGNALS:
-        if signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, obey)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handle)
 
 
 def end_with_run() -> None:
-    """End this process when the run that started it does, or a shell between them.
+    """End this process when the run that started it ends, or a shell between them.
 
-    Without a run, as when a person started it, where the run is no ancestor, as in a job of Slurm's, and where the
-    kernel cannot tell (only Linux can), nothing is watched.
+    Does nothing without a run (the job was started by hand), if the run is no ancestor of this process (a Slurm job),
+    and on other systems than Linux, which have no `pidfd_open`.
     """
     if RUN not in os.environ or not hasattr(os, "pidfd_open"):
         return
@@ -49,7 +52,7 @@ def end_with_run() -> None:
         return
     try:
         for process in ancestors[: ancestors.index(run) + 1] if run in ancestors else [run]:
-            # psutil's own wait would go on until a process that has ended is reaped as well
+            # not psutil's `wait`, which also waits until the parent of the ended process has reaped it
             poll.register(os.pidfd_open(process), select.POLLIN)
     except ProcessLookupError:
         sys.exit(f"process {run}, the run that started this job, is gone")
@@ -62,11 +65,11 @@ def end_with_run() -> None:
 
 
 def end(status: int, why: str) -> NoReturn:
-    """End this process at once, from any thread: temporary files are removed, locks the kernel gives back."""
+    """Remove temporary files and end this process at once, from any thread; the kernel releases its locks."""
     discard()
-    told = (
+    message = (
         f"{time.strftime('%H:%M:%S')}  {why}; no half-written result is left, a training goes on from its checkpoint\n"
     )
-    with contextlib.suppress(OSError):  # of a terminal that has hung up
-        os.write(2, told.encode())  # the logging module may be what was interrupted
+    with contextlib.suppress(OSError):  # standard error may be a terminal that has been closed
+        os.write(2, message.encode())  # not by `logging`, as the signal may have interrupted it while it holds its lock
     os._exit(status)

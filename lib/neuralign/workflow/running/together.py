@@ -1,9 +1,9 @@
-"""Trainings that one process does together, each of which stays a job of its own.
+"""Several trainings in one process, although each is a job of its own for Snakemake.
 
-Snakemake sees one job per artefact, whoever does the work. The first job of several that differ in nothing but seed and
-pair takes up to NEURALIGN_TOGETHER of them (by default 1: only itself), trains all at once, and leaves the results of
-the others beside the checkpoints, under their keys. When the turn of those comes, they find their results there, check
-the hashes, and put them in place. So plans, reruns and resuming are what they are without it.
+If NEURALIGN_TOGETHER is n > 1 (default 1), the first of several jobs that differ only in seed and pair trains up to n
+of them, itself included, at the same time. It stores the results of the other jobs in the scratch folder, one folder
+per key. When Snakemake starts one of the other jobs, that job finds its results there, checks their hashes and moves
+them to its outputs. Plans, reruns and resuming are therefore the same as without it.
 """
 
 import json
@@ -16,87 +16,101 @@ from typing import Any
 from neuralign.common.files import atomic, first_output, recipe_path, sha256
 from neuralign.workflow.running.notes import read_note
 
-MAY_DIFFER = ("seed", "pair", "alignment", "curve_seed")  # of the wildcards
+MAY_DIFFER = ("seed", "pair", "alignment", "curve_seed")  # wildcards that jobs trained together need not have in common
 Recipe = dict[str, Any]
 
 
-def others(recipe: Recipe) -> Iterator[Recipe]:
-    """Recipes of jobs that are due, could start now, and differ from `recipe` in nothing but seed and pair.
+def candidates(recipe: Recipe) -> Iterator[Recipe]:
+    """Recipes of other jobs that may be trained together with this one, in the order of their paths.
 
-    In the order of their paths; none where NEURALIGN_TOGETHER allows none.
+    They have the same settings but for seed and pair, their results are not current, and all their inputs are.
+    There are none if NEURALIGN_TOGETHER is 1.
     """
-    own = Path(recipe_path(first_output(recipe)))
-    depth = next((i for i, part in enumerate(own.parts) if part == recipe["wildcards"]["regime"]), len(own.parts) - 2)
-    for path in sorted(Path(*own.parts[: depth + 1]).rglob("*.json")) if limit() > 1 else []:
-        other = json.loads(path.read_text())
-        if path != own and _setting(other) == _setting(recipe) and not _is(other) and _can_start(other):
-            yield other
+    if limit() == 1:
+        return
+    own_path = Path(recipe_path(first_output(recipe)))
+    for path in sorted(_folder_of_setting(own_path, recipe).rglob("*.json")):
+        candidate = json.loads(path.read_text())
+        same = path != own_path and _common_part(candidate) == _common_part(recipe)
+        if same and not _is_current(candidate) and _has_current_inputs(candidate):
+            yield candidate
 
 
 def limit() -> int:
-    """How many trainings one process may do together."""
+    """The value of NEURALIGN_TOGETHER: how many trainings one process may do at the same time."""
     text = os.environ.get("NEURALIGN_TOGETHER", "1")
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"NEURALIGN_TOGETHER must be a number of trainings, 1 or more; found {text!r}")
     return int(text)
 
 
-def shelf(scratch: Path, recipe: Recipe) -> dict[str, str]:
-    """Where another job's results wait for it: {output: path}, under its key."""
-    return {name: str(_folder(scratch, recipe) / Path(path).name) for name, path in recipe["outputs"].items()}
+def stored_outputs(scratch: Path, recipe: Recipe) -> dict[str, str]:
+    """{output: path} where another job's process writes the outputs of this job."""
+    return {name: str(_storage(scratch, recipe) / Path(path).name) for name, path in recipe["outputs"].items()}
 
 
-def lay_up(scratch: Path, recipe: Recipe, seconds: float) -> bool:
-    """Declare the results on the shelf of `recipe` complete, if they are; `seconds` is this job's share of the time."""
-    paths = shelf(scratch, recipe)
+def mark_complete(scratch: Path, recipe: Recipe, seconds: float) -> bool:
+    """Record that all stored outputs of a job are complete, with their hashes; False, and no record, if any is missing.
+
+    `seconds`: the job's share of the wall time.
+    """
+    paths = stored_outputs(scratch, recipe)
     if not all(Path(path).is_file() for path in paths.values()):
         return False
-    with atomic(_folder(scratch, recipe) / "complete.json") as temporary:
+    with atomic(_storage(scratch, recipe) / "complete.json") as temporary:
         hashes = {name: sha256(path) for name, path in paths.items()}
         temporary.write_text(json.dumps({"key": recipe["key"], "sha256": hashes, "seconds": seconds}))
     return True
 
 
-def take(scratch: Path, recipe: Recipe) -> float | None:
-    """Put the results that another job has made for this one in place; the seconds they took, None if there are none.
+def take_results(scratch: Path, recipe: Recipe) -> float | None:
+    """Move stored outputs that another job has made to the outputs of this one; the seconds that count as this job's.
 
-    Incomplete or changed ones are thrown away.
+    None if there are no complete ones. Outputs that do not match their recorded hashes are deleted.
     """
-    folder, paths = _folder(scratch, recipe), shelf(scratch, recipe)
+    folder, paths = _storage(scratch, recipe), stored_outputs(scratch, recipe)
     if not (folder / "complete.json").is_file():
         return None
-    found = json.loads((folder / "complete.json").read_text())
-    whole = found["key"] == recipe["key"] and found["sha256"].keys() == paths.keys()
-    whole = whole and all(Path(p).is_file() and sha256(p) == found["sha256"][name] for name, p in paths.items())
-    if whole:
+    record = json.loads((folder / "complete.json").read_text())
+    intact = record["key"] == recipe["key"] and record["sha256"].keys() == paths.keys()
+    intact = intact and all(Path(p).is_file() and sha256(p) == record["sha256"][name] for name, p in paths.items())
+    if intact:
         for name, path in paths.items():
             os.replace(path, recipe["outputs"][name])
     shutil.rmtree(folder, ignore_errors=True)
-    return found["seconds"] if whole else None
+    return record["seconds"] if intact else None
 
 
-def _folder(scratch: Path, recipe: Recipe) -> Path:
+def _storage(scratch: Path, recipe: Recipe) -> Path:
+    """The folder for the outputs of a job that another one trains."""
     return scratch / f"{recipe['key']}.ready"
 
 
-def _setting(recipe: Recipe) -> Any:
-    """What jobs must have in common to be done together."""
+def _folder_of_setting(path: Path, recipe: Recipe) -> Path:
+    """The folder above the recipe at `path` that ends with its regime; it holds the recipes that may be similar."""
+    regime = recipe["wildcards"]["regime"]
+    depth = next((i for i, part in enumerate(path.parts) if part == regime), len(path.parts) - 2)
+    return Path(*path.parts[: depth + 1])
+
+
+def _common_part(recipe: Recipe) -> Any:
+    """The part of a recipe that jobs must have in common to be trained together."""
     settings = {name: value for name, value in recipe["settings"].items() if name != "seed"}
-    place = {name: value for name, value in recipe["wildcards"].items() if name not in MAY_DIFFER}
+    wildcards = {name: value for name, value in recipe["wildcards"].items() if name not in MAY_DIFFER}
     data = (recipe["inputs"].get("data"), recipe["upstream"].get("data"))
-    return recipe["rule"], settings, place, data, recipe["code"], recipe["software"]
+    return recipe["rule"], settings, wildcards, data, recipe["code"], recipe["software"]
 
 
-def _is(recipe: Recipe) -> bool:
-    """Whether the results of a recipe are there."""
-    return all(_key(path) == recipe["key"] for path in recipe["outputs"].values())
+def _is_current(recipe: Recipe) -> bool:
+    """Whether all outputs of a job exist and were made from this recipe."""
+    return all(_noted_key(path) == recipe["key"] for path in recipe["outputs"].values())
 
 
-def _can_start(recipe: Recipe) -> bool:
-    """Whether all that a job reads is there, as its recipe wants it."""
-    return all(_key(path) == recipe["upstream"][name] for name, path in recipe["inputs"].items())
+def _has_current_inputs(recipe: Recipe) -> bool:
+    """Whether all inputs of a job exist and were made from the recipes that its own names."""
+    return all(_noted_key(path) == recipe["upstream"][name] for name, path in recipe["inputs"].items())
 
 
-def _key(path: str) -> str | None:
-    """The key in the note of an artefact; None where either is missing."""
+def _noted_key(path: str) -> str | None:
+    """The key in the note of an artefact; None if the artefact or its note is missing."""
     return read_note(path).get("key") if Path(path).is_file() else None
