@@ -61,10 +61,11 @@ class Recipes:
         outputs on disk            | mtimes                                    | Snakemake
         ---------------------------|-------------------------------------------|------------------------------------
         none                       | recipe: `LONG_AGO`                        | runs the job if an output is needed
-        all, each with a note that | outputs: at least that of every input;    | does not run the job
-          has this key             | recipe: one second before the outputs     |
-        anything else (another     | recipe: later than the outputs if its     | runs the job; if the recipe is
-          key, no note, a missing  | text has changed, else as it was          | unchanged, decides as it did at
+        all, each with a note that | recipe: before the outputs;               | does not run the job, unless an
+          has this key             | outputs: not before any input, unless the | input has been changed
+                                   | content of one has changed                |
+        anything else (another     | recipe: after the outputs if its text has | runs the job; if the text is
+          key, no note, a missing  | changed, else as it was                   | unchanged, decides as it did at
           output)                  |                                           | the last planning
 
         In the first case a recent date would be wrong: where an intermediate file is missing, Snakemake compares its
