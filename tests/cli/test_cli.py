@@ -504,16 +504,16 @@ def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, fold
     "arguments, message",
     [
         (["a.safetensors", "c.pt"], "c.pt: no such file"),
-        (["a.safetensors", "."], "checkpoints are in it; name one of a.safetensors, b.pt"),
-        (["a.safetensors", "pointer.pt"], "pointer.pt: a pointer of Git LFS, not the file that it stands for"),
+        (["a.safetensors", "."], "checkpoints; name one of a.safetensors, b.pt"),
+        (["a.safetensors", "pointer.pt"], "pointer.pt: is a pointer of Git LFS, not the file that it stands for"),
         (["a.safetensors", "a.safetensors"], "A and B are the same file"),
-        (["a.safetensors", "nets.py"], "nets.py: neither .safetensors nor a file of torch.save, or damaged"),
+        (["a.safetensors", "nets.py"], "nets.py: neither a safetensors file nor one of torch.save, or damaged"),
         (["a.safetensors", "b.pt", "--option", "num_classes=7"], "logits (1, 4) are wanted, one for each class"),
         (
             ["a.safetensors", "b.pt", "--option", "width=7"],
-            "of another shape: 0.weight is [6, 3, 3, 3], in the network [7",
+            "different shape: 0.weight is [6, 3, 3, 3], in the network [7",
         ),
-        (["a.safetensors", "b.pt", "--inside", "ema"], "no tensor of the network is inside 'ema'"),
+        (["a.safetensors", "b.pt", "--inside", "ema"], "contains no tensor of the network inside 'ema'"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
             "no alignment 'corelation' in the config (allowed: random, corr",

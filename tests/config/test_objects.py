@@ -133,8 +133,8 @@ def test_a_module_that_is_ready_is_copied():
     [
         ("Net", {"depth": 3}, r"called with .*'depth': 3.*unexpected keyword argument 'depth'"),
         ("broken", {}, "called with {'num_classes': 10}: ValueError: no such width"),
-        ("nothing", {}, "returned int, a torch.nn.Module is wanted"),
-        ("number", {}, "found int, a callable"),
+        ("nothing", {}, "returned int; a torch.nn.Module is needed"),
+        ("number", {}, "found int; a callable"),
     ],
 )
 def test_what_is_no_network_is_refused(name, options, message):

@@ -64,7 +64,7 @@ FILES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cut off", cut_off, "not a safetensors file, or damaged"),
     ("an absurd header", lambda path: path.write_bytes(b"\xff" * 8 + b"{}"), "not a safetensors file, or damaged"),
     ("a header of no length", lambda path: path.write_bytes(bytes(8)), "not a safetensors file, or damaged"),
-    ("a folder", lambda path: path.mkdir(), "is a folder, a safetensors file is needed"),
+    ("a folder", lambda path: path.mkdir(), "is a folder; a safetensors file is needed"),
 ]
 
 

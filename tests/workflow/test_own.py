@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_network_fails_with_what_is_near(project):
     )
     project.run("--cores", "1", "--configfile", OVERLAY, OWN, target="own", expect=1)
     log = project.path("logs/endpoints/small_digits/own/plain/mine_b.log").read_text()
-    assert "a head of 7 classes, 10 are wanted" in log
+    assert "the file has 7 classes, the network 10" in log
 
 
 # ---- the command

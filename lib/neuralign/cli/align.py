@@ -8,7 +8,7 @@ from typing import Any
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
 from neuralign.common.files import atomic, sha256
-from neuralign.common.shards import shards
+from neuralign.common.shards import checkpoint_files
 from neuralign.workflow.job import ref
 
 EXAMPLES = [
@@ -89,7 +89,7 @@ def _report(
         told["permutation"] = str(given.permutation)
     if given.output:
         theirs = foreign_checkpoints.read(given.b, model, given.inside)
-        _write(theirs.renamed(permute(trace.spec, found, theirs.held)), given.output)
+        _write(theirs.renamed(permute(trace.spec, found, theirs.stored)), given.output)
         told["output"] = str(given.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
     lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
@@ -119,7 +119,7 @@ def _traced(given: argparse.Namespace, c: Any, place: dict[str, str], folder: Pa
 
 def _identity(file: str) -> dict[str, Any]:
     """A checkpoint's file and its digest, or those of its shards."""
-    files = shards(file).files
+    files = checkpoint_files(file).files
     if len(files) == 1:
         return {"file": file, "sha256": sha256(files[0])}
     return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}

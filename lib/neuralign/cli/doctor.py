@@ -7,7 +7,7 @@ from typing import Any
 
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
-from neuralign.common.tables import columns
+from neuralign.common.tables import align_columns
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import ref
 
@@ -124,7 +124,7 @@ def _text(facts: dict[str, Any]) -> str:
         m: "holds at every level" if at is None else f"breaks at noise {at:g}" for m, at in facts["breaks"].items()
     }
     told = [f"{m}: {how} (breaks: less than {facts['trusted']:.0%} of all units)" for m, how in broken.items()]
-    return "\n".join([head, where, "", columns(lines), "", *told])
+    return "\n".join([head, where, "", align_columns(lines), "", *told])
 
 
 def _share(row: dict[str, Any]) -> str:

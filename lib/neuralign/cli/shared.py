@@ -10,7 +10,7 @@ from typing import Any
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import PACKAGE
-from neuralign.common.shards import INDEX, shards
+from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import lay_over, read_config
 from neuralign.config.references import is_object
@@ -239,7 +239,7 @@ def checkpoints(arguments: argparse.Namespace, files: Iterable[str]) -> dict[str
     found: dict[str, Config] = {}
     for file in files:
         entry = {"file": str(Path(file).absolute())} | ({"inside": arguments.inside} if arguments.inside else {})
-        shards(file)  # refuses what is not there, or no checkpoint by its first bytes
+        checkpoint_files(file)  # refuses what is not there, or no checkpoint by its first bytes
         path = Path(file).absolute()
         name = stem = label(path.parent.name if path.name.endswith(INDEX) else path.stem)
         for i in range(2, 1000):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.common.errors import UserError
-from neuralign.common.tables import columns
+from neuralign.common.tables import align_columns
 
 EXAMPLES = ["neuralign show results/studies/demo"]
 ACCURACIES = {"accuracy_mean": "mean on path %", "accuracy_min": "min on path %"}  # column: its heading
@@ -39,7 +39,7 @@ def _table(rows: list[dict[str, str]]) -> str:
     for row in rows:
         spreads = [_spread(row[column], row[f"{column}_std"]) for column in ACCURACIES]
         lines.append([*(row[key] for key in ("dataset", "network", "regime", "method")), *spreads, row["n_pairs"]])
-    return columns(lines)
+    return align_columns(lines)
 
 
 def _spread(mean: str, std: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
-from neuralign.common.seeding import drawn_alike
+from neuralign.common.seeding import repeatable_draws
 from neuralign.curves.curve import Curve
 from neuralign.networks.buffer_updates import IMAGES, updates
 from neuralign.networks.model import Model, State, first_names, modes_kept, trainable
@@ -69,7 +69,7 @@ class Endpoints:
     def _updated_following(self, state: State) -> dict[str, Tensor]:
         """The buffers that follow the weights, after passes with their modules in training mode."""
         current = {name: t.clone() for name, t in state.items()}
-        with modes_kept(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
+        with modes_kept(self.model.network), torch.no_grad(), repeatable_draws(self.pixels.device):
             self.model.network.eval()
             for module in self.following.values():
                 module.training = True
@@ -137,7 +137,7 @@ def demand_same(model: Model, state: State, expected: State, pixels: Tensor, wha
 
 def _outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
     """All floating-point and complex outputs in evaluation mode."""
-    with modes_kept(model.network), torch.no_grad(), drawn_alike(pixels.device):
+    with modes_kept(model.network), torch.no_grad(), repeatable_draws(pixels.device):
         model.network.eval()
         outputs = heads(model({name: t.clone() for name, t in state.items()}, pixels))
     return [head for head in outputs if head.is_floating_point() or head.is_complex()]

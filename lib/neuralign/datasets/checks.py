@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from neuralign.common.errors import some
+from neuralign.common.errors import join_names
 from neuralign.datasets.dataset import DataError, Dataset, Split
 
 
@@ -12,7 +12,7 @@ def check(dataset: Dataset, source: str) -> None:
     if len(classes) < 2:
         raise DataError(f"{source}: {len(classes)} class, at least 2 are needed")
     if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        raise DataError(f"{source}: class names must differ, but {some(twice)} occurs more than once")
+        raise DataError(f"{source}: class names must differ, but {join_names(twice)} occurs more than once")
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         _check_images(split.images, f"{source}: {name} images")
         _check_labels(split, len(classes), f"{source}: {name} labels")
@@ -23,7 +23,7 @@ def check(dataset: Dataset, source: str) -> None:
         raise DataError(f"{source}: channel {flat[0]} of train has one value only, so that it cannot be normalised")
     present = set(np.unique(dataset.train.labels).tolist())
     if absent := [name for label, name in enumerate(classes) if label not in present]:
-        raise DataError(f"{source}: no train image of class {some(absent)}; every class must occur in train")
+        raise DataError(f"{source}: no train image of class {join_names(absent)}; every class must occur in train")
 
 
 def _check_images(images: np.ndarray, what: str) -> None:

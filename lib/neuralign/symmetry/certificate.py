@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
-from neuralign.common.seeding import drawn_alike
+from neuralign.common.seeding import repeatable_draws
 from neuralign.networks.caches import uncached
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import heads
@@ -239,7 +239,7 @@ def outputs_and_gradients(
 def _running(network: DeterministicNetwork, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
     """A block in which the network runs deterministically with `state`, in this precision."""
     casts = DoublePrecision() if precision is FLOAT64 else nullcontext()
-    with drawn_alike(device), uncached(network.network.modules()), casts, network.running(state):
+    with repeatable_draws(device), uncached(network.network.modules()), casts, network.running(state):
         yield
 
 

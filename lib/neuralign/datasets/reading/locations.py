@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import atomic, sha256
-from neuralign.common.shards import shards
+from neuralign.common.shards import checkpoint_files
 from neuralign.config.options import address
 from neuralign.datasets.dataset import DataError
 
@@ -79,7 +79,7 @@ def _listing(folder: Path) -> dict[str, os.stat_result]:
 def _checkpoint(name: str) -> tuple[Path, dict[str, os.stat_result]]:
     """The file, or the folder of the shards and {file: stat} of the index and them."""
     try:
-        first, *others = shards(name).files
+        first, *others = checkpoint_files(name).files
     except UserError as error:
         raise DataError(str(error)) from None
     if not others:

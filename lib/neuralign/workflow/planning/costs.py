@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from neuralign.common.tables import columns
+from neuralign.common.tables import align_columns
 
 Settings = Mapping[str, Any]
 STEP = 3  # forward, and backward to the weights
@@ -172,7 +172,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             [row["rule"], f"{row['jobs']:,}", f"{row['done']:,}", hours, _size(row["disk"]), _size(row["memory"])]
             + [row["source"]]
         )
-    return columns(lines, right=range(1, 6))
+    return align_columns(lines, right=range(1, 6))
 
 
 def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
