@@ -580,7 +580,7 @@ def test_every_result_is_as_its_note_says_and_a_number_is_walked_back_to_the_dat
     command += ["--trace", table, "--where", "method=smoke_matched", "regime=hardened"]
     environment = {"PYTHONPATH": str(finished.path("lib"))}
     whole = subprocess.run(command[:7], cwd=finished.root, env=environment, capture_output=True, text=True)
-    assert whole.returncode == 0 and "nothing is wrong" in whole.stdout, whole.stdout + whole.stderr
+    assert whole.returncode == 0 and "no problems" in whole.stdout, whole.stdout + whole.stderr
     assert "not compared" not in whole.stdout
     chain = subprocess.run(command, cwd=finished.root, env=environment, capture_output=True, text=True)
     found = [line.split(": ")[-1].split()[0] for line in chain.stdout.splitlines() if line.endswith("  ok")]
