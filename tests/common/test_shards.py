@@ -11,7 +11,7 @@ from tiny import assert_same, randomised
 
 from neuralign.common.shards import CheckpointError, checkpoint_files, is_shard
 from neuralign.datasets.dataset import DataError
-from neuralign.datasets.reading.locations import identity
+from neuralign.datasets.reading.locations import content_digest
 from neuralign.networks.foreign_checkpoints import read
 
 FIRST, SECOND = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
@@ -204,7 +204,7 @@ def test_shards_that_hold_mappings_are_refused(tinyten, state, tmp_path):
 
 def test_every_shard_is_part_of_the_digest(folder, tmp_path):
     def digest(path):
-        return identity({"checkpoint": str(path)}, tmp_path / "memo.json")
+        return content_digest({"checkpoint": str(path)}, tmp_path / "memo.json")
 
     before = digest(folder)
     assert digest(folder / INDEX) == before
@@ -218,7 +218,7 @@ def test_every_shard_is_part_of_the_digest(folder, tmp_path):
 def test_a_folder_has_the_digest_of_the_checkpoint_in_it(tmp_path):
     model = tiny.perceptron(side=2)
     torch.save(randomised(model.network), tmp_path / "a.pt")
-    digests = {identity({"checkpoint": str(path)}) for path in (tmp_path, tmp_path / "a.pt")}
+    digests = {content_digest({"checkpoint": str(path)}) for path in (tmp_path, tmp_path / "a.pt")}
     assert len(digests) == 1
     with pytest.raises(DataError, match=r"b\.pt: no such file"):
-        identity({"checkpoint": str(tmp_path / "b.pt")})
+        content_digest({"checkpoint": str(tmp_path / "b.pt")})

@@ -13,7 +13,7 @@ from typing import Any
 
 from neuralign.config.plugins import plugin
 from neuralign.datasets.checks import check
-from neuralign.datasets.reading.locations import described
+from neuralign.datasets.reading.locations import source_name
 
 PLANNING, FETCHING, STARTING, TRAINING = "at planning", "when fetched", "when the job starts", "while training"
 
@@ -37,7 +37,7 @@ class Trap:
 
 def fetch(entry: dict[str, Any], folder: Path) -> None:
     """As scripts/fetch_data.py does it, up to where the file is written."""
-    check(plugin("datasets", entry)(folder / "archives"), described(entry))
+    check(plugin("datasets", entry)(folder / "archives"), source_name(entry))
 
 
 def flipped(blob: bytes, place: int) -> bytes:

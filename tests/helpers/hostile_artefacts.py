@@ -261,9 +261,9 @@ def nothing(tensors: Tensors, facts: dict[str, Any]) -> None:
 
 
 PREPARED: list[tuple[str, Callable[[Tensors, dict[str, Any]], Any], dict[str, Any], str]] = [
-    ("no labels", lambda t, f: t.pop("train_labels"), {}, "no dataset as `fetch_data` prepares it, or damaged"),
+    ("no labels", lambda t, f: t.pop("train_labels"), {}, "not a dataset that `fetch_data` wrote, or damaged"),
     ("no class names", lambda t, f: f.pop("classes"), {}, "or damaged: 'classes'"),
-    ("class names that are none", lambda t, f: f.update(classes=5), {}, "no dataset as `fetch_data` prepares it"),
+    ("class names that are none", lambda t, f: f.update(classes=5), {}, "not a dataset that `fetch_data` wrote"),
     (
         "pixels as fractions",
         lambda t, f: t.update(train_images=t["train_images"].float()),
@@ -374,7 +374,7 @@ CASES = [
             f"prepared data: {n}",
             STARTING,
             partial(no_data, make),
-            ("data.safetensors: ", "as `fetch_data` prepares it"),
+            ("data.safetensors: ", "not a dataset that `fetch_data` wrote"),
         )
         for n, make, _ in FILES
     ],

@@ -19,7 +19,7 @@ from neuralign.common.files import PACKAGE, atomic, date_back, recipe_path, sha2
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.plugins import module
 from neuralign.config.references import is_object
-from neuralign.datasets.reading.locations import identity
+from neuralign.datasets.reading.locations import content_digest
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
 from neuralign.workflow.provenance.code_digests import closure, file_digest, outside
@@ -103,7 +103,7 @@ class Recipes:
             "upstream": {name: self._upstream(needed) for name, needed in found.inputs.items()},
         }
         if found.source is not None:
-            recipe["source"] = found.source.get("checksum") or _identity(json.dumps(found.source, sort_keys=True))
+            recipe["source"] = found.source.get("checksum") or _content_digest(json.dumps(found.source, sort_keys=True))
             recipe["places"] = found.places
         key = key_of(recipe)
         files = {"inputs": {n: self._path(r) for n, r in found.inputs.items()}, "outputs": self.paths(rule, wildcards)}
@@ -156,8 +156,8 @@ def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, .
 
 
 @cache
-def _identity(entry: str) -> str:
-    return identity(json.loads(entry), MEMO)
+def _content_digest(entry: str) -> str:
+    return content_digest(json.loads(entry), MEMO)
 
 
 @cache
