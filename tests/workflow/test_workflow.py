@@ -693,7 +693,7 @@ def test_a_key_that_stands_twice_stops_before_anything_is_planned(fresh, tmp_pat
     project = fresh.copied(tmp_path / "project")
     project.append(name, "\nstudies: {}\n")
     code, text = project.dry_run()
-    assert code == 1 and f"{project.path(name)}, line " in text and "the key 'studies' stands twice" in text
+    assert code == 1 and f"{project.path(name)}, line " in text and "the key 'studies' occurs twice" in text
     assert "Traceback" not in text and "Job stats" not in text
 
 

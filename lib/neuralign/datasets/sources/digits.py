@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from neuralign.config.options import Inner, Seed, Side
+from neuralign.config.options import OpenFraction, Seed, Side
 from neuralign.datasets.dataset import Dataset, Split
 
 
-def digits(cache: Path, *, size: Side = 16, test_fraction: Inner = 0.2, seed: Seed = 0) -> Dataset:
+def digits(cache: Path, *, size: Side = 16, test_fraction: OpenFraction = 0.2, seed: Seed = 0) -> Dataset:
     """1,797 greyscale images (n, 1, size, size), 8x8 originals resized by PIL's bilinear filter; a stratified split.
 
     Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), its test part. The grey values

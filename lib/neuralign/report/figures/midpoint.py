@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuralign.config.options import Whole
+from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.summary import label
 
@@ -16,7 +16,7 @@ SERIES: dict[str, tuple[str, dict[str, Any]]] = {  # colours that no method has:
 }
 
 
-def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
+def midpoint(frame: pd.DataFrame, *, labels: NonNegativeInt = 20) -> Figure:
     """A row of panels per setting, a column per method: mean over ends and pairs, with a band of one sd over pairs.
 
     The value of an end and layer is itself a mean over units, on held-out data.

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from neuralign.config.options import Flag, Whole
+from neuralign.config.options import Flag, NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.summary import label, rank
 
@@ -27,7 +27,7 @@ def plane(
     *,
     column: Literal["accuracy", "loss"] = "accuracy",
     spread: Flag = True,
-    contours: Whole = 6,
+    contours: NonNegativeInt = 6,
 ) -> Figure:
     """A row per setting, a column per method or alignment: the mean over pairs; colours are shared along a row.
 

@@ -4,14 +4,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuralign.config.options import Whole
+from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.summary import label
 
 NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 
 
-def signature(frame: pd.DataFrame, *, labels: Whole = 32) -> Figure:
+def signature(frame: pd.DataFrame, *, labels: NonNegativeInt = 32) -> Figure:
     """A panel per setting: mean correlation per layer over pairs, with a band of one sd.
 
     The value of a pair and layer is itself a mean over units, on held-out data; the band says how much pairs differ.
