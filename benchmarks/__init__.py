@@ -1,5 +1,5 @@
-"""What the speed targets are measured with: `python -m benchmarks.run` (docs/speed.md).
+"""Measurements of the speed targets: `python -m benchmarks.run` (docs/speed.md).
 
-Each topic is a module with `measure(*, quick: bool = False, device: str = "cpu") -> list[Row]`; its rows come from
-`timing.row`. `quick` measures the same on tiny problems, to see that it runs; its times mean nothing.
+Each topic is a module with `measure(*, quick: bool = False, device: str = "cpu") -> list[Row]`; its rows are made by
+`timing.row`. With `quick` the code runs on tiny problems, only to test that it works; its times mean nothing.
 """

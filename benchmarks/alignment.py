@@ -1,4 +1,4 @@
-"""Alignment: what it costs over two bare forward passes, and over the published ways of computing correlations."""
+"""Alignment: its time relative to two forward passes alone, and to the published code for activation matching."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -20,12 +20,12 @@ from neuralign.networks.model import State, buffers, build, parameters
 from neuralign.symmetry.tracing.trace import trace
 
 IMAGES = {"TinyTen": 1024, "ResNet32": 512}
-SAMPLE = 64  # images that the batch norms are fitted to
-BATCHES = (64, 256)  # of the bare passes: the library's own size, and the best for large convolutions
+SAMPLE = 64  # images from which the batch-norm statistics are estimated
+BATCHES = (64, 256)  # batch sizes of the forward passes: the library's, and the fastest for large convolutions
 
 
 def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
-    """Rows for each network: bare passes against ours; for TinyTen also the published way against ours."""
+    """For each network, alignment against two forward passes; for TinyTen also against the published code."""
     rows = []
     for name, entry in (SMALL if quick else NETWORKS).items():
         problem = _problem(entry, pictures(20 if quick else IMAGES[name], device), device)
@@ -36,23 +36,23 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
 
 
 def _problem(entry: Entry, images: Images, device: str) -> Problem:
-    """Two random networks, whose batch norms fit the images as those of trained ones do."""
+    """Two random networks whose batch-norm statistics are those of the images, as in trained networks."""
     ends = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         ends.append(build(entry, classes=CLASSES, channels=3, mean=MEAN, std=STD).to(torch.device(device)))
         for layer in ends[-1].network.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                layer.momentum = 1.0  # the statistics of one batch
+                layer.momentum = 1.0  # running statistics become those of the next batch
         with torch.no_grad():
             ends[-1].network.train()(ends[-1].normalise(as_float(images.pixels[:SAMPLE])))
     model = ends[0]
-    found = trace(model.network, model.normalise(as_float(images.pixels[:2])))
-    return Problem(model, found, *({**parameters(e.network), **buffers(e.network)} for e in ends), images)
+    symmetry = trace(model.network, model.normalise(as_float(images.pixels[:2])))
+    return Problem(model, symmetry, *({**parameters(e.network), **buffers(e.network)} for e in ends), images)
 
 
 def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list[Row]:
-    """The two networks on the same images, channels last and without probes, in the faster of two batch sizes."""
+    """Alignment against forward passes of both networks alone, at the faster of two batch sizes, channels last."""
     networks = [_network(problem, state).to(memory_format=torch.channels_last) for state in _states(problem)]
 
     def passes(size: int) -> Callable[[], None]:
@@ -70,33 +70,38 @@ def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list
         "correlation, pre-activations": lambda: correlation(problem, read="pre"),
         "transport": lambda: transport(problem),
     }
-    *bare, alone, before, distance = interleaved(*map(passes, BATCHES), *ways.values(), repeats=repeats, device=device)
-    fastest = [min(found) for found in zip(*bare, strict=True)]
+    *bare, post, pre, distance = interleaved(*map(passes, BATCHES), *ways.values(), repeats=repeats, device=device)
+    fastest = [min(seconds) for seconds in zip(*bare, strict=True)]
     note = f"{len(problem.images)} images, all groups of both networks, with probes and assignments"
     return [
         row(f"{name}: {way} / two bare forward passes", baseline=fastest, ours=ours, target="<= 1.4", note=note)
-        for way, ours in zip(ways, (alone, before, distance), strict=True)
+        for way, ours in zip(ways, (post, pre, distance), strict=True)
     ]
 
 
 def _published(problem: Problem, repeats: int, device: str) -> list[Row]:
-    """The ways of the published code, on the activations of all images: layer by layer from the images, and, as it
-    does by default, from the activations of the layer before, which it keeps.
+    """Alignment against two options of the published code, which matches layer by layer.
+
+    It computes the activations of each layer from the images, or, by default, from the stored activations of the layer
+    before.
     """
     networks = [_network(problem, state) for state in _states(problem)]
     depths = [i + 1 for i, layer in enumerate(networks[0].features) if isinstance(layer, nn.ReLU)]
 
-    def anew() -> list[np.ndarray]:
+    def from_images() -> list[np.ndarray]:
         return [_match([_through(network, _batches(problem), 0, end) for network in networks]) for end in depths]
 
-    def kept() -> list[np.ndarray]:
-        held, found = [_batches(problem)] * 2, []
+    def from_layer_before() -> list[np.ndarray]:
+        activations, permutations = [_batches(problem)] * 2, []
         for start, end in pairwise([0, *depths]):
-            held = [_through(network, batches, start, end) for network, batches in zip(networks, held, strict=True)]
-            found.append(_match(held))
-        return found
+            pairs = zip(networks, activations, strict=True)
+            activations = [_through(network, batches, start, end) for network, batches in pairs]
+            permutations.append(_match(activations))
+        return permutations
 
-    first, default, ours = interleaved(anew, kept, lambda: correlation(problem), repeats=repeats, device=device)
+    first, default, ours = interleaved(
+        from_images, from_layer_before, lambda: correlation(problem), repeats=repeats, device=device
+    )
     note = f"{len(problem.images)} images; activations of all images in memory, z-scores; "
     return [
         row(
@@ -123,15 +128,15 @@ def _batches(problem: Problem, size: int = 128) -> list[Tensor]:
 
 @torch.no_grad()
 def _through(network: nn.Module, batches: list[Tensor], start: int, end: int) -> list[Tensor]:
-    """What layers `start` to `end` make of every batch."""
+    """The output of the layers from `start` to `end`, for every batch of input to `start`."""
     return [network.features[start:end](x) for x in batches]  # type: ignore[index]
 
 
-def _match(sides: list[list[Tensor]]) -> np.ndarray:
-    """The permutation of one layer, from the activations of both networks."""
+def _match(activations: list[list[Tensor]]) -> np.ndarray:
+    """The permutation of one layer, from the activations of both networks, in batches (n, c, h, w)."""
     scores = []
-    for kept in sides:
-        units = torch.cat([x.permute(0, 2, 3, 1) for x in kept]).cpu().numpy().reshape(-1, kept[0].shape[1])
+    for batches in activations:
+        units = torch.cat([x.permute(0, 2, 3, 1) for x in batches]).cpu().numpy().reshape(-1, batches[0].shape[1])
         deviations = units.std(0)
         scores.append((units - units.mean(0)) / np.where(deviations > 0, deviations, 1))
     first, second = scores
@@ -143,7 +148,7 @@ def _states(problem: Problem) -> tuple[State, State]:
 
 
 def _network(problem: Problem, state: State) -> nn.Module:
-    """A network of its own with these weights, in evaluation mode."""
+    """A copy of the network with these weights, in evaluation mode."""
     network = deepcopy(problem.model.network)
     network.load_state_dict(dict(state))
     return network.eval()

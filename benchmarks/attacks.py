@@ -1,4 +1,4 @@
-"""Adversarial training: a step with PGD against the bare passes it consists of."""
+"""Adversarial training: a step with PGD against the forward and backward passes that it needs."""
 
 from copy import deepcopy
 
@@ -50,6 +50,6 @@ def _steps(problem: Problem, ready: Ready, repeats: int, device: str) -> list[Ro
     ]
 
 
-def _pass(network: nn.Module, x: Tensor, y: Tensor, wanted: list[Tensor]) -> tuple[Tensor, ...]:
-    """Forward, and backward to what is wanted and nothing else."""
-    return torch.autograd.grad(criterion(network(x), y), wanted)
+def _pass(network: nn.Module, x: Tensor, y: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """A forward pass and the gradients of the tensors in `inputs`."""
+    return torch.autograd.grad(criterion(network(x), y), inputs)

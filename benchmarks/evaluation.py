@@ -1,6 +1,7 @@
-"""Evaluation of 65 points of a curve, and of a plane, against a full pass at every point in the ordinary way.
+"""Evaluation of a curve and of a plane, against ordinary code with a pass over all training images at every point.
 
-Timed are passes of two thousand images; the seconds in the table are those of 50,000 training and 10,000 test images.
+Passes over two thousand images are timed; the table has the seconds that follow for 50,000 training and 10,000 test
+images.
 """
 
 from copy import deepcopy
@@ -20,16 +21,16 @@ from neuralign.evaluation.along_curve import measure as tested
 from neuralign.training.batch_norm import POINTS_AT_ONCE, Estimate, refresh_each
 
 TRAIN, TEST = 50_000, 10_000
-POINTS, SIDE = 65, 17  # of a curve; of a plane in each direction
-IMAGES = 2048  # for statistics at every point, as shipped
-SIZE, PUBLISHED = 256, 512  # images in a batch
+POINTS, SIDE = 65, 17  # points of a curve; points of a plane in each direction
+IMAGES = 2048  # for the statistics at every point, as in config.yaml
+SIZE, PUBLISHED = 256, 512  # batch sizes: the faster one, and that of the published code
 NETWORK = "TinyTen"
 
 
 def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
     """Rows for curve and plane against ordinary passes and against passes of this library."""
     problem = Problem.of(NETWORK, (SMALL if quick else NETWORKS)[NETWORK], device)
-    count = SIZE if quick else 8 * SIZE  # eight networks read an eighth of them each
+    count = SIZE if quick else 8 * SIZE  # eight networks, each on an eighth of the images
     seconds = interleaved(*_passes(problem, pictures(count, device)), repeats=2 if quick else 5, device=device)
     rounds = [[total / count for total in once] for once in zip(*seconds, strict=True)]
     rows = []
@@ -54,11 +55,15 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
 
 
 def _passes(problem: Problem, images: Images) -> list[Action]:
-    """Ordinary statistics, test; ours as published, test; at the nodes, on kept images, test: all of all images."""
+    """Seven passes over all images.
+
+    Statistics and test by ordinary code; by this library with the published batch size; statistics at the nodes
+    (several networks at once), statistics on augmented images kept from before, and test, by this library.
+    """
     network = deepcopy(problem.model.network)
     train = plain.loader(images, MEAN, STD, batch_size=PUBLISHED, workers=0)
     pictures_ = plain.Pictures(images, MEAN, STD)
-    pictures_.transform = transforms.Compose(pictures_.transform.transforms[-2:])  # as they are
+    pictures_.transform = transforms.Compose(pictures_.transform.transforms[-2:])  # without augmentation
     test = DataLoader(pictures_, PUBLISHED)
     point, place = problem.layout.views(problem.curve.ends[0]), problem.curve.ends.device
     state = {**point, **problem.buffers}

@@ -1,6 +1,6 @@
-"""The same on a GPU: steps, how many processes share one, waits within an epoch, and the time for rows of the tables.
+"""On a GPU: training steps, several processes at once, synchronisations in an epoch, and the time for a table's rows.
 
-`python -m benchmarks.run gpu --device cuda`. Where there is none it says so and measures nothing.
+`python -m benchmarks.run gpu --device cuda`. Without a GPU it prints that it measures nothing.
 """
 
 import multiprocessing
@@ -17,15 +17,15 @@ from neuralign.evaluation.along_curve import measure as tested
 from neuralign.training.batch_norm import Estimate, refresh
 
 PRECISIONS = ("float32", "bfloat16")
-TRAIN, TEST, EPOCHS = 50_000, 10_000, 250  # of CIFAR10 and the paper
-POINTS, IMAGES, FULL = 65, 1024, 9  # of an evaluation: statistics of so many images, corrected by full passes
+TRAIN, TEST, EPOCHS = 50_000, 10_000, 250  # images of CIFAR10; epochs in the paper
+POINTS, IMAGES, FULL = 65, 1024, 9  # of a curve; for the statistics at each point; full passes that correct these
 ENDPOINTS, CURVES = 6, 6  # three pairs, unaligned and aligned
-SECONDS = {"TinyTen": 900, "ResNet32": 3600}  # for all these on one H200
+SECONDS = {"TinyTen": 900, "ResNet32": 3600}  # targets for all of this on one H200
 PROCESSES = (1, 2, 4)
 
 
 def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
-    """No rows but on a GPU; `quick` runs the same code anywhere."""
+    """The rows; [] without a GPU, unless `quick`, which runs the code on any device."""
     if not (quick or (device.startswith("cuda") and torch.cuda.is_available())):
         print("\ngpu: no GPU was asked for (--device cuda) or there is none; nothing measured")
         return []
@@ -43,7 +43,7 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
 
 
 def _steps(problem: Problem, steps: int, repeats: int, device: str) -> list[Row]:
-    """Curve against endpoint and augmentation against bare steps, for each precision; precisions against each other."""
+    """For each precision: curve against endpoint steps, with augmentation against without; precisions compared."""
     size, name = REGIME.batch_size, problem.name
     images = pictures(size * steps, device)
     ready, rows = Ready.of(images, size), []
@@ -57,18 +57,18 @@ def _steps(problem: Problem, steps: int, repeats: int, device: str) -> list[Row]
             repeats=repeats,
             device=device,
         )
-        first, told = first or endpoint, {"note": f"{precision}, {steps} steps of {size}, channels last"}
+        first, note = first or endpoint, f"{precision}, {steps} steps of {size}, channels last"
         target = training.LIMITS[name]
         rows += [
-            row(f"{name}: curve step / endpoint step", baseline=endpoint, ours=curve, target=target, **told),
-            row(f"{name}: bare endpoint steps / epoch", baseline=endpoint, ours=epoch, target=">= 0.9", **told),
-            row(f"{name}: endpoint step / in {PRECISIONS[0]}", baseline=first, ours=endpoint, **told),
+            row(f"{name}: curve step / endpoint step", baseline=endpoint, ours=curve, target=target, note=note),
+            row(f"{name}: bare endpoint steps / epoch", baseline=endpoint, ours=epoch, target=">= 0.9", note=note),
+            row(f"{name}: endpoint step / in {PRECISIONS[0]}", baseline=first, ours=endpoint, note=note),
         ]
     return rows
 
 
 def _waits(problem: Problem, steps: int, device: str) -> Row:
-    """How often the host waits for the GPU within an epoch, more than in an epoch of half as many steps."""
+    """How many more synchronisations with the GPU an epoch has than an epoch of half as many steps, per step."""
     size = REGIME.batch_size
     counts = []
     for length in (steps, 2 * steps):
@@ -80,58 +80,61 @@ def _waits(problem: Problem, steps: int, device: str) -> Row:
 
 
 def waits(action: Callable[[], object], device: str) -> int:
-    """Operations of `action` that make the host wait for the GPU, as PyTorch counts them; none without a GPU."""
-    action()  # what is set up at the first call does not count
+    """Number of operations in `action` that synchronise with the GPU, as PyTorch reports them; 0 on a CPU."""
+    action()  # once before, because the first call sets things up
     if not device.startswith("cuda"):
         return 0
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             action()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(w.message) for w in found)
+    return sum("synchroniz" in str(w.message) for w in caught)
 
 
 def _shared(name: str, steps: int, counts: tuple[int, ...], device: str) -> list[Row]:
-    """Several trainings at once on one GPU, each in its own process, against the same ones one after another."""
+    """Several trainings at once on one GPU, each in its own process, against the same trainings one after another."""
     alone: list[float] = []
     rows = []
     for together in counts:
-        found = _at_once(name, steps, together, device)
-        alone = alone or found
+        seconds = _at_once(name, steps, together, device)
+        alone = alone or seconds
         baseline = [together * s for s in alone]
         note = f"each {steps} steps of {REGIME.batch_size}; the slowest process against {together} x one alone"
         rows.append(
-            row(f"{name}: {together} trainings in turn / at once", baseline=baseline, ours=[max(found)], note=note)
+            row(f"{name}: {together} trainings in turn / at once", baseline=baseline, ours=[max(seconds)], note=note)
         )
     return rows
 
 
 def _at_once(name: str, steps: int, count: int, device: str) -> list[float]:
+    """Seconds of each of `count` processes that train at the same time."""
     spawn = multiprocessing.get_context("spawn")
-    start, told = spawn.Barrier(count), spawn.Queue()
-    workers = [spawn.Process(target=_worker, args=(name, steps, device, start, told)) for _ in range(count)]
+    start, results = spawn.Barrier(count), spawn.Queue()
+    workers = [spawn.Process(target=_worker, args=(name, steps, device, start, results)) for _ in range(count)]
     for worker in workers:
         worker.start()
-    found = [told.get(timeout=600) for _ in workers]
+    seconds = [results.get(timeout=600) for _ in workers]
     for worker in workers:
         worker.join()
-    return found
+    return seconds
 
 
-def _worker(name: str, steps: int, device: str, start, told) -> None:
+def _worker(name: str, steps: int, device: str, start, results) -> None:
     torch.set_num_threads(1)
     entry = SMALL[name] if device == "cpu" else NETWORKS[name]
     epoch = Problem.of(name, entry, device).endpoint(pictures(REGIME.batch_size * steps, device), REGIME, augment())
     epoch()
     start.wait()
-    told.put(seconds_of(epoch, device))
+    results.put(seconds_of(epoch, device))
 
 
 def _table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
-    """Seconds for the rows of a network in the paper's table, from seconds per image; alignment takes seconds."""
+    """Seconds for a network's rows in the paper's table, computed from seconds per image; without alignment, which is
+    short.
+    """
     images = pictures(REGIME.batch_size * steps, device)
     parameters = problem.layout.views(problem.curve.ends[0])
     state, estimate = {**parameters, **problem.buffers}, Estimate.on(images, augment(), batch_size=256, seed=0)

@@ -1,6 +1,6 @@
-"""Orchestration: planning, an answer when all is done, the overhead of a job, and who imports torch.
+"""Orchestration: time for planning, for a finished study and per job beside its work; which modules import torch.
 
-All in a temporary folder. The finished study is made up: every output of its recipes exists, with its note of origin.
+Everything runs in a temporary folder. The finished study has made-up outputs, with their provenance notes.
 """
 
 import json
@@ -18,13 +18,14 @@ from neuralign.workflow.planning.plan import notes
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
-LIGHT = ("fetch_data", "plot", "report", "tabulate", "tabulate_claims", "tabulate_theory")  # no tensors in these
+# scripts that must not import torch
+LIGHT = ("fetch_data", "plot", "report", "tabulate", "tabulate_claims", "tabulate_theory")
 PLANNING = ("workflow.graph", "workflow.provenance.recipes", "workflow.planning.plan", "config.catalogue", "cli.verify")
 DONE = "Nothing to be done"
 
 
 def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
-    """Nothing here depends on the device."""
+    """The rows. They do not depend on the device."""
     repeats = 1 if quick else 5
     rows = _imports(LIGHT[:1] if quick else SCRIPTS, repeats)
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +37,7 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
 
 
 def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
-    """Planning with nothing done, and the answer with everything done."""
+    """Time for planning before any job has run, and for Snakemake's answer when all jobs have."""
     jobs = [0]
 
     def plan() -> None:
@@ -61,25 +62,25 @@ def _planning(folder: Path, study: str, repeats: int) -> list[Row]:
 
 
 def finish(folder: Path) -> None:
-    """Make up the outputs of every recipe in `folder`, all of one age, with their notes."""
+    """Write made-up outputs with their notes for all recipes in `folder`, all with the same modification time."""
     now = time.time()
     for path in (folder / "results" / "recipes").rglob("*.json"):
         recipe = json.loads(path.read_text())
-        told = {k: recipe[k] for k in ("rule", "wildcards", "key", "settings", "inputs", "upstream")}
+        note = {k: recipe[k] for k in ("rule", "wildcards", "key", "settings", "inputs", "upstream")}
         for output in recipe["outputs"].values():
-            made = folder / output
-            made.parent.mkdir(parents=True, exist_ok=True)
-            made.write_text("made up\n")
-            os.utime(made, (now, now))
-            Path(note_path(made)).write_text(json.dumps(told | {"seconds": 1.0, "sha256": sha256(made)}))
+            file = folder / output
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("made up\n")
+            os.utime(file, (now, now))
+            Path(note_path(file)).write_text(json.dumps(note | {"seconds": 1.0, "sha256": sha256(file)}))
 
 
 def _jobs(folder: Path) -> Row:
-    """The smoke study for real, one job at a time: what its jobs do not spend on their work, shared among them."""
+    """The time that a run of the smoke study takes beside the work of its jobs, per job; one job at a time."""
     smoke = ["--cores", "1", "--configfile", str(REPOSITORY / "tests" / "smoke.yaml"), "--"]
-    began = time.perf_counter()
+    start = time.perf_counter()
     _snakemake(folder, *smoke, "smoke")
-    total = time.perf_counter() - began
+    total = time.perf_counter() - start
     done = notes(folder / "results")
     work = sum(note["seconds"] for note in done.values())
     text = f"{len(done)} jobs, {total:.0f} s in all, {work:.0f} s of it their work; Snakemake's start included"
@@ -87,12 +88,13 @@ def _jobs(folder: Path) -> Row:
 
 
 def _imports(names: Sequence[str], repeats: int) -> list[Row]:
-    """Modules that import torch or torchvision without need, and how long the start of a training takes."""
+    """Numbers of modules that import torch or torchvision without need, and the time until a training starts."""
     code = "print(*[m for m in ('torch', 'torchvision') if m in sys.modules])"
     planning = {f"neuralign.{name}": _python(f"import neuralign.{name}; {code}") for name in PLANNING}
     scripts = {name: _python(f"{_imported(name)}; {code}") for name in names}
-    heavy = [name for name, found in {**planning, **scripts}.items() if found and (name in LIGHT or name in planning)]
-    vision = [name for name, found in {**planning, **scripts}.items() if "torchvision" in found.split()]
+    imported = {**planning, **scripts}  # what each module imports of torch and torchvision
+    heavy = [name for name, packages in imported.items() if packages and (name in LIGHT or name in planning)]
+    vision = [name for name, packages in imported.items() if "torchvision" in packages.split()]
     torch, training = interleaved(
         lambda: _python("import torch"),
         lambda: _python(_imported("train_endpoint")),
@@ -108,7 +110,7 @@ def _imports(names: Sequence[str], repeats: int) -> list[Row]:
 
 
 def _imported(script: str) -> str:
-    """Code that runs a script up to its `main`."""
+    """Code that runs a script without its `main`."""
     return f"runpy.run_path('scripts/{script}.py')"
 
 
@@ -122,9 +124,9 @@ def _python(code: str) -> str:
 
 
 def _run(folder: Path, command: Sequence[str]) -> str:
-    """What the command prints; it must succeed."""
+    """The standard output and error of a command, which must succeed."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "lib")}
-    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{(found.stdout + found.stderr)[-2000:]}")
-    return found.stdout + found.stderr
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout + done.stderr

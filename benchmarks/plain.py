@@ -1,8 +1,8 @@
-"""The baseline: the same work in the ordinary way of published PyTorch code on curves (Garipov et al. 2018).
+"""The baseline: the same training in the way of published PyTorch code for curves (Garipov et al. 2018).
 
-Curve networks are twins of the network whose layers hold a weight for each control point and interpolate them one by
-one; images are augmented one by one with torchvision's transforms of PIL images in a DataLoader; the optimiser is
-torch.optim.SGD; channels come first.
+A curve network is a copy of the network in which each layer holds a weight per control point and interpolates them.
+Images are augmented one by one, by torchvision's transforms of PIL images in a DataLoader. The optimiser is
+torch.optim.SGD, the memory format channels first.
 """
 
 from collections.abc import Sequence
@@ -22,29 +22,29 @@ from neuralign.datasets.images import Images
 
 
 class CurveLayer(nn.Module):
-    """A layer of a Bezier curve with one bend: its tensors at the ends are fixed, those at the bend are trained."""
+    """A layer of a Bezier curve with one bend. Its tensors at both ends are fixed, those at the bend are trained."""
 
     coefficients: Sequence[float] = (1.0, 0.0, 0.0)
 
     def __init__(self, ends: tuple[nn.Module, nn.Module]):
         super().__init__()
-        self.norm: Tensor | float = 0.0  # squared, of the tensors used last
+        self.norm: Tensor | float = 0.0  # squared norm of the tensors that were interpolated last
         for name in ("weight", "bias"):
             first, last = (getattr(end, name) for end in ends)
             for i, tensor in enumerate((first, None if first is None else (first + last) / 2, last)):
-                held = None if tensor is None else nn.Parameter(tensor.detach().clone(), requires_grad=i == 1)
-                self.register_parameter(f"{name}_{i}", held)
+                parameter = None if tensor is None else nn.Parameter(tensor.detach().clone(), requires_grad=i == 1)
+                self.register_parameter(f"{name}_{i}", parameter)
 
     def interpolated(self) -> list[Any]:
         """Weight and bias at the curve's current point."""
-        found: list[Any] = []
+        interpolated: list[Any] = []
         self.norm = 0.0
         for name in ("weight", "bias"):
             tensors = [getattr(self, f"{name}_{i}") for i in range(3)]
             at = None if tensors[0] is None else sum(c * x for c, x in zip(self.coefficients, tensors, strict=True))
             self.norm = self.norm if at is None else self.norm + torch.sum(at**2)
-            found.append(at)
-        return found
+            interpolated.append(at)
+        return interpolated
 
 
 class CurveConv2d(CurveLayer):
@@ -83,7 +83,7 @@ LAYERS = {nn.Conv2d: CurveConv2d, nn.Linear: CurveLinear, nn.BatchNorm2d: CurveB
 
 
 class CurveNetwork(nn.Module):
-    """The twin of two networks: at every call a point of the curve between them."""
+    """A network on the curve between two networks: each call uses the weights of the point t."""
 
     def __init__(self, start: nn.Module, end: nn.Module):
         super().__init__()
@@ -102,12 +102,12 @@ class CurveNetwork(nn.Module):
         return self.network(x)
 
     def norm(self) -> Tensor:
-        """The squared norm of the parameters used last."""
+        """The squared norm of the parameters at the last t."""
         return torch.stack([torch.as_tensor(layer.norm) for layer in self.layers]).sum()
 
 
 class Pictures(Dataset):
-    """Images as torchvision's data sets hold them: an array, and a transform of each PIL image."""
+    """A dataset like those of torchvision: an array, and a transform that is applied to each image as a PIL image."""
 
     def __init__(self, images: Images, mean: Sequence[float], std: Sequence[float]):
         self.pixels = images.pixels.permute(0, 2, 3, 1).cpu().numpy()
@@ -135,7 +135,7 @@ def loader(images: Images, mean: Sequence[float], std: Sequence[float], *, batch
 
 
 def optimiser(network: nn.Module, weight_decay: float) -> torch.optim.SGD:
-    """The paper's SGD with Nesterov momentum, of what is to be trained."""
+    """The paper's SGD with Nesterov momentum, for the parameters that require gradients."""
     trained = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.SGD(trained, lr=1e-3, momentum=0.9, weight_decay=weight_decay, nesterov=True)
 
@@ -149,14 +149,14 @@ def curve_epoch(curve: CurveNetwork, sgd: torch.optim.SGD, batches, weight_decay
     """Train a curve for one pass, t new for every batch, with the norm of the interpolated weights in the loss."""
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = curve(x, float(np.random.rand()))  # which sets the weights that have the norm
+        outputs = curve(x, float(np.random.rand()))  # before `norm`, which is that of the weights at this t
         return outputs, weight_decay / 2 * curve.norm()
 
     return _epoch(curve, sgd, batches, forward)
 
 
 def _epoch(trained: nn.Module, sgd: torch.optim.SGD, batches, forward) -> dict[str, float]:
-    """One pass with `forward(x)`, which gives the outputs and a penalty."""
+    """One pass over `batches`; mean loss and accuracy in percent. `forward(x)` returns the outputs and a penalty."""
     trained.train()
     total, right, seen = 0.0, 0, 0
     device = next(trained.parameters()).device

@@ -1,4 +1,4 @@
-"""What the library is measured on: the paper's networks on made-up images, and one epoch of its training loop."""
+"""The problems that are timed: the paper's networks on random images, and one epoch of the library's training loop."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,8 +21,9 @@ CLASSES = 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)  # of CIFAR10
 AUGMENT: list[Entry] = [{"use": "affine", "degrees": 15}, {"use": "flip"}, {"use": "crop", "pad": 0.125}]  # the paper's
 NETWORKS: dict[str, Entry] = {"TinyTen": {"use": "tinyten"}, "ResNet32": {"use": "resnet", "depth": 32}}
-SMALL: dict[str, Entry] = {"TinyTen": {"use": "tinyten", "width": 2}}  # to see that a benchmark runs
-REGIME = Regime(1, 64, 1e-3, 0.9, 5e-4, lambda epoch, epochs: 1.0)  # a low rate: made-up images teach nothing
+SMALL: dict[str, Entry] = {"TinyTen": {"use": "tinyten", "width": 2}}  # to test that a benchmark runs
+# a low learning rate, because random images cannot be learned
+REGIME = Regime(1, 64, 1e-3, 0.9, 5e-4, lambda epoch, epochs: 1.0)
 Epoch = Callable[[], object]
 
 
@@ -38,7 +39,7 @@ class Problem:
 
     @classmethod
     def of(cls, name: str, entry: Entry, device: str = "cpu", *, normalise: bool = True) -> "Problem":
-        """`name` is for the table, `entry` as in the config."""
+        """The problem of a network. `name`: for the table; `entry`: as in the section `networks` of the config."""
         mean, std = (MEAN, STD) if normalise else (None, None)
         torch.manual_seed(0)
         ends = [build(entry, classes=CLASSES, channels=3, mean=mean, std=std).to(torch.device(device)) for _ in "ab"]
@@ -73,25 +74,25 @@ class Problem:
         attack: Attack | None,
         basis: Basis | None,
     ) -> Epoch:
-        how = partial(fit, transform=transform, basis=basis, attack=attack, seed=0)
-        return lambda: how(self.model, start, sample, self.layout, self.buffers, images, regime)
+        train = partial(fit, transform=transform, basis=basis, attack=attack, seed=0)
+        return lambda: train(self.model, start, sample, self.layout, self.buffers, images, regime)
 
 
 @dataclass(frozen=True)
 class Ready(Images):
-    """Images whose batches are made already, as floats on the device: what is left of an epoch are its bare steps."""
+    """Images with batches prepared as floats on the device, so that an epoch consists of training steps only."""
 
     batches_made: Iterator[tuple[Tensor, Tensor]]
 
     @classmethod
     def of(cls, images: Images, size: int) -> "Ready":
-        """Batches of `size` images in file order, again and again. `size` must divide their number."""
+        """Batches of `size` images in file order, repeated for ever. `size` must divide the number of images."""
         pairs = zip(images.pixels.split(size), images.labels.split(size), strict=True)
-        made = [(as_float(pixels), labels) for pixels, labels in pairs]
-        return cls(images.pixels, images.labels, cycle(made))
+        batches = [(as_float(pixels), labels) for pixels, labels in pairs]
+        return cls(images.pixels, images.labels, cycle(batches))
 
     def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The next batch, whatever is asked for."""
+        """The next prepared batch; all arguments are ignored."""
         return next(self.batches_made)
 
 

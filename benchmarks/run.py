@@ -1,4 +1,4 @@
-"""`python -m benchmarks.run [topic ...]`: measure the speed targets here and print a table for each topic."""
+"""`python -m benchmarks.run [topic ...]`: measure the speed targets on this machine; print a table for each topic."""
 
 import argparse
 import importlib
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
 
 
 def header(device: str) -> dict[str, Any]:
-    """What the numbers depend on besides the code, and the code's commit."""
+    """Facts that the times depend on: the commit, the machine, its load, and versions."""
     commit = _output("git", "rev-parse", "--short", "HEAD")
     changed = _output("git", "status", "--porcelain", "--untracked-files=no")
     return {
@@ -53,7 +53,7 @@ def table(topic: str, rows: Sequence[Row]) -> str:
 
 
 def _print(row: Row) -> None:
-    """One row at once, so that it is not lost where a later one fails; the table comes when a topic is done."""
+    """Print one row as soon as it is measured, so that it is not lost if a later one fails."""
     low, high = row["spread"]
     print(f"  {row['what']}: {row['ratio']:.3g} ({low:.3g} to {high:.3g}, n = {row['n']})", flush=True)
 
@@ -65,47 +65,48 @@ def _seconds(value: float | None) -> str:
 
 
 def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def _output(*command: str) -> str | None:
+    """The standard output of a command; None if it fails or does not exist."""
     try:
-        found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("topics", nargs="*", metavar="topic", help=f"of {', '.join(TOPICS)}; left out, all of them")
-    parser.add_argument("--quick", action="store_true", help="tiny problems, to see that it runs: times mean nothing")
+    parser.add_argument("topics", nargs="*", metavar="topic", help=f"{', '.join(TOPICS)} (default: all of them)")
+    parser.add_argument("--quick", action="store_true", help="tiny problems, to test that it runs: times mean nothing")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write header and rows there")
+    parser.add_argument("--threads", type=int, default=1, help="number of threads of torch (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write header and rows to this file")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.topics) - set(TOPICS):
-        parser.error(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+        parser.error(f"no topic {', '.join(sorted(unknown))}; allowed: {', '.join(TOPICS)}")
     torch.set_num_threads(arguments.threads)
     facts = header(arguments.device)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
-    found: dict[str, list[Row]] = {}
-    timing.told.append(_print)
+    rows_of: dict[str, list[Row]] = {}
+    timing.listeners.append(_print)
     try:
         for topic in arguments.topics or TOPICS:
             module = importlib.import_module(f"benchmarks.{topic}")
             print(f"\n{topic} ...", flush=True)
-            found[topic] = module.measure(quick=arguments.quick, device=arguments.device)
-            print(f"\n{table(topic, found[topic])}", flush=True)
+            rows_of[topic] = module.measure(quick=arguments.quick, device=arguments.device)
+            print(f"\n{table(topic, rows_of[topic])}", flush=True)
     finally:
-        timing.told.remove(_print)
+        timing.listeners.remove(_print)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"header": facts, "topics": found}, indent=1) + "\n")
-    missed = [r["what"] for rows in found.values() for r in rows if r["met"] is False]
+        arguments.json.write_text(json.dumps({"header": facts, "topics": rows_of}, indent=1) + "\n")
+    missed = [r["what"] for rows in rows_of.values() for r in rows if r["met"] is False]
     print(f"\n{len(missed)} targets missed" + "".join(f"\n  {what}" for what in missed))
 
 

@@ -1,4 +1,4 @@
-"""Several small networks at once: trainings that take turns in one process, against the same ones one after another."""
+"""Several small networks trained in turns in one process, against the same trainings one after another."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from neuralign.datasets.images import Images
 from neuralign.training.loop import Training
 from neuralign.training.simultaneous import fit_together
 
-COUNT, STEPS = 4, 6  # networks at once, steps of an epoch
+COUNT, STEPS = 4, 6  # number of networks; steps of an epoch
 
 
 def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
-    """A row for each network. A CPU gains nothing: parallel jobs are the way to use its cores."""
+    """A row for each network. On a CPU there is no gain; parallel jobs use its cores better."""
     rows = []
     for name, entry in (SMALL if quick else NETWORKS).items():
         images = pictures(REGIME.batch_size * (1 if quick else STEPS), device)

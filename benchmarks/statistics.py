@@ -1,8 +1,8 @@
-"""`python -m benchmarks.statistics RECIPE ...`: how far batch-norm statistics of few images put accuracy and loss off.
+"""`python -m benchmarks.statistics RECIPE ...`: error of accuracy and loss with batch-norm statistics of few images.
 
-A recipe is that of an evaluation whose curve is trained (results/recipes/evaluate/...). Its curve is evaluated with a
-pass over all training images at every point, then with fewer, as they are or corrected by full passes at some points.
-Run it in the folder that holds `results`.
+RECIPE: the recipe of an evaluation of a trained curve (results/recipes/evaluations/...). The curve is evaluated with a
+pass over all training images at every point; then with fewer images, with and without full passes at some points that
+correct the estimates. Run it in the folder that contains `results`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ COLUMNS = ["images", "full_passes", "points", "mean |d acc|", "max |d acc|", "d 
 
 
 def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[int | None, int | None]]) -> Iterator:
-    """For every (images, full passes) the clean rows of the curve at `points` values of t, in order."""
+    """For each protocol (images, full passes), the rows without attack at `points` values of t."""
     inputs, settings = recipe["inputs"], recipe["settings"]
     data, net = load_data_and_model(inputs["data"], settings["model"])
     files = {name: inputs.get(name) for name in ("permutation", "bends")}
@@ -38,23 +38,23 @@ def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[i
         yield [row for row in rows if row["statistics"] == "reestimated"]
 
 
-def errors(full: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Differences in accuracy (points) and loss; of points whose statistics are not those of the full pass."""
-    pairs = [(f, o) for f, o in zip(full, found, strict=True) if f["loss"] != o["loss"]]
-    off = [abs(o["accuracy"] - f["accuracy"]) for f, o in pairs]
-    accuracies = [[row["accuracy"] for row in rows] for rows in (full, found)]
+def errors(full: Sequence[dict[str, Any]], estimated: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Errors of `estimated` in accuracy (percentage points) and loss, over the points without a full pass."""
+    pairs = [(f, e) for f, e in zip(full, estimated, strict=True) if f["loss"] != e["loss"]]
+    differences = [abs(e["accuracy"] - f["accuracy"]) for f, e in pairs]
+    accuracies = [[row["accuracy"] for row in rows] for rows in (full, estimated)]
     return {
         "points": len(pairs),
-        "mean |d acc|": mean(off),
-        "max |d acc|": max(off),
+        "mean |d acc|": mean(differences),
+        "max |d acc|": max(differences),
         "d mean acc": mean(accuracies[1]) - mean(accuracies[0]),
         "d min acc": min(accuracies[1]) - min(accuracies[0]),
-        "max |d loss|": max(abs(o["loss"] - f["loss"]) for f, o in pairs),
+        "max |d loss|": max(abs(e["loss"] - f["loss"]) for f, e in pairs),
     }
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
     parser.add_argument("recipes", nargs="+", type=Path)
     parser.add_argument("--points", type=int, default=9, help="values of t (default 9)")
@@ -65,11 +65,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     protocols = [(n, nodes or None) for nodes in arguments.full_passes for n in arguments.images]
     for path in arguments.recipes:
-        others = evaluations(json.loads(path.read_text()), arguments.points, [(None, None), *protocols])
-        full = next(others)
+        evaluated = evaluations(json.loads(path.read_text()), arguments.points, [(None, None), *protocols])
+        full = next(evaluated)
         print(f"{path}: accuracy {[round(row['accuracy'], 2) for row in full]}\n{'  '.join(COLUMNS)}", flush=True)
-        for (images, nodes), found in zip(protocols, others, strict=True):
-            values = [f"{images}", f"{nodes or 0}", *(f"{value:.4g}" for value in errors(full, found).values())]
+        for (images, nodes), estimated in zip(protocols, evaluated, strict=True):
+            values = [f"{images}", f"{nodes or 0}", *(f"{value:.4g}" for value in errors(full, estimated).values())]
             print("  ".join(v.rjust(len(c)) for v, c in zip(values, COLUMNS, strict=True)), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Fair comparisons on a machine that does other things too: everything in turn, several times, medians of ratios."""
+"""Fair comparisons on a busy machine: actions in alternation, several rounds, the median of the rounds' ratios."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,31 +10,32 @@ import torch
 Row = dict[str, Any]
 Action = Callable[[], Any]
 
-told: list[Callable[[Row], Any]] = []  # called with every row as soon as it is there
+listeners: list[Callable[[Row], Any]] = []  # called with every row as soon as it is measured
 
 
 def interleaved(*actions: Action, repeats: int, device: str = "cpu", warm_up: int = 1) -> list[list[float]]:
     """Wall seconds of each action in each of `repeats` rounds, after `warm_up` rounds that do not count.
 
-    One round runs every action once, every other round in reverse, so that a drift of the machine hits all alike.
+    One round runs every action once, every other round in reverse order, so that a change of the machine's speed
+    affects all alike.
     """
     seconds: list[list[float]] = [[] for _ in actions]
     for i in range(-warm_up, repeats):
         numbered = list(enumerate(actions))
         for k, action in numbered if i % 2 == 0 else reversed(numbered):
-            taken = seconds_of(action, device)
+            elapsed = seconds_of(action, device)
             if i >= 0:
-                seconds[k].append(taken)
+                seconds[k].append(elapsed)
     return seconds
 
 
 def seconds_of(action: Action, device: str = "cpu") -> float:
     """Wall seconds of one call, until the device has finished it."""
     _wait(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     action()
     _wait(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def row(what: str, *, baseline: Sequence[float], ours: Sequence[float], target: str = "", note: str = "") -> Row:
@@ -65,20 +66,21 @@ def _compared(what: str, baseline: Sequence[float], ours: Sequence[float], targe
 
 
 def limit(what: str, *, ours: Sequence[float], target: str, note: str = "") -> Row:
-    """Seconds against an absolute limit, "<= x" seconds; the ratio is the share of it that they take."""
+    """Seconds against an absolute limit, "<= x" seconds; the ratio is seconds / x."""
     bound = float(target.split()[1])
-    found = _compared(what, [bound] * len(ours), ours, "", note)
-    return _tell(found | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)})
+    facts = _compared(what, [bound] * len(ours), ours, "", note)
+    return _tell(facts | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)})
 
 
 def count(what: str, number: float, *, target: str, note: str = "") -> Row:
-    """A number that is counted, in the place of the ratio, against an absolute limit."""
+    """A count, in the column of the ratio, against an absolute limit."""
     facts = {"ratio": number, "target": target, "met": met(number, target), "n": 1, "spread": (number, number)}
     return _tell({"what": what, "baseline_seconds": None, "ours_seconds": None, **facts, "note": note})
 
 
 def _tell(row: Row) -> Row:
-    for listener in told:
+    """Call all listeners with the row, and return it."""
+    for listener in listeners:
         listener(row)
     return row
 
@@ -94,7 +96,7 @@ def met(value: float, target: str) -> bool | None:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The quartiles; of fewer than four values the smallest and the largest."""
+    """The lower and upper quartile; for fewer than four values, the smallest and the largest."""
     if len(values) < 4:
         return min(values), max(values)
     low, _, high = quantiles(values, n=4, method="inclusive")

@@ -1,8 +1,8 @@
-"""Which way of seeing a network sees most: one recorded run (`symmetry.tracing.trace`), `torch.fx` or `torch.export`.
+"""How many networks can be traced by a recorded run (`symmetry.tracing.trace`), by `torch.fx` and by `torch.export`.
 
-`python -m benchmarks.tracers` tries all three on torchvision's classification networks and on the hand-made ones of
-`tests/helpers/awkward.py`, each in its own mode, and prints what each could not see, and why. That a graph comes
-out of `torch.fx` or `torch.export` is all that is asked of them; of ours, that some neurons may be permuted.
+`python -m benchmarks.tracers` tries all three on torchvision's classification networks and on the networks of
+`tests/helpers/awkward.py`, and prints which ones each of them cannot trace, and why. `torch.fx` and `torch.export`
+succeed if they return a graph, the recorded run if some neurons may be permuted.
 """
 
 import argparse
@@ -27,22 +27,22 @@ from awkward import FIXED, FREE  # noqa: E402
 
 
 def recorded(network: nn.Module, example: Tensor) -> None:
-    """Ours; also with the heads that are only there in training."""
+    """The recorded run of this library, which includes auxiliary heads that only run in training mode."""
     trace(network, example)
 
 
 def symbolic(network: nn.Module, example: Tensor) -> None:
-    """`torch.fx`, which sees no numbers and no shapes."""
+    """`torch.fx`, in training mode; it has no values and no shapes."""
     torch.fx.symbolic_trace(network.train())
 
 
 def exported(network: nn.Module, example: Tensor) -> None:
-    """`torch.export`, in evaluation."""
+    """`torch.export` in evaluation mode."""
     torch.export.export(network.eval(), (example,))
 
 
 def exported_in_training(network: nn.Module, example: Tensor) -> None:
-    """`torch.export`, with the heads that are only there in training."""
+    """`torch.export` in training mode, which includes auxiliary heads."""
     torch.export.export(network.train(), (example,))
 
 
@@ -60,23 +60,23 @@ def networks() -> Iterator[tuple[str, str, Callable[[], tuple[nn.Module, Tensor]
 
 def pair(name: str) -> tuple[nn.Module, Tensor]:
     """A network of torchvision and two images."""
-    made = zoo.make("torchvision", name)
-    return made.network, made.draw(2, 0)
+    sample = zoo.make("torchvision", name)
+    return sample.network, sample.draw(2, 0)
 
 
 def tried(way: Callable[[nn.Module, Tensor], None], network: nn.Module, example: Tensor) -> tuple[float, str]:
-    """Seconds it took, and why it could not; empty where it could."""
-    began = time.perf_counter()
+    """(seconds, the error; "" if there was none)."""
+    start = time.perf_counter()
     try:
         way(network, example)
-    except Exception as error:  # what a tracer may raise is its own affair; it is told in the table
+    except Exception as error:  # tracers may raise anything; the table shows it
         text = " ".join(str(error).split())
-        return time.perf_counter() - began, f"{type(error).__name__}: {text[:120]}"
-    return time.perf_counter() - began, ""
+        return time.perf_counter() - start, f"{type(error).__name__}: {text[:120]}"
+    return time.perf_counter() - start, ""
 
 
 def main() -> None:
-    """Try and print."""
+    """Try all tracers and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="a regular expression on names")
     warnings.simplefilter("ignore")
@@ -89,9 +89,9 @@ def main() -> None:
                 rows.append({"kind": kind, "network": name, "way": way, "seconds": seconds, "why": why})
                 if why:
                     print(f"{name}, {way}: {why}", flush=True)
-    found = pd.DataFrame(rows).groupby(["kind", "way"], sort=False)
+    groups = pd.DataFrame(rows).groupby(["kind", "way"], sort=False)
     print(
-        found.agg(
+        groups.agg(
             networks=("network", "size"),
             seen=("why", lambda why: int((why == "").sum())),
             median_seconds=("seconds", "median"),

@@ -1,4 +1,4 @@
-"""Training: what a curve costs over an endpoint, augmentation over bare steps, an epoch against the plain baseline."""
+"""Training: a curve against an endpoint, augmented epochs against steps alone, and against the plain baseline."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from neuralign.datasets.images import Images
 from neuralign.networks.model import Model
 
 LIMITS = {"TinyTen": "<= 1.10", "ResNet32": "<= 1.15"}
-COUNTS = {"TinyTen": (10, 40), "ResNet32": (3, 20)}  # steps that are timed in one go; of an epoch
+COUNTS = {"TinyTen": (10, 40), "ResNet32": (3, 20)}  # number of steps that are timed; of an epoch
 SIZE, DECAY = REGIME.batch_size, REGIME.weight_decay
 
 
@@ -30,7 +30,7 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
 
 
 def _steps(problem: Problem, images: Images, repeats: int, device: str) -> list[Row]:
-    """The same steps on ready-made batches: endpoint, curve, and the endpoint in the ordinary way."""
+    """Steps on prepared batches: of an endpoint, of a curve, and of an endpoint by the plain baseline."""
     ready, name = Ready.of(images, SIZE), problem.name
     endpoint, curve, first, last = interleaved(
         problem.endpoint(ready, REGIME, unchanged),
@@ -49,16 +49,16 @@ def _steps(problem: Problem, images: Images, repeats: int, device: str) -> list[
 
 
 def _bare(model: Model, ready: Ready, layout: torch.memory_format) -> Action:
-    """The steps of a plain training loop on the same batches."""
+    """Steps of the plain baseline on the same batches."""
     network = deepcopy(model.network).to(memory_format=layout)
     sgd = plain.optimiser(network, DECAY)
-    made = [next(ready.batches_made) for _ in range(len(ready) // SIZE)]
-    batches = [(model.normalise(x).contiguous(memory_format=layout), y) for x, y in made]
+    prepared = [next(ready.batches_made) for _ in range(len(ready) // SIZE)]
+    batches = [(model.normalise(x).contiguous(memory_format=layout), y) for x, y in prepared]
     return lambda: plain.endpoint_epoch(network, sgd, batches)
 
 
 def _epochs(problem: Problem, images: Images, repeats: int, device: str) -> list[Row]:
-    """Epochs with augmentation against bare steps, and against the plain baseline with its own augmentation."""
+    """Epochs with augmentation, against steps alone and against the plain baseline with its augmentation."""
     ready, name = Ready.of(images, SIZE), problem.name
     network = deepcopy(problem.model.network)
     twin = plain.CurveNetwork(network, deepcopy(network))
@@ -81,12 +81,12 @@ def _epochs(problem: Problem, images: Images, repeats: int, device: str) -> list
         row(f"{name}: bare endpoint steps / epoch", baseline=bare, ours=endpoint, target=">= 0.9", note=note),
         row(f"{name}: bare curve steps / epoch", baseline=curve_bare, ours=curve, target=">= 0.9", note=note),
     ]
-    for kind, ours, in_half, found in (
+    for kind, ours, in_half, plain_seconds in (
         ("endpoint", endpoint, half, theirs[:2]),
         ("curve", curve, curve_half, theirs[2:]),
     ):
-        baseline = min(found, key=median)
-        where = f"{note}; DataLoader with {found.index(baseline)} workers, the faster of 0 and 1"
+        baseline = min(plain_seconds, key=median)
+        where = f"{note}; DataLoader with {plain_seconds.index(baseline)} workers, the faster of 0 and 1"
         rows.append(row(f"{name}: plain {kind} epoch / epoch", baseline=baseline, ours=ours, target=">= 2", note=where))
         rows.append(row(f"{name}: the same in bfloat16", baseline=baseline, ours=in_half, target=">= 2", note=where))
     return rows

@@ -5,7 +5,7 @@ from typing import Any
 
 from neuralign.config.plugins import plugin
 from neuralign.datasets.checks import check
-from neuralign.datasets.reading.locations import described
+from neuralign.datasets.reading.locations import source_name
 from neuralign.datasets.storage import save
 from neuralign.workflow.running.run import run
 
@@ -13,7 +13,7 @@ from neuralign.workflow.running.run import run
 def main(data: str, *, dataset: dict[str, Any]) -> None:
     archives = Path(data).parent / "archives"  # shared by all datasets, so an archive is downloaded once
     prepared = plugin("datasets", dataset)(archives)
-    check(prepared, described(dataset))
+    check(prepared, source_name(dataset))
     save(prepared, data)
 
 

@@ -9,7 +9,7 @@ import pytest
 from neuralign.common.files import PACKAGE
 from neuralign.config.checking.check import RULES as RESERVED
 from neuralign.config.plugins import KINDS, module
-from neuralign.config.references import defined
+from neuralign.config.references import defined_names
 from neuralign.config.signatures import plugins, source
 from neuralign.workflow import graph  # noqa: F401 (it registers all rules)
 from neuralign.workflow.job import RULES
@@ -112,7 +112,9 @@ def test_what_is_imported_exists(path):
     for origin, name in imports(path):
         assert origin in files, f"{path.name} imports {origin}, which is no module"
         if name is not None and f"{origin}.{name}" not in files:
-            assert name in (defined(files[origin]) or ()), f"{path.name} imports {name}, which {origin} does not define"
+            assert name in (defined_names(files[origin]) or ()), (
+                f"{path.name} imports {name}, which {origin} does not define"
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ import pytest
 from workflow_project import REPOSITORY
 
 from neuralign.common.files import PACKAGE
-from neuralign.config.references import defined
+from neuralign.config.references import defined_names
 
 WIDTH = 100
 HISTORY = REPOSITORY / "CHANGELOG.md"  # names what there was, too
@@ -79,7 +79,7 @@ def module_and_names(dotted: str) -> tuple[Path | None, list[str]]:
 def name_exists(dotted: str) -> bool:
     """Whether a dotted name is a module, or something that a module defines."""
     path, names = module_and_names(dotted)
-    return path is not None and (not names or names[0] in (defined(path) or ()))
+    return path is not None and (not names or names[0] in (defined_names(path) or ()))
 
 
 def anchors(page: Path) -> set[str]:

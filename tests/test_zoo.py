@@ -1,4 +1,4 @@
-"""The table over other people's networks: its check can fail, and its page tells so. Without timm and transformers."""
+"""The table of networks of other libraries: its check can fail, and its page says so. Without timm, transformers."""
 
 import dataclasses
 import sys

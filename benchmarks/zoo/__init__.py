@@ -1,4 +1,4 @@
-"""The table over networks of torchvision, timm and transformers: what may be permuted, what is fixed, and the proof.
+"""The table of networks of torchvision, timm and transformers: what may be permuted, what is fixed, and checks of it.
 
 `python -m benchmarks.zoo` measures; timm and transformers are optional, and no test needs them.
 """

@@ -1,7 +1,7 @@
-"""Whether a permutation leaves a network's function as it is, told by nothing but plain PyTorch.
+"""An independent check, in plain PyTorch, that a permutation does not change a network's function.
 
-The library's certificate runs a network through wrappers of its own, on the inputs of the trace. Here the permuted
-tensors are loaded into a fresh network, as a user would load them, which is then called on new inputs, more of them.
+The library's certificate runs the network by its own code, on the inputs of the trace. Here the permuted tensors are
+loaded into a new network by `load_state_dict`, which is then called on other inputs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,17 +16,17 @@ from neuralign.symmetry import permutations
 from neuralign.symmetry.tracing.trace import trace
 
 State = Mapping[str, Tensor]
-INPUTS = 3  # the trace sees two
-TOLERANCE = 1e-9  # as of a certificate
-LEFT = 10  # tensors that are left in the old order, one at a time, to see that the check notices
+INPUTS = 3  # number of inputs; the trace has two
+TOLERANCE = 1e-9  # the same as for a certificate
+LEFT = 10  # number of tensors that are left unpermuted, one at a time, to test that the check notices it
 
 
 def differences(make: Callable[[], Made]) -> dict[str, float | None]:
     """{"evaluation", "training": the largest change of an output, as a share of the largest output}, in float64.
 
-    Under a random permutation of all groups, those of attentions among them, of weights and statistics at random. In
-    training mode dropout is off, and what the pass makes of the buffers must be permuted like the buffers. "noticed":
-    the share of ten permuted tensors of which the check notices if one is left in the old order.
+    The permutation is random, of all groups including those of attention; weights and statistics are random. In
+    training mode dropout is off, and the updated buffers are compared too. "noticed": the share of ten permuted tensors
+    for which the check fails if that tensor is left unpermuted.
     """
     made, draws = make(), torch.Generator().manual_seed(7)
     spec = trace(made.network, made.draw(2, 0), attention=True).spec
@@ -34,19 +34,22 @@ def differences(make: Callable[[], Made]) -> dict[str, float | None]:
     before = {n: _scattered(n, t, draws) for n, t in make().network.state_dict().items()}
     after = permutations.permute(spec, permutation, before)
     inputs = made.draw(INPUTS, 1)
-    found: dict[str, float | None] = {}
+    largest: dict[str, float | None] = {}
     for mode in ("evaluation", "training"):
         pair = [_loaded(make(), state, training=mode == "training") for state in (before, after)]
-        outputs, theirs = (_called(network, inputs) for network in pair)
-        own, others = (dict(network.named_buffers()) for network in pair)
-        kept = permutations.permute(spec, permutation, own)
-        outputs |= {n: kept[n] for n in others}
-        found[mode] = max(_gap(tensor, outputs[n]) for n, tensor in (theirs | others).items())
-    return found | {"noticed": _noticed(make(), before, after, inputs, draws)}
+        outputs, permuted_outputs = (_called(network, inputs) for network in pair)
+        buffers, permuted_buffers = (dict(network.named_buffers()) for network in pair)
+        expected_buffers = permutations.permute(spec, permutation, buffers)
+        outputs |= {n: expected_buffers[n] for n in permuted_buffers}
+        largest[mode] = max(_gap(tensor, outputs[n]) for n, tensor in (permuted_outputs | permuted_buffers).items())
+    return largest | {"noticed": _noticed(make(), before, after, inputs, draws)}
 
 
 def _noticed(made: Made, before: State, after: State, inputs: Tensor, draws: torch.Generator) -> float | None:
-    """The share of LEFT permuted tensors, drawn at random, whose old order changes the outputs; None without any."""
+    """Of LEFT permuted tensors, drawn at random, the share that changes the outputs if it is left unpermuted.
+
+    None if no tensor is permuted.
+    """
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     chosen = [moved[i] for i in torch.randperm(len(moved), generator=draws)[:LEFT]]
     expected = _called(_loaded(made, after, training=False), inputs)
@@ -58,7 +61,7 @@ def _noticed(made: Made, before: State, after: State, inputs: Tensor, draws: tor
 
 
 def _scattered(name: str, tensor: Tensor, draws: torch.Generator) -> Tensor:
-    """A tensor in which hardly two numbers are alike, so that none can stand in for another; signs and masks stay."""
+    """The tensor with noise, so that no two values are the same; signs of variances and infinite values are kept."""
     if not tensor.is_floating_point():
         return tensor.clone()
     value = tensor.double()
@@ -67,7 +70,7 @@ def _scattered(name: str, tensor: Tensor, draws: torch.Generator) -> Tensor:
         return value * (0.1 * noise).exp()
     if value.dim() > 1 and not value.std() > 0:
         return value + 0.1 * noise
-    # so large that no branch of the network is all but silent, as attentions are where weights begin near zero
+    # large enough that every branch contributes; attentions, for example, are initialised with weights near zero
     return value + noise * (value[0].numel() ** -0.5 if value.dim() > 1 else 0.1)
 
 
@@ -84,7 +87,7 @@ def _loaded(made: Made, state: State, *, training: bool) -> nn.Module:
 
 
 class _Precise(TorchFunctionMode):
-    """Float64 where a network's own code asks for float32, as norms of language models do."""
+    """Replaces conversions to float32 in the network's code, as in the norms of language models, by float64."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.float:
@@ -103,7 +106,7 @@ def _called(network: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:
-    """All tensors in tuples and mappings of outputs, but not in caches, which hold what lies inside the network."""
+    """All tensors in nested tuples, lists and mappings of outputs; not those in caches, which are no outputs."""
     if isinstance(outputs, Tensor):
         yield outputs
     elif isinstance(outputs, Mapping):
@@ -114,10 +117,10 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _gap(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, as a share of the largest number; equal infinities are no difference."""
-    found, expected = found.double(), expected.double()
-    if not found.isfinite().any():
-        return 0.0 if torch.equal(found, expected) else torch.inf
-    apart = torch.where(found == expected, 0.0, (found - expected).abs()).max()
-    return float(apart / torch.where(expected.isfinite(), expected.abs(), 0.0).max().clamp(min=1e-300))
+def _gap(tensor: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest finite value of `expected`; equal infinities do not differ."""
+    tensor, expected = tensor.double(), expected.double()
+    if not tensor.isfinite().any():
+        return 0.0 if torch.equal(tensor, expected) else torch.inf
+    difference = torch.where(tensor == expected, 0.0, (tensor - expected).abs()).max()
+    return float(difference / torch.where(expected.isfinite(), expected.abs(), 0.0).max().clamp(min=1e-300))

@@ -1,4 +1,4 @@
-"""The networks of the table, with random weights and of small inputs: nothing is downloaded."""
+"""The networks of the table, with random weights and small inputs. Nothing is downloaded."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,10 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Draw = Callable[[int, int], Tensor]  # how many inputs, seed -> inputs
+Draw = Callable[[int, int], Tensor]  # (number of inputs, seed) -> inputs
 
-SIDES = {"inception": 299, "maxvit": 224, "alexnet": 96, "vit": 64}  # pixels; the others of torchvision take 64
-TOKENS, LENGTH = 96, 12  # of the networks that read text: words known, words in a sentence
+SIDES = {
+    "inception": 299,
+    "maxvit": 224,
+    "alexnet": 96,
+    "vit": 64,
+}  # pixels, by the beginning of a name; others: 64
+TOKENS, LENGTH = 96, 12  # for networks that read text: size of the vocabulary, words in a sentence
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ def images(side: int) -> Draw:
 
 
 def sentences(count: int, seed: int) -> Tensor:
-    """Random sentences (n, LENGTH) of tokens; the first few tokens are left out, for they may stand for padding."""
+    """Random sentences (n, LENGTH) of tokens; the first few tokens are left out, because they may mean padding."""
     return torch.randint(5, TOKENS, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
@@ -47,7 +52,7 @@ def of_torchvision(name: str) -> Made:
     return Made(models.get_model(name, weights=None, **options), images(side))
 
 
-# side in pixels, whether the network is built for that side, further options; small variants, chosen for variety
+# height and width in pixels, whether the network is built for them, further options; varied small networks
 TIMM: dict[str, tuple[int, bool, dict[str, Any]]] = {
     "cait_xxs24_224": (64, True, {"depth": 6}),
     "coatnet_pico_rw_224": (64, True, {}),
@@ -103,7 +108,7 @@ TEXT = {"vocab_size": TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_at
 BERT = TEXT | {"intermediate_size": 64, "max_position_embeddings": 32}
 GROUPED = BERT | {"num_key_value_heads": 2}  # two heads share a key and a value
 PIXELS = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-# what stands before "Config", the class of the network, whether it reads text, options of the configuration
+# name of the configuration class without "Config", class of the network, whether it reads text, configuration
 TRANSFORMERS: dict[str, tuple[str, str, bool, Mapping[str, Any]]] = {
     "albert": ("Albert", "AlbertForSequenceClassification", True, BERT | {"embedding_size": 16}),
     "bert": ("Bert", "BertForSequenceClassification", True, BERT),
@@ -185,5 +190,5 @@ def make(library: str, name: str) -> Made:
     """A network as initialised from seed 0, and inputs for it."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries' own affairs
+        warnings.simplefilter("ignore")  # warnings within the libraries
         return LIBRARIES[library](name)

@@ -7,10 +7,10 @@ import pandas as pd
 
 from benchmarks.zoo.independent import TOLERANCE
 
-ENOUGH, ENOUGH_OF_ATTENTION = 0.8, 0.5  # share of parameters that may be permuted: what is aimed at
+ENOUGH, ENOUGH_OF_ATTENTION = 0.8, 0.5  # targets for the share of parameters that may be permuted
 
 Row = dict[str, Any]
-# heading, the cell of a row; a column is left out where every cell is empty
+# heading -> the cell of a row; columns with only empty cells are left out
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "network": lambda row: row["network"] + ("" if row["certified"] else " **refused**"),
     "parameters (million)": lambda row: f"{row['parameters'] / 1e6:{'.1f' if row['parameters'] > 5e4 else '.3f'}}",
@@ -53,39 +53,39 @@ MEANINGS = """\
 """
 
 
-def page(rows: pd.DataFrame, every: dict[str, list[str]]) -> str:
-    """The page; `every` network of each library is named where it has no row."""
+def page(rows: pd.DataFrame, names_of: dict[str, list[str]]) -> str:
+    """The page. `names_of`: all networks of each library; those without a row are listed as not measured."""
     lines = ["# Networks of torchvision, timm and transformers", ""]
     lines += ["As initialised, traced on two random inputs (`python -m benchmarks.zoo`; times on a busy machine).", ""]
     lines += MEANINGS.splitlines()
-    for library, names in every.items():
-        of_it = rows[rows.library == library]
-        if len(of_it):
-            lines += ["", f"## {library}", "", *_told(library, of_it, names), "", *_table(of_it)]
+    for library, names in names_of.items():
+        measured = rows[rows.library == library]
+        if len(measured):
+            lines += ["", f"## {library}", "", *_summary(library, measured, names), "", *_table(measured)]
     return "\n".join(lines) + "\n"
 
 
-def _told(library: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
-    """How many networks were measured, how many hold, and which do not."""
+def _summary(library: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """How many networks were measured, how many are certified, and which are not."""
     done = rows[rows.failure.isna()]
     pairs = sorted(set(zip(rows.version, rows.torch, strict=True)))
     versions = ", ".join(f"{library} {version} with torch {torch}" for version, torch in pairs)
     good = done[done.certified.astype(bool)]
     attentive = good.attention.notna() | good.reason.fillna("").str.contains("attention")
     least = attentive.map({True: ENOUGH_OF_ATTENTION, False: ENOUGH})
-    told = [f"{len(rows)} networks of {versions}. Certified: {len(good)}; of these"]
+    lines = [f"{len(rows)} networks of {versions}. Certified: {len(good)}; of these"]
     free = int((good.permutable >= least).sum())
-    told.append(f"at least {ENOUGH} (attention: {ENOUGH_OF_ATTENTION}) permutable: {free}.")
+    lines.append(f"at least {ENOUGH} (attention: {ENOUGH_OF_ATTENTION}) permutable: {free}.")
     checked = done[done.evaluation.notna()]
     if len(checked):
         wrong = checked[~((checked.evaluation <= TOLERANCE) & (checked.training <= TOLERANCE))]
-        told.append(f"Independent check: {len(checked) - len(wrong)} of {len(checked)} within {TOLERANCE:.0e}.")
-        told += [f"**Contradicted**: {', '.join(wrong.network)}."] * bool(len(wrong))
+        lines.append(f"Independent check: {len(checked) - len(wrong)} of {len(checked)} within {TOLERANCE:.0e}.")
+        lines += [f"**Contradicted**: {', '.join(wrong.network)}."] * bool(len(wrong))
     left = sorted(set(names) - set(rows.network))
-    told += [f"Not measured: {', '.join(left)}."] * bool(left)
-    told += [""] * bool(len(rows) > len(done))
-    told += [f"- {row.network}: not examined: {row.failure}" for row in rows[rows.failure.notna()].itertuples()]
-    return told
+    lines += [f"Not measured: {', '.join(left)}."] * bool(left)
+    lines += [""] * bool(len(rows) > len(done))
+    lines += [f"- {row.network}: not examined: {row.failure}" for row in rows[rows.failure.notna()].itertuples()]
+    return lines
 
 
 def _table(rows: pd.DataFrame) -> list[str]:

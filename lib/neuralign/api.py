@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from neuralign.alignment.problem import Problem, certify, search
 from neuralign.common.errors import UserError
 from neuralign.config.checking.validation import Validation
-from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
+from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins, schema
 from neuralign.curves.curve import straight_line
@@ -94,10 +94,10 @@ def align(
 class _Training(BaseModel):
     """The allowed values of the training options of `curve`."""
 
-    epochs: Whole
+    epochs: NonNegativeInt
     batch_size: Count
     lr: Positive
-    momentum: Proper
+    momentum: FractionBelowOne
     weight_decay: NonNegative
     seed: Seed
 
@@ -189,7 +189,7 @@ def _plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Call
     """
     problems = Validation()
     if use not in plugins(kind):
-        problems.refuse(argument, "found", use, plugins(kind))
+        problems.note_not_allowed(argument, "found", use, plugins(kind))
         raise UserError(problems.messages[0])
     return plugin(kind, {"use": use, **_checked(schema(kind, use), options, use)})
 
@@ -206,7 +206,7 @@ def _merged(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[
 def _checked(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
     """The validated values, with defaults. UserError lists all wrong ones, each as `path` and its name."""
     problems = Validation()
-    checked = problems.model(model, values, path)
+    checked = problems.validate(model, values, path)
     if problems:
         raise UserError("; ".join(problems.messages))
     return checked

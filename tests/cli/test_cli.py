@@ -44,12 +44,12 @@ class Attentive(nn.Module):
         self.head = nn.Linear(8, 4)
 
     def forward(self, x):
-        assert x.shape[-1] == 9, "9 pixels are wanted"
+        assert x.shape[-1] == 9, "9 pixels are needed"
         x = self.stem(x).flatten(2).mT
         return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
 
 class Ordered(nn.Module):
-    # of which nothing may move: its units are summed up in their order
+    # nothing of it may be permuted: cumsum depends on the order of the units
     def __init__(self):
         super().__init__()
         self.first, self.head = nn.Linear(243, 6), nn.Linear(6, 4)
@@ -63,7 +63,7 @@ class Bare(nn.Module):
         return x.mean((2, 3)).repeat(1, 2)[:, :4]
 
 class Tied(nn.Module):
-    # one tensor of two names, buffers that no unit lies on, and a layer that is not used
+    # a tied tensor, buffers without units, and an unused layer
     def __init__(self):
         super().__init__()
         self.words, self.layer, self.head = nn.Embedding(7, 5), nn.Linear(5, 5), nn.Linear(5, 7, bias=False)
@@ -123,7 +123,7 @@ def run(capsys, *arguments, status=0):
 
 
 def refused(capsys, *arguments):
-    """The one line that a command is refused with."""
+    """The one line that a refused command prints on standard error."""
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith(f"neuralign {arguments[0]}: error: ")
@@ -173,26 +173,26 @@ def test_every_command_has_examples_that_parse(command, capsys):
         assert example in printed
 
 
-def documented():
-    """Every line of a page, and of the Makefile, that runs the command."""
+def documented_commands():
+    """All lines of documentation pages and of the Makefile that run `neuralign`."""
     root = PACKAGE.parents[1]
     pages = [root / "README.md", root / "Makefile", *sorted((root / "docs").glob("*.md"))]
     lines = [line for page in pages for line in page.read_text().splitlines()]
     return [
-        found[1] for line in lines if (found := re.match(r"(?:\t+@?\$\(BIN\)/)?(neuralign .*?)( +#.*|; \\)?$", line))
+        match[1] for line in lines if (match := re.match(r"(?:\t+@?\$\(BIN\)/)?(neuralign .*?)( +#.*|; \\)?$", line))
     ]
 
 
-@pytest.mark.parametrize("line", documented())
-def test_what_pages_and_the_makefile_run_are_commands(line):
+@pytest.mark.parametrize("line", documented_commands())
+def test_commands_in_the_documentation_and_makefile_parse(line):
     _, command, *arguments = shlex.split(line)
     assert parser(command).parse_args([command, *arguments]).command == command
 
 
 def test_the_version_is_that_of_the_project(capsys):
-    wanted = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]["version"]
-    assert neuralign.__version__ == wanted
-    assert shell("-m", "neuralign", "--version").stdout == f"neuralign {wanted}\n"
+    version = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]["version"]
+    assert neuralign.__version__ == version
+    assert shell("-m", "neuralign", "--version").stdout == f"neuralign {version}\n"
 
 
 def test_without_a_checkout_the_version_is_that_of_the_installed_package(monkeypatch, tmp_path):
@@ -239,7 +239,7 @@ def test_all_help_plan_and_verify_need_no_torch(tmp_path):
         (["explain", "nets.py:Net", "--inputs", "1"], "neuralign: error: unrecognized arguments: --inputs 1"),
         (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: argument --input: found '3', a shape"),
         (["verify"], "neuralign verify: error: the following arguments are required: FOLDER"),
-        (["show", "nowhere"], "neuralign show: error: nowhere: no tables/accuracy.csv in it; the folder of a"),
+        (["show", "nowhere"], "neuralign show: error: nowhere: has no tables/accuracy.csv; the folder of a"),
     ],
 )
 def test_misuse_has_status_2_and_one_line(arguments, message):
@@ -248,7 +248,7 @@ def test_misuse_has_status_2_and_one_line(arguments, message):
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 
-def test_files_laid_over_the_config_are_said_in_one_option_or_in_several():
+def test_configfile_may_be_repeated_or_have_several_files():
     together = parser("plan").parse_args(["plan", "--configfile", "a.yaml", "b.yaml"])
     apart = parser("plan").parse_args(["plan", "--configfile", "a.yaml", "--configfile", "b.yaml"])
     assert together.configfile == apart.configfile == [Path("a.yaml"), Path("b.yaml")]
@@ -280,7 +280,7 @@ def test_show_prints_the_main_table_and_where_the_report_is(capsys):
 # ---- explain
 
 
-def test_explain_prints_facts(capsys):
+def test_explain_prints_json_and_text(capsys):
     facts = json.loads(run(capsys, "explain", "nets.py:Net", "--input", "1,3,9,9", "--json"))
     assert sorted(facts["groups"].values()) == [5, 6] and facts["certified"] is True
     assert facts["max_error"] < 1e-12 and 0 < facts["permutable_fraction"] < 1 and facts["seconds"] > 0
@@ -311,10 +311,10 @@ def test_a_certificate_that_does_not_hold_has_status_1(capsys, monkeypatch):
         (["nets.py:Secretive", "--input", "1,3,9,9"], "the network returns a generator; tensors, or tuples"),
         (
             ["tinytenn"],
-            "folder/file.py:name or a network of the config is wanted (tiny",
+            "folder/file.py:name or a network of the config is needed (tiny",
         ),
         (["nets.py:Net", "--option", "depth=3"], "unexpected keyword argument 'depth'"),
-        (["nets.py:Net", "--option", "width"], "--option: found 'width', NAME=VALUE is wanted"),
+        (["nets.py:Net", "--option", "width"], "--option: found 'width', NAME=VALUE is needed"),
         (["nets.py:Attentive", "--input", "1,3,7,7"], "input of shape (1, 3, 7, 7): AssertionError: 9 pixels"),
         (["nets.py:Net", "--input", "1,3,2,2"], "the network does not take an input of shape (1, 3, 2, 2)"),
         (["tinyten", "--option", "widht=3"], "unknown key 'widht'; did you mean 'width'?"),
@@ -329,7 +329,7 @@ NOTHING = "Nothing of this network may be permuted: "
 CUMSUM = NOTHING + "first.weight[0] and 1 more, because aten::cumsum depends on its order; "
 
 
-def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
+def test_explain_says_in_one_line_why_nothing_may_be_permuted(capsys):
     text = run(capsys, "explain", "nets.py:Ordered", "--input", "1,3,9,9")
     assert text.startswith(CUMSUM) and text.count("\n") == 1
     facts = json.loads(run(capsys, "explain", "nets.py:Ordered", "--input", "1,3,9,9", "--json"))
@@ -341,7 +341,7 @@ def test_explain_says_in_one_line_that_nothing_may_move_and_why(capsys):
 # ---- trace
 
 
-def recipe_of_the_page():
+def code_of_the_page():
     """The function `permuted(spec, permutation, arrays)` that docs/command-line.md gives to other programs."""
     page = (PACKAGE.parents[1] / "docs" / "command-line.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
@@ -368,17 +368,17 @@ def test_another_program_permutes_a_network_by_what_trace_writes(capsys, network
     run(capsys, "trace", network, "--input", shape, "--out", "spec.json", *more)
     data = json.loads(Path("spec.json").read_text())
     model = load(network)()
-    seen = torch.randint(7, example) if "Tied" in network else torch.rand(example)
-    symmetry = trace(model, seen, attention=attention)
+    inputs = torch.randint(7, example) if "Tied" in network else torch.rand(example)
+    symmetry = trace(model, inputs, attention=attention)
     assert data["groups"] == {group: symmetry.spec.sizes[group] for group in symmetry.spec.free}
     assert data["symmetry"] == fingerprint(symmetry.spec)
     permutation = random(symmetry.spec, torch.Generator().manual_seed(3))
     state = perturbed_state(model, 4)
     expected = permute(symmetry.spec, permutation, state)
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
-    found = recipe_of_the_page()(data, {name: index.numpy() for name, index in permutation.items()}, arrays)
-    assert found.keys() == expected.keys()
-    assert all(np.array_equal(found[name], tensor.numpy()) for name, tensor in expected.items())
+    permuted = code_of_the_page()(data, {name: index.numpy() for name, index in permutation.items()}, arrays)
+    assert permuted.keys() == expected.keys()
+    assert all(np.array_equal(permuted[name], tensor.numpy()) for name, tensor in expected.items())
 
 
 def test_every_axis_has_a_free_group_or_a_reason(capsys):
@@ -432,7 +432,7 @@ def test_buffers_tied_names_and_unreached_tensors_have_their_reasons(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nets.py:Net", "--out", "spec.yaml"], "--out: found spec.yaml; .json or .csv is wanted"),
+        (["nets.py:Net", "--out", "spec.yaml"], "--out: found spec.yaml; .json or .csv is needed"),
         (["nets.py:Net", "--input", "1,3,2,2"], "the network does not take an input of shape (1, 3, 2, 2)"),
         (["nets.py:Nett"], "did you mean 'Net'?"),
     ],
@@ -447,13 +447,13 @@ def test_trace_refuses_in_one_line(capsys, arguments, message):
 def test_align_finds_the_planted_permutation_and_keeps_the_names_of_the_file(capsys, folder):
     arguments = ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz", "-o", "out.safetensors"]
     facts = json.loads(run(capsys, "align", *arguments, "--permutation", "p.safetensors", "--json"))
-    found = load_file("out.safetensors")
-    assert found.keys() == {f"module.{name}" for name in folder}
-    assert all(torch.equal(found[f"module.{name}"], tensor) for name, tensor in folder.items())
+    aligned = load_file("out.safetensors")
+    assert aligned.keys() == {f"module.{name}" for name in folder}
+    assert all(torch.equal(aligned[f"module.{name}"], tensor) for name, tensor in folder.items())
     assert facts["certificate"] < 1e-12 and sorted(g["moved"] for g in facts["groups"].values()) == [5, 6]
     with safe_open("p.safetensors", "pt") as file:
-        noted = json.loads(file.metadata()["facts"])
-        assert noted["certificate"] == facts["certificate"] and noted["source"]["file"] == "b.pt"
+        stored_facts = json.loads(file.metadata()["facts"])
+        assert stored_facts["certificate"] == facts["certificate"] and stored_facts["source"]["file"] == "b.pt"
         assert sorted(len(file.get_tensor(n)) for n in file.keys()) == [5, 6]  # noqa: SIM118 (not a dict)
 
 
@@ -464,7 +464,7 @@ def test_align_writes_torch_files_too_and_says_what_moved(capsys, folder):
 
 
 @pytest.mark.parametrize("method", ["correlation", "transport"])
-def test_align_writes_b_as_it_is_where_nothing_may_move(capsys, method):
+def test_align_writes_b_unchanged_if_nothing_may_be_permuted(capsys, method):
     network = load("nets.py:Ordered")
     torch.save(network().state_dict(), "first.pt")
     b = {name: tensor.half() for name, tensor in network().state_dict().items()}
@@ -472,10 +472,10 @@ def test_align_writes_b_as_it_is_where_nothing_may_move(capsys, method):
     files = ["nets.py:Ordered", "first.pt", "second.pt", "--data", "mine.npz", "--method", method]
     text = run(capsys, "align", *files, "-o", "out.pt", "--permutation", "p.safetensors")
     assert text.startswith(CUMSUM) and text.count("\n") == 3
-    assert "B is in A's order as it is." in text
-    found = torch.load("out.pt", weights_only=True)
-    assert found.keys() == b.keys()
-    assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in b.items())
+    assert "So B needs no permutation." in text
+    aligned = torch.load("out.pt", weights_only=True)
+    assert aligned.keys() == b.keys()
+    assert all(torch.equal(aligned[n], t) and aligned[n].dtype == t.dtype for n, t in b.items())
     facts = json.loads(run(capsys, "align", *files, "--json"))
     assert facts["groups"] == {} and facts["certificate"] == 0 and facts["why"].startswith(CUMSUM)
     with safe_open("p.safetensors", "pt") as file:
@@ -483,43 +483,43 @@ def test_align_writes_b_as_it_is_where_nothing_may_move(capsys, method):
 
 
 def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, folder):
-    """In float64, of which the network's float32 would lose digits."""
+    """The shards are float64, which conversion to the network's float32 would change."""
     precise = {n: t.double() + 1e-9 for n, t in folder.items()}
     names = list(precise)
     Path("shards").mkdir()
     parts = {"m-00001-of-00002.safetensors": names[:5], "m-00002-of-00002.safetensors": names[5:]}
-    for shard, of in parts.items():
-        save_file({n: precise[n] for n in of}, Path("shards", shard))
-    index = {"weight_map": {n: shard for shard, of in parts.items() for n in of}}
+    for shard, tensors in parts.items():
+        save_file({n: precise[n] for n in tensors}, Path("shards", shard))
+    index = {"weight_map": {n: shard for shard, tensors in parts.items() for n in tensors}}
     Path("shards", "m.safetensors.index.json").write_text(json.dumps(index))
     arguments = ["nets.py:Net", "b.pt", "shards", "--data", "mine.npz", "-o", "out.safetensors", "--json"]
     facts = json.loads(run(capsys, "align", *arguments))
     assert facts["source"]["file"] == "shards" and len(facts["source"]["shards"]) == 3
-    found = load_file("out.safetensors")
-    assert found.keys() == precise.keys()
-    assert all(torch.equal(found[n].sort(0).values, t.sort(0).values) for n, t in precise.items() if n[0] in "01")
+    aligned = load_file("out.safetensors")
+    assert aligned.keys() == precise.keys()
+    assert all(torch.equal(aligned[n].sort(0).values, t.sort(0).values) for n, t in precise.items() if n[0] in "01")
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["a.safetensors", "c.pt"], "c.pt: no such file"),
-        (["a.safetensors", "."], "checkpoints are in it; name one of a.safetensors, b.pt"),
-        (["a.safetensors", "pointer.pt"], "pointer.pt: a pointer of Git LFS, not the file that it stands for"),
+        (["a.safetensors", "."], "checkpoints; name one of a.safetensors, b.pt"),
+        (["a.safetensors", "pointer.pt"], "pointer.pt: is a pointer of Git LFS, not the file that it stands for"),
         (["a.safetensors", "a.safetensors"], "A and B are the same file"),
-        (["a.safetensors", "nets.py"], "nets.py: neither .safetensors nor a file of torch.save, or damaged"),
+        (["a.safetensors", "nets.py"], "nets.py: neither a safetensors file nor one of torch.save, or damaged"),
         (["a.safetensors", "b.pt", "--option", "num_classes=7"], "logits (1, 4) are wanted, one for each class"),
         (
             ["a.safetensors", "b.pt", "--option", "width=7"],
-            "of another shape: 0.weight is [6, 3, 3, 3], in the network [7",
+            "different shape: 0.weight is [6, 3, 3, 3], in the network [7",
         ),
-        (["a.safetensors", "b.pt", "--inside", "ema"], "no tensor of the network is inside 'ema'"),
+        (["a.safetensors", "b.pt", "--inside", "ema"], "contains no tensor of the network inside 'ema'"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
             "no alignment 'corelation' in the config (allowed: random, corr",
         ),
         (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "File exists: '/dev/null'"),
-        (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is wanted"),
+        (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is needed"),
         (
             ["a.safetensors", "b.pt", "--data", "mine.zip"],
             "--data: found 'mine.zip'; a folder, a .npz file or a dataset",
@@ -534,8 +534,8 @@ def test_align_refuses_in_one_line(capsys, arguments, message):
 
 def test_heads_are_permuted_on_request(capsys):
     explain = ("explain", "nets.py:Attentive", "--input", "1,3,9,9", "--json")
-    plain, whole = (json.loads(run(capsys, *explain, *more)) for more in ((), ("--attention",)))
-    heads = whole["groups"].keys() - plain["groups"].keys()
+    without, with_attention = (json.loads(run(capsys, *explain, *more)) for more in ((), ("--attention",)))
+    heads = with_attention["groups"].keys() - without["groups"].keys()
     assert {group.rpartition("]")[2] for group in heads} == {":blocks", ":within"}
     network = load("nets.py:Attentive")()
     example = torch.rand(2, 3, 9, 9)
@@ -558,25 +558,25 @@ def test_heads_are_permuted_on_request(capsys):
 def test_doctor_recovers_everything_without_noise_and_less_with_more(capsys):
     arguments = ["nets.py:Net", "--input", "3,9,9", "--methods", "correlation", "--noise", "0", "30", "--seeds", "2"]
     facts = json.loads(run(capsys, "doctor", *arguments, "--images", "32", "--json"))
-    whole = {row["noise"]: row for row in facts["rows"] if row["group"] == ""}
-    assert whole[0]["recovered"] == 1 and whole[0]["n"] == 2 and whole[30]["recovered"] < 0.9
+    overall = {row["noise"]: row for row in facts["rows"] if row["group"] == ""}
+    assert overall[0]["recovered"] == 1 and overall[0]["n"] == 2 and overall[30]["recovered"] < 0.9
     assert facts["breaks"] == {"correlation": 30} and facts["images"] == "32 random images"
     text = run(capsys, "doctor", *arguments, "--images", "32")
     assert "1.000 ± 0.000" in text and "correlation: breaks at noise 30" in text and "n = 2 planted" in text
 
 
-def test_doctor_looks_at_given_data_with_given_weights(capsys):
+def test_doctor_uses_the_data_and_weights_of_its_options(capsys):
     arguments = ["nets.py:Net", "--data", "mine.npz", "--checkpoint", "b.pt", "--methods", "transport", "--noise", "0"]
     facts = json.loads(run(capsys, "doctor", *arguments, "--seeds", "1", "--json"))
     assert facts["images"] == "40 images of mine.npz" and facts["weights"] == "b.pt"
     assert facts["breaks"] == {"transport": None}
 
 
-def test_doctor_says_that_nothing_may_move(capsys):
+def test_doctor_says_that_nothing_may_be_permuted(capsys):
     for more in (["--input", "3,9,9"], ["--data", "mine.npz"]):
         arguments = ["nets.py:Ordered", *more, "--images", "8", "--seeds", "1", "--methods", "correlation"]
         text = run(capsys, "doctor", *arguments)
-        assert text.startswith(CUMSUM) and text.endswith("So no method has anything to find.\n")
+        assert text.startswith(CUMSUM) and text.endswith("So there is no permutation to recover.\n")
         assert text.count("\n") == 1
         facts = json.loads(run(capsys, "doctor", *arguments, "--json"))
         assert facts["rows"] == [] and facts["breaks"] == {} and facts["why"].startswith(CUMSUM)
@@ -597,7 +597,7 @@ def test_doctor_refuses_in_one_line(capsys, arguments, message):
 def test_noise_is_a_number_from_0(capsys, level):
     with pytest.raises(SystemExit) as end:
         main(["doctor", "nets.py:Net", f"--noise={level}"])
-    assert end.value.code == 2 and f"found '{level}', a number from 0 is wanted" in capsys.readouterr().err
+    assert end.value.code == 2 and f"found '{level}', a number from 0 is needed" in capsys.readouterr().err
 
 
 def test_doctor_refuses_two_kinds_of_images(capsys):
@@ -612,7 +612,7 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["a.safetensors"], "CHECKPOINT: found 1, pairs are wanted"),
+        (["a.safetensors"], "CHECKPOINT: found 1; pairs are needed"),
         (["a.safetensors", "a.safetensors"], "a pair is two different seeds or checkpoints"),
         (["a.safetensors", "b.pt", "--points", "1"], "evaluations.connect.points: found 1"),
         (

@@ -1,4 +1,4 @@
-"""Files are whole or absent, and lie where they are looked for."""
+"""Files are complete or absent; recipes and notes have the paths that other code expects."""
 
 import hashlib
 import os
@@ -67,5 +67,5 @@ def test_a_table_without_rows_has_its_columns(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "group,units\n"
     write_rows([{"group": "a", "units": 1}], tmp_path / "b.csv", ("units",))
     assert (tmp_path / "b.csv").read_text() == "group,units\na,1\n"
-    with pytest.raises(ValueError, match="c.csv: a table without rows, and its columns are not known"):
+    with pytest.raises(ValueError, match="c.csv: found a table without rows; `columns` is needed for its header"):
         write_rows([], tmp_path / "c.csv")

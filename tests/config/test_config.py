@@ -1,4 +1,4 @@
-"""The config check: what is valid, and what an entry is. What is refused, and in which words: hostile_configs.py."""
+"""The config check and the entries of a config. Refused configs, with their messages, are in hostile_configs.py."""
 
 import copy
 from collections import Counter
@@ -15,7 +15,7 @@ from neuralign.config.files import read
 SHIPPED = read(REPOSITORY / "config.yaml")
 
 
-def test_a_sound_config_has_no_problems():
+def test_a_valid_config_has_no_problems():
     assert check(SMALL) == []
 
 
@@ -35,30 +35,30 @@ def test_all_mistakes_are_reported_at_once():
     config = changed("regimes.standard.endpoint.lr", -1)
     config["networks"]["resnet32"]["depth"] = 31
     config["studies"]["small"]["grids"][0]["pair"] = ["1-1"]
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error:
         Catalogue(config)
-    assert refused.value.problems == check(config) and len(check(config)) >= 3
-    assert str(refused.value).startswith("the config is refused:\n  ")
+    assert error.value.problems == check(config) and len(check(config)) >= 3
+    assert str(error.value).startswith("the config is refused:\n  ")
 
 
 def test_a_mistake_is_reported_once():
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error:
         Catalogue(changed("networks.tinyten", {"widht": 3, "overrides": [{"when": {"dataset": "digits"}, "depth": 7}]}))
-    assert len(refused.value.problems) == 1
+    assert len(error.value.problems) == 1
 
 
 def test_the_check_reads_each_entry_once_and_once_more_for_each_override(monkeypatch):
-    read = Counter()
+    reads = Counter()
 
     def counted(section, name, raw, path, problems):
-        read[path] += 1
+        reads[path] += 1
         return read_entry(section, name, raw, path, problems)
 
     monkeypatch.setattr("neuralign.config.checking.check.read_entry", counted)
     override = {"when": {"dataset": "digits"}, "width": 3}
     assert check(changed("networks.tinyten.overrides", [override])) == []
     entries = [f"{section}.{name}" for section in SECTIONS for name in SMALL[section]]
-    assert read == Counter([*entries, "networks.tinyten.overrides[0]"])
+    assert reads == Counter([*entries, "networks.tinyten.overrides[0]"])
 
 
 def test_the_check_leaves_the_config_as_it_is():
@@ -67,11 +67,11 @@ def test_the_check_leaves_the_config_as_it_is():
     assert config == SMALL
 
 
-def test_an_unhashable_or_odd_config_is_refused_not_crashed_on():
+def test_a_config_of_wrong_types_is_refused_without_a_crash():
     for section in SMALL:
-        for odd in (5, "x", [], [1], {1: 2}, {"a": [1]}, None, {"a": {"overrides": {"when": 1}}}):
+        for wrong in (5, "x", [], [1], {1: 2}, {"a": [1]}, None, {"a": {"overrides": {"when": 1}}}):
             try:
-                Catalogue(changed(section, odd))
+                Catalogue(changed(section, wrong))
             except ConfigError:
                 pass
 
@@ -88,8 +88,8 @@ def test_an_unhashable_or_odd_config_is_refused_not_crashed_on():
 )
 def test_numbers_may_be_written_in_several_ways(path, written, meant):
     section, name, kind, key = path.split(".")
-    found = Catalogue(changed(path, written)).entry(section, name)[kind][key]
-    assert found == meant and type(found) is type(meant)
+    value = Catalogue(changed(path, written)).entry(section, name)[kind][key]
+    assert value == meant and type(value) is type(meant)
 
 
 def test_two_grids_of_a_study_may_not_hold_the_same_run():
@@ -109,7 +109,7 @@ def test_the_first_study_is_the_default():
     assert Catalogue(changed("default_study", DROP)).default_study == "small"
 
 
-# ---- what an entry is
+# ---- entries: overrides and defaults
 
 
 PLACE = {"dataset": "digits", "network": "resnet32", "regime": "standard"}
@@ -150,11 +150,11 @@ def test_an_override_deep_inside_merges_but_another_plug_in_replaces():
     assert merged["endpoint"]["schedule"] == {"use": "halving", "every": 20, "factor": 0.1, "drift": 0.9996}
     replaced = overridden(when | {"endpoint": {"schedule": {"use": "constant"}}})
     assert replaced["endpoint"]["schedule"] == {"use": "constant"}
-    whole = overridden(when | {"use": "tinyten"}, section="networks", name="resnet32")
-    assert whole["use"] == "tinyten" and "depth" in whole and whole["depth"] == 8
+    other_plugin = overridden(when | {"use": "tinyten"}, section="networks", name="resnet32")
+    assert other_plugin["use"] == "tinyten" and other_plugin["depth"] == 8
 
 
-def test_overrides_that_are_sound_alone_but_not_together_are_refused_when_they_meet():
+def test_overrides_that_are_valid_alone_but_not_together_are_refused_where_both_apply():
     overrides = [{"when": {"dataset": "digits"}, "use": "resnet"}, {"when": {"regime": "standard"}, "depth": 9}]
     catalogue = Catalogue(changed("networks.tinyten.overrides", overrides))
     with pytest.raises(ConfigError, match=r"networks\.tinyten\.depth: found 9: allowed are 8, 14, 20"):
@@ -163,12 +163,12 @@ def test_overrides_that_are_sound_alone_but_not_together_are_refused_when_they_m
 
 def test_defaults_are_filled_in_so_that_spelling_one_out_changes_nothing():
     short, spelled = Catalogue(SMALL), copy.deepcopy(SMALL)
-    named = [(section, name) for section in SECTIONS if section != "studies" for name in SMALL[section]]
-    for section, name in named:
+    entries = [(section, name) for section in SECTIONS if section != "studies" for name in SMALL[section]]
+    for section, name in entries:
         spelled[section][name] = short.entry(section, name)
     assert spelled != SMALL
     long = Catalogue(spelled)
-    assert all(long.entry(section, name) == short.entry(section, name) for section, name in named)
+    assert all(long.entry(section, name) == short.entry(section, name) for section, name in entries)
 
 
 def test_the_order_of_keys_and_the_spelling_of_numbers_change_nothing():

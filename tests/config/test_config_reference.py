@@ -1,4 +1,4 @@
-"""docs/config.md: it says what the code says, of every key."""
+"""docs/config.md: the page has all keys, as the code declares them."""
 
 import re
 import subprocess
@@ -54,7 +54,7 @@ def test_sections_and_kinds_of_plug_ins_are_chapters():
         assert re.search(f"^#+ {link}$", PAGE, re.MULTILINE), f"no chapter {link}"
 
 
-def test_nothing_on_the_page_is_taken_for_a_tag_of_html():
+def test_the_page_has_no_text_that_looks_like_an_html_tag():
     assert "<" not in re.sub(r"`[^`]*`|<!--.*?-->", "", PAGE)
 
 
@@ -82,7 +82,7 @@ def test_defaults_on_the_page_are_yaml():
 
 
 def test_descriptions_of_arguments_are_read_from_docstrings():
-    docstring = "What comes out.\n\nArgs:\n    a: One\n        line.\n    b: Two.\n\nMore: no argument."
+    docstring = "The result.\n\nArgs:\n    a: One\n        line.\n    b: Two.\n\nMore: no argument."
     assert argument_descriptions(docstring) == {"a": "One line.", "b": "Two."}
     assert argument_descriptions("No list.") == {}
 

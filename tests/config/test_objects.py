@@ -1,4 +1,4 @@
-"""Networks of other people's code: found without importing, built as they accept, digested with what they use."""
+"""Networks of the user's code: found without importing, built with the arguments they accept, digested with imports."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ HELPER = "def pooled(x):\n    return x.mean((2, 3))\n"
 
 @pytest.fixture(autouse=True)
 def mine(tmp_path, monkeypatch):
-    """A folder of one's own code as the working directory."""
+    """A working directory with code of the user."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("helper", "mine", "mine.nets"):
@@ -76,14 +76,14 @@ def test_planning_finds_a_network_of_torchvision_without_importing_it():
     [
         ("nets.py:Nett", "nets.py:Nett: nets.py does not define 'Nett'; did you mean 'Net'? (found: Net, Fixed,"),
         ("nots.py:Net", "no such file as"),
-        ("torchvison.models:resnet18", "no module 'torchvison.models' (looked where Python does, and in"),
+        ("torchvison.models:resnet18", "no module 'torchvison.models' on sys.path or in"),
         ("torchvision.modls:resnet18", "no module 'torchvision.modls'"),
         ("torchvision.models.resnet:resnt18", "did you mean 'resnet18'?"),
-        ("nets.py:", "`package.module:name` or `folder/file.py:name` is wanted"),
+        ("nets.py:", "`package.module:name` or `folder/file.py:name` is needed"),
         ("my-nets:Net", "a module is named like package.module"),
     ],
 )
-def test_what_cannot_be_found_is_refused_by_name(name, message):
+def test_an_object_that_cannot_be_found_is_refused_by_name(name, message):
     with pytest.raises(ObjectError) as error:
         find(name)
     assert message in str(error.value)
@@ -95,7 +95,7 @@ def test_a_file_that_does_not_parse_is_refused_in_one_line():
         find("nets.py:Net")
 
 
-def test_what_goes_wrong_while_importing_is_said_in_one_line():
+def test_an_error_while_importing_is_reported_in_one_line():
     Path("helper.py").write_text("raise RuntimeError('no licence')")
     with pytest.raises(ObjectError, match="nets.py:Net: cannot be imported: RuntimeError: no licence"):
         load("nets.py:Net")
@@ -114,16 +114,16 @@ def test_a_module_in_the_working_directory_is_found():
 
 
 @pytest.mark.parametrize("channels, classes", [(3, 5), (1, 10)])
-def test_classes_and_channels_go_to_the_parameters_that_are_called_so(channels, classes):
+def test_classes_and_channels_go_to_the_parameters_of_these_names(channels, classes):
     net = construct("nets.py:Net", {}, classes, channels)
     assert net(torch.zeros(2, channels, 8, 8)).shape == (2, classes) and net.conv.out_channels == 4
     assert construct("nets.py:Net", {"width": 6, "n_classes": 7}, classes, channels).head.out_features == 7
     assert construct("nets.py:anything", {}, classes, channels).out_features == classes
 
 
-def test_a_module_that_is_ready_is_copied():
-    one, other = (construct("nets.py:ready", {}, 10, 3) for _ in range(2))
-    assert isinstance(one, nn.Module) and one is not other
+def test_a_module_in_place_of_a_callable_is_copied():
+    first, second = (construct("nets.py:ready", {}, 10, 3) for _ in range(2))
+    assert isinstance(first, nn.Module) and first is not second
     with pytest.raises(NetworkError, match="takes no options; found {'width': 2}"):
         construct("nets.py:ready", {"width": 2}, 10, 3)
 
@@ -133,11 +133,11 @@ def test_a_module_that_is_ready_is_copied():
     [
         ("Net", {"depth": 3}, r"called with .*'depth': 3.*unexpected keyword argument 'depth'"),
         ("broken", {}, "called with {'num_classes': 10}: ValueError: no such width"),
-        ("nothing", {}, "returned int, a torch.nn.Module is wanted"),
-        ("number", {}, "found int, a callable"),
+        ("nothing", {}, "returned int; a torch.nn.Module is needed"),
+        ("number", {}, "found int; a callable"),
     ],
 )
-def test_what_is_no_network_is_refused(name, options, message):
+def test_a_callable_that_returns_no_network_is_refused(name, options, message):
     with pytest.raises(NetworkError, match=message):
         construct(f"nets.py:{name}", options, 10, 3)
 

@@ -1,4 +1,4 @@
-"""Signatures as schemas: what a plug-in's keyword-only parameters say is what the config may say."""
+"""Models of the options of plug-ins agree with the signatures of the plug-ins."""
 
 import ast
 import inspect
@@ -28,12 +28,12 @@ def test_every_folder_has_plug_ins():
 
 
 @pytest.mark.parametrize(("kind", "use"), SHIPPED)
-def test_every_option_of_a_shipped_plug_in_has_a_type_and_reads_as_the_function_has_it(kind, use):
+def test_the_model_of_a_plug_in_agrees_with_its_signature(kind, use):
     function = getattr(import_module(module(kind, use)), use)
-    wanted = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    parameters = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
     fields = schema(kind, use).model_fields
-    assert fields.keys() == wanted.keys()
-    for name, parameter in wanted.items():
+    assert fields.keys() == parameters.keys()
+    for name, parameter in parameters.items():
         assert parameter.annotation is not parameter.empty, f"{use}: {name} has no type"
         assert fields[name].is_required() == (parameter.default is parameter.empty)
         if parameter.default is not parameter.empty:
@@ -76,12 +76,12 @@ def test_options_are_checked():
 
 
 @pytest.mark.parametrize("value", ["1/0", "/2", "1/", "1/2/3", "--1/2", "a/b", ""])
-def test_an_odd_fraction_is_no_number(value):
+def test_a_malformed_fraction_is_refused(value):
     with pytest.raises(ValidationError):
         schema("attacks", "pgd").model_validate({"eps": value, "step": 1})
 
 
-def test_the_vocabulary_of_annotations_is_that_of_the_options():
+def test_annotations_may_use_all_option_types():
     assert set(options.__all__) <= set(signatures.VOCABULARY)
 
 

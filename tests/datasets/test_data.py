@@ -1,6 +1,6 @@
-"""Datasets: every plug-in against known answers, and downloads over a real (local) HTTP server.
+"""Datasets: every plug-in against known answers, and downloads from a local HTTP server.
 
-What is refused of archives, images and arrays: hostile_archives.py and hostile_images.py.
+The archives, images and arrays that are refused are in hostile_archives.py and hostile_images.py.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from neuralign.common.files import PACKAGE
 from neuralign.datasets.checks import check
 from neuralign.datasets.dataset import DataError, Dataset, Split
 from neuralign.datasets.reading import downloads
-from neuralign.datasets.reading.locations import identity, local
+from neuralign.datasets.reading.locations import content_digest, local_path
 from neuralign.datasets.sources.cifar import cifar
 from neuralign.datasets.sources.digits import digits
 from neuralign.datasets.sources.folder import folder
 from neuralign.datasets.sources.npz import npz
 from neuralign.datasets.sources.tiny_imagenet import tiny_imagenet
-from neuralign.datasets.storage import CHUNK, moments, save
+from neuralign.datasets.storage import CHUNK, channel_statistics, save
 
 PLUGINS = (cifar, digits, folder, npz, tiny_imagenet)
 
@@ -55,7 +55,7 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
-def test_nothing_of_the_data_package_needs_torch():
+def test_only_images_py_of_the_package_needs_torch():
     files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", "images")]
     names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
     lines = [f"import neuralign.{name}" for name in names] + [
@@ -96,7 +96,7 @@ def test_cifar100_has_the_fine_labels(tmp_path):
     data = cifar(tmp_path, classes=100, **source)
     check(data, "cifar")
     assert data.test.labels.tolist() == list(range(100)) and data.classes[42] == "fine42"
-    with pytest.raises(DataError, match="not the archive of CIFAR-10, python version: no member data_batch_1, "):
+    with pytest.raises(DataError, match="not the archive of CIFAR-10, python version: it has no member data_batch_1, "):
         cifar(tmp_path, classes=10, **source)
 
 
@@ -158,12 +158,12 @@ def test_folder_has_three_channels_if_one_image_is_coloured_and_resizes_on_deman
         ((3, 8, 3), "nchw", (3, 8, 3)),
         ((3, 8, 3), "nhwc", (3, 3, 8)),
         ((5, 5, 5), "nhwc", (5, 5, 5)),
-        ((3, 8, 3), "auto", "ambiguous; say layout"),
-        ((5, 5, 5), "auto", "ambiguous; say layout"),
+        ((3, 8, 3), "auto", "ambiguous; set layout"),
+        ((5, 5, 5), "auto", "ambiguous; set layout"),
         ((8,), "auto", "three or four axes"),
     ],
 )
-def test_npz_finds_the_channels_or_asks(tmp_path, shape, layout, expected):
+def test_npz_finds_the_axis_of_the_channels_or_refuses(tmp_path, shape, layout, expected):
     np.savez(tmp_path / "a.npz", **arrays(x_train=pixels(4, *shape), x_test=pixels(2, *shape)))
     if isinstance(expected, str):
         with pytest.raises(DataError, match=rf"x_train has shape .*{expected}"):
@@ -175,9 +175,9 @@ def test_npz_finds_the_channels_or_asks(tmp_path, shape, layout, expected):
 
 
 def test_npz_may_have_another_order_in_memory_and_one_test_image(tmp_path):
-    made = arrays(x_test=pixels(1, 8, 8, 3), y_test=np.array([1]))
-    np.savez(tmp_path / "a.npz", **made)
-    np.savez_compressed(tmp_path / "b.npz", **{name: np.asfortranarray(array) for name, array in made.items()})
+    content = arrays(x_test=pixels(1, 8, 8, 3), y_test=np.array([1]))
+    np.savez(tmp_path / "a.npz", **content)
+    np.savez_compressed(tmp_path / "b.npz", **{name: np.asfortranarray(array) for name, array in content.items()})
     for name in ("a", "b"):
         data = npz(tmp_path, path=str(tmp_path / f"{name}.npz"))
         check(data, name)
@@ -203,12 +203,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         action = self.server.actions.pop(0) if self.server.actions else "whole"
-        wanted = self.headers["Range"]
-        self.server.ranges.append(wanted)
+        requested = self.headers["Range"]
+        self.server.ranges.append(requested)
         if isinstance(action, int):
             return self.send_error(action)
-        resume = wanted is not None and self.server.resumes
-        body = self.server.content[int(wanted[6:-1]) :] if resume else self.server.content
+        resume = requested is not None and self.server.resumes
+        body = self.server.content[int(requested[6:-1]) :] if resume else self.server.content
         self.send_response(206 if resume else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -231,24 +231,24 @@ def server(monkeypatch) -> Iterator[Server]:
         thread.join()
 
 
-def fetched(server: Server, cache: Path) -> Dataset:
+def fetch(server: Server, cache: Path) -> Dataset:
     return cifar(cache, classes=10, url=server.url, checksum=sha256(cifar10()))
 
 
 def test_an_archive_is_downloaded_once_and_again_if_its_copy_is_damaged(server, tmp_path):
     server.content = cifar10()
-    assert len(fetched(server, tmp_path).train.labels) == len(fetched(server, tmp_path).train.labels) == 10
-    (kept,) = tmp_path.iterdir()
-    assert kept.name == f"{sha256(server.content)[7:23]}-data.tar.gz" and len(server.ranges) == 1
-    kept.write_bytes(kept.read_bytes()[:-1])
-    fetched(server, tmp_path)
-    assert len(server.ranges) == 2 and kept.read_bytes() == server.content
+    assert len(fetch(server, tmp_path).train.labels) == len(fetch(server, tmp_path).train.labels) == 10
+    (cached,) = tmp_path.iterdir()
+    assert cached.name == f"{sha256(server.content)[7:23]}-data.tar.gz" and len(server.ranges) == 1
+    cached.write_bytes(cached.read_bytes()[:-1])
+    fetch(server, tmp_path)
+    assert len(server.ranges) == 2 and cached.read_bytes() == server.content
 
 
 @pytest.mark.parametrize("resumes", [True, False])
 def test_a_cut_connection_and_a_busy_server_are_tried_again(server, tmp_path, resumes):
     server.actions, server.resumes = ["cut", 503, "cut", "whole"], resumes
-    assert len(fetched(server, tmp_path).train.labels) == 10
+    assert len(fetch(server, tmp_path).train.labels) == 10
     half = len(server.content) // 2
     assert server.ranges[:3] == [None, f"bytes={half}-", f"bytes={half}-"] and len(server.ranges) == 4
 
@@ -257,37 +257,37 @@ def test_a_connection_that_is_always_cut_leaves_nothing_and_the_next_run_recover
     server.actions, server.resumes = ["cut"] * downloads.ATTEMPTS, False
     half, whole = len(server.content) // 2, len(server.content)
     with pytest.raises(
-        DataError, match=f"gave up after 5 attempts and {half} bytes, .* closed after {half} of {whole}"
+        DataError, match=f"gave up after 5 attempts and {half} bytes; .* closed after {half} of {whole}"
     ):
-        fetched(server, tmp_path)
+        fetch(server, tmp_path)
     assert not list(tmp_path.iterdir())
-    assert len(fetched(server, tmp_path).train.labels) == 10
+    assert len(fetch(server, tmp_path).train.labels) == 10
 
 
-def test_an_answer_that_will_not_change_is_not_asked_for_again(server, tmp_path):
+def test_a_final_error_of_the_server_is_not_retried(server, tmp_path):
     server.actions = [404]
     with pytest.raises(DataError, match=r"/pub/data.tar.gz\?x=1: the server answers 404 Not Found"):
-        fetched(server, tmp_path)
+        fetch(server, tmp_path)
     assert len(server.ranges) == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_wrong_checksum_is_named_with_both_sums_and_nothing_is_left(server, tmp_path, monkeypatch):
+def test_a_wrong_checksum_is_refused_with_both_sums_and_the_file_is_removed(server, tmp_path, monkeypatch):
     expected, server.content = sha256(server.content), b"an error page"
     monkeypatch.setattr("tarfile.open", None)  # nothing may be read before the checksum is verified
     with pytest.raises(DataError) as caught:
         cifar(tmp_path, classes=10, url=server.url, checksum=expected)
-    found = f"expected {expected}, found {sha256(b'an error page')} in the 13 bytes received"
+    found = f"expected {expected}, found {sha256(b'an error page')} (13 bytes)"
     assert str(caught.value) == f"{server.url}: {found}"
     assert not list(tmp_path.iterdir())
 
 
-def test_an_absent_server_ends_in_an_error(server, tmp_path):
+def test_a_server_that_does_not_answer_is_an_error(server, tmp_path):
     source = {"url": "http://127.0.0.1:9/x", "checksum": sha256(cifar10())}
-    kept = tmp_path / f"{source['checksum'][7:23]}-x"
-    with pytest.raises(DataError, match=rf"/x: gave up after 5 attempts and 0 bytes, .* can be put at {kept}$"):
+    cached = tmp_path / f"{source['checksum'][7:23]}-x"
+    with pytest.raises(DataError, match=rf"/x: gave up after 5 attempts and 0 bytes; .* and put it at {cached}$"):
         cifar(tmp_path, classes=10, **source)
     assert not list(tmp_path.iterdir())
-    kept.write_bytes(cifar10())
+    cached.write_bytes(cifar10())
     assert len(cifar(tmp_path, classes=10, **source).train.labels) == 10
 
 
@@ -295,15 +295,15 @@ def test_sources_may_be_local(tmp_path):
     path = tmp_path / "an archive.tar.gz"
     path.write_bytes(cifar10())
     md5 = f"md5:{hashlib.md5(path.read_bytes()).hexdigest().upper()}"
-    assert local("https://example.org/a.zip") is None and local("a.zip") == Path("a.zip")
+    assert local_path("https://example.org/a.zip") is None and local_path("a.zip") == Path("a.zip")
     for url in (str(path), path.as_uri()):
-        assert downloads.verified(url, md5, tmp_path / "cache") == path
+        assert downloads.fetch_verified(url, md5, tmp_path / "cache") == path
     with pytest.raises(DataError, match="expected md5:0{32}, found md5:"):
-        downloads.verified(str(path), "md5:" + "0" * 32, tmp_path)
+        downloads.fetch_verified(str(path), "md5:" + "0" * 32, tmp_path)
     assert path.exists() and not (tmp_path / "cache").exists()
     for url, message in (("ftp://x/y", "http://host"), ("absent.zip", "no such file")):
         with pytest.raises(DataError, match=f"{url}.*{message}"):
-            downloads.verified(url, md5, tmp_path)
+            downloads.fetch_verified(url, md5, tmp_path)
 
 
 # --- the file that training reads ---
@@ -343,10 +343,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "a").read_bytes() == old and len(list(tmp_path.iterdir())) == 1
 
 
-def test_moments_of_known_pixels():
+def test_channel_statistics_of_known_pixels():
     images = np.zeros((2, 2, 1, 2), np.uint8)
     images[1, 0], images[:, 1, :, 0] = 255, 51
-    assert moments(images) == (pytest.approx([0.5, 0.1]), pytest.approx([0.5, 0.1]))
+    assert channel_statistics(images) == (pytest.approx([0.5, 0.1]), pytest.approx([0.5, 0.1]))
 
 
 def test_fetch_data_fetches_checks_and_writes(tmp_path, monkeypatch, server):
@@ -366,40 +366,42 @@ def test_fetch_data_fetches_checks_and_writes(tmp_path, monkeypatch, server):
     assert not (tmp_path / "c.safetensors").exists()
 
 
-# --- identity: what makes a prepared dataset stale ---
+# --- the digest of the source, which decides whether a dataset is prepared again ---
 
 
-def test_the_identity_follows_the_content_of_local_sources(tmp_path):
+def test_the_digest_depends_on_the_content_of_local_sources(tmp_path):
     np.savez(tmp_path / "a.npz", **arrays())
     entry, tree_entry = {"use": "npz", "path": str(tmp_path / "a.npz")}, tree(tmp_path / "pets")
-    before, before_tree = identity(entry), identity(tree_entry)
+    before, before_tree = content_digest(entry), content_digest(tree_entry)
     os.utime(tmp_path / "a.npz", (1, 1))
     (tmp_path / "pets/train/cat/.hidden").touch()
-    assert (identity(entry), identity(tree_entry)) == (before, before_tree)
+    assert (content_digest(entry), content_digest(tree_entry)) == (before, before_tree)
     np.savez(tmp_path / "a.npz", **arrays(y_train=np.array([1, 0, 0, 1])))
-    assert identity(entry) != before
-    assert identity({"use": "cifar", "url": str(tmp_path / "a.npz"), "checksum": "md5:1"}) == identity(entry)
+    assert content_digest(entry) != before
+    assert content_digest({"use": "cifar", "url": str(tmp_path / "a.npz"), "checksum": "md5:1"}) == content_digest(
+        entry
+    )
     (tmp_path / "pets/train/cat/a.png").rename(tmp_path / "pets/train/dog/c.png")
-    assert identity(tree_entry) != before_tree
-    assert identity({"use": "cifar", "url": "https://example.org/a", "checksum": "md5:1"}) == "md5:1"
-    assert identity({"use": "digits"}) == ""
+    assert content_digest(tree_entry) != before_tree
+    assert content_digest({"use": "cifar", "url": "https://example.org/a", "checksum": "md5:1"}) == "md5:1"
+    assert content_digest({"use": "digits"}) == ""
     with pytest.raises(DataError, match="absent: no such file or folder"):
-        identity({"use": "npz", "path": "absent"})
+        content_digest({"use": "npz", "path": "absent"})
 
 
-def test_the_memo_is_believed_until_a_file_changes_and_not_of_fresh_files(tmp_path):
+def test_a_digest_is_kept_until_a_file_changes_but_not_for_a_fresh_file(tmp_path):
     path, memo = tmp_path / "a.bin", tmp_path / "memo.json"
     entry = {"use": "npz", "path": str(path)}
     path.write_bytes(b"one")
-    fresh = identity(entry, memo)
-    assert not memo.exists()  # it may still change within the same tick of the clock
+    fresh = content_digest(entry, memo)
+    assert not memo.exists()  # it could change again without getting another modification time
     os.utime(path, (1000, 1000))
-    assert identity(entry, memo) == fresh
-    (key,) = kept = json.loads(memo.read_text())
-    memo.write_text(json.dumps({key: [kept[key][0], "remembered"]}))
-    assert identity(entry, memo) == "remembered"
+    assert content_digest(entry, memo) == fresh
+    (key,) = cached = json.loads(memo.read_text())
+    memo.write_text(json.dumps({key: [cached[key][0], "remembered"]}))
+    assert content_digest(entry, memo) == "remembered"
     path.write_bytes(b"two")
-    assert identity(entry, memo) not in ("remembered", fresh)
+    assert content_digest(entry, memo) not in ("remembered", fresh)
     memo.write_text("{damaged")
     os.utime(path, (time.time() - 60,) * 2)
-    assert identity(entry, memo) == identity(entry) and len(json.loads(memo.read_text())) == 1
+    assert content_digest(entry, memo) == content_digest(entry) and len(json.loads(memo.read_text())) == 1

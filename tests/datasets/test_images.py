@@ -1,4 +1,4 @@
-"""Prepared datasets in memory, and their batches."""
+"""Prepared datasets in memory, and mini-batches of them."""
 
 from pathlib import Path
 
@@ -32,14 +32,14 @@ def numbered(count: int) -> Images:
     return Images(pixels.contiguous(), torch.arange(count))
 
 
-def test_what_was_prepared_is_loaded(tmp_path: Path) -> None:
-    made, found = dataset(), loaded(tmp_path)
-    for split, images in ((made.train, found.train), (made.test, found.test)):
+def test_a_prepared_dataset_is_loaded_as_it_was(tmp_path: Path) -> None:
+    written, data = dataset(), loaded(tmp_path)
+    for split, images in ((written.train, data.train), (written.test, data.test)):
         assert images.pixels.dtype == torch.uint8 and images.labels.dtype == torch.int64
         assert np.array_equal(images.pixels, split.images) and np.array_equal(images.labels, split.labels)
-    assert found.classes == made.classes and found.channels == 3
-    unit = made.train.images / 255
-    assert found.mean == pytest.approx(unit.mean((0, 2, 3))) and found.std == pytest.approx(unit.std((0, 2, 3)))
+    assert data.classes == written.classes and data.channels == 3
+    unit = written.train.images / 255
+    assert data.mean == pytest.approx(unit.mean((0, 2, 3))) and data.std == pytest.approx(unit.std((0, 2, 3)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -49,26 +49,26 @@ def test_resizing_is_that_of_pil_within_one_grey_level(tmp_path: Path, channels:
     images = draws.integers(0, 256, (6, channels, side, side), np.uint8)
     labels = np.arange(6) % 2
     save(Dataset(Split(images, labels), Split(images[:2], labels[:2]), ("a", "b")), tmp_path / "data.safetensors")
-    found = load(tmp_path / "data.safetensors", CPU, size).train.pixels
-    assert found.dtype == torch.uint8 and found.shape == (6, channels, size, size)
-    for image, pixels in zip(images, found, strict=True):
+    resized = load(tmp_path / "data.safetensors", CPU, size).train.pixels
+    assert resized.dtype == torch.uint8 and resized.shape == (6, channels, size, size)
+    for image, pixels in zip(images, resized, strict=True):
         for plane, channel in zip(image, pixels, strict=True):
             expected = np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR))
             assert np.abs(channel.numpy().astype(int) - expected).max() <= 1
 
 
-def test_images_of_the_right_size_are_left_alone(tmp_path: Path) -> None:
+def test_images_of_the_right_size_are_not_resized(tmp_path: Path) -> None:
     assert torch.equal(loaded(tmp_path, size=16).train.pixels, loaded(tmp_path).train.pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_become_float32_in_the_unit_interval_channels_last(channels: int) -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, channels, -1, -1)
-    found = as_float(pixels)
-    assert found.dtype == torch.float32
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(found, pixels.float() / 255)
-    assert (found.min(), found.max()) == (0, 1)
+    converted = as_float(pixels)
+    assert converted.dtype == torch.float32
+    assert converted.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(converted, pixels.float() / 255)
+    assert (converted.min(), converted.max()) == (0, 1)
 
 
 @pytest.mark.parametrize("size", [1, 4, 10, 64])

@@ -64,7 +64,7 @@ FILES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cut off", cut_off, "not a safetensors file, or damaged"),
     ("an absurd header", lambda path: path.write_bytes(b"\xff" * 8 + b"{}"), "not a safetensors file, or damaged"),
     ("a header of no length", lambda path: path.write_bytes(bytes(8)), "not a safetensors file, or damaged"),
-    ("a folder", lambda path: path.mkdir(), "is a folder, a safetensors file is needed"),
+    ("a folder", lambda path: path.mkdir(), "is a folder; a safetensors file is needed"),
 ]
 
 
@@ -262,9 +262,9 @@ def nothing(tensors: Tensors, facts: dict[str, Any]) -> None:
 
 
 PREPARED: list[tuple[str, Callable[[Tensors, dict[str, Any]], Any], dict[str, Any], str]] = [
-    ("no labels", lambda t, f: t.pop("train_labels"), {}, "no dataset as `fetch_data` prepares it, or damaged"),
+    ("no labels", lambda t, f: t.pop("train_labels"), {}, "not a dataset that `fetch_data` wrote, or damaged"),
     ("no class names", lambda t, f: f.pop("classes"), {}, "or damaged: 'classes'"),
-    ("class names that are none", lambda t, f: f.update(classes=5), {}, "no dataset as `fetch_data` prepares it"),
+    ("class names that are none", lambda t, f: f.update(classes=5), {}, "not a dataset that `fetch_data` wrote"),
     (
         "pixels as fractions",
         lambda t, f: t.update(train_images=t["train_images"].float()),
@@ -375,7 +375,7 @@ CASES = [
             f"prepared data: {n}",
             STARTING,
             partial(no_data, make),
-            ("data.safetensors: ", "as `fetch_data` prepares it"),
+            ("data.safetensors: ", "not a dataset that `fetch_data` wrote"),
         )
         for n, make, _ in FILES
     ],

@@ -1,4 +1,4 @@
-"""Configs that must be refused at planning, and the words that must be said: one row each."""
+"""Configs that must be refused at planning, and the words that the message must contain: one row each."""
 
 import copy
 from functools import partial
@@ -77,7 +77,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     # types
     ("regimes.standard.endpoint.epochs", "ten", "regimes.standard.endpoint.epochs: found 'ten'", "valid integer"),
     ("regimes.standard.endpoint.epochs", 2.5, "regimes.standard.endpoint.epochs: found 2.5", "integer"),
-    ("regimes.standard.endpoint.epochs", True, "endpoint.epochs: found True: a number is wanted, not true or false"),
+    ("regimes.standard.endpoint.epochs", True, "endpoint.epochs: found True: a number is needed, not true or false"),
     ("regimes.standard.endpoint.lr", "fast", "regimes.standard.endpoint.lr: found 'fast'", "valid number"),
     ("regimes.standard.endpoint.lr", [0.1], "regimes.standard.endpoint.lr: found [0.1]", "valid number"),
     ("regimes.standard.endpoint.nesterov", "maybe", "regimes.standard.endpoint.nesterov: found 'maybe'", "boolean"),
@@ -145,15 +145,15 @@ ENTRIES: list[tuple[Any, ...]] = [
     (f"{GRID}.regime", "standrd", "grids[0].regime: no such entry of 'regimes': 'standrd'", "'standard'?"),
     (f"{GRID}.method", "alined", "grids[0].method: no such entry of 'methods': 'alined'", "'aligned'?"),
     (f"{GRID}.evaluation", "fast", "grids[0].evaluation: no such entry of 'evaluations': 'fast' (allowed: standard,"),
-    # sections and lists that are not there
+    # sections and lists that are missing or empty
     ("studies", DROP, "default_study: no such entry of 'studies': 'small' (allowed: none)"),
     ("methods", DROP, "grids[0].method: no such entry of 'methods': 'unaligned' (allowed: none)"),
     ("studies.small.grids", [], "studies.small.grids: found []", "at least 1 item"),
-    (f"{GRID}.pair", [], "studies.small.grids[0].pair: is empty; a study needs at least one"),
+    (f"{GRID}.pair", [], "studies.small.grids[0].pair: is empty; at least one is needed"),
     (f"{GRID}.dataset", [], "studies.small.grids[0].dataset: is empty"),
     # pairs and seeds
-    (f"{GRID}.pair", ["1-2", "1-2"], "studies.small.grids[0].pair: names something twice: ['1-2', '1-2']"),
-    (f"{GRID}.method", ["aligned", "aligned"], "studies.small.grids[0].method: names something twice"),
+    (f"{GRID}.pair", ["1-2", "1-2"], "studies.small.grids[0].pair: has a value twice: ['1-2', '1-2']"),
+    (f"{GRID}.method", ["aligned", "aligned"], "studies.small.grids[0].method: has a value twice"),
     (f"{GRID}.pair", ["1-2", "mine_a-mine_a"], "found 'mine_a-mine_a': a pair is two different seeds or checkpoints"),
     (f"{GRID}.pair", ["1-2", "mine-mine_b"], "no such entry of 'checkpoints': 'mine'; did you mean 'mine_b'?"),
     (f"{GRID}.pair", ["mine_a-1", "1-mine_a"], "grids[0].pair: mine_a-1 and 1-mine_a are the same two networks"),
@@ -167,8 +167,8 @@ ENTRIES: list[tuple[Any, ...]] = [
     ),
     ("networks.theirs.options", [1], "networks.theirs.options: found [1]", "dictionary"),
     ("networks.theirs.on_curve", {"width": 2}, "networks.theirs.on_curve: unknown key 'width' (allowed: options)"),
-    ("networks.theirs.std", DROP, "networks.theirs: `mean` and `std` go together", "found 1 and none"),
-    ("networks.theirs.std", [0.2, 0.2], "networks.theirs: `mean` and `std` go together", "found 1 and 2"),
+    ("networks.theirs.std", DROP, "networks.theirs: `mean` and `std` must both have one number", "found 1 and none"),
+    ("networks.theirs.std", [0.2, 0.2], "networks.theirs: `mean` and `std` must both have one number", "found 1 and 2"),
     ("networks.theirs.std", [2], "networks.theirs.std.0: found 2", "less than or equal to 1"),
     (
         "checkpoints.mine-a",
@@ -183,7 +183,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     (f"{GRID}.pair", ["1-2", "03-4"], "studies.small.grids[0].pair: found '03-4'"),
     (f"{GRID}.pair", ["1-2", "3_4"], "studies.small.grids[0].pair: found '3_4'"),
     (f"{GRID}.pair", ["1-2", 34], "studies.small.grids[0].pair.1: found 34", "valid string"),
-    (f"{GRID}.curve_seed", [1, 2, 3], "grids[0].curve_seed: found 3 seeds for 2 pairs: give one for each pair, or one"),
+    (f"{GRID}.curve_seed", [1, 2, 3], "grids[0].curve_seed: found 3 seeds for 2 pairs; one for each pair, or one"),
     (f"{GRID}.curve_seed", [], "studies.small.grids[0].curve_seed: is empty"),
     (f"{GRID}.curve_seed", [1, -2], "studies.small.grids[0].curve_seed.1: found -2", "greater than or equal to 0"),
     # names, which become folders
@@ -251,9 +251,9 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("datasets.digits.augment.0.probability", 1.5, "augment[0].probability: found 1.5", "less than or equal to 1"),
     ("networks.tinyten.input_size", 10**5, "networks.tinyten.input_size: found 100000", "less than or equal to 4096"),
     ("networks.tinyten.width", -16, "networks.tinyten.width: found -16", "greater than or equal to 1"),
-    ("attacks.pgd5.eps", 8, "attacks.pgd5.eps: found 8", "less than or equal to 1"),  # of 255
+    ("attacks.pgd5.eps", 8, "attacks.pgd5.eps: found 8", "less than or equal to 1"),  # instead of 8/255
     ("attacks.pgd5.eps", 0, "attacks.pgd5.eps: found 0", "greater than 0"),
-    ("attacks.pgd5.step", 0.1, "attacks.pgd5: found step 0.1 and eps 0.0313725: a step of more than twice eps"),
+    ("attacks.pgd5.step", 0.1, "attacks.pgd5: found step 0.1 and eps 0.0313725: the step must be at most 2 eps"),
     (
         "attacks.pgd5.overrides",
         [{"when": {"dataset": "digits"}, "eps": 0.001}],
@@ -263,35 +263,40 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("alignments.correlation.images", 0, "alignments.correlation.images: found 0", "greater than or equal to 1"),
     ("curves.bezier.bends", 0, "curves.bezier.bends: found 0", "greater than or equal to 1"),
     ("evaluations.standard.points", 10**6, "evaluations.standard.points: found 1000000", "or equal to 10001"),
-    ("evaluations.standard.points", True, "evaluations.standard.points: found True: a number is wanted"),
+    ("evaluations.standard.points", True, "evaluations.standard.points: found True: a number is needed"),
     ("planes.coarse.points", 5000, "planes.coarse.points: found 5000", "less than or equal to 1001"),
     ("planes.coarse.initial", {"t1": [1, 0]}, "planes.coarse.initial.t1: found [1, 0]: the smaller number comes first"),
     # values that do not fit each other
-    ("datasets.digits.mean", [0.5], "datasets.digits: `mean` and `std` go together", "found 1 and none"),
-    ("datasets.digits", {"mean": [0.5], "std": [0.2, 0.2]}, "`mean` and `std` go together", "found 1 and 2"),
+    ("datasets.digits.mean", [0.5], "datasets.digits: `mean` and `std` must both have one number", "found 1 and none"),
+    (
+        "datasets.digits",
+        {"mean": [0.5], "std": [0.2, 0.2]},
+        "`mean` and `std` must both have one number",
+        "found 1 and 2",
+    ),
     ("datasets.digits", {"mean": [0.5], "std": [63]}, "datasets.digits.std.0: found 63", "less than or equal to 1"),
-    ("evaluations.robust.attacks", ["pgd5", "pgd5"], "evaluations.robust.attacks[1]: names 'pgd5' twice"),
+    ("evaluations.robust.attacks", ["pgd5", "pgd5"], "evaluations.robust.attacks[1]: is 'pgd5', which occurs before"),
     (
         "alignments.correlation.start",
         "correlation",
-        "alignments.correlation.start: goes round in a circle: correlation",
+        "alignments.correlation.start: leads in a circle: correlation",
     ),
     (
         "alignments",
         {"none": None, "a": {"use": "correlation", "start": "b"}, "b": {"use": "correlation", "start": "a"}},
-        "alignments.a.start: goes round in a circle: a -> b -> a",
+        "alignments.a.start: leads in a circle: a -> b -> a",
     ),
     (
         "alignments",
         {"none": None, "correlation": {}, "a": {"use": "correlation", "start": "correlation", "attention": True}},
-        "alignments.a.attention: found True; it must be that of correlation, its start",
+        "alignments.a.attention: found True; it must be the same as that of correlation, its start",
     ),
     ("alignments.correlation.start", "non", "alignments.correlation.start: no such entry of 'alignments': 'non'"),
     (f"{GRID}.plane", "fine", "grids[0].plane: no such entry of 'planes': 'fine' (allowed: coarse)"),
     (f"{GRID}.measures", ["bounds"], "grids[0].measures.0: found 'bounds'", "'signature', 'midpoint' or 'bound'"),
     ("networks.tinyten.on_curve", {"widht": 3}, "networks.tinyten.on_curve: unknown key 'widht'", "'width'?"),
     ("default_study", None, "default_study: no such entry of 'studies': None (allowed: small)"),
-    # pairs that are one, seeds without end
+    # pairs of the same networks, seeds that are too large
     (f"{GRID}.pair", ["1-2", "2-1"], "grids[0].pair: 1-2 and 2-1 are the same two networks"),
     (f"{GRID}.pair", ["1-2", "3-99999999999"], "grids[0].pair: found '3-99999999999': a seed is less than 2147483648"),
     (f"{GRID}.pair", ["1--2", "3-4"], "grids[0].pair: found '1--2': a pair is two different seeds"),
@@ -306,12 +311,12 @@ ENTRIES: list[tuple[Any, ...]] = [
         for name in ("../x", "/x", "a b", "-x", ".x", "x{seed}", "x*", "ü", "a\\b", "$(id)")
     ],
     (("networks", "x\n"), {"use": "tinyten"}, "networks.'x\\n': a name has letters"),
-    (("networks", "x" * 65), {"use": "tinyten"}, "a name has at most 64 letters, found 65"),
-    (("networks", False), {"use": "tinyten"}, "networks.False: the name is no text", "quote it: 'False'"),
-    (("networks", 32), {"use": "tinyten"}, "networks.32: the name is no text", "quote it: '32'"),
+    (("networks", "x" * 65), {"use": "tinyten"}, "a name has at most 64 characters, found 65"),
+    (("networks", False), {"use": "tinyten"}, "networks.False: the name is not a text", "quote it: 'False'"),
+    (("networks", 32), {"use": "tinyten"}, "networks.32: the name is not a text", "quote it: '32'"),
     (("methods", "endpoints"), {"alignment": "none", "curve": "bezier"}, "methods.endpoints: the tables have rows of"),
     (("studies", "report"), SMALL["studies"]["small"], "studies.report: the workflow has a rule of this name"),
-    (("studies", "small_incomplete"), SMALL["studies"]["small"], "the workflow keeps names that end in '_incomplete'"),
+    (("studies", "small_incomplete"), SMALL["studies"]["small"], "names that end in '_incomplete' are reserved"),
     (
         ("alignments", "correlation.layers"),
         {"use": "correlation"},
@@ -322,13 +327,13 @@ ENTRIES: list[tuple[Any, ...]] = [
     *[
         (("datasets", "own"), {"use": "cifar", "classes": 10, "checksum": "md5:" + "0" * 32} | entry, *words)
         for entry, *words in [
-            ({"url": "a.tar.gz", "checksum": "md5:xyz"}, "datasets.own.checksum: found 'md5:xyz': neither sha256:<64"),
+            ({"url": "a.tar.gz", "checksum": "md5:xyz"}, "datasets.own.checksum: found 'md5:xyz': must be sha256:<64"),
             (
                 {"url": "a.tar.gz", "checksum": "sha1:" + "0" * 40},
                 "datasets.own.checksum: found 'sha1:0",
-                "nor md5:<32",
+                "or md5:<32",
             ),
-            ({"url": "a.tar.gz", "checksum": "md5:" + "g" * 32}, "datasets.own.checksum: found 'md5:g", "nor md5:<32"),
+            ({"url": "a.tar.gz", "checksum": "md5:" + "g" * 32}, "datasets.own.checksum: found 'md5:g", "or md5:<32"),
             ({"url": "a.tar.gz", "checksum": ""}, "datasets.own.checksum: found ''", "at least 1 character"),
             (
                 {"url": "ftp://x/y"},
@@ -348,14 +353,14 @@ ENTRIES: list[tuple[Any, ...]] = [
 
 def changed(path: Any, value: Any) -> Any:
     """The small config with one key set, added or dropped."""
-    place = config = copy.deepcopy(SMALL)
+    parent = config = copy.deepcopy(SMALL)
     *parents, last = path.split(".") if isinstance(path, str) else path
     for key in parents:
-        place = place[int(key) if isinstance(place, list) else key]
+        parent = parent[int(key) if isinstance(parent, list) else key]
     if value is DROP:
-        del place[last]
+        del parent[last]
     else:
-        place[int(last) if isinstance(place, list) else last] = value
+        parent[int(last) if isinstance(parent, list) else last] = value
     return config
 
 

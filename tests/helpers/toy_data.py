@@ -22,7 +22,7 @@ def sha256(blob: bytes) -> str:
 
 
 class Python2Pickler(pickle._Pickler):
-    """Spells text and bytes as Python 2 did in the official archives: both as raw byte strings."""
+    """Writes text and bytes as byte strings, as Python 2 did in the official archives."""
 
     def raw(self: Any, value: str | bytes) -> None:
         blob = value.encode("latin1") if isinstance(value, str) else value
@@ -44,7 +44,7 @@ def python3(value: object) -> bytes:
 
 def tar_gz(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
     file = io.BytesIO()
-    zipped = gzip.GzipFile(fileobj=file, mode="wb", mtime=0)  # the same bytes whenever it is made
+    zipped = gzip.GzipFile(fileobj=file, mode="wb", mtime=0)  # without a time, so that the bytes are always the same
     with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for name, content in members.items():
             if isinstance(content, tarfile.TarInfo):
@@ -63,7 +63,7 @@ def cifar10(pickled=python3) -> bytes:
     folder_entry.type = tarfile.DIRTYPE
     members: dict[str, bytes | tarfile.TarInfo] = {top: folder_entry, f"{top}/readme.html": b"<html>"}
     members[f"{top}/batches.meta"] = pickled({"label_names": [f"name{i}" for i in range(10)], "num_vis": 3072})
-    for i in reversed(range(5)):  # the order of members must not matter
+    for i in reversed(range(5)):  # because the order of the members must not matter
         batch = {"data": rows[2 * i : 2 * i + 2], "labels": [2 * i, 2 * i + 1], "batch_label": "x"}
         members[f"{top}/data_batch_{i + 1}"] = pickled(batch)
     members[f"{top}/test_batch"] = pickled({"data": rows[10:], "labels": list(range(10))[::-1]})
@@ -113,7 +113,7 @@ def mirror(tmp_path: Path, blob: bytes) -> dict[str, str]:
 
 
 def tree(root: Path, mode: str = "RGB", size: tuple[int, int] = (5, 4)) -> dict[str, str]:
-    """Classes cat and dog, two train images and one test image each, and the hidden litter of file managers."""
+    """Classes cat and dog, two train images and one test image each, and hidden files as file managers make them."""
     for i, name in enumerate(("train/dog/a", "train/dog/b", "train/cat/a", "train/cat/b", "test/cat/a", "test/dog/a")):
         file = root / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +124,7 @@ def tree(root: Path, mode: str = "RGB", size: tuple[int, int] = (5, 4)) -> dict[
 
 
 def arrays(**changed: np.ndarray | None) -> dict[str, np.ndarray]:
-    plain = {"x_train": pixels(4, 8, 8, 3), "y_train": np.array([0, 1, 0, 1]), "x_test": pixels(2, 8, 8, 3)}
-    made = plain | {"y_test": np.array([1, 0], np.uint8)} | changed
-    return {name: array for name, array in made.items() if array is not None}
+    """The arrays of a valid .npz file, some of them replaced, or left out if they are None."""
+    valid = {"x_train": pixels(4, 8, 8, 3), "y_train": np.array([0, 1, 0, 1]), "x_test": pixels(2, 8, 8, 3)}
+    replaced = valid | {"y_test": np.array([1, 0], np.uint8)} | changed
+    return {name: array for name, array in replaced.items() if array is not None}

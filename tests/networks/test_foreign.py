@@ -1,4 +1,4 @@
-"""Checkpoints of others: every common wrapping is understood, what does not fit is refused with what is near."""
+"""Checkpoints of other programs: common wrappings are read; what does not fit is refused with the nearest reading."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ from neuralign.networks.foreign_checkpoints import CheckpointError, read
 
 @pytest.fixture
 def state(tinyten):
-    """Weights of the model as its own names have them, in float32 as people save them."""
+    """Weights by the names of the model, in float32 as people save them."""
     return {n: t.float() if t.is_floating_point() else t for n, t in randomised(tinyten.network).items()}
 
 
@@ -46,19 +46,19 @@ WRAPPED = {
 def test_a_wrapped_checkpoint_is_understood(how, tinyten, state, tmp_path):
     inside, prefix, wrap = WRAPPED[how]
     torch.save(wrap(state), tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", tinyten)
-    assert_same(found.state, {n: t.double() if t.is_floating_point() else t for n, t in state.items()})
-    assert found.inside == inside and found.names == {f"{prefix}{n}": n for n in state}
-    assert_same(found.renamed(found.state), prefixed(prefix, state))
-    assert found.beside == (["metric.total"] if how == "lightning" else [])
+    checkpoint = read(tmp_path / "a.pt", tinyten)
+    assert_same(checkpoint.state, {n: t.double() if t.is_floating_point() else t for n, t in state.items()})
+    assert checkpoint.inside == inside and checkpoint.names == {f"{prefix}{n}": n for n in state}
+    assert_same(checkpoint.renamed(checkpoint.state), prefixed(prefix, state))
+    assert checkpoint.unused == (["metric.total"] if how == "lightning" else [])
 
 
 def test_safetensors_are_read_and_half_precision_comes_back_as_it_was(tinyten, state, tmp_path):
     half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
     save_file(half, tmp_path / "a.safetensors")
-    found = read(tmp_path / "a.safetensors", tinyten)
-    assert {t.dtype for t in found.state.values()} == {torch.float64, torch.int64}
-    assert_same(found.renamed(found.state), half)
+    checkpoint = read(tmp_path / "a.safetensors", tinyten)
+    assert {t.dtype for t in checkpoint.state.values()} == {torch.float64, torch.int64}
+    assert_same(checkpoint.renamed(checkpoint.state), half)
 
 
 def test_the_count_of_batches_may_be_missing_and_nothing_else(tinyten, state, tmp_path):
@@ -69,16 +69,16 @@ def test_the_count_of_batches_may_be_missing_and_nothing_else(tinyten, state, tm
         read(tmp_path / "b.pt", tinyten)
 
 
-def test_of_two_states_in_a_file_one_must_be_named(tinyten, state, tmp_path):
+def test_of_two_states_in_a_file_one_must_be_chosen(tinyten, state, tmp_path):
     other = {n: t + 1 for n, t in state.items()}
     torch.save({"model": state, "ema": {"model": other}}, tmp_path / "a.pt")
     with pytest.raises(
-        CheckpointError, match="2 checkpoints of the network are in it: say inside which of 'model', 'ema.model'"
+        CheckpointError, match="contains 2 checkpoints of the network; choose one with `inside`: 'model', 'ema.model'"
     ):
         read(tmp_path / "a.pt", tinyten)
-    found = read(tmp_path / "a.pt", tinyten, "ema.model")
-    assert torch.equal(found.state["fc.bias"], other["fc.bias"].double())
-    with pytest.raises(CheckpointError, match="no tensor of the network is inside 'emma'; found model.features"):
+    checkpoint = read(tmp_path / "a.pt", tinyten, "ema.model")
+    assert torch.equal(checkpoint.state["fc.bias"], other["fc.bias"].double())
+    with pytest.raises(CheckpointError, match="contains no tensor of the network inside 'emma'; found model.features"):
         read(tmp_path / "a.pt", tinyten, "emma")
 
 
@@ -90,31 +90,31 @@ def without(*names):
     "damage, message",
     [
         (without("fc.bias"), "not a checkpoint of this network: 57 of the network's 58 tensors fit; missing: fc.bias"),
-        (lambda s: s | {"fc2.weight": torch.ones(3)}, "the network has no: fc2.weight"),
+        (lambda s: s | {"fc2.weight": torch.ones(3)}, "not in the network: fc2.weight"),
         (
             lambda s: s | {"fc.weight": torch.ones(5, 17)},
-            "of another shape: fc.weight is [5, 17], in the network [5, 16]",
+            "different shape: fc.weight is [5, 17], in the network [5, 16]",
         ),
         (
             lambda s: {"model": s | {"fc.weight": torch.ones(7, 16), "fc.bias": torch.ones(7)}},
-            "56 of the network's 58 tensors fit inside 'model'; of another shape: fc.weight is [7, 16], in the network "
-            "[5, 16], fc.bias is [7], in the network [5]: a head of 7 classes, 5 are wanted",
+            "56 of the network's 58 tensors fit inside 'model'; different shape: fc.weight is [7, 16], in the network "
+            "[5, 16], fc.bias is [7], in the network [5]; the file has 7 classes, the network 5",
         ),
         (lambda s: s | {"fc.bias": torch.full((5,), float("nan"))}, "fc.bias has values that are not finite"),
         (lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int64)}, "fc.bias is torch.int64, the network's is"),
         (
             lambda s: s | {"fc.bias": torch.ones(5, dtype=torch.int8)},
-            "fc.bias is torch.int8, the network's is torch.float64; quantised weights are not read",
+            "fc.bias is torch.int8, the network's is torch.float64; quantised weights cannot be read",
         ),
         (
             lambda s: {"layer.kernel": torch.ones(2)},
-            "no tensor of the network is in it; found layer.kernel; wanted feat",
+            "contains no tensor of the network; found layer.kernel; the network has feat",
         ),
-        (lambda s: {"epoch": 3}, "no named tensors in it; a state_dict is wanted"),
-        (lambda s: torch.ones(3), "no named tensors in it"),
+        (lambda s: {"epoch": 3}, "contains no named tensors; a state_dict is needed"),
+        (lambda s: torch.ones(3), "contains no named tensors"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_is_near(tinyten, state, tmp_path, damage, message):
+def test_what_does_not_fit_is_refused_with_the_nearest_reading(tinyten, state, tmp_path, damage, message):
     torch.save(damage(state), tmp_path / "a.pt")
     with pytest.raises(CheckpointError) as error:
         read(tmp_path / "a.pt", tinyten)
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_with_what_is_near(tinyten, state, tmp_path
 
 
 class Trap:
-    """A pickle of it would create a file when it is read."""
+    """An object whose pickle, when it is loaded, creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -134,7 +134,7 @@ class Trap:
 
 def test_nothing_in_a_file_is_executed(tinyten, tmp_path):
     pickle.loads(pickle.dumps(Trap(tmp_path / "armed")))
-    assert (tmp_path / "armed").exists()  # the trap does work
+    assert (tmp_path / "armed").exists()  # so the trap works
     torch.save({"state_dict": Trap(tmp_path / "victim")}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"holds a Python object \(getattr\), .* save model.state_dict\(\)"):
         read(tmp_path / "a.pt", tinyten)
@@ -153,7 +153,7 @@ def test_a_whole_module_is_refused_with_what_to_do(tinyten, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04 nor an archive"])
 def test_a_damaged_file_is_refused_in_one_line(tinyten, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="or damaged") as error:
+    with pytest.raises(CheckpointError, match="or damaged|is an empty file") as error:
         read(tmp_path / name, tinyten)
     assert "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match="no such file"):
@@ -173,9 +173,9 @@ class Tied(nn.Module):
 def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path, archive):
     model, path, draws = tiny.perceptron(side=2), tmp_path / "a.pt", random.Random(0)
     torch.save({"state_dict": randomised(model.network), "epoch": 3}, path, _use_new_zipfile_serialization=archive)
-    whole, refused = path.read_bytes(), 0
+    content, refused = path.read_bytes(), 0
     for _ in range(200):
-        wrong = bytearray(whole)
+        wrong = bytearray(content)
         for _ in range(8):
             wrong[draws.randrange(len(wrong))] = draws.randrange(256)
         path.write_bytes(wrong[: draws.randrange(len(wrong))] if draws.random() < 0.2 else wrong)
@@ -186,15 +186,15 @@ def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path, archive):
     assert refused > 50
 
 
-def test_numbers_that_are_not_as_they_were_saved_are_refused(tmp_path):
-    """A few wrong bits make numbers that look as good as any; the archives of torch.save know better."""
+def test_a_wrong_checksum_is_refused(tmp_path):
+    """Wrong bits give other finite numbers, so only the checksum in the archive of torch.save shows them."""
     model, path = tiny.perceptron(side=2), tmp_path / "a.pt"
     state = randomised(model.network)
     torch.save(state, path)
-    whole, inside = path.read_bytes(), state["1.weight"].numpy().tobytes()
-    place = whole.index(inside) + 5
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(CheckpointError, match=r"damaged: a/data/\d in it does not have the checksum it was saved with"):
+    content, weight = path.read_bytes(), state["1.weight"].numpy().tobytes()
+    position = content.index(weight) + 5
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    with pytest.raises(CheckpointError, match=r"damaged: the checksum of a/data/\d in it is wrong"):
         read(path, model)
 
 
@@ -203,10 +203,10 @@ def test_shards_with_wrong_bytes_are_read_or_refused(tmp_path):
     state = randomised(model.network)
     names = list(state)
     shards = {"m-00001-of-00002.safetensors": names[:4], "m-00002-of-00002.safetensors": names[4:]}
-    for shard, of in shards.items():
-        save_file({n: state[n] for n in of}, tmp_path / shard)
-    holders = {n: shard for shard, of in shards.items() for n in of}
-    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": holders}))
+    for shard, tensors in shards.items():
+        save_file({n: state[n] for n in tensors}, tmp_path / shard)
+    shard_of = {n: shard for shard, tensors in shards.items() for n in tensors}
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
     files, refused = {p: p.read_bytes() for p in sorted(tmp_path.iterdir())}, 0
     for _ in range(200):
         path = draws.choice(list(files))
@@ -222,15 +222,15 @@ def test_shards_with_wrong_bytes_are_read_or_refused(tmp_path):
     assert refused > 150
 
 
-def test_a_mapping_that_holds_itself_is_looked_through_once(tinyten, state, tmp_path):
-    held = {"state_dict": state}
-    held["again"] = held
-    torch.save(held, tmp_path / "a.pt")
+def test_a_mapping_that_contains_itself_is_read_once(tinyten, state, tmp_path):
+    content = {"state_dict": state}
+    content["again"] = content
+    torch.save(content, tmp_path / "a.pt")
     assert_same(read(tmp_path / "a.pt", tinyten).renamed(state), state)
 
 
 class Counted(nn.Linear):
-    """Keeps more than tensors of its own."""
+    """A layer with extra state beside its parameters."""
 
     def get_extra_state(self):
         return torch.ones(3)
@@ -239,11 +239,11 @@ class Counted(nn.Linear):
         pass
 
 
-def test_extra_state_is_left_aside(tmp_path):
+def test_extra_state_is_ignored(tmp_path):
     network = nn.Sequential(Counted(3, 2))
     torch.save(network.state_dict(), tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", tiny.unnormalised(network))
-    assert found.state.keys() == {"0.weight", "0.bias"} and found.beside == ["0._extra_state"]
+    checkpoint = read(tmp_path / "a.pt", tiny.unnormalised(network))
+    assert checkpoint.state.keys() == {"0.weight", "0.bias"} and checkpoint.unused == ["0._extra_state"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -256,7 +256,7 @@ def test_extra_state_is_left_aside(tmp_path):
     ],
     ids=["sparse", "meta", "nested"],
 )
-def test_tensors_without_numbers_in_rows_are_named(tinyten, state, tmp_path, change, message):
+def test_tensors_that_are_not_dense_are_refused(tinyten, state, tmp_path, change, message):
     torch.save({n: change(t) if n == "fc.weight" else t for n, t in state.items()}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path / "a.pt", tinyten)
@@ -273,9 +273,9 @@ def test_tied_tensors_are_one_and_buffers_that_are_not_saved_come_from_the_netwo
     model = tiny.unnormalised(Tied())
     weight = torch.rand(4, 4).double()
     torch.save({"first.weight": weight, "last.weight": weight}, tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", model)
-    assert found.state.keys() == {"first.weight", "scale"}
-    assert_same(found.renamed(found.state), {"first.weight": weight, "last.weight": weight})
+    checkpoint = read(tmp_path / "a.pt", model)
+    assert checkpoint.state.keys() == {"first.weight", "scale"}
+    assert_same(checkpoint.renamed(checkpoint.state), {"first.weight": weight, "last.weight": weight})
     torch.save({"first.weight": weight}, tmp_path / "b.pt")
     assert read(tmp_path / "b.pt", model).names == {"first.weight": "first.weight"}
     torch.save({"first.weight": weight, "last.weight": weight + 1}, tmp_path / "c.pt")
@@ -283,11 +283,11 @@ def test_tied_tensors_are_one_and_buffers_that_are_not_saved_come_from_the_netwo
         read(tmp_path / "c.pt", model)
 
 
-# ---- names that wrappers put between
+# ---- names of wrappers within names of tensors
 
 
 class Parts(nn.Module):
-    """Of parts that people compile, wrap and save one by one; one of them has a wrapper's name itself."""
+    """A network of parts that people compile, wrap and save separately. One part has the name of a wrapper."""
 
     def __init__(self):
         super().__init__()
@@ -301,8 +301,8 @@ def parts(seed=0):
     return model, randomised(model.network, seed)
 
 
-def between(*changes):
-    """A renaming by (name, name with a wrapper in it)."""
+def replacing(*changes):
+    """A function that replaces, in a name, the first text of each pair by the second."""
 
     def rename(name):
         for old, new in changes:
@@ -313,16 +313,16 @@ def between(*changes):
 
 
 WITHIN = {
-    "a part compiled": between(("stem.", "stem._orig_mod.")),
-    "every layer compiled": between(("body.0.", "body.0._orig_mod."), ("body.1.", "body.1._orig_mod.")),
-    "one layer of two": between(("body.1.", "body.1._orig_mod.")),
-    "checkpointed layers": between(("body.0.", "body.0._checkpoint_wrapped_module.")),
+    "a part compiled": replacing(("stem.", "stem._orig_mod.")),
+    "every layer compiled": replacing(("body.0.", "body.0._orig_mod."), ("body.1.", "body.1._orig_mod.")),
+    "one layer of two": replacing(("body.1.", "body.1._orig_mod.")),
+    "checkpointed layers": replacing(("body.0.", "body.0._checkpoint_wrapped_module.")),
     "sharded": lambda n: "_fsdp_wrapped_module." + n.replace("body.1.", "body.1._fsdp_wrapped_module."),
     "sharded, checkpointed, compiled": lambda n: f"module.{n}".replace(
         "stem.", "_fsdp_wrapped_module._checkpoint_wrapped_module.stem._orig_mod."
     ),
     "fabric": lambda n: f"_forward_module.{n}".replace("head.", "head._forward_module.module."),
-    "parallel parts": between(("stem.", "stem.module."), ("norm.", "norm.module.")),
+    "parallel parts": replacing(("stem.", "stem.module."), ("norm.", "norm.module.")),
     "the whole parallel, with a part of that name": lambda n: f"module.{n}",
     "twice": lambda n: f"net.module._orig_mod.{n}".replace("stem.", "stem._orig_mod._orig_mod."),
 }
@@ -330,37 +330,37 @@ WITHIN = {
 
 @pytest.mark.parametrize("how", WITHIN)
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "epoch": 1}], ids=["bare", "state_dict"])
-def test_names_of_wrappers_within_names_are_read_over(tmp_path, how, wrap):
+def test_names_of_wrappers_within_names_are_ignored(tmp_path, how, wrap):
     model, state = parts()
     torch.save(wrap({WITHIN[how](n): t for n, t in state.items()}), tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", model)
-    assert_same(found.state, state)
-    assert_same(found.renamed(found.state), {WITHIN[how](n): t for n, t in state.items()})
+    checkpoint = read(tmp_path / "a.pt", model)
+    assert_same(checkpoint.state, state)
+    assert_same(checkpoint.renamed(checkpoint.state), {WITHIN[how](n): t for n, t in state.items()})
 
 
-def test_a_network_that_is_wrapped_itself_takes_plain_names(tmp_path):
+def test_a_wrapped_network_takes_a_checkpoint_without_wrapper_names(tmp_path):
     model, state = parts()
     network = nn.ModuleDict({"_orig_mod": model.network})
     torch.save(state, tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", tiny.unnormalised(network))
-    assert_same(found.state, prefixed("_orig_mod.", state))
+    checkpoint = read(tmp_path / "a.pt", tiny.unnormalised(network))
+    assert_same(checkpoint.state, prefixed("_orig_mod.", state))
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     model, state = parts()
     twice = state | {"stem._orig_mod.weight": state["stem.weight"] + 1}
     torch.save(twice, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="the network has no: stem._orig_mod.weight"):
+    with pytest.raises(CheckpointError, match="not in the network: stem._orig_mod.weight"):
         read(tmp_path / "a.pt", model)
     renamed = {n.replace("body.0.", "body.0._orig_mod."): t for n, t in twice.items()}
     torch.save(renamed, tmp_path / "b.pt")
     with pytest.raises(CheckpointError) as error:
         read(tmp_path / "b.pt", model)
-    assert "stem.weight, stem._orig_mod.weight both stand for stem.weight" in str(error.value)
+    assert "stem.weight, stem._orig_mod.weight would all become stem.weight" in str(error.value)
 
 
 class Alike(nn.Module):
-    """Without a wrapper's name, two of its tensors would be called alike."""
+    """A network in which two tensors have the same name if wrapper names are ignored."""
 
     def __init__(self):
         super().__init__()
@@ -368,7 +368,7 @@ class Alike(nn.Module):
         self.layer.module = nn.Linear(2, 2, bias=False)
 
 
-def test_names_that_only_a_wrapper_tells_apart_are_kept_apart(tmp_path):
+def test_names_that_differ_only_in_a_wrapper_name_are_kept_apart(tmp_path):
     model = tiny.unnormalised(Alike())
     state = randomised(model.network)
     torch.save(prefixed("module.", state), tmp_path / "a.pt")
@@ -397,41 +397,44 @@ def by_part(state):
         lambda s: {"model": by_part(s), "ema": None, "epoch": 3},
         lambda s: {"nets": [by_part(s)]},
         lambda s: {"a": {"b": by_part(prefixed("module.", s))}},
-        lambda s: {part: {f"_orig_mod.{n}": t for n, t in of.items()} for part, of in by_part(s).items()},
+        lambda s: {part: {f"_orig_mod.{n}": t for n, t in tensors.items()} for part, tensors in by_part(s).items()},
     ],
     ids=["bare", "beside an optimizer", "in a model", "in a list", "deep and parallel", "compiled each"],
 )
 def test_a_dictionary_of_parts_is_joined(tmp_path, wrap):
     model, state = parts()
     torch.save(wrap(state), tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", model)
-    assert_same(found.state, state)
-    assert len(found.renamed(found.state)) == len(state)
+    checkpoint = read(tmp_path / "a.pt", model)
+    assert_same(checkpoint.state, state)
+    assert len(checkpoint.renamed(checkpoint.state)) == len(state)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
         (lambda p: p.pop("stem"), "missing: stem.weight, stem.bias"),
-        (lambda p: p["stem"].update(scale=torch.ones(1)), "the network has no: stem.scale"),
+        (lambda p: p["stem"].update(scale=torch.ones(1)), "not in the network: stem.scale"),
         (lambda p: p.update(stam=p.pop("stem")), "missing: stem.weight, stem.bias"),
-        (lambda p: p.update({"stem.weight": p["stem"]["weight"] + 1}), "stem.weight, stem.weight both stand for stem"),
+        (
+            lambda p: p.update({"stem.weight": p["stem"]["weight"] + 1}),
+            "stem.weight, stem.weight would all become",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_as_a_whole_are_refused(tmp_path, change, message):
     model, state = parts()
-    held = by_part(state)
-    change(held)
-    torch.save(held, tmp_path / "a.pt")
+    states = by_part(state)
+    change(states)
+    torch.save(states, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path / "a.pt", model)
 
 
-def test_a_list_of_states_asks_which(tinyten, state, tmp_path):
+def test_of_a_list_of_states_one_must_be_chosen(tinyten, state, tmp_path):
     torch.save([state, {n: t + 1 for n, t in state.items()}], tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="say inside which of '0', '1'"):
+    with pytest.raises(CheckpointError, match="choose one with `inside`: '0', '1'"):
         read(tmp_path / "a.pt", tinyten)
-    assert_same(read(tmp_path / "a.pt", tinyten, "0").held, state)
+    assert_same(read(tmp_path / "a.pt", tinyten, "0").stored, state)
 
 
 def averaged(state):
@@ -448,20 +451,20 @@ def averaged(state):
         (lambda s: s | {"ema": averaged(s)}, (".", "ema")),
     ],
 )
-def test_averaged_weights_beside_the_others_ask_which(tinyten, state, tmp_path, wrap, labels):
+def test_of_weights_and_their_average_one_must_be_chosen(tinyten, state, tmp_path, wrap, labels):
     torch.save(wrap(state), tmp_path / "a.pt")
     with pytest.raises(CheckpointError) as error:
         read(tmp_path / "a.pt", tinyten)
-    assert f"2 checkpoints of the network are in it: say inside which of {', '.join(map(repr, labels))}" in str(
+    assert f"contains 2 checkpoints of the network; choose one with `inside`: {', '.join(map(repr, labels))}" in str(
         error.value
     )
     for label, expected in zip(labels, (state, averaged(state)), strict=True):
-        assert_same(read(tmp_path / "a.pt", tinyten, label).held, expected)
+        assert_same(read(tmp_path / "a.pt", tinyten, label).stored, expected)
 
 
-def test_names_that_differ_only_in_their_types_are_refused(tinyten, tmp_path):
+def test_keys_that_differ_only_in_their_types_are_refused(tinyten, tmp_path):
     torch.save({1: torch.ones(1), "1": torch.ones(1)}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="of the names 1, '1', two differ only in their types"):
+    with pytest.raises(CheckpointError, match="two of the keys 1, '1' are the same as text"):
         read(tmp_path / "a.pt", tinyten)
 
 
@@ -507,7 +510,7 @@ def test_weights_that_torch_has_packed_are_refused_as_quantised(tmp_path):
     network = nn.Sequential(nn.Linear(4, 3))
     packed = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
     torch.save(packed.state_dict(), tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match=r"quantised weights, which are not read \(found 0.zero_point\)"):
+    with pytest.raises(CheckpointError, match=r"found quantised weights \(0.zero_point\), which cannot be read"):
         read(tmp_path / "a.pt", tiny.unnormalised(network))
 
 
@@ -516,20 +519,20 @@ def test_other_precisions_are_rounded_to_the_network_and_kept_for_writing(tmp_pa
     model = tiny.Model(nn.Linear(3, 2), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     state = {n: torch.randn(t.shape, generator=tiny.generator()).to(kind) for n, t in model.network.named_parameters()}
     torch.save(state, tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt", model)
-    assert_same(found.state, {n: t.float() for n, t in state.items()})
-    assert_same(found.renamed(found.held), state)
+    checkpoint = read(tmp_path / "a.pt", model)
+    assert_same(checkpoint.state, {n: t.float() for n, t in state.items()})
+    assert_same(checkpoint.renamed(checkpoint.stored), state)
 
 
-def test_numbers_beyond_the_network_are_refused(tmp_path):
+def test_values_too_large_for_the_dtype_of_the_network_are_refused(tmp_path):
     model = tiny.Model(nn.Linear(3, 2), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     torch.save({"weight": torch.full((2, 3), 1e300, dtype=torch.float64), "bias": torch.zeros(2)}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="weight has numbers that are too large for the network's torch.float32"):
+    with pytest.raises(CheckpointError, match="weight has values that are too large for the network's torch.float32"):
         read(tmp_path / "a.pt", model)
 
 
 class Masked(nn.Module):
-    """Keeps a mask with infinities, a count in few bits and a spectrum."""
+    """A module with infinite values in a mask, an int16 counter and complex parameters."""
 
     def __init__(self):
         super().__init__()
@@ -546,7 +549,7 @@ def test_buffers_may_be_infinite_where_the_network_has_them_so(tmp_path):
     for wrong, message in (
         ({"mask": state["mask"].T}, "mask has values that are not finite"),
         ({"mask": state["mask"].clone().fill_(torch.nan)}, "mask has values that are not finite"),
-        ({"count": torch.tensor(70_000)}, "count is torch.int64 with numbers that the network's torch.int16 does not"),
+        ({"count": torch.tensor(70_000)}, "count is torch.int64, with values that the network's torch.int16 does not"),
         ({"spectrum": torch.ones(3)}, "spectrum is torch.float32, the network's is torch.complex64"),
     ):
         torch.save(state | wrong, tmp_path / "a.pt")

@@ -185,7 +185,7 @@ def test_every_result_is_as_its_note_says_down_to_the_checkpoints(project):
         return done.returncode, done.stdout + done.stderr
 
     code, text = verified("--trace", "results/studies/own/tables/accuracy.csv")
-    assert code == 0 and "nothing is wrong" in text, text
+    assert code == 0 and "no problems" in text, text
     assert text.count("import_endpoint  ") == 2 and "not compared" not in text
     save_file(weights(3), project.path("own/b.safetensors"))
     code, text = verified()
@@ -209,7 +209,7 @@ def test_a_checkpoint_of_another_network_fails_with_what_is_near(project):
     )
     project.run("--cores", "1", "--configfile", OVERLAY, OWN, target="own", expect=1)
     log = project.path("logs/endpoints/small_digits/own/plain/mine_b.log").read_text()
-    assert "a head of 7 classes, 10 are wanted" in log
+    assert "the file has 7 classes, the network 10" in log
 
 
 # ---- the command

@@ -155,7 +155,7 @@ def readers(results, path):
 
 def test_untouched_results_are_as_their_notes_say(results, capsys):
     status, text = run(capsys, "results", "--configfile", OVERLAY)
-    assert status == 0 and text.endswith("nothing is wrong\n") and "not compared" not in text
+    assert status == 0 and text.endswith("no problems\n") and "not compared" not in text
     made = [p for p in results.rglob("*") if p.is_file() and ".scratch" not in p.parts and p.suffix != ".json"]
     assert f"{len(made)} artefacts" in text and len(made) > 60
 
@@ -166,7 +166,7 @@ def test_a_changed_artefact_is_found_and_only_it(results, capsys):
         file.write(" ")
     assert found(results) == {"artefact changed": {ENDPOINT}} and number > 3
     status, text = run(capsys, "results", "--configfile", OVERLAY)
-    assert status == 1 and "1 things are wrong" in text and f"{number} results were made from what it was" in text
+    assert status == 1 and "problems: 1" in text and f"{number} results were made from what it was" in text
 
 
 def test_whichever_artefacts_are_changed_all_are_found(results):
@@ -296,7 +296,7 @@ def test_a_copy_and_a_part_of_it_can_be_verified_anywhere(results, tmp_path, mon
     shutil.copytree(results / "tabulate", tmp_path / "sent" / "tabulate")
     monkeypatch.chdir(tmp_path)
     status, text = run(capsys, "sent")
-    assert status == 0 and "not here, so not compared: 8 inputs" in text
+    assert status == 0 and "missing, so not compared: 8 inputs" in text
     assert "not compared with the config and code: 5 results" in text
     (tmp_path / "sent" / TABLE).write_text("")
     assert run(capsys, "sent")[0] == 1
@@ -327,7 +327,7 @@ def test_a_wrong_command_has_a_status_of_its_own(results, capsys):
         ("nowhere",): "nowhere: no such folder",
         ("empty",): "no notes of origin here",
         ("results/tabulate",): "a subfolder of a results folder",
-        ("results", "--where", "a=b"): "belong to --trace",
+        ("results", "--where", "a=b"): "--where and --column need --trace",
         ("results", "--trace", "results/nothing.csv"): "no artefact with a note of origin",
         ("results", "--trace", ENDPOINT, "--where", "a=b"): "rows and columns can only be chosen from a table (.csv)",
         ("results", "--trace", TABLE, "--where", "method"): "write column=value",

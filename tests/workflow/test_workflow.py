@@ -593,7 +593,7 @@ def test_every_result_is_as_its_note_says_and_a_number_is_walked_back_to_the_dat
     command += ["--trace", table, "--where", "method=smoke_matched", "regime=hardened"]
     environment = {"PYTHONPATH": str(finished.path("lib"))}
     whole = subprocess.run(command[:7], cwd=finished.root, env=environment, capture_output=True, text=True)
-    assert whole.returncode == 0 and "nothing is wrong" in whole.stdout, whole.stdout + whole.stderr
+    assert whole.returncode == 0 and "no problems" in whole.stdout, whole.stdout + whole.stderr
     assert "not compared" not in whole.stdout
     chain = subprocess.run(command, cwd=finished.root, env=environment, capture_output=True, text=True)
     found = [line.split(": ")[-1].split()[0] for line in chain.stdout.splitlines() if line.endswith("  ok")]
@@ -706,7 +706,7 @@ def test_a_key_that_stands_twice_stops_before_anything_is_planned(fresh, tmp_pat
     project = fresh.copied(tmp_path / "project")
     project.append(name, "\nstudies: {}\n")
     code, text = project.dry_run()
-    assert code == 1 and f"{project.path(name)}, line " in text and "the key 'studies' stands twice" in text
+    assert code == 1 and f"{project.path(name)}, line " in text and "the key 'studies' occurs twice" in text
     assert "Traceback" not in text and "Job stats" not in text
 
 

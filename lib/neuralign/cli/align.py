@@ -8,8 +8,9 @@ from typing import Any
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
 from neuralign.common.files import atomic, sha256
-from neuralign.common.shards import shards
-from neuralign.workflow.job import ref
+from neuralign.common.shards import checkpoint_files
+from neuralign.config.catalogue import Catalogue
+from neuralign.workflow.job import Setting, ref
 
 EXAMPLES = [
     "neuralign align torchvision.models:resnet18 a.pt b.pt --data my_images/ -o b_aligned.safetensors",
@@ -17,115 +18,125 @@ EXAMPLES = [
 ]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     shared.add_network(parser)
     parser.add_argument("a", metavar="A", help="a checkpoint: .safetensors, or a state_dict saved by torch.save")
-    parser.add_argument("b", metavar="B", help="the one whose neurons are permuted")
+    parser.add_argument("b", metavar="B", help="the checkpoint whose neurons are permuted")
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
     parser.add_argument(
-        "-o", "--output", type=Path, help="write B permuted, by its own names: .safetensors, .pt or .pth"
+        "-o", "--output", type=Path, help="write the permuted B, with its own tensor names: .safetensors, .pt or .pth"
     )
     parser.add_argument("--permutation", type=Path, help="write the permutation, with its certificate (.safetensors)")
-    shared.add_checkpoints(parser)
+    shared.add_inside(parser)
     shared.add_data(parser, required=True)
 
 
-def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Align as the rules `import_endpoint` and `align` do, and write what is asked for."""
-    if given.output and given.output.suffix not in (".safetensors", ".pt", ".pth"):
-        raise shared.UsageError(f"--output: found {given.output}; .safetensors, .pt or .pth is wanted")
-    for path in filter(None, (given.output, given.permutation)):
-        path.parent.mkdir(parents=True, exist_ok=True)  # or it fails before the work, not after
-    known = shared.config(given)
-    (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
-    shared.methods(given, [given.method])
-    method, alignments = shared.alignment(given, known)
-    ends = shared.checkpoints(given, [given.a, given.b])
-    if len(ends) < 2:
-        raise shared.UsageError(f"A and B are the same file, {given.a}")
-    c = shared.catalogue(
-        known,
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Align by the jobs of the rules `import_endpoint` and `align`, and write the files that the options name."""
+    if arguments.output and arguments.output.suffix not in (".safetensors", ".pt", ".pth"):
+        raise shared.UsageError(f"--output: found {arguments.output}; .safetensors, .pt or .pth is needed")
+    for path in filter(None, (arguments.output, arguments.permutation)):
+        path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
+    config = shared.load_config(arguments)
+    (network, entry), (data, dataset) = shared.network_entry(arguments, config), shared.dataset_entry(arguments, config)
+    shared.alignment_plugins(arguments, [arguments.method])  # raises UsageError if the config has no such alignment
+    method, alignments = shared.alignment_entry(arguments, config)
+    endpoints = shared.checkpoint_entries(arguments, [arguments.a, arguments.b])
+    if len(endpoints) < 2:
+        raise shared.UsageError(f"A and B are the same file, {arguments.a}")
+    c = shared.extended_catalogue(
+        config,
         {
             "networks": {network: entry},
             "datasets": {data: dataset},
-            "checkpoints": ends,
+            "checkpoints": endpoints,
             "alignments": alignments,
-            "regimes": {shared.REGIME: shared.regime(not given.no_normalise)},
+            "regimes": {shared.REGIME: shared.regime_entry(normalise=not arguments.no_normalise)},
         },
     )
-    place = {"dataset": data, "network": network, "regime": shared.REGIME}
-    needed = ref("align", "permutation", **place, pair="-".join(ends), alignment=method)
+    setting = Setting(data, network, shared.REGIME)
+    output = ref("align", "permutation", setting, pair="-".join(endpoints), alignment=method)
     from neuralign.symmetry.certificate import CertificateError
 
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         try:
-            permutation = make(c, needed, Path(folder))
+            permutation = make(c, output, Path(folder))
         except CertificateError as error:
-            return 1, {"method": given.method, "certificate": None, "error": str(error)}, f"not certified: {error}"
-        return _report(given, c, place, permutation, Path(folder), list(ends)[1])
+            return 1, {"method": arguments.method, "certificate": None, "error": str(error)}, f"not certified: {error}"
+        return _write_and_report(arguments, c, setting, permutation, Path(folder), list(endpoints)[1])
 
 
-def _report(
-    given: argparse.Namespace, c: Any, place: dict[str, str], permutation: Path, folder: Path, source: str
+def _write_and_report(
+    arguments: argparse.Namespace, c: Catalogue, setting: Setting, permutation_file: Path, folder: Path, source: str
 ) -> tuple[int, dict[str, Any], str]:
+    """Write the files that the options name; return what `run` returns.
+
+    `permutation_file`: the output of the job `align`; `source`: the name of the entry of checkpoint B.
+    """
     from neuralign.common.tensors import load_facts, load_tensors, save_tensors
     from neuralign.networks import foreign_checkpoints
     from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.permutations import permute
 
-    facts = load_facts(permutation)
-    found = load_tensors(str(permutation))  # certified a moment ago
-    groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in found.items()}
-    told = {"method": given.method, "certificate": facts["certificate"], "groups": groups}
-    told |= {key: facts[key] for key in ("certificate_precision", "unreached")}
-    told |= {"target": _identity(given.a), "source": _identity(given.b)}
-    if given.output or not groups:
-        model, trace = _traced(given, c, place | {"checkpoint": source}, folder)
+    facts = load_facts(permutation_file)
+    permutation = load_tensors(str(permutation_file))
+    groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in permutation.items()}
+    report = {"method": arguments.method, "certificate": facts["certificate"], "groups": groups}
+    report |= {key: facts[key] for key in ("certificate_precision", "unreached")}
+    report |= {"target": _file_digests(arguments.a), "source": _file_digests(arguments.b)}
+    if arguments.output or not groups:
+        model, trace = _trace_model(arguments, c, setting, source, folder)
     if not groups:
-        told["why"] = why_all_is_fixed(trace.frozen)
-    if given.permutation:
-        save_tensors(dict(found), given.permutation, facts | told | {"network": given.network})
-        told["permutation"] = str(given.permutation)
-    if given.output:
-        theirs = foreign_checkpoints.read(given.b, model, given.inside)
-        _write(theirs.renamed(permute(trace.spec, found, theirs.held)), given.output)
-        told["output"] = str(given.output)
+        report["why"] = why_all_is_fixed(trace.frozen)
+    if arguments.permutation:
+        save_tensors(dict(permutation), arguments.permutation, facts | report | {"network": arguments.network})
+        report["permutation"] = str(arguments.permutation)
+    if arguments.output:
+        b = foreign_checkpoints.read(arguments.b, model, arguments.inside)
+        _write(b.renamed(permute(trace.spec, permutation, b.stored)), arguments.output)
+        report["output"] = str(arguments.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
     lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
     if groups:
-        lines.append(f"{given.method}: {moved} of {units} units moved in {len(groups)} groups")
+        lines.append(f"{arguments.method}: {moved} of {units} units moved in {len(groups)} groups")
         change = f"{facts['certificate']:.1e} of their size, in {facts['certificate_precision']}"
         lines.append(f"certified: the outputs of B change by {change}")
     else:
-        lines.append(f"{told['why']}. B is in A's order as it is.")
-    if missed := facts["unreached"]:
-        lines.append(f"not certified, for no run used them: {', '.join(missed)}; what may feed them stays in place")
-    lines += [f"{key}: {told[key]}" for key in ("output", "permutation") if key in told]
-    return 0, told, "\n".join(lines)
+        lines.append(f"{report['why']}. So B needs no permutation.")
+    if unreached := facts["unreached"]:
+        lines.append(
+            f"not certified, because no run of the network uses them: {', '.join(unreached)}; units that they may take "
+            "as input are not permuted"
+        )
+    lines += [f"{key}: {report[key]}" for key in ("output", "permutation") if key in report]
+    return 0, report, "\n".join(lines)
 
 
-def _traced(given: argparse.Namespace, c: Any, place: dict[str, str], folder: Path) -> tuple[Any, Any]:
-    """The model that the checkpoints are of, and its symmetry."""
+def _trace_model(
+    arguments: argparse.Namespace, c: Catalogue, setting: Setting, checkpoint: str, folder: Path
+) -> tuple[Any, Any]:
+    """The model of the checkpoints, and its trace."""
     from neuralign.networks.setup import load_data_and_model
     from neuralign.symmetry.tracing.trace import trace_model
     from neuralign.workflow.graph import job
 
-    settings = job(c, "import_endpoint", place).settings
-    data = make(c, ref("fetch_data", "data", dataset=place["dataset"]), folder)
+    settings = job(c, "import_endpoint", {**setting._asdict(), "checkpoint": checkpoint}).settings
+    data = make(c, ref("fetch_data", "data", dataset=setting.dataset), folder)
     images, model = load_data_and_model(str(data), settings["model"])
-    return model, trace_model(model, images.train, attention=given.attention)
+    return model, trace_model(model, images.train, attention=arguments.attention)
 
 
-def _identity(file: str) -> dict[str, Any]:
-    """A checkpoint's file and its digest, or those of its shards."""
-    files = shards(file).files
+def _file_digests(file: str) -> dict[str, Any]:
+    """A checkpoint's file with its digest, or with the digests of its index and shards."""
+    files = checkpoint_files(file).files
     if len(files) == 1:
         return {"file": file, "sha256": sha256(files[0])}
     return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}
 
 
 def _write(tensors: dict[str, Any], path: Path) -> None:
+    """Write a state_dict as safetensors or by torch.save, by the suffix of `path`."""
     import torch
 
     from neuralign.common.tensors import save_tensors

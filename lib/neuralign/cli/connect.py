@@ -1,4 +1,4 @@
-"""`neuralign connect`: low-loss curves between pairs of checkpoints, aligned and not, and a report of them."""
+"""`neuralign connect`: low-loss curves between pairs of checkpoints, aligned and unaligned, and a report on them."""
 
 import argparse
 import shlex
@@ -19,40 +19,59 @@ EXAMPLES = [
     "neuralign connect ./nets.py:Net a.pt b.pt c.pt d.pt --data my.npz --epochs 50   # two pairs: a-b and c-d",
 ]
 STUDY = "connect"
-LOCKS = Path(".snakemake", "locks")  # Snakemake's own
-METHODS = {"linear_unaligned": "linear", "linear_aligned": "linear", "unaligned": "bezier", "aligned": "bezier"}
+LOCKS = Path(".snakemake", "locks")  # where Snakemake has its lock files, in its working directory
+METHODS = {  # method of the study -> its curve
+    "linear_unaligned": "linear",
+    "linear_aligned": "linear",
+    "unaligned": "bezier",
+    "aligned": "bezier",
+}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     shared.add_network(parser)
     parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", help="A B, or several pairs: A B C D")
     parser.add_argument(
-        "--out", type=Path, default=Path("connected"), help="the folder of everything (default: %(default)s)"
+        "--out", type=Path, default=Path("connected"), help="the folder for all files (default: %(default)s)"
     )
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
-    parser.add_argument("--cores", default="all", help="how many jobs at a time (default: all cores)")
+    parser.add_argument("--cores", default="all", help="number of CPU cores that jobs may use at a time (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="write the config and list the jobs; run nothing")
-    shared.add_checkpoints(parser)
+    shared.add_inside(parser)
     shared.add_data(parser, required=True)
     group = parser.add_argument_group("curves")
     group.add_argument("--epochs", type=shared.count, default=20)
     group.add_argument("--batch-size", type=shared.count, default=128)
     group.add_argument("--lr", type=float, default=0.02)
     group.add_argument("--weight-decay", type=float, default=5e-4)
-    group.add_argument("--seed", type=shared.count, default=1, help="of the curves; the next pair takes the next")
-    group.add_argument("--points", type=shared.count, default=17, help="of each curve, that are evaluated")
+    group.add_argument(
+        "--seed",
+        type=shared.count,
+        default=1,
+        help="for the first pair; the next has the next (default: 1)",
+    )
+    group.add_argument(
+        "--points",
+        type=shared.count,
+        default=17,
+        help="evaluated on each curve (default: 17)",
+    )
 
 
-def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Write the study into the output folder and run the workflow on it; a second run makes only what is missing."""
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Write the config of a study into the output folder and run the workflow on it.
+
+    A second run makes only the results that are missing.
+    """
     snakefile = shared.CHECKOUT / "Snakefile"
     if not snakefile.is_file():
         raise shared.UsageError(f"no {snakefile}: install from a checkout of the repository, with pip install -e .")
-    overlay = study(given, known := shared.config(given))
-    shared.catalogue(known, overlay)
-    file = given.out / "connect.yaml"
-    configs = [str(f.absolute()) for f in (*given.configfile, file)]
+    config = shared.load_config(arguments)
+    overlay = study_config(arguments, config)
+    shared.extended_catalogue(config, overlay)  # raises ConfigError before anything is written
+    file = arguments.out / "connect.yaml"
+    configs = [str(f.absolute()) for f in (*arguments.configfile, file)]
     command = [
         sys.executable,
         "-m",
@@ -60,64 +79,68 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         "--snakefile",
         str(snakefile),
         "--directory",
-        str(given.out.absolute()),
+        str(arguments.out.absolute()),
     ]
-    command += ["--configfile", *configs, "--cores", given.cores, "--quiet", "host"]
-    command += [*(["rules"] if not given.verbose else []), "--", STUDY]
-    shown = shlex.join(command)
-    with exclusive(given.out) as lock:
+    command += ["--configfile", *configs, "--cores", arguments.cores, "--quiet", "host"]
+    command += [*(["rules"] if not arguments.verbose else []), "--", STUDY]
+    with exclusive(arguments.out) as lock:
         with atomic(file) as temporary:
             temporary.write_text(
-                "# Laid over config.yaml; written by `neuralign connect`, which replaces it.\n"
+                "# Written by `neuralign connect`, which overwrites it. It is laid over config.yaml.\n"
                 + yaml.safe_dump(overlay, sort_keys=False)
             )
-        status = _run(command, given, lock)
-    facts: dict[str, Any] = {"config": str(file), "command": shown, "status": status}
-    if status or given.dry_run:
-        text = "some jobs failed; the log that is named above says why" if status else "nothing was run"
-        return int(status != 0), facts, f"{text}\nthe workflow alone: {shown}"
-    shown_facts, text = show(given.out / "results" / "studies" / STUDY)
-    return 0, facts | shown_facts, text
+        status = _run(command, arguments, lock)
+    facts: dict[str, Any] = {"config": str(file), "command": shlex.join(command), "status": status}
+    if status or arguments.dry_run:
+        outcome = "some jobs failed; see the log that is named above" if status else "nothing was run"
+        return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
+    table, text = show(arguments.out / "results" / "studies" / STUDY)
+    return 0, facts | table, text
 
 
-def _run(command: list[str], given: argparse.Namespace, lock: int) -> int:
-    """The exit status of Snakemake, which holds the lock too; what a run that was killed has locked is unlocked."""
+def _run(command: list[str], arguments: argparse.Namespace, lock: int) -> int:
+    """Run Snakemake and return its exit status.
 
-    def run(*more: str) -> int:
-        whole = [*command[:-2], *more, *command[-2:]]
-        return subprocess.run(whole, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode
+    It inherits the file descriptor `lock`, so that the folder stays locked if only this process is killed. Lock files
+    of Snakemake are left from a run that was killed (the folder is locked, so no other run can be active) and are
+    removed first.
+    """
 
-    if given.dry_run:
+    def run(*options: str) -> int:
+        complete = [*command[:-2], *options, *command[-2:]]  # the last two are "--" and the target
+        return subprocess.run(complete, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode
+
+    if arguments.dry_run:
         return run("--dry-run")
-    if any((given.out / LOCKS).glob("*")):
+    if any((arguments.out / LOCKS).glob("*")):
         run("--unlock")
     return run()
 
 
-def study(given: argparse.Namespace, known: shared.Config) -> shared.Config:
-    """The config of the study: laid over the workflow's own, it is all that the rules need."""
-    if len(given.checkpoints) % 2:
-        raise shared.UsageError(f"CHECKPOINT: found {len(given.checkpoints)}, pairs are wanted: A B, or A B C D")
-    (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
-    ends = shared.checkpoints(given, given.checkpoints)
-    names = {str(e["file"]): name for name, e in ends.items()}
-    order = [names[str(Path(file).absolute())] for file in given.checkpoints]
-    pairs = [f"{a}-{b}" for a, b in zip(order[::2], order[1::2], strict=True)]
+def study_config(arguments: argparse.Namespace, config: shared.Config) -> shared.Config:
+    """The config of the study, to be laid over the config of the workflow."""
+    if len(arguments.checkpoints) % 2:
+        raise shared.UsageError(f"CHECKPOINT: found {len(arguments.checkpoints)}; pairs are needed: A B, or A B C D")
+    (network, entry), (data, dataset) = shared.network_entry(arguments, config), shared.dataset_entry(arguments, config)
+    checkpoints = shared.checkpoint_entries(arguments, arguments.checkpoints)
+    name_of = {str(entry["file"]): name for name, entry in checkpoints.items()}
+    names = [name_of[str(Path(file).absolute())] for file in arguments.checkpoints]
+    pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
     training = {
-        "epochs": given.epochs,
-        "batch_size": given.batch_size,
-        "lr": given.lr,
-        "weight_decay": given.weight_decay,
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "lr": arguments.lr,
+        "weight_decay": arguments.weight_decay,
+        "schedule": {"use": "plateau"},
     }
-    training["schedule"] = {"use": "plateau"}
-    alignment, alignments = shared.alignment(given, known)
-    aligned = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
+    alignment, alignments = shared.alignment_entry(arguments, config)
+    alignment_of = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {
         "dataset": data,
         "network": network,
         "regime": shared.REGIME,
         "pair": pairs,
-        "curve_seed": [given.seed + i for i in range(len(pairs))],
+        "curve_seed": [arguments.seed + i for i in range(len(pairs))],
         "method": list(METHODS),
         "evaluation": STUDY,
     }
@@ -125,11 +148,11 @@ def study(given: argparse.Namespace, known: shared.Config) -> shared.Config:
         "default_study": STUDY,
         "datasets": {data: dataset},
         "networks": {network: entry},
-        "checkpoints": ends,
-        "regimes": {shared.REGIME: shared.regime(not given.no_normalise, training)},
+        "checkpoints": checkpoints,
+        "regimes": {shared.REGIME: shared.regime_entry(normalise=not arguments.no_normalise, training=training)},
         "alignments": {"none": None, **alignments},
         "curves": {"linear": {"use": "segment"}, "bezier": {"bends": 1}},
-        "methods": {name: {"alignment": aligned[name], "curve": curve} for name, curve in METHODS.items()},
-        "evaluations": {STUDY: {"points": given.points}},
-        "studies": {STUDY: {"title": f"Curves between checkpoints of {given.network}", "grids": [grid]}},
+        "methods": {name: {"alignment": alignment_of[name], "curve": curve} for name, curve in METHODS.items()},
+        "evaluations": {STUDY: {"points": arguments.points}},
+        "studies": {STUDY: {"title": f"Curves between checkpoints of {arguments.network}", "grids": [grid]}},
     }

@@ -1,4 +1,4 @@
-"""`neuralign doctor`: how much noise alignment survives on a network."""
+"""`neuralign doctor`: how reliably alignments recover a known permutation of a network, at several noise levels."""
 
 import argparse
 import tempfile
@@ -7,7 +7,7 @@ from typing import Any
 
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
-from neuralign.common.tables import columns
+from neuralign.common.tables import align_columns
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import ref
 
@@ -18,38 +18,40 @@ EXAMPLES = [
 METHODS = ["correlation", "correlation_pre", "transport", "transport_pre"]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     shared.add_network(parser)
-    parser.add_argument("--checkpoint", metavar="FILE", help="the weights; left out: fresh ones, of seed 0")
+    parser.add_argument("--checkpoint", metavar="FILE", help="the weights (default: initial weights of seed 0)")
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="NAME", help="alignments of the config (default: %(default)s)"
     )
     parser.add_argument(
         "--noise",
         nargs="+",
-        type=shared.level,
+        type=shared.noise_level,
         default=None,
         metavar="LEVEL",
-        help="in standard deviations of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
+        help="standard deviation of the noise, relative to that of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
     )
-    parser.add_argument("--seeds", type=shared.count, default=3, help="repetitions (default: 3)")
-    parser.add_argument("--images", type=shared.count, default=256, help="that methods look at (default: 256)")
+    parser.add_argument("--seeds", type=shared.count, default=3, help="number of random permutations (default: 3)")
+    parser.add_argument(
+        "--images", type=shared.count, default=256, help="number of images for alignment (default: 256)"
+    )
     parser.add_argument(
         "--input",
-        type=shared.shape,
+        type=shared.image_shape,
         metavar="C,H,W",
-        help="without --data: the shape of random images (default: 3,32,32)",
+        help="shape of the random images that are used without --data (default: 3,32,32)",
     )
-    shared.add_checkpoints(parser)
+    shared.add_inside(parser)
     shared.add_data(parser, required=False)
 
 
-def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Examine; what is found is no success or failure."""
-    if given.data and given.input:
-        raise shared.UsageError("--input is the shape of random images; with --data images have their own")
-    methods = shared.methods(given, given.methods)
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Measure the share of recovered units. The exit status is 0 whatever it is."""
+    if arguments.data and arguments.input:
+        raise shared.UsageError("--input is the shape of random images and cannot be combined with --data")
+    entries = shared.alignment_plugins(arguments, arguments.methods)
     from neuralign.alignment import recovery
     from neuralign.alignment.problem import Problem
     from neuralign.config.plugins import plugin
@@ -58,21 +60,21 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.tracing.trace import trace
 
-    model, images = _with_data(given) if given.data else _with_random_images(given)
-    images = images.first(given.images)
+    model, images = _with_data(arguments) if arguments.data else _with_random_images(arguments)
+    images = images.first(arguments.images)
     state = {**parameters(model.network), **buffers(model.network)}
-    if given.checkpoint:
-        state = foreign_checkpoints.read(given.checkpoint, model, given.inside).state
+    if arguments.checkpoint:
+        state = foreign_checkpoints.read(arguments.checkpoint, model, arguments.inside).state
     example = model.normalise(images.first(2).pixels.float() / 255)
-    symmetry = trace(model.network, example, attention=given.attention)
-    searched = {name: plugin("alignments", entry) for name, entry in methods.items()}
-    levels, seeds = given.noise or recovery.LEVELS, range(given.seeds)
-    rows = recovery.examine(model, symmetry, state, images, searched, levels=levels, seeds=seeds)
+    symmetry = trace(model.network, example, attention=arguments.attention)
+    methods = {name: plugin("alignments", entry) for name, entry in entries.items()}
+    levels, seeds = arguments.noise or recovery.LEVELS, range(arguments.seeds)
+    rows = recovery.examine(model, symmetry, state, images, methods, levels=levels, seeds=seeds)
     facts = {
-        "network": given.network,
-        "weights": given.checkpoint or "fresh",
-        "images": f"{len(images)} images of {given.data}" if given.data else f"{len(images)} random images",
-        "n": given.seeds,
+        "network": arguments.network,
+        "weights": arguments.checkpoint or "fresh",
+        "images": f"{len(images)} images of {arguments.data}" if arguments.data else f"{len(images)} random images",
+        "n": arguments.seeds,
         "silent": recovery.silent_units(Problem(model, symmetry, state, state, images)),
         "trusted": recovery.TRUSTED,
         "breaks": recovery.breaking_levels(rows),
@@ -80,53 +82,58 @@ def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     }
     if not symmetry.spec.free:
         facts["why"] = why_all_is_fixed(symmetry.frozen)
-        return 0, facts, f"{facts['why']}. So no method has anything to find."
+        return 0, facts, f"{facts['why']}. So there is no permutation to recover."
     return 0, facts, _text(facts)
 
 
-def _with_data(given: argparse.Namespace) -> tuple[Any, Any]:
+def _with_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The model with weights of seed 0, normalised for the data, and the training images."""
     from neuralign.networks.setup import load_data_and_model
 
-    known = shared.config(given)
-    (network, entry), (data, dataset) = shared.network(given, known), shared.data(given, known)
+    config = shared.load_config(arguments)
+    (network, entry), (data, dataset) = shared.network_entry(arguments, config), shared.dataset_entry(arguments, config)
     overlay = {"networks": {network: entry}, "datasets": {data: dataset}}
-    overlay["regimes"] = {shared.REGIME: shared.regime(not given.no_normalise)}
-    overlay["checkpoints"] = {"any": {"file": "any"}}  # whose job has the settings of the model, and is not run
-    c = shared.catalogue(known, overlay)
-    place = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
+    overlay["regimes"] = {shared.REGIME: shared.regime_entry(normalise=not arguments.no_normalise)}
+    overlay["checkpoints"] = {"any": {"file": "any"}}  # never read: only the settings of its job are needed
+    c = shared.extended_catalogue(config, overlay)
+    wildcards = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
-        images, model = load_data_and_model(str(file), job(c, "import_endpoint", place).settings["model"], seed=0)
+        images, model = load_data_and_model(str(file), job(c, "import_endpoint", wildcards).settings["model"], seed=0)
     return model, images.train
 
 
-def _with_random_images(given: argparse.Namespace) -> tuple[Any, Any]:
+def _with_random_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The model with weights of seed 0 and without normalisation, and random images."""
     from neuralign.alignment import recovery
     from neuralign.networks.model import evaluation_outputs
 
-    shape = given.input or (3, 32, 32)
-    model, images = shared.build(given, shape[0]), recovery.random_images(given.images, shape)
+    shape = arguments.input or (3, 32, 32)
+    model, images = shared.build_network(arguments, shape[0]), recovery.random_images(arguments.images, shape)
     evaluation_outputs(
         model.network, model.normalise(images.first(2).pixels.float() / 255)
-    )  # refuses what it does not take
+    )  # raises UserError if it does not take such images
     return model, images
 
 
 def _text(facts: dict[str, Any]) -> str:
-    rows, silent = facts["rows"], facts["silent"] | {"": sum(facts["silent"].values())}
+    """A table with a line for each method and group, and the noise at which each method breaks."""
+    rows, silent = facts["rows"], facts["silent"] | {"": sum(facts["silent"].values())}  # "": all groups
     levels = list(dict.fromkeys(row["noise"] for row in rows))
     lines = [["method", "group", "units", "silent", *(f"noise {level:g}" for level in levels)]]
     for method, group in dict.fromkeys((row["method"], row["group"]) for row in rows):
-        mine = [row for row in rows if (row["method"], row["group"]) == (method, group)]
-        front = [method, group or "all units", str(mine[0]["units"]), str(silent.get(group, "?"))]
-        lines.append([*front, *map(_share, mine)])
-    head = f"share of units recovered, mean ± sd over n = {facts['n']} planted permutations"
-    where = f"weights: {facts['weights']}; {facts['images']}; silent: units that never vary on these images"
-    broken = {
-        m: "holds at every level" if at is None else f"breaks at noise {at:g}" for m, at in facts["breaks"].items()
+        matching = [row for row in rows if (row["method"], row["group"]) == (method, group)]
+        labels = [method, group or "all units", str(matching[0]["units"]), str(silent.get(group, "?"))]
+        lines.append([*labels, *map(_share, matching)])
+    title = f"share of units recovered, mean ± sd over n = {facts['n']} planted permutations"
+    conditions = f"weights: {facts['weights']}; {facts['images']}; silent: units that are constant on these images"
+    verdicts = {
+        method: "does not break" if noise is None else f"breaks at noise {noise:g}"
+        for method, noise in facts["breaks"].items()
     }
-    told = [f"{m}: {how} (breaks: less than {facts['trusted']:.0%} of all units)" for m, how in broken.items()]
-    return "\n".join([head, where, "", columns(lines), "", *told])
+    breaks = f"(breaks: recovers less than {facts['trusted']:.0%} of all units)"
+    sentences = [f"{method}: {verdict} {breaks}" for method, verdict in verdicts.items()]
+    return "\n".join([title, conditions, "", align_columns(lines), "", *sentences])
 
 
 def _share(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`neuralign explain`: which neurons of a network may be permuted, what is frozen and why, and whether that holds."""
+"""`neuralign explain`: which neurons of a network may be permuted, which axes are frozen and why; certified."""
 
 import argparse
 from typing import Any
@@ -11,15 +11,15 @@ EXAMPLES = [
 ]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     shared.add_network(parser)
     shared.add_example(parser)
 
 
-def run(given: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Explain; the status says whether the certificate holds."""
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Explain the symmetry of the network. The exit status is 0 if the certificate holds, else 1."""
     from neuralign.symmetry.explain import explain, sentences
 
-    facts = shared.on_example(given, explain)
-    return int(not facts["certified"]), {"network": given.network, **facts}, "\n".join(sentences(facts))
+    facts = shared.run_on_example(arguments, explain)
+    return int(not facts["certified"]), {"network": arguments.network, **facts}, "\n".join(sentences(facts))

@@ -1,4 +1,4 @@
-"""Jobs of the workflow without Snakemake: the scripts of its rules, run one after another in this process."""
+"""Runs jobs of the workflow without Snakemake: the scripts of their rules, one after another in this process."""
 
 import inspect
 import runpy
@@ -10,28 +10,29 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
 
-OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["permutation", "moved"]}
+OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["permutation", "moved"]}  # of rules
 
 
-def make(c: Catalogue, needed: Ref, folder: Path) -> Path:
-    """The output of a job in `folder`, made if it is not there, with all that it is made from."""
-    name = "-".join([needed.rule, *(value for _, value in needed.wildcards)])
-    outputs = {output: folder / output / name for output in OUTPUTS[needed.rule]}
-    if not outputs[needed.output].exists():
-        found = job(c, needed.rule, dict(needed.wildcards))
-        inputs = {n: str(make(c, r, folder)) for n, r in found.inputs.items() if isinstance(r, Ref)}
-        for path in outputs.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        main = _script(needed.rule)
-        scratch = {"scratch": folder / "scratch" / name} if "scratch" in inspect.signature(main).parameters else {}
+def make(c: Catalogue, output: Ref, folder: Path) -> Path:
+    """The file of a job's output in `folder`. If it does not exist, the job and those that it needs are run."""
+    job_name = "-".join([output.rule, *(value for _, value in output.wildcards)])
+    files = {name: folder / name / job_name for name in OUTPUTS[output.rule]}
+    if not files[output.output].exists():
+        description = job(c, output.rule, dict(output.wildcards))
+        inputs = {name: str(make(c, r, folder)) for name, r in description.inputs.items() if isinstance(r, Ref)}
+        for file in files.values():
+            file.parent.mkdir(parents=True, exist_ok=True)
+        main = _load_main(output.rule)
+        scratch = {"scratch": folder / "scratch" / job_name} if "scratch" in inspect.signature(main).parameters else {}
         for path in scratch.values():
             path.mkdir(parents=True)
-        main(**inputs, **{n: str(p) for n, p in outputs.items()}, **found.settings, **scratch)
-    return outputs[needed.output]
+        main(**inputs, **{name: str(file) for name, file in files.items()}, **description.settings, **scratch)
+    return files[output.output]
 
 
-def _script(rule: str) -> Any:
-    path = CHECKOUT / "scripts" / f"{rule}.py"
-    if not path.is_file():
-        raise UsageError(f"no {path}: install from a checkout of the repository, with pip install -e .")
-    return runpy.run_path(str(path))["main"]
+def _load_main(rule: str) -> Any:
+    """The function `main` of the script of a rule."""
+    script = CHECKOUT / "scripts" / f"{rule}.py"
+    if not script.is_file():
+        raise UsageError(f"no {script}: install from a checkout of the repository, with pip install -e .")
+    return runpy.run_path(str(script))["main"]

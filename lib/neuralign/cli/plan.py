@@ -1,4 +1,4 @@
-"""`neuralign plan`: what a study will cost, rule by rule, before anything starts."""
+"""`neuralign plan`: an estimate of the jobs, hours, disk and memory of a study, rule by rule, before it runs."""
 
 import argparse
 from pathlib import Path
@@ -11,25 +11,30 @@ from neuralign.workflow.planning.plan import Plan
 
 EXAMPLES = [
     "neuralign plan paper",
-    "neuralign plan paper --calibrate   # first times a few steps of every network: under a minute",
+    "neuralign plan paper --calibrate   # times a few steps of every network before: under a minute",
 ]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("study", metavar="STUDY", nargs="?", help="a study of the config (default: the default one)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("study", metavar="STUDY", nargs="?", help="a study of the config (default: its default_study)")
     parser.add_argument(
-        "--calibrate", action="store_true", help="first time a few steps of every network on this machine"
+        "--calibrate",
+        action="store_true",
+        help="before the estimate, time a few training steps of every network",
     )
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="where finished jobs are (default: %(default)s)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of finished results (default: %(default)s)",
     )
     shared.add_configfile(parser)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Count the jobs of the study and what they take."""
-    catalogue = Catalogue(shared.config(arguments))
+    """Estimate the cost of the jobs of the study that are not finished."""
+    catalogue = Catalogue(shared.load_config(arguments))
     study = arguments.study or catalogue.default_study
     if study not in catalogue.studies:
         raise shared.UsageError(f"no study {study!r} in the config (allowed: {', '.join(catalogue.studies)})")
@@ -43,9 +48,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         table(rows),
         "",
         f"finished jobs ran on: {', '.join(devices) or 'none'}; calibration: {calibration or 'none'}",
-        "hours: of one job at a time. disk: data (not the downloaded archives), networks, curves.",
-        "peak memory: an estimate from above, on the device.",
+        "hours: if one job runs at a time. disk: prepared data (without downloaded archives), networks, curves.",
+        "peak memory: an upper estimate, of the device's memory.",
     ]
     if any(None in (row["hours"], row["disk"]) for row in rows):
-        lines.append("?: no such job is done and the network is not calibrated; add --calibrate")
+        lines.append("?: unknown, because no such job is finished and the network is not calibrated; add --calibrate")
     return 0, {"study": study, "rows": rows, "devices": devices, "calibration": calibration}, "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the commands share: the options for a network and its data, and the config that these make. Torch-free."""
+"""What the commands share: options for a network and its data, and the config entries made from them. Torch-free."""
 
 import argparse
 import json
@@ -10,25 +10,25 @@ from typing import Any
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import PACKAGE
-from neuralign.common.shards import INDEX, shards
+from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import lay_over, read_config
 from neuralign.config.references import is_object
 from neuralign.config.schema import AlignmentKeys, NetworkKeys
 
-CHECKOUT = PACKAGE.parents[1]  # of the repository, with its workflow and its config
-REGIME = "command_line"  # how networks are trained and normalised that a command is about
+CHECKOUT = PACKAGE.parents[1]  # the folder of the repository, with the workflow and config.yaml
+REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
 Config = dict[str, Any]
 
 
 class UsageError(UserError):
-    """Arguments that do not go together, or name what there is not."""
+    """Arguments that contradict each other, or that name something that does not exist."""
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """NETWORK and what may be said of it."""
+    """NETWORK and its options."""
     parser.add_argument(
-        "network", metavar="NETWORK", help="package.module:name, folder/file.py:name, or one of the config"
+        "network", metavar="NETWORK", help="package.module:name, folder/file.py:name, or a network of the config"
     )
     group = parser.add_argument_group("the network")
     group.add_argument(
@@ -38,12 +38,14 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a keyword argument of NETWORK, the value as JSON (else text); may be repeated",
     )
-    group.add_argument("--attention", action="store_true", help="also permute heads of attentions and channels within")
+    group.add_argument(
+        "--attention", action="store_true", help="also permute attention heads, and channels within heads"
+    )
     add_configfile(parser)
 
 
 def add_configfile(parser: argparse.ArgumentParser) -> None:
-    """--configfile, which `config` reads."""
+    """--configfile, which `load_config` reads."""
     parser.add_argument(
         "--configfile",
         type=Path,
@@ -56,15 +58,15 @@ def add_configfile(parser: argparse.ArgumentParser) -> None:
 
 
 def add_example(parser: argparse.ArgumentParser) -> None:
-    """The input that a network is run on, which `example` makes."""
+    """--input and --tokens: the random input on which `run_on_example` runs a network."""
     parser.add_argument(
-        "--input", type=sizes, default=[2, 3, 32, 32], metavar="N,...", help="its shape (default: 2,3,32,32)"
+        "--input", type=sizes, default=[2, 3, 32, 32], metavar="N,...", help="shape of the input (default: 2,3,32,32)"
     )
-    parser.add_argument("--tokens", type=count, metavar="N", help="the input are whole numbers below N")
+    parser.add_argument("--tokens", type=count, metavar="N", help="the input is whole numbers below N, not pixels")
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """--data, and how the network sees it."""
+    """--data, and the resizing and normalisation of its images."""
     group = parser.add_argument_group("the data")
     group.add_argument(
         "--data",
@@ -73,214 +75,225 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="a folder with train/<class>/<image> and test/<class>/<image>, a .npz with x_train, y_train, x_test and "
         "y_test, or a dataset of the config",
     )
-    group.add_argument("--size", type=count, help="resize images to this side; left out: as they are")
+    group.add_argument("--size", type=count, help="resize images to this height and width (default: not resized)")
     group.add_argument(
         "--mean",
         type=numbers,
         metavar="R,G,B",
-        help="of pixels in 0 .. 1, as NETWORK was trained; left out: the data's",
+        help="mean of pixels in [0, 1] with which NETWORK was trained (default: of the data)",
     )
-    group.add_argument("--std", type=numbers, metavar="R,G,B", help="likewise")
-    group.add_argument("--no-normalise", action="store_true", help="NETWORK takes pixels in 0 .. 1 as they are")
+    group.add_argument("--std", type=numbers, metavar="R,G,B", help="standard deviation, likewise")
+    group.add_argument("--no-normalise", action="store_true", help="NETWORK takes pixels in [0, 1] as they are")
 
 
-def add_checkpoints(parser: argparse.ArgumentParser) -> None:
-    """Where in checkpoints a network lies."""
+def add_inside(parser: argparse.ArgumentParser) -> None:
+    """--inside: where in checkpoints the tensors of the network are."""
     parser.add_argument(
-        "--inside", metavar="WHERE", help="where in the checkpoints the tensors are, if several places fit: model_ema"
+        "--inside",
+        metavar="WHERE",
+        help="where in the checkpoints the tensors of the network are, such as model_ema (default: the only place)",
     )
 
 
 def count(text: str) -> int:
     """A type for argparse: a whole number from 1."""
     if not re.fullmatch(r"[1-9][0-9]*", text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, a whole number from 1 is wanted")
+        raise argparse.ArgumentTypeError(f"found {text!r}, a whole number from 1 is needed")
     return int(text)
 
 
-def level(text: str) -> float:
+def noise_level(text: str) -> float:
     """A type for argparse: a finite number from 0."""
     try:
-        found = float(text)
+        number = float(text)
     except ValueError:
-        found = math.nan
-    if not 0 <= found < math.inf:
-        raise argparse.ArgumentTypeError(f"found {text!r}, a number from 0 is wanted")
-    return found
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, a number from 0 is needed")
+    return number
 
 
 def numbers(text: str) -> list[float]:
-    """A type for argparse: numbers with commas between them."""
+    """A type for argparse: numbers separated by commas."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"found {text!r}, numbers such as 0.485,0.456,0.406 are wanted") from None
+        raise argparse.ArgumentTypeError(f"found {text!r}, numbers such as 0.485,0.456,0.406 are needed") from None
 
 
 def sizes(text: str) -> list[int]:
-    """A type for argparse: the shape of an input, batch first."""
-    found = [count(part) for part in text.split(",")]
-    if len(found) < 2:
-        raise argparse.ArgumentTypeError(f"found {text!r}, a shape such as 1,3,32,32 is wanted")
-    return found
+    """A type for argparse: the shape of an input, batch axis first."""
+    shape = [count(part) for part in text.split(",")]
+    if len(shape) < 2:
+        raise argparse.ArgumentTypeError(f"found {text!r}, a shape such as 1,3,32,32 is needed")
+    return shape
 
 
-def shape(text: str) -> tuple[int, int, int]:
+def image_shape(text: str) -> tuple[int, int, int]:
     """A type for argparse: channels, height, width."""
     parts = text.split(",")
     if len(parts) != 3:
-        raise argparse.ArgumentTypeError(f"found {text!r}, channels,height,width are wanted, such as 3,32,32")
+        raise argparse.ArgumentTypeError(f"found {text!r}, channels,height,width are needed, such as 3,32,32")
     return count(parts[0]), count(parts[1]), count(parts[2])
 
 
-def config(arguments: argparse.Namespace) -> Config:
-    """The config of the checkout, and what --configfile lays over it; empty if there is neither."""
+def load_config(arguments: argparse.Namespace) -> Config:
+    """config.yaml of the checkout with the files of --configfile laid over it; {} without any of them."""
     if missing := [f for f in arguments.configfile if not f.is_file()]:
         raise UsageError(f"--configfile: no such file as {missing[0]}")
-    own = CHECKOUT / "config.yaml"
-    return read_config([*([own] if own.is_file() else []), *arguments.configfile])
+    default = CHECKOUT / "config.yaml"
+    return read_config([*([default] if default.is_file() else []), *arguments.configfile])
 
 
-def network(arguments: argparse.Namespace, known: Config) -> tuple[str, Config]:
-    """A name for NETWORK, and its entry for the config."""
-    given, options = arguments.network, dict(map(_option, arguments.option))
+def network_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, Config]:
+    """The name and the entry for NETWORK in the section `networks` of a config."""
+    network, options = arguments.network, dict(map(_parse_option, arguments.option))
     keys = {"input_size": getattr(arguments, "size", None)}
     keys |= {key: getattr(arguments, key, None) for key in ("mean", "std")}
     keys = {key: value for key, value in keys.items() if value is not None}
-    if is_object(given):
-        place, _, attribute = given.rpartition(":")
-        use = f"{Path(place).absolute()}:{attribute}" if place.endswith(".py") else given
-        return _free(attribute, known, "networks"), {"use": use, "options": options, **keys}
-    entries = known.get("networks") or {}
-    if given not in entries:
+    if is_object(network):
+        module, _, attribute = network.rpartition(":")
+        use = f"{Path(module).absolute()}:{attribute}" if module.endswith(".py") else network
+        return _unused_name(attribute, config, "networks"), {"use": use, "options": options, **keys}
+    entries = config.get("networks") or {}
+    if network not in entries:
         raise UsageError(
-            f"NETWORK: found {given!r}; package.module:name, folder/file.py:name or a network of the config is wanted "
-            f"({', '.join(entries) or 'which has none'})"
+            f"NETWORK: found {network!r}; package.module:name, folder/file.py:name or a network of the config is "
+            f"needed ({', '.join(entries) or 'it has none'})"
         )
-    entry = {"use": given, **(entries[given] or {})}
-    inner = {"options": {**entry.get("options", {}), **options}} if is_object(entry["use"]) else options
-    return given, {**entry, **inner, **keys}
+    entry = {"use": network, **(entries[network] or {})}
+    changes = {"options": {**entry.get("options", {}), **options}} if is_object(entry["use"]) else options
+    return network, {**entry, **changes, **keys}
 
 
-def data(arguments: argparse.Namespace, known: Config) -> tuple[str, Config]:
-    """A name for --data, and its entry for the config."""
-    given, path, entries = arguments.data, Path(arguments.data), known.get("datasets") or {}
-    if given in entries:
-        return given, {"use": given, **(entries[given] or {})}
+def dataset_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, Config]:
+    """The name and the entry for --data in the section `datasets` of a config."""
+    data, path, entries = arguments.data, Path(arguments.data), config.get("datasets") or {}
+    if data in entries:
+        return data, {"use": data, **(entries[data] or {})}
     if path.is_dir():
-        return _free(path.absolute().name, known, "datasets"), {"use": "folder", "path": str(path.absolute())}
+        return _unused_name(path.absolute().name, config, "datasets"), {"use": "folder", "path": str(path.absolute())}
     if path.suffix == ".npz" and path.is_file():
-        return _free(path.stem, known, "datasets"), {"use": "npz", "path": str(path.absolute())}
+        return _unused_name(path.stem, config, "datasets"), {"use": "npz", "path": str(path.absolute())}
     raise UsageError(
-        f"--data: found {given!r}; a folder, a .npz file or a dataset of the config is wanted ({', '.join(entries)})"
+        f"--data: found {data!r}; a folder, a .npz file or a dataset of the config is needed ({', '.join(entries)})"
     )
 
 
-def methods(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Config]:
-    """The entries of these alignments in the config, without what only a study can give them."""
-    known = config(arguments)
-    found = {name: entry for name, entry in (known.get("alignments") or {}).items() if entry is not None}
-    c, out = catalogue(known, {}), {}
+def alignment_plugins(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Config]:
+    """{name: `use` and options of its plug-in} of alignments of the config.
+
+    Keys of all alignments, such as `start`, are left out: only the workflow can do what they say.
+    """
+    config = load_config(arguments)
+    entries = {name: entry for name, entry in (config.get("alignments") or {}).items() if entry is not None}
+    c, plugins = extended_catalogue(config, {}), {}
     for name in names:
-        if name not in found:
-            raise UsageError(f"no alignment {name!r} in the config (allowed: {', '.join(found)})")
+        if name not in entries:
+            raise UsageError(f"no alignment {name!r} in the config (allowed: {', '.join(entries)})")
         entry = c.entry("alignments", name)
-        out[name] = {key: value for key, value in entry.items() if key not in AlignmentKeys.model_fields}
-    return out
+        plugins[name] = {key: value for key, value in entry.items() if key not in AlignmentKeys.model_fields}
+    return plugins
 
 
-def build(arguments: argparse.Namespace, channels: int) -> Any:
-    """NETWORK with fresh weights of seed 0 and no normalisation; its number of classes is its own default, or 10."""
+def build_network(arguments: argparse.Namespace, channels: int) -> Any:
+    """NETWORK as a model, with weights of seed 0 and without normalisation.
+
+    The number of classes is the default of a callable, and 10 for a network of the config.
+    """
     import torch
 
     from neuralign.networks.model import build
 
-    known = config(arguments)
-    name, entry = network(arguments, known)
-    c = catalogue(known, {"networks": {name: entry}})
-    found = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
+    config = load_config(arguments)
+    name, entry = network_entry(arguments, config)
+    c = extended_catalogue(config, {"networks": {name: entry}})
+    plugin = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
-    return build(found, classes=None if is_object(found["use"]) else 10, channels=channels)
+    return build(plugin, classes=None if is_object(plugin["use"]) else 10, channels=channels)
 
 
-def on_example(arguments: argparse.Namespace, action: Any) -> Any:
-    """`action(network, example, attention=...)` on NETWORK with fresh weights and a random input of seed 0."""
+def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
+    """The value of `action(network, example, attention=...)`, on NETWORK and a random input, both from seed 0."""
     import torch
 
     from neuralign.common.seeding import stream
     from neuralign.networks.foreign_networks import NetworkError, summary
     from neuralign.networks.model import evaluation_outputs
 
-    network, draws = build(arguments, arguments.input[1]).network, stream(0, "example input")
+    network, draws = build_network(arguments, arguments.input[1]).network, stream(0, "example input")
     if arguments.tokens:
         example = torch.randint(arguments.tokens, arguments.input, generator=draws)
     else:
         example = torch.randn(arguments.input, generator=draws)
-    evaluation_outputs(network, example)  # refuses an input that it does not take
+    evaluation_outputs(network, example)  # raises UserError if the network does not take this input
     try:
         return action(network, example, attention=arguments.attention)
     except UserError:
         raise
-    except Exception as error:  # the code is anybody's, and so are its errors
-        raise NetworkError(f"{arguments.network} cannot be run as it is traced: {summary(error)}") from error
+    except Exception as error:  # it runs code of the user, which may raise anything
+        raise NetworkError(f"{arguments.network}: the tracer cannot run it: {summary(error)}") from error
 
 
-def alignment(arguments: argparse.Namespace, known: Config) -> tuple[str, dict[str, Config]]:
-    """A name for --method, and what is to be laid over the alignments of the config."""
+def alignment_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, dict[str, Config]]:
+    """The name of the alignment for --method, and the entries to lay over the section `alignments` for it.
+
+    With --attention this is a copy of the entry of the config with `attention: true`.
+    """
     name = arguments.method
-    entry = (known.get("alignments") or {}).get(name)
+    entry = (config.get("alignments") or {}).get(name)
     if not arguments.attention or entry is None:
         return name, {}
     return f"{name}_attention", {f"{name}_attention": {"use": name, **entry, "attention": True}}
 
 
-def checkpoints(arguments: argparse.Namespace, files: Iterable[str]) -> dict[str, Config]:
-    """{name: entry} of checkpoint files, in their order, named after the files."""
-    found: dict[str, Config] = {}
+def checkpoint_entries(arguments: argparse.Namespace, files: Iterable[str]) -> dict[str, Config]:
+    """{name: entry} for checkpoint files in the section `checkpoints`, in their order, named after the files."""
+    entries: dict[str, Config] = {}
     for file in files:
-        entry = {"file": str(Path(file).absolute())} | ({"inside": arguments.inside} if arguments.inside else {})
-        shards(file)  # refuses what is not there, or no checkpoint by its first bytes
+        checkpoint_files(file)  # raises UserError if it does not exist or is no checkpoint
         path = Path(file).absolute()
-        name = stem = label(path.parent.name if path.name.endswith(INDEX) else path.stem)
+        entry = {"file": str(path)} | ({"inside": arguments.inside} if arguments.inside else {})
+        name = stem = config_name(path.parent.name if path.name.endswith(INDEX) else path.stem)
         for i in range(2, 1000):
-            if found.get(name, entry) == entry:
+            if entries.get(name, entry) == entry:
                 break
             name = f"{stem}_{i}"
-        found[name] = entry
-    return found
+        entries[name] = entry
+    return entries
 
 
-def label(text: str) -> str:
-    """A name that the config accepts for anything, also for a checkpoint."""
+def config_name(text: str) -> str:
+    """`text`, changed so that every section of the config accepts it as a name."""
     plain = re.sub(r"[^A-Za-z0-9_.]+", "_", text)
     return plain if re.match("[A-Za-z]", plain) else f"n{plain}"
 
 
-def _free(text: str, known: Config, section: str) -> str:
-    """A name that no entry of the config has, into which this one would be merged."""
-    name = label(text)
-    while name in (known.get(section) or {}):
+def _unused_name(text: str, config: Config, section: str) -> str:
+    """A name after `text` that no entry of the section has; an entry of the same name would be merged."""
+    name = config_name(text)
+    while name in (config.get(section) or {}):
         name = f"my_{name}"
     return name
 
 
-def catalogue(known: Config, overlay: Mapping[str, Any]) -> Catalogue:
-    """The config with an overlay, checked."""
-    merged = json.loads(json.dumps(known))
+def extended_catalogue(config: Config, overlay: Mapping[str, Any]) -> Catalogue:
+    """The catalogue of a config with an overlay. Raises ConfigError."""
+    merged = json.loads(json.dumps(config))
     lay_over(merged, overlay)
     return Catalogue(merged)
 
 
-def regime(normalise: bool, training: Config | None = None) -> Config:
-    """Of what is asked on the command line; without `training` nothing is trained."""
+def regime_entry(*, normalise: bool, training: Config | None = None) -> Config:
+    """The entry REGIME of the section `regimes`. Without `training`, for commands that train nothing."""
     training = training or {"epochs": 1, "batch_size": 1, "lr": 1.0}
     return {"endpoint": dict(training), "curve": dict(training), "normalise": normalise}
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _parse_option(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
-        raise UsageError(f"--option: found {text!r}, NAME=VALUE is wanted, such as num_classes=10")
+        raise UsageError(f"--option: found {text!r}, NAME=VALUE is needed, such as num_classes=10")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -6,27 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.common.errors import UserError
-from neuralign.common.tables import columns
+from neuralign.common.tables import align_columns
 
 EXAMPLES = ["neuralign show results/studies/demo"]
-ACCURACIES = {"accuracy_mean": "mean on path %", "accuracy_min": "min on path %"}  # column: its heading
+ACCURACIES = {"accuracy_mean": "mean on path %", "accuracy_min": "min on path %"}  # column of the file -> heading
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     parser.add_argument("study", type=Path, metavar="FOLDER", help="the folder of a study: results/studies/NAME")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Show the study."""
+    """Print the table of accuracies."""
     return 0, *show(arguments.study)
 
 
 def show(folder: Path) -> tuple[dict[str, Any], str]:
-    """({report: its path, table: the rows of accuracies}, the same as text) of a study."""
+    """({"report": path of the report, "table": rows of the table of accuracies}, the same as text) for a study."""
     file = folder / "tables" / "accuracy.csv"
     if not file.is_file():
-        raise UserError(f"{folder}: no tables/accuracy.csv in it; the folder of a finished study is wanted")
+        raise UserError(f"{folder}: has no tables/accuracy.csv; the folder of a finished study is needed")
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     report = str(folder / "report.html")
@@ -34,13 +34,13 @@ def show(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    """Mean ± sample standard deviation over pairs, and the number of pairs."""
+    """The rows as text: mean ± sample standard deviation over pairs, and the number of pairs."""
     lines = [["dataset", "network", "regime", "method", *ACCURACIES.values(), "pairs"]]
     for row in rows:
-        spreads = [_spread(row[column], row[f"{column}_std"]) for column in ACCURACIES]
-        lines.append([*(row[key] for key in ("dataset", "network", "regime", "method")), *spreads, row["n_pairs"]])
-    return columns(lines)
+        cells = [_mean_and_std(row[column], row[f"{column}_std"]) for column in ACCURACIES]
+        lines.append([*(row[key] for key in ("dataset", "network", "regime", "method")), *cells, row["n_pairs"]])
+    return align_columns(lines)
 
 
-def _spread(mean: str, std: str) -> str:
+def _mean_and_std(mean: str, std: str) -> str:
     return "" if not mean else f"{float(mean):.2f}" + (f" ± {float(std):.2f}" if std else "")

@@ -1,4 +1,4 @@
-"""`neuralign trace`: the permutation symmetry of a network as data for other programs."""
+"""`neuralign trace`: the permutation symmetry of a network as JSON or CSV, for other programs."""
 
 import argparse
 import csv
@@ -16,29 +16,29 @@ EXAMPLES = [
     "neuralign trace ./nets.py:Net --input 1,1,28,28 --out net.csv   # one row for each axis of each tensor",
 ]
 DESCRIPTION = """
-Every free group with its size, and of every axis of every parameter and buffer the groups that lie on it, or why it is
-frozen. Without --out the table is printed, with --json the JSON. What `explain` says in words and tests with a
-certificate is here complete, as data, and not tested; docs/command-line.md says how to read it.
+Writes every free group (a set of units that may be permuted) with its size and, for every axis of every parameter and
+buffer, the groups along this axis, or why it is frozen. Without --out the CSV is printed, with --json the JSON. The
+result is not certified; `explain` certifies it. docs/command-line.md says how to read the data.
 """
 COLUMNS = ("tensor", "axis", "size", "group", "units", "blocks", "frozen")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     parser.description = f"{parser.description}\n{DESCRIPTION}"
     shared.add_network(parser)
     shared.add_example(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write it to this file, .json or .csv")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write, .json or .csv")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Trace the network, and write or print what is found."""
+    """Trace the network, and write or print its symmetry."""
     if arguments.out and arguments.out.suffix not in (".json", ".csv"):
-        raise shared.UsageError(f"--out: found {arguments.out}; .json or .csv is wanted")
+        raise shared.UsageError(f"--out: found {arguments.out}; .json or .csv is needed")
     from neuralign.symmetry.export import export, rows
     from neuralign.symmetry.tracing.trace import trace
 
-    symmetry = export(shared.on_example(arguments, trace))
+    symmetry = export(shared.run_on_example(arguments, trace))
     data = {"network": arguments.network, "input": arguments.input, "attention": arguments.attention, **symmetry}
     table = list(rows(symmetry))
     if not arguments.out:
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
 
 def _csv(table: list[dict[str, Any]]) -> str:
+    """The rows as the text of a CSV file."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

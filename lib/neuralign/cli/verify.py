@@ -1,4 +1,4 @@
-"""`neuralign verify`: is every result what its note of origin says, and made from what is here?"""
+"""`neuralign verify`: whether all results agree with their provenance notes, their inputs, the config and the code."""
 
 import argparse
 import time
@@ -12,34 +12,34 @@ from neuralign.workflow.provenance.lineage import text, trace
 
 EXAMPLES = [
     "neuralign verify results/",
-    "neuralign verify copy/ --ignore-config   # a copy of a results folder, or of a part of one",
+    "neuralign verify copy/ --ignore-config   # a copy of a results folder, or of parts of it",
     "neuralign verify results/ --trace results/studies/demo/tables/accuracy.csv --where method=aligned",
 ]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
     add = parser.add_argument
-    add("results", type=Path, metavar="FOLDER", help="a results folder, or a copy of one, or of a part of it")
-    add("--ignore-config", action="store_true", help="do not ask whether results are those of the config and code")
-    add("--trace", metavar="ARTEFACT", help="print what an artefact was made from, down to the data")
-    add("--where", metavar="COLUMN=VALUE", nargs="+", default=[], help="only these rows of the traced table")
-    add("--column", help="print only this column of them")
+    add("results", type=Path, metavar="FOLDER", help="a results folder, or a copy of one or of parts of it")
+    add("--ignore-config", action="store_true", help="do not compare results with the config and the code")
+    add("--trace", metavar="ARTEFACT", help="print the files that this result was made from, down to the data")
+    add("--where", metavar="COLUMN=VALUE", nargs="+", default=[], help="with --trace: only these rows of the table")
+    add("--column", help="with --trace: print only this column of the rows")
     shared.add_configfile(parser)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Hash every artefact and compare notes with artefacts, with each other and with the config and code."""
+    """Compare the notes with the digests of all results, with each other, and with the config and the code."""
     if (arguments.where or arguments.column) and not arguments.trace:
-        raise shared.UsageError("--where and --column belong to --trace")
-    began, results = time.monotonic(), read_results(arguments.results)
-    config = None if arguments.ignore_config else shared.config(arguments)
+        raise shared.UsageError("--where and --column need --trace")
+    start, results = time.monotonic(), read_results(arguments.results)
+    config = None if arguments.ignore_config else shared.load_config(arguments)
     findings, not_compared = check_results(results, Catalogue(config) if config else None)
     chain = None
     if arguments.trace:
         chain = trace(results, findings, arguments.trace, arguments.where, arguments.column)
-        followed = {node["artefact"] for node in chain["nodes"]}
-        findings = [finding for finding in findings if finding.path in followed]
+        traced = {node["artefact"] for node in chain["nodes"]}
+        findings = [finding for finding in findings if finding.path in traced]
     facts = {
         "artefacts": len(results.artefacts),
         "notes": len(results.notes) + len(results.edited),
@@ -48,18 +48,19 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         "not_in_config": not_compared,
         "trace": chain,
     }
-    lines = [text(chain) if chain else _summary(results, time.monotonic() - began, not_compared), ""]
+    lines = [text(chain) if chain else _summary(results, time.monotonic() - start, not_compared), ""]
     lines += [f"{finding.kind:<17} {finding.path}: {finding.text}" for finding in findings]
-    lines += [f"{len(findings)} things are wrong" if findings else "nothing is wrong"]
+    lines += [f"problems: {len(findings)}" if findings else "no problems"]
     return int(bool(findings)), facts, "\n".join(lines)
 
 
 def _summary(results: Results, seconds: float, not_compared: list[str]) -> str:
+    """How much was compared, and what was not."""
     size = sum((results.root / artefact).stat().st_size for artefact in results.artefacts)
     content = f"{len(results.artefacts)} artefacts, {size / 1e6:.1f} MB"
     lines = [f"{results.root}: {content}, hashed and compared in {seconds:.1f} s"]
     if absent := results.absent():
-        lines.append(f"not here, so not compared: {len(absent)} inputs, such as {absent[0]}")
+        lines.append(f"missing, so not compared: {len(absent)} inputs, such as {absent[0]}")
     if not_compared:
         lines.append(f"not compared with the config and code: {len(not_compared)} results, such as {not_compared[0]}")
     return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""What every package uses: errors, files, tables, seeded random streams."""
+"""What every package uses: errors, files, tables, tensors on disk, seeded random streams."""

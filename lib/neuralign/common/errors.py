@@ -1,19 +1,19 @@
-"""What a user gave and the library cannot use, and how messages show names and texts of files."""
+"""The error for input that the library cannot use, and helpers that quote names and texts from files in messages."""
 
-SHOWN = 4  # names in a message
+NAMES_SHOWN = 4  # in one message
 
 
 class UserError(ValueError):
-    """Names what was found and what is allowed, in a message that needs no traceback."""
+    """Input that cannot be used. The message says what was found and what is allowed, and needs no traceback."""
 
 
-def some(names: list[str]) -> str:
-    """The first of the names as a message may have them, and how many more there are."""
-    shown = (n if n.isprintable() and len(n) < 80 else f"{ascii(n)[:80]}..." for n in names[:SHOWN])
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def join_names(names: list[str]) -> str:
+    """The first NAMES_SHOWN names, separated by commas, and how many more there are. Escapes unprintable characters."""
+    shown = (n if n.isprintable() and len(n) < 80 else f"{ascii(n)[:80]}..." for n in names[:NAMES_SHOWN])
+    return ", ".join(shown) + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
 
 
 def first_line(text: str) -> str:
-    """The first line of an error's text, as a message may have it."""
+    """The first line of the text of another program's error, at most 120 characters. Escapes unprintable ones."""
     line = text.partition("\n")[0][:120]
     return line if line.isprintable() else line.encode("unicode_escape").decode()

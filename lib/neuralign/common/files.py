@@ -1,4 +1,4 @@
-"""Atomic writing of files, and the paths of the recipe and the note of an output."""
+"""Atomic writing of files, their digests, and the paths of the recipe and the provenance note of an output."""
 
 import errno
 import hashlib
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]  # the folder lib/neuralign
 
-# errors of a full or read-only disk, a quota or missing permissions; their messages seldom name the file
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-_unfinished: set[Path] = set()  # temporary files of this process
+# a full or read-only disk, a quota, missing permissions: errors whose messages seldom name the file
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_temporaries: set[Path] = set()  # files that `atomic` blocks of this process are writing
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, to write to; it is renamed to `path` if the block raises no error.
 
-    If the disk refuses the file, the `OSError` names `path`.
+    For the errors in DISK_ERRORS, the `OSError` names `path`.
     """
     path = Path(path)
     temporary = None
@@ -28,24 +28,24 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         temporary = Path(name)
-        _unfinished.add(temporary)
+        _temporaries.add(temporary)
         os.close(handle)
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp creates private files; results are shared
         os.replace(temporary, path)
     except Exception as error:
-        if (number := _refusal(error, temporary)) is None:
+        if (number := _disk_error_number(error, temporary)) is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-            _unfinished.discard(temporary)
+            _temporaries.discard(temporary)
 
 
 def discard() -> None:
-    """Remove the temporary files of all `atomic` blocks that this process is in, before it ends."""
-    for temporary in list(_unfinished):
+    """Remove the temporary files of all `atomic` blocks in progress; for a process that is about to end."""
+    for temporary in list(_temporaries):
         temporary.unlink(missing_ok=True)
 
 
@@ -69,7 +69,8 @@ def first_output(recipe: Mapping[str, Any]) -> str:
 def date_back(paths: Iterable[Path], latest: float, when: float) -> None:
     """Set the modification time of files to `when` where it is later than `latest` (both in seconds since the epoch).
 
-    Files get times in the future when a clock is set back. Snakemake deletes a result that looks older than its inputs.
+    After a clock has been set back, files have times in the future, and outputs written now look older than these
+    inputs. Snakemake deletes such outputs.
     """
     for path in paths:
         if path.exists() and path.stat().st_mtime > latest:
@@ -87,16 +88,17 @@ def note_path(output: str | Path) -> str:
     return f"{output}.json"
 
 
-def _refusal(error: Exception, temporary: Path | None) -> int | None:
-    """The error number if the disk refused this file, else None."""
+def _disk_error_number(error: Exception, temporary: Path | None) -> int | None:
+    """The error's number if it is one of DISK_ERRORS and concerns `temporary`, else None."""
     if isinstance(error, OSError):
         is_this_file = temporary is None or error.filename in (None, str(temporary))
-        return error.errno if is_this_file and error.errno in REFUSALS else None
+        return error.errno if is_this_file and error.errno in DISK_ERRORS else None
     # safetensors, which is written in Rust, has the number in its message: "... (os error 28)"
-    return next((number for number in REFUSALS if f"(os error {number})" in str(error)), None)
+    return next((number for number in DISK_ERRORS if f"(os error {number})" in str(error)), None)
 
 
 def _umask() -> int:
+    """The process' file mode creation mask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,6 +1,6 @@
 """Independent random streams from one seed, one for each purpose and step.
 
-So the random numbers of a step do not depend on what ran before it, and a resumed training draws the same ones.
+The random numbers of a step do not depend on what ran before it, so a resumed training draws the same numbers.
 """
 
 import hashlib
@@ -34,9 +34,12 @@ def preserved_generators(device: torch.device) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def drawn_alike(device: torch.device) -> Iterator[None]:
-    """A block in which a network draws the same random numbers every time; all generators are restored after it."""
-    before = random.getstate(), np.random.get_state()
+def repeatable_draws(device: torch.device) -> Iterator[None]:
+    """A block in which all global generators (torch, numpy, random) start from seed 0; they are restored after it.
+
+    So a network that draws random numbers draws the same ones in every such block.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with preserved_generators(device):
         for drawing_device in (torch.device("cpu"), device):
             global_generator(drawing_device).manual_seed(0)
@@ -45,10 +48,10 @@ def drawn_alike(device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 def stream(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on `device`, seeded for this purpose."""
+    """A generator on `device` with the seed of this purpose."""
     return torch.Generator(device).manual_seed(derive(seed, *purpose))

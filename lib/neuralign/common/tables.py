@@ -1,4 +1,4 @@
-"""Tidy rows as CSV files, and tables as text."""
+"""Rows of results as CSV files, and tables as aligned text."""
 
 import csv
 from collections.abc import Container, Iterable, Sequence
@@ -11,20 +11,20 @@ from neuralign.common.files import atomic
 def write_rows(rows: Iterable[dict[str, Any]], path: str | Path, columns: Sequence[str] = ()) -> None:
     """Write rows with equal columns to a CSV file, atomically and with numbers in full precision.
 
-    `columns` are those of the table if there are no rows.
+    `columns` is the header of a table without rows; otherwise the header is the keys of the first row.
     """
     table = list(rows)
     names = list(table[0]) if table else columns
     if not names:
-        raise ValueError(f"{path}: a table without rows, and its columns are not known")
+        raise ValueError(f"{path}: found a table without rows; `columns` is needed for its header")
     with atomic(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
 
 
-def columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> str:
-    """Lines of cells as text, the cells of a column below each other; `right`: numbers of columns that end flush."""
+def align_columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> str:
+    """A table as text, one line for each sequence of cells. `right`: indices of the columns that are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

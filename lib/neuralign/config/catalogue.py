@@ -1,4 +1,4 @@
-"""What a config says, for the workflow and the commands: one entry at one place, the studies, the default study."""
+"""The entries of a checked config: one entry at one place, all studies, the default study."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,29 +14,29 @@ __all__ = ["SECTIONS", "Catalogue", "ConfigError", "Entry"]
 
 
 class Catalogue:
-    """The entries of a sound config. Raises a `ConfigError` that lists everything `check` finds wrong in another."""
+    """The entries of a config. Raises a `ConfigError` that lists all problems that `check` finds in it."""
 
     def __init__(self, config: Mapping[str, Any]):
         if problems := check(config):
             raise ConfigError(problems)
         self._sections: dict[str, dict[str, Any]] = {section: config.get(section) or {} for section in SECTIONS}
-        self._entries = dict[tuple[Any, ...], Any]()  # a study of 800 jobs asks 50,000 times
+        self._entries = dict[tuple[Any, ...], Any]()  # a cache: planning a study of 800 jobs asks 50,000 times
         self.default_study: str = default_study(config, self._sections["studies"])
         self.studies: dict[str, Entry] = {name: self.entry("studies", name) for name in self._sections["studies"]}
 
     def entry(self, section: str, name: str, **place: str) -> Any:
         """One entry for a place (dataset, network, regime): its overrides merged in and all defaults filled in.
 
-        Raises a `ConfigError` where several overrides meet that are sound one by one but not together.
+        Raises a `ConfigError` if several overrides apply that are valid one by one but not together.
         """
-        asked = (section, name, *sorted(place.items()))
-        if asked not in self._entries:
+        key = (section, name, *sorted(place.items()))
+        if key not in self._entries:
             problems, raw = Validation(self._sections), merge(self._sections[section][name], place)
             entry = read_entry(section, name, raw, f"{section}.{name}", problems)
             if problems:
                 raise ConfigError(problems.messages)
-            self._entries[asked] = entry
-        return deepcopy(self._entries[asked])
+            self._entries[key] = entry
+        return deepcopy(self._entries[key])
 
     def trained(self, curve: str) -> bool:
         """Whether curves of this entry have bends to train."""

@@ -1,6 +1,6 @@
-"""YAML files, read with more care than YAML asks for: what it would take in silence and mean otherwise is refused.
+"""Reads YAML files, and refuses what PyYAML would silently read as something unexpected.
 
-PyYAML lets the last of two equal keys win, and reads 010 as 8 and 1:30 as 90. Nothing in a file is executed: tags other
+PyYAML keeps the last of two equal keys, and reads 010 as 8 and 1:30 as 90. Nothing in a file is executed: tags other
 than YAML's own are refused.
 """
 
@@ -15,12 +15,12 @@ from yaml import MappingNode, Node, ScalarNode
 from neuralign.common.errors import UserError
 
 OCTAL = re.compile(r"[-+]?0[0-9_]+")
-TEMPLATE = "__use_yte__"  # with this key Snakemake runs the code in a config
+TEMPLATE = "__use_yte__"  # a config with this key is a YTE template, whose code Snakemake executes
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class YamlError(UserError):
-    """A file that is no plain YAML; the message names the file, the line, what was found and what is allowed."""
+    """A file that cannot be read as YAML; the message names the file, the line, what was found and what is allowed."""
 
 
 def read(path: str | Path) -> dict[Any, Any]:
@@ -31,9 +31,9 @@ def read(path: str | Path) -> dict[Any, Any]:
         raise YamlError(f"{path}: cannot be read: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise YamlError(f"{path}{line}: is no plain YAML: {error.problem}") from error
+        raise YamlError(f"{path}{line}: is not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise YamlError(f"{path}: is no plain YAML: {' '.join(str(error).split())}") from error
+        raise YamlError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if mapping is None:
         raise YamlError(f"{path}: is empty; a mapping of names to values is needed")
     if not isinstance(mapping, dict):
@@ -44,7 +44,7 @@ def read(path: str | Path) -> dict[Any, Any]:
 
 
 def read_config(files: Iterable[Path]) -> dict[str, Any]:
-    """One config from several files, each laid over those before it as Snakemake does it."""
+    """One config from several files, each laid over those before it, as Snakemake does it."""
     config: dict[str, Any] = {}
     for file in files:
         lay_over(config, read(file))
@@ -52,7 +52,7 @@ def read_config(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Replace, in place, what `more` says otherwise, mapping by mapping."""
+    """Change `config` in place: values of `more` replace those of the same key, at any depth of mappings."""
     for key, value in more.items():
         if isinstance(value, Mapping) and isinstance(config.get(key), dict):
             lay_over(config[key], value)
@@ -61,27 +61,29 @@ def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses what it would otherwise take for something else than it looks like."""
+    """PyYAML's safe loader, which also refuses repeated keys, octal and sexagesimal numbers, and keys with parts."""
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
-                raise _refusal(key, "a key is a mapping or a list; only names are allowed")
+                raise _error_at(key, "found a mapping or a list as a key; only names are allowed")
             if key.value in lines:
-                before = f"the key {key.value!r} stands twice in one mapping, first in line {lines[key.value]}"
-                raise _refusal(key, f"{before}; only one of them would count")
+                problem = f"the key {key.value!r} occurs twice in one mapping, first in line {lines[key.value]}"
+                raise _error_at(key, f"{problem}; only one is allowed")
             lines[key.value] = key.start_mark.line + 1
         return node
 
     def compose_scalar_node(self, anchor: Any) -> ScalarNode:
         node = super().compose_scalar_node(anchor)
         if node.tag in NUMBERS and (OCTAL.fullmatch(node.value) or ":" in node.value):
-            kind = "an octal number" if OCTAL.fullmatch(node.value) else "a number to the base 60"
-            raise _refusal(node, f"YAML reads {node.value} as {kind}; write it in decimals, or quoted if it is a text")
+            kind = "an octal number" if OCTAL.fullmatch(node.value) else "a number in base 60"
+            raise _error_at(
+                node, f"YAML reads {node.value} as {kind}; write it as a decimal number, or in quotes if it is a text"
+            )
         return node
 
 
-def _refusal(node: Node, problem: str) -> yaml.MarkedYAMLError:
+def _error_at(node: Node, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

@@ -1,4 +1,4 @@
-"""The vocabulary of option types: what a plug-in writes in its signature is what the config may say.
+"""The types that plug-ins use to annotate their options, with the values that the config may have for them.
 
 An option is a keyword-only parameter, `eps: Positive` or `steps: Count = 5`. The config check (signatures.py) reads
 these annotations without importing the plug-in, so this module imports no torch.
@@ -15,86 +15,91 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 
 def in_words(words: str) -> WithJsonSchema:
-    """For `Annotated`: how docs/config.md describes a type whose bounds alone do not."""
+    """For `Annotated`: the words for a type in docs/config.md, where they do not follow from its JSON schema."""
     return WithJsonSchema({"words": words})
 
 
-def _number(value: Any) -> Any:
+def _parse_number(value: Any) -> Any:
+    """The value, with a text such as "8/255" as a number. Refuses true and false, which pydantic reads as 1 and 0."""
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
+        raise ValueError("a number is needed, not true or false")
     if isinstance(value, str) and (quotient := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]*[1-9][\d.]*)\s*", value)):
-        return float(quotient[1]) / float(quotient[2])  # eps: 8/255
+        return float(quotient[1]) / float(quotient[2])
     return value
 
 
 def plain(value: str) -> str:
-    """The text, refused if it has control characters, which no path, address or name needs."""
-    if odd := [character for character in value if ord(character) < 32 or ord(character) == 127]:
-        raise ValueError(f"control characters such as {odd[0]!r} are not allowed")
+    """The text. Raises ValueError if it has control characters, which no path, address or name needs."""
+    if control := [character for character in value if ord(character) < 32 or ord(character) == 127]:
+        raise ValueError(f"control characters such as {control[0]!r} are not allowed")
     return value
 
 
 def address(value: str) -> str:
-    """Where a file is: a plain path, file:///path, or an http address with a host."""
+    """The location of a file. Raises ValueError unless it is a path, file:///path, or an http(s) URL with a host."""
     parts = urlsplit(plain(value))
-    remote = parts.scheme in ("http", "https") and parts.hostname
-    here = parts.scheme == "file" and parts.netloc in ("", "localhost") and value.startswith("file:///")
-    if not (remote or here or (parts.scheme not in ("http", "https", "file") and "://" not in value)):
+    is_remote = parts.scheme in ("http", "https") and parts.hostname
+    is_local_url = parts.scheme == "file" and parts.netloc in ("", "localhost") and value.startswith("file:///")
+    is_path = parts.scheme not in ("http", "https", "file") and "://" not in value
+    if not (is_remote or is_local_url or is_path):
         raise ValueError("a source is http://host/..., https://host/..., file:///path or a plain path")
     return value
 
 
 def checksum(value: str) -> str:
-    """The digest of a file with the name of its algorithm in front."""
+    """The digest of a file, as `algorithm:digest`. Raises ValueError unless it is of sha256 or md5."""
     if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32}", value):
-        raise ValueError("neither sha256:<64 hex digits> nor md5:<32 hex digits>")
+        raise ValueError("must be sha256:<64 hex digits> or md5:<32 hex digits>")
     return value
 
 
-_NotBool = BeforeValidator(_number)
+_Number = BeforeValidator(_parse_number)
 _Finite = Field(allow_inf_nan=False)
 
-Real = Annotated[float, _NotBool, _Finite]
-Positive = Annotated[float, _NotBool, _Finite, Field(gt=0)]
-NonNegative = Annotated[float, _NotBool, _Finite, Field(ge=0)]
-Fraction = Annotated[float, _NotBool, _Finite, Field(ge=0, le=1)]
-Proper = Annotated[float, _NotBool, _Finite, Field(ge=0, lt=1)]
-Inner = Annotated[float, _NotBool, _Finite, Field(gt=0, lt=1)]
-Unit = Annotated[float, _NotBool, _Finite, Field(gt=0, le=1)]  # of pixels, which are in [0, 1]
-Count = Annotated[int, _NotBool, Field(ge=1, le=10**8)]
-Points = Annotated[int, _NotBool, Field(ge=2, le=10_001)]
-Side = Annotated[int, _NotBool, Field(ge=1, le=4096)]  # of an image, in pixels
-Whole = Annotated[int, _NotBool, Field(ge=0)]
-Seed = Annotated[int, _NotBool, Field(ge=0, lt=2**31)]
+Real = Annotated[float, _Number, _Finite]
+Positive = Annotated[float, _Number, _Finite, Field(gt=0)]
+NonNegative = Annotated[float, _Number, _Finite, Field(ge=0)]
+Fraction = Annotated[float, _Number, _Finite, Field(ge=0, le=1)]
+FractionBelowOne = Annotated[float, _Number, _Finite, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, _Number, _Finite, Field(gt=0, lt=1)]
+PositiveFraction = Annotated[float, _Number, _Finite, Field(gt=0, le=1)]
+Count = Annotated[int, _Number, Field(ge=1, le=10**8)]
+Points = Annotated[int, _Number, Field(ge=2, le=10_001)]  # on a curve, both ends included
+Side = Annotated[int, _Number, Field(ge=1, le=4096)]  # height and width of an image in pixels
+NonNegativeInt = Annotated[int, _Number, Field(ge=0)]
+Seed = Annotated[int, _Number, Field(ge=0, lt=2**31)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), AfterValidator(plain)]
 Address = Annotated[Text, AfterValidator(address), in_words("path, or an http://, https:// or file:/// address")]
 Checksum = Annotated[Text, AfterValidator(checksum), in_words("`sha256:<64 hex digits>` or `md5:<32 hex digits>`")]
 
 
-def _rising(value: tuple[float, float]) -> tuple[float, float]:
+def _check_order(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError("the smaller number comes first")
     return value
 
 
-def _growing(value: list[float]) -> list[float]:
+def _check_strict_order(value: list[float]) -> list[float]:
     if value[0] >= value[1]:
         raise ValueError("the smaller number comes first")
     return value
 
 
 Range = Annotated[
-    list[Real], Field(min_length=2, max_length=2), AfterValidator(_growing), in_words("two numbers, the smaller first")
+    list[Real],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_check_strict_order),
+    in_words("two numbers, the smaller first"),
 ]
 Span = Annotated[
-    tuple[Positive, Positive], AfterValidator(_rising), in_words("two positive numbers, the smaller first")
+    tuple[Positive, Positive], AfterValidator(_check_order), in_words("two positive numbers, the smaller first")
 ]
 
 
 @dataclass(frozen=True)
 class every(GroupedMetadata):
-    """For `Annotated[int, every(6, 8)]`: one of first, first + step, first + 2 step, ..."""
+    """For `Annotated[int, every(6, 8)]`: a whole number first + k * step with k = 0, 1, 2, ...; here 8, 14, 20, ..."""
 
     step: int
     first: int
@@ -111,8 +116,8 @@ class every(GroupedMetadata):
         yield in_words(f"whole number: {values}")
 
 
-def least(value: int) -> Any:
-    """For `Annotated[int, least(6)]`: at least that."""
+def at_least(value: int) -> Any:
+    """For `Annotated[int, at_least(6)]`: a number from 6."""
     return Field(ge=value)
 
 
@@ -124,23 +129,23 @@ __all__ = [
     "Count",
     "Flag",
     "Fraction",
-    "Inner",
+    "OpenFraction",
     "Literal",
     "NonNegative",
     "Points",
     "Positive",
-    "Proper",
+    "FractionBelowOne",
     "Range",
     "Real",
     "Seed",
     "Side",
     "Span",
     "Text",
-    "Unit",
-    "Whole",
+    "PositiveFraction",
+    "NonNegativeInt",
     "address",
     "checksum",
     "every",
-    "least",
+    "at_least",
     "plain",
 ]

@@ -1,8 +1,8 @@
-"""A config entry `{use: f, ...options}` becomes the function f with its options bound.
+"""Finds the function of a plug-in: a config entry `{use: f, ...options}` becomes f with its options bound.
 
-A plug-in is one function in one file of the same name: `training/attacks/pgd.py` holds `pgd`. What the caller supplies
-are its positional parameters; its keyword-only parameters are its options, with types from `options.py`
-and descriptions in the `Args` list of its docstring.
+A plug-in is a function in a file of the same name: `training/attacks/pgd.py` holds `pgd`. Its positional parameters are
+supplied by the code that calls it. Its keyword-only parameters are the options that the config may set, with types from
+`options.py` and descriptions in the `Args` list of its docstring.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 Entry = Mapping[str, Any]
-KINDS = {  # kind, as the config calls it -> the package whose modules are plug-ins of this kind
+KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this kind
     "datasets": "datasets.sources",
     "networks": "networks.architectures",
     "attacks": "training.attacks",
@@ -24,14 +24,14 @@ KINDS = {  # kind, as the config calls it -> the package whose modules are plug-
 
 
 def plugin(kind: str, entry: Entry) -> Callable[..., Any]:
-    """The function of a plug-in with the entry's options bound. The entry has been checked before."""
+    """The function of a plug-in with the options of the entry bound. The entry must have passed the config check."""
     options = dict(entry)
     use = options.pop("use")
     return partial(getattr(import_module(module(kind, use)), use), **options)
 
 
 def plugin_or_none(kind: str, entry: Entry | None) -> Callable[..., Any] | None:
-    """The same; None for no entry."""
+    """`plugin` of an entry; None for None."""
     return plugin(kind, entry) if entry else None
 
 

@@ -1,4 +1,4 @@
-"""What is wrong in a config, as messages: the path of the key, what was found, what is allowed. Imports no pydantic."""
+"""The problems of a config as messages: path of the key, what was found, what is allowed. Imports no pydantic."""
 
 import difflib
 import reprlib
@@ -13,7 +13,7 @@ _SHORT.maxlist = _SHORT.maxdict = 6
 
 
 class ConfigError(UserError):
-    """Everything that is wrong in a config."""
+    """All problems of a config."""
 
     def __init__(self, problems: Iterable[str]):
         self.problems = list(problems)
@@ -21,7 +21,7 @@ class ConfigError(UserError):
 
 
 class Problems:
-    """A list of messages, each there once."""
+    """A list of different messages."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -30,15 +30,15 @@ class Problems:
         return len(self.messages)
 
     def note(self, path: str, text: str | None) -> None:
-        """Add the message "path: text", unless it is there already or `text` is None."""
+        """Add the message "path: text", unless the list has it already or `text` is None."""
         if text is not None and (message := f"{path}: {text}") not in self.messages:
             self.messages.append(message)
 
-    def refuse(self, path: str, what: str, value: Any, allowed: Iterable[str]) -> None:
-        """Add the message "path: what value (allowed: ...)", with the most similar of the allowed names."""
+    def note_not_allowed(self, path: str, problem: str, value: Any, allowed: Iterable[str]) -> None:
+        """Add the message "path: problem value; did you mean ...? (allowed: ...)"."""
         names = list(allowed)
         hint = did_you_mean(value, names)
-        self.note(path, f"{what} {shown(value)}{hint} (allowed: {', '.join(names) or 'none'})")
+        self.note(path, f"{problem} {short_repr(value)}{hint} (allowed: {', '.join(names) or 'none'})")
 
 
 def did_you_mean(name: Any, allowed: Iterable[str]) -> str:
@@ -47,8 +47,8 @@ def did_you_mean(name: Any, allowed: Iterable[str]) -> str:
     return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
-def shown(value: Any) -> str:
-    """A value as messages show it: its repr, shortened if it is long."""
+def short_repr(value: Any) -> str:
+    """The repr of a value, shortened if it is long, for messages."""
     return _SHORT.repr(value)
 
 

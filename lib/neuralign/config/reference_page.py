@@ -1,7 +1,7 @@
-"""The page docs/config.md: every section and key of the config, every plug-in and option, as the code declares them.
+"""Writes the page docs/config.md: all sections and keys of the config, all plug-ins and their options.
 
-`make reference` writes it. Types, ranges and defaults come from the models in `schema.py` and the signatures of the
-plug-ins, descriptions from `Field(description=...)` there and from `Args` lists in docstrings here.
+Types, ranges and defaults come from the models in `schema.py` and from the signatures of the plug-ins; descriptions
+from `Field(description=...)` in the models and from the `Args` lists in the docstrings of the plug-ins.
 """
 
 import inspect
@@ -48,7 +48,7 @@ NAMES_OF_TYPES = {
     "object": "mapping",
     "string": "text",
 }
-NESTED_KINDS = {  # kinds of plug-ins that no section of the config has
+NESTED_KINDS = {  # kinds of plug-ins that are no section of the config
     "augmentations": "Random changes of training images, listed in `augment` of a dataset.",
     "schedules": "What multiplies the learning rate in each epoch: `schedule` of a training in `regimes`.",
     "figures": "Drawn by the report of a study. Which ones a study has follows from its grids; the config names none.",
@@ -86,27 +86,28 @@ def _plugin(kind: str, use: str) -> list[str]:
 
 
 def _model(model: type[BaseModel]) -> list[str]:
-    """A table of the keys of a model, and one for each kind of mapping among their values."""
+    """A table of the keys of a model, then one for each model among the values of its keys."""
     if not model.model_fields:
         return []
     properties = model.model_json_schema()["properties"]
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    inner: dict[type[BaseModel], list[str]] = {}  # model -> the keys whose values are of it
+    nested: dict[type[BaseModel], list[str]] = {}  # model -> the keys whose values it describes
     for key, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            inner.setdefault(field.annotation, []).append(key)
+            nested.setdefault(field.annotation, []).append(key)
             words, default = "mapping, see below", "required" if field.is_required() else "see below"
         else:
             words, default = _words(properties[key]), _default(field)
         rows.append(f"| `{key}` | {words} | {default} | {field.description} |")
     parts = ["\n".join(rows)]
-    for part, keys in inner.items():
-        parts += [f"### {' and '.join(f'`{key}`' for key in keys)}", _prose(part.__doc__), *_model(part)]
+    for nested_model, keys in nested.items():
+        heading = "### " + " and ".join(f"`{key}`" for key in keys)
+        parts += [heading, _prose(nested_model.__doc__), *_model(nested_model)]
     return parts
 
 
 def _words(value: dict[str, Any]) -> str:
-    """The type of a value and its range, from its JSON schema."""
+    """The type of a value and its range in words, from its JSON schema."""
     kind = value.get("type")
     if "words" in value:
         return str(value["words"])
@@ -114,9 +115,10 @@ def _words(value: dict[str, Any]) -> str:
         name = f"entry of [{value['section']}](#{value['section']})"
         return f"list of names, each an {name}" if kind == "array" else f"name of an {name}" + _or_null(value)
     if "anyOf" in value:
-        return " or ".join(_words(one) for one in value["anyOf"] if one.get("type") != "null") + _or_null(value)
+        types = [_words(option) for option in value["anyOf"] if option.get("type") != "null"]
+        return " or ".join(types) + _or_null(value)
     if "enum" in value:
-        return ", ".join(f"`{one}`" for one in value["enum"][:-1]) + f" or `{value['enum'][-1]}`"
+        return ", ".join(f"`{option}`" for option in value["enum"][:-1]) + f" or `{value['enum'][-1]}`"
     if kind == "array":
         return f"list of {_words(value['items']).replace('number', 'numbers', 1)}"
     return NAMES_OF_TYPES[str(kind)] + _range(value)
@@ -127,8 +129,8 @@ def _or_null(value: dict[str, Any]) -> str:
 
 
 def _range(value: dict[str, Any]) -> str:
-    """ ", above 0", with a comma in front; "" for a type without bounds."""
-    # bounds of a number that is converted before it is checked have pydantic's names, others those of JSON schema
+    """The words ", above 0" for a bound; "" for a type without bounds."""
+    # pydantic does not translate bounds behind a validator that converts the value, so both names of a bound occur
     above, below = value.get("gt", value.get("exclusiveMinimum")), value.get("lt", value.get("exclusiveMaximum"))
     least, most = value.get("ge", value.get("minimum")), value.get("le", value.get("maximum"))
     if least is not None and most is not None:
@@ -138,7 +140,7 @@ def _range(value: dict[str, Any]) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    """A default as the config would write it."""
+    """The default as YAML in backticks, or "required"."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
@@ -146,7 +148,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _prose(text: str | None) -> str:
-    """Paragraphs, each wrapped anew."""
+    """The text with its paragraphs wrapped at 100 characters."""
     paragraphs = inspect.cleandoc(text or "").split("\n\n")
     return "\n\n".join(textwrap.fill(" ".join(p.split()), 100, break_long_words=False) for p in paragraphs)
 

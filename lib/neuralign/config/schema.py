@@ -1,7 +1,7 @@
-"""What each entry of the config may hold beside the options of its plug-in, as pydantic models.
+"""The sections of the config as pydantic models: the keys of an entry beside the options of its plug-in.
 
-The docstring of a model says what the entries of a section are, the description of a field what its key means, with
-its unit: docs/config.md is written from both (`reference_page.py`).
+The docstring of a model says what the entries of its section are; the description of a field says what the key means,
+with its unit. `reference_page.py` writes docs/config.md from both.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from neuralign.config.options import (
     Count,
     Flag,
     Fraction,
+    FractionBelowOne,
     NonNegative,
     Points,
     Positive,
-    Proper,
+    PositiveFraction,
     Range,
     Seed,
     Side,
     Text,
-    Unit,
     in_words,
 )
 
-PLACES = ("dataset", "network", "regime")  # what an override may depend on
+PLACES = ("dataset", "network", "regime")  # the keys of `when` in an override
 
 
 @dataclass(frozen=True)
 class NameOf:
-    """For `Annotated[str, NameOf("attacks")]`: the value, or each item of a list, is the name of an entry there."""
+    """For `Annotated[str, NameOf("attacks")]`: the value, or each item of a list, names an entry of this section."""
 
     section: str
 
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
-        """What the reference page knows of such a field."""
+        """Add the section to the JSON schema, for the reference page."""
         return {**handler(core_schema), "section": self.section}
 
 
@@ -55,7 +55,7 @@ class DatasetKeys(Strict):
         default=None,
         description="Mean of the pixels in [0, 1], one per channel; null: computed from the training images.",
     )
-    std: list[Unit] | None = Field(
+    std: list[PositiveFraction] | None = Field(
         default=None,
         description="Standard deviation of the pixels in [0, 1], one per channel; null: computed likewise.",
     )
@@ -71,7 +71,7 @@ class NetworkKeys(Strict):
     mean: list[Fraction] | None = Field(
         default=None, description="Mean for its normalisation, one per channel, in [0, 1]; null: the dataset's."
     )
-    std: list[Unit] | None = Field(
+    std: list[PositiveFraction] | None = Field(
         default=None,
         description="Standard deviation for its normalisation, one per channel, in [0, 1]; null: the dataset's.",
     )
@@ -124,7 +124,7 @@ class Training(Strict):
     epochs: Annotated[Count, Field(le=100_000)] = Field(description="Number of epochs.")
     batch_size: Count = Field(description="Images per step.")
     lr: Positive = Field(description="Learning rate before the schedule.")
-    momentum: Proper = Field(default=0.9, description="Momentum of the gradient.")
+    momentum: FractionBelowOne = Field(default=0.9, description="Momentum of the gradient.")
     weight_decay: NonNegative = Field(
         default=0.0, description="L2 penalty: half of this times the squared norm of all parameters that train."
     )

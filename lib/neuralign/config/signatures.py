@@ -1,4 +1,4 @@
-"""A plug-in's keyword-only parameters as a pydantic model, read from its source without importing it (and so torch)."""
+"""The options of a plug-in as a pydantic model, read from its source without importing it (and with it torch)."""
 
 import ast
 import builtins
@@ -13,7 +13,7 @@ from neuralign.common.files import PACKAGE
 from neuralign.config import options
 from neuralign.config.plugins import module
 
-VOCABULARY = {**vars(builtins), **vars(options)}
+VOCABULARY = {**vars(builtins), **vars(options)}  # names that annotations of options may use
 
 
 @cache
@@ -47,7 +47,7 @@ def schema(kind: str, use: str) -> type[BaseModel]:
 
 
 def argument_descriptions(docstring: str) -> dict[str, str]:
-    """{argument: description} from the `Args` list of a docstring without indentation; each on one line."""
+    """{argument: description on one line} from the `Args` list of a docstring whose indentation has been removed."""
     arguments = docstring.partition("Args:\n")[2].split("\n\n")[0]
     items = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", arguments, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in items}
@@ -55,15 +55,16 @@ def argument_descriptions(docstring: str) -> dict[str, str]:
 
 @cache
 def module_docstring(kind: str, use: str) -> str:
-    """The docstring of the file of a plug-in."""
+    """The docstring of the module of a plug-in."""
     return ast.get_docstring(_tree(kind, use)) or ""
 
 
 def _function(kind: str, use: str) -> ast.FunctionDef | None:
+    """The syntax tree of a plug-in's function; None if there is no such plug-in."""
     if not use.isidentifier() or not source(kind, use).is_file():
         return None
     body = _tree(kind, use).body
-    return next((n for n in body if isinstance(n, ast.FunctionDef) and n.name == use), None)
+    return next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == use), None)
 
 
 @cache

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
-from neuralign.common.seeding import drawn_alike
+from neuralign.common.seeding import repeatable_draws
 from neuralign.curves.curve import Curve
 from neuralign.networks.buffer_updates import IMAGES, updates
 from neuralign.networks.model import Model, State, canonical_names, preserved_modes, trainable
@@ -71,7 +71,7 @@ class Endpoints:
     def _updated_from_weights(self, state: State) -> dict[str, Tensor]:
         """The buffers that are updated from the weights alone, after passes with their modules in training mode."""
         current = {name: t.clone() for name, t in state.items()}
-        with preserved_modes(self.model.network), torch.no_grad(), drawn_alike(self.pixels.device):
+        with preserved_modes(self.model.network), torch.no_grad(), repeatable_draws(self.pixels.device):
             self.model.network.eval()
             for module in self.from_weights.values():
                 module.training = True
@@ -140,7 +140,7 @@ def demand_same(model: Model, state: State, expected: State, pixels: Tensor, wha
 
 def _outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
     """All floating-point and complex outputs in evaluation mode."""
-    with preserved_modes(model.network), torch.no_grad(), drawn_alike(pixels.device):
+    with preserved_modes(model.network), torch.no_grad(), repeatable_draws(pixels.device):
         model.network.eval()
         outputs = output_tensors(model({name: t.clone() for name, t in state.items()}, pixels))
     return [head for head in outputs if head.is_floating_point() or head.is_complex()]

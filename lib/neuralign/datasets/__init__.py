@@ -1,1 +1,1 @@
-"""Images, from their source to the memory of the device."""
+"""Datasets of images, from their source to the memory of the device."""

@@ -1,8 +1,8 @@
-"""Datasets as arrays. A plug-in of this folder returns a `Dataset`; nothing here needs torch.
+"""A dataset as numpy arrays, which the plug-ins in `sources` return. Torch-free.
 
-A plug-in is `name(cache, *, ...options) -> Dataset`; `cache` is the folder in which downloaded archives are kept. The
-rule `fetch_data` checks what it returns and writes it as one memory-mappable safetensors file; training reads only
-that file. Everything the plug-ins share lies in the files without a function of their own name.
+A plug-in is `name(cache, *, ...options) -> Dataset`; `cache` is the folder for downloaded archives. The rule
+`fetch_data` checks the dataset and writes it to one safetensors file that can be memory-mapped; training reads only
+that file. `reading` holds what the plug-ins share.
 """
 
 from dataclasses import dataclass
@@ -26,4 +26,4 @@ class Split:
 class Dataset:
     train: Split
     test: Split
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # name of each label

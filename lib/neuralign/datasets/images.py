@@ -1,4 +1,4 @@
-"""Prepared datasets in the device's memory, and mini-batches of them without Python work per image."""
+"""Prepared datasets in the device's memory, and mini-batches of them without a Python loop over images."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -29,22 +29,25 @@ class Images:
         return self if count is None else Images(self.pixels[:count], self.labels[:count])
 
     def balanced(self, count: int) -> "Images":
-        """Up to `count` images, equally many of each class (one more of the first ones), the first in file order."""
+        """Up to `count` images, the first of each class in file order; equally many per class, give or take one."""
         classes = self.labels.unique()
         share, rest = divmod(count, len(classes))
-        found = [(self.labels == c).nonzero()[: share + (i < rest), 0] for i, c in enumerate(classes)]
-        index = torch.cat(found).sort().values
+        by_class = [(self.labels == c).nonzero()[: share + (i < rest), 0] for i, c in enumerate(classes)]
+        index = torch.cat(by_class).sort().values
         return Images(self.pixels[index], self.labels[index])
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Plain pixels in [0, 1] and labels, in file order."""
+        """Batches (pixels, labels) in file order, pixels float32 in [0, 1]. The last batch may be smaller."""
         for pixels, labels in zip(self.pixels.split(size), self.labels.split(size), strict=True):
             yield as_float(pixels), labels
 
     def shuffled(
         self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches in the random order of `order`; `draws` feeds the augmentation. The last may be smaller."""
+        """Augmented batches (pixels, labels) in random order. The last batch may be smaller.
+
+        `order` draws the order of the images, `draws` the augmentation.
+        """
         for index in torch.randperm(len(self), generator=order).to(self.labels.device).split(size):
             yield self.take(index, transform, draws)
 
@@ -67,14 +70,17 @@ class Data:
 
 
 def load(path: str | Path, device: torch.device, size: int | None = None) -> Data:
-    """The dataset that `fetch_data` prepared, on `device`; resized to `size` x `size` where that differs."""
+    """The dataset that the rule `fetch_data` prepared, on `device`, its images resized to `size` x `size` pixels.
+
+    None keeps their size. Raises ValueError if the file is no such dataset.
+    """
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
             train, test = (Images(file.get_tensor(f"{s}_images"), file.get_tensor(f"{s}_labels")) for s in SPLITS)
         classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{path}: no dataset as `fetch_data` prepares it, or damaged: {error}") from None
+        raise ValueError(f"{path}: not a dataset that `fetch_data` wrote, or damaged: {error}") from None
     for split, images in zip(SPLITS, (train, test), strict=True):
         check(images, len(mean), len(classes), f"{path}: {split}_")
     train, test = (Images(_resized(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
@@ -82,7 +88,7 @@ def load(path: str | Path, device: torch.device, size: int | None = None) -> Dat
 
 
 def check(images: Images, channels: int | None, classes: int | None, what: str = "") -> None:
-    """Refuse what are no images with labels, of so many channels and classes where these are known.
+    """Raise UserError unless these are images with labels, of so many channels and classes; None allows any number.
 
     `what` is put before `images` and `labels` in the message.
     """
@@ -96,8 +102,8 @@ def check(images: Images, channels: int | None, classes: int | None, what: str =
         found = f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise UserError(f"{what}labels are {found}; int64 ({len(pixels)},) is needed")
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
-        span, allowed = f"{labels.min()} .. {labels.max()}", "from 0" if classes is None else f"0 .. {classes - 1}"
-        raise UserError(f"{what}labels are in {span}; only {allowed} are allowed")
+        found, allowed = f"{labels.min()} .. {labels.max()}", "from 0" if classes is None else f"0 .. {classes - 1}"
+        raise UserError(f"{what}labels are in {found}; only {allowed} are allowed")
 
 
 def as_float(pixels: Tensor) -> Tensor:
@@ -111,8 +117,8 @@ def as_is(pixels: Tensor, _: torch.Generator) -> Tensor:
 
 
 def _resized(pixels: Tensor, size: int | None) -> Tensor:
-    """Bilinear with antialiasing, as PIL does it; rounded back to uint8."""
+    """Pixels resized by bilinear interpolation with antialiasing, as PIL does it, as uint8."""
     if size is None or tuple(pixels.shape[-2:]) == (size, size):
         return pixels
-    parts: Sequence[Tensor] = pixels.split(4096)
-    return torch.cat([F.interpolate(p, (size, size), mode="bilinear", antialias=True) for p in parts])
+    chunks: Sequence[Tensor] = pixels.split(4096)  # for less memory
+    return torch.cat([F.interpolate(chunk, (size, size), mode="bilinear", antialias=True) for chunk in chunks])

@@ -1,4 +1,4 @@
-"""A dataset as one safetensors file that can be memory-mapped."""
+"""Writes a dataset to one safetensors file, which can be memory-mapped."""
 
 import json
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from safetensors.numpy import save_file
 from neuralign.common.files import atomic
 from neuralign.datasets.dataset import Dataset
 
-CHUNK = 1024  # images at a time, for statistics: a dataset of several GB is never held twice
+CHUNK = 1024  # images at a time for statistics, so that a dataset of several GB is not copied
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
-    """Write {train,test}_{images,labels} and, as facts, classes and the training pixels' mean and std.
+    """Write the tensors {train,test}_{images,labels}, and the facts classes, mean and std (of the training pixels).
 
-    The same dataset gives the same bytes: the facts are one metadata entry, because safetensors writes several in
-    random order.
+    The same dataset gives the same bytes: all facts are in one entry of the metadata, because safetensors writes
+    several entries in random order.
     """
-    mean, std = moments(dataset.train.images)
+    mean, std = channel_statistics(dataset.train.images)
     tensors: dict[str, np.ndarray] = {}
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         tensors |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
@@ -29,16 +29,19 @@ def save(dataset: Dataset, path: str | Path) -> None:
         save_file(contiguous, temporary, {"facts": json.dumps(facts)})
 
 
-def moments(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, pixels in [0, 1]; exact, from histograms. images: (n, c, h, w)"""
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, for pixels in [0, 1]. Exact, from histograms.
+
+    images: uint8 (n, c, h, w).
+    """
     counts = np.zeros((images.shape[1], 256), np.int64)
     for chunk in _chunks(images):
         for channel, count in enumerate(counts):
             count += np.bincount(chunk[:, channel].ravel(), minlength=256)
-    pixels = np.arange(256) / 255
-    share = counts / counts.sum(1, keepdims=True)  # (c, 256)
-    mean = share @ pixels
-    std = np.sqrt((share * (pixels - mean[:, None]) ** 2).sum(1))
+    values = np.arange(256) / 255
+    shares = counts / counts.sum(1, keepdims=True)  # (c, 256)
+    mean = shares @ values
+    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return mean.tolist(), std.tolist()
 
 

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from neuralign.common.seeding import drawn_alike
+from neuralign.common.seeding import repeatable_draws
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, canonical_names, preserved_modes
 from neuralign.networks.outputs import output_tensors
@@ -167,7 +167,7 @@ def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[st
 
     hooks = [m.register_forward_pre_hook(record(name), with_kwargs=True) for name, m in modules.items()]
     try:
-        with preserved_modes(model.network), torch.no_grad(), drawn_alike(pixels.device):
+        with preserved_modes(model.network), torch.no_grad(), repeatable_draws(pixels.device):
             model.network.eval()
             model({n: t.clone() for n, t in state.items()}, pixels)
     finally:
@@ -222,7 +222,7 @@ class _Trial:
         """
         state = {n: t.clone() for n, t in {**self.tensors, **(initial or {})}.items()}
         args, kwargs = _cloned(call)
-        with preserved_modes(self.module), torch.no_grad(), drawn_alike(next(iter(state.values())).device):
+        with preserved_modes(self.module), torch.no_grad(), repeatable_draws(next(iter(state.values())).device):
             self.module.eval()
             self.module.training = True
             outputs = functional_call(self.module, state, args, kwargs)

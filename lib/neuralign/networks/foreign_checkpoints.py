@@ -1,8 +1,10 @@
-"""Checkpoints that others wrote, fitted to a network by name and shape.
+"""Reads checkpoints that other programs wrote, by matching their tensors to a network by name and shape.
 
-The names of a file's tensors, and of the mappings that they lie in, are read as paths: `state_dict.net.fc.bias`. No
-habit of writing them is assumed: the network's own names are looked for behind every beginning of such a path, with and
-without the names that wrappers put between (`WRAPPERS`), and exactly one reading must fit as a whole.
+Programs save weights inside mappings (`state_dict`, `model`, ...), behind prefixes (`net.`), and with names of wrappers
+anywhere in the names (`module.`, `_orig_mod.`). So every tensor of a file has a *path*: the keys that lead to its
+mapping and its name there, split at dots, such as (state_dict, net, fc, bias). A *reading* of the file takes one prefix
+and a set of wrapper names out of the paths. All possible readings are tried; exactly one must give all tensors of the
+network.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neuralign.common.errors import some
+from neuralign.common.errors import join_names
 from neuralign.common.shards import CheckpointError
-from neuralign.networks.foreign_files import Where, hint, tensors
+from neuralign.networks.foreign_files import Location, read_mappings, shard_hint
 from neuralign.networks.model import Model, State, buffers, parameters
 from neuralign.networks.states import (
     EXTRA,
@@ -28,253 +30,273 @@ from neuralign.networks.states import (
     storage_problem,
 )
 
-__all__ = ["CheckpointError", "Foreign", "read", "tensors"]
+__all__ = ["CheckpointError", "ForeignCheckpoint", "read"]
 
 # what wrappers call the module that they wrap: torch.compile; data parallel and averages of weights; fully sharded data
 # parallel, of torch and of FairScale; activation checkpointing; Lightning Fabric
 WRAPPERS: tuple[str, ...] = ("_orig_mod", "module", "_fsdp_wrapped_module", "_fpw_module")
 WRAPPERS += ("_checkpoint_wrapped_module", "_forward_module")
-# what the names of tensors end in that quantised weights are kept as, or need beside them
+# last parts of the names of tensors that only quantised checkpoints have
 QUANTISED = {"zero_point", "_packed_params", "qweight", "qzeros", "scales", "g_idx", "SCB", "absmax", "quant_map"}
 QUANTISED |= {"weight_scale", "weight_scale_inv", "weight_format", "weight_packed"}
-TOP = "."  # what `inside` calls the file as a whole
-Place = tuple[Where, str]  # the mappings that a tensor lies in, and its name there
+TOP = "."  # the value of `inside` that means the top of the file
+Key = tuple[Location, str]  # the mapping of a tensor in the file, and its name there
 
 
 @dataclass(frozen=True)
-class Foreign:
-    state: dict[str, Tensor]  # parameters and buffers by the network's names, on its device and of its types
-    held: dict[str, Tensor]  # the same, as far as they are in the file, to the bit as they are there
-    names: dict[str, str]  # name in the file's mapping -> name in the network
-    inside: str  # where in the file: the mapping and what the names there begin with
-    beside: list[str]  # names in the same mapping that the network has no part in
+class ForeignCheckpoint:
+    state: dict[str, Tensor]  # all parameters and buffers by the network's names, with its dtypes, on its device
+    stored: dict[str, Tensor]  # those of them that the file has, by the network's names, as the file has them
+    names: dict[str, str]  # {name in the file: name in the network}; the names in the file begin below its mapping
+    inside: str  # what the paths of the network's tensors begin with in the file
+    unused: list[str]  # names of further tensors in the same mappings
 
     def renamed(self, state: State) -> dict[str, Tensor]:
-        """A state of the network by the names, and of the types, of the file."""
-        return {name: state[own].to(self.held[own].dtype).clone() for name, own in self.names.items()}
+        """A state of the network by the names, and with the dtypes, of the file."""
+        return {in_file: state[name].to(self.stored[name].dtype).clone() for in_file, name in self.names.items()}
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """The network's tensors by the names that a state_dict has for them."""
+class _Expected:
+    """The tensors of the network, and what a file may call them if some wrapper names are ignored.
 
-    tensors: dict[str, Tensor]
-    aliases: dict[str, str]  # every name of a tensor -> the network's own
-    dropped: frozenset[str] = frozenset()  # wrappers whose names are left out of account
-    stems: dict[str, str] = field(default_factory=dict)  # every name without those -> the network's own
+    A *bare name* is a name in the state_dict without the ignored wrapper names.
+    """
+
+    tensors: dict[str, Tensor]  # by their names in the network's state_dict
+    aliases: dict[str, str]  # {name in the state_dict: name in a state}; tied tensors have several of the former
+    ignored: frozenset[str] = frozenset()  # names of wrappers
+    bare_names: dict[str, str] = field(default_factory=dict)  # {bare name: name in a state}
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read the names of a file: what begins alike are the network's tensors. And how well that fits."""
+    """A prefix and a set of wrapper names that are taken out of the paths of a file, and what does not fit then."""
 
-    begin: tuple[str, ...]
-    wanted: _Wanted
-    held: dict[Place, Tensor]  # of the mappings that hold any of the network's, what begins so
-    stems: dict[Place, str]  # of the network's among them, the names without beginning and wrappers
+    prefix: tuple[str, ...]
+    expected: _Expected
+    tensors: dict[Key, Tensor]  # all behind the prefix, in mappings with at least one tensor of the network
+    bare_names: dict[Key, str]  # of those of them that are the network's
 
     @property
     def label(self) -> str:
-        return ".".join(self.begin) or TOP
+        """The value of `inside` that chooses this reading."""
+        return ".".join(self.prefix) or TOP
 
     @cached_property
-    def names(self) -> dict[Place, str]:
-        """{place: the network's own name}."""
-        return {place: self.wanted.stems[stem] for place, stem in self.stems.items()}
+    def names(self) -> dict[Key, str]:
+        """{key in the file: name in a state of the network}."""
+        return {key: self.expected.bare_names[bare] for key, bare in self.bare_names.items()}
 
     @cached_property
     def missing(self) -> list[str]:
-        found = {*self.names.values()}
-        wanted = dict.fromkeys(self.wanted.aliases.values())
-        return [own for own in wanted if own not in found and not own.endswith(OPTIONAL)]
+        present = {*self.names.values()}
+        expected = dict.fromkeys(self.expected.aliases.values())
+        return [name for name in expected if name not in present and not name.endswith(OPTIONAL)]
 
     @cached_property
-    def extra(self) -> list[Place]:
-        return [p for p in self.held if p not in self.stems and not p[1].endswith(EXTRA)]
+    def extra(self) -> list[Key]:
+        return [key for key in self.tensors if key not in self.bare_names and not key[1].endswith(EXTRA)]
 
     @cached_property
-    def doubled(self) -> list[Place]:
-        """The first places that all stand for one name of the network."""
-        places: dict[str, list[Place]] = {}
-        for place, stem in self.stems.items():
-            places.setdefault(stem, []).append(place)
-        return next((found for found in places.values() if len(found) > 1), [])
+    def duplicates(self) -> list[Key]:
+        """Several keys of the file with the same bare name, the first such case; [] if there is none."""
+        keys_of: dict[str, list[Key]] = {}
+        for key, bare in self.bare_names.items():
+            keys_of.setdefault(bare, []).append(key)
+        return next((keys for keys in keys_of.values() if len(keys) > 1), [])
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[list[int], list[int]]]:
-        """{the network's own name: (shape in the file, in the network)} where they differ."""
-        found = {own: self.held[place] for place, own in self.names.items()}
-        pairs = ((own, found[own], like) for own, like in self.wanted.tensors.items() if own in found)
-        pairs = (
-            (own, there, like) for own, there, like in pairs if not storage_problem(there) and there.shape != like.shape
-        )
-        return {own: (list(there.shape), list(like.shape)) for own, there, like in pairs}
+    def differing_shapes(self) -> dict[str, tuple[list[int], list[int]]]:
+        """{name in a state: (shape in the file, shape in the network)} where they differ."""
+        stored = {name: self.tensors[key] for key, name in self.names.items()}
+        pairs = {name: (stored[name], t) for name, t in self.expected.tensors.items() if name in stored}
+        return {
+            name: (list(in_file.shape), list(in_network.shape))
+            for name, (in_file, in_network) in pairs.items()
+            if not storage_problem(in_file) and in_file.shape != in_network.shape
+        }
 
     @property
-    def complete(self) -> bool:
-        return not (self.missing or self.shapes or self.doubled)
+    def is_complete(self) -> bool:
+        return not (self.missing or self.differing_shapes or self.duplicates)
 
     @property
-    def hits(self) -> int:
-        return len({*self.names.values()}) - len(self.shapes)
+    def n_fitting(self) -> int:
+        return len({*self.names.values()}) - len(self.differing_shapes)
 
 
-def read(path: str | Path, model: Model, inside: str | None = None) -> Foreign:
-    """The checkpoint at `path` as a state of the model; `inside` says where in the file, if several places fit.
+def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCheckpoint:
+    """The checkpoint at `path` as a state of the model.
 
-    Floating point numbers are rounded to the network's type, whole numbers must fit into it. Raises CheckpointError if
-    not everything fits: missing, further or differently shaped tensors, quantised ones, numbers that are not finite.
-    Only `num_batches_tracked` may be missing.
+    Floating-point numbers are rounded to the network's dtype; integers must be representable in it. Raises
+    CheckpointError unless everything fits: missing or additional tensors, other shapes, quantised weights and values
+    that are not finite are refused. Only `num_batches_tracked` may be missing.
+
+    Args:
+        path: A checkpoint file, an index of shards, or a folder with one of these.
+        model: The model, whose network's names, shapes and dtypes the file must have.
+        inside: The keys and prefixes, joined by dots, behind which the network's names begin; "." is the top of the
+            file. None: wherever they are, if that is only one place.
     """
-    found = {(where, name): tensor for where, held in tensors(path).items() for name, tensor in held.items()}
-    wanted = _Wanted(*state_dict_tensors(model.network))
-    readings = list(_readings(found, wanted))
-    fitting = _distinct(r for r in _fitting(readings) if inside in (None, r.label))
+    stored = {(location, name): t for location, tensors in read_mappings(path).items() for name, t in tensors.items()}
+    expected = _Expected(*state_dict_tensors(model.network))
+    readings = list(_readings(stored, expected))
+    fitting = _without_equivalents(r for r in _fitting(readings) if inside in (None, r.label))
     if len(fitting) > 1:
-        where = some([repr(r.label) for r in fitting])
+        labels = join_names([repr(r.label) for r in fitting])
         raise CheckpointError(
-            f"{path}: {len(fitting)} checkpoints of the network are in it: say inside which of {where}"
+            f"{path}: contains {len(fitting)} checkpoints of the network; choose one with `inside`: {labels}"
         )
     if not fitting:
-        near = _near(found, [r for r in readings if inside in (None, r.label)], wanted, inside)
-        raise CheckpointError(f"{path}: {near}{hint(path)}")
-    return _fitted(path, found, fitting[0], model)
+        reason = _why_none_fits(stored, [r for r in readings if inside in (None, r.label)], expected, inside)
+        raise CheckpointError(f"{path}: {reason}{shard_hint(path)}")
+    return _convert(path, stored, fitting[0], model)
 
 
-def _readings(found: dict[Place, Tensor], wanted: _Wanted) -> Iterator[_Reading]:
-    """Every reading in which there is any tensor of the network, those that leave out few wrappers first."""
-    paths = {place: _path(place) for place in found}
-    names = [*paths.values(), *(tuple(name.split(".")) for name in wanted.aliases)]
-    there = [wrapper for wrapper in WRAPPERS if any(wrapper in path[:-1] for path in names)]
-    for count in range(len(there) + 1):
-        for dropped in map(frozenset, combinations(there, count)):
-            stems = {name: _stem(tuple(name.split(".")), dropped) for name in wanted.aliases}
-            meant = {stem: wanted.aliases[name] for name, stem in stems.items()}
-            if all(meant[stems[name]] == own for name, own in wanted.aliases.items()):  # else two are called alike
-                yield from _read_without(replace(wanted, dropped=dropped, stems=meant), found, paths)
+def _readings(stored: dict[Key, Tensor], expected: _Expected) -> Iterator[_Reading]:
+    """Every reading that gives at least one tensor of the network; those that ignore fewer wrapper names first."""
+    paths = {key: _path(key) for key in stored}
+    all_paths = [*paths.values(), *(tuple(name.split(".")) for name in expected.aliases)]
+    wrappers = [wrapper for wrapper in WRAPPERS if any(wrapper in path[:-1] for path in all_paths)]
+    for count in range(len(wrappers) + 1):
+        for ignored in map(frozenset, combinations(wrappers, count)):
+            bare_of = {name: _bare_name(tuple(name.split(".")), ignored) for name in expected.aliases}
+            bare_names = {bare: expected.aliases[name] for name, bare in bare_of.items()}
+            # otherwise two tensors of the network have the same bare name
+            if all(bare_names[bare_of[name]] == state_name for name, state_name in expected.aliases.items()):
+                yield from _readings_of(replace(expected, ignored=ignored, bare_names=bare_names), stored, paths)
 
 
-def _read_without(
-    wanted: _Wanted, found: dict[Place, Tensor], paths: dict[Place, tuple[str, ...]]
+def _readings_of(
+    expected: _Expected, stored: dict[Key, Tensor], paths: dict[Key, tuple[str, ...]]
 ) -> Iterator[_Reading]:
-    stems: dict[tuple[str, ...], dict[Place, str]] = {}
-    for place, path in paths.items():
+    """One reading for each prefix behind which there is a tensor of the network."""
+    bare_names: dict[tuple[str, ...], dict[Key, str]] = {}  # prefix -> key -> bare name
+    for key, path in paths.items():
         for i in range(len(path)):
-            if (stem := _stem(path[i:], wanted.dropped)) in wanted.stems:
-                stems.setdefault(path[:i], {})[place] = stem
-    begun: dict[tuple[str, ...], list[Place]] = {begin: [] for begin in stems}
-    for place, path in paths.items():
+            if (bare := _bare_name(path[i:], expected.ignored)) in expected.bare_names:
+                bare_names.setdefault(path[:i], {})[key] = bare
+    behind: dict[tuple[str, ...], list[Key]] = {prefix: [] for prefix in bare_names}  # prefix -> all keys behind it
+    for key, path in paths.items():
         for i in range(len(path)):
-            if path[:i] in begun:
-                begun[path[:i]].append(place)
-    for begin, ours in stems.items():
-        mappings = {where for where, _ in ours}
-        yield _Reading(begin, wanted, {p: found[p] for p in begun[begin] if p[0] in mappings}, ours)
+            if path[:i] in behind:
+                behind[path[:i]].append(key)
+    for prefix, network_keys in bare_names.items():
+        locations = {location for location, _ in network_keys}
+        yield _Reading(prefix, expected, {k: stored[k] for k in behind[prefix] if k[0] in locations}, network_keys)
 
 
-def _path(place: Place) -> tuple[str, ...]:
-    where, name = place
-    return tuple(".".join((*where, name)).split("."))
+def _path(key: Key) -> tuple[str, ...]:
+    location, name = key
+    return tuple(".".join((*location, name)).split("."))
 
 
-def _stem(path: tuple[str, ...], dropped: frozenset[str]) -> str:
-    """The name without wrappers. What a tensor itself is called stays."""
-    return ".".join((*(part for part in path[:-1] if part not in dropped), path[-1]))
+def _bare_name(path: tuple[str, ...], ignored: frozenset[str]) -> str:
+    """The name without ignored wrapper names; its last part, the name of the tensor itself, is always kept."""
+    return ".".join((*(part for part in path[:-1] if part not in ignored), path[-1]))
 
 
 def _fitting(readings: list[_Reading]) -> Iterator[_Reading]:
-    """The complete readings that leave over nothing but other complete checkpoints."""
-    complete = [r for r in readings if r.complete]
+    """The complete readings whose extra tensors all belong to other complete readings."""
+    complete = [r for r in readings if r.is_complete]
     for reading in complete:
-        left = set(reading.extra)
-        for other in complete if left else ():
+        unexplained = set(reading.extra)
+        for other in complete if unexplained else ():
             if not other.names.keys() & reading.names.keys():
-                left -= other.names.keys()
-        if not left:
+                unexplained -= other.names.keys()
+        if not unexplained:
             yield reading
 
 
-def _distinct(readings: Iterable[_Reading]) -> list[_Reading]:
-    """Without those that read the same tensors as the same parts of the network as an earlier one."""
-    seen: dict[frozenset[tuple[Place, str]], _Reading] = {}
+def _without_equivalents(readings: Iterable[_Reading]) -> list[_Reading]:
+    """The first of all readings that give the same tensors of the file the same names in the network."""
+    distinct: dict[frozenset[tuple[Key, str]], _Reading] = {}
     for reading in readings:
-        seen.setdefault(frozenset(reading.names.items()), reading)
-    return list(seen.values())
+        distinct.setdefault(frozenset(reading.names.items()), reading)
+    return list(distinct.values())
 
 
-def _fitted(path: str | Path, found: dict[Place, Tensor], reading: _Reading, model: Model) -> Foreign:
-    state = {**parameters(model.network), **buffers(model.network)}  # what is missing is optional: as it is when fresh
-    held: dict[str, Tensor] = {}
-    for place, own in reading.names.items():
-        tensor = reading.held[place].detach()
-        if problem := storage_problem(tensor) or _mistaken(tensor, state[own]):
-            raise CheckpointError(f"{path}: {own} {problem}")
-        if own in held and not are_equal(held[own], tensor):
-            stem = reading.stems[place]
-            raise CheckpointError(f"{path}: {stem} and {own} are one tensor in the network, but differ in the file")
-        held[own] = tensor
-    values = {own: tensor.to(state[own]).contiguous() for own, tensor in held.items()}
-    mappings = {where for where, _ in reading.names}
-    above = commonprefix(list(mappings))
-    names = {place: ".".join((*place[0][len(above) :], place[1])) for place in found if place[0] in mappings}
-    return Foreign(
-        state | values,
-        held,
-        {names[place]: own for place, own in reading.names.items()},
-        ".".join(reading.begin),
-        sorted(name for place, name in names.items() if place not in reading.names),
+def _convert(path: str | Path, stored: dict[Key, Tensor], reading: _Reading, model: Model) -> ForeignCheckpoint:
+    """The checkpoint of a reading that fits; refused where values cannot be converted to the network's dtypes."""
+    network_state = {**parameters(model.network), **buffers(model.network)}
+    in_file: dict[str, Tensor] = {}  # by the network's names
+    for key, name in reading.names.items():
+        tensor = reading.tensors[key].detach()
+        if problem := storage_problem(tensor) or _conversion_problem(tensor, network_state[name]):
+            raise CheckpointError(f"{path}: {name} {problem}")
+        if name in in_file and not are_equal(in_file[name], tensor):
+            bare = reading.bare_names[key]
+            raise CheckpointError(f"{path}: {bare} and {name} are one tensor in the network, but differ in the file")
+        in_file[name] = tensor
+    converted = {name: tensor.to(network_state[name]).contiguous() for name, tensor in in_file.items()}
+    locations = {location for location, _ in reading.names}
+    common = len(commonprefix(list(locations)))
+    file_names = {key: ".".join((*key[0][common:], key[1])) for key in stored if key[0] in locations}
+    return ForeignCheckpoint(
+        network_state | converted,  # optional tensors that the file lacks keep the values of the fresh network
+        in_file,
+        {file_names[key]: name for key, name in reading.names.items()},
+        ".".join(reading.prefix),
+        sorted(file_name for key, file_name in file_names.items() if key not in reading.names),
     )
 
 
-def _mistaken(found: Tensor, like: Tensor) -> str | None:
-    """Why a tensor of plain numbers cannot become one like the network's; None where it can."""
-    if found.is_floating_point() != like.is_floating_point() or found.is_complex() != like.is_complex():
-        more = "; quantised weights are not read" if found.element_size() == 1 and like.is_floating_point() else ""
-        return f"is {found.dtype}, the network's is {like.dtype}{more}"
-    value = found.to(like)
-    if not (like.is_floating_point() or like.is_complex()):
-        exact = torch.equal(value.to(found.dtype), found)
-        return None if exact else f"is {found.dtype} with numbers that the network's {like.dtype} does not have"
-    if problem := finiteness_problem(value, like):
-        return (
-            problem
-            if finiteness_problem(found, like)
-            else f"has numbers that are too large for the network's {like.dtype}"
-        )
+def _conversion_problem(tensor: Tensor, expected: Tensor) -> str | None:
+    """Why a tensor cannot be converted to the dtype of `expected`, as a predicate to follow its name; None if it can.
+
+    `expected` is the tensor that it would replace in the network.
+    """
+    if tensor.is_floating_point() != expected.is_floating_point() or tensor.is_complex() != expected.is_complex():
+        is_quantised = tensor.element_size() == 1 and expected.is_floating_point()
+        advice = "; quantised weights cannot be read" if is_quantised else ""
+        return f"is {tensor.dtype}, the network's is {expected.dtype}{advice}"
+    converted = tensor.to(expected)
+    if not (expected.is_floating_point() or expected.is_complex()):
+        is_exact = torch.equal(converted.to(tensor.dtype), tensor)
+        return None if is_exact else f"is {tensor.dtype}, with values that the network's {expected.dtype} does not have"
+    if problem := finiteness_problem(converted, expected):
+        if finiteness_problem(tensor, expected):
+            return problem
+        return f"has values that are too large for the network's {expected.dtype}"
     return None
 
 
-def _near(found: dict[Place, Tensor], readings: list[_Reading], wanted: _Wanted, inside: str | None) -> str:
-    """Why nothing fits: the reading that comes nearest, and what is wrong there."""
-    names = {place: ".".join(_path(place)) for place in found}
-    marks = QUANTISED - {name.rpartition(".")[2] for name in wanted.aliases}
-    if quantised := [n for place, n in names.items() if found[place].is_quantized or n.rpartition(".")[2] in marks]:
-        return f"quantised weights, which are not read (found {some(quantised)}); save them before they are quantised"
+def _why_none_fits(stored: dict[Key, Tensor], readings: list[_Reading], expected: _Expected, inside: str | None) -> str:
+    """What is wrong in the reading in which most tensors fit, for a message."""
+    file_names = {key: ".".join(_path(key)) for key in stored}
+    quantised_endings = QUANTISED - {name.rpartition(".")[2] for name in expected.aliases}
+    if quantised := [
+        name
+        for key, name in file_names.items()
+        if stored[key].is_quantized or name.rpartition(".")[2] in quantised_endings
+    ]:
+        return f"found quantised weights ({join_names(quantised)}), which cannot be read; save unquantised weights"
     if not readings:
-        searched = f"inside {inside!r}" if inside else "in it"
-        told = f"found {some(list(names.values()))}; wanted {some(list(wanted.tensors))}"
-        return f"no tensor of the network is {searched}; {told}"
-    best = max(readings, key=lambda r: r.hits)
-    total = len({*wanted.aliases.values()})
-    parts = [f"{best.hits} of the network's {total} tensors fit" + (f" inside {best.label!r}" * bool(best.begin))]
-    parts += [f"missing: {some(best.missing)}"] if best.missing else []
-    if best.doubled:
-        double = some([names[place] for place in best.doubled])
-        parts.append(f"{double} both stand for {best.names[best.doubled[0]]}")
-    extra = [".".join(_path(place)[len(best.begin) :]) for place in best.extra]
-    parts += [f"the network has no: {some(extra)}"] if extra else []
-    if shapes := best.shapes:
-        differing = [f"{n} is {there}, in the network {here}" for n, (there, here) in shapes.items()]
-        parts.append(f"of another shape: {some(differing)}")
-    return "not a checkpoint of this network: " + "; ".join(parts) + _head(best)
+        where = f" inside {inside!r}" if inside else ""
+        names = f"found {join_names(list(file_names.values()))}; the network has {join_names(list(expected.tensors))}"
+        return f"contains no tensor of the network{where}; {names}"
+    best = max(readings, key=lambda r: r.n_fitting)
+    total = len({*expected.aliases.values()})
+    parts = [f"{best.n_fitting} of the network's {total} tensors fit" + (f" inside {best.label!r}" * bool(best.prefix))]
+    parts += [f"missing: {join_names(best.missing)}"] if best.missing else []
+    if best.duplicates:
+        duplicates = join_names([file_names[key] for key in best.duplicates])
+        parts.append(f"{duplicates} would all become {best.names[best.duplicates[0]]}")
+    extra = [".".join(_path(key)[len(best.prefix) :]) for key in best.extra]
+    parts += [f"not in the network: {join_names(extra)}"] if extra else []
+    if best.differing_shapes:
+        shapes = [f"{name} is {a}, in the network {b}" for name, (a, b) in best.differing_shapes.items()]
+        parts.append(f"different shape: {join_names(shapes)}")
+    return "not a checkpoint of this network: " + "; ".join(parts) + _class_hint(best)
 
 
-def _head(reading: _Reading) -> str:
-    """Whether all that differs is the number of classes: the first axis of one last layer."""
-    shapes = reading.shapes.values()
-    pairs = {(there[0], here[0]) for there, here in shapes if there and here and there[1:] == here[1:]}
-    only = len(pairs) == 1 and all(there[1:] == here[1:] for there, here in shapes)
-    if reading.missing or reading.extra or reading.doubled or not only or len(shapes) > 2:
+def _class_hint(reading: _Reading) -> str:
+    """For a message: that only the number of classes differs, the first axis of one last layer; "" if more differs."""
+    shapes = reading.differing_shapes.values()
+    first_axes = {(a[0], b[0]) for a, b in shapes if a and b and a[1:] == b[1:]}
+    only_first_axis = len(first_axes) == 1 and all(a[1:] == b[1:] for a, b in shapes)
+    if reading.missing or reading.extra or reading.duplicates or not only_first_axis or len(shapes) > 2:
         return ""
-    there, here = pairs.pop()
-    return f": a head of {there} classes, {here} are wanted"
+    in_file, in_network = first_axes.pop()
+    return f"; the file has {in_file} classes, the network {in_network}"

@@ -1,7 +1,7 @@
-"""The tensors in checkpoint files of others, read without executing anything in them.
+"""Reads the tensors in other people's checkpoint files, without executing any code in them.
 
-A file is a mapping of tensors, or mappings and lists of those (`state_dict`, `model`, `optimizer`, ...); a checkpoint
-of several shards is one mapping.
+The content of a file is a tree of mappings and lists (`state_dict`, `model`, `optimizer`, ...) with tensors in it. The
+shards of one index are read as one mapping.
 """
 
 import pickle
@@ -17,106 +17,116 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neuralign.common.errors import first_line, some
-from neuralign.common.file_kinds import text
-from neuralign.common.shards import CheckpointError, is_shard, shards
+from neuralign.common.errors import first_line, join_names
+from neuralign.common.file_kinds import describe_text
+from neuralign.common.shards import CheckpointError, checkpoint_files, is_shard
 
-Where = tuple[str, ...]  # the names of the mappings above, outer to inner
+Location = tuple[str, ...]  # keys that lead to a mapping, outermost first; () for the file's outermost mapping
 
 
-def tensors(path: str | Path) -> dict[Where, dict[str, Tensor]]:
-    """{where: {name: tensor}}: every mapping of a checkpoint that has tensors in it.
+def read_mappings(path: str | Path) -> dict[Location, dict[str, Tensor]]:
+    """{location: {name: tensor}}: all mappings of a checkpoint that hold tensors.
 
     `path`: a safetensors file, a file of torch.save, an index of shards, or a folder with one of these. Raises
-    CheckpointError for whatever else it is.
+    CheckpointError for anything else.
     """
-    found = shards(path)
-    if found.holders:
-        return {(): _joined(found.files[0], found.holders)}
-    (file,) = found.files
-    return _flat(file)
+    checkpoint = checkpoint_files(path)
+    if checkpoint.shard_of:
+        return {(): _join_shards(checkpoint.files[0], checkpoint.shard_of)}
+    (file,) = checkpoint.files
+    return _read_file(file)
 
 
-def hint(path: str | Path) -> str:
-    """What the name of a file says about why tensors are missing in it."""
+def shard_hint(path: str | Path) -> str:
+    """For a message about missing tensors: that the file is one of several shards, if its name says so; else ""."""
     return "; the file is one of several shards: name their index.json, or the folder" if is_shard(path) else ""
 
 
-def _flat(file: Path) -> dict[Where, dict[str, Tensor]]:
-    found = {where: held for where, held in _mappings(file, _load(file), (), ()) if held}
-    if not found:
-        raise CheckpointError(f"{file}: no named tensors in it; a state_dict is wanted")
-    return found
+def _read_file(file: Path) -> dict[Location, dict[str, Tensor]]:
+    mappings = {location: tensors for location, tensors in _mappings(file, _load(file), (), ()) if tensors}
+    if not mappings:
+        raise CheckpointError(f"{file}: contains no named tensors; a state_dict is needed")
+    return mappings
 
 
-def _joined(index: Path, holders: Mapping[str, str]) -> dict[str, Tensor]:
-    """All tensors of an index; every shard must hold just those that the index says."""
-    found: dict[str, Tensor] = {}
-    for name in sorted(set(holders.values())):
-        shard = index.parent / name
-        levels = _flat(shard)
-        if levels.keys() != {()}:
-            inside = some([".".join(where) for where in levels if where])
-            raise CheckpointError(f"{shard}: its tensors lie inside {inside}; a shard of {index.name} has them by name")
-        held, wanted = levels[()], {n for n, holder in holders.items() if holder == name}
-        if missing := sorted(wanted - held.keys()):
-            raise CheckpointError(f"{shard}: tensors that {index.name} says it holds are missing: {some(missing)}")
-        if twice := sorted(held.keys() & holders.keys() - wanted):
-            other = holders[twice[0]]
-            raise CheckpointError(f"{shard}: holds {some(twice)}, which by {index.name} is in {other}")
-        if extra := sorted(held.keys() - wanted):
-            raise CheckpointError(f"{shard}: holds tensors that {index.name} does not name: {some(extra)}")
-        found |= held
-    return {name: found[name] for name in holders}
+def _join_shards(index: Path, shard_of: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of all shards; every shard must hold exactly those that the index assigns to it."""
+    joined: dict[str, Tensor] = {}
+    for shard_name in sorted(set(shard_of.values())):
+        shard = index.parent / shard_name
+        mappings = _read_file(shard)
+        if mappings.keys() != {()}:
+            locations = join_names([".".join(location) for location in mappings if location])
+            raise CheckpointError(
+                f"{shard}: its tensors lie inside {locations}; {index.name} needs them at the top of the file"
+            )
+        tensors, expected = mappings[()], {name for name, shard in shard_of.items() if shard == shard_name}
+        if missing := sorted(expected - tensors.keys()):
+            raise CheckpointError(f"{shard}: lacks tensors that {index.name} assigns to it: {join_names(missing)}")
+        if misplaced := sorted(tensors.keys() & shard_of.keys() - expected):
+            right_shard = shard_of[misplaced[0]]
+            raise CheckpointError(
+                f"{shard}: holds {join_names(misplaced)}, which {index.name} assigns to {right_shard}"
+            )
+        if extra := sorted(tensors.keys() - expected):
+            raise CheckpointError(f"{shard}: holds tensors that {index.name} does not name: {join_names(extra)}")
+        joined |= tensors
+    return {name: joined[name] for name in shard_of}
 
 
 def _load(file: Path) -> Any:
+    """The content of a file, tried as safetensors first, then as a file of torch.save."""
     try:
         return load_file(file)
     except SafetensorError as error:
-        unlike_safetensors = first_line(str(error))
+        safetensors_error = first_line(str(error))
     try:
-        if damaged := _unlike_its_checksum(file):
-            raise CheckpointError(
-                f"{file}: damaged: {some([damaged])} in it does not have the checksum it was saved with"
-            )
-        with warnings.catch_warnings(), file.open("rb") as opened:  # by its name torch would take it for another kind
-            warnings.simplefilter("ignore")  # of how the file was written, about which its reader can do nothing
+        if damaged := _damaged_member(file):
+            raise CheckpointError(f"{file}: damaged: the checksum of {join_names([damaged])} in it is wrong")
+        # an open file, because torch.load chooses a reader by the suffix of a path
+        with warnings.catch_warnings(), file.open("rb") as opened:
+            warnings.simplefilter("ignore")  # about how the file was written, which the user cannot change
             return torch.load(opened, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file may raise anything
-        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            why = f"holds a Python object ({named[1]}), and to load that could run anything; save model.state_dict()"
+        if blocked := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"holds a Python object ({blocked[1]}), and loading it could execute code; save model.state_dict()"
         else:
-            said = unlike_safetensors if file.suffix == ".safetensors" else _said(error)
-            why = f"neither .safetensors nor a file of torch.save, or damaged ({text(file) or said})"
-        raise CheckpointError(f"{file}: {why}") from error
+            detail = safetensors_error if file.suffix == ".safetensors" else _torch_message(error)
+            reason = f"neither a safetensors file nor one of torch.save, or damaged ({describe_text(file) or detail})"
+        raise CheckpointError(f"{file}: {reason}") from error
 
 
-def _unlike_its_checksum(file: Path) -> str | None:
-    """The first member of an archive of torch.save that is not as it was written; torch itself does not look."""
+def _damaged_member(file: Path) -> str | None:
+    """The first member of a zip archive of torch.save whose checksum is wrong; torch.load does not check it."""
     if not zipfile.is_zipfile(file):
         return None
     with zipfile.ZipFile(file) as archive:
         return archive.testzip()
 
 
-def _said(error: Exception) -> str:
-    """What torch says of a file that it cannot read, without its advice to let the file run."""
+def _torch_message(error: Exception) -> str:
+    """The message of torch.load, without its advice to allow the execution of code."""
     cause = re.search(r"WeightsUnpickler error: (.*)", str(error))
-    said = first_line(cause[1] if cause else str(error)) or "a pickle that torch.save did not write"
-    return said if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}: {said}"
+    message = first_line(cause[1] if cause else str(error)) or "a pickle that torch.save did not write"
+    return message if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}: {message}"
 
 
-def _mappings(file: Path, held: Any, where: Where, above: tuple[int, ...]) -> Iterator[tuple[Where, dict[str, Tensor]]]:
-    """Every mapping and its tensors; `above`: those it lies in, for one may hold itself."""
-    if not isinstance(held, Mapping | list | tuple) or id(held) in above:
+def _mappings(
+    file: Path, content: Any, location: Location, ancestors: tuple[int, ...]
+) -> Iterator[tuple[Location, dict[str, Tensor]]]:
+    """(location, {name: tensor}) of every mapping in `content`, at any depth.
+
+    `ancestors`: ids of the objects that contain `content`; an object that contains itself is not entered again.
+    """
+    if not isinstance(content, Mapping | list | tuple) or id(content) in ancestors:
         return
-    items = {str(n): v for n, v in (held.items() if isinstance(held, Mapping) else enumerate(held))}
-    if len(items) < len(held):
-        raise CheckpointError(f"{file}: of the names {some(list(map(repr, held)))}, two differ only in their types")
-    if isinstance(held, Mapping):
-        yield where, {n: v for n, v in items.items() if isinstance(v, Tensor)}
-    for name, inner in items.items():
-        yield from _mappings(file, inner, (*where, name), (*above, id(held)))
+    items = {str(n): v for n, v in (content.items() if isinstance(content, Mapping) else enumerate(content))}
+    if len(items) < len(content):
+        keys = join_names(list(map(repr, content)))
+        raise CheckpointError(f"{file}: two of the keys {keys} are the same as text; names must differ")
+    if isinstance(content, Mapping):
+        yield location, {name: value for name, value in items.items() if isinstance(value, Tensor)}
+    for name, value in items.items():
+        yield from _mappings(file, value, (*location, name), (*ancestors, id(content)))

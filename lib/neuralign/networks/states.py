@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.errors import UserError, some
+from neuralign.common.errors import UserError, join_names
 from neuralign.common.tensors import load_tensors
 from neuralign.networks.model import Model, State, buffers, parameters, trainable
 
@@ -110,7 +110,7 @@ def fitted_state(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str
     if not isinstance(tensors, Mapping):
         raise StateError(f"{where}: found {_type(tensors)}; named tensors are wanted, such as network.state_dict()")
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise StateError(f"{where}: {some([str(others[0])])} is {_type(tensors[others[0]])}; tensors are wanted")
+        raise StateError(f"{where}: {join_names([str(others[0])])} is {_type(tensors[others[0]])}; tensors are wanted")
     expected = {**parameters(network), **buffers(network)}
     _, aliases = state_dict_tensors(network)
     names = {n: n for n in expected} | aliases
@@ -118,7 +118,7 @@ def fitted_state(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str
     state: dict[str, Tensor] = {}
     for name, tensor in relevant.items():
         if not are_equal(state.setdefault(names.get(name, name), tensor), tensor):
-            shared = some([n for n in relevant if names.get(n) == names[name]])
+            shared = join_names([n for n in relevant if names.get(n) == names[name]])
             raise StateError(f"{where}: {shared} are one tensor in the network, but differ here")
     persistent = set(aliases.values())
     optional = {n: t for n, t in buffers(network).items() if n.endswith(OPTIONAL) or n not in persistent}

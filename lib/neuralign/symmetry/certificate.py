@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
-from neuralign.common.seeding import drawn_alike
+from neuralign.common.seeding import repeatable_draws
 from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import output_tensors
@@ -248,7 +248,7 @@ def outputs_and_gradients(
 def _running(network: DeterministicNetwork, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
     """A block in which the network runs without randomness with the tensors of `state`, in this precision."""
     casts = DoublePrecision() if precision is FLOAT64 else nullcontext()
-    with drawn_alike(device), preserved_attributes(network.network.modules()), casts, network.running(state):
+    with repeatable_draws(device), preserved_attributes(network.network.modules()), casts, network.running(state):
         yield
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from neuralign.alignment import birkhoff
 from neuralign.alignment.problem import Problem
 from neuralign.common.seeding import preserved_generators, reseed, stream
-from neuralign.config.options import Count, NonNegative, Positive, Proper, Seed, Whole
+from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
 from neuralign.curves.curve import Curve
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
@@ -39,14 +39,14 @@ def pam(
     proximal: NonNegative = 1e-3,
     projection: Literal["alternating", "exact"] = "alternating",
     sweeps: Count = 20,
-    candidates: Whole = 32,
+    candidates: NonNegativeInt = 32,
     terms: Count = 11,
     scoring_batches: Count = 32,
     rounds: Count = 1,
     bends: Count = 1,
     bend_epochs: Count = 250,
     bend_lr: Positive = 0.1,
-    momentum: Proper = 0.9,
+    momentum: FractionBelowOne = 0.9,
     weight_decay: NonNegative = 5e-4,
     seed: Seed = 0,
 ) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""The check of a whole config (`check.check`), and of one entry at a time (`entries.read_entry`)."""
+"""Checks of the config: of a whole config in `check`, of one entry in `entries`."""

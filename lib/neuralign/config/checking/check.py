@@ -1,4 +1,4 @@
-"""The check of a whole config. It imports no torch, so a typo stops Snakemake before any job is planned."""
+"""The check of a whole config. Torch-free, so that a typo stops Snakemake at once, before any job is planned."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,27 +7,27 @@ from neuralign.common.files import PACKAGE
 from neuralign.config.checking.entries import merge, read_entry
 from neuralign.config.checking.names import name_problem
 from neuralign.config.checking.validation import Validation
-from neuralign.config.problems import printable, shown
+from neuralign.config.problems import printable, short_repr
 from neuralign.config.schema import OVERRIDABLE, PLACES, SECTIONS
 
-RULES = ("all", "job", *(path.stem for path in PACKAGE.parents[1].glob("scripts/*.py")))  # names that no study can have
+RULES = ("all", "job", *(path.stem for path in PACKAGE.parents[1].glob("scripts/*.py")))  # a study must not have these
 
 
 def check(config: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong in a config, each as one line with the path of its key; [] if the config is sound."""
+    """All problems of a config, each as one line that begins with the path of the key; [] if there are none."""
     problems = Validation()
     problems.sections = {section: _read_section(config, section, problems) for section in SECTIONS}
     for key in [key for key in config if key not in (*SECTIONS, "default_study")]:
-        problems.refuse(str(key), "unknown section", key, [*SECTIONS, "default_study"])
+        problems.note_not_allowed(str(key), "unknown section", key, [*SECTIONS, "default_study"])
     for section, entries in problems.sections.items():
         for name, raw in entries.items():
             _check_entry(section, name, raw, problems)
-    problems.name("studies", default_study(config, problems.sections["studies"]), "default_study")
+    problems.check_name("studies", default_study(config, problems.sections["studies"]), "default_study")
     return problems.messages
 
 
 def default_study(config: Mapping[str, Any], studies: Iterable[str]) -> Any:
-    """The study that is made if none is asked for: `default_study`, or the first of the studies."""
+    """The study that `snakemake` makes if none is named: `default_study`, or else the first one."""
     return config.get("default_study", next(iter(studies), None))
 
 
@@ -35,7 +35,7 @@ def _read_section(config: Mapping[str, Any], section: str, problems: Validation)
     """The entries of a section by name, as written."""
     entries = config.get(section) or {}
     if not isinstance(entries, Mapping):
-        problems.note(section, f"must map names to entries, found {shown(entries)}")
+        problems.note(section, f"must map names to entries, found {short_repr(entries)}")
         return {}
     for name in entries:
         problems.note(f"{section}.{printable(name)}", name_problem(section, name, entries.keys(), RULES))
@@ -43,35 +43,36 @@ def _read_section(config: Mapping[str, Any], section: str, problems: Validation)
 
 
 def _check_entry(section: str, name: str, raw: Any, problems: Validation) -> None:
-    """Note what is wrong with an entry, and with it under each of its overrides alone."""
+    """Note the problems of an entry without its overrides, then with each of its overrides alone."""
     path = f"{section}.{name}"
     if raw is not None and not isinstance(raw, Mapping):
-        return problems.note(path, f"must be a mapping, found {shown(raw)}")
+        return problems.note(path, f"must be a mapping, found {short_repr(raw)}")
     overrides = (raw or {}).get("overrides") or []
     if overrides and section not in OVERRIDABLE:
         return problems.note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
     if not isinstance(overrides, list):
-        return problems.note(f"{path}.overrides", f"must be a list, found {shown(overrides)}")
+        return problems.note(f"{path}.overrides", f"must be a list, found {short_repr(overrides)}")
     before = len(problems)
     read_entry(section, name, merge(raw, {}), path, problems)
     if len(problems) > before:
-        return  # the overrides would repeat what is wrong with the entry itself
+        return  # with an override, the entry would have the same problems again
     for i, override in enumerate(overrides):
         override_path = f"{path}.overrides[{i}]"
         when = override.get("when") if isinstance(override, Mapping) else None
         if not isinstance(when, Mapping) or not when:
             needed = f"needs `when`, a mapping with some of {', '.join(PLACES)}"
-            problems.note(override_path, f"{needed}; found {shown(override)}")
+            problems.note(override_path, f"{needed}; found {short_repr(override)}")
             continue
         _check_condition(section, name, when, f"{override_path}.when", problems)
         read_entry(section, name, merge(raw, {key: str(value) for key, value in when.items()}), override_path, problems)
 
 
 def _check_condition(section: str, name: str, when: Mapping[Any, Any], path: str, problems: Validation) -> None:
+    """Note the problems of the `when` of an override."""
     for key, value in when.items():
         if key not in PLACES:
-            problems.refuse(path, "unknown key", key, PLACES)
+            problems.note_not_allowed(path, "unknown key", key, PLACES)
             continue
-        problems.name(f"{key}s", value, f"{path}.{key}")
+        problems.check_name(f"{key}s", value, f"{path}.{key}")
         if section == f"{key}s" and value != name:
-            problems.note(f"{path}.{key}", f"never applies: this is the entry {name}, not {shown(value)}")
+            problems.note(f"{path}.{key}", f"never applies: this is the entry {name}, not {short_repr(value)}")

@@ -7,14 +7,14 @@ from pydantic import BaseModel
 
 from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
-from neuralign.config.problems import shown
+from neuralign.config.problems import short_repr
 from neuralign.config.references import ObjectError, find, is_object
 from neuralign.config.schema import PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
 from neuralign.config.signatures import plugins, schema
 
 
 def merge(raw: Any, place: Mapping[str, str]) -> Any:
-    """An entry as written, with those of its `overrides` merged in, in their order, whose `when` fits the place."""
+    """An entry as written, with those of its `overrides` merged in, in their order, whose `when` matches the place."""
     if raw is None:
         return None
     merged = {key: value for key, value in raw.items() if key != "overrides"}
@@ -26,25 +26,26 @@ def merge(raw: Any, place: Mapping[str, str]) -> Any:
 
 
 def _merge_deeply(base: Any, over: Any) -> Any:
-    """Mappings key by key; but one that has `use` replaces the other, whose options are those of another plug-in."""
+    """`base` with the keys of `over`, at any depth. A mapping with `use` replaces the other: its options differ."""
     if isinstance(base, Mapping) and isinstance(over, Mapping) and "use" not in over:
         return {**base, **{key: _merge_deeply(base.get(key), value) for key, value in over.items()}}
     return over
 
 
 def read_entry(section: str, name: str, raw: Any, path: str, problems: Validation) -> Any:
-    """The entry with its defaults filled in. What is wrong is noted in `problems`, and then the entry is not complete.
+    """The entry with its defaults filled in. Notes its problems in `problems`; with problems, it is incomplete.
 
-    `raw` has no overrides any more (`merge`). None stays None in `alignments`, where it means: not aligned.
+    `raw` is the entry after `merge`. In the section `alignments`, None stays None and means that the networks are not
+    aligned.
     """
     if raw is None and section == "alignments":
         return None
     if section in PLUGIN_SECTIONS:
         entry = _read_with_plugin(section, name, raw or {}, path, problems)
     else:
-        entry = problems.model(PLAIN_SECTIONS[section], raw or {}, path)
+        entry = problems.validate(PLAIN_SECTIONS[section], raw or {}, path)
         if entry:
-            problems.names(PLAIN_SECTIONS[section], entry, path)
+            problems.check_names(PLAIN_SECTIONS[section], entry, path)
     match section if entry else None:
         case "attacks":
             problems.note(path, _attack_problem(entry))
@@ -60,22 +61,22 @@ def read_entry(section: str, name: str, raw: Any, path: str, problems: Validatio
                 if attack == "clean":
                     problems.note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
                 if attack in entry["attacks"][:i]:
-                    problems.note(f"{path}.attacks[{i}]", f"names {attack!r} twice")
+                    problems.note(f"{path}.attacks[{i}]", f"is {attack!r}, which occurs before")
         case "studies":
             entry["grids"] = read_grids(entry["grids"], path, problems)
     return entry
 
 
 def _read_with_plugin(section: str, name: str, raw: Entry, path: str, problems: Validation) -> Entry:
-    """An entry whose keys are partly options of its plug-in, partly those that all entries of the section have."""
+    """An entry whose keys are options of its plug-in, and keys that all entries of the section have."""
     model = PLUGIN_SECTIONS[section]
     options = {"use": name} | {key: value for key, value in raw.items() if key not in model.model_fields}
     entry = _read_plugin(section, options, path, problems, more_keys=model.model_fields)
-    common = problems.model(model, {key: value for key, value in raw.items() if key in model.model_fields}, path)
+    common = problems.validate(model, {key: value for key, value in raw.items() if key in model.model_fields}, path)
     if common.get("on_curve"):
         _read_plugin(section, options | common["on_curve"], f"{path}.on_curve", problems)
     if common:
-        problems.names(model, common, path)
+        problems.check_names(model, common, path)
     if common.get("start"):
         _check_start(name, common, path, problems)
     if common.get("augment"):
@@ -88,15 +89,18 @@ def _read_with_plugin(section: str, name: str, raw: Entry, path: str, problems: 
 
 
 def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys: Iterable[str] = ()) -> Entry:
-    """`{use: ..., options}` with the defaults of the options filled in; {} if anything is wrong."""
+    """`{use: ..., options}` with the defaults of the options filled in; {} if there are problems.
+
+    `more_keys`: names of keys that the entry may have beside the options, for messages.
+    """
     if not isinstance(raw, Mapping) or not isinstance(raw.get("use"), str):
         allowed = ", ".join(plugins(kind))
-        problems.note(path, f"must be a mapping with `use`, one of {allowed}; found {shown(raw)}")
+        problems.note(path, f"must be a mapping with `use`, one of {allowed}; found {short_repr(raw)}")
         return {}
     use = raw["use"]
     if kind == "networks" and is_object(use):
         try:
-            find(use)  # imports nothing: whether the callable takes these options shows when it is called
+            find(use)  # does not import it, so whether the callable takes these options is only known when it is called
         except ObjectError as error:
             problems.note(f"{path}.use", str(error))
             return {}
@@ -104,47 +108,50 @@ def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys
     elif use in plugins(kind):
         model = schema(kind, use)
     else:
-        problems.refuse(f"{path}.use", "no such plug-in", use, plugins(kind))
+        problems.note_not_allowed(f"{path}.use", "no such plug-in", use, plugins(kind))
         return {}
     options = {key: value for key, value in raw.items() if key != "use"}
-    return {"use": use} | problems.model(model, options, path, more_keys)
+    return {"use": use} | problems.validate(model, options, path, more_keys)
 
 
 def _check_start(name: str, entry: Entry, path: str, problems: Validation) -> None:
-    """An alignment starts from another one that treats attention alike, and not, by way of others, from itself."""
+    """Note a problem if `start` has another `attention`, or if following `start` leads in a circle."""
     start, alignments = entry["start"], {k: v for k, v in problems.sections["alignments"].items() if v is not None}
     if start in alignments and alignments[start].get("attention", False) != entry["attention"]:
-        found = shown(entry["attention"])
-        problems.note(f"{path}.attention", f"found {found}; it must be that of {start}, its start")
+        found = short_repr(entry["attention"])
+        problems.note(f"{path}.attention", f"found {found}; it must be the same as that of {start}, its start")
     chain = [name]
     while start and start not in chain:
         chain.append(start)
         start = alignments.get(start, {}).get("start")
     if start:
-        problems.note(f"{path}.start", f"goes round in a circle: {' -> '.join([*chain, start])}")
+        problems.note(f"{path}.start", f"leads in a circle: {' -> '.join([*chain, start])}")
 
 
 def _attack_problem(entry: Entry) -> str | None:
-    """Steps may be longer than eps (1.25 eps is usual for a single one), but 2 eps lead from any point to a corner."""
+    """Steps longer than eps are allowed (a single step of 1.25 eps is usual), but not longer than 2 eps.
+
+    A longer step leaves the ball of radius eps from every point of it, so it acts like a step of 2 eps.
+    """
     eps, step = entry.get("eps"), entry.get("step")
     if eps is None or step is None or step <= 2 * eps:
         return None
-    return f"found step {step:g} and eps {eps:g}: a step of more than twice eps leaves the ball from anywhere in it"
+    return f"found step {step:g} and eps {eps:g}: the step must be at most 2 eps"
 
 
 def _normalisation_problem(mean: list[float] | None, std: list[float] | None) -> str | None:
-    """Mean and standard deviation are of the same channels."""
+    """Mean and standard deviation must both be set, with one number per channel, or neither."""
     if (mean is None) == (std is None) and (mean is None or std is None or len(mean) == len(std) > 0):
         return None
     found = " and ".join("none" if values is None else f"{len(values)}" for values in (mean, std))
-    return f"`mean` and `std` go together, one number for each channel, found {found}"
+    return f"`mean` and `std` must both have one number for each channel, or neither be set; found {found}"
 
 
 def _full_passes_problem(entry: Entry) -> str | None:
-    """Full passes correct the estimates from `images`, at some of the `points`."""
+    """`full_passes` needs `images`, whose estimates it corrects, and cannot be more than `points`."""
     full_passes = entry["full_passes"]
     if full_passes is not None and entry["images"] is None:
-        return f"found {full_passes}: needs `images`; without it every point is a full pass"
+        return f"found {full_passes}: needs `images`; without it every point has a full pass already"
     if full_passes is not None and full_passes > entry["points"]:
         return f"found {full_passes}: must be at most points, {entry['points']}"
     return None

@@ -1,4 +1,4 @@
-"""The grids of a study: which data, networks, pairs and methods it combines."""
+"""The check of the grids of a study, which say what datasets, networks, pairs and methods it combines."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -6,24 +6,24 @@ from typing import Any
 
 from neuralign.config.checking.names import pair_problem, reversed_pair
 from neuralign.config.checking.validation import Entry, Validation
-from neuralign.config.problems import shown
+from neuralign.config.problems import short_repr
 from neuralign.config.schema import PLACES, Grid
 
 # keys of a grid that hold one value or a list of several
-SEVERAL = tuple(key for key in Grid.model_fields if key not in ("evaluation", "plane", "measures"))
+LIST_KEYS = tuple(key for key in Grid.model_fields if key not in ("evaluation", "plane", "measures"))
 
 
 def read_grids(grids: list[Any], path: str, problems: Validation) -> list[Entry]:
-    """The grids of a study with lists and defaults filled in; what is wrong is noted in `problems`."""
-    read = [_read_grid(grid, f"{path}.grids[{i}]", problems) for i, grid in enumerate(grids)]
-    first_grid: dict[tuple[str, ...], int] = {}  # run -> the grid that has it
-    for i, grid in enumerate(read):
+    """The grids of a study with lists and defaults filled in. Notes their problems in `problems`."""
+    checked = [_read_grid(grid, f"{path}.grids[{i}]", problems) for i, grid in enumerate(grids)]
+    first_grid: dict[tuple[str, ...], int] = {}  # run -> index of the first grid that has it
+    for i, grid in enumerate(checked):
         runs = sorted(_runs(grid)) if grid else []
         for run in [run for run in runs if run in first_grid][:1]:
             problems.note(f"{path}.grids[{i}]", f"repeats {'/'.join(run)} of grids[{first_grid[run]}]")
         for *place, pair, method in runs:
             first_grid |= {(*place, pair, method): i, (*place, reversed_pair(pair), method): i}
-    return read
+    return checked
 
 
 def _runs(grid: Entry) -> Iterator[tuple[str, ...]]:
@@ -32,25 +32,26 @@ def _runs(grid: Entry) -> Iterator[tuple[str, ...]]:
 
 
 def _read_grid(raw: Any, path: str, problems: Validation) -> Entry:
+    """The grid with lists and defaults filled in; {} if a value is refused."""
     if not isinstance(raw, Mapping):
-        problems.note(path, f"must be a mapping, found {shown(raw)}")
+        problems.note(path, f"must be a mapping, found {short_repr(raw)}")
         return {}
-    lists = {k: [v] if k in SEVERAL and not isinstance(v, list) else v for k, v in raw.items()}
-    grid = problems.model(Grid, lists, path)
+    lists = {k: [v] if k in LIST_KEYS and not isinstance(v, list) else v for k, v in raw.items()}
+    grid = problems.validate(Grid, lists, path)
     if not grid:
         return {}
-    problems.names(Grid, grid, path, numbered=False)
-    for key in SEVERAL:
+    problems.check_names(Grid, grid, path, numbered=False)
+    for key in LIST_KEYS:
         if not grid[key]:
-            problems.note(f"{path}.{key}", "is empty; a study needs at least one")
+            problems.note(f"{path}.{key}", "is empty; at least one is needed")
         if key != "curve_seed" and len(set(grid[key])) < len(grid[key]):
-            problems.note(f"{path}.{key}", f"names something twice: {grid[key]}")
+            problems.note(f"{path}.{key}", f"has a value twice: {grid[key]}")
     _check_pairs(grid["pair"], f"{path}.pair", problems)
     if len(grid["curve_seed"]) == 1:
         grid["curve_seed"] *= len(grid["pair"])
     if len(grid["curve_seed"]) != len(grid["pair"]):
         found = f"{len(grid['curve_seed'])} seeds for {len(grid['pair'])} pairs"
-        problems.note(f"{path}.curve_seed", f"found {found}: give one for each pair, or one for all")
+        problems.note(f"{path}.curve_seed", f"found {found}; one for each pair, or one for all, is needed")
     return grid
 
 
@@ -61,7 +62,7 @@ def _check_pairs(pairs: list[str], path: str, problems: Validation) -> None:
         if problem is None:
             for end in pair.split("-"):
                 if not end.isdecimal():
-                    problems.name("checkpoints", end, path)
+                    problems.check_name("checkpoints", end, path)
     for i, pair in enumerate(pairs):
-        if (other := reversed_pair(pair)) in pairs[:i]:  # their paths would count as independent
+        if (other := reversed_pair(pair)) in pairs[:i]:  # or statistics would count one pair as two
             problems.note(path, f"{other} and {pair} are the same two networks")

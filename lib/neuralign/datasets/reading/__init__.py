@@ -1,1 +1,1 @@
-"""Reading what sources hold: downloads, pictures."""
+"""What the plug-ins in `sources` share: where data is, downloads, and reading of image files."""

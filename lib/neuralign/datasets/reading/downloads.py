@@ -1,4 +1,4 @@
-"""Archives as files whose checksum has been verified: local ones as they lie, remote ones through a cache folder."""
+"""Archives whose checksum has been verified: local files in their place, remote ones downloaded to a cache folder."""
 
 import hashlib
 import logging
@@ -10,58 +10,61 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from neuralign.common.files import atomic
-from neuralign.config.options import checksum as sound
+from neuralign.config.options import checksum as checked_checksum
 from neuralign.datasets.dataset import DataError
-from neuralign.datasets.reading.locations import local
+from neuralign.datasets.reading.locations import local_path
 
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 2**20  # bytes
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one later
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which another attempt may succeed
 
 log = logging.getLogger(__name__)
 
 
-def verified(url: str, checksum: str, cache: Path) -> Path:
-    """The path of the archive at `url`. Nothing may read an archive that did not pass through here."""
+def fetch_verified(url: str, checksum: str, cache: Path) -> Path:
+    """The path of the archive at `url`, downloaded to `cache` if it is remote and not there yet.
+
+    Raises DataError unless its checksum is right. Plug-ins must read archives only by this path: unpickling CIFAR, for
+    example, could execute code of another file.
+    """
     try:
-        expected = sound(checksum).partition(":")[2]
+        expected = checked_checksum(checksum).partition(":")[2]
     except ValueError as error:
         raise DataError(f"{url}: checksum {checksum!r}: {error}") from None
-    path = local(url)
-    if path is not None:
-        if not path.is_file():
+    local = local_path(url)
+    if local is not None:
+        if not local.is_file():
             raise DataError(f"{url}: no such file")
-        _verify(path, url, checksum)
-        return path
-    kept = cache / f"{expected[:16].lower()}-{Path(unquote(urlsplit(url).path)).name or 'archive'}"
-    if kept.is_file():
+        _verify(local, url, checksum)
+        return local
+    cached = cache / f"{expected[:16].lower()}-{Path(unquote(urlsplit(url).path)).name or 'archive'}"
+    if cached.is_file():
         try:
-            _verify(kept, url, checksum)
-            return kept
+            _verify(cached, url, checksum)
+            return cached
         except DataError as error:
-            log.warning("the archive kept as %s is damaged and is fetched again (%s)", kept.name, error)
-    with atomic(kept) as part:
-        _receive(url, part, kept)
+            log.warning("%s in the cache is damaged and is downloaded again (%s)", cached.name, error)
+    with atomic(cached) as part:
+        _download(url, part, cached)
         _verify(part, url, checksum)
-    return kept
+    return cached
 
 
 def _verify(path: Path, url: str, checksum: str) -> None:
     algorithm = checksum.partition(":")[0]
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-    if f"{algorithm}:{found}" != checksum.lower():
-        raise DataError(
-            f"{url}: expected {checksum}, found {algorithm}:{found} in the {path.stat().st_size} bytes received"
-        )
+        digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if f"{algorithm}:{digest}" != checksum.lower():
+        raise DataError(f"{url}: expected {checksum}, found {algorithm}:{digest} ({path.stat().st_size} bytes)")
 
 
-def _receive(url: str, part: Path, kept: Path) -> None:
-    """Fill `part`, which becomes `kept`, from the network.
+def _download(url: str, part: Path, cached: Path) -> None:
+    """Download `url` to `part`, in several attempts. Raises DataError.
 
-    What one attempt received is kept for the next, if the server can resume.
+    An attempt continues where the last one stopped, if the server supports that. `cached` is named in the error, as the
+    path at which the user can put the archive.
     """
     cause: Exception | None = None
     for attempt in range(ATTEMPTS):
@@ -78,24 +81,25 @@ def _receive(url: str, part: Path, kept: Path) -> None:
             cause = error
         except (OSError, HTTPException) as error:
             cause = error
-    failure = f"gave up after {ATTEMPTS} attempts and {part.stat().st_size} bytes, the last: {cause}"
-    raise DataError(f"{url}: {failure}; an archive fetched by other means can be put at {kept}")
+    failure = f"gave up after {ATTEMPTS} attempts and {part.stat().st_size} bytes; last error: {cause}"
+    raise DataError(f"{url}: {failure}; you can download the archive by other means and put it at {cached}")
 
 
 def _attempt(url: str, part: Path) -> None:
-    have = part.stat().st_size
-    headers = {"User-Agent": "neuralign"} | ({"Range": f"bytes={have}-"} if have else {})
+    """Continue the download to `part`, or begin it again if the server cannot resume. Logs the progress."""
+    received = part.stat().st_size
+    headers = {"User-Agent": "neuralign"} | ({"Range": f"bytes={received}-"} if received else {})
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
         with part.open("ab" if response.status == 206 else "wb") as file:
             total = None if response.length is None else file.tell() + response.length
-            told = time.monotonic()
+            last_logged = time.monotonic()
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                if time.monotonic() - told > 5:
-                    told = time.monotonic()
+                if time.monotonic() - last_logged > 5:
+                    last_logged = time.monotonic()
                     log.info(
                         "%s: %.0f of %s MB", url, file.tell() / 1e6, "?" if total is None else f"{total / 1e6:.0f}"
                     )
             if total is not None and file.tell() < total:
                 raise ConnectionError(f"the connection closed after {file.tell()} of {total} bytes")
-            log.info("%s: received, %d bytes", url, file.tell())
+            log.info("%s: complete, %d bytes", url, file.tell())

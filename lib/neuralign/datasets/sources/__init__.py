@@ -1,1 +1,1 @@
-"""Sources of images: a plug-in is `name(folder, *, ...options) -> Dataset`."""
+"""Plug-ins that read a dataset: `name(cache, *, ...options) -> Dataset`."""

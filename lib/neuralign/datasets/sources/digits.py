@@ -1,16 +1,16 @@
-"""The handwritten digits that scikit-learn brings along: data without a download."""
+"""The handwritten digits that scikit-learn contains: data without a download."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from neuralign.config.options import Inner, Seed, Side
+from neuralign.config.options import OpenFraction, Seed, Side
 from neuralign.datasets.dataset import Dataset, Split
 
 
-def digits(cache: Path, *, size: Side = 16, test_fraction: Inner = 0.2, seed: Seed = 0) -> Dataset:
-    """1,797 greyscale images (n, 1, size, size), 8x8 originals enlarged by PIL's bilinear filter; a stratified split.
+def digits(cache: Path, *, size: Side = 16, test_fraction: OpenFraction = 0.2, seed: Seed = 0) -> Dataset:
+    """1,797 greyscale images (n, 1, size, size), 8x8 originals resized by PIL's bilinear filter; a stratified split.
 
     Source: UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), its test part. The grey values
     0 .. 16 become 0 .. 255. Both splits keep the file order.
@@ -27,17 +27,19 @@ def digits(cache: Path, *, size: Side = 16, test_fraction: Inner = 0.2, seed: Se
     enlarged = [Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in grey]
     images = np.stack([np.asarray(image) for image in enlarged])[:, None]  # (n, 1, size, size)
     labels = source.target.astype(np.int64)
-    held = _stratified(labels, test_fraction, seed)
+    is_test = _stratified_split(labels, test_fraction, seed)
     return Dataset(
-        Split(images[~held], labels[~held]), Split(images[held], labels[held]), tuple(str(d) for d in range(10))
+        Split(images[~is_test], labels[~is_test]),
+        Split(images[is_test], labels[is_test]),
+        tuple(str(d) for d in range(10)),
     )
 
 
-def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(n,) bool, true for the test split."""
-    draw = np.random.RandomState(seed)  # its stream is frozen, that of newer generators may change with numpy
-    held = np.zeros(len(labels), bool)
+def _stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(n,) bool, true for the test split: a random `fraction` of each class."""
+    draws = np.random.RandomState(seed)  # numpy guarantees its stream; newer generators may change between versions
+    is_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
-        members = draw.permutation(np.flatnonzero(labels == label))
-        held[members[: round(fraction * len(members))]] = True
-    return held
+        members = draws.permutation(np.flatnonzero(labels == label))
+        is_test[members[: round(fraction * len(members))]] = True
+    return is_test

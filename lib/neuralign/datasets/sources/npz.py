@@ -1,4 +1,4 @@
-"""A dataset of one's own as arrays in a .npz file."""
+"""The user's own images, as arrays in a .npz file."""
 
 import zipfile
 import zlib
@@ -14,35 +14,40 @@ NEEDED = ("x_train", "y_train", "x_test", "y_test")
 
 
 def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "auto") -> Dataset:
-    """Images (n, c, h, w) from the uint8 arrays x_train, x_test and the integers y_train, y_test, `classes` optional.
+    """Images (n, c, h, w) from the uint8 arrays x_train and x_test, with integer labels y_train and y_test.
 
-    Images of three axes are greyscale (n, h, w). Without the array `classes` (names, one a label) the classes are
-    called 0, 1, ... up to the largest label.
+    Arrays with three axes are greyscale images (n, h, w). The optional array `classes` has a name for each label;
+    without it the names are 0, 1, ... up to the largest label.
 
     Args:
         path: The file.
-        layout: Which axis of four holds channels; `auto` takes the second or the last, whichever has length 1 or 3, and
-            refuses the file if that does not decide it.
+        layout: Which of four axes is that of the channels: the second or the last. With `auto` it is the one of length
+            1 or 3; a file in which both or neither have such a length is refused.
     """
     arrays = _arrays(Path(path))
     splits = [
-        Split(_planes(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _labels(arrays[f"y_{s}"], f"{path}: y_{s}"))
+        Split(_channels_first(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _labels(arrays[f"y_{s}"], f"{path}: y_{s}"))
         for s in ("train", "test")
     ]
     count = 1 + max((int(split.labels.max()) for split in splits if split.labels.size), default=-1)
     if count > len(splits[0].labels):
-        raise DataError(f"{path}: label {count - 1}, but {len(splits[0].labels)} train images; every class must occur")
+        raise DataError(
+            f"{path}: found label {count - 1} and {len(splits[0].labels)} train images; every class must occur in train"
+        )
     names = arrays.get("classes", np.arange(count))
     if names.ndim != 1:
-        raise DataError(f"{path}: classes has shape {names.shape}; one name for each label is needed")
+        raise DataError(f"{path}: classes has shape {names.shape}; (n,), one name for each label, is needed")
     return Dataset(splits[0], splits[1], tuple(str(name) for name in names.tolist()))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:  # np.load takes other kinds of files too
+        with (
+            zipfile.ZipFile(path),
+            np.load(path, allow_pickle=False) as file,
+        ):  # np.load reads other files than .npz too
             if missing := [name for name in NEEDED if name not in file]:
-                raise DataError(f"{path}: no array {', '.join(missing)}; found {', '.join(file) or 'none'}")
+                raise DataError(f"{path}: has no array {', '.join(missing)}; found {', '.join(file) or 'none'}")
             return {name: file[name] for name in (*NEEDED, "classes") if name in file}
     except DataError:
         raise
@@ -50,23 +55,23 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: not a readable .npz file of plain arrays: {error}") from error
 
 
-def _planes(images: np.ndarray, layout: str, what: str) -> np.ndarray:
+def _channels_first(images: np.ndarray, layout: str, subject: str) -> np.ndarray:
     """The images with channels as second axis; a view, not a copy."""
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:
-        raise DataError(f"{what} has shape {images.shape}; three or four axes are allowed")
+        raise DataError(f"{subject} has shape {images.shape}; three or four axes are allowed")
     if layout == "auto":
-        first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
-        if first == last:
+        maybe_nchw, maybe_nhwc = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+        if maybe_nchw == maybe_nhwc:
             raise DataError(
-                f"{what} has shape {images.shape}, where channels are is ambiguous; say layout: nchw or nhwc"
+                f"{subject} has shape {images.shape}: the axis of the channels is ambiguous; set layout: nchw or nhwc"
             )
-        layout = "nchw" if first else "nhwc"
+        layout = "nchw" if maybe_nchw else "nhwc"
     return images if layout == "nchw" else images.transpose(0, 3, 1, 2)
 
 
-def _labels(labels: np.ndarray, what: str) -> np.ndarray:
+def _labels(labels: np.ndarray, subject: str) -> np.ndarray:
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{what} is {labels.dtype}; only integers are allowed")
+        raise DataError(f"{subject} is {labels.dtype}; only integers are allowed")
     return labels.astype(np.int64)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from neuralign.config.options import Flag, Positive, Proper
+from neuralign.config.options import Flag, FractionBelowOne, Positive
 
 # channels of each inception block: (1x1, 3x3 reduction, 3x3, "5x5" reduction, "5x5", projection after the pool)
 BLOCKS = {
@@ -28,8 +28,8 @@ def googlenet(
     *,
     width: Positive = 1.0,
     auxiliary: Flag = True,
-    dropout: Proper = 0.2,
-    auxiliary_dropout: Proper = 0.7,
+    dropout: FractionBelowOne = 0.2,
+    auxiliary_dropout: FractionBelowOne = 0.7,
 ) -> nn.Module:
     """GoogLeNet with nine inception blocks and one linear layer, for images of at least 16x16 pixels.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from neuralign.config.options import Count, Flag, least
+from neuralign.config.options import Count, Flag, at_least
 
 # each convolution as (output channels in multiples of `width`, kernel, stride, padding)
 HEAD = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
@@ -19,7 +19,7 @@ def tinyten(
     channels: int,
     *,
     width: Count = 16,
-    depth: Annotated[int, least(6)] = 8,
+    depth: Annotated[int, at_least(6)] = 8,
     strided: Flag = False,
 ) -> nn.Module:
     """A plain network of `depth` convolutions and one linear layer, for images of at least 16x16 pixels.

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuralign.config.options import Whole
+from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.labels import label
 
@@ -18,7 +18,7 @@ SERIES: dict[
 }
 
 
-def midpoint(frame: pd.DataFrame, *, labels: Whole = 20) -> Figure:
+def midpoint(frame: pd.DataFrame, *, labels: NonNegativeInt = 20) -> Figure:
     """A row of panels per setting, a column per method: mean correlation, with a band of one standard deviation.
 
     The mean is over the units of a layer, both ends and all pairs; the standard deviation is over pairs. Activations

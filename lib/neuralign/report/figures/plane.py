@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from neuralign.config.options import Flag, Whole
+from neuralign.config.options import Flag, NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.labels import label, rank
 
@@ -28,7 +28,7 @@ def plane(
     *,
     column: Literal["accuracy", "loss"] = "accuracy",
     spread: Flag = True,
-    contours: Whole = 6,
+    contours: NonNegativeInt = 6,
 ) -> Figure:
     """A row per setting, a column per method or alignment: the mean over pairs, with one colour scale per row.
 

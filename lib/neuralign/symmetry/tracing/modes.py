@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralign.common.seeding import drawn_alike
+from neuralign.common.seeding import repeatable_draws
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.tracing.axes import Axis, ordered_axis
@@ -138,7 +138,12 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # tensors as in a `Probe`
     recorder.add_input(example, _input_axes(twin, example))
     before = _kept_tensors(twin, state, training)
-    with torch.no_grad(), drawn_alike(example.device), recorder.following_layers(), _noting_python_draws(recorder):
+    with (
+        torch.no_grad(),
+        repeatable_draws(example.device),
+        recorder.following_layers(),
+        _noting_python_draws(recorder),
+    ):
         with DeterministicNetwork(twin, training).running(state, recorder) as held, PythonReads(recorder):
             try:
                 outputs = twin(example)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuralign.config.options import Count, Flag, Unit
+from neuralign.config.options import Count, Flag, PositiveFraction
 from neuralign.networks.model import criterion, logits
 
 
@@ -16,8 +16,8 @@ def pgd(
     labels: Tensor,
     generator: torch.Generator,
     *,
-    eps: Unit,
-    step: Unit,
+    eps: PositiveFraction,
+    step: PositiveFraction,
     steps: Count = 5,
     restarts: Count = 1,
     random_start: Flag = True,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from neuralign.common.tables import columns
+from neuralign.common.tables import align_columns
 
 Settings = Mapping[str, Any]
 STEP = 3  # work of a training step per image: forward, and backward with gradients by the weights
@@ -177,7 +177,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             [row["rule"], f"{row['jobs']:,}", f"{row['done']:,}", hours, _size(row["disk"]), _size(row["memory"])]
             + [row["source"]]
         )
-    return columns(lines, right=range(1, 6))
+    return align_columns(lines, right=range(1, 6))
 
 
 def _total_row(rows: list[dict[str, Any]]) -> dict[str, Any]:

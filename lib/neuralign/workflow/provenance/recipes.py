@@ -21,7 +21,7 @@ from neuralign.common.files import PACKAGE, atomic, date_back, recipe_path, sha2
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.plugins import module
 from neuralign.config.references import is_object
-from neuralign.datasets.reading.locations import identity
+from neuralign.datasets.reading.locations import content_digest
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
 from neuralign.workflow.provenance.code_digests import closure, external_code, file_digest
@@ -119,7 +119,7 @@ class Recipes:
             "upstream": {name: self._keys(refs) for name, refs in described.inputs.items()},
         }
         if (source := described.source) is not None:
-            recipe["source"] = source.get("checksum") or _identity(json.dumps(source, sort_keys=True))
+            recipe["source"] = source.get("checksum") or _content_digest(json.dumps(source, sort_keys=True))
             recipe["places"] = described.places
         key = key_of(recipe)
         inputs = {name: self._paths(refs) for name, refs in described.inputs.items()}
@@ -186,8 +186,8 @@ def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, .
 
 
 @cache
-def _identity(entry: str) -> str:
-    return identity(json.loads(entry), IDENTITY_CACHE)
+def _content_digest(entry: str) -> str:
+    return content_digest(json.loads(entry), IDENTITY_CACHE)
 
 
 @cache
