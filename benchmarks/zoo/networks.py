@@ -13,12 +13,8 @@ from torch import Tensor, nn
 
 Draw = Callable[[int, int], Tensor]  # (number of inputs, seed) -> inputs
 
-SIDES = {
-    "inception": 299,
-    "maxvit": 224,
-    "alexnet": 96,
-    "vit": 64,
-}  # pixels, by the beginning of a name; others: 64
+# height and width in pixels of torchvision's networks, by the beginning of a name; 64 for all others
+SIDES = {"inception": 299, "maxvit": 224, "alexnet": 96, "vit": 64}
 TOKENS, LENGTH = 96, 12  # for networks that read text: size of the vocabulary, words in a sentence
 
 

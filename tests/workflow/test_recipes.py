@@ -53,7 +53,7 @@ NAMES = {
 def folder(tmp_path, monkeypatch):
     """Results lie in a fresh working directory; nothing computed before is remembered."""
     monkeypatch.chdir(tmp_path)
-    recipes._identity.cache_clear()
+    recipes._content_digest.cache_clear()
 
 
 def config():
@@ -63,7 +63,7 @@ def config():
 
 
 def made(settings=None):
-    recipes._identity.cache_clear()
+    recipes._content_digest.cache_clear()
     return Recipes(Catalogue(settings or config()), REPOSITORY / "scripts", paths)
 
 
