@@ -339,7 +339,7 @@ def broken(folder: Path) -> None:
     trained(model, start | {"fc.bias": torch.full_like(start["fc.bias"], torch.nan)}, REGIME)
 
 
-ADVICE = "lower `lr` of this regime, or look for non-finite weights in what it starts from"
+ADVICE = "lower `lr` of this regime, or look for non-finite weights in the networks that it starts from"
 
 CASES = [
     *[

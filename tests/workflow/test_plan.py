@@ -92,7 +92,7 @@ def test_the_grid_of_the_paper_has_the_published_number_of_runs(catalogue):
 def test_without_any_timing_the_plan_says_what_it_does_not_know(tmp_path, capsys):
     assert main(["plan", "paper", "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "?: no such job is done and the network is not calibrated; add --calibrate" in printed
+    assert "?: unknown, because no such job is finished and the network is not calibrated; add --calibrate" in printed
     assert "finished jobs ran on: none; calibration: none" in printed
     line = next(x for x in printed.splitlines() if x.startswith("train_endpoint"))
     assert line.split()[1:4] == ["90", "0", "?"] and line.endswith("unknown")
