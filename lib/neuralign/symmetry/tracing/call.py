@@ -1,6 +1,6 @@
 """An operation of a recorded run, as rules see it (`Call`) and as the trace keeps it (`Step`), and its tensors."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,12 @@ class Call:
         if first.size != second.size:
             raise UnsupportedCall("joins axes of different sizes")
         unify(first, second, self.reason(FIXED_ORDER))
+
+    def unify_broadcast(self, axes: Sequence[Axis], operand: Sequence[Axis]) -> None:
+        """Unify axes, from the last on, with those of an operand that is broadcast to them, but for those of size 1."""
+        for axis, broadcast in zip(reversed(axes), reversed(operand), strict=False):
+            if broadcast.size != 1:
+                self.unify(axis, broadcast)
 
     def depends_on_input(self, tensor: Tensor) -> bool:
         """Whether an operand depends on the network's input."""

@@ -46,9 +46,7 @@ def index_put(call: Call) -> list[Axes]:
     axes = call.axes(call["self"])
     dims, replacing = _indexed_dims(call)
     selected = (*axes[: dims.start], *replacing, *axes[dims.stop :])
-    for axis, value in zip(reversed(selected), reversed(call.axes(call["values"])), strict=False):
-        if value.size != 1:
-            call.unify(axis, value)
+    call.unify_broadcast(selected, call.axes(call["values"]))
     return [axes]
 
 

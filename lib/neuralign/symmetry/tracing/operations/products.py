@@ -57,9 +57,7 @@ def matmul(call: Call) -> list[Axes]:
     call.unify(a[-1], b[-2] if len(b) > 1 else b[0])
     out = (*a[:-1], *([_mark_unit(b[-1])] if len(b) > 1 else []))
     if call.name.startswith(("add", "badd")):
-        for axis, added in zip(reversed(out), reversed(call.axes(call["self"])), strict=False):
-            if added.size != 1:
-                call.unify(axis, added)
+        call.unify_broadcast(out, call.axes(call["self"]))
     return [out]
 
 
@@ -159,9 +157,7 @@ def attention(call: Call) -> list[Axes]:
     call.unify(key[-2], value[-2])
     mask = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))
     if mask is not None:
-        for axis, mask_axis in zip(reversed((*query[:-1], key[-2])), reversed(call.axes(mask)), strict=False):
-            if mask_axis.size != 1:
-                call.unify(axis, mask_axis)
+        call.unify_broadcast((*query[:-1], key[-2]), call.axes(mask))
     if call["is_causal"]:
         for axis in (query[-2], key[-2]):
             call.freeze(axis, ORDER)
