@@ -3,18 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from neuralign.config.plugins import plugin
-from neuralign.datasets.checks import check
-from neuralign.datasets.reading.locations import source_name
+from neuralign.datasets.splits import prepare
 from neuralign.datasets.storage import save
 from neuralign.workflow.running.run import run
 
 
 def main(data: str, *, dataset: dict[str, Any]) -> None:
     archives = Path(data).parent / "archives"  # shared by all datasets, so an archive is downloaded once
-    prepared = plugin("datasets", dataset)(archives)
-    check(prepared, source_name(dataset))
-    save(prepared, data)
+    save(prepare(dataset, archives), data)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,16 @@ def test_the_mirror_of_a_download_does_not_matter_but_its_checksum_does():
     assert key(*cifar) == key(*cifar, mirror) != key(*cifar, other)
 
 
+def test_data_named_by_content_are_the_same_from_every_archive():
+    first, other = config(), config()
+    first["datasets"]["cifar10"]["content"] = "sha256:" + "1" * 64
+    other["datasets"]["cifar10"] |= {"content": "sha256:" + "1" * 64, "checksum": "md5:" + "0" * 32, "url": "mine.tgz"}
+    cifar = ("fetch_data", {"dataset": "cifar10"})
+    assert key(*cifar, first) == key(*cifar, other)
+    other["datasets"]["cifar10"]["content"] = "sha256:" + "2" * 64
+    assert key(*cifar, first) != key(*cifar, other)
+
+
 @pytest.fixture
 def local():
     """A config whose digits are a local file."""

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuralign.config.options import (
+    Checksum,
     Count,
     Flag,
     Fraction,
     FractionBelowOne,
     NonNegative,
+    OpenFraction,
     Points,
     Positive,
     PositiveFraction,
@@ -58,6 +60,17 @@ class DatasetKeys(Strict):
     std: list[PositiveFraction] | None = Field(
         default=None,
         description="Standard deviation of the pixels in [0, 1], one per channel; null: computed likewise.",
+    )
+    content: Checksum | None = Field(
+        default=None,
+        description="Digest of all images and labels, whatever their order. With it, other images are refused, the "
+        "images are sorted by their digests, and results do not depend on which copy of the dataset they were made "
+        "from; `checksum` may then be that of any archive. null: not compared, and the order stays as it is.",
+    )
+    validation_fraction: OpenFraction | None = Field(
+        default=None,
+        description="Share of the training images of each class, drawn at random, that becomes the test split, to "
+        "choose settings without the test images; null: the dataset's own test split.",
     )
 
 

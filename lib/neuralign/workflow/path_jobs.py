@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
+from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
 
 INITIAL = "initial"  # `through` of the plane through both endpoints as trained and the second one as aligned
@@ -14,8 +15,9 @@ Plugins = list[tuple[str, str]]  # (kind, name)
 def fetch_data(c: Catalogue, dataset: str) -> Job:
     """One dataset. It does not depend on augmentation and normalisation, which the jobs that read it apply."""
     entry = c.entry("datasets", dataset)
-    source = {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")}
-    places = [f"dataset.{key}" for key in ("path", "url") if key in source]
+    source = {k: v for k, v in entry.items() if k not in APPLIED_LATER}
+    files = ("path", "url", "checksum") if source["content"] else ("path", "url")  # what says where, but not what
+    places = [f"dataset.{key}" for key in files if key in source]
     return Job({}, {"dataset": source}, [("datasets", entry["use"])], source=source, places=places)
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from neuralign.config.options import OpenFraction, Seed, Side
 from neuralign.datasets.dataset import Dataset, Split
+from neuralign.datasets.splits import stratified_split
 
 
 def digits(cache: Path, *, size: Side = 16, test_fraction: OpenFraction = 0.2, seed: Seed = 0) -> Dataset:
@@ -27,19 +28,9 @@ def digits(cache: Path, *, size: Side = 16, test_fraction: OpenFraction = 0.2, s
     enlarged = [Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in grey]
     images = np.stack([np.asarray(image) for image in enlarged])[:, None]  # (n, 1, size, size)
     labels = source.target.astype(np.int64)
-    is_test = _stratified_split(labels, test_fraction, seed)
+    is_test = stratified_split(labels, test_fraction, seed)
     return Dataset(
         Split(images[~is_test], labels[~is_test]),
         Split(images[is_test], labels[is_test]),
         tuple(str(d) for d in range(10)),
     )
-
-
-def _stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(n,) bool, true for the test split: a random `fraction` of each class."""
-    draws = np.random.RandomState(seed)  # numpy guarantees its stream; newer generators may change between versions
-    is_test = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = draws.permutation(np.flatnonzero(labels == label))
-        is_test[members[: round(fraction * len(members))]] = True
-    return is_test

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from neuralign.config.plugins import plugin
+from neuralign.datasets.splits import prepare
 from neuralign.workflow.planning.costs import Sizes
 
 
@@ -26,12 +26,15 @@ def published(entry: Mapping[str, Any]) -> Sizes | None:
         for row in csv.DictReader(file):
             if row["use"] == entry["use"]:
                 train, test, channels, side = (int(row[k]) for k in ("train", "test", "channels", "side"))
+                if entry["validation_fraction"]:
+                    test = round(entry["validation_fraction"] * train)
+                    train -= test
                 return Sizes(train, test, channels, side, int(row["classes"] or entry["classes"]))
     return None
 
 
 def made_by(entry: Mapping[str, Any]) -> Sizes:
     """Sizes found by making the dataset; for plug-ins that download nothing."""
-    made = plugin("datasets", {k: v for k, v in entry.items() if k not in ("augment", "mean", "std")})(Path())
+    made = prepare(entry, Path())
     _, channels, side, _ = made.train.images.shape
     return Sizes(len(made.train.images), len(made.test.images), channels, side, len(made.classes))

@@ -1,0 +1,85 @@
+"""Which images are trained on, in which order, and which are kept for testing. Torch-free."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralign.config.plugins import plugin
+from neuralign.datasets.checks import check
+from neuralign.datasets.dataset import DataError, Dataset, Split
+from neuralign.datasets.reading.locations import source_name
+
+APPLIED_LATER = ("augment", "mean", "std")  # keys of a dataset that the jobs which read its file apply
+
+
+def prepare(entry: Mapping[str, Any], archives: Path) -> Dataset:
+    """The dataset of a checked config entry: read by its plug-in, checked, sorted and split as the entry says.
+
+    Raises DataError if it has the wrong types, shapes, labels or content, or too few images for the split.
+
+    Args:
+        entry: The keys of the entry; those of `APPLIED_LATER` may be missing.
+        archives: The folder for downloaded archives.
+    """
+    options = {key: value for key, value in entry.items() if key not in APPLIED_LATER}
+    content, fraction = options.pop("content", None), options.pop("validation_fraction", None)
+    dataset, source = plugin("datasets", options)(archives), source_name(entry)
+    check(dataset, source)
+    if content is not None:
+        dataset = _in_order_of_digests(dataset, content, source)
+    if fraction is not None:
+        dataset = _held_out(dataset, fraction)
+        check(dataset, f"{source}, with validation_fraction {fraction:g}")
+    return dataset
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(n,) bool, true for the second part: a random `fraction` of each class."""
+    draws = np.random.RandomState(seed)  # numpy guarantees its stream; newer generators may change between versions
+    is_second = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = draws.permutation(np.flatnonzero(labels == label))
+        is_second[members[: round(fraction * len(members))]] = True
+    return is_second
+
+
+def content_of(dataset: Dataset) -> str:
+    """`sha256:<64 hex digits>` of all images and labels of both splits. It does not depend on their order."""
+    return _digest_of_splits([sorted(_digests(split)) for split in (dataset.train, dataset.test)])
+
+
+def _in_order_of_digests(dataset: Dataset, expected: str, source: str) -> Dataset:
+    """The dataset with each split sorted by the digests of its images. Raises DataError if `content_of` differs."""
+    digests = [_digests(split) for split in (dataset.train, dataset.test)]
+    found = _digest_of_splits([sorted(d) for d in digests])
+    if found != expected.lower():
+        raise DataError(f"{source}: its images and labels are not those of `content`; found {found}, needed {expected}")
+    orders = [sorted(range(len(d)), key=d.__getitem__) for d in digests]
+    train, test = (
+        Split(s.images[order], s.labels[order]) for s, order in zip((dataset.train, dataset.test), orders, strict=True)
+    )
+    return Dataset(train, test, dataset.classes)
+
+
+def _held_out(dataset: Dataset, fraction: float) -> Dataset:
+    """The dataset with a part of the training images as its test split, drawn by class with seed 0."""
+    images, labels = dataset.train.images, dataset.train.labels
+    is_test = stratified_split(labels, fraction, seed=0)
+    return Dataset(Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test]), dataset.classes)
+
+
+def _digests(split: Split) -> list[bytes]:
+    """The digest of every image with its label; the shape counts, too."""
+    shape = repr(split.images.shape[1:]).encode()
+    return [
+        hashlib.sha256(b"%s %d " % (shape, label) + image.tobytes()).digest()
+        for image, label in zip(split.images, split.labels.tolist(), strict=True)
+    ]
+
+
+def _digest_of_splits(digests: list[list[bytes]]) -> str:
+    parts = [hashlib.sha256(b"".join(split)).digest() for split in digests]
+    return f"sha256:{hashlib.sha256(b''.join(parts)).hexdigest()}"
