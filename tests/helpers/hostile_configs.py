@@ -89,6 +89,12 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("networks", ["tinyten"], "networks: must map names to entries, found ['tinyten']"),
     ("regimes", "standard", "regimes: must map names to entries, found 'standard'"),
     ("datasets.digits.augment", {"use": "flip"}, "datasets.digits.augment: found {'use': 'flip'}", "valid list"),
+    (
+        "regimes.standard.augment",
+        [{"use": "flop"}],
+        "regimes.standard.augment[0].use: no such plug-in 'flop'",
+        "'flip'?",
+    ),
     ("datasets.digits.augment.0", "flip", "datasets.digits.augment[0]: must be a mapping with `use`, one of affine,"),
     ("studies.small.grids", {}, "studies.small.grids: found {}", "valid list"),
     (GRID, "digits", "studies.small.grids[0]: must be a mapping, found 'digits'"),

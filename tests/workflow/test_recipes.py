@@ -99,9 +99,9 @@ def test_a_recipe_is_the_same_in_every_process_and_folder():
 
 def test_the_mirror_of_a_download_does_not_matter_but_its_checksum_does():
     mirror, other = config(), config()
-    mirror["datasets"]["cifar10"]["url"] = "https://example.org/cifar.tar.gz"
-    other["datasets"]["cifar10"]["checksum"] = "sha256:" + "0" * 64
-    cifar = ("fetch_data", {"dataset": "cifar10"})
+    mirror["datasets"]["cifar100"]["url"] = "https://example.org/cifar.tar.gz"
+    other["datasets"]["cifar100"]["checksum"] = "sha256:" + "0" * 64
+    cifar = ("fetch_data", {"dataset": "cifar100"})
     assert key(*cifar) == key(*cifar, mirror) != key(*cifar, other)
 
 

@@ -47,11 +47,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Augmentations = Annotated[list[Any], in_words("list of `{use: ..., options}`, each an [augmentation](#augmentations)")]
+
+
 class DatasetKeys(Strict):
     """Labelled images: where they come from, and how training varies them."""
 
-    augment: Annotated[list[Any], in_words("list of `{use: ..., options}`, each an [augmentation](#augmentations)")] = (
-        Field(default=[], description="Random changes of every training image, made in this order.")
+    augment: Augmentations = Field(
+        default=[], description="Random changes of every training image, made in this order."
     )
     mean: list[Fraction] | None = Field(
         default=None,
@@ -161,6 +164,9 @@ class Regime(Strict):
     normalise: Flag = Field(
         default=True,
         description="Whether networks see pixels normalised by `mean` and `std`, or as they are, in [0, 1].",
+    )
+    augment: Augmentations | None = Field(
+        default=None, description="Random changes of training images in place of the dataset's; null: the dataset's."
     )
 
 

@@ -196,8 +196,10 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
 
 
 def _augment(c: Catalogue, setting: Setting) -> list[Entry]:
+    """The augmentations of the regime, or else of the dataset."""
+    own: list[Entry] | None = setting.entry(c, "regimes", setting.regime)["augment"]
     augmentations: list[Entry] = c.entry("datasets", setting.dataset)["augment"]
-    return augmentations
+    return augmentations if own is None else own
 
 
 def _uses(kind: str, entries: Iterable[Entry]) -> Plugins:

@@ -53,6 +53,7 @@ def read_entry(section: str, name: str, raw: Any, path: str, problems: Validatio
             for kind in ("endpoint", "curve"):
                 schedule_path = f"{path}.{kind}.schedule"
                 entry[kind]["schedule"] = _read_plugin("schedules", entry[kind]["schedule"], schedule_path, problems)
+            _read_augment(entry, path, problems)
         case "planes":
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
         case "evaluations":
@@ -79,13 +80,16 @@ def _read_with_plugin(section: str, name: str, raw: Entry, path: str, problems: 
         problems.check_names(model, common, path)
     if common.get("start"):
         _check_start(name, common, path, problems)
-    if common.get("augment"):
-        common["augment"] = [
-            _read_plugin("augmentations", step, f"{path}.augment[{i}]", problems)
-            for i, step in enumerate(common["augment"])
-        ]
+    _read_augment(common, path, problems)
     problems.note(path, _normalisation_problem(common.get("mean"), common.get("std")))
     return entry | common
+
+
+def _read_augment(entry: Entry, path: str, problems: Validation) -> None:
+    """Fill in the defaults of the augmentations under `augment`, if there are any."""
+    if entry.get("augment"):
+        steps = enumerate(entry["augment"])
+        entry["augment"] = [_read_plugin("augmentations", s, f"{path}.augment[{i}]", problems) for i, s in steps]
 
 
 def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys: Iterable[str] = ()) -> Entry:
