@@ -9,7 +9,7 @@ STUDY ?= demo
 # run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
-.PHONY: demo test test-slurm check lint lock study bench reference
+.PHONY: demo test test-slurm check lint lock study bench reference results
 
 demo: STUDY = demo
 demo: study
@@ -42,6 +42,9 @@ lint: $(READY) ## formatting, lint, types, the workflow's own lint
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+
+results: $(READY) ## docs/results.md and the results in README.md, from results/published
+	PYTHONPATH=lib $(BIN)/python -m neuralign.report.page.results_page results/published docs/results.md README.md
 
 reference: $(READY) ## the page of all keys of the config, docs/config.md, from the code
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.reference_page docs/config.md

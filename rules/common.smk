@@ -50,7 +50,7 @@ def inputs(rule):
         except OSError as error:
             raise WorkflowError(f"the results folder cannot be written to: {error}")
         workflow.iocache.exists_local[path] = True  # Snakemake may have listed its folder before
-        return {"recipe": path} | recipe["inputs"]
+        return {"recipe": path} | RECIPES.inputs_to_demand(rule, dict(wildcards))
 
     return recipe_and_files
 

@@ -19,7 +19,7 @@ def main(
     contrasts: str,
     *,
     runs: Sequence[dict[str, Any]],
-    compared: Sequence[str] = ("standard",),
+    compared: Sequence[str],
 ) -> None:
     """`runs[i]` identifies the path of `evaluations[i]`; published values are added for the regimes in `compared`."""
     files = zip(evaluations, runs, strict=True)

@@ -29,7 +29,7 @@ def main(
     runs: dict[str, Runs],
     midpoints: Sequence[str] = (),
     theory: str | None = None,
-    compared: Sequence[str] = ("standard",),
+    compared: Sequence[str],
 ) -> None:
     """Judge the paper's claims by the tables of the study.
 

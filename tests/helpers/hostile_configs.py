@@ -95,6 +95,7 @@ ENTRIES: list[tuple[Any, ...]] = [
         "regimes.standard.augment[0].use: no such plug-in 'flop'",
         "'flip'?",
     ),
+    ("studies.small.compared", ["standart"], "studies.small.compared[0]: no such entry of 'regimes': 'standart'"),
     ("datasets.digits.augment.0", "flip", "datasets.digits.augment[0]: must be a mapping with `use`, one of affine,"),
     ("studies.small.grids", {}, "studies.small.grids: found {}", "valid list"),
     (GRID, "digits", "studies.small.grids[0]: must be a mapping, found 'digits'"),

@@ -260,6 +260,7 @@ def test_the_script_adds_the_descriptions_of_runs_as_columns(tmp_path, monkeypat
             "moved": [about | {"alignment": "x", "methods": "aligned"}],
             "histories": [about | {"method": "aligned"}],
         },
+        compared=["standard"],
     )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["alignments.csv", "claims.csv", "published.csv"]
     assert only(pd.read_csv(tmp_path / "out" / "alignments.csv"), group="all")["moved"] == 4

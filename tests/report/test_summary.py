@@ -200,7 +200,7 @@ def test_tabulate_writes_five_tables(tmp_path, monkeypatch, attacks):
         part.drop(columns=summary.KEYS).to_csv(files[-1], index=False)
     names = ["points", "paths", "accuracy", "robust", "contrasts"]
     outputs = {name: str(tmp_path / "tables" / f"{name}.csv") for name in names}
-    load_script("tabulate", monkeypatch).main(files, **outputs, runs=runs)
+    load_script("tabulate", monkeypatch).main(files, **outputs, runs=runs, compared=["standard"])
     tables = {name: pd.read_csv(path) for name, path in outputs.items()}
     assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == sorted(f"{n}.csv" for n in names)
     assert list(tables["points"])[:6] == summary.KEYS and len(tables["points"]) == len(rows)

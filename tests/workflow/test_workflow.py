@@ -39,6 +39,7 @@ MATCHED = {
     "bound": 2,
 } | (TABLES | THEORY)  # what follows an alignment
 EVALUATIONS = {"evaluate": 8, "plot": 9} | TABLES | THEORY
+POINTS = {"evaluate": 6, "plot": 3} | TABLES
 MEASURED = EVALUATIONS | {"plane": 4, "midpoint": 2, "plot": 14}  # all that runs a network to see how good it is
 
 LR = "{epochs: 2, batch_size: 256, lr: 0.05, weight_decay: 5.0e-4"  # of the endpoints of `plain`
@@ -94,7 +95,7 @@ def _(project):
     project.replace(OVERLAY, "{use: correlation, images: 256}", "{use: correlation, images: 300}")
 
 
-@row("The number of points of an evaluation", {"evaluate": 6, "plot": 3} | TABLES)
+@row("The number of points of an evaluation", POINTS)
 def _(project):
     project.replace(OVERLAY, "brief: {points: 3", "brief: {points: 5")
 
@@ -407,6 +408,12 @@ def _(project):
     shutil.rmtree(project.path(".snakemake"))
     for folder in ("data", "endpoints", "alignments", "curves", "recipes"):
         shutil.rmtree(project.path("results") / folder)
+
+
+@row("The data deleted, and the number of points of an evaluation changed", {"fetch_data": 1, **POINTS})
+def _(project):
+    shutil.rmtree(project.path("results/data"))
+    project.replace(OVERLAY, "brief: {points: 3", "brief: {points: 5")
 
 
 @row("The report deleted", {"report": 1})

@@ -29,6 +29,8 @@ COMMANDS = {  # name of the command and of its file -> its purpose
     "plan": "estimate the jobs, hours, disk and memory that a study takes, without running it",
     "verify": "check that every result agrees with its provenance note, and with its inputs, the config and the code",
     "trace": "write the permutation symmetry of a network as data for other programs, JSON or CSV; not certified",
+    "publish": "copy the finished results of a study, with their provenance notes, to a folder that can be published",
+    "restore": "put the published results of a study where the workflow looks for them, after checking all of them",
     "show": "print the main table of a finished study, and where its report is",
 }
 

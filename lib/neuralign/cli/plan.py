@@ -1,7 +1,6 @@
 """`neuralign plan`: an estimate of the jobs, hours, disk and memory of a study, rule by rule, before it runs."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from neuralign.cli import shared
@@ -23,12 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="before the estimate, time a few training steps of every network",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="folder of finished results (default: %(default)s)",
-    )
+    shared.add_results(parser)
     shared.add_configfile(parser)
 
 
@@ -36,8 +30,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Estimate the cost of the jobs of the study that are not finished."""
     catalogue = Catalogue(shared.load_config(arguments))
     study = arguments.study or catalogue.default_study
-    if study not in catalogue.studies:
-        raise shared.UsageError(f"no study {study!r} in the config (allowed: {', '.join(catalogue.studies)})")
+    shared.check_study(catalogue, study)
     plan = Plan(catalogue, study, arguments.results)
     if arguments.calibrate:
         plan.calibrate()

@@ -57,6 +57,17 @@ def add_configfile(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """--results."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="folder of the workflow's results (default: %(default)s)",
+    )
+
+
 def add_example(parser: argparse.ArgumentParser) -> None:
     """--input and --tokens: the random input on which `run_on_example` runs a network."""
     parser.add_argument(
@@ -143,6 +154,12 @@ def load_config(arguments: argparse.Namespace) -> Config:
         raise UsageError(f"--configfile: no such file as {missing[0]}")
     default = CHECKOUT / "config.yaml"
     return read_config([*([default] if default.is_file() else []), *arguments.configfile])
+
+
+def check_study(catalogue: Catalogue, study: str) -> None:
+    """Raise `UsageError` if the config has no study of this name."""
+    if study not in catalogue.studies:
+        raise UsageError(f"no study {study!r} in the config (allowed: {', '.join(catalogue.studies)})")
 
 
 def network_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, Config]:

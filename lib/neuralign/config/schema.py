@@ -263,6 +263,10 @@ class Study(Strict):
 
     title: str = Field(description="Title of the report.")
     description: str = Field(default="", description="First paragraph of the report.")
+    compared: Annotated[list[str] | None, NameOf("regimes")] = Field(
+        default=None,
+        description="Regimes whose accuracies stand beside the published ones of the paper; null: `standard`.",
+    )
     grids: Annotated[list[Any], Field(min_length=1), in_words("list of [grids](#grids)")] = Field(
         description="Combinations of entries; no two grids of a study may repeat a run."
     )

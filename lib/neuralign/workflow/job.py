@@ -4,7 +4,8 @@ For every rule of the workflow there is one function of the same name, decorated
 jobs. Those for one path are in `path_jobs.py`, those for a study in `study_jobs.py`; `graph.py` imports both.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -78,6 +79,11 @@ def rule(function: Callable[..., Job]) -> Callable[..., Job]:
     """
     RULES[function.__name__] = function
     return function
+
+
+def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
+    """A text that names a job, as a key of dictionaries."""
+    return json.dumps([rule, dict(wildcards)], sort_keys=True)
 
 
 def describe(c: Catalogue, rule: str, wildcards: Wildcards) -> Job:

@@ -16,9 +16,14 @@ def fetch_data(c: Catalogue, dataset: str) -> Job:
     """One dataset. It does not depend on augmentation and normalisation, which the jobs that read it apply."""
     entry = c.entry("datasets", dataset)
     source = {k: v for k, v in entry.items() if k not in APPLIED_LATER}
-    files = ("path", "url", "checksum") if source["content"] else ("path", "url")  # what says where, but not what
-    places = [f"dataset.{key}" for key in files if key in source]
-    return Job({}, {"dataset": source}, [("datasets", entry["use"])], source=source, places=places)
+    names = [f"dataset.{key}" for key in places(entry)]
+    return Job({}, {"dataset": source}, [("datasets", entry["use"])], source=source, places=names)
+
+
+def places(dataset: Entry) -> list[str]:
+    """The keys of a dataset's entry that say where the data are, and not what they are."""
+    keys = ("path", "url", "checksum") if dataset["content"] else ("path", "url")
+    return [key for key in keys if key in dataset]
 
 
 @rule

@@ -5,7 +5,7 @@ from itertools import product, starmap
 
 from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rule
-from neuralign.workflow.path_jobs import INITIAL
+from neuralign.workflow.path_jobs import INITIAL, places
 from neuralign.workflow.running.notes import entries
 
 # keys of a run that identify its pair, its permutation and its curve; several runs can share a pair or a permutation
@@ -20,7 +20,7 @@ def tabulate(c: Catalogue, study: str) -> Job:
     runs = list(runs_of(c, study))
     return Job(
         {"evaluations": [evaluation_of(r) for r in runs]},
-        {"runs": [_identify(r) for r in runs]},
+        {"runs": [_identify(r) for r in runs], "compared": _compared(c, study)},
         files=["report/published.csv"],
     )
 
@@ -36,11 +36,18 @@ def tabulate_claims(c: Catalogue, study: str) -> Job:
     tables: Inputs = {name: ref("tabulate", name, study=study) for name in ("accuracy", "points", "paths")}
     if _measured(c, runs, "bound"):
         tables["theory"] = ref("tabulate_theory", "theory_paths", study=study)
+    described = {name: [description for description, _ in part] for name, part in parts.items()}
     return Job(
         tables | {name: [file for _, file in part] for name, part in parts.items()},
-        {"runs": {name: [description for description, _ in part] for name, part in parts.items()}},
+        {"runs": described, "compared": _compared(c, study)},
         files=["report/published.csv"],
     )
+
+
+def _compared(c: Catalogue, study: str) -> list[str]:
+    """The regimes whose accuracies stand beside the published ones."""
+    regimes: list[str] | None = c.studies[study]["compared"]
+    return ["standard"] if regimes is None else regimes
 
 
 @rule
@@ -89,6 +96,9 @@ def report(c: Catalogue, study: str) -> Job:
     if planes := list(dict.fromkeys(g["plane"] for g in entry["grids"] if g["plane"])):
         used["planes"] = planes
     settings["catalogue"] = {section: {n: c.entry(section, n) for n in names} for section, names in used.items()}
+    for dataset in settings["catalogue"]["datasets"].values():
+        for key in dataset.keys() & set(places(dataset)):
+            del dataset[key]  # the report is the same wherever the data came from
     attacks = [r["attack"] for r in settings["catalogue"]["regimes"].values() if r["attack"]]
     attacks += [a for e in settings["catalogue"]["evaluations"].values() for a in e["attacks"]]
     settings["catalogue"]["attacks"] = {name: c.entry("attacks", name) for name in dict.fromkeys(attacks)}

@@ -14,7 +14,7 @@ from typing import Any
 from neuralign.common.files import atomic
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import jobs
-from neuralign.workflow.job import Job, Wildcards
+from neuralign.workflow.job import Job, Wildcards, job_name
 from neuralign.workflow.planning.costs import (
     TRAINS,
     WORK,
@@ -31,7 +31,7 @@ from neuralign.workflow.planning.costs import (
 from neuralign.workflow.planning.sizes import fetched, made_by, published
 from neuralign.workflow.provenance.consistency import NOT_RESULTS
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.running.notes import read_note
+from neuralign.workflow.running.notes import read_note, stands_for
 
 CALIBRATION = ".calibration.json"
 
@@ -49,7 +49,7 @@ class Plan:
         self.done = {
             job_name(rule, w)
             for rule, w, _ in self.jobs
-            if (note := self.notes.get(job_name(rule, w))) and note["key"] == recipes.of(rule, w)["key"]
+            if (note := self.notes.get(job_name(rule, w))) and stands_for(note, recipes.of(rule, w)["key"])
         }
 
     def calibrate(self) -> None:
@@ -148,11 +148,6 @@ class Plan:
                 batch, kind = job.settings["training"]["batch_size"], precision(job.settings)
                 cells.setdefault(str((network, sizes, kind)), (network, sizes, job.settings["augment"], batch, kind))
         yield from cells.values()
-
-
-def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
-    """The name of a job, as a key of dictionaries."""
-    return json.dumps([rule, dict(wildcards)], sort_keys=True)
 
 
 def notes(results: Path) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from neuralign.common.errors import UserError
 from neuralign.common.files import sha256
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.running.notes import IDENTITY, Note, digest, flat, key_of
+from neuralign.workflow.running.notes import IDENTITY, Note, digest, flat, key_of, stands_for
 
 KINDS = (  # of findings, in the order of the output
     "note edited",  # the note cannot be read, or its digest or key does not match its content
@@ -143,9 +143,10 @@ def _broken_links(results: Results, path: str, note: Note) -> Iterator[Finding]:
         content = results.content(source)
         if content is not None and content != entry["sha256"]:
             yield Finding("stale", path, f"its {name}, {source}: {_change(content, entry['sha256'])} when it was read")
-        key = results.notes[source]["key"] if source in results.notes else None
-        if key is not None and key != keys[name, i]:
-            yield Finding("chain broken", path, f"its {name}, {source}: the key is {key}, and was {keys[name, i]}")
+        origin = results.notes.get(source)
+        if origin is not None and not stands_for(origin, keys[name, i]):
+            text = f"its {name}, {source}: the key is {origin['key']}, and was {keys[name, i]}"
+            yield Finding("chain broken", path, text)
 
 
 def out_of_date(results: Results, catalogue: Catalogue) -> tuple[list[Finding], list[str]]:
@@ -157,7 +158,7 @@ def out_of_date(results: Results, catalogue: Catalogue) -> tuple[list[Finding], 
         except (UserError, KeyError, TypeError):  # the config has no such job, or its data files are missing
             unknown.append(path)
             continue
-        if key != note["key"]:
+        if not stands_for(note, key):
             text = f"its key is {note['key']}, the config and code ask for {key}"
             findings.append(Finding("out of date", path, text))
     return findings, unknown

@@ -25,7 +25,7 @@ from neuralign.datasets.reading.locations import content_digest
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
 from neuralign.workflow.provenance.code_digests import closure, external_code, file_digest
-from neuralign.workflow.running.notes import entries, key_of, read_note
+from neuralign.workflow.running.notes import entries, key_of, read_note, stands_for
 
 LONG_AGO = 1e9  # seconds since the epoch; older than any result
 IDENTITY_CACHE = Path("results", ".identities.json")  # digests of the user's own data files, so each is hashed once
@@ -86,7 +86,7 @@ class Recipes:
         date_back([path], latest=now + 1, when=now)
         date_back(existing, latest=now, when=now - 1)
         notes = [read_note(p) for p in existing]
-        stale = [n for n in notes if n and n["key"] != recipe["key"]]
+        stale = [n for n in notes if n and not stands_for(n, recipe["key"])]
         replaces = {"replaces": {k: stale[0].get(k) for k in ("key", "started")}} if stale else {}
         text = json.dumps(recipe | replaces, indent=1, sort_keys=True) + "\n"
         if not path.exists() or path.read_text() != text:
@@ -95,7 +95,7 @@ class Recipes:
             _set_mtime(path, max([time.time(), *(p.stat().st_mtime + 1 for p in existing)]))
         if not existing:
             _set_mtime(path, LONG_AGO)
-        elif existing == outputs and all(n.get("key") == recipe["key"] for n in notes):
+        elif existing == outputs and all(stands_for(n, recipe["key"]) for n in notes):
             _date_as_current(path, [Path(p) for p in entries(recipe["inputs"])], outputs)
         return str(path)
 
@@ -107,6 +107,22 @@ class Recipes:
             return False
         oldest = min(p.stat().st_mtime for p in outputs)
         return all(p.stat().st_mtime <= oldest for p in inputs if p.exists())
+
+    def inputs_to_demand(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
+        """{name: path, or a list of them} of the inputs that Snakemake has to provide for a job.
+
+        A finished job does not demand its dataset if that is not there. Otherwise, where something else needs the
+        dataset, as after `neuralign restore`, Snakemake would also repeat all that was made from it before; but a
+        dataset that is made again has the same bytes.
+        """
+        recipe = self.of(rule, wildcards)
+        inputs: dict[str, Any] = recipe["inputs"]
+        if "data" not in inputs or Path(inputs["data"]).exists():
+            return inputs
+        is_finished = all(
+            Path(path).exists() and stands_for(read_note(path), recipe["key"]) for path in recipe["outputs"].values()
+        )
+        return {name: path for name, path in inputs.items() if name != "data"} if is_finished else inputs
 
     def _build(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
         described = job(self.catalogue, rule, wildcards)

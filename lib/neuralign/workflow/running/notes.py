@@ -38,9 +38,22 @@ Note = dict[str, Any]
 def key_of(recipe: Mapping[str, Any]) -> str:
     """The key of a recipe, or of the recipe in a note: a digest of all that the result depends on."""
     identity = {name: recipe[name] for name in IDENTITY if name in recipe}
-    for location in recipe.get("places", []):  # the same bytes from another path or URL are the same data
-        identity["settings"] = _without(identity["settings"], location)
+    if recipe.get("places"):
+        identity["settings"] = settings_of_key(recipe)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def settings_of_key(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without paths and URLs of data: the same bytes from another place are the same data."""
+    settings = recipe["settings"]
+    for location in recipe.get("places", []):
+        settings = _without(settings, location)
+    return dict(settings)
+
+
+def stands_for(note: Mapping[str, Any], key: str) -> bool:
+    """Whether the artefact of a note counts as made under `key`: it was, or it was restored as such (bundle.py)."""
+    return key in (note.get("key"), note.get("restored_as"))
 
 
 def _without(settings: Mapping[str, Any], location: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.common.files import atomic, first_output, recipe_path, sha256
-from neuralign.workflow.running.notes import read_note
+from neuralign.workflow.running.notes import read_note, stands_for
 
 MAY_DIFFER = ("seed", "pair", "alignment", "curve_seed")  # wildcards that jobs trained together need not have in common
 Recipe = dict[str, Any]
@@ -103,14 +103,14 @@ def _common_part(recipe: Recipe) -> Any:
 
 def _is_current(recipe: Recipe) -> bool:
     """Whether all outputs of a job exist and were made from this recipe."""
-    return all(_noted_key(path) == recipe["key"] for path in recipe["outputs"].values())
+    return all(_stands_for(path, recipe["key"]) for path in recipe["outputs"].values())
 
 
 def _has_current_inputs(recipe: Recipe) -> bool:
     """Whether all inputs of a job exist and were made from the recipes that its own names."""
-    return all(_noted_key(path) == recipe["upstream"][name] for name, path in recipe["inputs"].items())
+    return all(_stands_for(path, recipe["upstream"][name]) for name, path in recipe["inputs"].items())
 
 
-def _noted_key(path: str) -> str | None:
-    """The key in the note of an artefact; None if the artefact or its note is missing."""
-    return read_note(path).get("key") if Path(path).is_file() else None
+def _stands_for(path: str, key: str) -> bool:
+    """Whether there is an artefact at `path` whose note says that it was made under `key`."""
+    return Path(path).is_file() and stands_for(read_note(path), key)

@@ -1,0 +1,215 @@
+"""Writes docs/results.md, and the results in README.md, from the published bundles: no number in them is typed by hand.
+
+    python -m neuralign.report.page.results_page results/published docs/results.md README.md
+
+A bundle is what `neuralign publish` made; everything is read from its tables and its notes of origin.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neuralign.common.files import atomic
+from neuralign.report.labels import SETTING, label
+from neuralign.report.page import findings, paper_tables
+from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, spread
+from neuralign.report.page.markdown import list_item, markdown_table, rows_as_markdown, wrapped
+from neuralign.report.page.page import contrast_table, facts, individual_table, main_table, origin, robust_tables
+
+INTRODUCTION = """\
+# Published results
+
+<!-- Written by `make results` from results/published: change nothing here. -->
+
+Every study below was computed by this workflow. Its trained networks, permutations, curves, tables,
+figures and report lie in `results/published/<study>`, each file with a note of its origin. `neuralign
+restore results/published/<study>` checks all of them and puts them where the workflow looks for
+them; after that `snakemake <study>` computes only what you have changed. What the columns mean:
+[outputs.md](outputs.md).
+"""
+MARKS = ("<!-- results: begin, written by `make results` -->", "<!-- results: end -->")  # around README's results
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The published results of one study."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def notes(self) -> list[dict[str, Any]]:
+        """The notes of origin of all results, one for each job."""
+        files = sorted(p for p in self.folder.rglob("*.json") if p.relative_to(self.folder).parts[0] != "recipes")
+        notes = [json.loads(file.read_text()) for file in files]
+        return list({(note["rule"], json.dumps(note["wildcards"], sort_keys=True)): note for note in notes}.values())
+
+    @cached_property
+    def study(self) -> Mapping[str, Any]:
+        """The config of the study."""
+        settings: Mapping[str, Any] = next(n for n in self.notes if n["rule"] == "report")["settings"]["study"]
+        return settings
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the study's tables; without rows if the study has none of this name."""
+        file = self.folder / "studies" / self.name / "tables" / f"{name}.csv"
+        return pd.read_csv(file) if file.exists() else pd.DataFrame()
+
+    def figure(self, start: str) -> Path | None:
+        """The first figure whose name begins so."""
+        return next(iter(sorted((self.folder / "studies" / self.name / "figures").glob(f"{start}*.png"))), None)
+
+
+def bundles(folder: Path) -> list[Bundle]:
+    """The bundles in a folder, by name; those without a report, which are not finished, are left out."""
+    found = [Bundle(path) for path in sorted(folder.iterdir()) if path.is_dir()]
+    return [bundle for bundle in found if (bundle.folder / "studies" / bundle.name / "report.html").exists()]
+
+
+def page(published: Iterable[Bundle], where: Path) -> str:
+    """The page as Markdown; `where` is the folder it lies in, from which its links lead to the figures."""
+    chapters = [INTRODUCTION.rstrip()]
+    for bundle in published:
+        chapters += _chapter(bundle, where)
+    return "\n\n".join(chapters) + "\n"
+
+
+def _chapter(bundle: Bundle, where: Path) -> list[str]:
+    accuracy, robust, paths, contrasts = (bundle.table(n) for n in ("accuracy", "robust", "paths", "contrasts"))
+    claims, published = bundle.table("claims"), bundle.table("published")
+    parts = [f"## {bundle.study['title']}", wrapped(bundle.study["description"]), _figure(bundle, where)]
+    parts += ["### What was run", _list({**facts(accuracy, paths), **_trainings(bundle.study)})]
+    parts += ["### Findings", "\n".join(list_item(sentence) for sentence in findings.sentences(contrasts))]
+    parts += ["### Accuracy and loss", markdown_table(main_table(accuracy))]
+    if len(robust):
+        parts += ["### Under attack", *map(markdown_table, robust_tables(robust))]
+    if len(here := published[published["verdict"] != "not run"]):
+        parts += [
+            "### Beside the published numbers",
+            _schedules(bundle),
+            markdown_table(paper_tables.cells_table(here)),
+        ]
+    parts += ["### The paper's claims", _verdicts(claims), markdown_table(paper_tables.claims_table(claims))]
+    parts += ["### Paired differences", markdown_table(contrast_table(contrasts))]
+    parts += ["### Each path", markdown_table(individual_table(paths))]
+    parts += ["### Cost and origin", markdown_table(cost_table(bundle.notes)), _list(origin(bundle.notes))]
+    return [part for part in parts if part]
+
+
+def short_table(bundle: Bundle) -> str:
+    """The main table without losses, as README shows it."""
+    accuracy = bundle.table("accuracy")
+    has_published = accuracy["published_source"].notna().any()
+
+    def rows(r: dict[str, Any]) -> Rows:
+        row = [label(r["method"]), spread(r, "accuracy_mean"), spread(r, "accuracy_min")]
+        return [[*row, *(spread(r, f"published_{w}", 1) for w in ("mean", "min") if has_published)]]
+
+    head = ["", "mean on the path", "worst point", *(["published mean", "published worst"] if has_published else [])]
+    parts = groups(accuracy, SETTING, rows)
+    tables = [rows_as_markdown(head, cells) for _, cells in parts]
+    titles = [f"{title}:\n\n" if len(parts) > 1 else "" for title, _ in parts]
+    return "\n\n".join(title + table for title, table in zip(titles, tables, strict=True))
+
+
+def readme_part(bundle: Bundle, where: Path) -> str:
+    """The results of one study as README shows them: figure, table, findings."""
+    pairs = int(bundle.table("paths")["pair"].nunique())
+    text = f"{bundle.study['title']}: test accuracy in %, mean ± sample standard deviation over {pairs} pairs."
+    return "\n\n".join([_figure(bundle, where), wrapped(f"{text} {bundle.study['description']}"), short_table(bundle)])
+
+
+def with_results(readme: str, part: str) -> str:
+    """The text of README.md with `part` between the marks. Raises ValueError if the marks are not there once."""
+    before, mark, rest = readme.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (mark and end):
+        raise ValueError(f"README has no place for results: the lines {MARKS[0]} and {MARKS[1]} are needed")
+    return f"{before}{MARKS[0]}\n\n{part}\n\n{MARKS[1]}{after}"
+
+
+def cost_table(notes: Iterable[Mapping[str, Any]]) -> Table:
+    """Hours by rule and device, from one note for each job."""
+    jobs = pd.DataFrame(
+        [(n["rule"], f"{n['device']}, {_threads(n)}", float(n["seconds"])) for n in notes],
+        columns=["rule", "device", "seconds"],
+    )
+    rows = [
+        [str(rule), str(device), str(len(part)), number(part["seconds"].sum() / SECONDS_PER_HOUR)]
+        for (rule, device), part in jobs.groupby(["rule", "device"])
+    ]
+    rows.append(["total", "", str(len(jobs)), number(jobs["seconds"].sum() / SECONDS_PER_HOUR)])
+    return Table(
+        "Hours of the jobs, added up; several may have run at once.", ["Rule", "Device", "Jobs", "Hours"], [("", rows)]
+    )
+
+
+def _threads(note: Mapping[str, Any]) -> str:
+    threads = note.get("threads", 1)
+    return f"{threads} thread{'s' * (threads != 1)}"
+
+
+def _figure(bundle: Bundle, where: Path) -> str:
+    figure = bundle.figure("accuracy")
+    return f"![Accuracy along the paths]({os.path.relpath(figure, where)})" if figure else ""
+
+
+def _trainings(study: Mapping[str, Any]) -> dict[str, str]:
+    """{"Training of <regime>": its schedule in words} of the study's regimes."""
+    words = {}
+    for name, regime in study["catalogue"]["regimes"].items():
+        parts = [f"{kind}s {_schedule(regime[kind])}" for kind in ("endpoint", "curve")]
+        attack = f", under the attack {regime['attack']}" if regime["attack"] else ""
+        words[f"Training regime {label(name)}"] = "; ".join(parts) + attack
+    return words
+
+
+def _schedule(training: Mapping[str, Any]) -> str:
+    return (
+        f"{training['epochs']} epochs in batches of {training['batch_size']}, learning rate {training['lr']:g} "
+        f"({training['schedule']['use']}), weight decay {training['weight_decay']:g}, {training['precision']}"
+    )
+
+
+def _schedules(bundle: Bundle) -> str:
+    """What the paper's training was, beside ours above."""
+    sources = bundle.table("accuracy")["published_source"].dropna().unique()
+    return wrapped(f"Published: {'; '.join(sources)}. The training of this study is given above under “What was run”.")
+
+
+def _verdicts(claims: pd.DataFrame) -> str:
+    """The claims by verdict, as a list."""
+    by_verdict: dict[str, list[str]] = {}
+    for _, rows in claims.groupby("claim", sort=False):
+        by_verdict.setdefault(paper_tables.overall(rows), []).append(str(rows.iloc[0]["sentence"]).rstrip("."))
+    return _list({verdict.capitalize(): "; ".join(sentences) or NONE for verdict, sentences in by_verdict.items()})
+
+
+def _list(entries: Mapping[str, str]) -> str:
+    """A Markdown list of names and values, wrapped."""
+    return "\n".join(list_item(f"**{name}**: {value}") for name, value in entries.items())
+
+
+def main(published: str, target: str, readme: str) -> None:
+    """Write the page `target` and the results in `readme` from the bundles in the folder `published`."""
+    found = bundles(Path(published))
+    with atomic(target) as temporary:
+        temporary.write_text(page(found, Path(target).parent), encoding="utf-8")
+    text = Path(readme).read_text(encoding="utf-8")
+    with atomic(readme) as temporary:
+        temporary.write_text(with_results(text, readme_part(found[0], Path(readme).parent)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
