@@ -503,7 +503,7 @@ def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python attributes that cache results are not reset between evaluations."""
     for module in (networks, execution, certificate):
-        monkeypatch.setattr(module, "preserved_attributes", lambda modules: nullcontext())
+        monkeypatch.setattr(module, "preserved_attributes", lambda modules: nullcontext(lambda: None))
 
 
 WRONG = [

@@ -48,9 +48,12 @@ def test_attributes_and_what_they_contain_are_put_back(name):
     make, act = CASES[name]
     module = Keeping(make(), act)
     held, weight, functional = module.kept, module.child.weight, dict(vars(nn.functional))
-    with preserved_attributes(module.modules()):
+    with preserved_attributes(module.modules()) as restore:
         module(torch.ones(1))
         assert module.new == 2
+        restore()
+        assert module.kept is held and held == make() and not hasattr(module, "new")
+        module(torch.ones(1))
     assert module.kept is held and held == make() and not hasattr(module, "new")
     assert module.child.weight is weight and dict(vars(nn.functional)) == functional
 
