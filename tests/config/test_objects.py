@@ -148,7 +148,7 @@ def test_a_callable_that_returns_no_network_is_refused(name, options, message):
         (
             "Fixed",
             (1, 3, 8, 8),
-            r"returns \(1, 10\) for an input of shape .*; logits \(1, 5\) are wanted, one for each",
+            r"returns \(1, 10\) for an input of shape .*; logits \(1, 5\) are needed, one for each",
         ),
         ("Fixed", (1, 1, 8, 8), r"does not take an input of shape \(1, 1, 8, 8\): .*to have 3 channels"),
     ],

@@ -491,8 +491,8 @@ def requires_grad_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Complex tensors lose their imaginary parts in the flat vector."""
-    right = parameters._flat
-    monkeypatch.setattr(parameters, "_flat", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
+    right = parameters._flatten
+    monkeypatch.setattr(parameters, "_flatten", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
 
 
 def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,8 +99,8 @@ def put(name: str, place: tuple[int, ...], value: float) -> Callable[[Tensors], 
 
 
 STATES: list[tuple[str, Callable[[Tensors], Any], str]] = [
-    ("missing tensors", missing, "tensors are missing for this network: ['fc.bias', 'features.bn1.running_mean']"),
-    ("other tensors", lambda t: t.update({"fc2.weight": torch.ones(3)}), "this network does not have: ['fc2.weight']"),
+    ("missing tensors", missing, "tensors are missing for this network: fc.bias, features.bn1.running_mean"),
+    ("other tensors", lambda t: t.update({"fc2.weight": torch.ones(3)}), "this network does not have: fc2.weight"),
     (
         "the classes of another data set",
         lambda t: t.update({"fc.weight": torch.ones(7, 16).double()}),

@@ -21,7 +21,7 @@ OPAQUE = (Tensor, nn.Module, type, FunctionType, ModuleType)  # objects whose at
 def preserved_attributes(modules: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
     """A block after which these modules have their old attributes again; mutable containers have their old items.
 
-    Yields a function that restores them within the block. Tensors and arrays that are changed in place are not restored.
+    Yields a function that restores them within the block. Tensors and arrays changed in place are not restored.
     """
     attributes = [vars(module) for module in modules]
     saved = [(current, {n: v for n, v in current.items() if n not in OF_TORCH}) for current in attributes]
