@@ -95,9 +95,13 @@ def test_a_file_that_does_not_parse_is_refused_in_one_line():
         find("nets.py:Net")
 
 
-def test_an_error_while_importing_is_reported_in_one_line():
-    Path("helper.py").write_text("raise RuntimeError('no licence')")
-    with pytest.raises(ObjectError, match="nets.py:Net: cannot be imported: RuntimeError: no licence"):
+@pytest.mark.parametrize(
+    "statement, message",
+    [("raise RuntimeError('no licence')", "RuntimeError: no licence"), ("exit(2)", "SystemExit: 2")],
+)
+def test_an_error_while_importing_is_reported_in_one_line(statement, message):
+    Path("helper.py").write_text(statement)
+    with pytest.raises(ObjectError, match=f"nets.py:Net: cannot be imported: {message}"):
         load("nets.py:Net")
 
 
@@ -126,6 +130,11 @@ def test_a_module_in_place_of_a_callable_is_copied():
     assert isinstance(first, nn.Module) and first is not second
     with pytest.raises(NetworkError, match="takes no options; found {'width': 2}"):
         construct("nets.py:ready", {"width": 2}, 10, 3)
+
+
+def test_a_callable_without_a_signature_is_refused():
+    with pytest.raises(NetworkError, match="collections:deque: called with no options: ValueError: no signature found"):
+        construct("collections:deque", {}, 10, 3)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,9 @@ def construct(use: str, options: Mapping[str, Any], classes: int | None, channel
         return copy.deepcopy(factory)
     if not callable(factory):
         raise NetworkError(f"{use}: found {type(factory).__name__}; a callable that returns an nn.Module is needed")
-    arguments = {**_match_counts(factory, classes, channels, options), **options}
+    arguments = dict(options)
     try:
+        arguments = _match_counts(factory, classes, channels, options) | arguments
         network = factory(**arguments)
     except (Exception, SystemExit) as error:  # it is code of the user, which may raise anything
         raise NetworkError(f"{use}: called with {arguments or 'no options'}: {summary(error)}") from error
