@@ -50,7 +50,7 @@ def content_of(dataset: Dataset) -> str:
 
 
 def _sort_by_digest(dataset: Dataset, content: str, source: str) -> Dataset:
-    """The dataset with each split sorted by the digests of its images. Raises DataError if `content_of` differs."""
+    """The dataset with each split sorted by the digests of its images. Raises DataError if `content` differs."""
     digests = [_digest_images(split) for split in (dataset.train, dataset.test)]
     digest = _combine_digests([sorted(d) for d in digests])
     if digest != content.lower():

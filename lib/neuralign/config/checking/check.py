@@ -52,9 +52,9 @@ def _check_entry(section: str, name: str, raw: Any, problems: Validation) -> Non
         return problems.note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
     if not isinstance(overrides, list):
         return problems.note(f"{path}.overrides", f"must be a list, found {short_repr(overrides)}")
-    before = len(problems)
+    count = len(problems)
     read_entry(section, name, merge(raw, {}), path, problems)
-    if len(problems) > before:
+    if len(problems) > count:
         return  # with an override, the entry would have the same problems again
     for i, override in enumerate(overrides):
         override_path = f"{path}.overrides[{i}]"

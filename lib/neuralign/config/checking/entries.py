@@ -120,15 +120,16 @@ def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys
 
 def _check_start(name: str, entry: Entry, path: str, problems: Validation) -> None:
     """Note a problem if `start` has another `attention`, or if following `start` leads in a circle."""
-    start, alignments = entry["start"], {k: v for k, v in problems.sections["alignments"].items() if v is not None}
+    start = entry["start"]
+    alignments = {k: v for k, v in problems.sections["alignments"].items() if isinstance(v, Mapping)}
     if start in alignments and alignments[start].get("attention", False) != entry["attention"]:
-        found = short_repr(entry["attention"])
-        problems.note(f"{path}.attention", f"found {found}; it must be the same as that of {start}, its start")
+        attention = short_repr(entry["attention"])
+        problems.note(f"{path}.attention", f"found {attention}; it must be the same as that of {start}, its start")
     chain = [name]
-    while start and start not in chain:
+    while isinstance(start, str) and start not in chain:
         chain.append(start)
         start = alignments.get(start, {}).get("start")
-    if start:
+    if start in chain:
         problems.note(f"{path}.start", f"leads in a circle: {' -> '.join([*chain, start])}")
 
 
@@ -147,8 +148,8 @@ def _normalisation_problem(mean: list[float] | None, std: list[float] | None) ->
     """Mean and standard deviation must both be set, with one number per channel, or neither."""
     if (mean is None) == (std is None) and (mean is None or std is None or len(mean) == len(std) > 0):
         return None
-    found = " and ".join("none" if values is None else f"{len(values)}" for values in (mean, std))
-    return f"`mean` and `std` must both have one number for each channel, or neither be set; found {found}"
+    lengths = " and ".join("none" if values is None else f"{len(values)}" for values in (mean, std))
+    return f"`mean` and `std` must both have one number for each channel, or neither be set; found {lengths}"
 
 
 def _full_passes_problem(entry: Entry) -> str | None:
