@@ -7,6 +7,7 @@ call. In a call with other weights that value would be wrong, and no error would
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -47,7 +48,7 @@ def modules_in_evaluation(network: nn.Module) -> list[nn.Module]:
 
 
 def _copy_containers(values: Iterable[Any]) -> list[tuple[Any, Any]]:
-    """(container, copy of it) of every mutable container among the values, their items and their attributes."""
+    """(container, copy of its items) of every mutable container among the values, their items and their attributes."""
     containers: dict[int, tuple[Any, Any]] = {}
     queue = list(values)
     while queue:
@@ -57,13 +58,20 @@ def _copy_containers(values: Iterable[Any]) -> list[tuple[Any, Any]]:
         if not isinstance(value, CONTAINERS) or id(value) in containers:
             continue
         if not isinstance(value, tuple):
-            containers[id(value)] = value, value.copy()
+            containers[id(value)] = value, dict(value) if isinstance(value, dict) else list(value)
         queue += value.values() if isinstance(value, dict) else value
     return list(containers.values())
 
 
+def _list_objects(container: Any) -> list[Any]:
+    """The keys and values of a dict, or the items of another container."""
+    return [*container, *container.values()] if isinstance(container, dict) else list(container)
+
+
 def _refill(container: Any, content: Any) -> None:
-    """Replace the items of a container."""
+    """Replace the items of a container, unless they are the same objects: some containers refuse any change."""
+    if len(container) == len(content) and all(map(is_, _list_objects(container), _list_objects(content))):
+        return
     container.clear()
     if isinstance(container, dict | set):
         container.update(content)
