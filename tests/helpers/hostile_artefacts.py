@@ -228,7 +228,11 @@ def with_nan(named: Tensors, layout: FlatLayout) -> Tensors:
 
 BENDS: list[tuple[str, Callable[[Tensors, FlatLayout], Tensors], str]] = [
     ("of another curve", two, "holds other tensors than 1 bends of this network"),
-    ("none at all", lambda named, _: {"x": torch.ones(1)}, "holds other tensors than 1 bends of this network"),
+    (
+        "none at all",
+        lambda named, _: {"x": torch.ones(1)},
+        "1 bends of this network; missing: 1.fc.bias, 1.fc.weight, ",
+    ),
     (
         "of another shape",
         lambda n, _: n | {"1.fc.weight": n["1.fc.weight"].T.contiguous()},
