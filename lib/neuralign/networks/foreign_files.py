@@ -43,7 +43,10 @@ def shard_hint(path: str | Path) -> str:
 
 
 def _read_file(file: Path) -> dict[Location, dict[str, Tensor]]:
-    mappings = {location: tensors for location, tensors in _find_mappings(file, _load(file), (), ()) if tensors}
+    try:
+        mappings = {location: tensors for location, tensors in _find_mappings(file, _load(file), (), ()) if tensors}
+    except RecursionError as error:
+        raise CheckpointError(f"{file}: nested too deeply; a state_dict is needed") from error
     if not mappings:
         raise CheckpointError(f"{file}: contains no named tensors; a state_dict is needed")
     return mappings
