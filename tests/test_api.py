@@ -138,9 +138,9 @@ def put(name, value):
 
 
 STATES = [
-    (without("3.bias"), "tensors are missing for this network: ['3.bias']"),
-    (lambda s: {}, "tensors are missing for this network: ['1.bias', '1.weight', '3.bias', '3.weight']"),
-    (put("5.weight", torch.ones(2)), "tensors that this network does not have: ['5.weight']"),
+    (without("3.bias"), "tensors are missing for this network: 3.bias"),
+    (lambda s: {}, "tensors are missing for this network: 1.bias, 1.weight, 3.bias, 3.weight"),
+    (put("5.weight", torch.ones(2)), "tensors that this network does not have: 5.weight"),
     (lambda s: {n: t.bfloat16() for n, t in s.items()}, "1.weight is torch.bfloat16, the network torch.float32"),
     (lambda s: {n: t.half() for n, t in s.items()}, "1.weight is torch.float16, the network torch.float32"),
     (lambda s: {n: t.double() for n, t in s.items()}, "1.weight is torch.float64, the network torch.float32"),
@@ -152,12 +152,12 @@ STATES = [
     (put("3.bias", torch.ones(10).to_sparse()), "3.bias is sparse; a dense tensor of float16, bfloat16, float32 or"),
     (put("3.bias", torch.ones(10).to(torch.float8_e4m3fn)), "3.bias is quantised (torch.float8_e4m3fn)"),
     (lambda s: drawn(flat(hidden=16)), "1.weight has shape (16, 64), the network (32, 64)"),
-    (put("3.bias", [0.0] * 10), "3.bias is list; tensors are wanted"),
-    (put("3.bias", 0), "3.bias is int 0; tensors are wanted"),
-    (lambda s: 3, "found int 3; named tensors are wanted, such as network.state_dict()"),
-    (lambda s: list(s.values()), "found list; named tensors are wanted"),
-    (lambda s: flat(), "found Sequential; named tensors are wanted"),
-    (lambda s: {"model": s}, "model is dict; tensors are wanted"),
+    (put("3.bias", [0.0] * 10), "3.bias is list; tensors are needed"),
+    (put("3.bias", 0), "3.bias is int 0; tensors are needed"),
+    (lambda s: 3, "found int 3; named tensors are needed, such as network.state_dict()"),
+    (lambda s: list(s.values()), "found list; named tensors are needed"),
+    (lambda s: flat(), "found Sequential; named tensors are needed"),
+    (lambda s: {"model": s}, "model is dict; tensors are needed"),
 ]
 
 

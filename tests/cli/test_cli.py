@@ -508,7 +508,7 @@ def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, fold
         (["a.safetensors", "pointer.pt"], "pointer.pt: is a pointer of Git LFS, not the file that it stands for"),
         (["a.safetensors", "a.safetensors"], "A and B are the same file"),
         (["a.safetensors", "nets.py"], "nets.py: neither a safetensors file nor one of torch.save, or damaged"),
-        (["a.safetensors", "b.pt", "--option", "num_classes=7"], "logits (1, 4) are wanted, one for each class"),
+        (["a.safetensors", "b.pt", "--option", "num_classes=7"], "logits (1, 4) are needed, one for each class"),
         (
             ["a.safetensors", "b.pt", "--option", "width=7"],
             "different shape: 0.weight is [6, 3, 3, 3], in the network [7",

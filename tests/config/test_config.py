@@ -50,9 +50,9 @@ def test_a_mistake_is_reported_once():
 def test_the_check_reads_each_entry_once_and_once_more_for_each_override(monkeypatch):
     reads = Counter()
 
-    def counted(section, name, raw, path, problems):
+    def counted(section, name, place, path, problems):
         reads[path] += 1
-        return read_entry(section, name, raw, path, problems)
+        return read_entry(section, name, place, path, problems)
 
     monkeypatch.setattr("neuralign.config.checking.check.read_entry", counted)
     override = {"when": {"dataset": "digits"}, "width": 3}
@@ -152,6 +152,15 @@ def test_an_override_deep_inside_merges_but_another_plug_in_replaces():
     assert replaced["endpoint"]["schedule"] == {"use": "constant"}
     other_plugin = overridden(when | {"use": "tinyten"}, section="networks", name="resnet32")
     assert other_plugin["use"] == "tinyten" and other_plugin["depth"] == 8
+
+
+def test_attention_is_compared_with_that_of_the_start_at_the_same_place():
+    config = changed("alignments.correlation.overrides", [{"when": {"network": "tinyten"}, "attention": True}])
+    config["alignments"]["second"] = {"use": "correlation", "start": "correlation"}
+    with pytest.raises(ConfigError, match="second.attention: found False; it must be the same as that of correlation"):
+        Catalogue(config).entry("alignments", "second", network="tinyten")
+    config["alignments"]["second"]["overrides"] = config["alignments"]["correlation"]["overrides"]
+    assert Catalogue(config).entry("alignments", "second", network="tinyten")["attention"]
 
 
 def test_overrides_that_are_valid_alone_but_not_together_are_refused_where_both_apply():

@@ -95,9 +95,13 @@ def test_a_file_that_does_not_parse_is_refused_in_one_line():
         find("nets.py:Net")
 
 
-def test_an_error_while_importing_is_reported_in_one_line():
-    Path("helper.py").write_text("raise RuntimeError('no licence')")
-    with pytest.raises(ObjectError, match="nets.py:Net: cannot be imported: RuntimeError: no licence"):
+@pytest.mark.parametrize(
+    "statement, message",
+    [("raise RuntimeError('no licence')", "RuntimeError: no licence"), ("exit(2)", "SystemExit: 2")],
+)
+def test_an_error_while_importing_is_reported_in_one_line(statement, message):
+    Path("helper.py").write_text(statement)
+    with pytest.raises(ObjectError, match=f"nets.py:Net: cannot be imported: {message}"):
         load("nets.py:Net")
 
 
@@ -128,6 +132,11 @@ def test_a_module_in_place_of_a_callable_is_copied():
         construct("nets.py:ready", {"width": 2}, 10, 3)
 
 
+def test_a_callable_without_a_signature_is_refused():
+    with pytest.raises(NetworkError, match="collections:deque: called with no options: ValueError: no signature found"):
+        construct("collections:deque", {}, 10, 3)
+
+
 @pytest.mark.parametrize(
     "name, options, message",
     [
@@ -148,7 +157,7 @@ def test_a_callable_that_returns_no_network_is_refused(name, options, message):
         (
             "Fixed",
             (1, 3, 8, 8),
-            r"returns \(1, 10\) for an input of shape .*; logits \(1, 5\) are wanted, one for each",
+            r"returns \(1, 10\) for an input of shape .*; logits \(1, 5\) are needed, one for each",
         ),
         ("Fixed", (1, 1, 8, 8), r"does not take an input of shape \(1, 1, 8, 8\): .*to have 3 channels"),
     ],

@@ -10,7 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from neuralign.common.files import PACKAGE
-from neuralign.config import options, signatures
 from neuralign.config.plugins import KINDS, module
 from neuralign.config.signatures import plugins, schema, source
 
@@ -75,14 +74,10 @@ def test_options_are_checked():
             pgd.model_validate(wrong)
 
 
-@pytest.mark.parametrize("value", ["1/0", "/2", "1/", "1/2/3", "--1/2", "a/b", ""])
+@pytest.mark.parametrize("value", ["1/0", "/2", "1/", "1/2/3", "--1/2", "a/b", "", f"1/0.{400 * '0'}1"])
 def test_a_malformed_fraction_is_refused(value):
     with pytest.raises(ValidationError):
         schema("attacks", "pgd").model_validate({"eps": value, "step": 1})
-
-
-def test_annotations_may_use_all_option_types():
-    assert set(options.__all__) <= set(signatures.VOCABULARY)
 
 
 def test_reading_signatures_imports_no_torch():

@@ -491,8 +491,8 @@ def requires_grad_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Complex tensors lose their imaginary parts in the flat vector."""
-    right = parameters._flat
-    monkeypatch.setattr(parameters, "_flat", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
+    right = parameters._flatten
+    monkeypatch.setattr(parameters, "_flatten", lambda t: right(t.real.to(t.dtype) if t.is_complex() else t))
 
 
 def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,7 +503,7 @@ def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python attributes that cache results are not reset between evaluations."""
     for module in (networks, execution, certificate):
-        monkeypatch.setattr(module, "preserved_attributes", lambda modules: nullcontext())
+        monkeypatch.setattr(module, "preserved_attributes", lambda modules: nullcontext(lambda: None))
 
 
 WRONG = [

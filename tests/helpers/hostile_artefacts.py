@@ -99,8 +99,8 @@ def put(name: str, place: tuple[int, ...], value: float) -> Callable[[Tensors], 
 
 
 STATES: list[tuple[str, Callable[[Tensors], Any], str]] = [
-    ("missing tensors", missing, "tensors are missing for this network: ['fc.bias', 'features.bn1.running_mean']"),
-    ("other tensors", lambda t: t.update({"fc2.weight": torch.ones(3)}), "this network does not have: ['fc2.weight']"),
+    ("missing tensors", missing, "tensors are missing for this network: fc.bias, features.bn1.running_mean"),
+    ("other tensors", lambda t: t.update({"fc2.weight": torch.ones(3)}), "this network does not have: fc2.weight"),
     (
         "the classes of another data set",
         lambda t: t.update({"fc.weight": torch.ones(7, 16).double()}),
@@ -228,7 +228,11 @@ def with_nan(named: Tensors, layout: FlatLayout) -> Tensors:
 
 BENDS: list[tuple[str, Callable[[Tensors, FlatLayout], Tensors], str]] = [
     ("of another curve", two, "holds other tensors than 1 bends of this network"),
-    ("none at all", lambda named, _: {"x": torch.ones(1)}, "holds other tensors than 1 bends of this network"),
+    (
+        "none at all",
+        lambda named, _: {"x": torch.ones(1)},
+        "1 bends of this network; missing: 1.fc.bias, 1.fc.weight, ",
+    ),
     (
         "of another shape",
         lambda n, _: n | {"1.fc.weight": n["1.fc.weight"].T.contiguous()},

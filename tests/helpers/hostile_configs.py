@@ -298,6 +298,21 @@ ENTRIES: list[tuple[Any, ...]] = [
         {"none": None, "correlation": {}, "a": {"use": "correlation", "start": "correlation", "attention": True}},
         "alignments.a.attention: found True; it must be the same as that of correlation, its start",
     ),
+    (
+        "alignments",
+        {"none": None, "correlation": 3, "a": {"use": "correlation", "start": "correlation"}},
+        "alignments.correlation: must be a mapping, found 3",
+    ),
+    (
+        "alignments",
+        {"none": None, "correlation": {"start": ["a"]}, "a": {"use": "correlation", "start": "correlation"}},
+        "alignments.correlation.start: found ['a']: input should be a valid string",
+    ),
+    (
+        "alignments.correlation.overrides",
+        [{"when": "tinyten"}],
+        "alignments.correlation.overrides[0]: needs `when`, a mapping",
+    ),
     ("alignments.correlation.start", "non", "alignments.correlation.start: no such entry of 'alignments': 'non'"),
     (f"{GRID}.plane", "fine", "grids[0].plane: no such entry of 'planes': 'fine' (allowed: coarse)"),
     (f"{GRID}.measures", ["bounds"], "grids[0].measures.0: found 'bounds'", "'signature', 'midpoint' or 'bound'"),

@@ -1,6 +1,6 @@
 """What modules keep in Python is put back after a run, whatever holds it."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from types import SimpleNamespace
 
 import pytest
@@ -48,9 +48,12 @@ def test_attributes_and_what_they_contain_are_put_back(name):
     make, act = CASES[name]
     module = Keeping(make(), act)
     held, weight, functional = module.kept, module.child.weight, dict(vars(nn.functional))
-    with preserved_attributes(module.modules()):
+    with preserved_attributes(module.modules()) as restore:
         module(torch.ones(1))
         assert module.new == 2
+        restore()
+        assert module.kept is held and held == make() and not hasattr(module, "new")
+        module(torch.ones(1))
     assert module.kept is held and held == make() and not hasattr(module, "new")
     assert module.child.weight is weight and dict(vars(nn.functional)) == functional
 
@@ -61,6 +64,24 @@ def test_they_are_put_back_after_an_error_too():
         module(torch.ones(1))
         raise ZeroDivisionError
     assert module.kept == [] and not hasattr(module, "new")
+
+
+class Frozen(OrderedDict):
+    """A configuration that refuses to be changed, as that of every module of the diffusers package."""
+
+    def __init__(self, name, items):
+        super().__init__(items)
+
+    def update(self, *args, **kwargs):
+        raise TypeError("frozen")
+
+
+def test_a_container_that_refuses_changes_stays_as_it_is():
+    kept = Frozen("a", {"width": 1, "sizes": [1]})
+    module = Keeping(kept, lambda m: m.kept["sizes"].append(2))
+    with preserved_attributes([module]):
+        module(torch.ones(1))
+    assert module.kept is kept and dict(kept) == {"width": 1, "sizes": [1]}
 
 
 def test_what_refers_to_itself_is_put_back():

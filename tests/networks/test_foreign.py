@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -227,6 +228,14 @@ def test_a_mapping_that_contains_itself_is_read_once(tinyten, state, tmp_path):
     content["again"] = content
     torch.save(content, tmp_path / "a.pt")
     assert_same(read(tmp_path / "a.pt", tinyten).renamed(state), state)
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused(tinyten, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/version", "3\n")
+        archive.writestr("a/data.pkl", b"\x80\x02" + 2000 * b"]" + 1999 * b"a" + b".")
+    with pytest.raises(CheckpointError, match="a.pt: nested too deeply; a state_dict is needed"):
+        read(tmp_path / "a.pt", tinyten)
 
 
 class Counted(nn.Linear):

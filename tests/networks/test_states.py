@@ -27,7 +27,7 @@ def test_counts_of_batches_may_be_missing_and_statistics_may_not():
     state = {n: t for n, t in randomised(module).items() if n != "1.num_batches_tracked"}
     found, names = fitted_state("a", module, state)
     assert torch.equal(found["1.num_batches_tracked"], torch.tensor(0)) and names.keys() == state.keys()
-    with pytest.raises(StateError, match=r"a: tensors are missing for this network: \['1.running_var'\]"):
+    with pytest.raises(StateError, match=r"a: tensors are missing for this network: 1.running_var$"):
         fitted_state("a", module, {n: t for n, t in state.items() if n != "1.running_var"})
 
 
@@ -71,5 +71,5 @@ def test_what_keeps_a_tensor_from_being_taken(found, expected, problem):
 
 
 def test_the_order_of_what_is_said_is_fixed():
-    with pytest.raises(StateError, match=r"x: tensors are missing for this network: \['a', 'b'\]"):
+    with pytest.raises(StateError, match=r"x: tensors are missing for this network: a, b$"):
         check_state("x", {"d": torch.ones(1)}, {"b": torch.ones(1), "a": torch.ones(1)})

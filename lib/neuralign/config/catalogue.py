@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from neuralign.config.checking.check import check, default_study
-from neuralign.config.checking.entries import merge, read_entry
+from neuralign.config.checking.entries import read_entry
 from neuralign.config.checking.validation import Entry, Validation
 from neuralign.config.problems import ConfigError
 from neuralign.config.schema import SECTIONS
@@ -31,8 +31,8 @@ class Catalogue:
         """
         key = (section, name, *sorted(place.items()))
         if key not in self._entries:
-            problems, raw = Validation(self._sections), merge(self._sections[section][name], place)
-            entry = read_entry(section, name, raw, f"{section}.{name}", problems)
+            problems = Validation(self._sections)
+            entry = read_entry(section, name, place, f"{section}.{name}", problems)
             if problems:
                 raise ConfigError(problems.messages)
             self._entries[key] = entry

@@ -7,7 +7,7 @@ these annotations without importing the plug-in, so this module imports no torch
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal  # noqa: F401 - annotations of options use Literal
 from urllib.parse import urlsplit
 
 from annotated_types import GroupedMetadata
@@ -23,8 +23,9 @@ def _parse_number(value: Any) -> Any:
     """The value, with a text such as "8/255" as a number. Refuses true and false, which pydantic reads as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")
-    if isinstance(value, str) and (quotient := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]*[1-9][\d.]*)\s*", value)):
-        return float(quotient[1]) / float(quotient[2])
+    if isinstance(value, str) and (quotient := re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value)):
+        numerator, denominator = map(float, quotient.groups())
+        return numerator / denominator if denominator else value
     return value
 
 
@@ -119,33 +120,3 @@ class every(GroupedMetadata):
 def at_least(value: int) -> Any:
     """For `Annotated[int, at_least(6)]`: a number from 6."""
     return Field(ge=value)
-
-
-__all__ = [
-    "Address",
-    "Annotated",
-    "Any",
-    "Checksum",
-    "Count",
-    "Flag",
-    "Fraction",
-    "OpenFraction",
-    "Literal",
-    "NonNegative",
-    "Points",
-    "Positive",
-    "FractionBelowOne",
-    "Range",
-    "Real",
-    "Seed",
-    "Side",
-    "Span",
-    "Text",
-    "PositiveFraction",
-    "NonNegativeInt",
-    "address",
-    "checksum",
-    "every",
-    "at_least",
-    "plain",
-]

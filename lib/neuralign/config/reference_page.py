@@ -63,8 +63,8 @@ def page() -> str:
 
 def _section(section: str) -> str:
     model = (PLUGIN_SECTIONS | PLAIN_SECTIONS)[section]
-    takes = "Takes `overrides`." if section in OVERRIDABLE else "The same everywhere: takes no `overrides`."
-    parts = [f"## {section}", _prose(f"{model.__doc__}\n\n{takes}"), *_model(model)]
+    overrides = "Takes `overrides`." if section in OVERRIDABLE else "The same everywhere: takes no `overrides`."
+    parts = [f"## {section}", _prose(f"{model.__doc__}\n\n{overrides}"), *_model(model)]
     if section in PLUGIN_SECTIONS:
         parts += [part for use in plugins(section) for part in _plugin(section, use)]
     if section == "networks":

@@ -53,7 +53,7 @@ def load(name: str) -> Any:
     module_name, _, attribute = name.rpartition(":")
     try:
         module = _execute(file) if module_name.endswith(".py") else _import(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may parse the arguments of the command line, and exit
         raise ObjectError(f"{name}: cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, [n for n in dir(module) if not n.startswith("_")])

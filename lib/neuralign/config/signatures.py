@@ -19,7 +19,9 @@ VOCABULARY = {**vars(builtins), **vars(options)}  # names that annotations of op
 @cache
 def plugins(kind: str) -> tuple[str, ...]:
     """Names of the plug-ins of a kind: the files of its folder that define a function of their own name."""
-    return tuple(sorted(p.stem for p in source(kind, "*").parent.glob("*.py") if _function(kind, p.stem) is not None))
+    return tuple(
+        sorted(p.stem for p in source(kind, "*").parent.glob("*.py") if _find_function(kind, p.stem) is not None)
+    )
 
 
 def source(kind: str, use: str) -> Path:
@@ -33,7 +35,7 @@ def schema(kind: str, use: str) -> type[BaseModel]:
 
     The docstring of the model is that of the plug-in, its `Args` list describes the fields.
     """
-    function = _function(kind, use)
+    function = _find_function(kind, use)
     if function is None:
         raise KeyError(f"{kind}/{use}.py does not define {use}()")
     docstring = ast.get_docstring(function) or ""
@@ -56,17 +58,17 @@ def argument_descriptions(docstring: str) -> dict[str, str]:
 @cache
 def module_docstring(kind: str, use: str) -> str:
     """The docstring of the module of a plug-in."""
-    return ast.get_docstring(_tree(kind, use)) or ""
+    return ast.get_docstring(_parse(kind, use)) or ""
 
 
-def _function(kind: str, use: str) -> ast.FunctionDef | None:
+def _find_function(kind: str, use: str) -> ast.FunctionDef | None:
     """The syntax tree of a plug-in's function; None if there is no such plug-in."""
     if not use.isidentifier() or not source(kind, use).is_file():
         return None
-    body = _tree(kind, use).body
+    body = _parse(kind, use).body
     return next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == use), None)
 
 
 @cache
-def _tree(kind: str, use: str) -> ast.Module:
+def _parse(kind: str, use: str) -> ast.Module:
     return ast.parse(source(kind, use).read_text())

@@ -76,9 +76,9 @@ class Endpoints:
             for module in self.from_weights.values():
                 module.training = True
             for _ in range(ITERATIONS):
-                before = {name: current[name].clone() for name in self.from_weights}
+                previous = {name: current[name].clone() for name in self.from_weights}
                 self.model(current, self.pixels[:1])
-                if all((current[n] - b).norm() <= CONVERGED * b.norm() for n, b in before.items()):
+                if all((current[n] - b).norm() <= CONVERGED * b.norm() for n, b in previous.items()):
                     break
         return {name: current[name] for name in self.from_weights}
 
@@ -124,21 +124,21 @@ def endpoints_of(model: Model, states: Sequence[State], pixels: Tensor, *, keep_
     return ends
 
 
-def demand_same(model: Model, state: State, expected: State, pixels: Tensor, what: str) -> None:
+def demand_same(model: Model, state: State, expected: State, pixels: Tensor, subject: str) -> None:
     """Raise UserError unless both states give equal outputs in evaluation mode, up to float32 rounding.
 
-    `pixels`: (n, c, h, w) in [0, 1]. `what`: the name of `state` in the message.
+    `pixels`: (n, c, h, w) in [0, 1]. `subject`: the name of `state` in the message.
     """
-    for wanted, output in zip(*(_outputs(model, s, pixels) for s in (expected, state)), strict=True):
-        size = torch.where(wanted.isfinite(), wanted.abs(), 0.0).max().item() if wanted.numel() else 0.0
-        if not torch.allclose(wanted, output, rtol=0, atol=SAME * size, equal_nan=True):
+    for right, output in zip(*(_compute_outputs(model, s, pixels) for s in (expected, state)), strict=True):
+        largest = torch.where(right.isfinite(), right.abs(), 0.0).max().item() if right.numel() else 0.0
+        if not torch.allclose(right, output, rtol=0, atol=SAME * largest, equal_nan=True):
             raise UserError(
-                f"{what} computes another function than its network: outputs of size {size:.3g} differ "
-                f"by {(wanted - output).abs().max():.3g} on {len(pixels)} images; {SAME:g} of their size is allowed"
+                f"{subject} computes another function than its network: outputs on {len(pixels)} images differ by up "
+                f"to {(right - output).abs().max():.3g}; at most {SAME:g} of the largest, {largest:.3g}, is allowed"
             )
 
 
-def _outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
+def _compute_outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
     """All floating-point and complex outputs in evaluation mode."""
     with preserved_modes(model.network), torch.no_grad(), repeatable_draws(pixels.device):
         model.network.eval()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralign.common.errors import join_names
 from neuralign.common.tensors import load_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves.curve import Curve, straight_line
@@ -90,8 +91,10 @@ def load_bends(path: str, layout: FlatLayout, like: Tensor) -> Tensor:
     """
     tensors = load_tensors(path, like.device)
     names = [{n: f"{i}.{n}" for n in layout.shapes} for i in range(1, len(like) + 1)]  # for each bend
-    if {full for bend in names for full in bend.values()} != tensors.keys():
-        raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network")
+    if (needed := {full for bend in names for full in bend.values()}) != tensors.keys():
+        missing, extra = (join_names(sorted(n)) or "none" for n in (needed - tensors.keys(), tensors.keys() - needed))
+        differences = f"missing: {missing}; not in these: {extra}"
+        raise ValueError(f"{path}: holds other tensors than {len(like)} bends of this network; {differences}")
     for bend, expected in zip(names, like, strict=True):
         for name, tensor in layout.views(expected).items():
             if problem := tensor_problem(tensors[bend[name]], tensor):

@@ -34,7 +34,7 @@ def check(dataset: Dataset, source: str) -> None:
 
 def _check_images(images: np.ndarray, subject: str) -> None:
     if images.dtype != np.uint8:
-        raise DataError(f"{subject} are {_type_and_range(images)}; only uint8 pixels in 0 .. 255 are allowed")
+        raise DataError(f"{subject} are {_describe_values(images)}; only uint8 pixels in 0 .. 255 are allowed")
     if images.ndim != 4:
         raise DataError(f"{subject} have shape {images.shape}; (n, channels, height, width) is needed")
     if not images.size:
@@ -52,7 +52,7 @@ def _check_labels(split: Split, classes: int, subject: str) -> None:
         raise DataError(f"{subject}: {labels[wrong[0]]} at index {wrong[0]}; only 0 .. {classes - 1} are allowed")
 
 
-def _type_and_range(images: np.ndarray) -> str:
+def _describe_values(images: np.ndarray) -> str:
     """The dtype and, for floating-point numbers, the range and the number of values that are not finite."""
     if images.dtype.kind != "f" or not images.size:
         return str(images.dtype)

@@ -83,27 +83,27 @@ def load(path: str | Path, device: torch.device, size: int | None = None) -> Dat
         raise ValueError(f"{path}: not a dataset that `fetch_data` wrote, or damaged: {error}") from None
     for split, images in zip(SPLITS, (train, test), strict=True):
         check(images, len(mean), len(classes), f"{path}: {split}_")
-    train, test = (Images(_resized(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
+    train, test = (Images(_resize(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
     return Data(train, test, classes, mean, std)
 
 
-def check(images: Images, channels: int | None, classes: int | None, what: str = "") -> None:
+def check(images: Images, channels: int | None, classes: int | None, prefix: str = "") -> None:
     """Raise UserError unless these are images with labels, of so many channels and classes; None allows any number.
 
-    `what` is put before `images` and `labels` in the message.
+    `prefix` is put before `images` and `labels` in the message.
     """
     pixels, labels = images.pixels, images.labels
     if pixels.dtype != torch.uint8 or pixels.dim() != 4 or pixels.shape[1] != (channels or pixels.shape[1]):
-        found = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
-        raise UserError(f"{what}images are {found}; uint8 (n, {channels or 'channels'}, height, width) is needed")
+        needed = f"uint8 (n, {channels or 'channels'}, height, width)"
+        raise UserError(f"{prefix}images are {pixels.dtype} of shape {tuple(pixels.shape)}; {needed} is needed")
     if not pixels.numel():
-        raise UserError(f"{what}images are empty, of shape {tuple(pixels.shape)}; at least one image is needed")
+        raise UserError(f"{prefix}images are empty, of shape {tuple(pixels.shape)}; at least one image is needed")
     if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
-        found = f"{labels.dtype} of shape {tuple(labels.shape)}"
-        raise UserError(f"{what}labels are {found}; int64 ({len(pixels)},) is needed")
+        needed = f"int64 ({len(pixels)},)"
+        raise UserError(f"{prefix}labels are {labels.dtype} of shape {tuple(labels.shape)}; {needed} is needed")
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
-        found, allowed = f"{labels.min()} .. {labels.max()}", "from 0" if classes is None else f"0 .. {classes - 1}"
-        raise UserError(f"{what}labels are in {found}; only {allowed} are allowed")
+        allowed = "from 0" if classes is None else f"0 .. {classes - 1}"
+        raise UserError(f"{prefix}labels are in {labels.min()} .. {labels.max()}; only {allowed} are allowed")
 
 
 def as_float(pixels: Tensor) -> Tensor:
@@ -112,11 +112,11 @@ def as_float(pixels: Tensor) -> Tensor:
 
 
 def as_is(pixels: Tensor, _: torch.Generator) -> Tensor:
-    """The transform that changes nothing."""
+    """The transform that only converts pixels to floating-point numbers."""
     return as_float(pixels)
 
 
-def _resized(pixels: Tensor, size: int | None) -> Tensor:
+def _resize(pixels: Tensor, size: int | None) -> Tensor:
     """Pixels resized by bilinear interpolation with antialiasing, as PIL does it, as uint8."""
     if size is None or tuple(pixels.shape[-2:]) == (size, size):
         return pixels

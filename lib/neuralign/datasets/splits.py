@@ -1,13 +1,11 @@
 """Which images are trained on, in which order, and which are kept for testing. Torch-free."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from neuralign.config.plugins import plugin
+from neuralign.config.plugins import Entry, plugin
 from neuralign.datasets.checks import check
 from neuralign.datasets.dataset import DataError, Dataset, Split
 from neuralign.datasets.reading.locations import source_name
@@ -15,7 +13,7 @@ from neuralign.datasets.reading.locations import source_name
 APPLIED_LATER = ("augment", "mean", "std")  # keys of a dataset that the jobs which read its file apply
 
 
-def prepare(entry: Mapping[str, Any], archives: Path) -> Dataset:
+def prepare(entry: Entry, archives: Path) -> Dataset:
     """The dataset of a checked config entry: read by its plug-in, checked, sorted and split as the entry says.
 
     Raises DataError if it has the wrong types, shapes, labels or content, or too few images for the split.
@@ -29,9 +27,9 @@ def prepare(entry: Mapping[str, Any], archives: Path) -> Dataset:
     dataset, source = plugin("datasets", options)(archives), source_name(entry)
     check(dataset, source)
     if content is not None:
-        dataset = _in_order_of_digests(dataset, content, source)
+        dataset = _sort_by_digest(dataset, content, source)
     if fraction is not None:
-        dataset = _held_out(dataset, fraction)
+        dataset = _hold_out(dataset, fraction)
         check(dataset, f"{source}, with validation_fraction {fraction:g}")
     return dataset
 
@@ -48,15 +46,15 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
 
 def content_of(dataset: Dataset) -> str:
     """`sha256:<64 hex digits>` of all images and labels of both splits. It does not depend on their order."""
-    return _digest_of_splits([sorted(_digests(split)) for split in (dataset.train, dataset.test)])
+    return _combine_digests([sorted(_digest_images(split)) for split in (dataset.train, dataset.test)])
 
 
-def _in_order_of_digests(dataset: Dataset, expected: str, source: str) -> Dataset:
-    """The dataset with each split sorted by the digests of its images. Raises DataError if `content_of` differs."""
-    digests = [_digests(split) for split in (dataset.train, dataset.test)]
-    found = _digest_of_splits([sorted(d) for d in digests])
-    if found != expected.lower():
-        raise DataError(f"{source}: its images and labels are not those of `content`; found {found}, needed {expected}")
+def _sort_by_digest(dataset: Dataset, content: str, source: str) -> Dataset:
+    """The dataset with each split sorted by the digests of its images. Raises DataError if `content` differs."""
+    digests = [_digest_images(split) for split in (dataset.train, dataset.test)]
+    digest = _combine_digests([sorted(d) for d in digests])
+    if digest != content.lower():
+        raise DataError(f"{source}: its images and labels are not those of `content`; found {digest}, needed {content}")
     orders = [sorted(range(len(d)), key=d.__getitem__) for d in digests]
     train, test = (
         Split(s.images[order], s.labels[order]) for s, order in zip((dataset.train, dataset.test), orders, strict=True)
@@ -64,14 +62,14 @@ def _in_order_of_digests(dataset: Dataset, expected: str, source: str) -> Datase
     return Dataset(train, test, dataset.classes)
 
 
-def _held_out(dataset: Dataset, fraction: float) -> Dataset:
+def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
     """The dataset with a part of the training images as its test split, drawn by class with seed 0."""
     images, labels = dataset.train.images, dataset.train.labels
     is_test = stratified_split(labels, fraction, seed=0)
     return Dataset(Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test]), dataset.classes)
 
 
-def _digests(split: Split) -> list[bytes]:
+def _digest_images(split: Split) -> list[bytes]:
     """The digest of every image with its label; the shape counts, too."""
     shape = repr(split.images.shape[1:]).encode()
     return [
@@ -80,6 +78,6 @@ def _digests(split: Split) -> list[bytes]:
     ]
 
 
-def _digest_of_splits(digests: list[list[bytes]]) -> str:
+def _combine_digests(digests: list[list[bytes]]) -> str:
     parts = [hashlib.sha256(b"".join(split)).digest() for split in digests]
     return f"sha256:{hashlib.sha256(b''.join(parts)).hexdigest()}"

@@ -86,7 +86,7 @@ def updates(
             if any(_is_inexact(state[full]) or full in differing for full in local_names.values()):
                 untested[name] = module
         elif module.track_running_stats:
-            result.norms[name] = _plain_norm(module, local_names)
+            result.norms[name] = _describe_norm(module, local_names)
     if untested:
         _try_modules(model, state, pixels()[:IMAGES], untested, canonical, names, result)
     return result
@@ -104,7 +104,7 @@ def _modules_in_training(network: nn.Module) -> set[nn.Module]:
         return {module for module in network.modules() if module.training}
 
 
-def _plain_norm(module: nn.Module, local_names: Mapping[str, str]) -> Norm:
+def _describe_norm(module: nn.Module, local_names: Mapping[str, str]) -> Norm:
     """The `Norm` of a module of PyTorch, from {name in the module: name in the network} of its buffers."""
     counters = tuple(full for local, full in local_names.items() if local == "num_batches_tracked")
     return Norm(module, {local: full for local, full in local_names.items() if full not in counters}, counters)
@@ -126,24 +126,22 @@ def _try_modules(
         if name not in calls or name not in other_calls:
             continue  # it is not called in evaluation mode, so the outputs that are measured do not depend on it
         prefix = _full_name(name, "")
-        tensors = {
-            n.removeprefix(prefix): state[f] for n, f in canonical.items() if n.startswith(prefix) and f in state
-        }
+        full_names = {n.removeprefix(prefix): full for n, full in canonical.items() if n.startswith(prefix)}
+        tensors = {local: state[full] for local, full in full_names.items() if full in state}
         trial = _Trial(module, tensors, {n for n, _ in module.named_buffers(recurse=False)})
-        full = {local: canonical[_full_name(name, local)] for local in trial.buffers}
-        full = {local: name_in_network for local, name_in_network in full.items() if name_in_network in names}
+        full_names = {local: full_names[local] for local in trial.buffers if full_names[local] in names}
         try:
             trial.classify(calls[name], other_calls[name])
         except Exception as error:  # the module is the user's code and may raise anything
             reason = f"{type(module).__name__} does not run in training mode: {summary(error)}"
-            result.unknown.update(dict.fromkeys(full.values(), reason))
+            result.unknown.update(dict.fromkeys(full_names.values(), reason))
             continue
-        result.counters.update(full[n] for n in trial.counters if n in full)
-        result.from_weights.update({full[n]: module for n in trial.from_weights if n in full})
+        counters = tuple(full for local, full in full_names.items() if local in trial.counters)
+        result.counters.update(counters)
+        result.from_weights.update({full: module for n, full in full_names.items() if n in trial.from_weights})
         reason = f"{type(module).__name__} updates it in training mode, but not as a moving average of its inputs"
-        result.unknown.update({full[n]: reason for n in trial.unknown if n in full})
-        if averaged := {n: full[n] for n in trial.averaged if n in full}:
-            counters = tuple(full[n] for n in trial.counters if n in full)
+        result.unknown.update({full: reason for n, full in full_names.items() if n in trial.unknown})
+        if averaged := {n: full for n, full in full_names.items() if n in trial.averaged}:
             result.norms[name] = Norm(module, averaged, counters, trial.rate)
 
 
@@ -161,7 +159,7 @@ def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[st
 
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls.setdefault(name, (_cloned(args), _cloned(kwargs)))
+            calls.setdefault(name, (_clone(args), _clone(kwargs)))
 
         return hook
 
@@ -176,13 +174,13 @@ def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[st
     return calls
 
 
-def _cloned(value: Any) -> Any:
+def _clone(value: Any) -> Any:
     """A copy of arguments in tuples, lists and dicts; later layers may overwrite the originals in place."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) in (tuple, list):
-        return type(value)(map(_cloned, value))
-    return {key: _cloned(item) for key, item in value.items()} if type(value) is dict else value
+        return type(value)(map(_clone, value))
+    return {key: _clone(item) for key, item in value.items()} if type(value) is dict else value
 
 
 class _Trial:
@@ -205,9 +203,9 @@ class _Trial:
     def classify(self, call: Call, other_call: Call) -> None:
         """Sort the buffers by how two calls with different arguments change them."""
         (_, after), (_, after_other) = self.call(call), self.call(other_call)
-        changed = {n for n in self.buffers if not _same(after[n], self.tensors[n])}
-        changed |= {n for n in self.buffers if not _same(after_other[n], self.tensors[n])}
-        input_independent = {n for n in changed if _same(after[n], after_other[n])}
+        changed = {n for n in self.buffers if not torch.equal(after[n], self.tensors[n])}
+        changed |= {n for n in self.buffers if not torch.equal(after_other[n], self.tensors[n])}
+        input_independent = {n for n in changed if torch.equal(after[n], after_other[n])}
         self.counters = {n for n in input_independent if not _is_inexact(self.tensors[n])}
         self.from_weights = input_independent - self.counters
         candidates = {n for n in changed - input_independent if _is_inexact(self.tensors[n])}
@@ -221,7 +219,7 @@ class _Trial:
         Its submodules stay in evaluation mode.
         """
         state = {n: t.clone() for n, t in {**self.tensors, **(initial or {})}.items()}
-        args, kwargs = _cloned(call)
+        args, kwargs = _clone(call)
         with preserved_modes(self.module), torch.no_grad(), repeatable_draws(next(iter(state.values())).device):
             self.module.eval()
             self.module.training = True
@@ -233,10 +231,7 @@ class _Trial:
         if self._uses_momentum(call, names):
             self.averaged = names
             return
-        shares = (
-            self._kept_share(call, names, {}),
-            self._kept_share(call, names, after),
-        )  # of the first and the next call
+        shares = [self._kept_share(call, names, others) for others in ({}, after)]  # in the first and the next call
         if None in shares or abs(shares[0] - shares[1]) > ALIKE:  # type: ignore[operator]
             self.unknown |= names
             return
@@ -261,19 +256,17 @@ class _Trial:
         on the old values. `state`: initial values of its other tensors, where these differ from the trial's.
         """
         zero = {n: torch.zeros_like(self.tensors[n]) for n in names}
-        outputs, low = self.call(call, {**state, **zero})
-        size = {n: LARGE * max(1.0, low[n].abs().max().item()) for n in names}
-        outputs_from_large, high = self.call(call, {**state, **{n: z + size[n] for n, z in zero.items()}})
+        outputs, from_zero = self.call(call, {**state, **zero})
+        size = {n: LARGE * max(1.0, from_zero[n].abs().max().item()) for n in names}
+        outputs_from_large, from_large = self.call(call, {**state, **{n: z + size[n] for n, z in zero.items()}})
         if not all(torch.allclose(a, b, equal_nan=True) for a, b in zip(outputs, outputs_from_large, strict=True)):
             return None
-        shares = torch.cat([((high[n] - low[n]) / size[n]).real.reshape(-1).double() for n in sorted(names)])
+        shares = torch.cat(
+            [((from_large[n] - from_zero[n]) / size[n]).real.reshape(-1).double() for n in sorted(names)]
+        )
         share = shares.mean().item()
         return share if (shares - share).abs().max() < ALIKE and -ALIKE < share < 1 - ALIKE else None
 
 
 def _is_inexact(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)

@@ -66,7 +66,7 @@ class _Expected:
     tensors: dict[str, Tensor]  # by their names in the network's state_dict
     aliases: dict[str, str]  # {name in the state_dict: name in a state}; tied tensors have several of the former
     ignored: frozenset[str] = frozenset()  # names of wrappers
-    bare_names: dict[str, str] = field(default_factory=dict)  # {bare name: name in a state}
+    state_names: dict[str, str] = field(default_factory=dict)  # {bare name: name in a state}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Reading:
     @cached_property
     def names(self) -> dict[Key, str]:
         """{key in the file: name in a state of the network}."""
-        return {key: self.expected.bare_names[bare] for key, bare in self.bare_names.items()}
+        return {key: self.expected.state_names[bare] for key, bare in self.bare_names.items()}
 
     @cached_property
     def missing(self) -> list[str]:
@@ -141,8 +141,8 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCh
     """
     stored = {(location, name): t for location, tensors in read_mappings(path).items() for name, t in tensors.items()}
     expected = _Expected(*state_dict_tensors(model.network))
-    readings = list(_readings(stored, expected))
-    fitting = _without_equivalents(r for r in _fitting(readings) if inside in (None, r.label))
+    readings = list(_find_readings(stored, expected))
+    fitting = _drop_equivalents(r for r in _select_fitting(readings) if inside in (None, r.label))
     if len(fitting) > 1:
         labels = join_names([repr(r.label) for r in fitting])
         raise CheckpointError(
@@ -154,28 +154,28 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCh
     return _convert(path, stored, fitting[0], model)
 
 
-def _readings(stored: dict[Key, Tensor], expected: _Expected) -> Iterator[_Reading]:
+def _find_readings(stored: dict[Key, Tensor], expected: _Expected) -> Iterator[_Reading]:
     """Every reading that gives at least one tensor of the network; those that ignore fewer wrapper names first."""
-    paths = {key: _path(key) for key in stored}
+    paths = {key: _split_path(key) for key in stored}
     all_paths = [*paths.values(), *(tuple(name.split(".")) for name in expected.aliases)]
     wrappers = [wrapper for wrapper in WRAPPERS if any(wrapper in path[:-1] for path in all_paths)]
     for count in range(len(wrappers) + 1):
         for ignored in map(frozenset, combinations(wrappers, count)):
-            bare_of = {name: _bare_name(tuple(name.split(".")), ignored) for name in expected.aliases}
-            bare_names = {bare: expected.aliases[name] for name, bare in bare_of.items()}
+            bare_of = {name: _drop_wrappers(tuple(name.split(".")), ignored) for name in expected.aliases}
+            state_names = {bare: expected.aliases[name] for name, bare in bare_of.items()}
             # otherwise two tensors of the network have the same bare name
-            if all(bare_names[bare_of[name]] == state_name for name, state_name in expected.aliases.items()):
-                yield from _readings_of(replace(expected, ignored=ignored, bare_names=bare_names), stored, paths)
+            if all(state_names[bare_of[name]] == state_name for name, state_name in expected.aliases.items()):
+                yield from _find_prefixes(replace(expected, ignored=ignored, state_names=state_names), stored, paths)
 
 
-def _readings_of(
+def _find_prefixes(
     expected: _Expected, stored: dict[Key, Tensor], paths: dict[Key, tuple[str, ...]]
 ) -> Iterator[_Reading]:
     """One reading for each prefix behind which there is a tensor of the network."""
     bare_names: dict[tuple[str, ...], dict[Key, str]] = {}  # prefix -> key -> bare name
     for key, path in paths.items():
         for i in range(len(path)):
-            if (bare := _bare_name(path[i:], expected.ignored)) in expected.bare_names:
+            if (bare := _drop_wrappers(path[i:], expected.ignored)) in expected.state_names:
                 bare_names.setdefault(path[:i], {})[key] = bare
     behind: dict[tuple[str, ...], list[Key]] = {prefix: [] for prefix in bare_names}  # prefix -> all keys behind it
     for key, path in paths.items():
@@ -187,17 +187,17 @@ def _readings_of(
         yield _Reading(prefix, expected, {k: stored[k] for k in behind[prefix] if k[0] in locations}, network_keys)
 
 
-def _path(key: Key) -> tuple[str, ...]:
+def _split_path(key: Key) -> tuple[str, ...]:
     location, name = key
     return tuple(".".join((*location, name)).split("."))
 
 
-def _bare_name(path: tuple[str, ...], ignored: frozenset[str]) -> str:
+def _drop_wrappers(path: tuple[str, ...], ignored: frozenset[str]) -> str:
     """The name without ignored wrapper names; its last part, the name of the tensor itself, is always kept."""
     return ".".join((*(part for part in path[:-1] if part not in ignored), path[-1]))
 
 
-def _fitting(readings: list[_Reading]) -> Iterator[_Reading]:
+def _select_fitting(readings: list[_Reading]) -> Iterator[_Reading]:
     """The complete readings whose extra tensors all belong to other complete readings."""
     complete = [r for r in readings if r.is_complete]
     for reading in complete:
@@ -209,7 +209,7 @@ def _fitting(readings: list[_Reading]) -> Iterator[_Reading]:
             yield reading
 
 
-def _without_equivalents(readings: Iterable[_Reading]) -> list[_Reading]:
+def _drop_equivalents(readings: Iterable[_Reading]) -> list[_Reading]:
     """The first of all readings that give the same tensors of the file the same names in the network."""
     distinct: dict[frozenset[tuple[Key, str]], _Reading] = {}
     for reading in readings:
@@ -264,7 +264,7 @@ def _conversion_problem(tensor: Tensor, expected: Tensor) -> str | None:
 
 def _why_none_fits(stored: dict[Key, Tensor], readings: list[_Reading], expected: _Expected, inside: str | None) -> str:
     """What is wrong in the reading in which most tensors fit, for a message."""
-    file_names = {key: ".".join(_path(key)) for key in stored}
+    file_names = {key: ".".join(_split_path(key)) for key in stored}
     quantised_endings = QUANTISED - {name.rpartition(".")[2] for name in expected.aliases}
     if quantised := [
         name
@@ -283,7 +283,7 @@ def _why_none_fits(stored: dict[Key, Tensor], readings: list[_Reading], expected
     if best.duplicates:
         duplicates = join_names([file_names[key] for key in best.duplicates])
         parts.append(f"{duplicates} would all become {best.names[best.duplicates[0]]}")
-    extra = [".".join(_path(key)[len(best.prefix) :]) for key in best.extra]
+    extra = [".".join(_split_path(key)[len(best.prefix) :]) for key in best.extra]
     parts += [f"not in the network: {join_names(extra)}"] if extra else []
     if best.differing_shapes:
         shapes = [f"{name} is {a}, in the network {b}" for name, (a, b) in best.differing_shapes.items()]

@@ -43,7 +43,10 @@ def shard_hint(path: str | Path) -> str:
 
 
 def _read_file(file: Path) -> dict[Location, dict[str, Tensor]]:
-    mappings = {location: tensors for location, tensors in _mappings(file, _load(file), (), ()) if tensors}
+    try:
+        mappings = {location: tensors for location, tensors in _find_mappings(file, _load(file), (), ()) if tensors}
+    except RecursionError as error:
+        raise CheckpointError(f"{file}: nested too deeply; a state_dict is needed") from error
     if not mappings:
         raise CheckpointError(f"{file}: contains no named tensors; a state_dict is needed")
     return mappings
@@ -81,7 +84,7 @@ def _load(file: Path) -> Any:
     except SafetensorError as error:
         safetensors_error = first_line(str(error))
     try:
-        if damaged := _damaged_member(file):
+        if damaged := _find_damaged_member(file):
             raise CheckpointError(f"{file}: damaged: the checksum of {join_names([damaged])} in it is wrong")
         # an open file, because torch.load chooses a reader by the suffix of a path
         with warnings.catch_warnings(), file.open("rb") as opened:
@@ -93,12 +96,12 @@ def _load(file: Path) -> Any:
         if blocked := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = f"holds a Python object ({blocked[1]}), and loading it could execute code; save model.state_dict()"
         else:
-            detail = safetensors_error if file.suffix == ".safetensors" else _torch_message(error)
+            detail = safetensors_error if file.suffix == ".safetensors" else _shorten_message(error)
             reason = f"neither a safetensors file nor one of torch.save, or damaged ({describe_text(file) or detail})"
         raise CheckpointError(f"{file}: {reason}") from error
 
 
-def _damaged_member(file: Path) -> str | None:
+def _find_damaged_member(file: Path) -> str | None:
     """The first member of a zip archive of torch.save whose checksum is wrong; torch.load does not check it."""
     if not zipfile.is_zipfile(file):
         return None
@@ -106,14 +109,14 @@ def _damaged_member(file: Path) -> str | None:
         return archive.testzip()
 
 
-def _torch_message(error: Exception) -> str:
+def _shorten_message(error: Exception) -> str:
     """The message of torch.load, without its advice to allow the execution of code."""
     cause = re.search(r"WeightsUnpickler error: (.*)", str(error))
     message = first_line(cause[1] if cause else str(error)) or "a pickle that torch.save did not write"
     return message if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}: {message}"
 
 
-def _mappings(
+def _find_mappings(
     file: Path, content: Any, location: Location, ancestors: tuple[int, ...]
 ) -> Iterator[tuple[Location, dict[str, Tensor]]]:
     """(location, {name: tensor}) of every mapping in `content`, at any depth.
@@ -129,4 +132,4 @@ def _mappings(
     if isinstance(content, Mapping):
         yield location, {name: value for name, value in items.items() if isinstance(value, Tensor)}
     for name, value in items.items():
-        yield from _mappings(file, value, (*location, name), (*ancestors, id(content)))
+        yield from _find_mappings(file, value, (*location, name), (*ancestors, id(content)))

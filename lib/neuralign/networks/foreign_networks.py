@@ -34,8 +34,9 @@ def construct(use: str, options: Mapping[str, Any], classes: int | None, channel
         return copy.deepcopy(factory)
     if not callable(factory):
         raise NetworkError(f"{use}: found {type(factory).__name__}; a callable that returns an nn.Module is needed")
-    arguments = {**_counts(factory, classes, channels, options), **options}
+    arguments = dict(options)
     try:
+        arguments = _match_counts(factory, classes, channels, options) | arguments
         network = factory(**arguments)
     except (Exception, SystemExit) as error:  # it is code of the user, which may raise anything
         raise NetworkError(f"{use}: called with {arguments or 'no options'}: {summary(error)}") from error
@@ -49,7 +50,7 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
 
 
-def _counts(
+def _match_counts(
     factory: Callable[..., Any], classes: int | None, channels: int, options: Mapping[str, Any]
 ) -> dict[str, int]:
     """The arguments for the numbers of classes and channels, by the names of the callable's parameters."""

@@ -53,16 +53,17 @@ class Model:
         Outputs must be differentiated within the block. After it the buffers in `state` are updated, as by a call.
 
         Python attributes of modules in evaluation mode are restored after every call, so that no module uses a cached
-        result of other weights.
+        result of another call, and after the block, because gradient checkpointing runs layers in the backward pass.
         """
         evaluated = modules_in_evaluation(self.network)
+        with preserved_attributes(evaluated) as restore, substituted(self.network, state) as current:
 
-        def network(pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-            with preserved_attributes(evaluated):
-                return self.network(self.normalise(pixels))
+            def network(pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+                try:
+                    return self.network(self.normalise(pixels))
+                finally:
+                    restore()
 
-        # restored after the block too: gradient checkpointing runs layers again in the backward pass
-        with preserved_attributes(evaluated), substituted(self.network, state) as current:
             yield network
         write_back(state, current)
 
@@ -141,15 +142,15 @@ def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
         raise NetworkError(
             f"the network returns {shape} for an input of shape {tuple(pixels.shape)}; logits "
-            f"({len(pixels)}, {classes}) are wanted, one for each class"
+            f"({len(pixels)}, {classes}) are needed, one for each class"
         )
 
 
 @torch.no_grad()
 def evaluation_outputs(network: nn.Module, example: Tensor) -> Any:
-    """What the network returns for a normalised input (n, c, h, w) in evaluation mode; then it is in training mode.
+    """What the network returns in evaluation mode for a normalised input (n, c, h, w).
 
-    Raises NetworkError if the network raises any error.
+    The network is in training mode afterwards. Raises NetworkError if the network raises any error.
     """
     network.eval()
     try:

@@ -19,16 +19,16 @@ def output_tensors(outputs: Any) -> list[Tensor]:
     A key-value cache is left out: it is an input of the network's next call, not an output, and a permutation of
     attention heads permutes it. Raises UserError for objects whose content cannot be inspected, such as generators.
     """
-    return _tensors(outputs, set())
+    return _collect_tensors(outputs, set())
 
 
-def _tensors(value: Any, seen: set[int]) -> list[Tensor]:
+def _collect_tensors(value: Any, seen: set[int]) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, PLAIN) or id(value) in seen or _is_key_value_cache(value):
         return []
     seen.add(id(value))
-    return [tensor for part in _parts(value) for tensor in _tensors(part, seen)]
+    return [tensor for part in _list_parts(value) for tensor in _collect_tensors(part, seen)]
 
 
 def _is_key_value_cache(value: Any) -> bool:
@@ -36,22 +36,22 @@ def _is_key_value_cache(value: Any) -> bool:
     return all(callable(getattr(value, name, None)) for name in ("update", "get_seq_length"))
 
 
-def _parts(value: Any) -> Iterable[Any]:
+def _list_parts(value: Any) -> Iterable[Any]:
     """The items of a container, or the values of an object's attributes; UserError if it has neither."""
     if isinstance(value, Mapping):
         return value.values()
     if isinstance(value, Sequence | Set):
         return value
-    slots = {name for kind in type(value).__mro__ for name in _slots(kind)}
+    slots = {name for kind in type(value).__mro__ for name in _list_slots(kind)}
     if callable(value) or not (hasattr(value, "__dict__") or slots):
         raise UserError(
             f"the network returns a {type(value).__name__}; tensors, or tuples, lists, mappings, dataclasses or other "
-            "objects with attributes are wanted"
+            "objects with attributes are needed"
         )
     return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in sorted(slots))]
 
 
-def _slots(kind: type) -> list[str]:
+def _list_slots(kind: type) -> list[str]:
     slots = vars(kind).get("__slots__", ())
     names = [slots] if isinstance(slots, str) else list(slots)
     return [name for name in names if not name.startswith("__")]

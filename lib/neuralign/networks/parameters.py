@@ -39,7 +39,7 @@ class FlatLayout:
         """The vector (d,) that holds copies of these tensors."""
         pieces = []
         for name, _, gap in self._pieces():
-            piece = _flat(tensors[name])
+            piece = _flatten(tensors[name])
             pieces += [piece, piece.new_zeros(gap)] if gap else [piece]
         return torch.cat(pieces or [torch.empty(0)])
 
@@ -56,7 +56,7 @@ class FlatLayout:
             if gap:
                 next(pieces)
             piece = piece.detach() if name in self.untrained else piece
-            named[name] = _shaped(piece, self.shapes[name], self.types.get(name))
+            named[name] = _unflatten(piece, self.shapes[name], self.types.get(name))
         return {**named, **self.frozen}
 
     @property
@@ -76,15 +76,15 @@ class FlatLayout:
             yield name, count, -count % ALIGNED if i < last else 0
 
 
-def _flat(tensor: Tensor) -> Tensor:
+def _flatten(tensor: Tensor) -> Tensor:
     """The numbers of a tensor as a real vector, in the order in which the layout has them."""
     if tensor.is_complex():
         return torch.view_as_real(tensor.resolve_conj()).reshape(-1)
     return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
 
 
-def _shaped(piece: Tensor, shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
-    """The tensor of this shape that `_flat` made into `piece`; of another type if `dtype` is not None."""
+def _unflatten(piece: Tensor, shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+    """The tensor of this shape that `_flatten` made into `piece`; of another type if `dtype` is not None."""
     if dtype is not None and dtype.is_complex:
         real, imaginary = piece.view(*shape, 2).unbind(-1)
         return torch.complex(real, imaginary).to(dtype)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError, join_names
 from neuralign.common.tensors import load_tensors
-from neuralign.networks.model import Model, State, buffers, parameters, trainable
+from neuralign.networks.model import Model, State, buffers, canonical_names, parameters, trainable
 
 OPTIONAL = "num_batches_tracked"  # a counter that is read only by norms with `momentum=None` in training mode
 EXTRA = "_extra_state"  # ending of the state_dict key of what `Module.get_extra_state` returns, which is no tensor
-PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is wanted"
+PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is needed"
 
 
 class StateError(UserError):
@@ -42,14 +42,9 @@ def state_dict_tensors(network: nn.Module) -> tuple[dict[str, Tensor], dict[str,
 
     The two names differ for tied tensors only: a state_dict has all their names, a state only the first.
     """
-    with_duplicates = (network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
-    known = {name for tensors in with_duplicates for name, _ in tensors}
-    saved = {n: t for n, t in network.state_dict(keep_vars=True).items() if n in known}
-    first: dict[int, str] = {}
-    for name, tensor in saved.items():
-        first.setdefault(id(tensor), name)
-    in_state = {id(t): n for n, t in (*network.named_parameters(), *network.named_buffers())}
-    return saved, {n: in_state.get(id(t), first[id(t)]) for n, t in saved.items()}
+    names = canonical_names(network)
+    saved = {n: t for n, t in network.state_dict(keep_vars=True).items() if n in names}
+    return saved, {n: names[n] for n in saved}
 
 
 def check_state(where: str, state: State, expected: State) -> None:
@@ -58,9 +53,9 @@ def check_state(where: str, state: State, expected: State) -> None:
     `where`: the file or argument that the state comes from, with which the message begins.
     """
     if missing := expected.keys() - state.keys():
-        raise StateError(f"{where}: tensors are missing for this network: {sorted(missing)[:5]}")
+        raise StateError(f"{where}: tensors are missing for this network: {join_names(sorted(missing))}")
     if extra := state.keys() - expected.keys():
-        raise StateError(f"{where}: tensors that this network does not have: {sorted(extra)[:5]}")
+        raise StateError(f"{where}: tensors that this network does not have: {join_names(sorted(extra))}")
     for name, tensor in expected.items():
         if problem := tensor_problem(state[name], tensor):
             raise StateError(f"{where}: {name} {problem}")
@@ -108,9 +103,11 @@ def fitted_state(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str
     whose message begins with `where`, if anything else is missing or does not fit.
     """
     if not isinstance(tensors, Mapping):
-        raise StateError(f"{where}: found {_type(tensors)}; named tensors are wanted, such as network.state_dict()")
+        raise StateError(f"{where}: found {_describe(tensors)}; named tensors are needed, such as network.state_dict()")
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise StateError(f"{where}: {join_names([str(others[0])])} is {_type(tensors[others[0]])}; tensors are wanted")
+        raise StateError(
+            f"{where}: {join_names([str(others[0])])} is {_describe(tensors[others[0]])}; tensors are needed"
+        )
     expected = {**parameters(network), **buffers(network)}
     _, aliases = state_dict_tensors(network)
     names = {n: n for n in expected} | aliases
@@ -131,5 +128,5 @@ def are_equal(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
-def _type(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{type(value).__name__} {value!r}"[:60] if isinstance(value, int | float | str) else type(value).__name__

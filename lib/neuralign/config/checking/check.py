@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from neuralign.common.files import PACKAGE
-from neuralign.config.checking.entries import merge, read_entry
+from neuralign.config.checking.entries import read_entry
 from neuralign.config.checking.names import name_problem
 from neuralign.config.checking.validation import Validation
 from neuralign.config.problems import printable, short_repr
@@ -52,9 +52,9 @@ def _check_entry(section: str, name: str, raw: Any, problems: Validation) -> Non
         return problems.note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
     if not isinstance(overrides, list):
         return problems.note(f"{path}.overrides", f"must be a list, found {short_repr(overrides)}")
-    before = len(problems)
-    read_entry(section, name, merge(raw, {}), path, problems)
-    if len(problems) > before:
+    count = len(problems)
+    read_entry(section, name, {}, path, problems)
+    if len(problems) > count:
         return  # with an override, the entry would have the same problems again
     for i, override in enumerate(overrides):
         override_path = f"{path}.overrides[{i}]"
@@ -64,7 +64,7 @@ def _check_entry(section: str, name: str, raw: Any, problems: Validation) -> Non
             problems.note(override_path, f"{needed}; found {short_repr(override)}")
             continue
         _check_condition(section, name, when, f"{override_path}.when", problems)
-        read_entry(section, name, merge(raw, {key: str(value) for key, value in when.items()}), override_path, problems)
+        read_entry(section, name, {key: str(value) for key, value in when.items()}, override_path, problems)
 
 
 def _check_condition(section: str, name: str, when: Mapping[Any, Any], path: str, problems: Validation) -> None:

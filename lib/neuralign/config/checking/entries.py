@@ -13,14 +13,15 @@ from neuralign.config.schema import PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetw
 from neuralign.config.signatures import plugins, schema
 
 
-def merge(raw: Any, place: Mapping[str, str]) -> Any:
+def _merge(raw: Any, place: Mapping[str, str]) -> Any:
     """An entry as written, with those of its `overrides` merged in, in their order, whose `when` matches the place."""
     if raw is None:
         return None
     merged = {key: value for key, value in raw.items() if key != "overrides"}
-    for override in raw.get("overrides") or []:
+    overrides = raw.get("overrides")
+    for override in overrides if isinstance(overrides, list) else ():
         when = override.get("when") if isinstance(override, Mapping) else None
-        if when and all(place.get(key) == value for key, value in when.items()):
+        if when and isinstance(when, Mapping) and all(place.get(key) == value for key, value in when.items()):
             merged = _merge_deeply(merged, {key: value for key, value in override.items() if key != "when"})
     return merged
 
@@ -32,16 +33,17 @@ def _merge_deeply(base: Any, over: Any) -> Any:
     return over
 
 
-def read_entry(section: str, name: str, raw: Any, path: str, problems: Validation) -> Any:
-    """The entry with its defaults filled in. Notes its problems in `problems`; with problems, it is incomplete.
+def read_entry(section: str, name: str, place: Mapping[str, str], path: str, problems: Validation) -> Any:
+    """An entry at a place, with its overrides merged in and its defaults filled in; incomplete if there are problems.
 
-    `raw` is the entry after `merge`. In the section `alignments`, None stays None and means that the networks are not
-    aligned.
+    Notes the problems in `problems`, whose sections hold the entry, as those of the key `path`. In the section
+    `alignments`, null stays None and means that the networks are not aligned.
     """
+    raw = _merge(problems.sections[section][name], place)
     if raw is None and section == "alignments":
         return None
     if section in PLUGIN_SECTIONS:
-        entry = _read_with_plugin(section, name, raw or {}, path, problems)
+        entry = _read_with_plugin(section, name, raw or {}, place, path, problems)
     else:
         entry = problems.validate(PLAIN_SECTIONS[section], raw or {}, path)
         if entry:
@@ -68,7 +70,9 @@ def read_entry(section: str, name: str, raw: Any, path: str, problems: Validatio
     return entry
 
 
-def _read_with_plugin(section: str, name: str, raw: Entry, path: str, problems: Validation) -> Entry:
+def _read_with_plugin(
+    section: str, name: str, raw: Entry, place: Mapping[str, str], path: str, problems: Validation
+) -> Entry:
     """An entry whose keys are options of its plug-in, and keys that all entries of the section have."""
     model = PLUGIN_SECTIONS[section]
     options = {"use": name} | {key: value for key, value in raw.items() if key not in model.model_fields}
@@ -79,7 +83,7 @@ def _read_with_plugin(section: str, name: str, raw: Entry, path: str, problems: 
     if common:
         problems.check_names(model, common, path)
     if common.get("start"):
-        _check_start(name, common, path, problems)
+        _check_start(name, common, place, path, problems)
     _read_augment(common, path, problems)
     problems.note(path, _normalisation_problem(common.get("mean"), common.get("std")))
     return entry | common
@@ -118,17 +122,18 @@ def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys
     return {"use": use} | problems.validate(model, options, path, more_keys)
 
 
-def _check_start(name: str, entry: Entry, path: str, problems: Validation) -> None:
+def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:
     """Note a problem if `start` has another `attention`, or if following `start` leads in a circle."""
-    start, alignments = entry["start"], {k: v for k, v in problems.sections["alignments"].items() if v is not None}
+    start = entry["start"]
+    alignments = {k: _merge(v, place) for k, v in problems.sections["alignments"].items() if isinstance(v, Mapping)}
     if start in alignments and alignments[start].get("attention", False) != entry["attention"]:
-        found = short_repr(entry["attention"])
-        problems.note(f"{path}.attention", f"found {found}; it must be the same as that of {start}, its start")
+        attention = short_repr(entry["attention"])
+        problems.note(f"{path}.attention", f"found {attention}; it must be the same as that of {start}, its start")
     chain = [name]
-    while start and start not in chain:
+    while isinstance(start, str) and start not in chain:
         chain.append(start)
         start = alignments.get(start, {}).get("start")
-    if start:
+    if start in chain:
         problems.note(f"{path}.start", f"leads in a circle: {' -> '.join([*chain, start])}")
 
 
@@ -147,8 +152,8 @@ def _normalisation_problem(mean: list[float] | None, std: list[float] | None) ->
     """Mean and standard deviation must both be set, with one number per channel, or neither."""
     if (mean is None) == (std is None) and (mean is None or std is None or len(mean) == len(std) > 0):
         return None
-    found = " and ".join("none" if values is None else f"{len(values)}" for values in (mean, std))
-    return f"`mean` and `std` must both have one number for each channel, or neither be set; found {found}"
+    lengths = " and ".join("none" if values is None else f"{len(values)}" for values in (mean, std))
+    return f"`mean` and `std` must both have one number for each channel, or neither be set; found {lengths}"
 
 
 def _full_passes_problem(entry: Entry) -> str | None:

@@ -50,8 +50,8 @@ def _read_grid(raw: Any, path: str, problems: Validation) -> Entry:
     if len(grid["curve_seed"]) == 1:
         grid["curve_seed"] *= len(grid["pair"])
     if len(grid["curve_seed"]) != len(grid["pair"]):
-        found = f"{len(grid['curve_seed'])} seeds for {len(grid['pair'])} pairs"
-        problems.note(f"{path}.curve_seed", f"found {found}; one for each pair, or one for all, is needed")
+        counts = f"{len(grid['curve_seed'])} seeds for {len(grid['pair'])} pairs"
+        problems.note(f"{path}.curve_seed", f"found {counts}; one for each pair, or one for all, is needed")
     return grid
 
 

@@ -73,7 +73,7 @@ def _download(url: str, part: Path, cached: Path) -> None:
             log.warning("%s: %s; trying again in %g s", url, cause, pause)
             time.sleep(pause)
         try:
-            return _attempt(url, part)
+            return _continue_download(url, part)
         except HTTPError as error:
             error.close()
             if error.code not in TRANSIENT:
@@ -85,8 +85,8 @@ def _download(url: str, part: Path, cached: Path) -> None:
     raise DataError(f"{url}: {failure}; you can download the archive by other means and put it at {cached}")
 
 
-def _attempt(url: str, part: Path) -> None:
-    """Continue the download to `part`, or begin it again if the server cannot resume. Logs the progress."""
+def _continue_download(url: str, part: Path) -> None:
+    """Complete the file `part`; begin it again if the server cannot resume the download. Logs the progress."""
     received = part.stat().st_size
     headers = {"User-Agent": "neuralign"} | ({"Range": f"bytes={received}-"} if received else {})
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:

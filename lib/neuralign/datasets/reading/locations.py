@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -14,9 +13,9 @@ from neuralign.common.errors import UserError
 from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import checkpoint_files
 from neuralign.config.options import address
+from neuralign.config.plugins import Entry
 from neuralign.datasets.dataset import DataError
 
-Entry = Mapping[str, Any]
 # seconds; a file that was changed more recently could change again without getting another modification time
 SETTLED = 2.0
 
@@ -54,13 +53,13 @@ def content_digest(entry: Entry, memo: Path | None = None) -> str:
     """
     path = Path(entry["path"]) if "path" in entry else local_path(entry["url"]) if "url" in entry else None
     if "checkpoint" in entry:
-        path, files = _checkpoint_stats(entry["checkpoint"])
+        path, files = _stat_checkpoint(entry["checkpoint"])
     elif path is None:
         return str(entry.get("checksum", ""))
     elif not path.exists():
         raise DataError(f"{path}: no such file or folder")
     else:
-        files = _folder_stats(path) if path.is_dir() else {"": path.stat()}
+        files = _stat_folder(path) if path.is_dir() else {"": path.stat()}
     stamp = _digest(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in files.items())
     key = str(path.absolute())
     digests = _read_memo(memo)
@@ -73,14 +72,14 @@ def content_digest(entry: Entry, memo: Path | None = None) -> str:
     return digest
 
 
-def _folder_stats(folder: Path) -> dict[str, os.stat_result]:
+def _stat_folder(folder: Path) -> dict[str, os.stat_result]:
     """{split/class/file: stat} of the visible files in class folders, sorted. By os.scandir: there may be millions."""
-    classes = (entry for split in _scan(folder) if split.is_dir() for entry in _scan(split.path) if entry.is_dir())
-    files = (file for class_folder in classes for file in _scan(class_folder.path) if file.is_file())
+    classes = (entry for split in _list(folder) if split.is_dir() for entry in _list(split.path) if entry.is_dir())
+    files = (file for class_folder in classes for file in _list(class_folder.path) if file.is_file())
     return dict(sorted((file.path.removeprefix(f"{folder}{os.sep}"), file.stat()) for file in files))
 
 
-def _checkpoint_stats(name: str) -> tuple[Path, dict[str, os.stat_result]]:
+def _stat_checkpoint(name: str) -> tuple[Path, dict[str, os.stat_result]]:
     """(the file, {"": its stat}); for shards (their folder, {file: stat} of the index and the shards)."""
     try:
         first, *shards = checkpoint_files(name).files
@@ -91,7 +90,7 @@ def _checkpoint_stats(name: str) -> tuple[Path, dict[str, os.stat_result]]:
     return first.parent, {file.name: file.stat() for file in (first, *shards)}
 
 
-def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
+def _list(folder: str | Path) -> list[os.DirEntry[str]]:
     """The entries of a folder, without hidden ones."""
     with os.scandir(folder) as entries:
         return [entry for entry in entries if not entry.name.startswith(".")]

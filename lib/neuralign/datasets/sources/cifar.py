@@ -32,7 +32,7 @@ def cifar(cache: Path, *, classes: Literal[10, 100], url: Address, checksum: Che
     path = fetch_verified(url, checksum, cache)
     meta, names = META[classes]
     try:
-        contents = _contents(path, [*TRAIN[classes], *TEST[classes], meta])
+        contents = _unpickle(path, [*TRAIN[classes], *TEST[classes], meta])
         train, test = ([contents[name] for name in files[classes]] for files in (TRAIN, TEST))
         return Dataset(
             _concatenate(train, LABELS[classes]), _concatenate(test, LABELS[classes]), tuple(contents[meta][names])
@@ -41,7 +41,7 @@ def cifar(cache: Path, *, classes: Literal[10, 100], url: Address, checksum: Che
         raise DataError(f"{path}: not the archive of CIFAR-{classes}, python version: {error}") from error
 
 
-def _contents(path: Path, names: list[str]) -> dict[str, Any]:
+def _unpickle(path: Path, names: list[str]) -> dict[str, Any]:
     """{file name: unpickled content}. Unpickling can execute code: the checksum must have been verified before."""
     with tarfile.open(path, "r:gz") as tar:
         members = {PurePosixPath(member.name).name: member for member in tar if member.isreg()}

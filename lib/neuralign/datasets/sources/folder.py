@@ -21,7 +21,7 @@ def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
         size: Height and width in pixels to which every image is resized; null: all must have the same size.
     """
     root = Path(path)
-    files_of = {split: _image_files(root / split) for split in ("train", "test")}
+    files_of = {split: _list_image_files(root / split) for split in ("train", "test")}
     classes = [p.name for p in visible_paths(root / "train", "*")]
     in_train, in_test = ({file.parent.name for file in files} for files in files_of.values())
     if unknown := sorted(in_test - set(classes)):
@@ -40,7 +40,7 @@ def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
     return Dataset(train, test, tuple(classes))
 
 
-def _image_files(split: Path) -> list[Path]:
+def _list_image_files(split: Path) -> list[Path]:
     """The image files of the class folders, sorted by class and name; anything else is refused."""
     if not split.is_dir():
         raise DataError(f"{split}: no such folder; train/<class>/<image> and test/<class>/<image> are needed")

@@ -24,9 +24,9 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
         layout: Which of four axes is that of the channels: the second or the last. With `auto` it is the one of length
             1 or 3; a file in which both or neither have such a length is refused.
     """
-    arrays = _arrays(Path(path))
+    arrays = _read_arrays(Path(path))
     splits = [
-        Split(_channels_first(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _labels(arrays[f"y_{s}"], f"{path}: y_{s}"))
+        Split(_to_nchw(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _to_int64(arrays[f"y_{s}"], f"{path}: y_{s}"))
         for s in ("train", "test")
     ]
     count = 1 + max((int(split.labels.max()) for split in splits if split.labels.size), default=-1)
@@ -40,12 +40,10 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
     return Dataset(splits[0], splits[1], tuple(str(name) for name in names.tolist()))
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with (
-            zipfile.ZipFile(path),
-            np.load(path, allow_pickle=False) as file,
-        ):  # np.load reads other files than .npz too
+        # opened as a zip archive too, because np.load would also read files of other kinds
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             if missing := [name for name in NEEDED if name not in file]:
                 raise DataError(f"{path}: has no array {', '.join(missing)}; found {', '.join(file) or 'none'}")
             return {name: file[name] for name in (*NEEDED, "classes") if name in file}
@@ -55,7 +53,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: not a readable .npz file of plain arrays: {error}") from error
 
 
-def _channels_first(images: np.ndarray, layout: str, subject: str) -> np.ndarray:
+def _to_nchw(images: np.ndarray, layout: str, subject: str) -> np.ndarray:
     """The images with channels as second axis; a view, not a copy."""
     if images.ndim == 3:
         return images[:, None]
@@ -71,7 +69,7 @@ def _channels_first(images: np.ndarray, layout: str, subject: str) -> np.ndarray
     return images if layout == "nchw" else images.transpose(0, 3, 1, 2)
 
 
-def _labels(labels: np.ndarray, subject: str) -> np.ndarray:
+def _to_int64(labels: np.ndarray, subject: str) -> np.ndarray:
     if labels.dtype.kind not in "iu":
         raise DataError(f"{subject} is {labels.dtype}; only integers are allowed")
     return labels.astype(np.int64)

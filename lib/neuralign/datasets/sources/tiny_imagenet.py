@@ -26,22 +26,22 @@ def tiny_imagenet(cache: Path, *, url: Address, checksum: Checksum) -> Dataset:
     path = fetch_verified(url, checksum, cache)
     try:
         with ZipFile(path) as archive:
-            train, test = _train_members(archive), _validation_members(archive, str(path))
+            train, test = _list_train_members(archive), _list_validation_members(archive, str(path))
             classes = sorted({wnid for wnid, _ in train})
             if unknown := sorted({wnid for wnid, _ in test} - set(classes)):
                 raise DataError(f"{path}: validation images of class {unknown[0]}, which has no training images")
-            return Dataset(_split(archive, train, classes), _split(archive, test, classes), tuple(classes))
+            return Dataset(_read_split(archive, train, classes), _read_split(archive, test, classes), tuple(classes))
     except (BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path}: not the zip archive of Tiny ImageNet, or damaged: {error}") from error
 
 
-def _train_members(archive: ZipFile) -> list[tuple[str, str]]:
+def _list_train_members(archive: ZipFile) -> list[tuple[str, str]]:
     """(class, member) of train/<wnid>/images/<file>, sorted."""
     members = [(name.split("/"), name) for name in archive.namelist()]
     return sorted((p[2], name) for p, name in members if len(p) == 5 and p[1] == "train" and p[3] == "images" and p[4])
 
 
-def _validation_members(archive: ZipFile, source: str) -> list[tuple[str, str]]:
+def _list_validation_members(archive: ZipFile, source: str) -> list[tuple[str, str]]:
     """(class, member) of val/images/<file>, sorted; classes from the lines `file<tab>class<tab>box` of
     val/val_annotations.txt."""
     members = {tuple(name.split("/")[1:]): name for name in archive.namelist() if not name.endswith("/")}
@@ -58,7 +58,7 @@ def _validation_members(archive: ZipFile, source: str) -> list[tuple[str, str]]:
     return sorted((wnid, files[file]) for file, wnid in classes.items())
 
 
-def _split(archive: ZipFile, members: list[tuple[str, str]], classes: list[str]) -> Split:
+def _read_split(archive: ZipFile, members: list[tuple[str, str]], classes: list[str]) -> Split:
     """The images and labels of (class, member) pairs."""
     files = ((f"{archive.filename}: {name}", BytesIO(archive.read(name))) for _, name in members)
     images, _ = stack_images(files, len(members), None)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from neuralign.config.options import Count, Flag, at_least
 
 # each convolution as (output channels in multiples of `width`, kernel, stride, padding)
-HEAD = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
+FIRST = (1, 3, 1, 1), (1, 3, 1, 1), (2, 3, 2, 1)
 MIDDLE = (2, 3, 1, 1)
-TAIL = (4, 3, 2, 1), (4, 3, 1, 0), (4, 1, 1, 0)
+LAST = (4, 3, 2, 1), (4, 3, 1, 0), (4, 1, 1, 0)
 
 
 def tinyten(
@@ -32,10 +32,10 @@ def tinyten(
         strided: Whether the last 3x3 convolution has stride 2 and padding 1, as on curves in the paper's code for Tiny
             ImageNet.
     """
-    ends = len(HEAD) + len(TAIL)
+    ends = len(FIRST) + len(LAST)
     if depth < ends:
         raise ValueError(f"depth: found {depth}, TinyTen needs at least {ends} convolutions (the paper has 8)")
-    plan = [*HEAD, *[MIDDLE] * (depth - ends), *TAIL]
+    plan = [*FIRST, *[MIDDLE] * (depth - ends), *LAST]
     if strided:
         plan[-2] = (4, 3, 2, 1)
     return TinyTen(classes, channels, width, plan)
