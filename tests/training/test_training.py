@@ -299,6 +299,14 @@ def test_weights_that_become_non_finite_in_the_last_step_are_refused(images: Ima
         train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
 
 
+def test_a_penalty_that_is_not_finite_is_not_called_a_loss(images: Images) -> None:
+    model = perceptron(16)
+    model.network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    state = randomised(model.network) | {"unused": torch.tensor([1e200], dtype=torch.float64)}  # its square is infinite
+    with pytest.raises(Diverged, match="^the penalty is not finite in epoch 1, step 1 of 1"):
+        train(model, state, images, ONE_STEP)
+
+
 def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
     model, spoil = perceptron(16), spoilt_from(3)
     keeper = Checkpoint(tmp_path, every=0)

@@ -69,8 +69,15 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def clear(self) -> None:
-        """Remove the folder, after the job's outputs have been written."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        """Remove the folder, if there is one, after the job's outputs have been written.
+
+        What cannot be removed is logged as a warning: it takes up space, but changes no later result.
+        """
+        if self.path.parent.exists():
+            try:
+                shutil.rmtree(self.path.parent)
+            except OSError as error:
+                log.warning("%s cannot be removed: %s", self.path.parent, error)
 
     def _read(self, fresh: Progress) -> Progress:
         """The progress in the file; raises Damaged or SafetensorError if it cannot be used."""

@@ -8,7 +8,7 @@ training and what it keeps between steps.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -233,13 +233,13 @@ class Training:
         *totals, steps_within_limits = self.progress.sums.tolist()
         steps = self.progress.step
         loss, penalty, correct = (total / len(self.images) for total in totals)
-        finite = bool(torch.isfinite(self.progress.trainable).all())
-        exceeded = steps_within_limits < steps
-        if exceeded or not finite:
-            large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
-            what = f"the loss is {large}" if exceeded else "weights are not finite"
+        finite = {"the loss is": isfinite(loss), "the penalty is": isfinite(penalty)}
+        finite["weights are"] = bool(torch.isfinite(self.progress.trainable).all())
+        if steps_within_limits < steps or not finite["weights are"]:
+            large = f"the loss is {loss:.3g} nats on average, more than {EXPLODED:g},"
+            causes = [f"{subject} not finite" for subject, is_finite in finite.items() if not is_finite]
             raise Diverged(
-                f"{what} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at learning "
+                f"{large if EXPLODED <= loss < inf else causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at learning "
                 f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in the "
                 "networks that it starts from"
             )
