@@ -132,6 +132,19 @@ def test_rows_have_the_columns_of_the_table_and_one_per_point_and_attack(tinyten
     assert {row["images"] for row in rows} == {12}
 
 
+def test_the_log_says_which_attack_and_statistics_a_value_is_of(
+    tinyten: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="neuralign.evaluation"):
+        assert walk(tinyten, two_states(tinyten), attacks={}) == [] and not caplog.records
+        rows = walk(tinyten, two_states(tinyten), ts=(0.0,), attacks={"clean": None, "pgd": PGD})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"t 0.0000  {row['attack']}, {row['statistics']} statistics  "
+        f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.3f}"
+        for row in rows
+    ]
+
+
 def test_stored_rows_are_those_of_the_checkpoints_themselves(tinyten: Model) -> None:
     states = two_states(tinyten)
     stored = [row for row in walk(tinyten, states) if row["statistics"] == "stored"]

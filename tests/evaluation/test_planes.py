@@ -307,6 +307,11 @@ def test_it_draws_without_warnings(tmp_path: Path, pairs: int, kind: str, column
     assert symbols == [r"$\theta_1$", r"$\theta_2$", *last]
 
 
+def test_an_alignment_is_not_called_like_the_method_of_its_name() -> None:
+    figure = draw(plane_frame(kind="initial").assign(alignment="pam_aligned"))
+    assert figure.axes[0].get_title() == "TinyTen, CIFAR-10: pam aligned"
+
+
 def test_methods_of_a_network_share_their_colours_and_networks_do_not() -> None:
     frame = plane_frame(kind="curve", networks=("tinyten", "resnet32"))
     frame.loc[(frame["network"] == "resnet32"), "accuracy"] /= 2

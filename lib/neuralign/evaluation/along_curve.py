@@ -87,4 +87,5 @@ def along(
                 values = measure(model, state, images, batch_size=batch_size, attack=attack, noise=noise)
                 labels = {"t": t, "distance": distance, "attack": name, "statistics": kind}
                 yield labels | values | {"images": len(images)}
-        log.info("t %.4f  %s", t, "  ".join(f"{m} {v:.3f}" for m, v in values.items()))
+                shown = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
+                log.info("t %.4f  %s, %s statistics  %s", t, name, kind, shown)

@@ -183,6 +183,7 @@ class Recursion(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule, ends: tuple[State, State]):
         super().__init__(graph)
+        self.extra_traceback = False  # of the interpreter: errors keep their one line
         self.ends = ends
         self.norms: dict[str, float] = {}  # name of an affine layer -> the larger of its two operator norms
         self.totals: dict[fx.Node, Tensor] = {}  # sums over images of distance, size and both deviations
@@ -217,7 +218,7 @@ class Recursion(fx.Interpreter):
         return result
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signal:
-        layer, (signal, *_) = self.fetch_attr(target), args
+        layer, signal = self.fetch_attr(target), next(iter((*args, *kwargs.values())), None)
         if not isinstance(signal, Signal):
             raise Unbounded(f"no bound for layer {target!r}, whose input is not an activation: {layer}")
         if isinstance(layer, AFFINE):
@@ -240,6 +241,8 @@ class Recursion(fx.Interpreter):
             return Signal(a.start + b.start, a.end + b.end, a.deviation + b.deviation)
         if target is torch.cat:
             parts = args[0] if args else kwargs.pop("tensors")
+            if not all(isinstance(part, Signal) for part in parts):
+                raise Unbounded("no bound for a concatenation with a constant")
             start, end = (target([getattr(p, s) for p in parts], *args[1:], **kwargs) for s in ("start", "end"))
             return Signal(start, end, torch.stack([p.deviation for p in parts]).norm(dim=0))
         if not args or not isinstance(args[0], Signal):

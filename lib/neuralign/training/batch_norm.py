@@ -254,9 +254,12 @@ class Estimate:
             batch_size: images in a batch.
             seed: of the order of the images, the augmentation and the attack.
             images: size of the sample, which is kept in memory. None: all images are used at every point.
-            full_passes: nodes along each coordinate, at which the error of the sample is measured. None: nowhere.
+            full_passes: nodes along each coordinate, at which the error of the sample is measured, at least two, since
+                the error is interpolated between them. None: nowhere.
             attack: perturbs the images.
         """
+        if full_passes is not None and full_passes < 2:
+            raise UserError(f"full_passes: found {full_passes}; at least 2, or None, is needed")
 
         def everything() -> Batches:
             return training.shuffled(

@@ -236,20 +236,15 @@ class Training:
         finite = {"the loss is": isfinite(loss), "the penalty is": isfinite(penalty)}
         finite["weights are"] = bool(torch.isfinite(self.progress.trainable).all())
         if steps_within_limits < steps or not finite["weights are"]:
-            large = f"the loss is {loss:.3g} nats on average, more than {EXPLODED:g},"
             causes = [f"{subject} not finite" for subject, is_finite in finite.items() if not is_finite]
+            if EXPLODED <= loss < inf:
+                causes.insert(0, f"the loss is {loss:.3g} nats on average, more than {EXPLODED:g},")
             raise Diverged(
-                f"{large if EXPLODED <= loss < inf else causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at learning "
-                f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in the "
-                "networks that it starts from"
+                f"{causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at "
+                f"learning rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in "
+                "the networks that it starts from"
             )
-        return {
-            "epoch": epoch + 1,
-            "lr": self._lr(epoch),
-            "loss": loss,
-            "penalty": penalty,
-            "accuracy": 100 * correct,
-        }
+        return {"epoch": epoch + 1, "lr": self._lr(epoch), "loss": loss, "penalty": penalty, "accuracy": 100 * correct}
 
     def weights(self, count: int, epoch: int) -> Tensor:
         """Weights (count, n) of the control points at the t of each step of an epoch; (count, 0) for an endpoint."""

@@ -55,7 +55,7 @@ CLAIMS = [
     ),
     Claim(
         "width",
-        "The average gains less in the largest network than in the smallest.",
+        "The average gains less in the largest than in the smallest of the networks that were run.",
         TABLE,
         "less",
         measurements.gain_of_largest,

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from neuralign.config.options import Flag, NonNegativeInt
 from neuralign.report import drawing
-from neuralign.report.labels import label, rank
+from neuralign.report.labels import alignment_label, label, rank
 
 UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 PLACE = ["network", "dataset", "regime"]
@@ -41,7 +41,7 @@ def plane(
         spread: Whether rows of the sample deviation over pairs are added, where there are several pairs.
         contours: Number of contour lines.
     """
-    by = "method" if "method" in frame else "alignment"
+    by, name_label = ("method", label) if "method" in frame else ("alignment", alignment_label)
     names = sorted(frame[by].unique(), key=rank)
     nodes, marks = frame[frame["name"].isna()], frame[frame["name"].notna()]
     each = nodes.groupby([*PLACE, by, "t2", "t1", "pair"])[column].mean().groupby([*PLACE, by, "t2", "t1"])
@@ -66,7 +66,7 @@ def plane(
                     _surface(panel, surfaces.loc[name].unstack(), grid, colours, contours)
                     panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
                     _landmarks(panel, drawing.where(marks, **place), grid)
-                    panel.set_title(f"{', '.join(map(label, setting[:2]))}: {label(name)}")
+                    panel.set_title(f"{', '.join(map(label, setting[:2]))}: {name_label(name)}")
             panels[0].set_ylabel(upwards)
             figure.colorbar(
                 ScalarMappable(**colours), ax=list(panels), label=f"test {UNITS[column]}, {kind}", aspect=30

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
-from neuralign.report.labels import label
+from neuralign.report.labels import alignment_label, label
 
 NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 
@@ -33,7 +33,7 @@ def signature(frame: pd.DataFrame, *, labels: NonNegativeInt = 32) -> Figure:
             panel.set_title(", ".join(map(label, (network, dataset, regime))))
             panel.set_ylabel("correlation of\nmatched units")
         n = drawing.counted(frame, "pair")
-        after = [(f"After alignment: {a.replace('_', ' ')} ({n})", _look(a, names)) for a in names]
+        after = [(f"After alignment: {alignment_label(a)} ({n})", _look(a, names)) for a in names]
         drawing.legend(figure, [(f"Before alignment ({n})", drawing.look("unaligned")), *after])
     return figure
 

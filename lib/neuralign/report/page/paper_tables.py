@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.report.labels import METHODS, SETTING, label
+from neuralign.report.labels import METHODS, SETTING, alignment_label, label
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
 
 VERDICTS = ("supported", "contradicted", "not decided")
@@ -205,8 +205,8 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
         return [number(r["units"], 0), share(r, "moved"), share(r, "moved_from_start")]
 
     def all_rows(r: dict[str, Any]) -> Rows:
-        row = [label(r["alignment"]), *cells(r), *(spread(r, f"objective_{w}", 4) for w in ("before", "after"))]
-        return [[*row, number(r["n_pairs"], 0)]]
+        objectives = [spread(r, f"objective_{when}", 4) for when in ("before", "after")]
+        return [[alignment_label(r["alignment"]), *cells(r), *objectives, number(r["n_pairs"], 0)]]
 
     head = ["Alignment", "Units", "Moved", "Moved from its start"]
     together = alignments["group"] == "all"
@@ -221,6 +221,6 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
     by_group = groups(
         alignments[~together],
         SETTING,
-        lambda r: [[f"{label(r['alignment'])}: {r['group']}", *cells(r), number(r["n_pairs"], 0)]],
+        lambda r: [[f"{alignment_label(r['alignment'])}: {r['group']}", *cells(r), number(r["n_pairs"], 0)]],
     )
     return all_groups, Table("The same, group by group.", [*head, "n"], by_group)
