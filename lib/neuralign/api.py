@@ -31,7 +31,7 @@ from neuralign.symmetry.permutations import Permutation, permute
 from neuralign.symmetry.tracing.execution import evaluation_copy
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.loop import fit
+from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
 
 Normalisation = Sequence[float]
@@ -157,7 +157,7 @@ def curve(
         ends.demand_interpolable()
         if not ends.layout.trained_size:
             raise UserError("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
-        bends = fit(
+        training = Training(
             model,
             path.bends[:, : ends.layout.trained_size],
             path.sample,
@@ -168,8 +168,8 @@ def curve(
             transform=as_is,
             basis=path.basis,
             seed=seed,
-        ).trainable
-        path = path.with_bends(bends.detach())
+        )
+        path = path.with_bends(fit(training).trainable.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:

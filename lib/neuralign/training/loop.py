@@ -37,31 +37,13 @@ EXPLODED = 1e4
 AUGMENTED_AT_ONCE = 2048
 
 
-def fit(
-    model: Model,
-    trainable: Tensor,
-    sample: Sample,
-    layout: FlatLayout,
-    buffers: Mapping[str, Tensor],
-    images: Images,
-    regime: Regime,
-    **options: Any,
-) -> Progress:
-    """Run a `Training` with these arguments to its end and return its `Progress`. Raises `Diverged`."""
-    training = Training(model, trainable, sample, layout, buffers, images, regime, **options)
-    with preserved_generators(training.device), side_stream(training.device):
-        for _ in training.steps():
-            pass
-    return training.progress
-
-
-def demand_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
+def demand_trainable_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
     """Raise UserError if the last batch of the training set is a single image and the network cannot train on one.
 
     Batch norm needs at least two values per unit; after a global pooling a single image has one. `state`: () -> the
     state to try this with; it is copied.
     """
-    if len(images) % batch_size != 1 % batch_size:
+    if (len(images) - 1) % batch_size:  # the last batch has one image more than this
         return
     with preserved_generators(images.labels.device), preserved_modes(model.network), torch.no_grad():
         model.network.train()
@@ -134,7 +116,7 @@ class Training:
         self.attack_generator = torch.Generator(self.device)
         # limits of the criterion and the penalty, each summed over the images of an epoch
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
-        demand_last_batch(model, self.initial_state, images, regime.batch_size)
+        demand_trainable_last_batch(model, self.initial_state, images, regime.batch_size)
         self._take_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
 
     def steps(self) -> Iterator[None]:
@@ -271,6 +253,14 @@ class Training:
         """All tensors that `_step` changes in place."""
         progress = self.progress
         return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
+
+
+def fit(training: Training) -> Progress:
+    """The `Progress` of a training after its last step. Raises `Diverged`."""
+    with preserved_generators(training.device), side_stream(training.device):
+        for _ in training.steps():
+            pass
+    return training.progress
 
 
 class _Speed:
