@@ -23,7 +23,7 @@ from neuralign.report.labels import SETTING
 from neuralign.report.published import published_table
 from neuralign.report.statistics import welch_interval
 
-UNITS = {"accuracy": ("points", 2), "loss": ("nats", 3)}  # unit and decimals of metrics that begin so
+UNITS = {"accuracy": ("points", 2), "loss": ("nats", 3)}  # first word of a metric -> its unit and decimals
 NAMES = {
     "accuracy_mean": "average accuracy",
     "accuracy_min": "worst accuracy",
