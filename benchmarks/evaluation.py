@@ -74,7 +74,7 @@ def _passes(problem: Problem, images: Images) -> list[Action]:
         return refresh_each(problem.model, [point] * points, problem.buffers, batches)
 
     def measured(size: int):
-        return tested(problem.model, state, images, batch_size=size, attack=None, noise=torch.Generator())
+        return tested(problem.model, state, images, batch_size=size, attack=None, generator=torch.Generator())
 
     few = Images(images.pixels[: len(images) // POINTS_AT_ONCE], images.labels[: len(images) // POINTS_AT_ONCE])
     nodes = Estimate.on(few, augment(), batch_size=SIZE, seed=0)

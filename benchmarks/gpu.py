@@ -143,7 +143,7 @@ def _table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
         refresh(problem.model, parameters, problem.buffers, estimate.sample())
 
     def test() -> None:
-        tested(problem.model, state, images, batch_size=512, attack=None, noise=torch.Generator(device))
+        tested(problem.model, state, images, batch_size=512, attack=None, generator=torch.Generator(device))
 
     endpoint, curve, whole, forward = interleaved(
         problem.endpoint(images, REGIME, augment()),

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from neuralign.curves.storage import open_path
-from neuralign.evaluation.along_curve import along
+from neuralign.evaluation.along_curve import measure_curve
 from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
@@ -34,7 +34,7 @@ def evaluations(recipe: dict[str, Any], points: int, protocols: Sequence[tuple[i
     common = {k: settings["protocol"][k] for k in ("batch_size", "seed")}
     for images, nodes in protocols:
         estimate = Estimate.on(data.train, transform, images=images, full_passes=nodes, **common)
-        rows = along(net, path.curve, path.endpoints, ts, estimate, data.test, {"clean": None}, **common)
+        rows = measure_curve(net, path.curve, path.endpoints, ts, estimate, data.test, {"clean": None}, **common)
         yield [row for row in rows if row["statistics"] == "reestimated"]
 
 

@@ -5,7 +5,7 @@ import torch
 from neuralign.common.tables import write_rows
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import open_path
-from neuralign.evaluation.along_curve import along
+from neuralign.evaluation.along_curve import measure_curve
 from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
@@ -21,7 +21,7 @@ def main(data, target, source, points, *, model, curve, augment, attacks, protoc
         attack=plugin_or_none("attacks", protocol["attacked_statistics"]),
         **{k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")},
     )
-    rows = along(
+    rows = measure_curve(
         net,
         path.curve,
         path.endpoints,

@@ -39,7 +39,7 @@ def main(
         start, end = load_ends(net, images.train, target, source, permutation)
         ends = endpoints_on_images(net, images.train, start, load_state(source, net), end)
         models = dict(zip(("theta1", "theta2", aligned), ends.vectors, strict=True))
-    plane = on_plane.through(*models.values())
+    plane = on_plane.plane_through(*models.values())
     options = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **options)
     places, size = on_plane.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]

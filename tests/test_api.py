@@ -180,13 +180,13 @@ COMMON = [
     (
         GREY,
         {"mean": [0.5], "std": [0.0]},
-        "std: found [0.0]; numbers above 0 are wanted, one for each of the 1 channels",
+        "std: found [0.0]; numbers above 0 are needed, one for each of the 1 channels",
     ),
-    (GREY, {"std": [-1.0]}, "std: found [-1.0]; numbers above 0 are wanted"),
-    (GREY, {"std": [float("nan")]}, "std: found [nan]; numbers are wanted, one for each of the 1 channels"),
-    (GREY, {"mean": [0.5] * 3}, "mean: found [0.5, 0.5, 0.5]; numbers are wanted, one for each of the 1 channels"),
-    (GREY, {"mean": 0.5}, "mean: found 0.5; numbers are wanted, one for each of the 1 channels"),
-    (GREY, {"mean": ["much"]}, "mean: found ['much']; numbers are wanted"),
+    (GREY, {"std": [-1.0]}, "std: found [-1.0]; numbers above 0 are needed"),
+    (GREY, {"std": [float("nan")]}, "std: found [nan]; numbers are needed, one for each of the 1 channels"),
+    (GREY, {"mean": [0.5] * 3}, "mean: found [0.5, 0.5, 0.5]; numbers are needed, one for each of the 1 channels"),
+    (GREY, {"mean": 0.5}, "mean: found 0.5; numbers are needed, one for each of the 1 channels"),
+    (GREY, {"mean": ["much"]}, "mean: found ['much']; numbers are needed"),
     (NONE, {}, "images are empty, of shape (0, 1, 8, 8); at least one image is needed"),
     (
         Images(GREY.pixels / 255, GREY.labels),
@@ -241,7 +241,7 @@ def test_an_option_called_like_an_argument_is_given_in_a_mapping():
     with pytest.raises(UserError, match="option 'batch_size' is given twice, in options and as a keyword"):
         align(network, a, b, images, "correlation", options={"batch_size": 4}, batch_size=4)
     with pytest.raises(
-        UserError, match=r"options: found \['images'\]; a mapping is wanted, such as {'batch_size': 64}"
+        UserError, match=r"options: found \['images'\]; a mapping is needed, such as {'batch_size': 64}"
     ):
         align(network, a, b, images, "correlation", options=["images"])
     with pytest.raises(UserError, match="bezier.bends: found 0: input should be greater than or equal to 1"):
@@ -305,7 +305,7 @@ def test_labels_that_the_network_has_no_logit_for_are_refused():
     network = flat(classes=4)
     with pytest.raises(UserError, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
         curve(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
-    with pytest.raises(UserError, match=r"the network returns \(2, 4, 1\) for 2 images; logits are wanted"):
+    with pytest.raises(UserError, match=r"the network returns \(2, 4, 1\) for 2 images; logits are needed"):
         wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
         curve(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
 

@@ -22,8 +22,8 @@ from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins, schema
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
-from neuralign.datasets import images as image_checks
 from neuralign.datasets.images import Images, as_is
+from neuralign.datasets.images import check as check_images
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State, evaluation_outputs, logits, parameters
 from neuralign.networks.states import fitted_state
@@ -31,7 +31,7 @@ from neuralign.symmetry.permutations import Permutation, permute
 from neuralign.symmetry.tracing.execution import evaluation_copy
 from neuralign.symmetry.tracing.trace import trace
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.loop import fit
+from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
 
 Normalisation = Sequence[float]
@@ -41,9 +41,7 @@ Normalisation = Sequence[float]
 class Aligned:
     """The result of `align`."""
 
-    state: dict[
-        str, Tensor
-    ]  # the source, permuted: the same function; with the names of tensors of the argument `source`
+    state: dict[str, Tensor]  # the permuted source, which computes the same function; names as in argument `source`
     permutation: Permutation  # {group: (n,)}; {} if nothing of the network may be permuted
     certificate: float  # largest relative change of the source's outputs and gradients, in float64
     unreached: tuple[str, ...] = ()  # names of tensors that no forward pass used; the certificate does not cover them
@@ -77,8 +75,8 @@ def align(
     Raises `UserError` if arguments do not fit together, and `CertificateError` if the permutation changes the network's
     function. The result shares no memory with `target`, `source` or `network`.
     """
-    method_with_options = _plugin("alignments", "method", method, _merged(options, more))
-    model, example = _model(network, images, mean, std)
+    method_with_options = _bind_plugin("alignments", "method", method, _merge(options, more))
+    model, example = _copy_into_model(network, images, mean, std)
     (target_state, _), (source_state, names) = (
         fitted_state("target", network, target),
         fitted_state("source", network, source),
@@ -91,7 +89,7 @@ def align(
     return Aligned({n: permuted[in_state] for n, in_state in names.items()}, permutation, error, symmetry.unreached)
 
 
-class _Training(BaseModel):
+class _TrainingOptions(BaseModel):
     """The allowed values of the training options of `curve`."""
 
     epochs: NonNegativeInt
@@ -140,13 +138,13 @@ def curve(
     Raises `UserError` if arguments do not fit together, or if a tensor that cannot be interpolated differs between the
     ends. If the curve is not trained, the latter is raised only when a state between the ends is asked for.
     """
-    given = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    numbers = _checked(_Training, given, "curve")  # text such as "1/50" as a number
+    values = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
+    numbers = _validate(_TrainingOptions, values, "curve")  # text such as "1/50" becomes a number
     epochs, batch_size, seed = numbers["epochs"], numbers["batch_size"], numbers["seed"]
-    basis = _plugin("curves", "family", family, _merged(options, more))
-    lr_schedule = _plugin("schedules", "schedule", schedule, {})
-    model, example = _model(network, images, mean, std)
-    image_checks.check(images, None, _classes(model, example))
+    basis = _bind_plugin("curves", "family", family, _merge(options, more))
+    lr_schedule = _bind_plugin("schedules", "schedule", schedule, {})
+    model, example = _copy_into_model(network, images, mean, std)
+    check_images(images, None, _count_classes(model, example))
     (start, names), (end, _) = fitted_state("start", network, start), fitted_state("end", network, end)
     if not parameters(network):
         raise UserError("the network has no parameters, so there is no path between two states of it")
@@ -157,7 +155,7 @@ def curve(
         ends.demand_interpolable()
         if not ends.layout.trained_size:
             raise UserError("no parameter of the network requires gradients: only the line, with epochs=0, is possible")
-        bends = fit(
+        training = Training(
             model,
             path.bends[:, : ends.layout.trained_size],
             path.sample,
@@ -168,13 +166,13 @@ def curve(
             transform=as_is,
             basis=path.basis,
             seed=seed,
-        ).trainable
-        path = path.with_bends(bends.detach())
+        )
+        path = path.with_bends(fit(training).trainable.detach())
     estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
         if not 0 <= t <= 1:
-            raise UserError(f"t: found {t}; a number from 0 to 1 is wanted")
+            raise UserError(f"t: found {t}; a number from 0 to 1 is needed")
         point = ends.state_on(path, t)
         state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[in_state] for name, in_state in names.items()}
@@ -182,7 +180,7 @@ def curve(
     return at
 
 
-def _plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
+def _bind_plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
     """A plug-in with its options bound. Raises UserError if there is no such plug-in or option.
 
     `argument` is the name of the argument `use` of the caller, for the message.
@@ -191,19 +189,19 @@ def _plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Call
     if use not in plugins(kind):
         problems.note_not_allowed(argument, "found", use, plugins(kind))
         raise UserError(problems.messages[0])
-    return plugin(kind, {"use": use, **_checked(schema(kind, use), options, use)})
+    return plugin(kind, {"use": use, **_validate(schema(kind, use), options, use)})
 
 
-def _merged(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
     """Options from a mapping and from keywords. Raises UserError if one is given in both."""
     if not isinstance(options, Mapping | None):
-        raise UserError(f"options: found {options!r}; a mapping is wanted, such as {{'batch_size': 64}}")
+        raise UserError(f"options: found {options!r}; a mapping is needed, such as {{'batch_size': 64}}")
     if twice := sorted((options or {}).keys() & more.keys()):
         raise UserError(f"option {twice[0]!r} is given twice, in options and as a keyword")
     return {**(options or {}), **more}
 
 
-def _checked(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
+def _validate(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
     """The validated values, with defaults. UserError lists all wrong ones, each as `path` and its name."""
     problems = Validation()
     checked = problems.validate(model, values, path)
@@ -212,14 +210,14 @@ def _checked(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[
     return checked
 
 
-def _model(
+def _copy_into_model(
     network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None
 ) -> tuple[Model, Tensor]:
     """A model of a copy of the network, and its normalised input for two of the images.
 
     Raises UserError if the images or their normalisation do not fit the network.
     """
-    image_checks.check(images, None, None)
+    check_images(images, None, None)
     channels = images.pixels.shape[1]
     tensors = chain(network.parameters(), network.buffers())
     reference = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
@@ -227,7 +225,7 @@ def _model(
         raise UserError(f"images are on {images.pixels.device}, the network is on {reference.device}")
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
     if not (scale > 0).all():
-        raise UserError(f"std: found {std}; numbers above 0 are wanted, one for each of the {channels} channels")
+        raise UserError(f"std: found {std}; numbers above 0 are needed, one for each of the {channels} channels")
     model = Model(evaluation_copy(network), shift.to(reference).view(-1, 1, 1), scale.to(reference).view(-1, 1, 1))
     example = model.normalise(next(images.batches(2))[0])
     evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it
@@ -241,15 +239,15 @@ def _normalisation(name: str, values: Normalisation | None, channels: int, defau
     except (TypeError, ValueError):
         numbers = torch.tensor([])
     if len(numbers) != channels or not numbers.isfinite().all():
-        raise UserError(f"{name}: found {values}; numbers are wanted, one for each of the {channels} channels")
+        raise UserError(f"{name}: found {values}; numbers are needed, one for each of the {channels} channels")
     return numbers
 
 
-def _classes(model: Model, example: Tensor) -> int:
+def _count_classes(model: Model, example: Tensor) -> int:
     """The number of classes of the network."""
     returned = evaluation_outputs(model.network, example)
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
     if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
-        raise UserError(f"the network returns {shape} for {len(example)} images; logits are wanted, one for each class")
+        raise UserError(f"the network returns {shape} for {len(example)} images; logits are needed, one for each class")
     return head.shape[1]

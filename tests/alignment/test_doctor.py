@@ -6,7 +6,7 @@ import torch
 from tiny import assert_same, generator, randomised
 
 from neuralign.alignment.problem import Problem
-from neuralign.alignment.recovery import breaking_levels, examine, noisy, random_images, recovered, silent_units
+from neuralign.alignment.recovery import add_noise, breaking_levels, examine, random_images, recovered, silent_units
 from neuralign.config.plugins import plugin
 from neuralign.symmetry.permutations import identity, inverse, random
 from neuralign.symmetry.tracing.trace import trace
@@ -31,12 +31,12 @@ def test_the_inverse_of_the_planted_permutation_recovers_all_units(symmetry):
 
 def test_noise_has_its_nominal_size_and_does_not_change_buffers(tinyten):
     state = randomised(tinyten.network)
-    assert_same(noisy(tinyten, state, 0.0, 1), state)
-    actual = noisy(tinyten, state, 0.5, 1)
+    assert_same(add_noise(tinyten, state, 0.0, 1), state)
+    actual = add_noise(tinyten, state, 0.5, 1)
     name = "features.conv6.weight"
     assert (actual[name] - state[name]).std() == pytest.approx(0.5 * state[name].std().item(), rel=0.1)
     assert torch.equal(actual["features.bn1.running_var"], state["features.bn1.running_var"])
-    again, other = noisy(tinyten, state, 0.5, 1), noisy(tinyten, state, 0.5, 2)
+    again, other = add_noise(tinyten, state, 0.5, 1), add_noise(tinyten, state, 0.5, 2)
     assert_same(actual, again)
     assert not torch.equal(actual[name], other[name])
 

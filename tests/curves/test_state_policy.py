@@ -29,7 +29,7 @@ from neuralign.curves.families.segment import segment
 from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.images import Images, as_float, as_is
 from neuralign.datasets.storage import save as save_dataset
-from neuralign.evaluation.along_curve import along
+from neuralign.evaluation.along_curve import measure_curve
 from neuralign.networks import buffer_updates, foreign_checkpoints, parameters
 from neuralign.networks import model as networks
 from neuralign.networks import states as network_states
@@ -42,7 +42,7 @@ from neuralign.symmetry.explain import explain
 from neuralign.symmetry.tracing import execution
 from neuralign.training import batch_norm
 from neuralign.training.batch_norm import Estimate, refresh
-from neuralign.training.loop import fit
+from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
 
 State = dict[str, Tensor]
@@ -169,7 +169,7 @@ def check_evaluated(name: str, ends: tuple[State, State]) -> None:
     divided = endpoints_of(model, ends, as_float(IMAGES.pixels))
     estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
     rows = list(
-        along(
+        measure_curve(
             *(
                 model,
                 straight_line(segment, *divided.vectors),
@@ -225,11 +225,8 @@ def check_frozen(name: str) -> None:
             laid_out, rest = split_trainable(model, {**laid_out, **rest})
         layout = FlatLayout.of(laid_out)
         regime = Regime(2, BATCH, 0.05, 0.9, 5e-4, plugin("schedules", {"use": "constant"}))
-        progress = fit(
-            *(model, layout.flatten(laid_out), lambda weights, _: weights, layout, rest, IMAGES, regime),
-            transform=as_is,
-            seed=1,
-        )
+        arguments = (model, layout.flatten(laid_out), lambda weights, _: weights, layout, rest, IMAGES, regime)
+        progress = fit(Training(*arguments, transform=as_is, seed=1))
         after = {**layout.views(progress.trainable.detach()), **progress.buffers}
         moved = {n for n, b in before.items() if not torch.equal(after[n], b)}
         assert moved == trainable(network)
@@ -345,7 +342,7 @@ def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_ane
     flat = layout.flatten(parameters_of(network))
     regime = Regime(1, BATCH, 0.05, 0.9, 0.0, plugin("schedules", {"use": "constant"}))
     arguments = (unnormalised(network), flat, lambda weights, _: weights, layout, before, IMAGES, regime)
-    after = fit(*arguments, transform=as_is, seed=1).buffers
+    after = fit(Training(*arguments, transform=as_is, seed=1)).buffers
     averaged = {n for n, how in KINDS[name].rest.items() if how == AVERAGED}
     assert averaged and not any(torch.equal(after[n], before[n]) for n in averaged)
     assert_same(before, buffers(network))
@@ -475,7 +472,7 @@ def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
         before, after = right(self, i, norm)
 
         def forgetful(module, inputs):
-            self.now[i] = self.seen[i]
+            self.seen_so_far[i] = self.seen[i]
             before(module, inputs)
 
         return forgetful, after

@@ -23,7 +23,7 @@ from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.curves.families.segment import segment
 from neuralign.datasets.images import Images, as_float
-from neuralign.evaluation.along_curve import along, measure
+from neuralign.evaluation.along_curve import measure, measure_curve
 from neuralign.networks.model import Model, State
 from neuralign.networks.states import split_trainable
 from neuralign.symmetry import permutations
@@ -46,7 +46,7 @@ def test_metrics_are_means_over_all_images_in_evaluation_mode(batch_size: int, i
     model = perceptron(16, dropout=0.5)
     state = randomised(model.network)
     model.network.train()
-    actual = measure(model, state, images, batch_size=batch_size, attack=None, noise=generator())
+    actual = measure(model, state, images, batch_size=batch_size, attack=None, generator=generator())
     model.network.eval()
     logits = model(state, as_float(images.pixels))
     assert list(actual) == ["loss", "accuracy"]
@@ -58,19 +58,19 @@ def test_metrics_are_means_over_all_images_in_evaluation_mode(batch_size: int, i
 def test_measuring_changes_no_buffer_and_leaves_no_gradient(tinyten: Model, images: Images) -> None:
     state = randomised(tinyten.network)
     before = {name: tensor.clone() for name, tensor in state.items()}
-    measure(tinyten, state, images, batch_size=5, attack=PGD, noise=generator())
+    measure(tinyten, state, images, batch_size=5, attack=PGD, generator=generator())
     assert_same(state, before)
     assert all(parameter.grad is None for parameter in tinyten.network.parameters())
 
 
 def test_attacked_metrics_are_those_of_the_attacked_batches(tinyten: Model, images: Images) -> None:
     state, noise = randomised(tinyten.network), generator(7)
-    actual = measure(tinyten, state, images, batch_size=5, attack=PGD, noise=generator(7))
+    actual = measure(tinyten, state, images, batch_size=5, attack=PGD, generator=generator(7))
     tinyten.network.eval()
     predict = partial(tinyten, state)
     attacked = torch.cat([PGD(predict, pixels, labels, noise) for pixels, labels in images.batches(5)])
     assert actual["loss"] == pytest.approx(F.cross_entropy(predict(attacked), images.labels).item(), rel=1e-9)
-    clean = measure(tinyten, state, images, batch_size=5, attack=None, noise=generator())
+    clean = measure(tinyten, state, images, batch_size=5, attack=None, generator=generator())
     assert actual["loss"] > clean["loss"]
 
 
@@ -78,7 +78,7 @@ def test_robust_accuracy_counts_the_images_that_are_right_in_every_attempt(tinyt
     """Under restarts, accuracy counts images that no attempt fools, and the loss is that of the kept attempts."""
     state, starts = randomised(tinyten.network), generator(7)
     attack = partial(pgd, eps=0.1, step=0.03, steps=2)
-    actual = measure(tinyten, state, images, batch_size=12, attack=partial(attack, restarts=4), noise=generator(7))
+    actual = measure(tinyten, state, images, batch_size=12, attack=partial(attack, restarts=4), generator=generator(7))
     tinyten.network.eval()
     pixels, labels = as_float(images.pixels), images.labels
     tried = [
@@ -108,7 +108,7 @@ def walk(
     curve = straight_line(basis, *ends.vectors)
     estimate = estimate or ESTIMATE
     attacks = {"clean": None} if attacks is None else attacks
-    return list(along(model, curve, ends, list(ts), estimate, images, attacks, batch_size=5, seed=1))
+    return list(measure_curve(model, curve, ends, list(ts), estimate, images, attacks, batch_size=5, seed=1))
 
 
 def two_states(model: Model) -> tuple[State, State]:
@@ -132,11 +132,24 @@ def test_rows_have_the_columns_of_the_table_and_one_per_point_and_attack(tinyten
     assert {row["images"] for row in rows} == {12}
 
 
+def test_the_log_says_which_attack_and_statistics_a_value_is_of(
+    tinyten: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="neuralign.evaluation"):
+        assert walk(tinyten, two_states(tinyten), attacks={}) == [] and not caplog.records
+        rows = walk(tinyten, two_states(tinyten), ts=(0.0,), attacks={"clean": None, "pgd": PGD})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"t 0.0000  {row['attack']}, {row['statistics']} statistics  "
+        f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.3f}"
+        for row in rows
+    ]
+
+
 def test_stored_rows_are_those_of_the_checkpoints_themselves(tinyten: Model) -> None:
     states = two_states(tinyten)
     stored = [row for row in walk(tinyten, states) if row["statistics"] == "stored"]
     for row, state in zip(stored, states, strict=True):
-        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
+        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, generator=generator())
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     assert stored[0]["loss"] != stored[1]["loss"]
 
@@ -147,7 +160,7 @@ def test_other_rows_are_those_of_the_point_with_re_estimated_statistics(tinyten:
     for t, row in rows.items():
         point = {n: torch.lerp(states[0][n], states[1][n], t) for n, _ in tinyten.network.named_parameters()}
         state = point | refresh(tinyten, point, split_trainable(tinyten, dict(states[0]))[1], ESTIMATE.sample())
-        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, noise=generator())
+        expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, generator=generator())
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
 
 
@@ -202,7 +215,7 @@ def test_a_bend_moves_the_middle_and_not_the_ends(tinyten: Model) -> None:
     first, second = (
         [
             row["loss"]
-            for row in along(
+            for row in measure_curve(
                 *(tinyten, curve, ends, [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None}),
                 batch_size=5,
                 seed=1,

@@ -17,8 +17,8 @@ from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.curves.families.segment import segment
 from neuralign.datasets.images import as_float
-from neuralign.evaluation.along_curve import along
-from neuralign.evaluation.on_plane import Plane, covering, grid, landscape, marks, through
+from neuralign.evaluation.along_curve import measure_curve
+from neuralign.evaluation.on_plane import Plane, covering, grid, landscape, marks, plane_through
 from neuralign.report import drawing
 from neuralign.report.figures.plane import plane as draw
 from neuralign.training.batch_norm import Estimate
@@ -42,7 +42,7 @@ def third(plane: Plane) -> tuple[float, float]:
 
 def test_the_plane_of_a_right_triangle_is_known() -> None:
     origin = torch.tensor([1.0, 1.0, 1.0])
-    plane = through(origin, origin + torch.tensor([3.0, 0, 0]), origin + torch.tensor([1.0, 0, 2.0]))
+    plane = plane_through(origin, origin + torch.tensor([3.0, 0, 0]), origin + torch.tensor([1.0, 0, 2.0]))
     assert plane.axes.tolist() == [[1, 0, 0], [0, 0, 1]]
     assert plane.corners.tolist() == [[0, 0], [3, 0], [1, 2]]
     assert plane.unit == (3, 2)
@@ -53,14 +53,17 @@ def test_the_plane_of_a_right_triangle_is_known() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_corners_are_the_models_to_the_bit(dtype: torch.dtype) -> None:
     models = points(dtype=dtype)
-    plane = through(*models)
+    plane = plane_through(*models)
     for model, corner in zip(models, [*CORNERS, third(plane)], strict=True):
         assert torch.equal(plane(*corner), model)
 
 
 def test_axes_are_orthonormal_and_coordinates_distances() -> None:
     origin, second, _ = models = points(100_000)
-    for plane in (through(*models), through(origin, second, torch.lerp(origin, second, 0.5) + 1e-3 * models[2])):
+    for plane in (
+        plane_through(*models),
+        plane_through(origin, second, torch.lerp(origin, second, 0.5) + 1e-3 * models[2]),
+    ):
         torch.testing.assert_close(plane.axes @ plane.axes.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-13)
         one, other = plane(0.2, 0.9), plane(0.7, 0.1)
         width, height = plane.unit
@@ -68,7 +71,7 @@ def test_axes_are_orthonormal_and_coordinates_distances() -> None:
 
 
 def test_place_undoes_the_plane() -> None:
-    plane = through(*points(dtype=torch.float64))
+    plane = plane_through(*points(dtype=torch.float64))
     actual = plane.place(plane(0.3, 1.2))
     assert (actual["t1"], actual["t2"], actual["off_plane"]) == pytest.approx((0.3, 1.2, 0))
     away = torch.linalg.svd(torch.cat([plane.axes, torch.randn(1, 50, dtype=torch.float64)])).Vh[-1]
@@ -80,14 +83,14 @@ def test_place_undoes_the_plane() -> None:
 def test_a_curve_of_one_bend_lies_in_its_plane_and_one_of_two_does_not() -> None:
     start, end, bend = points(dtype=torch.float64)
     curve = Curve(bezier, torch.stack([start, end]), bend[None])
-    plane = through(start, end, curve(0.5))
+    plane = plane_through(start, end, curve(0.5))
     rows = list(marks(plane, {"theta1": start, "midpoint": curve(0.5)}, curve, points=5))
     assert [(r["name"], r["t"]) for r in rows[:2]] == [("theta1", None), ("midpoint", None)]
     assert [(r["name"], r["t"]) for r in rows[2:]] == [("curve", t) for t in (0, 0.25, 0.5, 0.75, 1)]
     assert max(row["off_plane"] for row in rows) < 1e-12
     assert [row["t2"] for row in rows[2:]] == pytest.approx([0, 0.75, 1, 0.75, 0])  # 4 t (1 - t)
     twice = Curve(lambda t: bezier(t, bends=2), curve.ends, torch.stack([bend, bend.roll(1)]))
-    rows = list(marks(through(start, end, twice(0.5)), {}, twice, points=5))
+    rows = list(marks(plane_through(start, end, twice(0.5)), {}, twice, points=5))
     assert rows[0]["off_plane"] < 1e-12 < 0.1 < rows[1]["off_plane"]
 
 
@@ -96,17 +99,17 @@ def test_two_equal_models_span_no_plane(i: int, j: int) -> None:
     models = points()
     models[j - 1] = models[i - 1].clone()
     with pytest.raises(ValueError, match=f"its points {i} and {j} are the same model"):
-        through(*models)
+        plane_through(*models)
 
 
 @pytest.mark.parametrize("at", [0.5, -1.0, 2.0])
 def test_models_on_a_line_span_no_plane(at: float) -> None:
     start, end, _ = points(10_000)
     with pytest.raises(ValueError, match="lie on a line"):
-        through(start, end, torch.lerp(start, end, at))
+        plane_through(start, end, torch.lerp(start, end, at))
     line = Curve(segment, torch.stack([start, end]), start.new_empty(0, len(start)))
     with pytest.raises(ValueError, match="lie on a line"):
-        through(start, end, line(0.5))
+        plane_through(start, end, line(0.5))
 
 
 def test_the_grid_goes_row_by_row_and_meets_its_ends() -> None:
@@ -120,7 +123,7 @@ WINDOW = [-0.05, 1.05], [-0.1, 1.5]
 def leaning(t1: float) -> Plane:
     """A plane whose third model lies above t1 on the axis through the first two."""
     origin = torch.tensor([1.0, 1.0, 1.0])
-    return through(origin, origin + torch.tensor([4.0, 0, 0]), origin + torch.tensor([4 * t1, 0, 2.0]))
+    return plane_through(origin, origin + torch.tensor([4.0, 0, 0]), origin + torch.tensor([4 * t1, 0, 2.0]))
 
 
 @pytest.mark.parametrize("t1", [-0.05, 0.0, 0.5, 1.0, 1.05])
@@ -160,7 +163,7 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     images, states = pictures(12), [randomised(model.network, seed) for seed in (1, 2, 3)]
     ends = endpoints_of(model, states, as_float(images.pixels))
     flat = ends.vectors
-    plane = through(*flat)
+    plane = plane_through(*flat)
     estimate = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
     before = [{name: t.clone() for name, t in stored.items()} for stored in ends.stored]
     places = [*CORNERS, third(plane), (0.5, 0.5)]
@@ -171,7 +174,7 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     for row, corner, state in zip(rows, flat, states, strict=False):
         line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
         two = endpoints_of(model, (state, states[0]), as_float(images.pixels))
-        (at_corner, _) = along(
+        (at_corner, _) = measure_curve(
             *(model, line, two, [0.0], estimate, images, {"clean": None}),
             batch_size=5,
             seed=1,
@@ -305,6 +308,11 @@ def test_it_draws_without_warnings(tmp_path: Path, pairs: int, kind: str, column
     symbols = [text.get_text() for text in figure.axes[0].texts]
     last = [r"$P\theta_2$"] if kind == "initial" else [r"$r(1/2)$"]
     assert symbols == [r"$\theta_1$", r"$\theta_2$", *last]
+
+
+def test_an_alignment_is_not_called_like_the_method_of_its_name() -> None:
+    figure = draw(plane_frame(kind="initial").assign(alignment="pam_aligned"))
+    assert figure.axes[0].get_title() == "TinyTen, CIFAR-10: pam aligned"
 
 
 def test_methods_of_a_network_share_their_colours_and_networks_do_not() -> None:

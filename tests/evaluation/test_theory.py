@@ -248,8 +248,33 @@ def test_deviations_bound_every_layer(model: Model, images: Images) -> None:
 def test_layers_without_a_known_bound_are_named(layer: nn.Module, name: str, images: Images) -> None:
     model = unnormalised(nn.Sequential(layer, nn.Flatten(), nn.Linear(3 if "Max" in name else 3 * 144, 5)))
     state = randomised(model.network)
-    with pytest.raises(Unbounded, match=f"no bound for layer.*{name}"):
+    with pytest.raises(Unbounded, match=rf"^no bound for layer.*{name}\(.*\)$"):
         bound_along_line(model, traced(model, images), state, state, images)
+
+
+class CallsByName(nn.Module):
+    """Passes the input of a layer by keyword, and concatenates activations, optionally with a constant."""
+
+    def __init__(self, constant: bool):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(8 * 14 * 14, 5)
+        self.register_buffer("constant", torch.ones(12, 4, 14, 14) if constant else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(input=x)
+        return self.head(torch.cat([x, x.relu() if self.constant is None else self.constant], 1).flatten(1))
+
+
+def test_a_layer_that_is_called_by_keyword_is_bounded(images: Images) -> None:
+    test_bounds(unnormalised(CallsByName(constant=False)), images)
+
+
+def test_a_concatenation_with_a_constant_has_no_bound_and_one_line_says_so(images: Images) -> None:
+    model = unnormalised(CallsByName(constant=True))
+    state = randomised(model.network)
+    symmetry = trace(model.network, model.normalise(as_float(images.pixels)))
+    with pytest.raises(Unbounded, match="^no bound for a concatenation with a constant$"):
+        bound_along_line(model, symmetry, state, state, images)
 
 
 def test_tables_without_a_bound_have_the_same_columns(linear: Model, images: Images) -> None:

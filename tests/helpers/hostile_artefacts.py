@@ -26,7 +26,7 @@ from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
 from neuralign.symmetry.storage import save_permutation
 from neuralign.symmetry.tracing.trace import trace_model
-from neuralign.training.loop import fit
+from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
 from neuralign.training.schedules.constant import constant
 
@@ -320,7 +320,8 @@ def trained(model: Model, start: Tensors, regime: Regime) -> None:
     layout = FlatLayout.of(parameters(model.network))
     images = pictures(12)
     flat = layout.flatten(start)
-    fit(model, flat, lambda w, _: w, layout, buffers(model.network), images, regime, transform=plain, seed=0)
+    arguments = (model, flat, lambda w, _: w, layout, buffers(model.network), images, regime)
+    fit(Training(*arguments, transform=plain, seed=0))
 
 
 def diverging(lr: float, folder: Path) -> None:

@@ -137,6 +137,22 @@ def test_faster_training_is_supported_by_losses_and_by_epochs():
     assert row["first"] == 4 and row["second"] == 8 and row["verdict"] == "supported"
 
 
+def test_the_epochs_of_other_methods_do_not_count_as_a_curves_own():
+    epochs = {"unaligned": 8, "aligned": 8, "pam_aligned": 24}
+    parts = [
+        pd.DataFrame({"epoch": np.arange(1, n + 1), "loss": 1 / np.arange(1, n + 1)}).assign(
+            **PLACE, pair=pair, method=method
+        )
+        for pair in PAIRS
+        for method, n in epochs.items()
+    ]
+    histories = pd.concat(parts)
+    table = claims.judged(Evidence(histories=histories))
+    assert list(table.loc[table["claim"] == "faster", "first"]) == [1 / 2, 1 / 4], "after 2 and 4 of 8 epochs"
+    others = claims.judged(Evidence(histories=histories[histories["method"] == "pam_aligned"]))
+    assert verdicts(others)["faster"] == {"not measured"}
+
+
 def test_a_search_that_moves_little_supports_local_optimality():
     aligned = moved((0, 0, 1), "pam_aligned", "pam_from_aligned", after=1.9)
     other = moved((9, 9, 10), "pam_unaligned", "pam")
@@ -163,6 +179,12 @@ def test_alignments_are_summed_over_groups_and_averaged_over_pairs():
     assert (all_groups["objective_before"], all_groups["certificate"]) == (2, 1e-12)
     assert only(table, group="a")["moved_from_start"] == 2 and np.isnan(only(table, group="a")["objective_before"])
     assert alignments(pd.DataFrame()).empty
+
+
+def test_an_alignment_is_not_called_like_the_method_of_its_name():
+    for table in paper_tables.alignment_tables(alignments(moved((0, 0, 1), "pam_aligned", "pam_aligned"))):
+        ((_, rows),) = table.groups
+        assert {row[0] for row in rows} <= {"pam aligned", "pam aligned: a", "pam aligned: b"}
 
 
 def test_signatures_are_judged_by_the_layer_that_gains_least():

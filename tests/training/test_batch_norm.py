@@ -157,6 +157,12 @@ def test_a_sample_of_all_images_is_the_full_pass_to_the_bit(tinyten: Model, full
             assert_same(at_place, refresh(tinyten, point(place), buffers, estimate(None).sample()))
 
 
+@pytest.mark.parametrize("full_passes", [0, 1])
+def test_too_few_nodes_to_interpolate_between_are_refused(full_passes: int) -> None:
+    with pytest.raises(UserError, match=f"^full_passes: found {full_passes}; at least 2, or None, is needed$"):
+        estimate(12, full_passes)
+
+
 @pytest.mark.parametrize("use, options", EVALUATED)
 def test_statistics_at_nodes_are_those_of_a_full_pass_to_the_bit(use: str, options: dict) -> None:
     model = small(use, **options)

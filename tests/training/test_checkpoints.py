@@ -95,6 +95,14 @@ def test_clearing_removes_the_folder_even_if_it_was_never_made(tmp_path: Path) -
     assert keeper.restore(progress()).epoch == 0
 
 
+def test_a_folder_that_cannot_be_removed_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "scratch").write_text("a file in place of the folder")
+    Checkpoint(tmp_path / "scratch").clear()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(f"{tmp_path / 'scratch'} cannot be removed: ")
+
+
 def test_an_interrupted_write_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Checkpoint(tmp_path, every=0)
     keeper.keep(progress(1))

@@ -46,7 +46,7 @@ def train(model: Model, state: State, images: Images, regime: Regime = REGIME, *
     start, buffers = split_trainable(model, dict(state))
     layout = FlatLayout.of(start)
     options = {"transform": plain, "seed": 1} | options
-    return fit(model, layout.flatten(start), lambda w, t: w, layout, buffers, images, regime, **options)
+    return fit(Training(model, layout.flatten(start), lambda w, t: w, layout, buffers, images, regime, **options))
 
 
 def bend(
@@ -61,9 +61,11 @@ def bend(
     """A Bezier curve of one bend, trained from the straight line."""
     line = straight_line(bezier, *ends)
     options = {"transform": plain, "seed": 1, "basis": bezier} | more
-    return fit(
-        model, line.bends, lambda b, w: Curve(bezier, line.ends, b).at(w), layout, buffers, images, regime, **options
-    )
+
+    def sample(bends: Tensor, weights: Tensor) -> Tensor:
+        return Curve(bezier, line.ends, bends).at(weights)
+
+    return fit(Training(model, line.bends, sample, layout, buffers, images, regime, **options))
 
 
 def trained_state(progress: Progress, model: Model, state: State) -> dict[str, Tensor]:
@@ -151,7 +153,7 @@ def test_training_does_not_change_its_arguments(tinyten: Model, images: Images) 
     weights, buffers = split_trainable(tinyten, state)
     layout = FlatLayout.of(weights)
     flat = layout.flatten(weights)
-    fit(tinyten, flat, lambda w, t: w, layout, buffers, images, REGIME, transform=plain, seed=1)
+    fit(Training(tinyten, flat, lambda w, t: w, layout, buffers, images, REGIME, transform=plain, seed=1))
     assert torch.equal(flat, layout.flatten(weights))
 
 
@@ -206,7 +208,7 @@ def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
         seen.append(weights)
         return Curve(bezier, line.ends, bends).at(weights)
 
-    fit(model, line.bends, sample, layout, buffers, images, REGIME, transform=plain, basis=bezier, seed=1)
+    fit(Training(model, line.bends, sample, layout, buffers, images, REGIME, transform=plain, basis=bezier, seed=1))
     ts = [1 - weights[0].sqrt().item() for weights in seen]  # the first weight is (1 - t)^2
     assert len(set(ts)) == len(ts) == REGIME.epochs * 3
     assert all(0 <= t < 1 for t in ts)
@@ -297,6 +299,14 @@ def test_weights_that_become_non_finite_in_the_last_step_are_refused(images: Ima
     model = perceptron(16)
     with pytest.raises(Diverged, match="^weights are not finite in epoch 1, step 1 of 1"):
         train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
+
+
+def test_a_penalty_that_is_not_finite_is_not_called_a_loss(images: Images) -> None:
+    model = perceptron(16)
+    model.network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    state = randomised(model.network) | {"unused": torch.tensor([1e200], dtype=torch.float64)}  # its square is infinite
+    with pytest.raises(Diverged, match="^the penalty is not finite in epoch 1, step 1 of 1"):
+        train(model, state, images, ONE_STEP)
 
 
 def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:

@@ -120,9 +120,9 @@ def _in_range(sums: Tensor, squares: Tensor, samples: int) -> bool:
 
 def _refuse_infinite(squares: Tensor) -> None:
     """Raise UserError if a sum of squares (2, n) is not finite."""
-    for network_squares, which in zip(squares, ("target", "source"), strict=True):
+    for network_squares, network in zip(squares, ("target", "source"), strict=True):
         if units := torch.nonzero(~torch.isfinite(network_squares)).flatten().tolist():
             numbers = f"{', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
             raise UserError(
-                f"activations of the {which} or their squares are not finite, in {len(units)} units: {numbers}"
+                f"activations of the {network} or their squares are not finite, in {len(units)} units: {numbers}"
             )

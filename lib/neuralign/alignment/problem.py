@@ -26,7 +26,7 @@ def _no_keeper(training: str) -> Keeper | None:
 
 @dataclass(frozen=True)
 class Problem:
-    """What an alignment method is given."""
+    """Two networks to align, the images to compare them on, and what else a method may need."""
 
     model: Model
     trace: Trace  # of the model: its groups of neurons, and where their activations are read

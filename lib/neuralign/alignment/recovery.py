@@ -45,7 +45,7 @@ def examine(
         state: the network that is permuted and gets noise.
         images: on which the methods compare activations.
         methods: name -> method.
-        levels: of noise; see `noisy`.
+        levels: of noise; see `add_noise`.
         seeds: each draws a permutation and the noise.
     """
     results: dict[tuple[str, float, str], list[float]] = {}
@@ -53,7 +53,7 @@ def examine(
     for seed in seeds if sizes else ():
         planted = random(trace.spec, stream(seed, "planted permutation"))
         for level in levels:
-            noisy_copy = permute(trace.spec, planted, noisy(model, state, level, seed))
+            noisy_copy = permute(trace.spec, planted, add_noise(model, state, level, seed))
             for name, method in methods.items():
                 shares = recovered(planted, method(Problem(model, trace, state, noisy_copy, images)))
                 overall = sum(shares[g] * n for g, n in sizes.items()) / sum(sizes.values())
@@ -69,19 +69,19 @@ def silent_units(problem: Problem) -> dict[str, int]:
     return {g: int(torch.stack(units).all(0).sum()) for g, units in constant.items() if units}
 
 
-def recovered(planted: Permutation, answer: Permutation) -> dict[str, float]:
-    """{group: share of units that `answer` puts back where they were before `planted`}.
+def recovered(planted: Permutation, alignment: Permutation) -> dict[str, float]:
+    """{group: share of units that `alignment` puts back where they were before `planted`}.
 
-    Groups that are absent from `answer` are not permuted by it.
+    Groups that are absent from `alignment` are not permuted by it.
     """
     shares = {}
     for group, index in planted.items():
-        inverse = answer.get(group, torch.arange(len(index)))
+        inverse = alignment.get(group, torch.arange(len(index)))
         shares[group] = (index[inverse.to(index.device)] == torch.arange(len(index))).double().mean().item()
     return shares
 
 
-def noisy(model: Model, state: State, level: float, seed: int) -> dict[str, Tensor]:
+def add_noise(model: Model, state: State, level: float, seed: int) -> dict[str, Tensor]:
     """The state with Gaussian noise on every parameter, of `level` times the standard deviation of its tensor.
 
     Buffers get no noise, nor do tensors whose values are all equal, such as the scales of a fresh batch norm.

@@ -21,25 +21,25 @@ log = logging.getLogger(__name__)
 
 
 def measure(
-    model: Model, state: State, images: Images, *, batch_size: int, attack: Attack | None, noise: torch.Generator
+    model: Model, state: State, images: Images, *, batch_size: int, attack: Attack | None, generator: torch.Generator
 ) -> dict[str, float]:
     """{metric: mean over `images`} in evaluation mode; the images are attacked first if there is an attack.
 
-    `noise` is the random generator of the attack.
+    The attack draws its random numbers from `generator`.
     """
     model.network.eval()
     state = {name: t.detach().clone() for name, t in state.items()}  # some networks update buffers in any mode
     totals = torch.zeros(len(METRICS), dtype=torch.float64, device=images.labels.device)
     with model.holding(state) as predict:
         for pixels, labels in images.batches(batch_size):
-            pixels = attack(predict, pixels, labels, noise) if attack else pixels
+            pixels = attack(predict, pixels, labels, generator) if attack else pixels
             with torch.no_grad():
                 outputs = logits(predict(pixels))
                 totals += torch.stack([metric(outputs, labels).double().sum() for metric in METRICS.values()])
     return dict(zip(METRICS, (totals / len(images)).tolist(), strict=True))
 
 
-def along(
+def measure_curve(
     model: Model,
     curve: Curve,
     ends: Endpoints,
@@ -83,8 +83,9 @@ def along(
         for kind, statistics_buffers in buffers.items():
             state = {**point((t,)), **statistics_buffers}
             for name, attack in attacks.items():
-                noise = stream(seed, "evaluation", name, device=images.labels.device)
-                values = measure(model, state, images, batch_size=batch_size, attack=attack, noise=noise)
-                labels = {"t": t, "distance": distance, "attack": name, "statistics": kind}
-                yield labels | values | {"images": len(images)}
-        log.info("t %.4f  %s", t, "  ".join(f"{m} {v:.3f}" for m, v in values.items()))
+                generator = stream(seed, "evaluation", name, device=images.labels.device)
+                values = measure(model, state, images, batch_size=batch_size, attack=attack, generator=generator)
+                row = {"t": t, "distance": distance, "attack": name, "statistics": kind}
+                yield row | values | {"images": len(images)}
+                shown = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())
+                log.info("t %.4f  %s, %s statistics  %s", t, name, kind, shown)

@@ -61,7 +61,7 @@ ELEMENTWISE = {
     nn.Hardswish: 1.5,
     nn.Mish: 1.1,
 }
-PASSING = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)
+REARRANGING = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)  # in evaluation mode they compute nothing
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 AVERAGE_FUNCTIONS = {F.avg_pool2d, F.adaptive_avg_pool2d}
 
@@ -160,7 +160,7 @@ class Signal:
         """The signal after an operation that only rearranges numbers."""
         return Signal(operation(self.start), operation(self.end), self.deviation)
 
-    def through(self, start: Tensor, end: Tensor, *, norm: float, stretched: Tensor, added: Tensor) -> "Signal":
+    def after_layer(self, start: Tensor, end: Tensor, *, norm: float, stretched: Tensor, added: Tensor) -> "Signal":
         """The signal after a layer with outputs `start` and `end` and this Lipschitz constant.
 
         Args:
@@ -183,6 +183,7 @@ class Recursion(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule, ends: tuple[State, State]):
         super().__init__(graph)
+        self.extra_traceback = False  # of the interpreter: errors keep their one line
         self.ends = ends
         self.norms: dict[str, float] = {}  # name of an affine layer -> the larger of its two operator norms
         self.totals: dict[fx.Node, Tensor] = {}  # sums over images of distance, size and both deviations
@@ -217,7 +218,7 @@ class Recursion(fx.Interpreter):
         return result
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signal:
-        layer, (signal, *_) = self.fetch_attr(target), args
+        layer, signal = self.fetch_attr(target), next(iter((*args, *kwargs.values())), None)
         if not isinstance(signal, Signal):
             raise Unbounded(f"no bound for layer {target!r}, whose input is not an activation: {layer}")
         if isinstance(layer, AFFINE):
@@ -230,7 +231,7 @@ class Recursion(fx.Interpreter):
             return after_maximum(layer, signal)
         if isinstance(layer, AVERAGES):
             return after_average(layer, signal)
-        if isinstance(layer, PASSING):
+        if isinstance(layer, REARRANGING):
             return signal.rearranged(layer)
         raise Unbounded(f"no bound for layer {target!r}: {layer}")
 
@@ -240,6 +241,8 @@ class Recursion(fx.Interpreter):
             return Signal(a.start + b.start, a.end + b.end, a.deviation + b.deviation)
         if target is torch.cat:
             parts = args[0] if args else kwargs.pop("tensors")
+            if not all(isinstance(part, Signal) for part in parts):
+                raise Unbounded("no bound for a concatenation with a constant")
             start, end = (target([getattr(p, s) for p in parts], *args[1:], **kwargs) for s in ("start", "end"))
             return Signal(start, end, torch.stack([p.deviation for p in parts]).norm(dim=0))
         if not args or not isinstance(args[0], Signal):
@@ -277,7 +280,7 @@ class Recursion(fx.Interpreter):
         constant = {k: t for k, t in first.items() if k.startswith("running")}
         no_shift = constant | {"bias": torch.zeros_like(first["bias"])}
         difference = signal.start - signal.end
-        return signal.through(
+        return signal.after_layer(
             apply(first, signal.start),
             apply(second, signal.end),
             norm=self.norms[name],
@@ -293,14 +296,14 @@ def after_relu(signal: Signal) -> Signal:
     """
     start, end = signal.start.relu(), signal.end.relu()
     differing = torch.where(signal.start * signal.end < 0, signal.start - signal.end, 0.0)
-    return signal.through(start, end, norm=1.0, stretched=start - end, added=differing)
+    return signal.after_layer(start, end, norm=1.0, stretched=start - end, added=differing)
 
 
 def after_lipschitz(layer: nn.Module, slope: float, signal: Signal) -> Signal:
     """The signal after an elementwise function whose slope is at most `slope`."""
     start, end = layer(signal.start), layer(signal.end)
     added = 2 * slope * (signal.start - signal.end)
-    return signal.through(start, end, norm=slope, stretched=start - end, added=added)
+    return signal.after_layer(start, end, norm=slope, stretched=start - end, added=added)
 
 
 def after_maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
@@ -321,7 +324,7 @@ def after_maximum(layer: nn.MaxPool2d, signal: Signal) -> Signal:
     (start, i), (end, j) = largest(signal.start), largest(signal.end)
     lost = (start - values_at(signal.start, j)) + (end - values_at(signal.end, i))
     windows = prod(-(-k // s) for k, s in zip(_pair(layer.kernel_size), _pair(layer.stride), strict=True))
-    return signal.through(start, end, norm=sqrt(windows), stretched=start - end, added=lost)
+    return signal.after_layer(start, end, norm=sqrt(windows), stretched=start - end, added=lost)
 
 
 def after_average(operation: Callable[[Tensor], Tensor], signal: Signal) -> Signal:
@@ -336,7 +339,7 @@ def after_average(operation: Callable[[Tensor], Tensor], signal: Signal) -> Sign
         rows = operation(ones)
         (columns,) = torch.autograd.grad(rows.sum(), ones)
     norm = (rows.max() * columns.max()).sqrt().item()
-    return signal.through(start, end, norm=norm, stretched=start - end, added=torch.zeros_like(start))
+    return signal.after_layer(start, end, norm=norm, stretched=start - end, added=torch.zeros_like(start))
 
 
 def operator_norm(layer: nn.Module, weight: Tensor, shape: torch.Size) -> float:

@@ -58,7 +58,7 @@ class Plane:
         return {"x": x, "y": y, "t1": x / self.unit[0], "t2": y / self.unit[1], "off_plane": off_plane}
 
 
-def through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
+def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
     """The plane through three points (d,), by Gram-Schmidt in float64. Raises ValueError if they lie on a line."""
     points = torch.stack([first, second, third])
     for i, j in ((0, 1), (0, 2), (1, 2)):
@@ -134,7 +134,7 @@ def landscape(
     estimates = statistics(model, point, places, ends.statistics, estimate)
     for i, ((t1, t2), buffers) in enumerate(zip(places, estimates, strict=True)):
         state = {**point((t1, t2)), **buffers}
-        values = measure(model, state, images, batch_size=batch_size, attack=None, noise=torch.Generator())
+        values = measure(model, state, images, batch_size=batch_size, attack=None, generator=torch.Generator())
         yield {"x": t1 * width, "y": t2 * height, "t1": t1, "t2": t2} | values | {"images": len(images)}
         if i % max(1, len(places) // 10) == 0:
             log.info("%d of %d  %s", i + 1, len(places), "  ".join(f"{m} {v:.3f}" for m, v in values.items()))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralign.common.files import atomic
-from neuralign.report.labels import label, rank
+from neuralign.report.labels import SETTING, label, rank
 
 # Okabe and Ito's colours, safe for colour-blind readers: cool is aligned, warm is unaligned. In grey, the marker and
 # the line tell them apart: solid is a trained curve, dashed a straight line, dash-dotted a PAM curve.
@@ -28,6 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
+UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 LONGEST = 24  # characters; of a longer name of a layer the last ones are shown, by which layers differ
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -147,8 +148,7 @@ def method_entries(frame: pd.DataFrame, *, unit: str = "pair") -> list[tuple[str
 
 def counted(frame: pd.DataFrame, unit: str) -> str:
     """The number of replicates as text: "n = 3 pairs", or "n = 2 to 3 pairs" if settings differ."""
-    keys = [c for c in ("dataset", "network", "regime") if c in frame]
-    counts = frame.assign(replicate=replicates(frame)).groupby(keys)["replicate"].nunique()
+    counts = frame.assign(replicate=replicates(frame)).groupby(SETTING)["replicate"].nunique()
     low, high = counts.min(), counts.max()
     return f"n = {low if low == high else f'{low} to {high}'} {unit}{'s' if high > 1 else ''}"
 
@@ -156,6 +156,12 @@ def counted(frame: pd.DataFrame, unit: str) -> str:
 def present(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
     """The combinations of values of these columns, in order of appearance."""
     return list(frame[columns].drop_duplicates().itertuples(index=False, name=None))
+
+
+def settings(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(title, rows) of each setting, in order of appearance."""
+    parts = frame.groupby(SETTING, sort=False)
+    return [(", ".join(map(label, (network, dataset, regime))), rows) for (dataset, network, regime), rows in parts]
 
 
 def where(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:

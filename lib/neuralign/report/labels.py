@@ -21,4 +21,9 @@ def rank(method: str) -> tuple[int, str]:
 
 def label(word: str) -> str:
     """The name of a method, dataset or network as readers see it; a name without a label loses its underscores."""
-    return (METHODS | NAMES).get(word, word.replace("_", " "))
+    return (METHODS | NAMES).get(word, alignment_label(word))
+
+
+def alignment_label(alignment: str) -> str:
+    """The name of an alignment as readers see it; a method of the same name has a label of its own."""
+    return alignment.replace("_", " ")

@@ -17,7 +17,10 @@ COLUMNS += ["ci_low", "ci_high", "margin", "verdict", "reason"]
 
 
 def published_table() -> pd.DataFrame:
-    """The published main table: dataset, network, method, published_mean, published_min (percent), their `_std`."""
+    """The published main table, one row per dataset, network and method.
+
+    Other columns: published_mean, published_min (percent) and their `_std`; published_source.
+    """
     table = pd.read_csv(Path(__file__).with_name("published.csv"))
     table = table.rename(columns={"model": "network", "source": "published_source"})
     return table.rename(columns=lambda name: name.replace("accuracy", "published"))

@@ -35,8 +35,8 @@ class Batch:
 
     def integers(self, low: int, high: int) -> Tensor:
         """Uniform integers from low to high, both included, one for each image: int32 (n, 1, 1)."""
-        shape, home = (self.count, 1, 1), self.generator.device
-        draws = torch.randint(low, high + 1, shape, generator=self.generator, device=home, dtype=torch.int32)
+        shape, device = (self.count, 1, 1), self.generator.device
+        draws = torch.randint(low, high + 1, shape, generator=self.generator, device=device, dtype=torch.int32)
         return draws.to(self.device)
 
 
@@ -68,8 +68,8 @@ def pipeline(entries: Sequence[Entry]) -> Callable[[Tensor, torch.Generator], Te
             if isinstance(change, Motion):
                 motions.append(change)
             else:
-                images, motions = change(_unit(move(images, motions))), []
-        return _unit(move(images, motions))
+                images, motions = change(_to_float(move(images, motions))), []
+        return _to_float(move(images, motions))
 
     return augment
 
@@ -101,6 +101,6 @@ def _compose(motions: Sequence[Motion], h: int, w: int, device: torch.device) ->
     return rows, cols, inside
 
 
-def _unit(images: Tensor) -> Tensor:
+def _to_float(images: Tensor) -> Tensor:
     """The images as float32 in [0, 1], channels last in memory; float images are in [0, 1] already."""
     return images.contiguous(memory_format=torch.channels_last) if images.is_floating_point() else as_float(images)

@@ -101,7 +101,7 @@ def refresh_each(
                 continue
             last_pixels = pixels
             for state, generator, average in zip(states, generators, averages, strict=True):
-                with average.over(len(pixels)):
+                with average.batch(len(pixels)):
                     _update_statistics(model, state, pixels, labels, attack, generator, average)
     if last_pixels is None:
         raise UserError(
@@ -157,10 +157,10 @@ class _Averages:
     def __init__(self, norms: Iterable[Norm]):
         self.norms, self.images = list(norms), 0
         self.seen = [0] * len(self.norms)  # for each norm, images in all its calls before the current batch
-        self.now = list(self.seen)  # the same, with the calls in the current pass over this batch
+        self.seen_so_far = list(self.seen)  # the same, with the calls in the current pass over this batch
 
     @contextmanager
-    def over(self, images: int) -> Iterator[None]:
+    def batch(self, images: int) -> Iterator[None]:
         """A block in which passes over one batch of this many images are averaged."""
         hooks: list[Any] = []
         momenta: list[Any] = [getattr(norm.module, "momentum", None) for norm in self.norms]
@@ -170,7 +170,7 @@ class _Averages:
             hooks += [norm.module.register_forward_pre_hook(before), norm.module.register_forward_hook(after)]
         try:
             yield
-            self.seen = self.now
+            self.seen = self.seen_so_far
         finally:
             for hook in hooks:
                 hook.remove()
@@ -180,7 +180,7 @@ class _Averages:
 
     def begin_pass(self) -> None:
         """Begin another pass over the same batch, whose calls have the weights of those of the previous pass."""
-        self.now = list(self.seen)
+        self.seen_so_far = list(self.seen)
 
     def _hooks(self, i: int, norm: Norm) -> tuple[Callable[..., None], Callable[..., None]]:
         """The hooks that run before and after each call of norm number `i`."""
@@ -188,9 +188,9 @@ class _Averages:
         rate = norm.rate
 
         def before(module: nn.Module, inputs: Any) -> None:
-            self.now[i] += self.images
+            self.seen_so_far[i] += self.images
             if rate is None:
-                module.momentum = self.images / self.now[i]  # type: ignore[assignment]
+                module.momentum = self.images / self.seen_so_far[i]  # type: ignore[assignment]
                 return
             for name in norm.statistics:
                 old[name] = module.get_buffer(name).detach().clone()
@@ -201,7 +201,7 @@ class _Averages:
             for name, value in old.items():
                 with torch.no_grad():
                     measured = module.get_buffer(name) / (rate or 1.0)
-                    module.get_buffer(name).copy_(torch.lerp(value, measured, self.images / self.now[i]))
+                    module.get_buffer(name).copy_(torch.lerp(value, measured, self.images / self.seen_so_far[i]))
             old.clear()
 
         return before, after
@@ -229,8 +229,8 @@ class Estimate:
     """How batch-norm statistics are estimated: the images and the attack."""
 
     sample: Callable[[], Batches]  # () -> the batches that are used at every point, the same in each call
-    everything: Callable[[], Batches] | None = None  # () -> batches of all images; None: the sample is not corrected
-    full_passes: int = 0  # nodes along each coordinate, at which all images are used
+    all_images: Callable[[], Batches]  # () -> batches of all images
+    full_passes: int = 0  # nodes along each coordinate, at which all images are used; 0: the sample is not corrected
     attack: Attack | None = None
     seed: int = 0  # of the attack
 
@@ -254,19 +254,22 @@ class Estimate:
             batch_size: images in a batch.
             seed: of the order of the images, the augmentation and the attack.
             images: size of the sample, which is kept in memory. None: all images are used at every point.
-            full_passes: nodes along each coordinate, at which the error of the sample is measured. None: nowhere.
+            full_passes: nodes along each coordinate, at which the error of the sample is measured, at least two, since
+                the error is interpolated between them. None: nowhere.
             attack: perturbs the images.
         """
+        if full_passes is not None and full_passes < 2:
+            raise UserError(f"full_passes: found {full_passes}; at least 2, or None, is needed")
 
-        def everything() -> Batches:
+        def all_images() -> Batches:
             return training.shuffled(
                 batch_size, transform, stream(seed, "statistics order"), stream(seed, "statistics")
             )
 
         if images is None or images >= len(training):
-            return cls(everything, attack=attack, seed=seed)
-        sample = list(first_images(everything(), images))
-        return cls(lambda: sample, everything if full_passes else None, full_passes or 0, attack, seed)
+            return cls(all_images, all_images, 0, attack, seed)
+        sample = list(first_images(all_images(), images))
+        return cls(lambda: sample, all_images, full_passes or 0, attack, seed)
 
 
 def first_images(batches: Batches, count: int) -> Batches:
@@ -295,8 +298,8 @@ def statistics(
             yield from refresh_each(model, points, buffers, batches(), estimate.attack, estimate.seed)
 
     axes = [_evenly_chosen(sorted(set(values)), estimate.full_passes) for values in zip(*places, strict=True)]
-    nodes = list(product(*axes)) if estimate.everything else []
-    full = dict(zip(nodes, refreshed(estimate.everything, nodes) if estimate.everything else (), strict=True))
+    nodes = list(product(*axes)) if estimate.full_passes else []
+    full = dict(zip(nodes, refreshed(estimate.all_images, nodes), strict=True))
     sampled_nodes = zip(nodes, refreshed(estimate.sample, nodes), strict=True)
     corrections = {node: _correction(full[node], sampled) for node, sampled in sampled_nodes}
     for place, sampled in zip(places, refreshed(estimate.sample, places), strict=True):

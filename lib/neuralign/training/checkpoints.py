@@ -24,7 +24,7 @@ from neuralign.training.progress import Progress
 log = logging.getLogger(__name__)
 
 
-class Damaged(ValueError):
+class UnusableCheckpoint(ValueError):
     """A checkpoint was changed after it was written, or belongs to another job or training; the message says which."""
 
 
@@ -52,7 +52,7 @@ class Checkpoint:
             return fresh
         try:
             return self._read(fresh)
-        except (SafetensorError, Damaged) as error:
+        except (SafetensorError, UnusableCheckpoint) as error:
             log.warning("%s cannot be used: %s; this training starts afresh", self.path, error)
             return fresh
 
@@ -69,22 +69,29 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def clear(self) -> None:
-        """Remove the folder, after the job's outputs have been written."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        """Remove the folder, if there is one, after the job's outputs have been written.
+
+        What cannot be removed is logged as a warning: it takes up space, but changes no later result.
+        """
+        if self.path.parent.exists():
+            try:
+                shutil.rmtree(self.path.parent)
+            except OSError as error:
+                log.warning("%s cannot be removed: %s", self.path.parent, error)
 
     def _read(self, fresh: Progress) -> Progress:
-        """The progress in the file; raises Damaged or SafetensorError if it cannot be used."""
+        """The progress in the file; raises UnusableCheckpoint or SafetensorError if it cannot be used."""
         with safe_open(self.path, "pt") as file:
             metadata = file.metadata() or {}
             # cloned, because the last bit of a sum can depend on the alignment of its terms in memory
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         facts, key = metadata.get("progress", ""), metadata.get("key", "")
         if metadata.get("digest") != _digest(tensors, facts, key):
-            raise Damaged("its content is not what was written")
+            raise UnusableCheckpoint("its content is not what was written")
         if key != self.path.parent.name:
-            raise Damaged(f"it belongs to the job with key {key}")
+            raise UnusableCheckpoint(f"it belongs to the job with key {key}")
         if _shapes_and_types(tensors) != _shapes_and_types(_tensors(fresh)):
-            raise Damaged("its tensors have other names, shapes or types than this training's")
+            raise UnusableCheckpoint("its tensors have other names, shapes or types than this training's")
         tensors = {name: t.to(fresh.trainable.device) for name, t in tensors.items()}
         buffers = {name: tensors[f"buffers.{name}"] for name in fresh.buffers}
         return Progress(tensors["trainable"], tensors["velocity"], buffers, sums=tensors["sums"], **json.loads(facts))

@@ -109,7 +109,7 @@ class _Recorder:
     def _warm_up(self, inputs: Sequence[Tensor]) -> None:
         """Run the step a few times. Raises RuntimeError if it synchronises or changes the Python state."""
         before = python_state(self.network)
-        with _synchronisation_forbidden():
+        with _forbid_synchronisation():
             for _ in range(WARM_UPS):
                 self.step(*inputs)
         after = python_state(self.network)
@@ -118,7 +118,7 @@ class _Recorder:
 
 
 @contextmanager
-def _synchronisation_forbidden() -> Iterator[None]:
+def _forbid_synchronisation() -> Iterator[None]:
     """A block in which an operation that synchronises with the device raises RuntimeError."""
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():

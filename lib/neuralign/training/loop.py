@@ -8,7 +8,7 @@ training and what it keeps between steps.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -37,31 +37,13 @@ EXPLODED = 1e4
 AUGMENTED_AT_ONCE = 2048
 
 
-def fit(
-    model: Model,
-    trainable: Tensor,
-    sample: Sample,
-    layout: FlatLayout,
-    buffers: Mapping[str, Tensor],
-    images: Images,
-    regime: Regime,
-    **options: Any,
-) -> Progress:
-    """Run a `Training` with these arguments to its end and return its `Progress`. Raises `Diverged`."""
-    training = Training(model, trainable, sample, layout, buffers, images, regime, **options)
-    with preserved_generators(training.device), side_stream(training.device):
-        for _ in training.steps():
-            pass
-    return training.progress
-
-
-def demand_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
+def demand_trainable_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
     """Raise UserError if the last batch of the training set is a single image and the network cannot train on one.
 
     Batch norm needs at least two values per unit; after a global pooling a single image has one. `state`: () -> the
     state to try this with; it is copied.
     """
-    if len(images) % batch_size != 1 % batch_size:
+    if (len(images) - 1) % batch_size:  # the last batch has one image more than this
         return
     with preserved_generators(images.labels.device), preserved_modes(model.network), torch.no_grad():
         model.network.train()
@@ -134,7 +116,7 @@ class Training:
         self.attack_generator = torch.Generator(self.device)
         # limits of the criterion and the penalty, each summed over the images of an epoch
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
-        demand_last_batch(model, self.initial_state, images, regime.batch_size)
+        demand_trainable_last_batch(model, self.initial_state, images, regime.batch_size)
         self._take_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
 
     def steps(self) -> Iterator[None]:
@@ -233,23 +215,18 @@ class Training:
         *totals, steps_within_limits = self.progress.sums.tolist()
         steps = self.progress.step
         loss, penalty, correct = (total / len(self.images) for total in totals)
-        finite = bool(torch.isfinite(self.progress.trainable).all())
-        exceeded = steps_within_limits < steps
-        if exceeded or not finite:
-            large = f"{loss:.3g} nats on average, more than {EXPLODED:g}," if EXPLODED <= loss < inf else "not finite"
-            what = f"the loss is {large}" if exceeded else "weights are not finite"
+        finite = {"the loss is": isfinite(loss), "the penalty is": isfinite(penalty)}
+        finite["weights are"] = bool(torch.isfinite(self.progress.trainable).all())
+        if steps_within_limits < steps or not finite["weights are"]:
+            causes = [f"{subject} not finite" for subject, is_finite in finite.items() if not is_finite]
+            if EXPLODED <= loss < inf:
+                causes.insert(0, f"the loss is {loss:.3g} nats on average, more than {EXPLODED:g},")
             raise Diverged(
-                f"{what} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at learning "
-                f"rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in the "
-                "networks that it starts from"
+                f"{causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at "
+                f"learning rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in "
+                "the networks that it starts from"
             )
-        return {
-            "epoch": epoch + 1,
-            "lr": self._lr(epoch),
-            "loss": loss,
-            "penalty": penalty,
-            "accuracy": 100 * correct,
-        }
+        return {"epoch": epoch + 1, "lr": self._lr(epoch), "loss": loss, "penalty": penalty, "accuracy": 100 * correct}
 
     def weights(self, count: int, epoch: int) -> Tensor:
         """Weights (count, n) of the control points at the t of each step of an epoch; (count, 0) for an endpoint."""
@@ -276,6 +253,14 @@ class Training:
         """All tensors that `_step` changes in place."""
         progress = self.progress
         return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
+
+
+def fit(training: Training) -> Progress:
+    """The `Progress` of a training after its last step. Raises `Diverged`."""
+    with preserved_generators(training.device), side_stream(training.device):
+        for _ in training.steps():
+            pass
+    return training.progress
 
 
 class _Speed:

@@ -31,23 +31,23 @@ def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
         if stream and outside:
             stream.wait_stream(outside)
     with preserved_generators(device):
-        results = _take_turns([t.steps() for t in trainings], streams)
+        diverged = _take_turns([t.steps() for t in trainings], streams)
     for stream in streams:
         if stream and outside:
             outside.wait_stream(stream)
-    return [results.get(i, training.progress) for i, training in enumerate(trainings)]
+    return [diverged.get(i, training.progress) for i, training in enumerate(trainings)]
 
 
 def _take_turns(
-    trainings: Sequence[Iterator[None]], streams: Sequence[torch.cuda.Stream | None]
+    steps_of_trainings: Sequence[Iterator[None]], streams: Sequence[torch.cuda.Stream | None]
 ) -> dict[int, Diverged]:
     """Run the steps of all trainings in turn, each on its stream; return {position: error} of those that diverge."""
     diverged: dict[int, Diverged] = {}
-    running = dict(enumerate(trainings))
+    running = dict(enumerate(steps_of_trainings))
     while running:
         for i, steps in list(running.items()):
             try:
-                with _on(streams[i]):
+                with _use(streams[i]):
                     next(steps)
             except StopIteration:
                 del running[i]
@@ -69,7 +69,7 @@ def completed(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> It
         raise results[0]
 
 
-def _on(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
+def _use(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
     """A block that runs on this CUDA stream; without one it changes nothing."""
     return torch.cuda.stream(stream) if stream else nullcontext()
 

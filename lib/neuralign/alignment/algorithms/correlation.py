@@ -61,9 +61,9 @@ def correlation(
         problem.facts["images"] = count
         if count < len(chosen) and (stop is None or count < next_check):
             continue
-        before, next_check = matches, 2 * next_check
+        previous, next_check = matches, 2 * next_check
         matches = {group: assign(_score(taps, centred, streams)) for group, taps in moments.items()}
-        if stop is not None and before and _changed_share(before, matches) <= stop:
+        if stop is not None and previous and _changed_share(previous, matches) <= stop:
             break
     if centred:
         _warn_of_unresolved_units(moments)

@@ -25,7 +25,7 @@ from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import criterion
 from neuralign.networks.parameters import FlatLayout
 from neuralign.symmetry.permutations import Permutation, identity, mix, permute
-from neuralign.training.loop import demand_last_batch, fit
+from neuralign.training.loop import Training, demand_trainable_last_batch, fit
 from neuralign.training.progress import Constraint, Regime, Sample
 from neuralign.training.schedules.halving import halving
 
@@ -108,7 +108,7 @@ class _Search:
         # the position of each bend on the straight line
         self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
         self.basis = lambda t: bezier(t, bends=bends)
-        demand_last_batch(
+        demand_trainable_last_batch(
             problem.model, lambda: self.layout.views(self.origin) | self.buffers, problem.images, batch_size
         )
         self.matrices = FlatLayout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
@@ -129,35 +129,35 @@ class _Search:
 
         It starts from `permutation`; the offsets of the bends are fixed.
         """
-        before = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
+        start = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
 
         def sample(flat: Tensor, weights: Tensor) -> Tensor:
             end = self.layout.flatten(mix(self.spec, self.matrices.views(flat), self.end))
             return self.curve(end, self.offsets).at(weights)
 
         def constrain(flat: Tensor, rate: Tensor) -> None:
-            _proximal_step(flat, before, rate * proximal)
+            _proximal_step(flat, start, rate * proximal)
             for matrix in self.matrices.views(flat).values():
                 exact = projection == "exact"
                 matrix.copy_(birkhoff.project(matrix) if exact else birkhoff.alternate(matrix, sweeps))
 
         # the gradient of a permutation comes from all tensors that it permutes, also from those that are not trained
         layout = replace(self.layout, untrained=frozenset())
-        flat = self._fit(before, sample, layout, regime, ("permutation", round_number), constrain)
+        flat = self._fit(start, sample, layout, regime, ("permutation", round_number), constrain)
         return self.matrices.views(flat)
 
     def train_bends(self, permutation: Permutation, regime: Regime, proximal: float, round_number: int) -> None:
         """Train the offsets of the bends, with the permutation fixed."""
         end = self.layout.flatten(permute(self.spec, permutation, self.end))
-        before = self.offsets.clone()
+        start = self.offsets.clone()
 
         def constrain(offsets: Tensor, rate: Tensor) -> None:
-            _proximal_step(offsets, before, rate * proximal)
+            _proximal_step(offsets, start, rate * proximal)
 
         def sample(offsets: Tensor, weights: Tensor) -> Tensor:
             return self.curve(end, offsets).at(weights)
 
-        self.offsets = self._fit(before, sample, self.layout, regime, ("bends", round_number), constrain)
+        self.offsets = self._fit(start, sample, self.layout, regime, ("bends", round_number), constrain)
 
     def _fit(
         self,
@@ -169,7 +169,7 @@ class _Search:
         constrain: Constraint,
     ) -> Tensor:
         """The trained vector; `purpose` names the training in its seed and in its saved progress."""
-        return fit(
+        training = Training(
             self.problem.model,
             start,
             sample,
@@ -183,7 +183,8 @@ class _Search:
             seed=int(torch.randint(2**31, (), generator=stream(self.seed, *purpose))),
             keeper=self.problem.keeper("-".join(map(str, purpose))),
             constrain=constrain,
-        ).trainable
+        )
+        return fit(training).trainable
 
     def candidates(
         self, relaxed: dict[str, Tensor], count: int, terms: int, round_number: int
@@ -216,6 +217,6 @@ class _Search:
         return (total / count).item()
 
 
-def _proximal_step(x: Tensor, before: Tensor, strength: Tensor) -> None:
-    """Move x in place to the minimum of |y - x|^2 + strength |y - before|^2 over y."""
-    x.addcmul_(before, strength).div_(1 + strength)
+def _proximal_step(x: Tensor, start: Tensor, strength: Tensor) -> None:
+    """Move x in place to the minimum of |y - x|^2 + strength |y - start|^2 over y."""
+    x.addcmul_(start, strength).div_(1 + strength)

@@ -55,7 +55,7 @@ CLAIMS = [
     ),
     Claim(
         "width",
-        "The average gains less in the largest network than in the smallest.",
+        "The average gains less in the largest than in the smallest of the networks that were run.",
         TABLE,
         "less",
         measurements.gain_of_largest,
@@ -192,29 +192,21 @@ def judged(evidence: Evidence, claims: list[Claim] = CLAIMS) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for claim in claims:
-        about: dict[str, Any] = {"claim": claim.id, "sentence": claim.sentence, "source": claim.source}
-        about |= {"wanted": claim.direction, "bound": claim.bound}
+        columns: dict[str, Any] = {"claim": claim.id, "sentence": claim.sentence, "source": claim.source}
+        columns |= {"wanted": claim.direction, "bound": claim.bound}
         measured = [m for m in claim.measure(evidence) if m.interval["n"]]
-        rows += [about | _row(m, claim) for m in measured]
-        rows += [about | _row(m, claim, "all settings") for m in _over_settings(measured)]
+        rows += [columns | _row(m, claim) for m in measured]
+        rows += [columns | _row(m, claim, "all settings") for m in _over_settings(measured)]
         if not measured:
-            rows.append(about | {"scope": "none", "n": 0, "verdict": "not measured", "reason": ""})
+            rows.append(columns | {"scope": "none", "n": 0, "verdict": "not measured", "reason": ""})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(m: Measurement, claim: Claim, scope: str = "setting") -> dict[str, Any]:
     setting = dict(zip(SETTING, m.setting, strict=True)) if scope == "setting" else {}
-    measure: dict[str, Any] = {"attack": m.attack, "measure": m.measure, "unit": m.unit, "decimals": m.digits}
-    verdict = judge(m.interval, claim.direction, claim.bound)
-    return {
-        "scope": scope,
-        **setting,
-        **measure,
-        "first": m.first,
-        "second": m.second,
-        **m.interval,
-        "verdict": verdict,
-    }
+    row: dict[str, Any] = {"scope": scope, **setting, "attack": m.attack, "measure": m.measure, "unit": m.unit}
+    row |= {"decimals": m.digits, "first": m.first, "second": m.second, **m.interval}
+    return row | {"verdict": judge(m.interval, claim.direction, claim.bound)}
 
 
 def _over_settings(measured: list[Measurement]) -> Iterator[Measurement]:

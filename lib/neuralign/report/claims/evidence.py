@@ -72,10 +72,8 @@ def pairs_of_methods(
     """(keys, {method: means by pair}) for each combination of the columns `by` in which both methods occur."""
     for keys, rows in groups_of(table, by):
         if {method, baseline} <= set(rows["method"]):
-            yield (
-                keys,
-                {m: rows[rows["method"] == m].groupby("pair").mean(numeric_only=True) for m in (method, baseline)},
-            )
+            runs = {m: rows[rows["method"] == m] for m in (method, baseline)}
+            yield keys, {m: run.groupby("pair").mean(numeric_only=True) for m, run in runs.items()}
 
 
 def in_setting(table: pd.DataFrame, setting: Any) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from neuralign.report.labels import SETTING
 from neuralign.report.published import published_table
 from neuralign.report.statistics import welch_interval
 
-UNITS = {"accuracy": ("points", 2), "loss": ("nats", 3)}  # unit and decimals of metrics that begin so
+UNITS = {"accuracy": ("points", 2), "loss": ("nats", 3)}  # first word of a metric -> its unit and decimals
 NAMES = {
     "accuracy_mean": "average accuracy",
     "accuracy_min": "worst accuracy",
@@ -56,7 +56,10 @@ def worst_gains_more(e: Evidence) -> Iterator[Measurement]:
 
 
 def gain_of_largest(e: Evidence) -> Iterator[Measurement]:
-    """Gain in average accuracy of the largest published network minus that of the smallest, unpaired (Welch)."""
+    """Gain in average accuracy of the largest network minus that of the smallest, unpaired (Welch).
+
+    These are the largest and the smallest of the published networks that were run in a dataset and regime.
+    """
     order = list(dict.fromkeys(published_table()["network"]))  # from small to large
     gains: dict[tuple[str, str], dict[str, pd.Series]] = {}
     for (dataset, network, regime), means in pairs_of_methods(clean(e.paths), SETTING, "aligned", "unaligned"):
@@ -101,10 +104,10 @@ def line_midpoint(e: Evidence) -> Iterator[Measurement]:
 def early_loss(e: Evidence) -> Iterator[Measurement]:
     """Training loss of the curve after a quarter and after half of its epochs, aligned minus unaligned."""
     for setting, rows in groups_of(e.histories, SETTING):
-        last = int(rows["epoch"].max())
+        compared = rows[rows["method"].isin(["aligned", "unaligned"])]  # other methods may have other numbers of epochs
         for part, name in ((4, "a quarter"), (2, "half")):
-            at = rows[rows["epoch"] == max(1, last // part)]
-            for _, means in pairs_of_methods(at, SETTING, "aligned", "unaligned"):
+            rows_then = compared[compared["epoch"] == max(1, compared["epoch"].max() // part)]
+            for _, means in pairs_of_methods(rows_then, SETTING, "aligned", "unaligned"):
                 text = f"training loss after {name} of the epochs"
                 yield paired(means["aligned"]["loss"], means["unaligned"]["loss"], setting, text, "nats", 4)
 

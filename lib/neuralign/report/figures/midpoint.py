@@ -9,9 +9,8 @@ from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.labels import label
 
-SERIES: dict[
-    str, tuple[str, dict[str, Any]]
-] = {  # series -> (label, look); the colours are not those of methods, which have a column of panels each
+# series -> (label, look); the colours are not those of methods, which have a column of panels each
+SERIES: dict[str, tuple[str, dict[str, Any]]] = {
     "before": ("Midpoint of the trained curve", {"color": "#444444", "marker": "D", "linestyle": "-"}),
     "re-aligned": ("The same, re-aligned to the end", {"color": "#5B3A8C", "marker": "X", "linestyle": "--"}),
     "linear midpoint": ("Midpoint of the straight line", {"color": "#999999", "marker": "<", "linestyle": ":"}),
@@ -27,12 +26,11 @@ def midpoint(frame: pd.DataFrame, *, labels: NonNegativeInt = 20) -> Figure:
     Args:
         labels: Largest number of tick labels.
     """
-    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    settings = drawing.settings(frame)
     methods = drawing.methods_of(frame)
     with drawing.style():
         figure, axes = drawing.sheet(len(settings), len(methods), height=2.5, sharey="row")
-        for (dataset, network, regime), row in zip(settings, axes, strict=True):
-            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+        for (title, rows), row in zip(settings, axes, strict=True):
             for method, panel in zip(methods, row, strict=True):
                 of_method = rows[rows["method"] == method]
                 if of_method.empty:
@@ -42,7 +40,7 @@ def midpoint(frame: pd.DataFrame, *, labels: NonNegativeInt = 20) -> Figure:
                     values = of_method[of_method["series"] == series].assign(value=lambda d: d["correlation"])
                     table = drawing.over_replicates(values, "order", ["value"])
                     drawing.draw(panel, table, "value", markers=99, **look)
-                panel.set_title(f"{label(method)}:\n{', '.join(map(label, (network, dataset, regime)))}")
+                panel.set_title(f"{label(method)}:\n{title}")
                 panel.axhline(0, color="#888888", linewidth=0.6)
                 drawing.name_layers(panel, drawing.layer_names(of_method), labels)
             row[0].set_ylabel("correlation of matched units\nwith an end of the path")

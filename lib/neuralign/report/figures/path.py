@@ -10,8 +10,6 @@ from neuralign.config.options import Flag, Text
 from neuralign.report import drawing
 from neuralign.report.labels import label
 
-UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
-
 
 def path(
     frame: pd.DataFrame,
@@ -51,7 +49,7 @@ def path(
                 if panel is panels[0] or len(networks) == 1:
                     attack_name = place["attack"]
                     shown = "clean test images" if attack_name == "clean" else f"test images under {attack_name}"
-                    panel.set_ylabel(f"{UNITS[column]}\n{shown}")
+                    panel.set_ylabel(f"{drawing.UNITS[column]}\n{shown}")
         for panel in axes[-1]:
             panel.set_xlabel("position t on the path")
         drawing.legend(figure, drawing.method_entries(frame))

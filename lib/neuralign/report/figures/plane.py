@@ -11,10 +11,8 @@ from matplotlib.patheffects import withStroke
 
 from neuralign.config.options import Flag, NonNegativeInt
 from neuralign.report import drawing
-from neuralign.report.labels import label, rank
+from neuralign.report.labels import SETTING, alignment_label, label, rank
 
-UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
-PLACE = ["network", "dataset", "regime"]
 SYMBOLS = {"theta1": r"$\theta_1$", "theta2": r"$\theta_2$", "P theta2": r"$P\theta_2$", "midpoint": r"$r(1/2)$"}
 LINE: dict[str, Any] = {"color": "white", "linewidth": 1.2, "path_effects": [withStroke(linewidth=2.2, foreground="k")]}
 HALO = [withStroke(linewidth=1.8, foreground="white")]
@@ -41,14 +39,14 @@ def plane(
         spread: Whether rows of the sample deviation over pairs are added, where there are several pairs.
         contours: Number of contour lines.
     """
-    by = "method" if "method" in frame else "alignment"
+    by, name_label = ("method", label) if "method" in frame else ("alignment", alignment_label)
     names = sorted(frame[by].unique(), key=rank)
     nodes, marks = frame[frame["name"].isna()], frame[frame["name"].notna()]
-    each = nodes.groupby([*PLACE, by, "t2", "t1", "pair"])[column].mean().groupby([*PLACE, by, "t2", "t1"])
+    each = nodes.groupby([*SETTING, by, "t2", "t1", "pair"])[column].mean().groupby([*SETTING, by, "t2", "t1"])
     values = {"mean": each.mean(), "sd": each.std(ddof=1).dropna()}
-    settings = drawing.present(frame, PLACE)
+    settings = drawing.present(frame, SETTING)
     varied = set(values["sd"].index.droplevel([by, "t2", "t1"])) if spread else set()
-    sizes = nodes.groupby([*PLACE, by])[["x", "y"]].agg(lambda d: d.max() - d.min())
+    sizes = nodes.groupby([*SETTING, by])[["x", "y"]].agg(lambda d: d.max() - d.min())
     shape = (sizes["y"] / sizes["x"]).median()
     upwards = "distance in weight space" if shape > FLAT else "distance, drawn longer"
     rows = [(s, kind) for s in settings for kind in values if kind == "mean" or s in varied]
@@ -59,17 +57,17 @@ def plane(
             surfaces = values[kind].loc[setting]
             colours = _colours(surfaces, column, kind)
             for name, panel in zip(names, panels, strict=True):
-                place = dict(zip(PLACE, setting, strict=True)) | {by: name}
+                place = dict(zip(SETTING, setting, strict=True)) | {by: name}
                 panel.set_visible(name in surfaces.index)
                 if panel.get_visible():
                     grid = _distances(drawing.where(nodes, **place))
                     _surface(panel, surfaces.loc[name].unstack(), grid, colours, contours)
                     panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
                     _landmarks(panel, drawing.where(marks, **place), grid)
-                    panel.set_title(f"{', '.join(map(label, setting[:2]))}: {label(name)}")
+                    panel.set_title(f"{label(place['network'])}, {label(place['dataset'])}: {name_label(name)}")
             panels[0].set_ylabel(upwards)
             figure.colorbar(
-                ScalarMappable(**colours), ax=list(panels), label=f"test {UNITS[column]}, {kind}", aspect=30
+                ScalarMappable(**colours), ax=list(panels), label=f"test {drawing.UNITS[column]}, {kind}", aspect=30
             )
         for panel in axes[-1]:
             panel.set_xlabel("distance in weight space")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
-from neuralign.report.labels import label
+from neuralign.report.labels import alignment_label
 
 NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 
@@ -23,17 +23,16 @@ def signature(frame: pd.DataFrame, *, labels: NonNegativeInt = 32) -> Figure:
     if frame.empty:
         return _empty()
     names = list(dict.fromkeys(frame["alignment"]))
-    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    settings = drawing.settings(frame)
     with drawing.style():
         shown = min(labels, frame["order"].nunique())
         figure, axes = drawing.sheet(len(settings), 1, width=min(max(NARROW, 0.22 * shown), WIDE), height=2.5)
-        for (dataset, network, regime), panel in zip(settings, axes[:, 0], strict=True):
-            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+        for (title, rows), panel in zip(settings, axes[:, 0], strict=True):
             _draw(panel, rows, names, labels)
-            panel.set_title(", ".join(map(label, (network, dataset, regime))))
+            panel.set_title(title)
             panel.set_ylabel("correlation of\nmatched units")
         n = drawing.counted(frame, "pair")
-        after = [(f"After alignment: {a.replace('_', ' ')} ({n})", _look(a, names)) for a in names]
+        after = [(f"After alignment: {alignment_label(a)} ({n})", _look(a, names)) for a in names]
         drawing.legend(figure, [(f"Before alignment ({n})", drawing.look("unaligned")), *after])
     return figure
 

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag
 from neuralign.report import drawing
-from neuralign.report.labels import label
 from neuralign.report.theory_ranks import PREDICTORS, spearman
 
 POINTS = {"linestyle": "none", "markersize": 5.0}
@@ -18,17 +17,16 @@ def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
     Args:
         logarithmic: Whether the axis of a predictor that spans more than a decade is logarithmic.
     """
-    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    settings = drawing.settings(frame)
     with drawing.style():
         figure, axes = drawing.sheet(len(settings), len(PREDICTORS), width=2.3, height=2.1, sharey="row")
-        for (dataset, network, regime), row in zip(settings, axes, strict=True):
-            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+        for (title, rows), row in zip(settings, axes, strict=True):
             for (predictor, text), panel in zip(PREDICTORS.items(), row, strict=True):
                 _draw(panel, rows, predictor)
                 if logarithmic and 0 < 10 * rows[predictor].min() < rows[predictor].max():
                     panel.set_xscale("log")
                 panel.set_xlabel(text)
-            row[0].set_title(", ".join(map(label, (network, dataset, regime))), loc="left", y=1.1)
+            row[0].set_title(title, loc="left", y=1.1)
             row[0].set_ylabel("mean test loss of\nthe trained curve (nats)")
         drawing.legend(figure, [(text, look | POINTS) for text, look in drawing.method_entries(frame)])
     return figure

@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 
 from neuralign.config.options import Flag
 from neuralign.report import drawing
-from neuralign.report.labels import label
 
 PANELS = {"loss": "training cross-entropy (nats)", "accuracy": "training accuracy (%)"}
 
@@ -19,16 +18,15 @@ def training(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
     Args:
         logarithmic: Whether the axis of the loss is logarithmic.
     """
-    settings = drawing.present(frame, ["dataset", "network", "regime"])
+    settings = drawing.settings(frame)
     with drawing.style():
         figure, axes = drawing.sheet(len(settings), 2)
-        for (dataset, network, regime), row in zip(settings, axes, strict=True):
-            rows = drawing.where(frame, dataset=dataset, network=network, regime=regime)
+        for (title, rows), row in zip(settings, axes, strict=True):
             for panel, (column, text) in zip(row, PANELS.items(), strict=True):
                 for method in drawing.methods_of(rows):
                     table = drawing.over_replicates(rows[rows["method"] == method], "epoch", [column])
                     drawing.draw(panel, table, column, **drawing.look(method))
-                panel.set_title(", ".join(map(label, (network, dataset, regime))))
+                panel.set_title(title)
                 panel.set_ylabel(text)
                 panel.set_xlabel("epoch")
             if logarithmic and (rows["loss"] > 0).all():

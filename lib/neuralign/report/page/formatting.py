@@ -52,6 +52,7 @@ def groups(table: pd.DataFrame, by: Sequence[str], rows: Any) -> list[tuple[str,
 def title(by: Sequence[str], keys: Iterable[str]) -> str:
     """The name of a setting, such as "TinyTen on CIFAR-10, standard training, under pgd5", from its columns `by`."""
     named = dict(zip(by, keys, strict=True))
-    attack = {"clean": ", clean images"}.get(named.get("attack", ""), f", under {named.get('attack')}")
-    where = f"{label(named['network'])} on {label(named['dataset'])}, {label(named['regime'])} training"
-    return where + (attack if "attack" in named else "")
+    setting = f"{label(named['network'])} on {label(named['dataset'])}, {label(named['regime'])} training"
+    if "attack" not in named:
+        return setting
+    return f"{setting}, clean images" if named["attack"] == "clean" else f"{setting}, under {named['attack']}"

@@ -218,15 +218,15 @@ def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return sorted({str(note[key]) for note in notes if note.get(key)})
 
     changed = sum(bool(note.get("dirty") or note.get("modified")) for note in notes)
-    versions = {f"{name} {number}" for note in notes for name, number in (note.get("versions") or {}).items()}
+    versions = {f"{name} {version}" for note in notes for name, version in (note.get("versions") or {}).items()}
     started = all_of("started")
-    facts_of_origin = {
+    texts = {
         "Commit": ", ".join(all_of("commit")) + (f" ({changed} results with uncommitted changes)" if changed else ""),
         "Versions": ", ".join(sorted(versions)),
         "Devices": ", ".join(all_of("device")),
         "Computed": " to ".join(dict.fromkeys(started[:1] + started[-1:])),
     }
-    return {what: which or "not recorded" for what, which in facts_of_origin.items()}
+    return {name: text or "not recorded" for name, text in texts.items()}
 
 
 def results_table(notes: Sequence[Mapping[str, Any]]) -> Table:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.report.labels import METHODS, SETTING, label
+from neuralign.report.labels import METHODS, SETTING, alignment_label, label
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
 
 VERDICTS = ("supported", "contradicted", "not decided")
+HEAD = ["Measure", "First", "Second", "Difference", "95 % t-interval", "n"]
 
 
 def sections(
@@ -81,31 +82,21 @@ def claims_table(claims: pd.DataFrame) -> Table:
         if rows:
             parts.append((sentence, rows))
     caption = "The claims of the paper and what was measured: mean paired difference over the pairs of a setting, or "
-    caption += (
-        "over settings (each counting once), with its 95 % t-interval. A claim is supported or contradicted only "
-    )
-    caption += "where the interval lies on one side of zero, or of the bound in its sentence. The intervals are not "
-    return Table(caption + "adjusted for their number.", [*_HEAD, "Verdict"], parts)
-
-
-_HEAD = ["Measure", "First", "Second", "Difference", "95 % t-interval", "n"]
+    caption += "over settings (each counting once), with its 95 % t-interval. A claim is supported or contradicted "
+    caption += "only where the interval lies on one side of zero, or of the bound in its sentence. The intervals are "
+    return Table(caption + "not adjusted for their number.", [*HEAD, "Verdict"], parts)
 
 
 def _measured(row: Mapping[str, Any]) -> list[str]:
     digits = int(row["decimals"])
     unit = f" ({row['unit']})" if isinstance(row["unit"], str) and row["unit"] else ""
     attack = row["attack"] if isinstance(row["attack"], str) else ""
-    under = {"": "", "clean": ""}.get(attack, f", under {attack}")
+    under = "" if attack in ("", "clean") else f", under {attack}"
     values = [number(row[k], digits) for k in ("first", "second")]
     difference = number(row["difference"], digits, sign=True)
     measure = str(row["measure"])
-    return [
-        f"{measure[:1].upper()}{measure[1:]}{under}{unit}",
-        *values,
-        difference,
-        span(row, digits),
-        f"{row['n']:.0f} {row['n_of']}",
-    ]
+    measure = f"{measure[:1].upper()}{measure[1:]}{under}{unit}"
+    return [measure, *values, difference, span(row, digits), f"{row['n']:.0f} {row['n_of']}"]
 
 
 def _measured_in_setting(row: Mapping[str, Any]) -> list[str]:
@@ -127,50 +118,40 @@ def settings_table(claims: pd.DataFrame) -> Table:
     parts: dict[str, list[list[str]]] = {}
     for row in claims[claims["scope"] == "setting"].to_dict("records"):
         parts.setdefault(str(row["sentence"]), []).append([*_measured_in_setting(row), row["verdict"]])
-    return Table("Every claim in every setting.", ["Setting and measure", *_HEAD[1:], "Verdict"], list(parts.items()))
+    return Table("Every claim in every setting.", ["Setting and measure", *HEAD[1:], "Verdict"], list(parts.items()))
 
 
 def cells_table(published: pd.DataFrame) -> Table:
     """Published accuracies beside ours, a group per network and dataset."""
 
     def rows(of_network: pd.DataFrame) -> Rows:
-        out = []
+        table_rows = []
         for (method, _), cells in of_network.groupby(["method", "regime"], sort=False, dropna=False):
             row = [label(str(method))]
             for measure in ("mean", "min"):
                 records = cells[cells["measure"] == measure].to_dict("records")
                 row += _cell(records[0]) if records else [NONE] * 4
-            out.append([*row, number(cells["n"].iloc[0], 0)])
-        return out
+            table_rows.append([*row, number(cells["n"].iloc[0], 0)])
+        return table_rows
 
     by = published.groupby(["network", "dataset"], sort=False)
     parts = [(f"{label(network)} on {label(dataset)}", rows(cells)) for (network, dataset), cells in by]
-    each = ["Published", "Ours", "Difference", "Verdict"]
-    head = [
-        "Method",
-        *(f"{which}: {name}" if name == "Published" else name for which in ("Average", "Worst") for name in each),
-        "n",
-    ]
+    each = ["Ours", "Difference", "Verdict"]
+    head = ["Method", "Average: Published", *each, "Worst: Published", *each, "n"]
     caption = "Published accuracies (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
-    caption += (
-        "published and n pairs (endpoints: networks) here. Difference: ours minus published, in brackets its 95 % "
-    )
-    caption += "Welch interval. Within: at most 0.5 points apart (worst: 1.0), or the interval includes zero; apart: "
-    return Table(caption + "neither. Published numbers are rounded to 0.1.", head, parts)
+    caption += "published and n pairs (endpoints: networks) here. Difference: ours minus published, in brackets its "
+    caption += "95 % Welch interval. Within: at most 0.5 points apart (worst: 1.0), or the interval includes zero; "
+    return Table(caption + "apart: neither. Published numbers are rounded to 0.1.", head, parts)
 
 
 def _cell(row: Mapping[str, Any]) -> list[str]:
-    theirs = spread(row, "published", 1)
-    if row["verdict"] == "not run":
-        return [theirs, NONE, NONE, "not run"]
-    reason = row["reason"] if pd.isna(row["ci_low"]) else ""
-    interval = "" if reason else f" [{span(row)}]"
-    return [
-        theirs,
-        spread(row, "ours"),
-        number(row["difference"], sign=True) + interval,
-        f"{row['verdict']}{'; ' * bool(reason)}{reason}",
-    ]
+    published, verdict = spread(row, "published", 1), row["verdict"]
+    if verdict == "not run":
+        return [published, NONE, NONE, verdict]
+    difference = number(row["difference"], sign=True)
+    if pd.isna(row["ci_low"]):
+        return [published, spread(row, "ours"), difference, f"{verdict}; {row['reason']}"]
+    return [published, spread(row, "ours"), f"{difference} [{span(row)}]", verdict]
 
 
 def figures_table(drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Table:
@@ -205,8 +186,8 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
         return [number(r["units"], 0), share(r, "moved"), share(r, "moved_from_start")]
 
     def all_rows(r: dict[str, Any]) -> Rows:
-        row = [label(r["alignment"]), *cells(r), *(spread(r, f"objective_{w}", 4) for w in ("before", "after"))]
-        return [[*row, number(r["n_pairs"], 0)]]
+        objectives = [spread(r, f"objective_{when}", 4) for when in ("before", "after")]
+        return [[alignment_label(r["alignment"]), *cells(r), *objectives, number(r["n_pairs"], 0)]]
 
     head = ["Alignment", "Units", "Moved", "Moved from its start"]
     together = alignments["group"] == "all"
@@ -221,6 +202,6 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
     by_group = groups(
         alignments[~together],
         SETTING,
-        lambda r: [[f"{label(r['alignment'])}: {r['group']}", *cells(r), number(r["n_pairs"], 0)]],
+        lambda r: [[f"{alignment_label(r['alignment'])}: {r['group']}", *cells(r), number(r["n_pairs"], 0)]],
     )
     return all_groups, Table("The same, group by group.", [*head, "n"], by_group)

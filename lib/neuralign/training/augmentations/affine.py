@@ -33,17 +33,18 @@ def turn(height: int, width: int, angle: Tensor, zoom: Tensor) -> Motion:
     """
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     x, y = (width - 1) / 2, (height - 1) / 2  # the centre, where pixel 0 is at 0
-    first_col = _fixed(width / 2 - cos * x - sin * y)  # width / 2 is x + 1/2, which makes the shift by 16 bits round
-    first_row = _fixed(height / 2 + sin * x - cos * y)
-    a, b, c = _fixed(cos), _fixed(sin), _fixed(-sin)
+    # width / 2 is x + 1/2, which makes the shift by 16 bits round
+    first_col = _to_fixed_point(width / 2 - cos * x - sin * y)
+    first_row = _to_fixed_point(height / 2 + sin * x - cos * y)
+    cosine, sine, minus_sine = map(_to_fixed_point, (cos, sin, -sin))  # at ties, -sine is rounded the other way
     return Motion(
         lambda rows, cols: (
-            (first_row + a * rows + c * cols) >> 16,
-            (first_col + a * cols + b * rows) >> 16,
+            (first_row + cosine * rows + minus_sine * cols) >> 16,
+            (first_col + cosine * cols + sine * rows) >> 16,
         )
     )
 
 
-def _fixed(x: Tensor) -> Tensor:
+def _to_fixed_point(x: Tensor) -> Tensor:
     """The numbers as int32 fixed-point numbers, with 16 bits before and 16 bits after the point."""
     return (x * 2**16 + 0.5).floor().to(torch.int32)

@@ -14,7 +14,7 @@ from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import device
 from neuralign.training import augmentation
-from neuralign.training.loop import fit
+from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
 from neuralign.workflow.planning.costs import STEP, Sizes, training_in
 
@@ -72,10 +72,10 @@ def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int, precisi
     def train(images: Images, size: int) -> None:
         regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0, precision=precision)
         transform, held = augmentation.pipeline(augment), buffers(model.network)
-        fit(model, layout.flatten(start), _same, layout, held, images, regime, transform=transform, seed=0)
+        fit(Training(model, layout.flatten(start), _same, layout, held, images, regime, transform=transform, seed=0))
 
     def forward(images: Images, size: int) -> None:
-        measure(model, state, images, batch_size=size, attack=None, noise=torch.Generator())
+        measure(model, state, images, batch_size=size, attack=None, generator=torch.Generator())
 
     training = _per_image(train, sizes, batch) / STEP
     return {training_in(precision): training, "forward": _per_image(forward, sizes, batch)}
