@@ -201,7 +201,7 @@ def test_ctrl_c_ends_the_run_and_its_jobs_and_the_next_one_goes_on(runs):
         run.until(lambda: len(disturbed(project)) == 2)
         os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
         run.ended(status=1)
-        until(lambda: not left(project), told=lambda: f"{left(project)}\n{told(project)}")
+        until(lambda: not left(project), explain=lambda: f"{left(project)}\n{told(project)}")
     finally:
         run.kill()
     assert of_slurm(project)[-1]["JobState"] == "CANCELLED"
