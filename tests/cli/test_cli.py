@@ -167,6 +167,7 @@ def test_every_command_has_examples_that_parse(command, capsys):
     printed = capsys.readouterr().out
     assert end.value.code == 0 and "examples:" in printed and "--json" in printed
     examples = import_module(f"neuralign.cli.{command}").EXAMPLES
+    assert examples
     for example in examples:
         name, *arguments = example.split("#")[0].split()
         assert name == "neuralign" and parser(command).parse_args(arguments).command == command
