@@ -261,7 +261,7 @@ def test_activations_are_read_before_anything_overwrites_them(images: Images) ->
         assert actual.min() < 0
 
 
-def single(problem: Problem) -> Problem:
+def in_float32(problem: Problem) -> Problem:
     """The problem in float32."""
     model = problem.model
     plain = Model(deepcopy(model.network).float(), model.mean.float(), model.std.float())
@@ -272,7 +272,7 @@ def single(problem: Problem) -> Problem:
 @pytest.mark.parametrize("read", ["post", "pre"])
 @pytest.mark.parametrize("precise", [True, False], ids=["float64", "float32"])
 def test_folded_networks_give_the_same_activations(model: Model, images: Images, read: str, precise: bool) -> None:
-    problem = problem_of(model, images) if precise else single(problem_of(model, images))
+    problem = problem_of(model, images) if precise else in_float32(problem_of(model, images))
     taps = problem.trace.taps if read == "post" else problem.trace.before
     probe, names = problem.trace.probe(taps)
     (activations,) = activation_batches(problem, taps, 100)
@@ -449,7 +449,7 @@ def test_aligned_networks_are_closer_than_before(tinyten: Model, images: Images)
 # options of the methods
 
 
-def test_pre_activations_are_what_enters_the_nonlinearity(tinyten: Model, images: Images) -> None:
+def test_pre_activations_are_the_inputs_of_the_nonlinearity(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     target, source = (outputs_of(tinyten, dict(s), images, ["features.bn2"])["features.bn2"] for s in sides(problem))
     ((tap, matrix),) = correlations(problem, read="pre")["features.conv2"].items()

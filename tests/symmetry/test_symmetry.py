@@ -111,7 +111,7 @@ def test_moves_count_channels_that_lost_their_place() -> None:
     assert rows[1] == {"group": "b", "units": 3, "moved": 2, "moved_from_start": 2, "fact": 3}
 
 
-def test_transport_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:
+def test_mixing_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network, 1)
     state = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     permutation = permutations.random(spec, generator(5))

@@ -293,7 +293,7 @@ def test_attacked_statistics_are_updated_in_every_pass_of_the_attack(tinyten: Mo
 # batches of one image, norms with two names
 
 
-def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
+def test_a_last_batch_of_one_image_is_left_out_if_batch_norm_refuses_it() -> None:
     model, images = perceptron(), pictures(9, side=8)
     state = randomised(model.network)
     weights, buffers = split_trainable(model, state)
@@ -302,7 +302,7 @@ def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
     assert actual["2.num_batches_tracked"] == 2
 
 
-def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
+def test_a_last_batch_of_one_image_counts_if_the_norms_accept_it(tinyten: Model) -> None:
     images = pictures(9)
     weights, buffers = split_trainable(tinyten, randomised(tinyten.network))
     actual = refresh(tinyten, weights, buffers, images.batches(4))

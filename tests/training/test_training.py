@@ -155,7 +155,7 @@ def test_training_does_not_change_its_arguments(tinyten: Model, images: Images) 
     assert torch.equal(flat, layout.flatten(weights))
 
 
-def test_every_epoch_has_an_order_and_an_augmentation_of_its_own(images: Images) -> None:
+def test_every_epoch_has_another_order_and_another_augmentation(images: Images) -> None:
     model, seen = perceptron(16), []
 
     def watch(pixels: Tensor, draws: torch.Generator) -> Tensor:
@@ -197,7 +197,7 @@ def test_the_gradient_of_a_bend_is_that_of_the_paper(tinyten: Model, images: Ima
     assert_close(progress.buffers, fresh)
 
 
-def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
+def test_every_batch_has_another_t(images: Images) -> None:
     model = perceptron(16)
     ends, buffers, layout = curve_problem(model)
     line, seen = straight_line(bezier, *ends), []
@@ -231,7 +231,7 @@ def test_a_robust_step_is_an_ordinary_step_on_the_attacked_pixels(tinyten: Model
     assert_close(trained_state(attacked, tinyten, state), trained_state(ordinary, tinyten, state), 1e-5)
 
 
-def test_an_attack_that_looks_but_does_nothing_changes_no_bit(tinyten: Model, images: Images) -> None:
+def test_an_attack_that_only_runs_the_network_changes_no_bit(tinyten: Model, images: Images) -> None:
     state = randomised(tinyten.network)
 
     def look(predict: Callable, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
@@ -299,7 +299,7 @@ def test_weights_that_become_non_finite_in_the_last_step_are_refused(images: Ima
         train(model, randomised(model.network), images, replace(ONE_STEP, lr=float("inf")))
 
 
-def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
+def test_a_diverged_step_is_not_saved_in_the_checkpoint(images: Images, tmp_path: Path) -> None:
     model, spoil = perceptron(16), spoilt_from(3)
     keeper = Checkpoint(tmp_path, every=0)
     with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):
