@@ -5,16 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import (
-    assert_same,
-    generator,
-    perceptron,
-    pictures,
-    plain,
-    randomised,
-    shifts,
-    unnormalised,
-)
+from tiny import assert_same, generator, perceptron, pictures, plain, randomised, shifts, unnormalised
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,8 +24,6 @@ from neuralign.training.augmentation import pipeline
 from neuralign.training.batch_norm import Estimate, refresh
 
 PGD = partial(pgd, eps=0.05, step=0.02, steps=2)
-
-
 ESTIMATE = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
 
 
@@ -201,15 +190,8 @@ def test_a_bend_moves_the_middle_and_not_the_ends(tinyten: Model) -> None:
     ends = endpoints_of(tinyten, two_states(tinyten), as_float(images.pixels))
     line = straight_line(bezier, *ends.vectors)
     bent = line.with_bends(line.bends + 0.1)
+    arguments = (ends, [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None})
     first, second = (
-        [
-            row["loss"]
-            for row in along(
-                *(tinyten, curve, ends, [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None}),
-                batch_size=5,
-                seed=1,
-            )
-        ]
-        for curve in (line, bent)
+        [row["loss"] for row in along(tinyten, curve, *arguments, batch_size=5, seed=1)] for curve in (line, bent)
     )
     assert [a == b for a, b in zip(first, second, strict=True)] == [True, True, False, True, True]

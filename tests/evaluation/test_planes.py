@@ -171,11 +171,7 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     for row, corner, state in zip(rows, flat, states, strict=False):
         line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
         two = endpoints_of(model, (state, states[0]), as_float(images.pixels))
-        (at_corner, _) = along(
-            *(model, line, two, [0.0], estimate, images, {"clean": None}),
-            batch_size=5,
-            seed=1,
-        )
+        (at_corner, _) = along(model, line, two, [0.0], estimate, images, {"clean": None}, batch_size=5, seed=1)
         columns = ("loss", "accuracy", "images")
         assert {name: row[name] for name in columns} == {name: at_corner[name] for name in columns}
     for stored, expected in zip(ends.stored, before, strict=True):
