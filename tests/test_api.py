@@ -1,4 +1,4 @@
-"""The library's short calls, and that the documentation runs."""
+"""`align` and `curve` of neuralign.api, and the code of docs/library.md."""
 
 import re
 import warnings
@@ -21,23 +21,25 @@ from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 
 
-def test_the_page_runs_as_it_is_written():
+def test_the_code_of_the_documentation_runs():
     torch.manual_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "library.md").read_text(), re.DOTALL)
     names: dict = {}
     for block in blocks:
         exec(block, names)
     assert names["aligned"].certificate < 1e-9 and len(blocks) == 3
-    assert names["found"].spec.free and names["net"].training, "left in its mode"
+    assert names["found"].spec.free and names["net"].training, "the network is left in training mode"
 
 
 def test_align_undoes_a_permutation(tinyten):
     images, a = pictures(), randomised(tinyten.network)
     spec = trace(tinyten.network, torch.rand(2, 3, 16, 16).double()).spec
     b = permute(spec, random(spec, generator(1)), a)
-    found = align(tinyten.network, a, b, images, "correlation", read="pre", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25])
-    assert_close(found.state, a)
-    assert found.certificate < 1e-9
+    aligned = align(
+        tinyten.network, a, b, images, "correlation", read="pre", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25]
+    )
+    assert_close(aligned.state, a)
+    assert aligned.certificate < 1e-9
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
@@ -48,9 +50,9 @@ def test_align_undoes_a_permutation_of_heads_and_of_channels_within(name, method
     spec = trace(network, torch.rand(2, 3, 8, 8), attention=True).spec
     planted = random(spec, generator(2))
     assert planted.keys() >= ATTENTIVE[name].keys()
-    found = align(network, a, permute(spec, planted, a), images, method, attention=True)
-    assert all(torch.equal(found.permutation[g], inverse(planted)[g]) for g in ATTENTIVE[name])
-    assert found.certificate < 1e-9
+    aligned = align(network, a, permute(spec, planted, a), images, method, attention=True)
+    assert all(torch.equal(aligned.permutation[g], inverse(planted)[g]) for g in ATTENTIVE[name])
+    assert aligned.certificate < 1e-9
 
 
 def hooked(kind: str) -> nn.Module:
@@ -74,10 +76,10 @@ def test_networks_that_cannot_be_copied_as_they_are_can_be_aligned_and_joined(ki
     images = pictures(side=8, count=40)
     a, b = hooked(kind).state_dict(), hooked(kind).state_dict()
     before = {n: t.clone() for n, t in b.items()}
-    found = align(hooked(kind), a, b, images, "correlation")
-    assert found.permutation and found.certificate < 1e-9
+    aligned = align(hooked(kind), a, b, images, "correlation")
+    assert aligned.permutation and aligned.certificate < 1e-9
     assert_same(b, before)
-    path = curve(hooked(kind), a, found.state, images, "segment", epochs=0)
+    path = curve(hooked(kind), a, aligned.state, images, "segment", epochs=0)
     assert path(0.5).keys() == a.keys()
 
 
@@ -110,7 +112,7 @@ def test_numbers_of_a_curve_may_be_written_as_in_the_config():
         curve(model.network, *ends, images, "bezier", **{"epochs": 1, "batch_size": 10, "lr": lr})(0.3)
         for lr in (0.02, "1/50")
     )
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same(one, other)
 
 
 # ---- what does not fit is refused in one sentence
@@ -217,15 +219,15 @@ def test_images_and_a_normalisation_that_do_not_fit_are_refused(call, images, mo
 
 
 @pytest.mark.parametrize("kind", ["a layer moves", "nothing moves"])
-def test_what_comes_out_shares_no_memory_with_what_was_given(kind):
+def test_results_share_no_memory_with_arguments(kind):
     network = flat() if kind == "a layer moves" else nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     network.register_buffer("unused", torch.rand(3))
     a, b = ({n: t.detach().clone() for n, t in drawn(network, seed).items()} for seed in (1, 2))
     a, b = ({n: t.requires_grad_() for n, t in state.items()} for state in (a, b))
     before = {n: t.detach().clone() for n, t in b.items()}
-    found = align(network, a, b, GREY, "correlation").state
+    aligned = align(network, a, b, GREY, "correlation").state
     path = curve(network, a, b, GREY, "segment", epochs=0)
-    for state in (found, path(0.0), path(0.5), path(1.0)):
+    for state in (aligned, path(0.0), path(0.5), path(1.0)):
         assert not any(t.requires_grad for t in state.values()), "no graph of autograd is kept"
         for tensor in state.values():
             tensor.fill_(7)
@@ -233,7 +235,7 @@ def test_what_comes_out_shares_no_memory_with_what_was_given(kind):
     assert not any((t == 7).all() for t in [*a.values(), *network.state_dict().values(), *path(0.0).values()])
 
 
-def test_an_option_called_like_an_argument_is_given_in_a_mapping():
+def test_an_option_with_the_name_of_an_argument_can_be_given_in_options():
     network, images = flat(), pictures(count=64, side=8, channels=1)
     a, b = drawn(network, 1), drawn(network, 2)
     few = align(network, a, b, images.first(8), "correlation")
@@ -249,16 +251,16 @@ def test_an_option_called_like_an_argument_is_given_in_a_mapping():
 
 
 @pytest.mark.parametrize("name", ["code", "graph", "meta", "print_readable", "delete_submodule", "recompile"])
-def test_layers_may_be_called_like_attributes_of_a_traced_graph(name):
+def test_layers_may_have_the_names_of_attributes_of_a_graph_module(name):
     torch.manual_seed(0)  # no hidden unit is dead
     network = nn.Sequential(OrderedDict({"flat": nn.Flatten(), name: nn.Linear(192, 6), "act": nn.ReLU()}))
     network.head = nn.Linear(6, 5)
     a = perturbed_state(network, 1)
     spec = trace(network, torch.rand(2, 3, 8, 8)).spec
     b = permute(spec, random(spec, generator(2)), a)
-    found = align(network, a, b, pictures(side=8, count=64), "correlation")
-    assert_same(found.state, a)
-    assert found.certificate < 1e-9
+    aligned = align(network, a, b, pictures(side=8, count=64), "correlation")
+    assert_same(aligned.state, a)
+    assert aligned.certificate < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -272,12 +274,12 @@ def test_layers_may_be_called_like_attributes_of_a_traced_graph(name):
         ({"batch_size": 0}, "correlation.batch_size: found 0: input should be greater than or equal to 1"),
     ],
 )
-def test_a_method_or_option_that_is_not_there_is_refused(more, message):
+def test_an_unknown_method_or_option_is_refused(more, message):
     network = flat()
     options = {name: value for name, value in more.items() if name != "method"}
     with pytest.raises(UserError) as error:
-        found = more.get("method", "correlation")
-        align(network, drawn(network), drawn(network), GREY, found, **{"batch_size": 4, **options})
+        method = more.get("method", "correlation")
+        align(network, drawn(network), drawn(network), GREY, method, **{"batch_size": 4, **options})
     assert str(error.value).startswith(message), str(error.value)
 
 
@@ -292,7 +294,7 @@ def test_a_method_or_option_that_is_not_there_is_refused(more, message):
         ({"batch_size": 0}, "curve.batch_size: found 0"),
     ],
 )
-def test_numbers_of_a_curve_that_cannot_be_are_refused(more, message):
+def test_wrong_options_of_a_curve_are_refused(more, message):
     network = flat()
     family = more.get("family", "bezier")
     options = {name: value for name, value in more.items() if name != "family"}
@@ -305,8 +307,8 @@ def test_labels_that_the_network_has_no_logit_for_are_refused():
     network = flat(classes=4)
     with pytest.raises(UserError, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
         curve(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
+    wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
     with pytest.raises(UserError, match=r"the network returns \(2, 4, 1\) for 2 images; logits are needed"):
-        wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
         curve(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
 
 
@@ -332,12 +334,12 @@ class Tied(nn.Module):
 def test_every_name_of_a_shared_tensor_gets_the_same(tmp_path):
     network, a = Tied(), {**tied(1)}
     b = tied(2)
-    found = align(network, a, b, GREY, "correlation")
-    assert found.state.keys() == b.keys() == network.state_dict().keys() and found.permutation
-    assert torch.equal(found.state["first.weight"], found.state["last.weight"])
+    aligned = align(network, a, b, GREY, "correlation")
+    assert aligned.state.keys() == b.keys() == network.state_dict().keys() and aligned.permutation
+    assert torch.equal(aligned.state["first.weight"], aligned.state["last.weight"])
     inputs = torch.rand(4, 1, 8, 8)
-    assert_close(outputs_of(network, found.state, inputs), outputs_of(network, b, inputs), 1e-5)
-    middle = curve(network, a, found.state, GREY, "segment", epochs=0)(0.5)
+    assert_close(outputs_of(network, aligned.state, inputs), outputs_of(network, b, inputs), 1e-5)
+    middle = curve(network, a, aligned.state, GREY, "segment", epochs=0)(0.5)
     assert middle.keys() == a.keys() and torch.equal(middle["first.weight"], middle["last.weight"])
     network.load_state_dict(middle)
     with pytest.raises(UserError, match="source: first.weight, last.weight are one tensor in the network, but"):
@@ -363,7 +365,7 @@ def outputs_of(network, state, inputs):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("how", ["weight_norm", "prune", "spectral_norm", "parametrised"])
-def test_networks_whose_weights_hooks_compute_are_taken(how):
+def test_networks_whose_weights_are_computed_by_hooks_are_accepted(how):
     def made():
         network = nn.Sequential(
             nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5)
@@ -381,9 +383,9 @@ def test_networks_whose_weights_hooks_compute_are_taken(how):
     torch.manual_seed(0)
     network, a, b = made(), made().state_dict(), made().state_dict()
     before = {n: t.clone() for n, t in network.state_dict().items()}
-    found = align(network, a, b, GREY, "correlation")
-    assert found.certificate < 1e-9
-    path = curve(network, a, found.state, GREY, "bezier", epochs=1, batch_size=8)
+    aligned = align(network, a, b, GREY, "correlation")
+    assert aligned.certificate < 1e-9
+    path = curve(network, a, aligned.state, GREY, "bezier", epochs=1, batch_size=8)
     assert path(0.5).keys() == a.keys()
     assert_same(network.state_dict(), before)
 
@@ -392,15 +394,15 @@ def test_networks_whose_weights_hooks_compute_are_taken(how):
 
 
 @pytest.mark.parametrize("method", ["correlation", "transport", "random", "pam"])
-def test_a_network_of_which_nothing_may_move_is_left_as_it_is(method):
+def test_the_state_of_a_network_without_free_groups_is_not_changed(method):
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     b = drawn(network)
-    found = align(network, drawn(network, 1), b, GREY, method)
-    assert found.permutation == {} and found.certificate == 0
-    assert_same(found.state, b)
+    aligned = align(network, drawn(network, 1), b, GREY, method)
+    assert aligned.permutation == {} and aligned.certificate == 0
+    assert_same(aligned.state, b)
 
 
-def test_a_network_without_parameters_is_left_as_it_is():
+def test_a_network_without_parameters_has_an_empty_state_and_no_curves():
     network = nn.Sequential(nn.Flatten(), nn.Softmax(1))
     assert align(network, {}, {}, GREY, "correlation").state == {}
     with pytest.raises(UserError, match="the network has no parameters, so there is no path between two states of it"):

@@ -1,4 +1,4 @@
-"""The rules of the house: imports point down, plug-ins do not know each other, scripts are thin."""
+"""The order of the packages, and what modules, folders of plug-ins, scripts and rules may contain."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ from neuralign.workflow.job import RULES
 REPOSITORY = PACKAGE.parents[1]
 # a package imports only packages before it; `api`, the calls for other programs, stands above evaluation
 ORDER = "common config datasets networks symmetry curves training alignment evaluation report workflow cli".split()
-NUMERIC = ("networks", "symmetry", "curves", "training", "alignment", "evaluation")  # what tables need not import
+API_ABOVE = [*ORDER[: ORDER.index("report")], "api"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 
@@ -38,13 +38,13 @@ def tree(path: Path) -> ast.Module:
 
 def imports(path: Path) -> list[tuple[str, str | None]]:
     """(module, name imported from it) of this package, also within functions."""
-    found: list[tuple[str, str | None]] = []
+    imported: list[tuple[str, str | None]] = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            found += [(alias.name, None) for alias in node.names]
+            imported += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found += [(node.module or "", alias.name) for alias in node.names]
-    return [(m, n) for m, n in found if m.split(".")[0] == "neuralign"]
+            imported += [(node.module or "", alias.name) for alias in node.names]
+    return [(m, n) for m, n in imported if m.split(".")[0] == "neuralign"]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -59,31 +59,31 @@ def test_every_module_lies_in_a_package():
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_down(path):
-    me = package_of(name_of(path))
-    below = ORDER[: ORDER.index(me)] if me in ORDER else ORDER if me == "__main__" else ORDER[:9]
-    for other in {package_of(m) for m in imported_modules(path)} - {me, ""}:
-        assert other in below, f"{name_of(path)} imports {other}, which does not come before {me}"
+    package = package_of(name_of(path))
+    order = ORDER if package in ORDER else API_ABOVE if package == "api" else [*ORDER, package]
+    for other in {package_of(m) for m in imported_modules(path)} - {package, ""}:
+        assert other in order[: order.index(package)], f"{name_of(path)} imports {other}, which is not before {package}"
 
 
 @pytest.mark.parametrize("package", ORDER)
 def test_within_a_package_no_import_leads_back(package):
-    def walk(module, on_the_way):
-        assert module not in on_the_way, f"{module} imports itself by way of {on_the_way}"
+    def walk(module, importers):
+        assert module not in importers, f"{module} imports itself by way of {importers}"
         for other in imported_modules(files[module]) & files.keys():
-            walk(other, (*on_the_way, module))
+            walk(other, (*importers, module))
 
     files = {name_of(p): p for p in MODULES if package_of(name_of(p)) == package}
     for name in files:
         walk(name, ())
 
 
-def test_tables_and_the_page_need_no_torch():
+def test_the_report_does_not_import_torch():
     for path in (PACKAGE / "report").rglob("*.py"):
         assert {package_of(m) for m in imported_modules(path)} <= {"report", "common", "config"}, name_of(path)
         assert "import torch" not in path.read_text()
 
 
-def test_only_the_command_does_anything_in_the_file_of_a_package():
+def test_an_init_file_holds_only_a_docstring_except_that_of_the_command():
     """An import there would tie every recipe to everything, and bring torch to the jobs that make tables."""
     for path in PACKAGE.rglob("__init__.py"):
         if path.parent == PACKAGE:  # a function gives the version out, when it is asked for
@@ -99,14 +99,14 @@ def test_a_folder_of_plug_ins_holds_nothing_else(kind):
     assert {p.stem for p in folder.iterdir() if p.stem not in ("__init__", "__pycache__")} == set(plugins(kind))
 
 
-def test_no_package_has_more_than_ten_modules_of_its_own():
+def test_no_folder_has_more_than_ten_modules():
     for package in {p.parent for p in MODULES} - {PACKAGE}:
-        own = [p for p in package.glob("*.py") if p.stem != "__init__"]
-        assert len(own) <= 10, f"{package.name}: {sorted(p.stem for p in own)}"
+        modules = [p.stem for p in package.glob("*.py") if p.stem != "__init__"]
+        assert len(modules) <= 10, f"{package.name}: {sorted(modules)}"
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda p: p.stem)
-def test_what_is_imported_exists(path):
+def test_imported_modules_and_names_exist(path):
     """A name that is misspelt here fails in a job, hours later, or makes the closure of the code too small."""
     files = {name_of(p): p for p in MODULES}
     for origin, name in imports(path):
@@ -124,7 +124,7 @@ def test_plug_ins_do_not_import_each_other(kind):
         assert not (imported_modules(path) - {name_of(path)}) & names, path.name
 
 
-def test_only_the_shell_knows_of_the_config_file():
+def test_only_the_commands_name_the_config_file():
     for path in [*MODULES, *SCRIPTS]:
         text = " ".join(strings(path)) if path.parent.name != "cli" else ""  # commands
         assert "config.yaml" not in text and "Snakefile" not in text and "import snakemake" not in path.read_text(), (
@@ -133,7 +133,7 @@ def test_only_the_shell_knows_of_the_config_file():
 
 
 @pytest.mark.parametrize("kind", ["networks", "attacks", "alignments", "datasets", "augmentations", "curves"])
-def test_the_library_asks_for_no_plug_in_by_name(kind):
+def test_the_library_names_no_plug_in(kind):
     """Names of plug-ins are for the config, and for the commands, which write one; only the labels of tables and
     figures and the paper's claims know some.
     """
@@ -154,7 +154,7 @@ def strings(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
-def test_a_script_is_thin_and_does_nothing_when_imported(path):
+def test_a_script_has_fewer_than_80_lines_and_does_nothing_when_imported(path):
     assert len(path.read_text().splitlines()) < 80
     first, *_, last = tree(path).body
     assert isinstance(first, ast.Expr) and ast.get_docstring(tree(path)), "it says what it makes"
@@ -178,7 +178,7 @@ def test_every_rule_inherits_from_job_and_has_a_script_and_a_function_that_descr
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_every_rule_says_what_comes_out_and_what_a_job_is_doing(rule):
+def test_every_rule_has_a_docstring_and_a_message_for_its_jobs(rule):
     text = rules()[f"use rule job as {rule} with"]
     assert re.match(r'\n    """[A-Z][^\n]*\."""\n', text), "one sentence, which `snakemake --list` shows"
     (message,) = re.findall(r"^    message:\n        (.*)$", text, re.MULTILINE)
@@ -187,7 +187,7 @@ def test_every_rule_says_what_comes_out_and_what_a_job_is_doing(rule):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_and_every_public_function_says_what_it_does(path):
+def test_every_module_and_every_public_function_has_a_docstring(path):
     assert path.stem == "__init__" or ast.get_docstring(tree(path)), f"{path.name} has no docstring"
     for node in tree(path).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):

@@ -53,13 +53,13 @@ def test_a_limit_is_absolute():
     assert row["spread"] == (0.8, 4.0) and row["baseline_seconds"] is None
 
 
-def test_a_count_stands_for_itself():
+def test_a_count_has_no_times():
     none, one = (timing.count("a", number, target="<= 0") for number in (0, 1))
     assert (none["ratio"], none["met"], one["ratio"], one["met"]) == (0, True, 1, False)
     assert none.keys() == KEYS and none["ours_seconds"] is None
 
 
-def test_a_target_is_a_bound():
+def test_a_target_must_be_a_bound():
     with pytest.raises(ValueError, match="found '< 5', allowed are '<= x' and '>= x'"):
         timing.met(1.0, "< 5")
 
@@ -117,7 +117,7 @@ def test_ready_made_batches_are_the_images_in_order():
     assert torch.equal(taken[3][1], images.labels[:2])
 
 
-def test_the_small_networks_stand_for_some_of_the_real_ones():
+def test_small_networks_have_the_names_of_real_ones():
     assert SMALL.keys() <= NETWORKS.keys() and REGIME.epochs == 1
 
 

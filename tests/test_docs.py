@@ -1,4 +1,4 @@
-"""The pages: what they name exists, their links lead somewhere, and their lines fit into 100 columns."""
+"""Documentation pages: the paths, names and targets of links exist, and lines have at most 100 columns."""
 
 import re
 from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_modules_and_functions_that_a_page_names_exist(page):
 
 
 @pytest.mark.parametrize("page", [*PAGES, HISTORY], ids=identity)
-def test_links_of_a_page_lead_somewhere(page):
+def test_targets_of_links_exist(page):
     targets = re.findall(r"\]\(([^)\s]+)\)", "\n".join(line for _, line in prose(page)))
     for target in [target for target in targets if "://" not in target]:
         name, _, anchor = target.partition("#")
@@ -117,17 +117,17 @@ def test_links_of_a_page_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", [*PAGES, HISTORY], ids=identity)
-def test_lines_of_prose_fit(page):
+def test_lines_of_prose_have_at_most_100_columns(page):
     assert [f"{identity(page)}:{number}" for number, line in prose(page) if is_long(line)] == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, HISTORY], ids=identity)
-def test_a_page_speaks_of_the_product_only(page):
+def test_a_page_does_not_mention_issues_or_reviewers(page):
     """No numbers of issues, which say nothing to a reader."""
     assert [line for _, line in prose(page) if UNWANTED.search(line)] == []
 
 
-def test_what_is_not_there_is_noticed(tmp_path):
+def test_these_checks_notice_a_wrong_page(tmp_path):
     """The checks above see a wrong page."""
     page = tmp_path / "page.md"
     page.write_text("`lib/neuralign/setting.py` `scripts/align.py`\n`rules/*.smk` `results/x.py` `no/such.py`\n")

@@ -1,4 +1,4 @@
-"""The table of networks of other libraries: its check can fail, and its page says so. Without timm, transformers."""
+"""The table of networks of other libraries: its check and its page report errors. Needs no timm or transformers."""
 
 import dataclasses
 import sys
@@ -34,17 +34,17 @@ def made() -> Made:
 
 
 def test_the_check_holds_for_what_is_traced_and_notices_a_tensor_left_behind():
-    found = independent.differences(made)
-    assert found["evaluation"] < 1e-12 and found["training"] < 1e-12
-    assert found["noticed"] == 1
+    changes = independent.differences(made)
+    assert changes["evaluation"] < 1e-12 and changes["training"] < 1e-12
+    assert changes["noticed"] == 1
 
 
 @pytest.mark.parametrize("left_out", ["norm.running_var", "norm.weight", "head.weight"])
 def test_the_check_contradicts_a_symmetry_that_forgets_a_tensor(left_out, monkeypatch):
     def wrong(network: nn.Module, example: Tensor, *, attention: bool):
-        found = trace(network, example, attention=attention)
-        axes = {name: on for name, on in found.spec.axes.items() if name != left_out}
-        return dataclasses.replace(found, spec=dataclasses.replace(found.spec, axes=axes))
+        right = trace(network, example, attention=attention)
+        axes = {name: axis for name, axis in right.spec.axes.items() if name != left_out}
+        return dataclasses.replace(right, spec=dataclasses.replace(right.spec, axes=axes))
 
     monkeypatch.setattr(independent, "trace", wrong)
     assert independent.differences(made)["evaluation"] > 1e-4
@@ -61,8 +61,8 @@ def test_a_buffer_that_training_leaves_in_the_old_order_is_a_contradiction(monke
             return outputs
 
     monkeypatch.setattr(independent, "trace", lambda network, example, **how: trace(Block(), example, **how))
-    found = independent.differences(lambda: Made(Forgetful(), images(8)))
-    assert found["evaluation"] < 1e-12 and found["training"] > 0.1
+    changes = independent.differences(lambda: Made(Forgetful(), images(8)))
+    assert changes["evaluation"] < 1e-12 and changes["training"] > 0.1
 
 
 def test_inputs_are_new_and_more_than_the_trace_sees():
@@ -70,7 +70,7 @@ def test_inputs_are_new_and_more_than_the_trace_sees():
     assert sentences(3, 1).shape == (3, 12) and not torch.equal(sentences(2, 0), sentences(3, 1)[:2])
 
 
-def test_there_are_as_many_networks_as_asked_for():
+def test_the_lists_have_enough_networks():
     assert len(TIMM) == 40 and len(TRANSFORMERS) >= 15
 
 
@@ -90,7 +90,7 @@ def test_the_page_names_contradictions_and_failures():
     assert "1e-03 **!**" in text and "with attention |" not in text
 
 
-def test_libraries_that_are_not_there_are_told_in_one_line(tmp_path, capsys, monkeypatch):
+def test_missing_libraries_are_named_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "installed", lambda: {"torchvision": "0"})
     monkeypatch.setattr(sys, "argv", ["zoo", "timm", "transformers", "--out", str(tmp_path)])
     command.main()

@@ -83,8 +83,7 @@ def test_every_method_finds_a_planted_permutation_in_every_network(
     problem, permutation = planted(model, images)
     actual = plugin("alignments", criterion)(problem)
     assert actual.keys() == set(problem.trace.spec.free)
-    wrong = {group: (actual[group], inverse(permutation)[group]) for group in actual}
-    assert not {g: pair for g, pair in wrong.items() if not torch.equal(*pair)}
+    assert_same(actual, inverse(permutation))
     certify(problem, actual)
 
 
@@ -95,8 +94,7 @@ def test_every_method_gives_a_certifiable_permutation_of_unrelated_networks(
     problem = problem_of(model, images)
     actual = method(use)(problem)
     assert certify(problem, actual) < 1e-9
-    again = method(use)(problem)
-    assert all(torch.equal(actual[group], again[group]) for group in actual)
+    assert_same(method(use)(problem), actual)
 
 
 @pytest.mark.parametrize("use", FINDERS)
@@ -212,7 +210,7 @@ def test_concatenated_groups_are_matched_each_on_its_own_channels(images: Images
     model = unnormalised(Wide())
     problem, permutation = planted(model, images)
     actual = correlation(problem)
-    assert all(torch.equal(actual[group], match) for group, match in inverse(permutation).items())
+    assert_same(actual, inverse(permutation))
     target, source = (outputs_of(model, dict(s), images, ["relu"])["relu"] for s in (problem.target, problem.source))
     (matrix,) = correlations(problem)["b"].values()
     np.testing.assert_allclose(matrix, pearson(target[:, 4:], source[:, 4:]), rtol=0, atol=1e-10)
@@ -235,8 +233,8 @@ def test_only_the_first_images_count(tinyten: Model, images: Images) -> None:
     few = replace(problem, images=images.first(5))
     batches = [len(next(iter(target.values()))) for target, _ in activation_batches(few, few.trace.taps, 2)]
     assert batches == [2, 2, 1]
-    by_option, by_images = correlation(problem, images=5), correlation(few)
-    assert all(torch.equal(by_option[group], by_images[group]) for group in by_images)
+    by_option = correlation(problem, images=5)
+    assert_same(by_option, correlation(few))
     assert any(not torch.equal(by_option[group], match) for group, match in correlation(problem).items())
 
 
@@ -245,7 +243,7 @@ def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images
     tinyten.network.train()
     before = {name: tensor.clone() for name, tensor in problem.target.items()}
     ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in problem.target.items())
+    assert_same(problem.target, before)
     expected = outputs_of(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
     actual = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
@@ -263,7 +261,7 @@ def test_activations_are_read_before_anything_overwrites_them(images: Images) ->
         assert actual.min() < 0
 
 
-def single(problem: Problem) -> Problem:
+def in_float32(problem: Problem) -> Problem:
     """The problem in float32."""
     model = problem.model
     plain = Model(deepcopy(model.network).float(), model.mean.float(), model.std.float())
@@ -274,7 +272,7 @@ def single(problem: Problem) -> Problem:
 @pytest.mark.parametrize("read", ["post", "pre"])
 @pytest.mark.parametrize("precise", [True, False], ids=["float64", "float32"])
 def test_folded_networks_give_the_same_activations(model: Model, images: Images, read: str, precise: bool) -> None:
-    problem = problem_of(model, images) if precise else single(problem_of(model, images))
+    problem = problem_of(model, images) if precise else in_float32(problem_of(model, images))
     taps = problem.trace.taps if read == "post" else problem.trace.before
     probe, names = problem.trace.probe(taps)
     (activations,) = activation_batches(problem, taps, 100)
@@ -319,7 +317,7 @@ def test_an_alignment_stops_when_the_permutation_no_longer_changes(tinyten: Mode
     problem, permutation = planted(tinyten, pictures(40))
     actual = correlation(problem, batch_size=4, stop=0)
     assert problem.facts["images"] < 40
-    assert all(torch.equal(match, inverse(permutation)[group]) for group, match in actual.items())
+    assert_same(actual, inverse(permutation))
 
 
 def test_an_alignment_that_keeps_changing_takes_all_images(tinyten: Model) -> None:
@@ -329,7 +327,7 @@ def test_an_alignment_that_keeps_changing_takes_all_images(tinyten: Model) -> No
     changing = replace(problem, facts={})
     actual = correlation(changing, batch_size=1, stop=0)
     assert changing.facts["images"] == 11
-    assert all(torch.equal(actual[group], match) for group, match in on_all_images.items())
+    assert_same(actual, on_all_images)
 
 
 def test_the_share_that_may_change_decides_how_soon_an_alignment_stops(tinyten: Model) -> None:
@@ -434,7 +432,7 @@ def test_aligning_does_not_change_states_and_images(tinyten: Model) -> None:
     problem = problem_of(tinyten, images)
     before = {name: tensor.clone() for name, tensor in problem.source.items()}
     certify(problem, correlation(problem))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in problem.source.items())
+    assert_same(problem.source, before)
     assert torch.equal(images.pixels, pictures().pixels)
 
 
@@ -451,7 +449,7 @@ def test_aligned_networks_are_closer_than_before(tinyten: Model, images: Images)
 # options of the methods
 
 
-def test_pre_activations_are_what_enters_the_nonlinearity(tinyten: Model, images: Images) -> None:
+def test_pre_activations_are_the_inputs_of_the_nonlinearity(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     target, source = (outputs_of(tinyten, dict(s), images, ["features.bn2"])["features.bn2"] for s in sides(problem))
     ((tap, matrix),) = correlations(problem, read="pre")["features.conv2"].items()
@@ -508,7 +506,8 @@ def test_balanced_images_are_equally_many_of_each_class_and_the_first_of_each() 
 def test_a_random_alignment_depends_on_its_seed_only(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     one, again, other = (plugin("alignments", {"use": "random", "seed": seed})(problem) for seed in (1, 1, 2))
-    assert all(torch.equal(one[g], again[g]) for g in one) and any(not torch.equal(one[g], other[g]) for g in one)
+    assert_same(one, again)
+    assert any(not torch.equal(one[group], other[group]) for group in one)
 
 
 def test_attacked_activations_are_those_of_images_attacked_against_each_network(tinyten: Model, images: Images) -> None:
@@ -539,7 +538,7 @@ def test_pam_keeps_an_alignment_that_nothing_beats(tinyten: Model, images: Image
     problem, permutation = planted(tinyten, images)
     solved = replace(problem, start=inverse(permutation))
     actual = method("pam")(solved)
-    assert all(torch.equal(actual[g], p) for g, p in solved.start.items())
+    assert_same(actual, solved.start)
     assert solved.facts["objective_after"] == solved.facts["objective_before"]
 
 
@@ -552,7 +551,7 @@ def test_pam_never_ends_worse_than_it_began(tinyten: Model, images: Images) -> N
 def test_pam_takes_several_rounds_and_an_exact_projection(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
     options = CHEAP["pam"] | {"rounds": 2, "bend_epochs": 1, "projection": "exact", "proximal": 1.0}
-    certify(problem, plugin("alignments", {"use": "pam"} | options)(problem))
+    assert certify(problem, plugin("alignments", {"use": "pam"} | options)(problem)) < 1e-9
 
 
 def test_pam_draws_dropout_from_its_seed_and_leaves_the_global_random_numbers_alone() -> None:
@@ -611,12 +610,12 @@ def test_pam_goes_on_after_an_interruption_to_the_same_bits(
     stepped = []
     watched = replace(again, keeper=keeper, transform=lambda x, draws: stepped.append(len(x)) or as_float(x))
     actual = search(watched)
-    assert all(torch.equal(actual[g], expected[g]) for g in expected)
+    assert_same(actual, expected)
     assert again.facts == uninterrupted.facts
     assert set(trainings) == {"permutation-0", "bends-0", "permutation-1"}
     everything = []
     search(replace(problem, facts={}, transform=lambda x, draws: everything.append(len(x)) or as_float(x)))
-    assert sum(stepped) < sum(everything), "what was done is not done again"
+    assert sum(stepped) < sum(everything), "finished steps are not repeated"
 
 
 # activations of any size within the range of float32

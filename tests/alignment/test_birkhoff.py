@@ -7,7 +7,7 @@ from tiny import generator
 from neuralign.alignment.birkhoff import alternate, balance, decompose, project
 
 
-def noisy(n: int, seed: int) -> torch.Tensor:
+def perturbed_identity(n: int, seed: int) -> torch.Tensor:
     return torch.eye(n, dtype=torch.float64) + 0.3 * torch.randn(n, n, generator=generator(seed), dtype=torch.float64)
 
 
@@ -17,21 +17,21 @@ def assert_sums_are_one(matrix: torch.Tensor, tolerance: float = 1e-9) -> None:
 
 
 def test_balancing_makes_sums_one_and_is_the_nearest_such_point() -> None:
-    matrix = noisy(5, 0)
+    matrix = perturbed_identity(5, 0)
     balanced = balance(matrix)
     assert_sums_are_one(balanced)
-    direction = balance(noisy(5, 1)) - balance(noisy(5, 2))  # along the affine space
+    direction = balance(perturbed_identity(5, 1)) - balance(perturbed_identity(5, 2))  # along the affine space
     assert abs((matrix - balanced).mul(direction).sum()) < 1e-12  # at right angles to it
 
 
 def test_alternating_comes_close_to_the_polytope() -> None:
-    actual = alternate(noisy(6, 3), 200)
+    actual = alternate(perturbed_identity(6, 3), 200)
     assert_sums_are_one(actual)
     assert actual.min() > -1e-6
 
 
 def test_the_projection_is_the_nearest_point_of_the_polytope() -> None:
-    matrix = noisy(6, 4)
+    matrix = perturbed_identity(6, 4)
     actual = project(matrix, tolerance=1e-12, sweeps=20_000)
     assert_sums_are_one(actual)
     assert actual.min() > -1e-10
@@ -41,11 +41,11 @@ def test_the_projection_is_the_nearest_point_of_the_polytope() -> None:
 
 
 def test_alternating_is_not_the_nearest_point() -> None:
-    matrix = noisy(6, 4)
+    matrix = perturbed_identity(6, 4)
     assert (alternate(matrix, 500) - matrix).norm() > (project(matrix, tolerance=1e-12, sweeps=20_000) - matrix).norm()
 
 
-def test_points_of_the_polytope_stay() -> None:
+def test_doubly_stochastic_matrices_are_not_changed() -> None:
     matrix = torch.full((4, 4), 0.25, dtype=torch.float64)
     assert torch.equal(project(matrix), matrix) and torch.equal(alternate(matrix, 3), matrix)
 
@@ -62,7 +62,7 @@ def test_a_mixture_of_permutations_is_decomposed() -> None:
 def test_terms_are_limited_and_a_permutation_is_one_term() -> None:
     coefficients, permutations = decompose(torch.eye(5)[[2, 0, 1, 4, 3]], terms=3)
     assert coefficients.tolist() == [1.0] and permutations.tolist() == [[2, 0, 1, 4, 3]]
-    assert len(decompose(project(noisy(6, 5)), terms=2)[0]) <= 2
+    assert len(decompose(project(perturbed_identity(6, 5)), terms=2)[0]) <= 2
 
 
 def mixed(weights: list[float], n: int, seed: int) -> torch.Tensor:

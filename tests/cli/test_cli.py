@@ -167,6 +167,7 @@ def test_every_command_has_examples_that_parse(command, capsys):
     printed = capsys.readouterr().out
     assert end.value.code == 0 and "examples:" in printed and "--json" in printed
     examples = import_module(f"neuralign.cli.{command}").EXAMPLES
+    assert examples
     for example in examples:
         name, *arguments = example.split("#")[0].split()
         assert name == "neuralign" and parser(command).parse_args(arguments).command == command
@@ -201,7 +202,7 @@ def test_without_a_checkout_the_version_is_that_of_the_installed_package(monkeyp
     assert neuralign.__version__ == "9.8.7"
 
 
-def test_a_copy_of_the_code_alone_needs_no_version(tmp_path):
+def test_the_commands_run_from_a_copy_of_the_code_that_has_no_version(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "lib" / "neuralign", ignore=shutil.ignore_patterns("__pycache__"))
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r})\n"
     program += "from neuralign.cli import main; main(['show', '-h'])"
@@ -209,13 +210,13 @@ def test_a_copy_of_the_code_alone_needs_no_version(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("usage: neuralign show"), done.stderr
 
 
-def test_the_package_has_no_other_attributes_and_says_that_it_has_types():
+def test_the_package_has_no_other_attributes_and_a_marker_of_types():
     with pytest.raises(AttributeError, match="module 'neuralign' has no attribute 'version'"):
         _ = neuralign.version
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_the_list_of_commands_the_version_and_show_need_no_library_at_all():
+def test_help_version_and_show_import_no_library():
     study = Path("results", "studies", "one")
     (study / "tables").mkdir(parents=True)
     (study / "tables" / "accuracy.csv").write_text(ACCURACIES)
@@ -223,7 +224,7 @@ def test_the_list_of_commands_the_version_and_show_need_no_library_at_all():
     assert not {"torch", "numpy", "pydantic", "yaml"} & imports(*commands)
 
 
-def test_all_help_plan_and_verify_need_no_torch(tmp_path):
+def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
     result = {"rule": "x", "artefact": "results/x.csv"}
     Path("results").mkdir()
     Path("results", "x.csv.json").write_text(json.dumps(result))
@@ -295,7 +296,7 @@ def test_explain_knows_networks_of_the_config(capsys):
     assert len(facts["groups"]) == 8
 
 
-def test_a_certificate_that_does_not_hold_has_status_1(capsys, monkeypatch):
+def test_explain_has_status_1_if_the_certificate_does_not_hold(capsys, monkeypatch):
     monkeypatch.setattr("neuralign.symmetry.certificate.Certificate.holds", False)
     assert (
         json.loads(run(capsys, "explain", "nets.py:Net", "--input", "1,3,9,9", "--json", status=1))["certified"]
@@ -362,7 +363,7 @@ def code_of_the_page():
         ("torchvision.models:shufflenet_v2_x0_5", (1, 3, 32, 32), False),
     ],
 )
-def test_another_program_permutes_a_network_by_what_trace_writes(capsys, network, example, attention):
+def test_the_documented_code_permutes_a_network_by_the_file_of_trace(capsys, network, example, attention):
     more = [*(["--attention"] if attention else []), *(["--tokens", "7"] if "Tied" in network else [])]
     shape = ",".join(map(str, example))
     run(capsys, "trace", network, "--input", shape, "--out", "spec.json", *more)
@@ -555,7 +556,7 @@ def test_heads_are_permuted_on_request(capsys):
 # ---- doctor
 
 
-def test_doctor_recovers_everything_without_noise_and_less_with_more(capsys):
+def test_doctor_recovers_all_units_without_noise_and_fewer_with_noise(capsys):
     arguments = ["nets.py:Net", "--input", "3,9,9", "--methods", "correlation", "--noise", "0", "30", "--seeds", "2"]
     facts = json.loads(run(capsys, "doctor", *arguments, "--images", "32", "--json"))
     overall = {row["noise"]: row for row in facts["rows"] if row["group"] == ""}
@@ -594,7 +595,7 @@ def test_doctor_refuses_in_one_line(capsys, arguments, message):
 
 
 @pytest.mark.parametrize("level", ["nan", "-1", "inf", "much"])
-def test_noise_is_a_number_from_0(capsys, level):
+def test_noise_must_be_a_number_from_0(capsys, level):
     with pytest.raises(SystemExit) as end:
         main(["doctor", "nets.py:Net", f"--noise={level}"])
     assert end.value.code == 2 and f"found '{level}', a number from 0 is needed" in capsys.readouterr().err
@@ -606,7 +607,7 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
     )
 
 
-# ---- connect (real runs: test_own.py)
+# ---- connect (real runs: test_foreign_networks.py)
 
 
 @pytest.mark.parametrize(
@@ -626,7 +627,7 @@ def test_connect_refuses_in_one_line_and_writes_nothing(capsys, arguments, messa
     assert not Path("connected").exists()
 
 
-def test_connect_says_that_another_run_is_at_work(capsys):
+def test_connect_is_refused_while_another_run_works_in_its_folder(capsys):
     with exclusive(Path("connected")):
         text = refused(capsys, "connect", "nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz")
     assert "another run is at work in connected (results/.running there is locked); wait for it, or end it" in text

@@ -67,13 +67,14 @@ def test_the_check_leaves_the_config_as_it_is():
     assert config == SMALL
 
 
-def test_a_config_of_wrong_types_is_refused_without_a_crash():
-    for section in SMALL:
-        for wrong in (5, "x", [], [1], {1: 2}, {"a": [1]}, None, {"a": {"overrides": {"when": 1}}}):
-            try:
-                Catalogue(changed(section, wrong))
-            except ConfigError:
-                pass
+WRONG = (5, "x", [], [1], {1: 2}, {"a": [1]}, {"a": {"overrides": {"when": 1}}})
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("section", SMALL)
+def test_a_section_of_a_wrong_type_is_refused(section, wrong):
+    with pytest.raises(ConfigError, match="^the config is refused:"):
+        Catalogue(changed(section, wrong))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,11 @@ def test_numbers_may_be_written_in_several_ways(path, written, meant):
     section, name, kind, key = path.split(".")
     value = Catalogue(changed(path, written)).entry(section, name)[kind][key]
     assert value == meant and type(value) is type(meant)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_empty_section_counts_as_a_missing_one(section):
+    assert check(changed(section, None)) == check(changed(section, DROP))
 
 
 def test_two_grids_of_a_study_may_not_hold_the_same_run():

@@ -4,13 +4,14 @@ import ast
 import inspect
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 
 import pytest
 from pydantic import ValidationError
 
 from neuralign.common.files import PACKAGE
-from neuralign.config.plugins import KINDS, module
+from neuralign.config.plugins import KINDS, module, plugin_or_none
 from neuralign.config.signatures import plugins, schema, source
 
 SHIPPED = [(kind, use) for kind in KINDS for use in plugins(kind)]
@@ -61,23 +62,35 @@ def test_an_unknown_plug_in_is_refused():
             schema("datasets", use)
 
 
-def test_options_are_checked():
-    pgd = schema("attacks", "pgd")
-    assert pgd.model_validate({"eps": "8/255", "step": 1}).model_dump()["eps"] == 8 / 255
-    for wrong in (
-        {"eps": 0},
-        {"eps": 1, "step": 1, "steps": 0},
-        {"eps": 1, "step": 1, "size": 1},
-        {"eps": True, "step": 1},
-    ):
-        with pytest.raises(ValidationError):
-            pgd.model_validate(wrong)
+def test_a_number_may_be_a_fraction():
+    options = schema("attacks", "pgd").model_validate({"eps": "8/255", "step": 1})
+    assert options.model_dump()["eps"] == 8 / 255
 
 
-@pytest.mark.parametrize("value", ["1/0", "/2", "1/", "1/2/3", "--1/2", "a/b", "", f"1/0.{400 * '0'}1"])
-def test_a_malformed_fraction_is_refused(value):
-    with pytest.raises(ValidationError):
-        schema("attacks", "pgd").model_validate({"eps": value, "step": 1})
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"eps": 0}, "eps"),
+        ({"steps": 0}, "steps"),
+        ({"size": 1}, "size"),
+        ({"eps": True}, "eps"),
+        *(
+            ({"eps": fraction}, "eps")
+            for fraction in ("1/0", "/2", "1/", "1/2/3", "--1/2", "a/b", "", f"1/0.{400 * '0'}1")
+        ),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_key(options, wrong):
+    with pytest.raises(ValidationError) as error:
+        schema("attacks", "pgd").model_validate({"eps": 1, "step": 1} | options)
+    assert {problem["loc"][0] for problem in error.value.errors()} == {wrong}
+
+
+def test_an_entry_of_null_is_no_plug_in():
+    assert plugin_or_none("attacks", None) is None
+    attack = plugin_or_none("attacks", {"use": "pgd", "eps": 0.1, "step": 0.05})
+    assert isinstance(attack, partial) and attack.keywords == {"eps": 0.1, "step": 0.05}
+    assert attack.func is import_module(module("attacks", "pgd")).pgd
 
 
 def test_reading_signatures_imports_no_torch():

@@ -128,25 +128,25 @@ def check_followers(name: str, state: State, names: set[str]) -> None:
 
 def check_statistics(name: str, state: State) -> None:
     """Running statistics are averages over all calls on the images and do not depend on their old values."""
-    wanted = {n for n, how in rest_of(name).items() if how == AVERAGED}
+    averaged = {n for n, how in rest_of(name).items() if how == AVERAGED}
     network = loaded(name, state)
-    seen: dict[str, list[Tensor]] = {n: [] for n in wanted}
+    seen: dict[str, list[Tensor]] = {n: [] for n in averaged}
 
     def note(prefix: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            for n in (n for n in wanted if n.rpartition(".")[0] == prefix):
+            for n in (n for n in averaged if n.rpartition(".")[0] == prefix):
                 seen[n].append(statistic(module, n.rpartition(".")[2], inputs[0]))
 
         return hook
 
-    for prefix in {n.rpartition(".")[0] for n in wanted}:
+    for prefix in {n.rpartition(".")[0] for n in averaged}:
         module = network.get_submodule(prefix)
         module.training = True
         module.register_forward_pre_hook(note(prefix))
     with torch.no_grad():
         for pixels, _ in Estimate.on(IMAGES, as_is, batch_size=BATCH, seed=0).sample():
             network(pixels)
-    for n in wanted:
+    for n in averaged:
         torch.testing.assert_close(state[n], torch.stack(seen[n]).mean(0), rtol=1e-4, atol=1e-5, msg=f"{name}: {n}")
     for n in (n for n, how in rest_of(name).items() if how == COUNTED and "instance" not in name):
         assert state[n] == len(seen[n.replace("num_batches_tracked", "running_mean")])
@@ -168,21 +168,8 @@ def check_evaluated(name: str, ends: tuple[State, State]) -> None:
     model = unnormalised(fresh(name, 0))
     divided = endpoints_of(model, ends, as_float(IMAGES.pixels))
     estimate = Estimate.on(IMAGES, plain, batch_size=BATCH, seed=0)
-    rows = list(
-        measure_curve(
-            *(
-                model,
-                straight_line(segment, *divided.vectors),
-                divided,
-                [0.0, 0.5, 1.0],
-                estimate,
-                IMAGES,
-                {"clean": None},
-            ),
-            batch_size=BATCH,
-            seed=0,
-        )
-    )
+    curve, ts = straight_line(segment, *divided.vectors), [0.0, 0.5, 1.0]
+    rows = list(measure_curve(model, curve, divided, ts, estimate, IMAGES, {"clean": None}, batch_size=BATCH, seed=0))
     for t, end in zip((0.0, 1.0), ends, strict=True):
         losses = {row["statistics"]: row["loss"] for row in rows if row["t"] == t}
         assert losses["stored"] == pytest.approx(F.cross_entropy(outputs(name, end), IMAGES.labels).item(), rel=1e-5)
@@ -203,9 +190,9 @@ def check_trained_curve(name: str, path: Callable[[float], State], ends: tuple[S
     check_ends(name, path, ends)
     rest, middle = rest_of(name), path(0.25)
     for n, (a, b) in {n: (ends[0][n], ends[1][n]) for n in ends[0]}.items():
-        straight_ = 0.75 * a + 0.25 * b
+        straight = 0.75 * a + 0.25 * b
         if rest.get(n) == INTERPOLATED:
-            torch.testing.assert_close(middle[n], straight_)
+            torch.testing.assert_close(middle[n], straight)
         elif rest.get(n) == KEPT:
             assert torch.equal(middle[n], a)
     moved = [
@@ -235,7 +222,7 @@ def check_frozen(name: str) -> None:
 # the properties hold
 
 
-def test_what_is_equal_is_interpolated_too_between_states_that_are_still_to_be_permuted(states):
+def test_equal_tensors_are_interpolated_too_between_states_that_are_not_yet_permuted(states):
     model, ends = unnormalised(fresh("same backbone", 0)), states("same backbone")
     assert "one.weight" not in endpoints_of(model, ends, as_float(IMAGES.pixels)).layout.shapes
     actual = endpoints_of(model, ends, as_float(IMAGES.pixels), keep_equal=False).layout
@@ -254,7 +241,7 @@ def test_the_ends_of_a_line_are_the_endpoints(name, states):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_between_the_ends_every_tensor_is_what_the_policy_says(name, states):
+def test_between_the_ends_every_tensor_is_treated_as_documented(name, states):
     path = line(name, states(name))
     if KINDS[name].refused:
         with pytest.raises(UserError) as refusal:
@@ -265,7 +252,7 @@ def test_between_the_ends_every_tensor_is_what_the_policy_says(name, states):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_trained_curve_moves_what_trains_and_nothing_else(name, states):
+def test_a_trained_curve_changes_only_trainable_parameters(name, states):
     ends = states(name)
     if KINDS[name].refused and name != "read by its parent":
         with pytest.raises(UserError) as refusal:
@@ -288,7 +275,7 @@ def test_an_evaluation_begins_and_ends_with_the_endpoints(name, states):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_call_leaves_all_that_it_was_given_as_it_was(name, states):
+def test_a_path_changes_no_argument(name, states):
     ends, network, images = states(name), fresh(name, 0), pictures(count=24, side=8)
     before = [{n: t.clone() for n, t in state.items()} for state in (*ends, network.state_dict(), {"x": images.pixels})]
     modes = [module.training for module in network.modules()]
@@ -305,7 +292,7 @@ def test_a_call_leaves_all_that_it_was_given_as_it_was(name, states):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_alignment_leaves_the_function_and_what_it_was_given_as_they_were(name, states):
+def test_alignment_keeps_the_function_and_changes_no_argument(name, states):
     target, source = states(name)
     network = fresh(name, 0)
     before = [{n: t.clone() for n, t in state.items()} for state in (target, source, network.state_dict())]
@@ -330,7 +317,7 @@ FROZEN = ["frozen backbone", "same backbone", "only biases", "frozen gain", "fro
 
 
 @pytest.mark.parametrize("name", FROZEN)
-def test_training_does_not_move_what_is_frozen(name):
+def test_training_does_not_change_frozen_tensors(name):
     check_frozen(name)
 
 
@@ -349,7 +336,7 @@ def test_training_moves_the_statistics_of_norms_also_where_they_are_assigned_ane
 
 
 @pytest.mark.parametrize("name", ["complex", "complex constant"])
-def test_a_checkpoint_with_complex_numbers_is_read_and_real_ones_are_no_such_numbers(name, states, tmp_path):
+def test_complex_tensors_are_read_from_checkpoints_and_real_ones_in_their_place_are_refused(name, states, tmp_path):
     state, model = states(name)[0], unnormalised(fresh(name, 0))
     torch.save(state, tmp_path / "a.pt")
     assert_same(foreign_checkpoints.read(tmp_path / "a.pt", model).state, state)
@@ -403,18 +390,18 @@ def written(folder: Path, ends: tuple[State, State]) -> dict[str, str]:
 
 def test_every_script_of_a_path_begins_and_ends_with_the_endpoints(tmp_path, states):
     ends = states("frozen batch norm")
-    given = written(tmp_path, ends) | {"model": MODEL | {"network": {"use": "state_zoo:frozen_batch_norm"}}}
+    arguments = written(tmp_path, ends) | {"model": MODEL | {"network": {"use": "state_zoo:frozen_batch_norm"}}}
     losses = [F.cross_entropy(outputs("frozen batch norm", end), IMAGES.labels).item() for end in ends]
     out = {name: str(tmp_path / name) for name in ("bends.safetensors", "history", "points", "grid", "marks", "middle")}
     training = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "momentum": 0.9, "weight_decay": 0.0}
     training |= {"schedule": {"use": "constant"}, "nesterov": True}
     curve, bends = {"use": "bezier"}, out["bends.safetensors"]
     script("train_curve")(
-        **given,
+        **arguments,
         **{"bends": bends, "history": out["history"], "training": training, "attack": None, "augment": []},
         **{"curve": curve, "seed": 0, "scratch": tmp_path / "scratch"},
     )
-    common = given | {"curve": curve, "augment": [], "bends": bends}
+    common = arguments | {"curve": curve, "augment": [], "bends": bends}
     script("evaluate")(**common, points=out["points"], attacks={}, protocol=PROTOCOL | {"attacked_statistics": None})
     rows = pandas.read_csv(out["points"])
     for t, loss in zip((0.0, 1.0), losses, strict=True):
@@ -428,17 +415,19 @@ def test_every_script_of_a_path_begins_and_ends_with_the_endpoints(tmp_path, sta
     assert set(pandas.read_csv(out["middle"])["end"]) == {"start", "end"}
 
 
-def test_no_script_of_a_path_goes_between_masks_that_differ(tmp_path, states):
-    given = written(tmp_path, states("mask at random")) | {"model": MODEL | {"network": {"use": "state_zoo:masked"}}}
+def test_a_script_refuses_a_path_between_masks_that_differ(tmp_path, states):
+    arguments = written(tmp_path, states("mask at random")) | {
+        "model": MODEL | {"network": {"use": "state_zoo:masked"}}
+    }
     with pytest.raises(UserError) as refusal:
-        script("bound")(**given, bound=str(tmp_path / "bound"), layers=str(tmp_path / "layers"))
+        script("bound")(**arguments, bound=str(tmp_path / "bound"), layers=str(tmp_path / "layers"))
     assert str(refusal.value) == KINDS["mask at random"].refused
 
 
 # wrong implementations fail the properties
 
 
-def own_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def buffers_of_the_first_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """All untrained tensors are those of the first end, along the whole path."""
     right = endpoints.endpoints_of
 
@@ -504,10 +493,10 @@ def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRONG = [
-    (own_buffers_of_the_first, "frozen batch norm", check_ends),
-    (own_buffers_of_the_first, "pruned at random", check_ends),
-    (own_buffers_of_the_first, "spectral norm", check_ends),
-    (own_buffers_of_the_first, "frozen backbone", check_ends),
+    (buffers_of_the_first_end, "frozen batch norm", check_ends),
+    (buffers_of_the_first_end, "pruned at random", check_ends),
+    (buffers_of_the_first_end, "spectral norm", check_ends),
+    (buffers_of_the_first_end, "frozen backbone", check_ends),
     (stored_statistics_everywhere, "batch norm", check_between),
     (stored_statistics_everywhere, "synchronised", check_between),
     (stored_statistics_everywhere, "own norm", check_between),

@@ -55,7 +55,7 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
-def test_only_images_py_of_the_package_needs_torch():
+def test_only_the_module_images_imports_torch():
     files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", "images")]
     names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
     lines = [f"import neuralign.{name}" for name in names] + [

@@ -68,10 +68,7 @@ def test_validation_images_come_from_the_training_images_by_class(write):
     assert same(part, prepare(entry | {"validation_fraction": 0.2}, Path()))
 
 
-@pytest.mark.parametrize(
-    ("fraction", "message"), [(0.01, "test images have shape"), (0.99, "no train image of class 0")]
-)
-def test_a_fraction_that_leaves_nothing_is_refused(write, fraction, message):
-    with pytest.raises(DataError, match=rf"with validation_fraction {fraction}: .*|{message}") as refusal:
+@pytest.mark.parametrize(("fraction", "message"), [(0.01, "test images have shape"), (0.99, "train images have shape")])
+def test_a_fraction_that_leaves_a_split_without_images_is_refused(write, fraction, message):
+    with pytest.raises(DataError, match=rf"with validation_fraction {fraction}: {message}"):
         prepare(write("a.npz") | {"validation_fraction": fraction}, Path())
-    assert f"with validation_fraction {fraction}" in str(refusal.value)

@@ -5,16 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import (
-    assert_same,
-    generator,
-    perceptron,
-    pictures,
-    plain,
-    randomised,
-    shifts,
-    unnormalised,
-)
+from tiny import assert_same, generator, perceptron, pictures, plain, randomised, shifts, unnormalised
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,8 +24,6 @@ from neuralign.training.augmentation import pipeline
 from neuralign.training.batch_norm import Estimate, refresh
 
 PGD = partial(pgd, eps=0.05, step=0.02, steps=2)
-
-
 ESTIMATE = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
 
 
@@ -94,7 +83,7 @@ def test_robust_accuracy_counts_the_images_that_are_right_in_every_attempt(tinyt
 # along a curve
 
 
-def walk(
+def evaluate_line(
     model: Model,
     states: tuple[State, State],
     *,
@@ -116,7 +105,7 @@ def two_states(model: Model) -> tuple[State, State]:
 
 
 def test_rows_have_the_columns_of_the_table_and_one_per_point_and_attack(tinyten: Model) -> None:
-    rows = walk(tinyten, two_states(tinyten), attacks={"clean": None, "pgd": PGD})
+    rows = evaluate_line(tinyten, two_states(tinyten), attacks={"clean": None, "pgd": PGD})
     assert {tuple(row) for row in rows} == {("t", "distance", "attack", "statistics", "loss", "accuracy", "images")}
     assert [(row["t"], row["statistics"], row["attack"]) for row in rows] == [
         (t, statistics, attack)
@@ -147,7 +136,7 @@ def test_the_log_says_which_attack_and_statistics_a_value_is_of(
 
 def test_stored_rows_are_those_of_the_checkpoints_themselves(tinyten: Model) -> None:
     states = two_states(tinyten)
-    stored = [row for row in walk(tinyten, states) if row["statistics"] == "stored"]
+    stored = [row for row in evaluate_line(tinyten, states) if row["statistics"] == "stored"]
     for row, state in zip(stored, states, strict=True):
         expected = measure(tinyten, state, pictures(12), batch_size=5, attack=None, generator=generator())
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-12)
@@ -156,7 +145,7 @@ def test_stored_rows_are_those_of_the_checkpoints_themselves(tinyten: Model) -> 
 
 def test_other_rows_are_those_of_the_point_with_re_estimated_statistics(tinyten: Model) -> None:
     states = two_states(tinyten)
-    rows = {r["t"]: r for r in walk(tinyten, states) if r["statistics"] == "reestimated"}
+    rows = {r["t"]: r for r in evaluate_line(tinyten, states) if r["statistics"] == "reestimated"}
     for t, row in rows.items():
         point = {n: torch.lerp(states[0][n], states[1][n], t) for n, _ in tinyten.network.named_parameters()}
         state = point | refresh(tinyten, point, split_trainable(tinyten, dict(states[0]))[1], ESTIMATE.sample())
@@ -169,7 +158,7 @@ def test_an_aligned_end_is_the_function_of_the_unaligned_one(model: Model) -> No
     spec = trace(model.network, model.normalise(as_float(pictures().pixels[:2]))).spec
     aligned = permutations.permute(spec, shifts(spec), end)
     attacks = {"clean": None, "pgd": PGD}
-    before, after = (walk(model, (start, e), ts=(0.0, 1.0), attacks=attacks) for e in (end, aligned))
+    before, after = (evaluate_line(model, (start, e), ts=(0.0, 1.0), attacks=attacks) for e in (end, aligned))
     for one, other in zip(before, after, strict=True):
         assert other["accuracy"] == one["accuracy"]
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-6)
@@ -180,7 +169,9 @@ def test_every_point_sees_the_same_batches_and_the_same_noise(images: Images) ->
     model = perceptron(16, dropout=0.5)
     state = randomised(model.network)
     estimate = Estimate.on(pictures(16, seed=1), pipeline([{"use": "crop"}]), batch_size=8, seed=1)
-    rows = walk(model, (state, state), ts=(0.0, 0.25, 0.5, 1.0), attacks={"clean": None, "pgd": PGD}, estimate=estimate)
+    rows = evaluate_line(
+        model, (state, state), ts=(0.0, 0.25, 0.5, 1.0), attacks={"clean": None, "pgd": PGD}, estimate=estimate
+    )
     for attack in ("clean", "pgd"):
         losses = [r["loss"] for r in rows if r["attack"] == attack and r["statistics"] == "reestimated"]
         assert losses == pytest.approx([losses[0]] * 4, rel=1e-9)
@@ -188,13 +179,13 @@ def test_every_point_sees_the_same_batches_and_the_same_noise(images: Images) ->
 
 def test_distances_are_lengths_along_the_curve(tinyten: Model) -> None:
     states = two_states(tinyten)
-    rows = [row for row in walk(tinyten, states) if row["statistics"] == "reestimated"]
+    rows = [row for row in evaluate_line(tinyten, states) if row["statistics"] == "reestimated"]
     squares = sum((states[0][n] - states[1][n]).square().sum().item() for n, _ in tinyten.network.named_parameters())
     assert [row["distance"] for row in rows] == pytest.approx([0, squares**0.5 / 2, squares**0.5])
 
 
 def test_a_curve_without_its_ends_has_no_stored_rows(tinyten: Model) -> None:
-    rows = walk(tinyten, two_states(tinyten), basis=bezier, ts=(0.25, 0.5))
+    rows = evaluate_line(tinyten, two_states(tinyten), basis=bezier, ts=(0.25, 0.5))
     assert [row["statistics"] for row in rows] == ["reestimated", "reestimated"]
     assert rows[0]["distance"] == 0
 
@@ -202,7 +193,7 @@ def test_a_curve_without_its_ends_has_no_stored_rows(tinyten: Model) -> None:
 def test_a_network_without_batch_norm_is_measured_as_it_is() -> None:
     torch.manual_seed(0)
     model = unnormalised(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)))
-    rows = walk(model, two_states(model))
+    rows = evaluate_line(model, two_states(model))
     assert [row["statistics"] for row in rows] == ["reestimated", "stored", "reestimated", "reestimated", "stored"]
     assert rows[0]["loss"] == rows[1]["loss"] and rows[3]["loss"] == rows[4]["loss"]
 
@@ -212,15 +203,9 @@ def test_a_bend_moves_the_middle_and_not_the_ends(tinyten: Model) -> None:
     ends = endpoints_of(tinyten, two_states(tinyten), as_float(images.pixels))
     line = straight_line(bezier, *ends.vectors)
     bent = line.with_bends(line.bends + 0.1)
+    arguments = (ends, [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None})
     first, second = (
-        [
-            row["loss"]
-            for row in measure_curve(
-                *(tinyten, curve, ends, [0.0, 0.5, 1.0], ESTIMATE, images, {"clean": None}),
-                batch_size=5,
-                seed=1,
-            )
-        ]
+        [row["loss"] for row in measure_curve(tinyten, curve, *arguments, batch_size=5, seed=1)]
         for curve in (line, bent)
     )
     assert [a == b for a, b in zip(first, second, strict=True)] == [True, True, False, True, True]

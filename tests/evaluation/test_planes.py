@@ -25,7 +25,7 @@ from neuralign.training.batch_norm import Estimate
 from neuralign.workflow.graph import job
 from neuralign.workflow.study_jobs import artefacts
 
-CORNERS = [(0.0, 0.0), (1.0, 0.0)]  # (t1, t2) of the first two models; the third's t2 is 1
+CORNERS = [(0.0, 0.0), (1.0, 0.0)]  # (t1, t2) of the first two models; the third has t2 = 1
 
 
 def points(d: int = 50, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -33,7 +33,7 @@ def points(d: int = 50, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return list(torch.randn(3, d, dtype=dtype))
 
 
-def third(plane: Plane) -> tuple[float, float]:
+def third_corner(plane: Plane) -> tuple[float, float]:
     return (plane.corners[2, 0] / plane.corners[1, 0]).item(), 1.0
 
 
@@ -54,7 +54,7 @@ def test_the_plane_of_a_right_triangle_is_known() -> None:
 def test_corners_are_the_models_to_the_bit(dtype: torch.dtype) -> None:
     models = points(dtype=dtype)
     plane = plane_through(*models)
-    for model, corner in zip(models, [*CORNERS, third(plane)], strict=True):
+    for model, corner in zip(models, [*CORNERS, third_corner(plane)], strict=True):
         assert torch.equal(plane(*corner), model)
 
 
@@ -70,7 +70,7 @@ def test_axes_are_orthonormal_and_coordinates_distances() -> None:
         assert (one - other).norm().item() == pytest.approx(((0.5 * width) ** 2 + (0.8 * height) ** 2) ** 0.5, rel=1e-4)
 
 
-def test_place_undoes_the_plane() -> None:
+def test_place_is_the_inverse_of_the_plane() -> None:
     plane = plane_through(*points(dtype=torch.float64))
     actual = plane.place(plane(0.3, 1.2))
     assert (actual["t1"], actual["t2"], actual["off_plane"]) == pytest.approx((0.3, 1.2, 0))
@@ -120,7 +120,7 @@ def test_the_grid_goes_row_by_row_and_meets_its_ends() -> None:
 WINDOW = [-0.05, 1.05], [-0.1, 1.5]
 
 
-def leaning(t1: float) -> Plane:
+def plane_with_third_above(t1: float) -> Plane:
     """A plane whose third model lies above t1 on the axis through the first two."""
     origin = torch.tensor([1.0, 1.0, 1.0])
     return plane_through(origin, origin + torch.tensor([4.0, 0, 0]), origin + torch.tensor([4 * t1, 0, 2.0]))
@@ -129,13 +129,13 @@ def leaning(t1: float) -> Plane:
 @pytest.mark.parametrize("t1", [-0.05, 0.0, 0.5, 1.0, 1.05])
 @pytest.mark.parametrize("points", [2, 3, 17])
 def test_a_plane_whose_models_lie_in_the_window_has_the_grid_of_the_window(t1: float, points: int) -> None:
-    assert covering(leaning(t1), *WINDOW, points) == grid(*WINDOW, points)
+    assert covering(plane_with_third_above(t1), *WINDOW, points) == grid(*WINDOW, points)
 
 
 @pytest.mark.parametrize("t1", [-3.0, -0.06, 1.06, 1.4, 7.25])
 @pytest.mark.parametrize("points", [2, 3, 17])
 def test_a_grid_is_extended_until_it_contains_the_third_model(t1: float, points: int) -> None:
-    places, window = covering(leaning(t1), *WINDOW, points), grid(*WINDOW, points)
+    places, window = covering(plane_with_third_above(t1), *WINDOW, points), grid(*WINDOW, points)
     columns, rows = (sorted({place[i] for place in places}) for i in (0, 1))
     assert places == [(x, y) for y in rows for x in columns]
     assert set(window) < set(places) and rows == sorted({y for _, y in window})
@@ -146,13 +146,13 @@ def test_a_grid_is_extended_until_it_contains_the_third_model(t1: float, points:
 
 
 def test_wider_grids_agree_where_they_overlap() -> None:
-    narrow, wide, other = (set(covering(leaning(t1), *WINDOW, 17)) for t1 in (1.2, 2.9, -0.7))
+    narrow, wide, other = (set(covering(plane_with_third_above(t1), *WINDOW, 17)) for t1 in (1.2, 2.9, -0.7))
     assert narrow < wide and narrow & other == set(grid(*WINDOW, 17))
 
 
 @pytest.mark.parametrize("window", [([0.4, 0.6], [-0.1, 1.5]), ([-0.05, 0.9], [0, 1]), ([0, 1], [-0.1, 0.5])])
 def test_a_window_that_leaves_out_a_model_is_not_extended(window: tuple[list[float], list[float]]) -> None:
-    assert covering(leaning(2.0), *window, 5) == grid(*window, 5)
+    assert covering(plane_with_third_above(2.0), *window, 5) == grid(*window, 5)
 
 
 # evaluation
@@ -166,7 +166,7 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     plane = plane_through(*flat)
     estimate = Estimate.on(pictures(16, seed=1), plain, batch_size=8, seed=1)
     before = [{name: t.clone() for name, t in stored.items()} for stored in ends.stored]
-    places = [*CORNERS, third(plane), (0.5, 0.5)]
+    places = [*CORNERS, third_corner(plane), (0.5, 0.5)]
     rows = list(landscape(model, plane, ends, places, estimate, images, batch_size=5))
     assert [list(row) for row in rows] == [["x", "y", "t1", "t2", "loss", "accuracy", "images"]] * 4
     assert [(row["x"], row["y"]) for row in rows[:2]] == [(0, 0), (plane.unit[0], 0)]
@@ -174,11 +174,7 @@ def test_corners_are_evaluated_as_the_models_are() -> None:
     for row, corner, state in zip(rows, flat, states, strict=False):
         line = Curve(segment, torch.stack([corner, flat[0]]), corner.new_empty(0, len(corner)))
         two = endpoints_of(model, (state, states[0]), as_float(images.pixels))
-        (at_corner, _) = measure_curve(
-            *(model, line, two, [0.0], estimate, images, {"clean": None}),
-            batch_size=5,
-            seed=1,
-        )
+        (at_corner, _) = measure_curve(model, line, two, [0.0], estimate, images, {"clean": None}, batch_size=5, seed=1)
         columns = ("loss", "accuracy", "images")
         assert {name: row[name] for name in columns} == {name: at_corner[name] for name in columns}
     for stored, expected in zip(ends.stored, before, strict=True):
@@ -297,7 +293,7 @@ def test_a_job_knows_its_own_window_only() -> None:
 @pytest.mark.parametrize("column", ["accuracy", "loss"])
 @pytest.mark.parametrize("kind", ["initial", "curve"])
 @pytest.mark.parametrize("pairs", [1, 3])
-def test_it_draws_without_warnings(tmp_path: Path, pairs: int, kind: str, column: str) -> None:
+def test_the_figure_is_drawn_without_warnings(tmp_path: Path, pairs: int, kind: str, column: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = draw(plane_frame(pairs=pairs, kind=kind), column=column)
@@ -323,7 +319,7 @@ def test_methods_of_a_network_share_their_colours_and_networks_do_not() -> None:
     assert ranges[0] == ranges[1] != ranges[2] == ranges[3]
 
 
-def test_it_is_the_mean_over_pairs_at_mean_distances() -> None:
+def test_the_figure_shows_the_mean_over_pairs_at_mean_distances() -> None:
     frame = plane_frame(pairs=3, kind="initial")
     mesh = draw(frame, column="accuracy").axes[0].collections[0]
     nodes = frame[frame["name"].isna()]

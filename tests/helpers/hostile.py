@@ -27,10 +27,13 @@ class Case:
 
 
 class Trap:
-    """An object whose pickle, when it is loaded, makes a folder."""
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, path: str | Path = "executed"):
+        self.path = str(path)
 
     def __reduce__(self) -> Any:
-        return os.mkdir, ("executed",)
+        return os.mkdir, (self.path,)
 
 
 def fetch(entry: dict[str, Any], folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hostile import STARTING, TRAINING, Case
+from hostile import STARTING, TRAINING, Case, Trap
 from safetensors.torch import load_file, save_file
 from tiny import pictures, plain, randomised, shifts, small, whole
 from torch import Tensor
@@ -33,16 +33,6 @@ from neuralign.training.schedules.constant import constant
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
 DATA = Data(pictures(10), pictures(4), tuple("abcde"), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 Tensors = dict[str, Tensor]
-
-
-class Trap:
-    """A pickle of it makes a folder when it is read."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.mkdir, (self.path,)
 
 
 def torch_pickle(path: Path) -> None:
@@ -69,7 +59,7 @@ FILES: list[tuple[str, Callable[[Path], Any], str]] = [
 
 
 def file(make: Callable[[Path], Any], folder: Path) -> None:
-    """Read a network from a file that is none."""
+    """Read a network from a file that is not a network."""
     path = folder / "network.safetensors"
     make(path)
     try:
@@ -135,14 +125,14 @@ def other_network(folder: Path) -> None:
 
 
 def permutation(change: Callable[[Tensors], Any], folder: Path) -> None:
-    """Read both ends of a path with a permutation that is none of the network."""
+    """Read both ends of a path with a permutation that does not fit the network."""
     model = small("tinyten")
     save_file(randomised(model.network), folder / "network.safetensors")
     spec = trace_model(model, DATA.train).spec
-    found = {group: index.clone() for group, index in shifts(spec).items()}
-    change(found)
-    save_permutation(found, folder / "permutation.safetensors", spec, {"certificate": 1e-15})
-    _read_ends(model, folder)
+    moved = {group: index.clone() for group, index in shifts(spec).items()}
+    change(moved)
+    save_permutation(moved, folder / "permutation.safetensors", spec, {"certificate": 1e-15})
+    _load_ends(model, folder)
 
 
 def certified(noted: dict[str, str], folder: Path) -> None:
@@ -150,28 +140,28 @@ def certified(noted: dict[str, str], folder: Path) -> None:
     model = small("tinyten")
     save_file(randomised(model.network), folder / "network.safetensors")
     save_file(shifts(trace_model(model, DATA.train).spec), folder / "permutation.safetensors", noted)
-    _read_ends(model, folder)
+    _load_ends(model, folder)
 
 
 def no_permutation(make: Callable[[Path], Any], folder: Path) -> None:
-    """Read both ends of a path with a permutation from a file that is none."""
+    """Read both ends of a path with a permutation from a file that is not a permutation."""
     model = small("tinyten")
     save_file(randomised(model.network), folder / "network.safetensors")
     make(folder / "permutation.safetensors")
-    _read_ends(model, folder)
+    _load_ends(model, folder)
 
 
-def _read_ends(model: Model, folder: Path) -> None:
+def _load_ends(model: Model, folder: Path) -> None:
     ends = str(folder / "network.safetensors")
     load_ends(model, DATA.train, ends, ends, str(folder / "permutation.safetensors"))
 
 
-def of_another(found: Tensors) -> None:
-    found.update(shifts(trace_model(small("tinyten", width=3), DATA.train).spec))
+def of_another(moved: Tensors) -> None:
+    moved.update(shifts(trace_model(small("tinyten", width=3), DATA.train).spec))
 
 
 def cast(dtype: torch.dtype) -> Callable[[Tensors], Any]:
-    return lambda found: found.update({"features.conv1": found["features.conv1"].to(dtype)})
+    return lambda moved: moved.update({"features.conv1": moved["features.conv1"].to(dtype)})
 
 
 NONE = "group 'features.conv1': not a permutation of 4 channels"
@@ -213,7 +203,7 @@ def bends(change: Callable[[Tensors, FlatLayout], Tensors], folder: Path) -> Non
     load_bends(str(folder / "bends.safetensors"), layout, flat[None])
 
 
-def two(named: Tensors, layout: FlatLayout) -> Tensors:
+def two_bends(named: Tensors, layout: FlatLayout) -> Tensors:
     flat = layout.flatten({name.removeprefix("1."): tensor for name, tensor in named.items()})
     return {
         n: t.contiguous()
@@ -227,7 +217,7 @@ def with_nan(named: Tensors, layout: FlatLayout) -> Tensors:
 
 
 BENDS: list[tuple[str, Callable[[Tensors, FlatLayout], Tensors], str]] = [
-    ("of another curve", two, "holds other tensors than 1 bends of this network"),
+    ("of another curve", two_bends, "holds other tensors than 1 bends of this network"),
     (
         "none at all",
         lambda named, _: {"x": torch.ones(1)},

@@ -1,4 +1,4 @@
-"""One job as Snakemake starts it, torch-free: a script, the recipe it is given, and the process."""
+"""One job, started as Snakemake starts it: its script, its recipe and the process. Needs no torch."""
 
 import json
 import os
@@ -42,23 +42,23 @@ if __name__ == "__main__":
 '''
 
 
-def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory in `folder`, with a blank in its name, that has the script and the file it reads."""
+def change_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change into a new subfolder with a blank in its name, which holds the script and its input; return its path."""
     here = folder / "a folder"
     here.mkdir()
     monkeypatch.chdir(here)
-    make(here)
+    write_script(here)
     return here
 
 
-def make(here: Path) -> None:
-    """The script and the file it reads, in a working directory."""
+def write_script(here: Path) -> None:
+    """Write the script and its input into a folder."""
     (here / "our script.py").write_text(SCRIPT)
     (here / "data").write_text("content")
 
 
 def recipe(word="hello", **others):
-    """A recipe for that script."""
+    """A recipe for that script; `others` replaces its values."""
     return {
         "rule": "test",
         "wildcards": {"n": "1"},
@@ -73,33 +73,37 @@ def recipe(word="hello", **others):
 
 
 def command(word="hello", *arguments, **others):
-    """The recipe written, and the command line of the job."""
+    """Write the recipe; return the command line of the job."""
     RECIPE.parent.mkdir(parents=True, exist_ok=True)
     RECIPE.write_text(json.dumps(recipe(word, **others)))
     return [sys.executable, "-P", os.path.abspath("our script.py"), str(RECIPE), *arguments]
 
 
-def environ(**more):
-    """The environment with the library."""
+def job_environment(**more):
+    """The environment variables, with the library on the path."""
     return os.environ | {"PYTHONPATH": str(PACKAGE.parent)} | more
 
 
-def start(word="hello", *arguments, code=None, **environment):
-    """The script as Snakemake starts it."""
+def start_job(word="hello", *arguments, code=None, **environment):
+    """The process of the job."""
     line = command(word, *arguments, code=code or {})
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ(**environment))
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=job_environment(**environment)
+    )
 
 
-def ended(process, status):
-    """Its standard error, once it has ended with this status."""
+def wait_for_exit(process, status):
+    """Wait for the process, which must end with this status; return its standard error."""
     _, text = process.communicate(timeout=60)
     assert process.returncode == status, text
     return text
 
 
-def until(ready: Callable[[], object], seconds=60.0, told: Callable[[], str] = lambda: "it did not come to be") -> None:
-    """Wait for something to be; `told` says what is known where it does not."""
+def until(
+    ready: Callable[[], object], seconds=60.0, explain: Callable[[], str] = lambda: "it did not become ready"
+) -> None:
+    """Wait until `ready()` is true; fail after these seconds with the message of `explain`."""
     end = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < end, told()
+        assert time.monotonic() < end, explain()
         time.sleep(0.02)

@@ -28,6 +28,7 @@ def load_script(name, monkeypatch):
 
 
 def evaluation(accuracy, loss=None, *, t=None, distance=None, attack="clean", stored=True, images=1000):
+    """The table of an evaluation with these accuracies (%) at equidistant t; `stored` adds rows of both ends."""
     accuracy = np.asarray(accuracy, dtype=float)
     t = np.linspace(0, 1, len(accuracy)) if t is None else t
     columns = {"t": t, "distance": t if distance is None else distance, "attack": attack, "statistics": "reestimated"}
@@ -38,14 +39,17 @@ def evaluation(accuracy, loss=None, *, t=None, distance=None, attack="clean", st
 
 
 def run(**changes):
+    """The description of a path: an aligned curve of TinyTen on CIFAR-10."""
     return RUN | {"curve_seed": 1} | changes
 
 
 def points(*parts):
+    """One table of several (evaluation, description of its path)."""
     return pd.concat([summary.tidy(f, r, source="f.csv") for f, r in parts], ignore_index=True)
 
 
 def only(table, **values):
+    """The row of a table with these values, which must be the only one."""
     for key, value in values.items():
         table = table[table[key] == value]
     assert len(table) == 1
@@ -84,6 +88,7 @@ def plane_frame(pairs=3, points=5, kind="curve", networks=("tinyten",)):
 
 
 def moved(shares, method, alignment, before=2.0, after=1.0):
+    """The tables of alignments: for every pair two groups of 10 units, of which a share moved from the start."""
     rows = [
         {"group": g, "units": 10, "moved": 5, "moved_from_start": s, "certificate": 1e-12} for s in shares for g in "ab"
     ]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from workflow_project import REPOSITORY, Project
 
 NOTHING: dict[str, int] = {}
-OWN_PART = "## Networks and checkpoints of your own"  # the heading between the two tables
+SECOND_PART = "## Networks and checkpoints of your own"  # the heading between the two tables
 Change = Callable[[Project], None]
 
 
@@ -34,6 +34,6 @@ class RerunTable(list[tuple[str, dict[str, int], Change]]):
 
 def page(part: int) -> list[tuple[str, bool]]:
     """What the page says, before (0) and after (1) the heading between its tables."""
-    lines = (REPOSITORY / "docs" / "reruns.md").read_text().split(OWN_PART)[part].splitlines()
+    lines = (REPOSITORY / "docs" / "reruns.md").read_text().split(SECOND_PART)[part].splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     return [(cells[0], cells[1].startswith("nothing")) for cells in table if cells[0] != "Change"]

@@ -1,4 +1,4 @@
-"""The smoke study on a Slurm with trainings that can be disturbed, and what Slurm and this machine know of its jobs."""
+"""The smoke study on Slurm with trainings that stand still and jobs that fail, and queries about its jobs."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ STUDY = f"""
 # what happens to jobs on the cluster, and on this machine does not
 UNTIL_ENDED = '''
 class Disturbed(Checkpoint):
-    """Stands still after the first epoch, but only once for every training."""
+    """Makes a training stand still after its first epoch, once."""
 
     def keep(self, progress):
         super().keep(progress)
@@ -101,10 +101,10 @@ class Run:
         return cls(project, *arguments, target=target, DISTURB="1", NEURALIGN_CHECKPOINT_SECONDS="0")
 
     def until(self, ready: Callable[[], object]) -> None:
-        """Wait for something to be while the run goes on."""
+        """Wait until `ready()` is true; fail if the run ends before."""
         end = time.monotonic() + PATIENCE
         while not ready():
-            assert self.process.poll() is None and time.monotonic() < end, told(self.project)
+            assert self.process.poll() is None and time.monotonic() < end, diagnosis(self.project)
             time.sleep(0.2)
 
     def ended(self, status: int = 0) -> str:
@@ -113,18 +113,18 @@ class Run:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-        assert self.process.returncode == status, told(self.project)
+        assert self.process.returncode == status, diagnosis(self.project)
         return self.output.read_text()
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """End the run and its children by SIGKILL, as a power cut would."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
-def told(project: Project) -> str:
-    """All that may say why something went wrong in a project's last run."""
+def diagnosis(project: Project) -> str:
+    """The output and logs of a project's last run and of Slurm, for the message of a failed test."""
     output = project.path("run.txt")
     files = [output, *project.root.glob(".snakemake/slurm_logs/**/*.log"), *project.root.glob("logs/**/*.log")]
     files += Path("/run/neuralign-slurm/log").glob("*")
@@ -133,19 +133,15 @@ def told(project: Project) -> str:
 
 
 def ask(*command: str) -> str:
-    """What Slurm says."""
+    """The output of a command of Slurm."""
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def of_slurm(project: Project) -> list[dict[str, str]]:
-    """What Slurm knows of the jobs of a project, in the order they were submitted in."""
+def slurm_jobs(project: Project, rule: str = "") -> list[dict[str, str]]:
+    """Slurm's records of the jobs of a project, or of one rule in it, in the order of submission."""
     records = [dict(re.findall(r"(\S+?)=(\S*)", text)) for text in ask("scontrol", "show", "job").split("\n\n")]
-    ours = [r for r in records if r.get("WorkDir") == str(project.root)]
+    ours = [r for r in records if r.get("WorkDir") == str(project.root) and r["Comment"].startswith(f"rule_{rule}")]
     return sorted(ours, key=lambda r: int(r["JobId"]))
-
-
-def of_rule(project: Project, rule: str) -> list[dict[str, str]]:
-    return [r for r in of_slurm(project) if r["Comment"].startswith(f"rule_{rule}_")]
 
 
 def disturbed(project: Project) -> list[tuple[str, str]]:
@@ -155,12 +151,14 @@ def disturbed(project: Project) -> list[tuple[str, str]]:
     ]
 
 
-def left(project: Project) -> list[str]:
-    """What a run must not leave: jobs in the queue, processes in the folder, locks that are held."""
-    waiting = [f"job {r['JobId']}" for r in of_slurm(project) if r["JobState"] in ("PENDING", "RUNNING", "COMPLETING")]
+def left_behind(project: Project) -> list[str]:
+    """Jobs in the queue, processes in the folder and held locks, which must not remain after a run."""
+    waiting = [
+        f"job {r['JobId']}" for r in slurm_jobs(project) if r["JobState"] in ("PENDING", "RUNNING", "COMPLETING")
+    ]
     held = [path for path in project.root.glob("results/.scratch/*.lock") if is_held(path)]
     locks = [f"lock {path}" for path in [*project.root.glob(".snakemake/locks/*"), *held]]
-    return waiting + locks + [f"process {pid}" for pid in at_work_in(project.root)]
+    return waiting + locks + [f"process {pid}" for pid in processes_in(project.root)]
 
 
 def is_held(path: Path) -> bool:
@@ -173,13 +171,13 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def at_work_in(folder: Path) -> list[int]:
-    """Process ids of what runs in a folder; who is dead has none."""
-    found = []
+def processes_in(folder: Path) -> list[int]:
+    """Ids of the processes whose working directory is this folder."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if Path(os.readlink(process / "cwd")) == folder:
-                found.append(int(process.name))
+                pids.append(int(process.name))
         except OSError:  # it has just ended, or waits to be reaped
             continue
-    return found
+    return pids

@@ -81,17 +81,17 @@ def plain(pixels: Tensor, draws: torch.Generator) -> Tensor:
     return as_float(pixels)
 
 
-def assert_same(found: State, expected: State) -> None:
+def assert_same(actual: State, expected: State) -> None:
     """The same names and the same bits."""
-    assert found.keys() == expected.keys()
-    different = [name for name in expected if not torch.equal(found[name], expected[name])]
+    assert actual.keys() == expected.keys()
+    different = [name for name in expected if not torch.equal(actual[name], expected[name])]
     assert not different
 
 
-def assert_close(found: State, expected: State, tolerance: float = 1e-12) -> None:
+def assert_close(actual: State, expected: State, tolerance: float = 1e-12) -> None:
     """The same names and, within an absolute and relative tolerance, the same values."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(
-            found[name], expected[name], rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            actual[name], expected[name], rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
         )

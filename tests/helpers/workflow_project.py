@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profiles", "requirements.lock", "README.md")
 OVERLAY = "tests/smoke.yaml"
 EVERYTHING = "tests/everything.yaml"  # laid over that
-OWN = "tests/own.yaml"  # likewise
+FOREIGN = "tests/foreign.yaml"  # likewise
 # the grid of one pair, with one path under attack
 ONE_PAIR = """
       - dataset: small_digits
@@ -34,7 +34,8 @@ ONE_PAIR = """
         method: [smoke_matched]
         evaluation: brief_attacked
 """
-CHATTER = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH")  # what a shell may have set
+# beginnings of the environment variables that would change a run
+REMOVED = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH")
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["snakemake.cli", "pydantic", "workflow_project"])
@@ -58,7 +59,7 @@ class Project:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, root / name)
         (root / OVERLAY).parent.mkdir()
-        for overlay in (OVERLAY, EVERYTHING, OWN):
+        for overlay in (OVERLAY, EVERYTHING, FOREIGN):
             shutil.copy2(REPOSITORY / overlay, root / overlay)
         return cls(root)
 
@@ -70,7 +71,7 @@ class Project:
     # editing
 
     def path(self, name: str) -> Path:
-        """A file of the project."""
+        """The path of a file of the project."""
         return self.root / name
 
     def replace(self, name: str, old: str, new: str, *, count: int = 1) -> None:
@@ -80,7 +81,7 @@ class Project:
         self.path(name).write_text(text.replace(old, new))
 
     def create(self, name: str, text: str) -> None:
-        """Write a new file."""
+        """Write a file that must not exist yet."""
         assert not self.path(name).exists()
         self.path(name).write_text(text)
 
@@ -113,7 +114,7 @@ class Project:
         return process.exitcode or 0, log.read_text()
 
     def command(self, *arguments: str, target: str = "smoke", overlay: bool = True) -> list[str]:
-        """A real run."""
+        """The command line of a real run."""
         return [sys.executable, "-m", "snakemake", "--quiet", "host", *_overlay(overlay), *arguments, "--", target]
 
     def start(self, *arguments: str, target: str = "smoke", **environment: str) -> subprocess.Popen[str]:
@@ -129,7 +130,7 @@ class Project:
         )
 
     def run(self, *arguments: str, target: str = "smoke", expect: int = 0, **environment: str) -> str:
-        """A real run to its end; its output."""
+        """The output of a real run, which must end with the status `expect`."""
         process = self.start(*arguments, target=target, **environment)
         text, _ = process.communicate()
         assert process.returncode == expect, text + self.logs()
@@ -147,8 +148,8 @@ class Project:
 
     def logs(self) -> str:
         """The ends of the logs of failed jobs."""
-        found = sorted(self.root.glob("logs/**/*.log"))
-        return "".join(f"\n--- {p}\n{p.read_text()[-2000:]}" for p in found if "Traceback" in p.read_text())
+        logs = sorted(self.root.glob("logs/**/*.log"))
+        return "".join(f"\n--- {p}\n{p.read_text()[-2000:]}" for p in logs if "Traceback" in p.read_text())
 
     def results(self) -> dict[str, bytes]:
         """{name: content} of all tables and tensors."""
@@ -179,14 +180,14 @@ def jobs(text: str) -> dict[str, int]:
         assert "Nothing to be done" in text, text
         return {}
     table = text.split("Job stats:")[1].split("\n\n")[0]
-    found = {name: int(count) for name, count in re.findall(r"^(\w\S*) +(\d+)$", table, re.MULTILINE)}
-    assert found.pop("total") == sum(found.values()), text
-    return found
+    counts = {name: int(count) for name, count in re.findall(r"^(\w\S*) +(\d+)$", table, re.MULTILINE)}
+    assert counts.pop("total") == sum(counts.values()), text
+    return counts
 
 
 def environ() -> dict[str, str]:
-    """The environment without what would change a run."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(CHATTER)}
+    """The environment without the variables that would change a run."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(REMOVED)}
 
 
 def _overlay(wanted: bool) -> list[str]:
@@ -195,7 +196,9 @@ def _overlay(wanted: bool) -> list[str]:
 
 def _snakemake(folder: str, argv: list[str], log: str) -> None:
     """In a forked process: the command line of Snakemake."""
-    assert not any(name.split(".")[0] == "neuralign" for name in sys.modules), "the library is to come from the copy"
+    assert not any(name.split(".")[0] == "neuralign" for name in sys.modules), (
+        "the library must be imported from the copy"
+    )
     os.chdir(folder)
     for name in os.environ.keys() - environ().keys():
         del os.environ[name]

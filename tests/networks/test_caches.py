@@ -1,4 +1,4 @@
-"""What modules keep in Python is put back after a run, whatever holds it."""
+"""Python attributes of modules are restored after a run, whatever containers hold them."""
 
 from collections import OrderedDict, deque
 from types import SimpleNamespace
@@ -44,7 +44,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_attributes_and_what_they_contain_are_put_back(name):
+def test_attributes_and_their_contents_are_restored(name):
     make, act = CASES[name]
     module = Keeping(make(), act)
     held, weight, functional = module.kept, module.child.weight, dict(vars(nn.functional))
@@ -58,7 +58,7 @@ def test_attributes_and_what_they_contain_are_put_back(name):
     assert module.child.weight is weight and dict(vars(nn.functional)) == functional
 
 
-def test_they_are_put_back_after_an_error_too():
+def test_attributes_are_restored_after_an_error_too():
     module = Keeping([], lambda m: m.kept.append(1))
     with pytest.raises(ZeroDivisionError), preserved_attributes([module]):
         module(torch.ones(1))
@@ -84,7 +84,7 @@ def test_a_container_that_refuses_changes_stays_as_it_is():
     assert module.kept is kept and dict(kept) == {"width": 1, "sizes": [1]}
 
 
-def test_what_refers_to_itself_is_put_back():
+def test_a_container_that_holds_itself_is_restored():
     kept: dict[str, object] = {"a": 1}
     kept["self"] = kept
     module = Keeping(kept, lambda m: m.kept.update(b=2))
@@ -93,7 +93,7 @@ def test_what_refers_to_itself_is_put_back():
     assert kept.keys() == {"a", "self"} and kept["self"] is kept
 
 
-def test_modes_hooks_children_and_parameters_are_none_of_its_business():
+def test_modes_hooks_children_and_parameters_are_not_restored():
     module = Keeping(None, lambda m: None)
     with preserved_attributes(module.modules()):
         module.eval()
@@ -104,7 +104,7 @@ def test_modes_hooks_children_and_parameters_are_none_of_its_business():
     assert module.child.weight.sum() == 0 and module.other is not None
 
 
-def test_modules_in_training_mode_keep_what_they_note():
+def test_only_modules_in_evaluation_mode_are_found():
     network = nn.Sequential(Keeping(None, lambda m: None), nn.Linear(1, 1)).train()
     network[1].eval()
     assert modules_in_evaluation(network) == [network[1]]

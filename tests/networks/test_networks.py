@@ -5,11 +5,10 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from tiny import assert_same
+from tiny import SMALL, assert_same
 from torch import Tensor, fx, nn
 
 from neuralign.common.files import PACKAGE
@@ -20,11 +19,6 @@ from neuralign.networks.architectures.resnet import resnet
 from neuralign.networks.architectures.tinyten import tinyten
 from neuralign.networks.model import substituted
 
-SMALL: dict[str, dict[str, Any]] = {
-    "googlenet": {"width": 0.1},
-    "resnet": {"depth": 8, "width": 4},
-    "tinyten": {"width": 4},
-}
 NAMES = plugins("networks")
 
 
@@ -188,8 +182,7 @@ def test_torch_fx_sees_the_same_function(name: str, training: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_seed_gives_one_network(name: str) -> None:
-    first, second = small(name).state_dict(), small(name).state_dict()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert_same(small(name).state_dict(), small(name).state_dict())
 
 
 NARROW = """

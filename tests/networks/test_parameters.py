@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import assert_same
 
 from neuralign.networks.model import Model, parameters
 from neuralign.networks.parameters import FlatLayout
@@ -19,7 +20,7 @@ def test_tensors_whose_sizes_are_multiples_of_sixteen_lie_end_to_end() -> None:
     assert FlatLayout.of(tensors).flatten(tensors).shape == (58,)
 
 
-def test_the_order_is_the_layouts_whatever_the_order_of_the_tensors() -> None:
+def test_the_order_of_the_layout_counts_not_that_of_the_tensors() -> None:
     layout, backwards = FlatLayout.of(TENSORS), dict(reversed(TENSORS.items()))
     assert torch.equal(layout.flatten(backwards | {"other": torch.ones(9)}), layout.flatten(TENSORS))
 
@@ -29,7 +30,7 @@ def test_views_undo_flattening_for_every_network(model: Model) -> None:
     layout = FlatLayout.of(tensors)
     views = layout.views(layout.flatten(tensors))
     assert list(views) == list(tensors)
-    assert all(torch.equal(views[name], tensor) for name, tensor in tensors.items())
+    assert_same(views, tensors)
 
 
 def test_flattening_copies_even_a_single_tensor() -> None:

@@ -3,15 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from report_frames import evaluation, load_script, moved, only, points, run, study
+from report_frames import PAIRS, PLACE, evaluation, load_script, moved, only, points, run, study
 
 from neuralign.report import published, statistics, summary
 from neuralign.report.claims import claims
 from neuralign.report.claims.evidence import Evidence, alignments
 from neuralign.report.page import paper_tables
-
-PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
-PAIRS = ("1-2", "3-4", "5-6")
 
 
 def evidence(**tables):

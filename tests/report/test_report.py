@@ -65,7 +65,7 @@ def page(rows=None, drawn=((PNG, {"caption": "A figure."}),), notes=(), study_=S
     return report.render(*tables, drawn=drawn, notes=notes, study=study_, **more)
 
 
-def beside(rows):
+def claim_tables(rows):
     """The tables that `tabulate_claims` makes, for a study without anything but evaluations."""
     paths = summary.paths(rows)
     accuracy = summary.accuracy(rows, paths)
@@ -78,7 +78,7 @@ def beside(rows):
 
 def test_the_paper_stands_beside_the_study():
     rows = study(attacks=["clean", "pgd5"])
-    tables = beside(rows)
+    tables = claim_tables(rows)
     sections = paper_tables.sections(
         tables["published"], tables["claims"], [{"use": "path", "show": "curves"}], ["aligned"]
     )
@@ -93,7 +93,7 @@ def test_the_paper_stands_beside_the_study():
 
 def test_a_study_of_other_settings_folds_the_published_numbers_away():
     rows = study().assign(dataset="blobs")
-    tables = beside(rows)
+    tables = claim_tables(rows)
     sections = paper_tables.sections(tables["published"], tables["claims"], [], [])
     text = Page(page(rows, paper=sections)).text
     assert "None of the 69 published accuracies is of a setting that this study runs." in text
@@ -101,7 +101,7 @@ def test_a_study_of_other_settings_folds_the_published_numbers_away():
     assert "What the alignments move" not in text
 
 
-def test_there_are_findings_about_straight_lines_too():
+def test_findings_are_stated_for_curves_and_for_straight_lines():
     rows = study()
     lines = rows.assign(method="linear_" + rows["method"])
     sentences = findings.sentences(summary.contrasts(summary.paths(pd.concat([lines, rows]))))
@@ -117,7 +117,7 @@ def test_every_attack_has_its_own_rows_and_headline():
     assert [line.count("under the attack") for line in findings.sentences(summary.contrasts(paths))] == [0, 1, 1]
 
 
-def test_the_page_needs_nothing_from_outside():
+def test_the_page_loads_no_other_file():
     html = page()
     parsed = Page(html)
     assert html.startswith("<!DOCTYPE html>")
@@ -259,7 +259,7 @@ def test_the_settings_are_shown_and_escaped():
     assert "pair 1-2, 3-4; dataset cifar10" in text and "catalogue" not in text
 
 
-def test_notes_make_times_and_origin():
+def test_notes_give_the_times_and_the_origin():
     notes = [note(), note(seconds=4), note("align", 1.5, device="H100", started="2026-01-02", versions={"numpy": "2"})]
     text = Page(page(notes=[*notes, note(dirty=True), note(modified=True), {}])).text
     table = report.time_table(notes)
@@ -293,7 +293,7 @@ def test_a_page_without_comparisons_says_so():
         (-2555049.473, 3, False, "−2,555,049"),
     ],
 )
-def test_numbers_are_for_reading(value, digits, sign, text):
+def test_numbers_are_rounded_and_have_separators(value, digits, sign, text):
     assert report.number(value, digits, sign=sign) == text
 
 
@@ -301,7 +301,7 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     rows = study()
     paths = summary.paths(rows)
     tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
-    tables += [t.iloc[:0] if name == "alignments" else t for name, t in beside(rows).items()]
+    tables += [t.iloc[:0] if name == "alignments" else t for name, t in claim_tables(rows).items()]
     names = ["accuracy", "robust", "contrasts", "paths", "published", "claims", "alignments"]
     inputs = {name: str(tmp_path / f"{name}.csv") for name in names}
     for name, table in zip(names, tables, strict=True):

@@ -56,11 +56,11 @@ def test_the_robust_extremes_come_with_the_clean_accuracy_there():
     assert (ends["accuracy_mean"], ends["clean_mean"], ends["n_endpoints"]) == (40.5, 90, 2)
 
 
-def test_accuracy_keeps_its_columns_and_order():
+def test_the_accuracy_table_has_these_columns_and_this_order():
     rows = study()
     table = summary.accuracy(rows, summary.paths(rows))
-    wanted = "dataset network regime method accuracy_mean accuracy_mean_std accuracy_min accuracy_min_std n_pairs"
-    assert list(table)[:9] == wanted.split()
+    first = "dataset network regime method accuracy_mean accuracy_mean_std accuracy_min accuracy_min_std n_pairs"
+    assert list(table)[:9] == first.split()
     more = (
         "n_endpoints published_mean published_mean_std published_min published_min_std published_source length images"
     )
@@ -134,7 +134,7 @@ def test_contrasts_use_the_shared_pairs_only():
     assert row["n_pairs"] == 0 and row["reason"] == "no pair has both methods"
 
 
-def break_(column, value, at=1):
+def set_cell(column, value, at=1):
     def change(frame):
         frame = frame.astype({column: object}) if isinstance(value, str) else frame
         frame.loc[at, column] = value
@@ -147,14 +147,14 @@ def break_(column, value, at=1):
     ("change", "message"),
     [
         (lambda f: f.drop(columns="loss"), r"f.csv: column 'loss' is missing; the columns are \['t', "),
-        (break_("loss", np.nan), "f.csv: column 'loss' is empty or infinite in data row 2"),
-        (break_("accuracy", np.inf, 0), "f.csv: column 'accuracy' is empty or infinite in data row 1"),
-        (break_("accuracy", 101.0), "f.csv: column 'accuracy' has values outside 0 to 100 percent"),
-        (break_("loss", "big"), "f.csv: column 'loss' holds text; numbers are allowed"),
-        (break_("statistics", "running"), r"f.csv: column 'statistics' has \['running'\]"),
-        (break_("t", 0.0), "f.csv, attack 'clean', reestimated statistics: column 't' contains this value twice: 0"),
-        (break_("t", 2.0), "reestimated statistics: column 't' is not in increasing order"),
-        (break_("distance", 3.0), "column 'distance' is not in increasing order"),
+        (set_cell("loss", np.nan), "f.csv: column 'loss' is empty or infinite in data row 2"),
+        (set_cell("accuracy", np.inf, 0), "f.csv: column 'accuracy' is empty or infinite in data row 1"),
+        (set_cell("accuracy", 101.0), "f.csv: column 'accuracy' has values outside 0 to 100 percent"),
+        (set_cell("loss", "big"), "f.csv: column 'loss' holds text; numbers are allowed"),
+        (set_cell("statistics", "running"), r"f.csv: column 'statistics' has \['running'\]"),
+        (set_cell("t", 0.0), "f.csv, attack 'clean', reestimated statistics: column 't' contains this value twice: 0"),
+        (set_cell("t", 2.0), "reestimated statistics: column 't' is not in increasing order"),
+        (set_cell("distance", 3.0), "column 'distance' is not in increasing order"),
         (lambda f: f[f["t"] < 1], "column 't' must start at 0 and end at 1"),
         (lambda f: f.iloc[:0], "f.csv: no row has attack 'clean' and statistics 'reestimated'"),
         (lambda f: f.assign(attack="pgd5"), "f.csv: no row has attack 'clean' and statistics 'reestimated'"),

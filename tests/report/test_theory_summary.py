@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from report_frames import load_script
+from report_frames import PLACE, load_script
 from scipy.stats import spearmanr
 
 from neuralign.report.theory_ranks import COLUMNS, PREDICTORS, paths, ranks, spearman
-
-PLACE = {"dataset": "cifar10", "network": "tinyten", "regime": "standard"}
 
 
 def table(losses: list[float], bounds: list[float], pairs: list[str]) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def test_what_cannot_be_certified_is_refused(act, message) -> None:
         explain(network, image())
 
 
-def test_what_a_dataclass_holds_is_an_output() -> None:
+def test_a_tensor_in_a_dataclass_is_an_output() -> None:
     @dataclass
     class Out:
         features: torch.Tensor
@@ -175,7 +175,7 @@ def test_a_transformer_of_windows_is_certified(attention: bool) -> None:
         assert facts["permutable_fraction"] > 0.9
 
 
-class SingleOnly(torch.autograd.Function):
+class Float32Only(torch.autograd.Function):
     """A kernel for float32."""
 
     @staticmethod
@@ -189,20 +189,20 @@ class SingleOnly(torch.autograd.Function):
         return 2 * gradient
 
 
-def single_only(read=lambda n, x: x) -> nn.Module:
+def float32_only(read=lambda n, x: x) -> nn.Module:
     layers = {"a": conv(3, 6), "b": conv(6, 7), "fc": nn.Linear(7, 5)}
-    return Net(lambda n, x: n.fc(read(n, n.b(SingleOnly.apply(n.a(x).relu())).relu()).mean((2, 3))), **layers)
+    return Net(lambda n, x: n.fc(read(n, n.b(Float32Only.apply(n.a(x).relu())).relu()).mean((2, 3))), **layers)
 
 
 def test_without_a_kernel_for_float64_a_certificate_is_of_float32_and_says_so() -> None:
-    facts = explain(single_only(), image().float())
+    facts = explain(float32_only(), image().float())
     assert facts["certified"] and facts["groups"] == {"a": 6, "b": 7}
     assert facts["precision"] == "float32" and 1e-9 < facts["max_error"] < 1e-5
     assert "leaves the function as it is: in float32 outputs differ" in "\n".join(sentences(facts))
 
 
 def test_a_wrong_permutation_is_seen_in_float32_too() -> None:
-    network, x = single_only(), image().float()
+    network, x = float32_only(), image().float()
     symmetry = trace(network, x)
     wrong = {n: a for n, a in symmetry.spec.axes.items() if n != "b.weight"}
     mistaken = replace(symmetry, spec=replace(symmetry.spec, axes=wrong))
@@ -212,7 +212,7 @@ def test_a_wrong_permutation_is_seen_in_float32_too() -> None:
     assert tolerance_of(proof.facts()) == 1e-3 and tolerance_of({}) == 1e-9
 
 
-def test_what_runs_in_no_precision_is_refused_with_both_errors() -> None:
+def test_a_network_that_fails_in_both_precisions_is_refused_with_both_errors() -> None:
     def broken(n: nn.Module, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise ValueError(f"no gradients of {x.dtype}")

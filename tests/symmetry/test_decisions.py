@@ -107,7 +107,7 @@ def test_a_decision_in_training_mode_alone_fixes_only_what_that_reaches() -> Non
         lambda n, x: x + torch.as_tensor(np.ones(1, dtype=np.float32)).to(x),
     ],
 )
-def test_what_does_not_depend_on_the_input_is_no_decision(act: Callable[[nn.Module, Tensor], Tensor]) -> None:
+def test_values_that_do_not_depend_on_the_input_fix_nothing(act: Callable[[nn.Module, Tensor], Tensor]) -> None:
     layers = {"a": conv(3, 6), "scale": nn.Parameter(torch.ones(1)), "fc": nn.Linear(6, 5)}
     network = Net(lambda n, x: n.fc(act(n, n.a(x)).relu().mean((2, 3))), **layers)
     facts = explain(network, dark())

@@ -71,7 +71,7 @@ class Shared(nn.Module):
         return F.relu(self.b(w) + F.relu(F.relu(w))).mean((2, 3))
 
 
-def test_what_is_read_twice_is_neither_folded_nor_overwritten() -> None:
+def test_activations_that_are_read_twice_are_neither_folded_nor_overwritten() -> None:
     before, after, graph = folded(Shared(), as_float(pictures().pixels).double())
     torch.testing.assert_close(after, before)
     assert [m for m in graph.modules() if isinstance(m, nn.BatchNorm2d)]

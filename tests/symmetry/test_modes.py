@@ -211,12 +211,12 @@ def test_noise_of_a_layer_without_children_fixes_nothing() -> None:
     assert facts["groups"] == {"0": 6} and facts["certified"] and facts["modes"]["training"] == ""
 
 
-class WantsTargets(nn.Module):
+class NeedsTargets(nn.Module):
     """A layer without children that cannot be run in training mode on its input alone."""
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
         if self.training and targets is None:
-            raise ValueError("targets are wanted in training")
+            raise ValueError("targets are needed in training")
         return x
 
 
@@ -225,6 +225,6 @@ def test_a_layer_that_cannot_run_in_training_mode_leaves_the_others_in_it() -> N
         x = n.targets(n.a(x).relu())
         return n.fc((x.flip(1) if n.training else x).mean((2, 3)))
 
-    symmetry = trace(Net(do, a=conv(3, 6), targets=WantsTargets(), fc=nn.Linear(6, 5)), image())
+    symmetry = trace(Net(do, a=conv(3, 6), targets=NeedsTargets(), fc=nn.Linear(6, 5)), image())
     assert symmetry.modes == {"evaluation": "", "training": ""} and not symmetry.spec.free
     assert symmetry.frozen["a.weight[0]"] == "aten::flip depends on its order"

@@ -1,5 +1,7 @@
 """Permutations of neurons change the weights, never the function."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import assert_same, generator, randomised, shifts, whole
@@ -9,6 +11,7 @@ from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
 from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, mix, move_counts, permute
+from neuralign.symmetry.storage import save_permutation
 from neuralign.symmetry.tracing.trace import trace
 
 # a: 2 channels, b: 3; `w` has a then b on its rows, and two neighbouring columns for each channel of a
@@ -108,7 +111,7 @@ def test_moves_count_channels_that_lost_their_place() -> None:
     assert rows[1] == {"group": "b", "units": 3, "moved": 2, "moved_from_start": 2, "fact": 3}
 
 
-def test_transport_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:
+def test_mixing_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network, 1)
     state = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     permutation = permutations.random(spec, generator(5))
@@ -152,3 +155,11 @@ def test_fixed_and_unknown_groups_are_refused() -> None:
         check(spec, {"a": torch.tensor([0, 1])})
     with pytest.raises(ValueError, match="group 'c' cannot be permuted"):
         check(spec, {"c": torch.tensor([0])})
+
+
+def test_the_same_permutation_is_saved_as_the_same_bytes(tinyten: Model, images: Images, tmp_path: Path) -> None:
+    spec, facts = spec_of(tinyten, images), {"images": 5, "certificate": 1e-15}
+    for i in range(8):
+        in_order = dict(reversed(facts.items())) if i % 2 else facts
+        save_permutation(shifts(spec), tmp_path / str(i), spec, in_order)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

@@ -222,9 +222,7 @@ def test_complex_weights_have_the_symmetry_of_the_layers_they_join() -> None:
     torch.manual_seed(0)
     spec = trace(Fourier(), image().float()).spec
     assert {group: spec.sizes[group] for group in spec.free} == FREE["complex weights"][1]
-    assert spec.axes["spectral"] == ((("lift", 1),), (("spectral", 1),), ((4,),), ((3,),)) or spec.axes["spectral"][
-        :2
-    ] == ((("lift", 1),), (("spectral", 1),))
+    assert spec.axes["spectral"][:2] == ((("lift", 1),), (("spectral", 1),))
     assert spec.axes["skip.weight"][:2] == ((("spectral", 1),), (("lift", 1),))
 
 
@@ -233,7 +231,7 @@ def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> 
     make, reason = FIXED[name]
     torch.manual_seed(0)
     symmetry = traced(make())
-    assert not {"a"} & set(symmetry.spec.free)
+    assert "a" not in symmetry.spec.free
     assert any(reason in words for words in symmetry.frozen.values()), symmetry.frozen
 
 
@@ -530,7 +528,7 @@ def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
     for name, activation in zip(names, probe(pixels), strict=True):
         if name in seen:  # heads of training mode only are not
             torch.testing.assert_close(activation, seen[name])
-    assert seen.keys() <= set(names)
+    assert seen and seen.keys() <= set(names)
 
 
 def test_a_group_without_a_post_activation_is_tapped_where_it_is_last_seen() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -82,10 +83,8 @@ def test_the_networks_modes_and_momenta_are_left_as_they_were(
         if fails:
             raise RuntimeError("disk gone")
 
-    try:
+    with pytest.raises(RuntimeError, match="disk gone") if fails else nullcontext():
         refreshed(tinyten, randomised(tinyten.network), batches())
-    except RuntimeError:
-        assert fails
     assert {layer.training for layer in tinyten.network.modules()} == {training}
     norms = tinyten.network.features
     assert (norms.bn1.momentum, norms.bn2.momentum, norms.bn3.momentum) == (0.1, 0.25, None)
@@ -300,7 +299,7 @@ def test_attacked_statistics_are_updated_in_every_pass_of_the_attack(tinyten: Mo
 # batches of one image, norms with two names
 
 
-def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
+def test_a_last_batch_of_one_image_is_left_out_if_batch_norm_refuses_it() -> None:
     model, images = perceptron(), pictures(9, side=8)
     state = randomised(model.network)
     weights, buffers = split_trainable(model, state)
@@ -309,7 +308,7 @@ def test_a_last_image_that_batch_norm_does_not_take_alone_is_left_out() -> None:
     assert actual["2.num_batches_tracked"] == 2
 
 
-def test_a_last_image_that_the_norms_take_counts(tinyten: Model) -> None:
+def test_a_last_batch_of_one_image_counts_if_the_norms_accept_it(tinyten: Model) -> None:
     images = pictures(9)
     weights, buffers = split_trainable(tinyten, randomised(tinyten.network))
     actual = refresh(tinyten, weights, buffers, images.batches(4))

@@ -1,9 +1,9 @@
-"""Layers that run again in the backward pass (torch.utils.checkpoint)."""
+"""Networks under gradient checkpointing (torch.utils.checkpoint), whose layers run again in the backward pass."""
 
 import pytest
 import torch
 from awkward import conv
-from tiny import pictures
+from tiny import assert_same, pictures
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
@@ -18,7 +18,7 @@ def mean(maps: Tensor) -> Tensor:
 
 
 class Saving(nn.Module):
-    """Three layers, of which some save memory."""
+    """Three layers, of which `how` names those under gradient checkpointing."""
 
     def __init__(self, how: str, reentrant: bool):
         super().__init__()
@@ -52,22 +52,22 @@ class Saving(nn.Module):
 )  # PyTorch's word on a pass without gradients
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("how", ["each", "all", "nested", "in turn", "in training"])
-def test_a_network_that_saves_memory_is_certified_and_aligned_as_one_that_does_not(how: str, reentrant: bool) -> None:
+def test_a_network_with_checkpointing_is_certified_and_aligned_like_one_without(how: str, reentrant: bool) -> None:
     torch.manual_seed(0)
     network, images = Saving(how, reentrant), pictures(side=8, count=40)
     facts = explain(network, as_float(images.pixels[:2]))
     assert facts["certified"] and facts["groups"] == {"first.0": 6, "second.0": 7} and facts["precision"] == "float64"
     a, b = perturbed_state(network, 1), perturbed_state(network, 2)
-    found = align(network, a, b, images, "correlation")
+    aligned = align(network, a, b, images, "correlation")
     plain = align(Saving("in training", False), a, b, images, "correlation")
-    assert found.certificate < 1e-9
-    assert all(torch.equal(index, plain.permutation[group]) for group, index in found.permutation.items())
+    assert aligned.certificate < 1e-9
+    assert_same(aligned.permutation, plain.permutation)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradients_within_a_substitution_are_those_of_its_state(reentrant: bool) -> None:
     network, other = Saving("each", reentrant).double(), Saving("each", reentrant).double()
-    own = {n: t.clone() for n, t in network.state_dict().items()}
+    before = {n: t.clone() for n, t in network.state_dict().items()}
     state = {n: t.detach().clone() for n, t in other.state_dict().items()}
     weights = {n: state[n].requires_grad_() for n, _ in network.named_parameters()}
     x = as_float(pictures(side=8).pixels).double().requires_grad_()
@@ -77,10 +77,10 @@ def test_gradients_within_a_substitution_are_those_of_its_state(reentrant: bool)
     other.eval().plain(x).square().sum().backward()
     for name, parameter in other.named_parameters():
         torch.testing.assert_close(weights[name].grad, parameter.grad)
-    assert all(torch.equal(t, own[n]) for n, t in network.state_dict().items())
+    assert_same(network.state_dict(), before)
 
 
-def test_what_a_network_assigns_anew_is_handed_back() -> None:
+def test_a_buffer_that_a_network_assigns_anew_is_in_the_substituted_state() -> None:
     network = nn.Module()
     network.register_buffer("mean", torch.zeros(2))
     with substituted(network, {"mean": torch.ones(2)}) as held:

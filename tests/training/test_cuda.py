@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: steps recorded as graphs give the bits of steps that are not. Skipped elsewhere."""
+"""On a CUDA device, steps recorded as graphs give the bits of ordinary steps. Skipped on other machines."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import assert_same
 from torch import Tensor, nn
 
 from neuralign.curves.curve import Curve, straight_line
@@ -76,31 +77,31 @@ def trained(training: Training, *, graphs: bool = True) -> Progress:
     return progress
 
 
-def assert_the_same_bits(found: Progress | Diverged, expected: Progress) -> None:
-    assert isinstance(found, Progress)
-    assert torch.equal(found.trainable, expected.trainable) and torch.equal(found.velocity, expected.velocity)
-    assert all(torch.equal(found.buffers[name], b) for name, b in expected.buffers.items())
-    assert found.history == expected.history
+def assert_the_same_bits(actual: Progress | Diverged, expected: Progress) -> None:
+    assert isinstance(actual, Progress)
+    assert torch.equal(actual.trainable, expected.trainable) and torch.equal(actual.velocity, expected.velocity)
+    assert_same(actual.buffers, expected.buffers)
+    assert actual.history == expected.history
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind, attack", [("endpoint", None), ("curve", None), ("endpoint", ATTACK)])
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_recorded_steps_give_the_bits_of_steps_that_are_not(
+def test_steps_recorded_as_graphs_give_the_bits_of_ordinary_steps(
     network: dict[str, Any], kind: str, attack: Any, precision: str, images: Images
 ) -> None:
     make = partial(training_of, network, images, kind, attack=attack, regime=replace(REGIME, precision=precision))
     training = make()
-    found = trained(training)
+    actual = trained(training)
     assert training._do.recordable and len(training._do.graphs) == 2, "a full batch and the last one, of 4 images"
-    assert_the_same_bits(found, trained(make(), graphs=False))
+    assert_the_same_bits(actual, trained(make(), graphs=False))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_trainings_at_the_same_time_give_the_bits_they_give_alone(network: dict[str, Any], images: Images) -> None:
+def test_simultaneous_trainings_give_the_bits_they_give_alone(network: dict[str, Any], images: Images) -> None:
     together = fit_together([training_of(network, images, seed=seed) for seed in range(6)])
-    for seed, found in enumerate(together):
-        assert_the_same_bits(found, trained(training_of(network, images, seed=seed)))
+    for seed, actual in enumerate(together):
+        assert_the_same_bits(actual, trained(training_of(network, images, seed=seed)))
 
 
 class Counting(nn.Module):
@@ -116,7 +117,7 @@ class Counting(nn.Module):
 
 
 class Reading(nn.Module):
-    """Waits for the device to decide what to do."""
+    """Reads a number from the device and branches on it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ class Skipping(nn.Module):
 @pytest.mark.parametrize(
     "network, why", [(Counting(), "`calls`"), (Reading(), "synchronizing"), (Skipping(), "generator of the CPU")]
 )
-def test_what_a_graph_could_not_repeat_is_not_recorded(
+def test_networks_that_a_graph_cannot_repeat_are_not_recorded(
     network: nn.Module, why: str, images: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)).to(torch.device("cuda"))

@@ -6,6 +6,7 @@ import pytest
 
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
+from neuralign.training.progress import Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.schedules.halving import halving
 from neuralign.training.schedules.plateau import plateau
@@ -51,3 +52,10 @@ def test_plateau_of_twenty_epochs_is_full_in_the_first_eleven() -> None:
 
 def test_plateau_may_fall_at_once() -> None:
     assert [plateau(epoch, 4, hold=0.5, until=0.5, floor=0.2) for epoch in range(4)] == [1, 1, 1, 0.2]
+
+
+def test_a_regime_has_the_schedule_of_its_entry() -> None:
+    entry = {"epochs": 4, "batch_size": 8, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
+    regime = Regime.of(entry | {"schedule": {"use": "halving", "every": 2, "drift": 1.0}, "precision": "bfloat16"})
+    assert [regime.schedule(epoch, 4) for epoch in range(4)] == [1, 1, 0.5, 0.5]
+    assert (regime.epochs, regime.nesterov, regime.precision) == (4, False, "bfloat16")

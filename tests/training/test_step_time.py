@@ -1,4 +1,4 @@
-"""What a precision costs on this machine is told before a training, and telling it changes nothing."""
+"""The speed of a precision on this machine is logged before a training; measuring it has no side effects."""
 
 import logging
 from collections.abc import Callable
@@ -21,8 +21,8 @@ def single(model: Model) -> Model:
     return Model(model.network.float(), model.mean.float(), model.std.float())
 
 
-def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[tuple[int, str]]:
-    """Steps take as long as is said of their precision; and a list of what was run."""
+def fake_step_times(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[tuple[int, str]]:
+    """Make steps take these seconds by precision; the list of (batch size, precision) of the steps that were run."""
     steps: list[tuple[int, str]] = []
 
     def take(model: object, state: object, images: object, size: int, kind: str) -> float:
@@ -33,8 +33,8 @@ def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[tuple[int, 
     return steps
 
 
-def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, caplog) -> None:
-    timed(monkeypatch, float32=0.01, bfloat16=0.09)
+def test_a_slower_precision_is_logged_as_a_warning_with_both_times(monkeypatch, caplog) -> None:
+    fake_step_times(monkeypatch, float32=0.01, bfloat16=0.09)
     step_time.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -44,9 +44,9 @@ def test_a_slower_precision_is_told_as_a_warning_with_both_figures(monkeypatch, 
     )
 
 
-def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
+def test_a_faster_precision_is_logged_with_both_times(monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, logger="neuralign")
-    timed(monkeypatch, float32=0.09, bfloat16=0.03)
+    fake_step_times(monkeypatch, float32=0.09, bfloat16=0.03)
     step_time.report_speed(single(perceptron(8)), pictures(20, side=8), regime())
     (record,) = caplog.records
     expected = "10 images forward and back: 30 ms in bfloat16, 90 ms in float32, 3.0 times as fast"
@@ -55,16 +55,16 @@ def test_a_faster_precision_is_told_too(monkeypatch, caplog) -> None:
 
 def test_float32_is_not_measured(monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, logger="neuralign")
-    steps = timed(monkeypatch, float32=0.01)
+    steps = fake_step_times(monkeypatch, float32=0.01)
     step_time.report_speed(single(perceptron(8)), pictures(20, side=8), regime("float32"))
     assert not steps and not caplog.records
 
 
 @pytest.mark.parametrize(("step", "size"), [(0.001, 64), (0.133, 40), (0.5, 10), (9.0, 8)])
 def test_slow_machines_measure_smaller_steps(monkeypatch, step: float, size: int) -> None:
-    steps = timed(monkeypatch, float32=step / 2, bfloat16=step / 2)
-    found, *_ = step_time.step_seconds(single(perceptron(8)), pictures(100, side=8), 64, "bfloat16")
-    assert found == pytest.approx(size, abs=1)
+    steps = fake_step_times(monkeypatch, float32=step / 2, bfloat16=step / 2)
+    measured, *_ = step_time.step_seconds(single(perceptron(8)), pictures(100, side=8), 64, "bfloat16")
+    assert measured == pytest.approx(size, abs=1)
     assert [kind for _, kind in steps] == ["float32", "bfloat16"] * (len(steps) // 2)
     assert len(steps) == (4 if step > step_time.BUDGET else 8), "one pair of steps will do where they are slow"
 

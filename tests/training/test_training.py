@@ -157,7 +157,7 @@ def test_training_does_not_change_its_arguments(tinyten: Model, images: Images) 
     assert torch.equal(flat, layout.flatten(weights))
 
 
-def test_every_epoch_has_an_order_and_an_augmentation_of_its_own(images: Images) -> None:
+def test_every_epoch_has_another_order_and_another_augmentation(images: Images) -> None:
     model, seen = perceptron(16), []
 
     def watch(pixels: Tensor, draws: torch.Generator) -> Tensor:
@@ -199,7 +199,7 @@ def test_the_gradient_of_a_bend_is_that_of_the_paper(tinyten: Model, images: Ima
     assert_close(progress.buffers, fresh)
 
 
-def test_every_batch_has_a_t_of_its_own(images: Images) -> None:
+def test_every_batch_has_another_t(images: Images) -> None:
     model = perceptron(16)
     ends, buffers, layout = curve_problem(model)
     line, seen = straight_line(bezier, *ends), []
@@ -233,7 +233,7 @@ def test_a_robust_step_is_an_ordinary_step_on_the_attacked_pixels(tinyten: Model
     assert_close(trained_state(attacked, tinyten, state), trained_state(ordinary, tinyten, state), 1e-5)
 
 
-def test_an_attack_that_looks_but_does_nothing_changes_no_bit(tinyten: Model, images: Images) -> None:
+def test_an_attack_that_only_runs_the_network_changes_no_bit(tinyten: Model, images: Images) -> None:
     state = randomised(tinyten.network)
 
     def look(predict: Callable, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
@@ -309,7 +309,7 @@ def test_a_penalty_that_is_not_finite_is_not_called_a_loss(images: Images) -> No
         train(model, state, images, ONE_STEP)
 
 
-def test_a_diverged_step_is_not_kept(images: Images, tmp_path: Path) -> None:
+def test_a_diverged_step_is_not_saved_in_the_checkpoint(images: Images, tmp_path: Path) -> None:
     model, spoil = perceptron(16), spoilt_from(3)
     keeper = Checkpoint(tmp_path, every=0)
     with pytest.raises(Diverged, match="epoch 3, step 2 of 3"):
@@ -394,8 +394,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(images: Image
     torch.rand(17)  # other draws in the process do not matter
     second = train(model, state, images, **options)
     other = train(model, state, images, seed=2, **options)
-    assert torch.equal(first.trainable, second.trainable) and first.history == second.history
-    assert_same(first.buffers, second.buffers)
+    assert_the_same_bits(first, second)
     assert not torch.equal(first.trainable, other.trainable)
 
 
@@ -517,10 +516,7 @@ def test_resuming_after_an_interruption_gives_the_same_bits(
     with pytest.raises(Interrupted):
         train(model, state, images, keeper=Fragile(tmp_path, epoch, step), **options)
     resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
-    assert torch.equal(resumed.trainable, uninterrupted.trainable)
-    assert torch.equal(resumed.velocity, uninterrupted.velocity)
-    assert_same(resumed.buffers, uninterrupted.buffers)
-    assert resumed.history == uninterrupted.history
+    assert_the_same_bits(resumed, uninterrupted)
 
 
 def test_a_curve_is_resumed_after_two_interruptions(tinyten: Model, images: Images, tmp_path: Path) -> None:
@@ -529,10 +525,7 @@ def test_a_curve_is_resumed_after_two_interruptions(tinyten: Model, images: Imag
     for epoch, step in ((1, 2), (3, 0)):
         with pytest.raises(Interrupted):
             bend(tinyten, *problem, images, REGIME, keeper=Fragile(tmp_path, epoch, step))
-    resumed = bend(tinyten, *problem, images, REGIME, keeper=Checkpoint(tmp_path, every=0))
-    assert torch.equal(resumed.trainable, uninterrupted.trainable)
-    assert_same(resumed.buffers, uninterrupted.buffers)
-    assert resumed.history == uninterrupted.history
+    assert_the_same_bits(bend(tinyten, *problem, images, REGIME, keeper=Checkpoint(tmp_path, every=0)), uninterrupted)
 
 
 def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: Path) -> None:
@@ -554,8 +547,7 @@ def test_progress_within_a_block_of_augmented_steps_is_resumed_to_the_same_bits(
     uninterrupted = train(model, state, images, **options)
     with pytest.raises(Interrupted):
         train(model, state, images, keeper=Fragile(tmp_path, 1, 5), **options)
-    resumed = train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options)
-    assert torch.equal(resumed.trainable, uninterrupted.trainable) and resumed.history == uninterrupted.history
+    assert_the_same_bits(train(model, state, images, keeper=Checkpoint(tmp_path, every=0), **options), uninterrupted)
 
 
 def test_gradient_checkpointing_changes_nothing(images: Images) -> None:
@@ -602,7 +594,7 @@ def test_a_run_that_was_killed_after_the_last_step_of_an_epoch_goes_on(
     caplog.clear()
     actual = train(model, state, images, regime, keeper=Checkpoint(tmp_path, every=0.0))
     expected = train(model, state, images, regime)
-    assert torch.equal(actual.trainable, expected.trainable) and actual.history == expected.history
+    assert_the_same_bits(actual, expected)
     resumed, second, third, *_ = [record.getMessage() for record in caplog.records]
     assert resumed == "resumed after epoch 1 of 3, step 2"
     assert second.endswith(" %") and third.endswith(" images/s  0 s left")
@@ -655,7 +647,4 @@ def test_trainings_of_different_layouts_take_turns_in_one_process(images: Images
     kinds = [(["1.weight", "5.weight"], 1), (["5.bias", "1.bias", "2.running_mean"], 2)]
     together = fit_together([begun(*kind) for kind in kinds])
     for kind, actual in zip(kinds, together, strict=True):
-        (alone,) = fit_together([begun(*kind)])
-        assert isinstance(actual, Progress) and isinstance(alone, Progress)
-        assert torch.equal(actual.trainable, alone.trainable) and actual.history == alone.history
-        assert_same(actual.buffers, alone.buffers)
+        assert_the_same_bits(actual, *fit_together([begun(*kind)]))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -69,7 +70,7 @@ def digest(package, text):
         ("size = 1", "size = 0x1"),
     ],
 )
-def test_comments_docstrings_and_format_do_not_count(package, old, new):
+def test_comments_docstrings_and_format_do_not_change_the_digest(package, old, new):
     assert MODULE.count(old) == 1
     assert digest(package, MODULE) == digest(package, MODULE.replace(old, new))
 
@@ -90,7 +91,7 @@ def test_comments_docstrings_and_format_do_not_count(package, old, new):
         ("return x + y * math.pi", "'a sentence'; return x + y * math.pi + 0"),
     ],
 )
-def test_code_counts(package, old, new):
+def test_a_change_of_code_changes_the_digest(package, old, new):
     assert MODULE.count(old) == 1
     assert digest(package, MODULE) != digest(package, MODULE.replace(old, new))
 
@@ -126,14 +127,14 @@ def test_an_edit_far_down_changes_the_closure(package):
     assert {name for name in before if before[name] != after[name]} == {"neuralign.b"}
 
 
-def test_imports_in_a_circle_end(package):
+def test_circular_imports_have_a_closure(package):
     package("neuralign/a.py", "import neuralign.b\n")
     package("neuralign/b.py", "import neuralign.a\n")
     assert len(code_digests.closure(package("scripts/s.py", "import neuralign.a\n"))) == 4
 
 
 @pytest.mark.parametrize("statement", ["from . import b", "from .b import f", "from .. import neuralign"])
-def test_relative_imports_are_refused_because_they_would_escape(package, statement):
+def test_relative_imports_are_refused_because_the_closure_would_lack_them(package, statement):
     package("neuralign/b.py", "")
     package("neuralign/a.py", statement)
     with pytest.raises(ValueError, match=r"a\.py, line 1: relative import; write"):
@@ -152,24 +153,22 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
 
 def test_no_script_reaches_the_code_that_plans():
     """An edit of the config check or of the graph changes results only through settings, which recipes hold."""
-    for script in sorted((code_digests.PACKAGE.parents[1] / "scripts").glob("*.py")):
-        planning = {"neuralign.workflow", "neuralign.config.catalogue", "neuralign.config.signatures", "neuralign.cli"}
-        planning |= {"neuralign.config.checking", "neuralign.config.schema"}
+    planning = {"neuralign.workflow", "neuralign.config.catalogue", "neuralign.config.signatures", "neuralign.cli"}
+    planning |= {"neuralign.config.checking", "neuralign.config.schema"}
+    assert all(find_spec(name) for name in planning), "modules that were moved would not be found in a closure"
+    for script in SCRIPTS.glob("*.py"):
         assert planning.isdisjoint(code_digests.closure(script)), script.name
 
 
-def test_closures_import_nothing():
+def test_computing_a_closure_imports_no_library():
     program = (
         "import sys, json; from pathlib import Path; from neuralign.workflow.provenance import code_digests as code\n"
-        "scripts = sorted((code.PACKAGE.parents[1] / 'scripts').glob('*.py'))\n"
-        "found = {s.name: len(code.closure(s, ['neuralign.networks.architectures.resnet'])) for s in scripts}\n"
-        "print(json.dumps([found, sorted({m.split('.')[0] for m in sys.modules})]))"
+        f"scripts = Path({str(SCRIPTS)!r}).glob('*.py')\n"
+        "sizes = {s.name: len(code.closure(s, ['neuralign.networks.architectures.resnet'])) for s in scripts}\n"
+        "print(json.dumps([sizes, sorted({m.split('.')[0] for m in sys.modules})]))"
     )
     environment = {"PYTHONPATH": str(code_digests.PACKAGE.parent)}
     answer = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True).stdout
-    found, modules = json.loads(answer)
-    assert (
-        found.keys() == {s.name for s in (code_digests.PACKAGE.parents[1] / "scripts").glob("*.py")}
-        and min(found.values()) > 3
-    )
+    sizes, modules = json.loads(answer)
+    assert sizes.keys() == {s.name for s in SCRIPTS.glob("*.py")} and min(sizes.values()) > 3
     assert not {"torch", "numpy", "pandas", "pydantic"} & set(modules)

@@ -1,5 +1,5 @@
-"""Jobs and runs that are ended before their time, disks and clocks that do not behave: nothing half made is left,
-nothing wrong is taken for right, and the same command completes.
+"""Interrupted jobs and runs, read-only disks and wrong clocks: no half-written file is left, no wrong result counts as
+up to date, and the same command completes the work.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lone_job import OUT, command, ended, environ, make, start, until
+from lone_job import OUT, command, job_environment, start_job, until, wait_for_exit, write_script
 from workflow_project import Project
 
 from neuralign.common.files import leftovers, note_path
@@ -21,15 +21,15 @@ from neuralign.workflow.running.termination import RUN
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with a script, the file it reads, and the result of an earlier run."""
+    """A working directory with a script, its input, and the result of an earlier run."""
     monkeypatch.chdir(tmp_path)
-    make(tmp_path)
+    write_script(tmp_path)
     OUT.parent.mkdir(parents=True)
     OUT.write_text("old")
     return tmp_path
 
 
-def gone(pid):
+def has_ended(pid):
     """Whether a process has ended."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -41,28 +41,28 @@ def gone(pid):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_a_job_with_its_files_in_order(folder, number):
-    process = start("wait")
+def test_a_signal_ends_a_job_without_half_written_files(folder, number):
+    process = start_job("wait")
     until(Path("waiting").exists)
-    assert len(leftovers(OUT)) == 1, "in the midst of writing"
+    assert len(leftovers(OUT)) == 1, "the job is writing its output"
     process.send_signal(number)
-    text = ended(process, 128 + number)
+    text = wait_for_exit(process, 128 + number)
     assert f"ended by {number.name}; no half-written result is left" in text.splitlines()[-1]
     assert "Traceback" not in text and "this job alone" not in text and not Path("logs").exists()
     assert not leftovers(OUT) and OUT.read_text() == "old" and not Path(note_path(OUT)).exists()
     assert (run.SCRATCH / ("k" * 20) / "progress").read_text() == "some", "the checkpoint is kept"
-    ended(start("hello"), 0)
+    wait_for_exit(start_job("hello"), 0)
     assert OUT.read_text().startswith("content hello") and not list(run.SCRATCH.glob("*.lock"))
 
 
-def test_a_job_ends_even_if_it_swallows_every_exception(folder):
-    """As torch does now and then with one that a signal handler raises."""
+def test_a_signal_ends_a_job_even_if_its_code_swallows_every_exception(folder):
+    """C++ code of torch can swallow an exception that a signal handler raises."""
     script = Path("our script.py")
     script.write_text(script.read_text().replace("time.sleep(120)", "stubborn()").replace("def main", STUBBORN))
-    process = start("wait")
+    process = start_job("wait")
     until(Path("waiting").exists)
     process.send_signal(signal.SIGTERM)
-    assert "ended by SIGTERM" in ended(process, 143) and not leftovers(OUT)
+    assert "ended by SIGTERM" in wait_for_exit(process, 143) and not leftovers(OUT)
 
 
 STUBBORN = """def stubborn():
@@ -76,11 +76,14 @@ STUBBORN = """def stubborn():
 def main"""
 
 
-def test_a_hangup_that_is_ignored_stays_ignored(folder):
+def test_an_ignored_hangup_stays_ignored(folder):
     """As under nohup."""
     line = command("wait")
     process = subprocess.Popen(
-        line, env=environ(), stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        line,
+        env=job_environment(),
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     until(Path("waiting").exists)
     process.send_signal(signal.SIGHUP)
@@ -90,64 +93,64 @@ def test_a_hangup_that_is_ignored_stays_ignored(folder):
     assert process.wait(60) == 143
 
 
-# ---- the run that started it is gone
+# ---- the run that started the job has ended
 
 
-RUNNER = """
+RUN_PROGRAM = """
 import os, subprocess, sys
 os.environ[{run!r}] = str(os.getpid())
 subprocess.call(["bash", "-c", "set -euo pipefail; env A=1 " + sys.argv[1] + " 2> log"])
 """
 
 
-def runner(line):
-    """A process that starts a job as Snakemake does, by a shell that waits for it."""
+def start_run(line):
+    """Start a job through a shell, as Snakemake does: (process of the run, pid of the shell, pid of the job)."""
     quoted = " ".join(f"'{word}'" for word in line)
-    process = subprocess.Popen([sys.executable, "-c", RUNNER.format(run=RUN), quoted], env=environ())
+    process = subprocess.Popen([sys.executable, "-c", RUN_PROGRAM.format(run=RUN), quoted], env=job_environment())
     until(Path("waiting").exists)
     shell = children(process.pid)[0]
     return process, shell, children(shell)[0]
 
 
 def children(pid):
-    """Process ids."""
+    """Process ids of the children of a process."""
     return [child.pid for child in psutil.Process(pid).children()]
 
 
-linux = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells of the end of other processes")
+linux = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux has pidfd_open")
 
 
 @linux
 @pytest.mark.parametrize("victim", ["run", "shell"])
-def test_a_job_ends_with_the_run_that_started_it_or_the_shell_between(folder, victim):
-    process, shell, pid = runner(command("wait"))
+def test_a_job_ends_when_its_run_or_the_shell_between_is_killed(folder, victim):
+    process, shell, pid = start_run(command("wait"))
     os.kill(process.pid if victim == "run" else shell, signal.SIGKILL)
-    until(lambda: gone(pid), 10)
+    until(lambda: has_ended(pid), 10)
     assert "the run that started this job, is gone; ended" in Path("log").read_text()
     assert not leftovers(OUT) and OUT.read_text() == "old"
     process.wait(10)
 
 
 @linux
-def test_a_job_whose_run_was_gone_before_it_began_does_not_begin(folder):
+def test_a_job_whose_run_has_already_ended_does_not_start(folder):
     dead = subprocess.Popen(["true"])
     dead.wait()
-    text = ended(start("hello", **{RUN: str(dead.pid)}), 1)
+    text = wait_for_exit(start_job("hello", **{RUN: str(dead.pid)}), 1)
     assert f"process {dead.pid}, the run that started this job, is gone" in text and OUT.read_text() == "old"
 
 
 @linux
-def test_a_job_that_is_no_child_of_the_run_goes_on_without_it(folder):
-    """As on a cluster, where a job inherits the environment of a run on another machine, or is submitted by it."""
+def test_a_job_that_the_run_did_not_start_itself_outlives_it(folder):
+    """A job on a cluster has the environment of the run that submitted it, but is no child of that run."""
     other = subprocess.Popen(["sleep", "60"])
-    process = start("wait", **{RUN: str(other.pid)})
+    process = start_job("wait", **{RUN: str(other.pid)})
     until(Path("waiting").exists)
     other.kill()
     other.wait()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.terminate()
-    ended(process, 143)
+    wait_for_exit(process, 143)
 
 
 # ---- whole runs
@@ -159,7 +162,7 @@ LONG = "endpoint: {epochs: 2, batch_size: 256"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Data and an endpoint; never edited."""
+    """A project with data and an endpoint; never edited."""
     project = Project.of_repository(tmp_path_factory.mktemp("endings") / "project")
     project.run("--cores", "1", target=ENDPOINT)
     return project
@@ -172,14 +175,14 @@ def project(made, tmp_path):
 
 @pytest.fixture
 def training(made, tmp_path):
-    """A copy with data, in which training takes for ever."""
+    """A copy with data, in which the training takes longer than any test."""
     project = made.copied(tmp_path / "project")
     project.replace("tests/smoke.yaml", LONG, LONG.replace("2,", "90000,"))
     return project
 
 
-def at_work(project):
-    """The process of a training under way, once it has one."""
+def wait_for_training(project):
+    """Wait until the project trains a network; return the process id of the training."""
     log = project.path("logs/endpoints/small_digits/tiny/plain/1.log")
     until(lambda: list(project.root.glob("results/.scratch/*/")) and log.exists())
     for process in psutil.process_iter():
@@ -194,11 +197,11 @@ def at_work(project):
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_jobs_end_within_seconds_of_a_run_that_is_killed_outright(training):
+def test_jobs_end_within_seconds_after_snakemake_is_killed(training):
     process = training.start("--cores", "1", target=ENDPOINT)
-    pid = at_work(training)
+    pid = wait_for_training(training)
     process.kill()  # Snakemake alone, not its children
-    until(lambda: gone(pid), 10)
+    until(lambda: has_ended(pid), 10)
     process.communicate()
     assert (
         "the run that started this job, is gone"
@@ -209,12 +212,12 @@ def test_jobs_end_within_seconds_of_a_run_that_is_killed_outright(training):
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_ctrl_c_ends_a_run_and_its_jobs_and_the_next_one_needs_no_unlocking(training):
+def test_after_ctrl_c_the_jobs_have_ended_and_the_next_run_needs_no_unlocking(training):
     process = training.start("--cores", "1", target=ENDPOINT)
-    pid = at_work(training)
+    pid = wait_for_training(training)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.communicate(timeout=60)
-    assert process.returncode != 0 and gone(pid)
+    assert process.returncode != 0 and has_ended(pid)
     training.replace("tests/smoke.yaml", LONG.replace("2,", "90000,"), LONG)
     training.run("--cores", "1", target=ENDPOINT)
     assert training.path(note_path(ENDPOINT)).exists() and training.plan(target=ENDPOINT) == {}
@@ -222,19 +225,19 @@ def test_ctrl_c_ends_a_run_and_its_jobs_and_the_next_one_needs_no_unlocking(trai
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(training):
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(training):
     first = training.start("--cores", "1", target=ENDPOINT)
-    pid = at_work(training)
+    pid = wait_for_training(training)
     text = training.run("--cores", "1", target=ENDPOINT, expect=1)
     assert "Directory cannot be locked" in text and "Traceback" not in text
-    assert not gone(pid) and first.poll() is None
+    assert not has_ended(pid) and first.poll() is None
     os.killpg(first.pid, signal.SIGINT)
     first.communicate(timeout=60)
 
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_snakemake_shows_the_end_of_the_log_of_a_failed_job_and_its_command_works(project):
+def test_snakemake_prints_the_command_of_a_failed_job_and_it_runs_the_job(project):
     project.replace("tests/smoke.yaml", "lr: 0.05, weight_decay: 5.0e-4", "lr: 1.0e+30, weight_decay: 5.0e-4")
     text = project.run("--cores", "1", target=ENDPOINT, expect=1)
     (line,) = [line for line in text.splitlines() if "this job alone:" in line]
@@ -242,13 +245,13 @@ def test_snakemake_shows_the_end_of_the_log_of_a_failed_job_and_its_command_work
     shell = line.split("this job alone:")[1].strip()
     again = subprocess.run(shell, shell=True, cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
     assert again.returncode == 1 and "the loss is not finite in epoch" in again.stderr
-    bundle = json.loads(project.path(f"logs/failures/{ENDPOINT.removeprefix('results/')}.json").read_text())
-    assert bundle["recipe"]["settings"]["training"]["lr"] == 1e30 and bundle["versions"]["torch"]
+    report = json.loads(project.path(f"logs/failures/{ENDPOINT.removeprefix('results/')}.json").read_text())
+    assert report["recipe"]["settings"]["training"]["lr"] == 1e30 and report["versions"]["torch"]
 
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_a_results_folder_that_cannot_be_written_to_is_told_before_any_job(made, tmp_path):
+def test_a_read_only_results_folder_stops_a_run_before_any_job(made, tmp_path):
     project = made.copied(tmp_path / "project")
     project.replace("tests/smoke.yaml", LONG, LONG.replace("2,", "3,"))
     results = project.path("results")
@@ -271,12 +274,12 @@ def test_a_results_folder_that_cannot_be_written_to_is_told_before_any_job(made,
 @pytest.mark.xdist_group("workflow")
 @pytest.mark.parametrize("shift", [-1e6, 1e6, 1.5e9], ids=["from the future", "from the past", "from 1979"])
 @pytest.mark.parametrize("what", ["recipes", DATA, ENDPOINT, "notes"])
-def test_files_from_another_time_are_no_reason_and_no_excuse(project, what, shift):
+def test_modification_times_neither_cause_nor_prevent_a_rerun(project, what, shift):
     files = {"recipes": "results/recipes/**/*.json", "notes": "results/[de]*/**/*.json"}.get(what, what)
-    found = [p for p in project.root.glob(files) if p.is_file()]
-    for path in found:
+    paths = [p for p in project.root.glob(files) if p.is_file()]
+    for path in paths:
         project.age(str(path.relative_to(project.root)), shift)
-    assert found and project.plan(target=ENDPOINT) == {}
+    assert paths and project.plan(target=ENDPOINT) == {}
     project.replace("tests/smoke.yaml", LONG, LONG.replace("2,", "3,"))
     assert project.plan(target=ENDPOINT) == {"train_endpoint": 1}
 
@@ -284,8 +287,8 @@ def test_files_from_another_time_are_no_reason_and_no_excuse(project, what, shif
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
 @pytest.mark.parametrize("what", ["input", "result"])
-def test_a_job_under_a_clock_that_is_behind_is_done_when_it_is_done(project, what):
-    """An input, or the result before, is dated in the future: what is made anew must not look older."""
+def test_a_result_is_up_to_date_although_the_clock_is_behind_the_files(project, what):
+    """An input, or the previous result, is dated in the future: the new result must not look older."""
     for name in {"input": (DATA, note_path(DATA)), "result": (ENDPOINT, note_path(ENDPOINT))}[what]:
         project.age(name, -1e6)
     project.replace("tests/smoke.yaml", LONG, LONG.replace("2,", "1,"))

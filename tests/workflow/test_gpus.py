@@ -1,4 +1,4 @@
-"""GPU slots: a device of its own for each process, given back however the process ends. The devices are made up."""
+"""GPU slots: every process leases a device, which is free again however the process ends. The devices are made up."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ def test_processes_at_the_same_time_have_different_devices(holder):
 
 
 @pytest.mark.parametrize(("count", "each"), [(1, 1), (1, 3), (2, 2), (3, 1)])
-def test_a_device_has_as_many_processes_as_slots_and_who_comes_then_waits(holder, monkeypatch, count, each):
+def test_a_device_has_as_many_processes_as_slots_and_the_next_process_waits(holder, monkeypatch, count, each):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
     monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", str(each))
     holders = [holder() for _ in range(count * each)]
@@ -100,19 +100,19 @@ def test_a_child_that_outlives_a_killed_process_does_not_keep_the_device(holder,
     assert holder().device == first.device
 
 
-def test_slots_are_those_of_all_devices_in_turn(monkeypatch):
+def test_slots_alternate_between_the_devices(monkeypatch):
     monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", "2")
     assert slots() == [("3", 0), ("5", 0), ("3", 1), ("5", 1)]
 
 
 @pytest.mark.parametrize("visible", ["GPU-8f3a,GPU-11c2", "MIG-2d4f,MIG-77aa", "MIG-GPU-8f3a/1/0,MIG-GPU-8f3a/2/0"])
-def test_devices_with_other_names_than_numbers_are_leased_by_these(holder, monkeypatch, visible):
+def test_devices_are_leased_by_the_names_that_cuda_gives_them(holder, monkeypatch, visible):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert {holder().device, holder().device} == set(visible.split(","))
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", ""])
-def test_a_number_of_slots_that_is_none_is_refused(monkeypatch, wrong):
+def test_an_invalid_number_of_slots_is_refused(monkeypatch, wrong):
     monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", wrong)
     with pytest.raises(ValueError, match="NEURALIGN_SLOTS_PER_GPU must be a number of slots, 1 or more; found"):
         slots()
@@ -123,13 +123,13 @@ def test_the_device_is_set_within_the_lease():
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def test_no_gpu_hides_them_all_and_takes_no_slot(tmp_path):
+def test_a_lease_of_no_gpu_hides_all_devices_and_takes_no_slot(tmp_path):
     with lease(0):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert not list(tmp_path.iterdir())
 
 
-def test_a_job_of_slurm_keeps_the_device_it_was_given_whatever_others_call_theirs(holder):
+def test_a_job_of_slurm_keeps_the_device_that_slurm_assigned_to_it(holder):
     for job in ("1", "2"):  # with control groups, each has a device 0
         assert holder(SLURM_JOB_ID=job, CUDA_VISIBLE_DEVICES="0").device == "0"
 
@@ -219,7 +219,7 @@ def meeting(tmp_path_factory) -> Project:
     ],
     ids=["two devices", "two slots on one device", "no device"],
 )
-def test_two_trainings_at_the_same_time_see(meeting, tmp_path, visible, each, arguments, seen):
+def test_two_simultaneous_trainings_see(meeting, tmp_path, visible, each, arguments, seen):
     project = meeting.copied(tmp_path / "project")
     environment = {"CUDA_VISIBLE_DEVICES": visible, "NEURALIGN_SLOTS_PER_GPU": str(each)}
     project.run("--cores", "2", *arguments, "--until", "train_endpoint", target="pair", **environment)
@@ -228,14 +228,14 @@ def test_two_trainings_at_the_same_time_see(meeting, tmp_path, visible, each, ar
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_there_is_a_training_at_a_time_on_one_device(meeting, tmp_path):
+def test_one_device_with_one_slot_has_one_training_at_a_time(meeting, tmp_path):
     project = meeting.copied(tmp_path / "project")
     started = project.start("--cores", "2", "--until", "train_endpoint", target="pair", CUDA_VISIBLE_DEVICES="7")
-    while not (signs := list(project.root.glob("at_work/*"))):
+    while not list(project.root.glob("at_work/*")):
         assert started.poll() is None
         time.sleep(0.05)
-    time.sleep(1)
-    logs = [p for p in project.root.glob("logs/endpoints/**/*.log")]
+    time.sleep(1)  # in which a second training would start
+    signs, logs = (list(project.root.glob(files)) for files in ("at_work/*", "logs/endpoints/**/*.log"))
     os.killpg(started.pid, signal.SIGINT)
     started.communicate(timeout=60)
-    assert len(signs) == len(logs) == 1  # the other one has not been started
+    assert len(signs) == len(logs) == 1

@@ -22,7 +22,7 @@ KINDS |= {TRAINING: (Diverged,)}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.when}: {case.name}" for case in CASES])
-def test_it_is_refused_with_one_clear_message(case, tmp_path):
+def test_a_wrong_input_is_refused_with_one_clear_message(case, tmp_path):
     with pytest.raises(KINDS[case.when]) as refused, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         case.refused(tmp_path)
@@ -33,6 +33,6 @@ def test_it_is_refused_with_one_clear_message(case, tmp_path):
     assert all(problem.isprintable() and len(problem) < 1000 for problem in problems), "one line that a log can hold"
 
 
-def test_no_case_is_there_twice():
+def test_names_of_cases_are_unique():
     names = [(case.when, case.name) for case in CASES]
     assert len(set(names)) == len(names)

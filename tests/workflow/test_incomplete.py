@@ -29,7 +29,7 @@ def paths(study):
     return {(grid["pair"][0], grid["method"][0]) for grid in study["grids"]}
 
 
-def test_of_a_finished_study_nothing_is_missing():
+def test_a_finished_study_has_no_missing_jobs():
     study = finished_part(catalogue(), "small", lambda rule, wildcards: True, why)
     assert study["missing"] == {"paths": [4, 4], "jobs": []}
     assert paths(study) == {("1-2", "unaligned"), ("1-2", "aligned"), ("3-4", "unaligned"), ("3-4", "aligned")}
@@ -56,7 +56,7 @@ def test_a_missing_measure_removes_no_path():
     assert {job["rule"] for job in study["missing"]["jobs"]} == {"signature", "plane"}
 
 
-def test_where_no_path_is_there_the_first_job_is_named():
+def test_without_any_finished_path_the_first_job_is_named():
     study = finished_part(catalogue(), "small", lambda rule, wildcards: False, why)
     assert study["grids"] == []
     assert [(job["rule"], job["paths"]) for job in study["missing"]["jobs"]] == [("fetch_data", 4)]
@@ -92,7 +92,7 @@ def test_the_report_of_the_finished_part_needs_only_results_that_are_there_and_l
         (None, None, "has not run"),
     ],
 )
-def test_what_became_of_a_job_is_in_its_record_or_its_log(tmp_path, record, log, expected):
+def test_the_outcome_of_a_job_is_read_from_its_report_or_its_log(tmp_path, record, log, expected):
     if record is not None:
         (tmp_path / "record").write_text(json.dumps(record))
     if log is not None:

@@ -1,7 +1,7 @@
-"""A study that is killed again and again, with nothing left to clean up with, ends in the files of one left in peace.
+"""A study whose runs are killed by SIGKILL again and again makes the same files as one that is not interrupted.
 
 NEURALIGN_KILLS says how many times (3 by default, for this takes minutes); NEURALIGN_KILLS=21 is for changes of jobs,
-files and checkpoints. What the kills hit is printed (`pytest -s`).
+files and checkpoints. What was running at each kill is printed (`pytest -s`).
 """
 
 import json
@@ -23,7 +23,7 @@ from workflow_project import Project, environ
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 KILLS = int(os.environ.get("NEURALIGN_KILLS", 3))
-LAST = 10.0  # seconds after its first job in which a run is killed, at the latest
+LATEST_KILL = 10.0  # seconds after its first job in which a run is killed, at the latest
 STUDY = """
 regimes:
   plain:
@@ -35,7 +35,7 @@ methods:
   kills_searched: {alignment: searched, curve: bezier}
 studies:
   kills:
-    title: A study under fire
+    title: A study that is killed
     grids:
       - {dataset: small_digits, network: tiny, regime: plain, pair: [1-2], curve_seed: [1],
          method: [linear_unaligned, kills_searched], evaluation: brief}
@@ -61,8 +61,8 @@ class Run:
                 continue
         return found
 
-    def hit(self) -> str:
-        """What the run is doing: the scripts at work, if they are writing or have a checkpoint, or neither."""
+    def activity(self) -> str:
+        """The scripts that are running, and whether they are writing or have a checkpoint."""
         scripts = sorted(set(self.jobs().values()))
         if not scripts:
             return "between jobs"
@@ -108,7 +108,7 @@ def snakemake(project: Project, *arguments: str, threads: int = 1) -> subprocess
         return subprocess.Popen(line, cwd=project.root, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
-def fresh(root: Path) -> Project:
+def project_without_results(root: Path) -> Project:
     project = Project.of_repository(root)
     project.path("tests/kills.yaml").write_text(STUDY)
     return project
@@ -125,25 +125,25 @@ def contents(project: Project) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Contents; the shell of this run asks for more threads than its rules have."""
-    project = fresh(tmp_path_factory.mktemp("kills") / "undisturbed")
+    """The files of an uninterrupted run, whose environment asks for more threads than its rules have."""
+    project = project_without_results(tmp_path_factory.mktemp("kills") / "undisturbed")
     assert snakemake(project, threads=3).wait() == 0, (project.root / "runs.log").read_text() + project.logs()
     notes = [json.loads(path.read_text()) for path in project.root.glob("results/[acde]*/**/*.json")]
-    assert {note["threads"] for note in notes} == {1}, "results would depend on the number of cores"
+    assert {note["threads"] for note in notes} == {1}, "or results would depend on the number of cores"
     return contents(project)
 
 
 def test_a_study_killed_at_any_moment_ends_in_the_same_files(undisturbed: dict, tmp_path: Path) -> None:
-    draws, project, hits, finished = random.Random(5), fresh(tmp_path / "project"), Counter(), 0
+    draws, project, hits, finished = random.Random(5), project_without_results(tmp_path / "project"), Counter(), 0
     while hits.total() < KILLS:
-        victim, delay = ("jobs", "snakemake", "everything")[hits.total() % 3], draws.uniform(0, LAST)
+        victim, delay = ("jobs", "snakemake", "everything")[hits.total() % 3], draws.uniform(0, LATEST_KILL)
         run = Run(project)
         until(lambda run=run: run.jobs() or run.process.poll() is not None, 120)
         time.sleep(delay)
-        hit = run.hit()
+        activity = run.activity()
         if run.kill(victim):
-            hits[victim, hit] += 1
-            print(f"{hits.total():>3} {victim:<10} after {delay:.2f} s: {hit}", flush=True)
+            hits[victim, activity] += 1
+            print(f"{hits.total():>3} {victim:<10} after {delay:.2f} s: {activity}", flush=True)
             if victim != "jobs" or any(project.root.glob(".snakemake/locks/*")):
                 assert snakemake(project, "--unlock").wait() == 0
         elif run.process.returncode == 0:  # it is complete: check it, and begin again

@@ -1,4 +1,4 @@
-"""Memory that a process keeps."""
+"""With the settings of jobs, glibc keeps freed memory."""
 
 import platform
 import resource
@@ -33,6 +33,6 @@ def faults(*settings: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_what_is_freed_is_used_again_without_asking_the_system() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     pages = (8 << 20) // resource.getpagesize()
     assert faults(*KEPT_MEMORY) < pages < faults("MALLOC_TRIM_THRESHOLD_=0")

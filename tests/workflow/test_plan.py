@@ -55,7 +55,7 @@ def test_an_evaluation_is_a_pass_for_the_statistics_and_one_for_each_test_image(
     assert work("evaluate", few, CIFAR) == 65 * 50_000 + 67 * 10_000
 
 
-def test_a_plane_and_an_alignment():
+def test_the_passes_of_planes_and_alignments_are_counted():
     protocol = {"points": 17, "images": None}
     assert petaflop(work("plane", {"protocol": protocol}, CIFAR)) == pytest.approx(0.39, abs=0.01)
     few = {"protocol": protocol | {"images": 1000, "full_passes": 5}}
@@ -119,7 +119,7 @@ def test_the_plan_is_printed_for_programs_too(tmp_path, capsys):
         (["demo", "--configfile", "typo.yaml"], "unknown section"),
     ],
 )
-def test_a_wrong_plan_is_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+def test_wrong_arguments_are_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.yaml").write_text("")
     (tmp_path / "typo.yaml").write_text("studys: {}\n")
@@ -129,7 +129,7 @@ def test_a_wrong_plan_is_refused_in_one_line(tmp_path, monkeypatch, capsys, argu
     assert printed.err.startswith("neuralign plan: error: ") and message in printed.err
 
 
-def test_plans_and_published_results_of_others_are_no_notes_of_this_machine(tmp_path):
+def test_recipes_and_published_results_are_not_read_as_notes(tmp_path):
     note = {"rule": "tabulate", "wildcards": {}, "key": "x"}
     for place in ("recipes", "published/other/recipes", "published/other"):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,9 @@ def test_a_calibration_is_kept_for_later_plans(catalogue, tmp_path, monkeypatch)
 
 def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
     first = plan.Plan(catalogue, "demo", tmp_path)
-    found = [(w, j) for rule, w, j in first.jobs if rule == "train_endpoint"]
+    trainings = [(w, j) for rule, w, j in first.jobs if rule == "train_endpoint"]
     recipes = plan.Recipes.without_paths(catalogue)
-    wildcards, job = found[0]
+    wildcards, job = trainings[0]
     sizes = first.sizes_of(wildcards, job)
     assert (sizes.train + sizes.test, sizes.side) == (1797, 16)
     passes = work("train_endpoint", job.settings, sizes)
@@ -158,9 +158,9 @@ def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
     note |= {"seconds": passes / 1000, "key": recipes.of("train_endpoint", wildcards)["key"]}
     (tmp_path / "x.safetensors.json").write_text(json.dumps(note))
     rows = {row["rule"]: row for row in plan.Plan(catalogue, "demo", tmp_path).rows()}
-    due = sum(work("train_endpoint", j.settings, sizes) for _, j in found) - passes
+    due = sum(work("train_endpoint", j.settings, sizes) for _, j in trainings) - passes
     row = rows["train_endpoint"]
-    assert row["done"] == 1 and row["jobs"] == len(found)
+    assert row["done"] == 1 and row["jobs"] == len(trainings)
     assert row["hours"] == pytest.approx(due / 1000 / 3600)
     assert row["source"].startswith("train_endpoint jobs done")
     # the same with another key is not done, but tells the time all the same
@@ -184,7 +184,7 @@ def test_hours_come_from_a_calibration(catalogue, tmp_path):
     assert text.splitlines()[0].split()[:3] == ["rule", "jobs", "done"] and text.splitlines()[-1].startswith("total")
 
 
-def test_a_precision_has_times_of_its_own(tmp_path):
+def test_times_of_one_precision_are_not_used_for_another(tmp_path):
     """Neither notes nor calibrations of another precision say how long a training takes."""
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     config["regimes"]["demo"]["endpoint"]["precision"] = "bfloat16"
@@ -218,7 +218,7 @@ def test_calibration_counts_and_times_a_network(monkeypatch):
 
     network, sizes = {"use": "tinyten", "width": 2}, Sizes(100, 10, 1, 16, 10)
     cells = [(network, sizes, [], 4, precision) for precision in ("float32", "bfloat16")]
-    found = calibrate(cells)["networks"][cell_name(network, sizes)]
-    assert found["parameters"] > 0 and found["activations"] > 0
-    assert 0 < found["forward"] < 1 and 0 < found["train"] < 1
-    assert 0 < found["train bfloat16"] < 5
+    measured = calibrate(cells)["networks"][cell_name(network, sizes)]
+    assert measured["parameters"] > 0 and measured["activations"] > 0
+    assert 0 < measured["forward"] < 1 and 0 < measured["train"] < 1
+    assert 0 < measured["train bfloat16"] < 5

@@ -1,7 +1,9 @@
-"""Recipes: keys change if and only if the result would, and file times come to say what keys say."""
+"""Recipes: a key changes if and only if the result would; modification times make Snakemake decide as the keys do."""
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,8 +27,8 @@ DATA = ("fetch_data", {"dataset": "digits"})
 ENDPOINT = ("train_endpoint", {"dataset": "digits", "network": "tinyten", "regime": "plain", "seed": "1"})
 
 
-def paths(rule, wildcards):
-    """As the rules have them, where it matters here."""
+def output_paths(rule, wildcards):
+    """{output: its path} of a job, simplified from the rules."""
     patterns = OUTPUTS.get(rule) or {"x": f"results/{rule}/" + "/".join(f"{{{name}}}" for name in sorted(wildcards))}
     patterns = patterns if rule in OUTPUTS else {name: patterns["x"] + f".{name}" for name in NAMES[rule]}
     return {name: pattern.format(**wildcards) for name, pattern in patterns.items()}
@@ -57,27 +59,26 @@ def folder(tmp_path, monkeypatch):
 
 
 def config():
-    found = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    smoke = yaml.safe_load((REPOSITORY / OVERLAY).read_text())
-    return {k: found[k] | smoke[k] if k in smoke and k != "default_study" else found[k] for k in found}
+    """config.yaml with the entries of the smoke study."""
+    shipped, smoke = (yaml.safe_load((REPOSITORY / name).read_text()) for name in ("config.yaml", OVERLAY))
+    return {k: v | smoke[k] if k in smoke and k != "default_study" else v for k, v in shipped.items()}
 
 
-def made(settings=None):
+def recipes_of(settings=None):
     recipes._content_digest.cache_clear()
-    return Recipes(Catalogue(settings or config()), REPOSITORY / "scripts", paths)
+    return Recipes(Catalogue(settings or config()), REPOSITORY / "scripts", output_paths)
 
 
 def key(rule, wildcards, settings=None):
-    return made(settings).of(rule, wildcards)["key"]
+    return recipes_of(settings).of(rule, wildcards)["key"]
 
 
 # ---- keys
 
 
-def test_every_rule_has_recipes_that_are_json_and_complete(mine):
-    found = made(mine)
-    found.write("report", {"study": "smoke"})
-    found.write(*IMPORT)
+def test_every_rule_has_recipes_with_all_keys(foreign_config):
+    for job in (("report", {"study": "smoke"}), IMPORT):
+        recipes_of(foreign_config).write(*job)
     written = [json.loads(path.read_text()) for path in Path("results/recipes").rglob("*.json")]
     assert {recipe["rule"] for recipe in written} == RULES.keys()
     for recipe in written:
@@ -93,11 +94,16 @@ def test_every_rule_has_recipes_that_are_json_and_complete(mine):
 
 
 def test_a_recipe_is_the_same_in_every_process_and_folder():
-    assert made().of("report", {"study": "smoke"}) == made().of("report", {"study": "smoke"})
-    assert str(REPOSITORY) not in json.dumps(made().of("report", {"study": "smoke"}))
+    recipe = recipes_of().of("report", {"study": "smoke"})
+    program = "import json, test_recipes as t; print(json.dumps(t.recipes_of().of('report', {'study': 'smoke'})))"
+    environment = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "PYTHONHASHSEED": "7"}
+    Path("elsewhere").mkdir()
+    command = [sys.executable, "-c", program]
+    other = subprocess.run(command, cwd="elsewhere", env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout == json.dumps(recipe) + "\n" and str(REPOSITORY) not in other.stdout
 
 
-def test_the_mirror_of_a_download_does_not_matter_but_its_checksum_does():
+def test_the_key_of_a_download_depends_on_its_checksum_but_not_on_its_url():
     mirror, other = config(), config()
     mirror["datasets"]["cifar100"]["url"] = "https://example.org/cifar.tar.gz"
     other["datasets"]["cifar100"]["checksum"] = "sha256:" + "0" * 64
@@ -105,10 +111,14 @@ def test_the_mirror_of_a_download_does_not_matter_but_its_checksum_does():
     assert key(*cifar) == key(*cifar, mirror) != key(*cifar, other)
 
 
-def test_data_named_by_content_are_the_same_from_every_archive():
+def test_the_key_of_data_with_a_content_does_not_depend_on_the_archive():
     first, other = config(), config()
     first["datasets"]["cifar10"]["content"] = "sha256:" + "1" * 64
-    other["datasets"]["cifar10"] |= {"content": "sha256:" + "1" * 64, "checksum": "md5:" + "0" * 32, "url": "mine.tgz"}
+    other["datasets"]["cifar10"] |= {
+        "content": "sha256:" + "1" * 64,
+        "checksum": "md5:" + "0" * 32,
+        "url": "mine.tgz",
+    }
     cifar = ("fetch_data", {"dataset": "cifar10"})
     assert key(*cifar, first) == key(*cifar, other)
     other["datasets"]["cifar10"]["content"] = "sha256:" + "2" * 64
@@ -116,12 +126,10 @@ def test_data_named_by_content_are_the_same_from_every_archive():
 
 
 @pytest.fixture
-def local():
+def local_config():
     """A config whose digits are a local file."""
     _arrays(Path("mine.npz"), 1)
-    found = config()
-    found["datasets"]["digits"] = {"use": "npz", "path": "mine.npz"}
-    return found
+    return config() | {"datasets": config()["datasets"] | {"digits": {"use": "npz", "path": "mine.npz"}}}
 
 
 def _arrays(path, value):
@@ -130,20 +138,20 @@ def _arrays(path, value):
     os.utime(path, (1e9, 1e9))
 
 
-def test_the_content_of_local_data_matters_and_its_time_does_not(local):
-    before = key(*DATA, local)
+def test_the_key_of_local_data_depends_on_their_content_and_not_on_their_time(local_config):
+    before = key(*DATA, local_config)
     Path("mine.npz").touch()
-    assert key(*DATA, local) == before
+    assert key(*DATA, local_config) == before
     _arrays("mine.npz", 2)
     os.utime("mine.npz", (1e9 + 1, 1e9 + 1))
-    assert key(*DATA, local) != before
+    assert key(*DATA, local_config) != before
 
 
-def test_local_data_may_be_moved(local):
-    before = key(*ENDPOINT, local)
+def test_the_key_of_local_data_does_not_depend_on_their_path(local_config):
+    before = key(*ENDPOINT, local_config)
     Path("mine.npz").rename("moved.npz")
-    local["datasets"]["digits"]["path"] = "moved.npz"
-    assert key(*ENDPOINT, local) == before
+    local_config["datasets"]["digits"]["path"] = "moved.npz"
+    assert key(*ENDPOINT, local_config) == before
 
 
 def test_a_change_upstream_changes_every_key_downstream_and_no_other():
@@ -155,47 +163,46 @@ def test_a_change_upstream_changes_every_key_downstream_and_no_other():
 
 
 @pytest.fixture
-def mine():
-    """A config with a network file and a checkpoint of one's own, which need not be a good one here."""
+def foreign_config():
+    """A config with a network and a checkpoint of the user; nothing reads the weights here."""
     Path("nets.py").write_text("class Net: pass\n")
     Path("a.pt").write_bytes(b"weights")
     os.utime("a.pt", (1e9, 1e9))
-    found = config()
-    found["networks"]["own"] = {"use": "nets.py:Net", "options": {"width": 2}}
-    found["checkpoints"] = {"mine_a": {"file": "a.pt"}}
-    return found
+    changed = config() | {"checkpoints": {"mine_a": {"file": "a.pt"}}}
+    changed["networks"]["theirs"] = {"use": "nets.py:Net", "options": {"width": 2}}
+    return changed
 
 
-PLACE = {"dataset": "digits", "network": "own", "regime": "plain"}
-IMPORT = ("import_endpoint", PLACE | {"checkpoint": "mine_a"})
+FOREIGN = {"dataset": "digits", "network": "theirs", "regime": "plain"}
+IMPORT = ("import_endpoint", FOREIGN | {"checkpoint": "mine_a"})
 
 
-def test_a_checkpoint_counts_by_its_content(mine):
-    before = key(*IMPORT, mine)
+def test_the_key_of_a_checkpoint_depends_on_its_content_and_not_on_its_time(foreign_config):
+    before = key(*IMPORT, foreign_config)
     os.utime("a.pt", (1e9 + 5, 1e9 + 5))
-    assert key(*IMPORT, mine) == before
+    assert key(*IMPORT, foreign_config) == before
     Path("a.pt").write_bytes(b"others!")
     os.utime("a.pt", (1e9 + 10, 1e9 + 10))
-    assert key(*IMPORT, mine) != before
+    assert key(*IMPORT, foreign_config) != before
 
 
-def test_the_digest_of_a_checkpoint_is_computed_once(mine, monkeypatch):
-    before = key(*IMPORT, mine)
+def test_the_digest_of_a_checkpoint_is_computed_once(foreign_config, monkeypatch):
+    before = key(*IMPORT, foreign_config)
     monkeypatch.setattr("neuralign.datasets.reading.locations.sha256", lambda path: pytest.fail("read again"))
-    assert key(*IMPORT, mine) == before
+    assert key(*IMPORT, foreign_config) == before
 
 
-def test_a_checkpoint_may_be_moved_and_says_where_in_the_file_it_lies(mine):
-    before = key(*IMPORT, mine)
+def test_the_key_of_a_checkpoint_depends_on_inside_but_not_on_its_path(foreign_config):
+    before = key(*IMPORT, foreign_config)
     Path("a.pt").rename("b.pt")
-    mine["checkpoints"]["mine_a"]["file"] = "b.pt"
-    assert key(*IMPORT, mine) == before
-    mine["checkpoints"]["mine_a"]["inside"] = "ema"
-    assert key(*IMPORT, mine) != before
+    foreign_config["checkpoints"]["mine_a"]["file"] = "b.pt"
+    assert key(*IMPORT, foreign_config) == before
+    foreign_config["checkpoints"]["mine_a"]["inside"] = "ema"
+    assert key(*IMPORT, foreign_config) != before
 
 
-def test_a_key_tells_where_bytes_lie_from_what_they_are(mine):
-    recipe = made(mine).of(*IMPORT)
+def test_a_key_ignores_the_path_of_a_checkpoint_and_nothing_else(foreign_config):
+    recipe = recipes_of(foreign_config).of(*IMPORT)
     assert recipe["places"] == ["checkpoint.file"]
     moved = recipe | {"settings": recipe["settings"] | {"checkpoint": {"file": "b.pt", "inside": None}}}
     assert key_of(moved) == recipe["key"]
@@ -208,46 +215,46 @@ def test_a_key_tells_where_bytes_lie_from_what_they_are(mine):
         assert key_of(recipe | forged) != recipe["key"]
 
 
-def test_the_regime_of_training_is_no_business_of_a_checkpoint_but_normalisation_is(mine):
-    before = key(*IMPORT, mine)
-    mine["regimes"]["plain"]["endpoint"]["lr"] = 0.5
-    assert key(*IMPORT, mine) == before
-    mine["networks"]["own"] |= {"mean": [0.5], "std": [0.5]}
-    assert key(*IMPORT, mine) != before
+def test_the_key_of_a_checkpoint_depends_on_normalisation_but_not_on_training(foreign_config):
+    before = key(*IMPORT, foreign_config)
+    foreign_config["regimes"]["plain"]["endpoint"]["lr"] = 0.5
+    assert key(*IMPORT, foreign_config) == before
+    foreign_config["networks"]["theirs"] |= {"mean": [0.5], "std": [0.5]}
+    assert key(*IMPORT, foreign_config) != before
 
 
-def test_ends_of_a_pair_may_be_a_seed_and_a_checkpoint(mine):
-    found = made(mine).of("align", PLACE | {"pair": "1-mine_a", "alignment": "correlation"})
-    assert found["upstream"]["source"] == key(*IMPORT, mine)
-    assert found["upstream"]["target"] == key("train_endpoint", PLACE | {"seed": "1"}, mine)
-    assert found["code"]["nets.py"]
+def test_a_pair_may_be_a_seed_and_a_checkpoint(foreign_config):
+    recipe = recipes_of(foreign_config).of("align", FOREIGN | {"pair": "1-mine_a", "alignment": "correlation"})
+    assert recipe["upstream"]["source"] == key(*IMPORT, foreign_config)
+    assert recipe["upstream"]["target"] == key("train_endpoint", FOREIGN | {"seed": "1"}, foreign_config)
+    assert recipe["code"]["nets.py"]
 
 
-def test_of_an_installed_network_the_version_of_its_package_counts(mine, monkeypatch):
+def test_the_key_of_an_installed_network_depends_on_the_version_of_its_package(foreign_config, monkeypatch):
     def with_version(text):
         recipes.code.cache_clear()
         monkeypatch.setattr(
             "neuralign.workflow.provenance.code_digests.importlib.metadata.version", lambda package: text
         )
-        return key(*IMPORT, mine)
+        return key(*IMPORT, foreign_config)
 
-    mine["networks"]["own"] = {"use": "torchvision.models:resnet18"}
+    foreign_config["networks"]["theirs"] = {"use": "torchvision.models:resnet18"}
     one, same, other = (with_version(v) for v in ("0.29.1+cpu", "0.29.1", "0.30.0"))
     recipes.code.cache_clear()
     assert one == same != other
 
 
-def test_augmentation_is_no_business_of_the_data():
+def test_the_key_of_endpoints_depends_on_the_augmentation_and_that_of_data_does_not():
     changed = config()
     changed["datasets"]["digits"]["augment"] = []
     assert key(*DATA) == key(*DATA, changed) and key(*ENDPOINT) != key(*ENDPOINT, changed)
 
 
-def test_seeds_have_keys_of_their_own():
+def test_every_seed_has_another_key():
     assert key(*ENDPOINT) != key("train_endpoint", ENDPOINT[1] | {"seed": "2"})
 
 
-def test_a_release_of_torch_counts_but_not_its_build(monkeypatch):
+def test_keys_depend_on_the_release_of_torch_but_not_on_its_build(monkeypatch):
     def with_version(text):
         recipes._version.cache_clear()
         monkeypatch.setattr(recipes, "version", lambda package: text)
@@ -261,19 +268,19 @@ def test_a_release_of_torch_counts_but_not_its_build(monkeypatch):
 # ---- writing, and file times
 
 
-RECIPE = Path(recipe_path(paths(*ENDPOINT)["network"]))
-OUTPUT_FILES = [Path(p) for p in paths(*ENDPOINT).values()]
+RECIPE = Path(recipe_path(output_paths(*ENDPOINT)["network"]))
+OUTPUT_FILES = [Path(p) for p in output_paths(*ENDPOINT).values()]
 
 
-def write(settings=None):
-    made(settings).write(*ENDPOINT)
+def write_recipe(settings=None):
+    recipes_of(settings).write(*ENDPOINT)
     return RECIPE.read_text()
 
 
-def finish(when, settings=None, noted=None):
-    """The endpoint and its data as a finished job leaves them: the outputs, their notes, `when` (seconds ago)."""
+def write_results(when, settings=None, noted=None):
+    """Write the outputs of the endpoint and of its data, dated `when` seconds ago, with notes of the key `noted`."""
     for rule, wildcards in (DATA, ENDPOINT):
-        for output in paths(rule, wildcards).values():
+        for output in output_paths(rule, wildcards).values():
             Path(output).parent.mkdir(parents=True, exist_ok=True)
             Path(output).write_text("made")
             note = {"key": noted or key(rule, wildcards, settings), "started": "then", "sha256": sha256(output)}
@@ -281,126 +288,127 @@ def finish(when, settings=None, noted=None):
             os.utime(output, (time.time() - when,) * 2)
 
 
-def faster():
+def config_with_another_lr():
     changed = config()
     changed["regimes"]["plain"]["endpoint"]["lr"] = 0.5
     return changed
 
 
-def newer():
+def recipe_is_newer():
     """Whether Snakemake finds the recipe newer than the outputs."""
     return RECIPE.stat().st_mtime > min(p.stat().st_mtime for p in OUTPUT_FILES)
 
 
 def test_a_new_recipe_is_written():
-    assert json.loads(write())["key"] == key(*ENDPOINT)
+    assert json.loads(write_recipe())["key"] == key(*ENDPOINT)
 
 
 def test_an_unchanged_recipe_is_left_alone():
-    write()
+    write_recipe()
     before = RECIPE.stat().st_ino
-    write()
+    write_recipe()
     assert RECIPE.stat().st_ino == before
 
 
 def test_recipes_upstream_are_written_too():
-    write()
-    assert Path(recipe_path(paths(*DATA)["data"])).exists()
+    write_recipe()
+    assert Path(recipe_path(output_paths(*DATA)["data"])).exists()
 
 
-def test_a_changed_recipe_is_newer_than_the_outputs_even_if_they_come_from_the_future():
+def test_a_changed_recipe_is_newer_than_the_outputs_even_if_they_are_dated_in_the_future():
     for when in (100, -1e6):
-        write()
-        finish(when)
-        write()
-        assert not newer()
-        write(faster())
-        assert newer()
+        write_recipe()
+        write_results(when)
+        write_recipe()
+        assert not recipe_is_newer()
+        write_recipe(config_with_another_lr())
+        assert recipe_is_newer()
 
 
-def test_a_recipe_changed_back_is_older_again():
-    write()
-    finish(100)
-    before = write()
-    assert write(faster()) != before
-    assert write() == before and not newer()
+def test_a_recipe_that_is_changed_back_is_older_than_the_outputs_again():
+    write_recipe()
+    write_results(100)
+    before = write_recipe()
+    assert write_recipe(config_with_another_lr()) != before
+    assert write_recipe() == before and not recipe_is_newer()
 
 
-def test_a_lost_recipe_comes_back_older_than_the_outputs_it_made():
-    finish(100)
-    write()
-    assert not newer()
+def test_a_deleted_recipe_is_written_older_than_the_outputs_of_its_key():
+    write_results(100)
+    write_recipe()
+    assert not recipe_is_newer()
 
 
-def test_a_lost_recipe_comes_back_newer_if_there_is_no_note():
-    finish(100)
+def test_a_deleted_recipe_is_written_newer_than_outputs_without_notes():
+    write_results(100)
     for output in OUTPUT_FILES:
         Path(note_path(output)).unlink()
-    write()
-    assert newer()
+    write_recipe()
+    assert recipe_is_newer()
 
 
-def test_without_outputs_a_recipe_is_older_than_anything_further_down():
-    write()
+def test_without_outputs_a_recipe_is_older_than_any_result():
+    write_recipe()
     assert RECIPE.stat().st_mtime == recipes.LONG_AGO
-    write(faster())
+    write_recipe(config_with_another_lr())
     assert RECIPE.stat().st_mtime == recipes.LONG_AGO
 
 
-def test_with_some_of_the_outputs_a_changed_recipe_is_newer_than_these():
-    write()
-    finish(-100)
+def test_a_changed_recipe_is_newer_than_those_of_its_outputs_that_exist():
+    write_recipe()
+    write_results(-100)
     OUTPUT_FILES[0].unlink()
-    write(faster())
+    write_recipe(config_with_another_lr())
     assert RECIPE.stat().st_mtime > OUTPUT_FILES[1].stat().st_mtime
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]", "5", "{}", '{"key": "another"}'])
-def test_a_damaged_note_is_no_note(damaged):
-    finish(100)
+def test_a_damaged_note_counts_as_missing(damaged):
+    write_results(100)
     for output in OUTPUT_FILES:
         Path(note_path(output)).write_text(damaged)
-    write()
-    assert newer()
+    write_recipe()
+    assert recipe_is_newer()
 
 
-def test_a_missing_note_alone_changes_nothing():
-    write()
-    finish(-100)
-    write()
+def test_deleting_the_notes_does_not_change_the_time_of_a_recipe():
+    write_recipe()
+    write_results(-100)
+    write_recipe()
     for output in OUTPUT_FILES:
         Path(note_path(output)).unlink()
     before = RECIPE.stat().st_mtime
-    write()
-    assert RECIPE.stat().st_mtime == before and not newer()
+    write_recipe()
+    assert RECIPE.stat().st_mtime == before and not recipe_is_newer()
 
 
-def test_an_output_of_another_key_is_named_so_that_no_recorded_checksum_fits():
-    plain = write()
-    finish(-100, noted="another")
-    replacing = write()
+def test_a_recipe_names_the_key_of_the_outputs_that_it_replaces():
+    """Its content so differs from every recipe for which Snakemake has recorded a checksum."""
+    plain = write_recipe()
+    write_results(-100, noted="another")
+    replacing = write_recipe()
     assert json.loads(replacing) == json.loads(plain) | {"replaces": {"key": "another", "started": "then"}}
-    assert newer()
-    assert write() == replacing, "planning twice changes nothing"
-    finish(-200)
-    assert write() == plain and not newer()
+    assert recipe_is_newer()
+    assert write_recipe() == replacing, "a second plan leaves the recipe as it is"
+    write_results(-200)
+    assert write_recipe() == plain and not recipe_is_newer()
 
 
 def test_outputs_are_dated_after_inputs_that_copying_made_newer():
-    write()
-    finish(100)
-    data = Path(paths(*DATA)["data"])
+    write_recipe()
+    write_results(100)
+    data = Path(output_paths(*DATA)["data"])
     os.utime(data, (time.time() + 50,) * 2)
-    write()
-    assert min(p.stat().st_mtime for p in OUTPUT_FILES) >= data.stat().st_mtime and not newer()
+    write_recipe()
+    assert min(p.stat().st_mtime for p in OUTPUT_FILES) >= data.stat().st_mtime and not recipe_is_newer()
     assert Path(recipe_path(data)).stat().st_mtime < data.stat().st_mtime
 
 
 def test_outputs_keep_their_date_if_an_input_is_not_what_its_note_says():
-    write()
-    finish(100)
-    data = Path(paths(*DATA)["data"])
+    write_recipe()
+    write_results(100)
+    data = Path(output_paths(*DATA)["data"])
     data.write_text("something else")
     before = [p.stat().st_mtime for p in OUTPUT_FILES]
-    write()
+    write_recipe()
     assert [p.stat().st_mtime for p in OUTPUT_FILES] == before and data.stat().st_mtime > max(before)

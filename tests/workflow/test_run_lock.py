@@ -1,4 +1,4 @@
-"""One run at a time in a folder, whatever way the one before it ended."""
+"""Only one run at a time can work in a folder; its lock is released however the run ends."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ SHARE = HOLD + f"share(Path(sys.argv[1])); {WAIT}"
 
 
 def holder(code: str, folder: Path, **options) -> subprocess.Popen:
-    """A process that has come to hold the lock."""
+    """A process that holds the lock."""
     environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", code, str(folder)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
@@ -27,7 +27,7 @@ def holder(code: str, folder: Path, **options) -> subprocess.Popen:
     return process
 
 
-def ended(process: subprocess.Popen) -> None:
+def kill(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.stdout is not None
@@ -35,39 +35,39 @@ def ended(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize("code", [EXCLUSIVE, SHARE])
-def test_a_run_keeps_others_out_until_it_dies(tmp_path, code):
+def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path, code):
     process = holder(code, tmp_path)
     with (
         pytest.raises(Busy, match=rf"another run is at work in {tmp_path} \({LOCK} there is locked\)"),
         exclusive(tmp_path),
     ):
         pass
-    ended(process)
+    kill(process)
     with exclusive(tmp_path):
         pass
 
 
-def test_a_child_that_inherits_the_lock_holds_it_when_its_parent_is_gone(tmp_path):
+def test_a_child_that_inherits_the_lock_holds_it_after_its_parent_has_ended(tmp_path):
     with exclusive(tmp_path) as lock:
         child = holder(HOLD + WAIT, tmp_path, pass_fds=[lock])
     with pytest.raises(Busy), exclusive(tmp_path):
         pass
-    ended(child)
+    kill(child)
     with exclusive(tmp_path):
         pass
 
 
-def test_a_run_that_was_started_by_a_holder_is_let_in(tmp_path):
+def test_a_process_that_the_holder_started_shares_the_lock(tmp_path):
     with exclusive(tmp_path):
-        ended(holder(SHARE, tmp_path))
+        kill(holder(SHARE, tmp_path))
 
 
-def test_two_that_share_do_not_mind_each_other(tmp_path):
+def test_several_processes_can_share_the_lock(tmp_path):
     first, second = holder(SHARE, tmp_path), holder(SHARE, tmp_path)
-    ended(first)
+    kill(first)
     with pytest.raises(Busy), exclusive(tmp_path):
         pass
-    ended(second)
+    kill(second)
 
 
 def test_the_makefile_and_the_snakefile_hold_the_same_lock():
@@ -76,6 +76,6 @@ def test_the_makefile_and_the_snakefile_hold_the_same_lock():
     assert "onstart:\n    share(Path())\n" in (root / "Snakefile").read_text()
 
 
-def test_flock_of_the_shell_sees_it(tmp_path):
+def test_the_lock_is_a_lock_of_flock(tmp_path):
     with exclusive(tmp_path), (tmp_path / LOCK).open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """The workflow on a cluster: on a Slurm of one node and two made-up GPUs, which tests/slurm/up.sh brings up.
 
 One study runs to its end while its jobs fail, are cancelled and hit their time limit; what it makes has the same bits
-as on this machine, undisturbed. `make test-slurm` runs these tests; the rest of the suite leaves them out.
+as on this machine without interruptions. `make test-slurm` runs these tests; the rest of the suite leaves them out.
 """
 
 import os
@@ -17,15 +17,14 @@ from slurm_project import (
     PROFILE,
     Run,
     ask,
-    at_work_in,
+    diagnosis,
     disturbable,
     disturbed,
     endpoint,
-    left,
+    left_behind,
     log_of,
-    of_rule,
-    of_slurm,
-    told,
+    processes_in,
+    slurm_jobs,
 )
 from workflow_project import REPOSITORY, Project
 
@@ -54,7 +53,7 @@ def fresh(tmp_path_factory) -> Project:
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_all_that_uses_a_gpu_asks_for_memory_and_time(fresh):
+def test_every_rule_that_uses_a_gpu_asks_for_memory_and_time(fresh):
     found = planned(fresh)
     assert found.keys() == SUBMITTED
     for rule, asked in found.items():
@@ -63,13 +62,13 @@ def test_all_that_uses_a_gpu_asks_for_memory_and_time(fresh):
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_a_retry_has_more_memory_and_more_time_if_it_begins_anew(fresh):
+def test_a_retry_has_more_memory_and_unless_it_is_resumed_more_time(fresh):
     last = 1 + yaml.safe_load((REPOSITORY / PROFILE).read_text())["retries"]
     first, again = planned(fresh), planned(fresh, "--attempt", str(last))
     for rule in first:
         assert int(again[rule]["mem_mb"]) == last * int(first[rule]["mem_mb"])
-        goes_on = rule.startswith("train_")
-        assert int(again[rule]["runtime"]) == int(first[rule]["runtime"]) * (1 if goes_on else last)
+        resumed = rule.startswith("train_")
+        assert int(again[rule]["runtime"]) == int(first[rule]["runtime"]) * (1 if resumed else last)
         assert int(again[rule]["runtime"]) <= 1440  # what most partitions allow
 
 
@@ -106,51 +105,51 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def runs(cluster, tmp_path_factory) -> Iterator[dict[str, Project]]:
-    """The study on this machine (`calm`) and on Slurm (`study`), where one training is cancelled, one is put back into
-    the queue and an alignment fails; and one training that hits its time limit (`limit`). All at the same time.
+    """The study on this machine (`uninterrupted`) and on Slurm (`study`), where one training is cancelled, one is put
+    back into the queue and an alignment fails; and one training that hits its time limit (`limit`). All run at once.
     """
     folder = tmp_path_factory.mktemp("runs")
     made = disturbable(folder / "made")
-    calm, study, limit = (made.copied(folder / name) for name in ("calm", "study", "limit"))
+    uninterrupted, study, limit = (made.copied(folder / name) for name in ("uninterrupted", "study", "limit"))
     started = []
     try:
         started.append(Run.on_slurm(study, target="once"))
         started[0].until(lambda: len(disturbed(study)) == 2)
         (cancelled, _), (requeued, _) = disturbed(study)
-        ours = {pid for pid in at_work_in(study.root) if os.getsid(pid) != started[0].process.pid}
+        ours = {pid for pid in processes_in(study.root) if os.getsid(pid) != started[0].process.pid}
         ask("scancel", cancelled)
         ask("scontrol", "requeue", requeued)
         until(lambda: ask("squeue", "--noheader", "--format=%T", f"--job={requeued}").strip() == "PENDING")
-        until(lambda: not ours.intersection(at_work_in(study.root)))  # which takes less than Slurm's two minutes
+        until(lambda: not ours.intersection(processes_in(study.root)))  # which takes less than Slurm's two minutes
         ask("scontrol", "update", f"jobid={requeued}", "starttime=now")  # not in two minutes
         started.append(Run.on_slurm(limit, "--set-resources", "train_endpoint:runtime=attempt", target=endpoint(1)))
-        started.append(Run(calm, "--cores", "1", target="once"))
+        started.append(Run(uninterrupted, "--cores", "1", target="once"))
         for run in reversed(started):
             run.ended()
-        yield {"calm": calm, "study": study, "limit": limit}
+        yield {"uninterrupted": uninterrupted, "study": study, "limit": limit}
     finally:
         for run in started:
             run.kill()
 
 
 @pytest.mark.slurm
-def test_a_disturbed_study_has_the_bits_of_a_calm_one_on_this_machine(runs):
-    calm, study = runs["calm"].results(), runs["study"].results()
-    assert calm.keys() == study.keys()
-    assert [name for name in calm if calm[name] != study[name]] == []
+def test_an_interrupted_study_has_the_bits_of_an_uninterrupted_one_on_this_machine(runs):
+    uninterrupted, study = runs["uninterrupted"].results(), runs["study"].results()
+    assert uninterrupted.keys() == study.keys()
+    assert [name for name in uninterrupted if uninterrupted[name] != study[name]] == []
 
 
 @pytest.mark.slurm
 def test_slurm_is_asked_for_gpus_memory_and_time(runs):
-    records = of_slurm(runs["study"])
+    records = slurm_jobs(runs["study"])
     assert {r["TresPerJob"] for r in records} == {"gres:gpu:1"} and {r["Partition"] for r in records} == {"main"}
     assert {r["Comment"].split("_wildcards_")[0].removeprefix("rule_") for r in records} == SUBMITTED
-    *first, retried = of_rule(runs["study"], "train_endpoint")  # the last one is the second attempt of a cancelled job
-    for record in (*first, *of_rule(runs["study"], "evaluate")):
+    *first, retried = slurm_jobs(runs["study"], "train_endpoint")  # the last is the second attempt of a cancelled job
+    for record in (*first, *slurm_jobs(runs["study"], "evaluate")):
         assert "mem=8000M" in record["TRES"]
     assert "mem=16000M" in retried["TRES"]
     for rule, limit in (("train_endpoint", "00:30:00"), ("evaluate", "06:00:00")):
-        assert {record["TimeLimit"] for record in of_rule(runs["study"], rule)} == {limit}
+        assert {record["TimeLimit"] for record in slurm_jobs(runs["study"], rule)} == {limit}
 
 
 @pytest.mark.slurm
@@ -160,7 +159,7 @@ def test_jobs_at_the_same_time_see_devices_of_their_own(runs):
 
 @pytest.mark.slurm
 def test_a_job_that_fails_is_tried_again_with_more_memory_and_time(runs):
-    failed, done = of_rule(runs["study"], "align")
+    failed, done = slurm_jobs(runs["study"], "align")
     assert (failed["JobState"], done["JobState"]) == ("FAILED", "COMPLETED")
     assert "mem=8000M" in failed["TRES"] and "mem=16000M" in done["TRES"]
     assert (failed["TimeLimit"], done["TimeLimit"]) == ("01:00:00", "02:00:00")
@@ -168,20 +167,20 @@ def test_a_job_that_fails_is_tried_again_with_more_memory_and_time(runs):
 
 @pytest.mark.slurm
 def test_a_training_that_hits_its_time_limit_is_resumed_by_the_retry(runs):
-    late, done = of_slurm(runs["limit"])
+    late, done = slurm_jobs(runs["limit"])
     assert (late["JobState"], late["TimeLimit"]) == ("TIMEOUT", "00:01:00")
     assert (done["JobState"], done["TimeLimit"]) == ("COMPLETED", "00:02:00")
     assert "resumed after epoch 1 of 3" in runs["limit"].path(log_of(1)).read_text()
-    calm, limit = runs["calm"].results(), runs["limit"].results()
+    uninterrupted, limit = runs["uninterrupted"].results(), runs["limit"].results()
     assert f"{endpoint(1)}".removeprefix("results/") in limit
-    assert [name for name in limit if calm[name] != limit[name]] == []
+    assert [name for name in limit if uninterrupted[name] != limit[name]] == []
 
 
 @pytest.mark.slurm
 def test_a_training_that_is_cancelled_or_requeued_is_resumed(runs):
-    *first, last = of_rule(runs["study"], "train_endpoint")
+    *first, last = slurm_jobs(runs["study"], "train_endpoint")
     states = sorted((r["JobState"], r["Restarts"]) for r in first)
-    assert states == [("CANCELLED", "0"), ("COMPLETED", "1")], told(runs["study"])
+    assert states == [("CANCELLED", "0"), ("COMPLETED", "1")], diagnosis(runs["study"])
     assert (last["JobState"], last["Restarts"]) == ("COMPLETED", "0")
     for seed in (1, 2):
         assert "resumed after epoch 1 of 3" in runs["study"].path(log_of(seed)).read_text()
@@ -190,21 +189,21 @@ def test_a_training_that_is_cancelled_or_requeued_is_resumed(runs):
 @pytest.mark.slurm
 def test_nothing_is_left_behind(runs):
     for project in runs.values():
-        assert left(project) == [] and not list(project.root.glob("results/.scratch/*"))
+        assert left_behind(project) == [] and not list(project.root.glob("results/.scratch/*"))
 
 
 @pytest.mark.slurm
-def test_ctrl_c_ends_the_run_and_its_jobs_and_the_next_one_goes_on(runs):
+def test_after_ctrl_c_the_jobs_have_ended_and_the_next_run_resumes_them(runs):
     project = runs["limit"]
     run = Run.on_slurm(project, target=endpoint(2))
     try:
         run.until(lambda: len(disturbed(project)) == 2)
         os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
         run.ended(status=1)
-        until(lambda: not left(project), told=lambda: f"{left(project)}\n{told(project)}")
+        until(lambda: not left_behind(project), explain=lambda: f"{left_behind(project)}\n{diagnosis(project)}")
     finally:
         run.kill()
-    assert of_slurm(project)[-1]["JobState"] == "CANCELLED"
+    assert slurm_jobs(project)[-1]["JobState"] == "CANCELLED"
     project.run("--cores", "1", target=endpoint(2))
     assert "resumed after epoch 1 of 3" in project.path(log_of(2)).read_text()
-    assert project.path(endpoint(2)).read_bytes() == runs["calm"].path(endpoint(2)).read_bytes()
+    assert project.path(endpoint(2)).read_bytes() == runs["uninterrupted"].path(endpoint(2)).read_bytes()

@@ -1,7 +1,7 @@
-"""What has been tampered with is found, whatever it is; and a number is walked back to the data.
+"""`neuralign verify` reports every edit of results and notes, and `--trace` lists all jobs that a number comes from.
 
-The results here are those of the smoke study with everything real but the content: recipes, notes, keys and paths'
-names; every output is a line of text, so that the whole study takes seconds and no torch.
+The fixtures hold the results of the smoke study with real recipes, notes and keys. Only the outputs are made up: each
+is a line of text, so that the whole study takes seconds and needs no torch.
 """
 
 import csv
@@ -24,8 +24,7 @@ from neuralign.workflow.running.run import perform
 
 REPOSITORY = PACKAGE.parents[1]
 OVERLAY = "smoke.yaml"
-PLACE = "small_digits-tiny-plain"
-ENDPOINT = f"train_endpoint/{PLACE}-1/network.txt"
+ENDPOINT = "train_endpoint/small_digits-tiny-plain-1/network.txt"
 CURVE = "train_curve/matched-bezier-1-small_digits-tiny-1-2-plain/bends.txt"
 TABLE = "tabulate/smoke/accuracy.csv"
 SETTING = {"dataset": "small_digits", "network": "tiny", "regime": "plain"}
@@ -37,13 +36,13 @@ ROWS = [
 CONTRASTS = [SETTING | {"method": "smoke_matched", "baseline": "smoke_none", "difference": "1"}]
 
 
-def configured():
-    """The config of the working directory."""
+def catalogue():
+    """The config files of the working directory, checked."""
     return Catalogue(read_config([Path("config.yaml"), Path(OVERLAY)]))
 
 
-def paths(rule, wildcards):
-    """A place for every output, of text or, for tables, CSV."""
+def output_paths(rule, wildcards):
+    """{output: its path} of a job: a text file, or a CSV file for a table."""
     names = {
         "tabulate": ["accuracy.csv", "robust.csv", "contrasts.csv", "paths.csv", "points.csv"],
         "tabulate_claims": ["published.csv", "claims.csv", "alignments.csv"],
@@ -60,12 +59,12 @@ def paths(rule, wildcards):
         "midpoint": ["midpoint.txt"],
         "bound": ["bound.txt", "layers.txt"],
     }[rule]
-    place = "-".join(v.replace("/", "-") for _, v in sorted(wildcards.items()))
-    return {name.split(".")[0]: f"results/{rule}/{place}/{name}" for name in names}
+    folder = "-".join(v.replace("/", "-") for _, v in sorted(wildcards.items()))
+    return {name.split(".")[0]: f"results/{rule}/{folder}/{name}" for name in names}
 
 
-def pretend(recipe, word):
-    """Do a job of any rule: a table for a table, a line for anything else."""
+def fake_job(recipe, word):
+    """Run a job with made-up outputs: a table of ROWS or CONTRASTS, or a line with the word and the path."""
 
     def main(**arguments):
         for name, output in recipe["outputs"].items():
@@ -90,17 +89,17 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr("neuralign.workflow.running.notes.git", lambda *_: "c" * 40)
-        catalogue = configured()
-        recipes, done = Recipes(catalogue, REPOSITORY / "scripts", paths), set()
+        smoke = catalogue()
+        recipes, done = Recipes(smoke, REPOSITORY / "scripts", output_paths), set()
 
         def make(needed):
             if (needed.rule, needed.wildcards) in done:
                 return
             done.add((needed.rule, needed.wildcards))
-            for more in job(catalogue, needed.rule, dict(needed.wildcards)).inputs.values():
+            for more in job(smoke, needed.rule, dict(needed.wildcards)).inputs.values():
                 for each in more if isinstance(more, list) else [more]:
                     make(each)
-            pretend(recipes.of(needed.rule, dict(needed.wildcards)), "made")
+            fake_job(recipes.of(needed.rule, dict(needed.wildcards)), "made")
 
         make(ref("report", "html", study="smoke"))
     return root
@@ -108,14 +107,14 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def results(finished, tmp_path, monkeypatch):
-    """A copy of it to tamper with; the working directory is around it."""
+    """A copy of these results that a test may edit; the working directory is its parent."""
     shutil.copytree(finished, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return Path("results")
 
 
-def found(results):
-    """{kind: paths} of what is wrong."""
+def problems(results):
+    """{kind of problem: paths of the artefacts}."""
     kinds = {}
     for finding in disagreements(Results(results)):
         kinds.setdefault(finding.kind, set()).add(finding.path)
@@ -123,19 +122,19 @@ def found(results):
 
 
 def run(capsys, *arguments):
-    """(exit status, all that is printed) of the command."""
+    """(exit status, standard output and error) of `neuralign verify`."""
     status = main(["verify", *arguments])
     printed = capsys.readouterr()
     return status, printed.out + printed.err
 
 
-def read(path):
+def read_note(path):
     return json.loads(Path(note_path(path)).read_text())
 
 
-def rewrite(path, *, seal=True, fit_key=False, **changes):
-    """Edit a note, with or without its digest and key made to fit."""
-    note = read(path) | changes
+def edit_note(path, *, seal=True, fit_key=False, **changes):
+    """Change values of a note; `seal` makes its digest fit again, `fit_key` its key."""
+    note = read_note(path) | changes
     if fit_key:
         note["key"] = key_of(note)
     if seal:
@@ -143,111 +142,113 @@ def rewrite(path, *, seal=True, fit_key=False, **changes):
     Path(note_path(path)).write_text(json.dumps(note))
 
 
-def readers(results, path):
-    """The results made from one directly."""
+def made_from(results, path):
+    """The results that have this one among their inputs."""
     return {
         p for p, note in Results(results).notes.items() for _, _, e in flat(note["inputs"]) if e["path"].endswith(path)
     }
 
 
-# ---- what is found
+# ---- problems
 
 
-def test_untouched_results_are_as_their_notes_say(results, capsys):
+def test_unchanged_results_have_no_problems(results, capsys):
     status, text = run(capsys, "results", "--configfile", OVERLAY)
     assert status == 0 and text.endswith("no problems\n") and "not compared" not in text
     made = [p for p in results.rglob("*") if p.is_file() and ".scratch" not in p.parts and p.suffix != ".json"]
     assert f"{len(made)} artefacts" in text and len(made) > 60
 
 
-def test_a_changed_artefact_is_found_and_only_it(results, capsys):
-    number = len(readers(results, ENDPOINT))
+def test_a_changed_artefact_is_the_only_problem_reported(results, capsys):
+    number = len(made_from(results, ENDPOINT))
     with (results / ENDPOINT).open("a") as file:
         file.write(" ")
-    assert found(results) == {"artefact changed": {ENDPOINT}} and number > 3
+    assert problems(results) == {"artefact changed": {ENDPOINT}} and number > 3
     status, text = run(capsys, "results", "--configfile", OVERLAY)
     assert status == 1 and "problems: 1" in text and f"{number} results were made from what it was" in text
 
 
-def test_whichever_artefacts_are_changed_all_are_found(results):
+def test_every_changed_artefact_is_reported(results):
     artefacts = Results(results).artefacts
     for path in artefacts:
         content = bytearray((results / path).read_bytes())
         content[len(content) // 2] ^= 1
         (results / path).write_bytes(content)
-    assert found(results) == {"artefact changed": set(artefacts)}
+    assert problems(results) == {"artefact changed": set(artefacts)}
 
 
-def test_any_edit_of_a_note_is_found(results):
-    for name, value in read(results / ENDPOINT).items():
+def test_an_edit_of_any_value_of_a_note_is_reported(results):
+    for name, value in read_note(results / ENDPOINT).items():
         before = Path(note_path(results / ENDPOINT)).read_text()
-        rewrite(results / ENDPOINT, seal=False, **{name: [value]})
-        assert found(results) == {"note edited": {ENDPOINT}}, name
+        edit_note(results / ENDPOINT, seal=False, **{name: [value]})
+        assert problems(results) == {"note edited": {ENDPOINT}}, name
         Path(note_path(results / ENDPOINT)).write_text(before)
     note = json.loads(before)
     Path(note_path(results / ENDPOINT)).write_text(json.dumps(note, indent=7))
-    assert found(results) == {}, "white space is no content"
+    assert problems(results) == {}, "white space does not change the content of a note"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"key": 1}', "[" * 100_000, "\0"])
-def test_a_note_that_is_none_is_found(results, text):
+def test_a_note_that_cannot_be_parsed_is_reported(results, text):
     Path(note_path(results / ENDPOINT)).write_text(text)
-    assert found(results) == {"note edited": {ENDPOINT}}
+    assert problems(results) == {"note edited": {ENDPOINT}}
 
 
-def test_a_note_of_the_right_digest_and_the_wrong_shape_is_found(results):
+def test_malformed_inputs_of_a_note_are_reported_although_its_digest_fits(results):
     for inputs in (
         {},
         {"data": "results/x"},
         {"data": [{"path": "x", "sha256": "y"}]},
-        {"other": read(results / ENDPOINT)},
+        {"other": read_note(results / ENDPOINT)},
     ):
-        rewrite(results / ENDPOINT, inputs=inputs)
-        assert found(results)["note edited"] == {ENDPOINT}, inputs
+        edit_note(results / ENDPOINT, inputs=inputs)
+        assert problems(results)["note edited"] == {ENDPOINT}, inputs
 
 
-def test_another_setting_in_a_note_does_not_fit_its_key(results):
-    settings = read(results / ENDPOINT)["settings"]
+def test_a_changed_setting_contradicts_the_key_of_its_note(results):
+    settings = read_note(results / ENDPOINT)["settings"]
     settings["training"]["lr"] = 0.5
-    rewrite(results / ENDPOINT, settings=settings)
-    assert found(results) == {"note edited": {ENDPOINT}}
+    edit_note(results / ENDPOINT, settings=settings)
+    assert problems(results) == {"note edited": {ENDPOINT}}
 
 
-def test_another_setting_with_its_key_does_not_fit_the_notes_of_what_was_made_from_it(results):
-    settings = read(results / ENDPOINT)["settings"]
+def test_a_changed_setting_and_key_contradict_the_notes_of_results_made_from_it(results):
+    settings = read_note(results / ENDPOINT)["settings"]
     settings["training"]["lr"] = 0.5
-    rewrite(results / ENDPOINT, fit_key=True, settings=settings)
-    assert found(results) == {"chain broken": readers(results, ENDPOINT)}
+    edit_note(results / ENDPOINT, fit_key=True, settings=settings)
+    assert problems(results) == {"chain broken": made_from(results, ENDPOINT)}
 
 
-def test_a_changed_artefact_with_a_note_that_fits_is_not_what_others_were_made_from(results):
+def test_results_made_from_a_replaced_artefact_are_stale_although_its_note_fits(results):
     (results / CURVE).write_text("other")
-    rewrite(results / CURVE, sha256=sha256(results / CURVE))
-    assert found(results) == {"stale": readers(results, CURVE)}
-    assert any(reader.startswith("evaluate/") for reader in readers(results, CURVE))
+    edit_note(results / CURVE, sha256=sha256(results / CURVE))
+    assert problems(results) == {"stale": made_from(results, CURVE)}
+    assert any(reader.startswith("evaluate/") for reader in made_from(results, CURVE))
 
 
-def test_a_result_made_again_leaves_what_was_made_from_it_stale(results):
-    recipes = Recipes(configured(), REPOSITORY / "scripts", paths)
-    pretend(recipes.of("train_endpoint", SETTING | {"seed": "1"}), "differently")
-    assert set(found(results)) == {"stale"} and found(results)["stale"] >= readers(results, ENDPOINT)
+def test_results_made_from_a_result_that_was_made_again_are_stale(results):
+    recipes = Recipes(catalogue(), REPOSITORY / "scripts", output_paths)
+    fake_job(recipes.of("train_endpoint", SETTING | {"seed": "1"}), "differently")
+    assert set(problems(results)) == {"stale"} and problems(results)["stale"] >= made_from(results, ENDPOINT)
 
 
-def test_what_is_missing_is_found(results):
+def test_a_missing_note_and_a_missing_artefact_are_reported(results):
     Path(note_path(results / ENDPOINT)).unlink()
     (results / CURVE).unlink()
-    assert found(results) == {"note missing": {ENDPOINT}, "artefact missing": {CURVE}}
+    assert problems(results) == {"note missing": {ENDPOINT}, "artefact missing": {CURVE}}
     (results / ENDPOINT).write_text("other")
-    assert found(results)["stale"] == readers(results, ENDPOINT), "their notes say what it was"
+    assert problems(results)["stale"] == made_from(results, ENDPOINT), (
+        "their notes hold the checksum of the lost artefact"
+    )
 
 
-def test_a_file_that_no_job_has_made_is_found(results):
+def test_a_file_without_a_note_is_reported(results):
     (results / "studies").mkdir()
     (results / "studies" / "by_hand.csv").write_text("1")
-    assert found(results) == {"note missing": {"studies/by_hand.csv"}}
+    assert problems(results) == {"note missing": {"studies/by_hand.csv"}}
 
 
-def test_plans_downloads_scratch_and_results_of_others_need_no_notes(results):
+def test_recipes_downloads_temporary_files_and_published_results_need_no_notes(results):
     for name in (
         "recipes/x.json",
         "data/archives/x.tar",
@@ -258,41 +259,41 @@ def test_plans_downloads_scratch_and_results_of_others_need_no_notes(results):
     ):
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_text("")
-    assert found(results) == {}
+    assert problems(results) == {}
 
 
-def test_a_result_put_in_the_place_of_another_is_found(results):
+def test_a_result_copied_over_another_is_reported(results):
     for each in (str, note_path):
         shutil.copy(results / each(ENDPOINT.replace("-1/", "-3/")), results / each(ENDPOINT))
-    kinds = found(results)
-    assert kinds["note misplaced"] == {ENDPOINT} and kinds["stale"] == kinds["chain broken"] == readers(
+    kinds = problems(results)
+    assert kinds["note misplaced"] == {ENDPOINT} and kinds["stale"] == kinds["chain broken"] == made_from(
         results, ENDPOINT
     )
 
 
-def test_a_broken_chain_is_found_without_the_artefact_it_breaks_at(results):
-    """The curve is of one endpoint, its evaluation of another; the endpoint itself has not been copied."""
+def test_notes_that_disagree_about_an_artefact_are_reported_where_it_was_not_copied(results):
+    """The note of a curve has another checksum of the endpoint than other notes; the endpoint itself is missing."""
     shutil.rmtree(results / "train_endpoint")
-    assert found(results) == {}
-    note = read(results / CURVE)
+    assert problems(results) == {}
+    note = read_note(results / CURVE)
     note["inputs"]["target"]["sha256"] = "0" * 64
-    rewrite(results / CURVE, inputs=note["inputs"])
-    assert found(results) == {"chain broken": {ENDPOINT}}
+    edit_note(results / CURVE, inputs=note["inputs"])
+    assert problems(results) == {"chain broken": {ENDPOINT}}
 
 
-def test_who_rewrites_everything_is_not_found_out(results):
-    """As docs/provenance.md says."""
+def test_an_artefact_replaced_together_with_its_note_is_not_detected(results):
+    """A limit that docs/provenance.md states."""
     page = results / "report/smoke/html.txt"
     page.write_text("better")
-    assert "artefact changed" in found(results)
-    rewrite(page, sha256=sha256(page))
-    assert found(results) == {}
+    assert "artefact changed" in problems(results)
+    edit_note(page, sha256=sha256(page))
+    assert problems(results) == {}
 
 
-# ---- copies, parts, the config
+# ---- copies, changed configs, wrong arguments
 
 
-def test_a_copy_and_a_part_of_it_can_be_verified_anywhere(results, tmp_path, monkeypatch, capsys):
+def test_a_part_of_the_results_can_be_verified_in_another_folder(results, tmp_path, monkeypatch, capsys):
     shutil.copytree(results / "tabulate", tmp_path / "sent" / "tabulate")
     monkeypatch.chdir(tmp_path)
     status, text = run(capsys, "sent")
@@ -302,26 +303,26 @@ def test_a_copy_and_a_part_of_it_can_be_verified_anywhere(results, tmp_path, mon
     assert run(capsys, "sent")[0] == 1
 
 
-def test_results_of_other_settings_are_out_of_date(results, capsys):
+def test_results_of_a_changed_config_are_out_of_date(results, capsys):
     overlay = Path(OVERLAY)
     overlay.write_text(
         overlay.read_text().replace("epochs: 2, batch_size: 256, lr: 0.05", "epochs: 2, batch_size: 256, lr: 0.06")
     )
     status, text = run(capsys, "results", "--configfile", OVERLAY, "--json")
-    told = json.loads(text)
-    assert status == 1 and {f["kind"] for f in told["findings"]} == {"out of date"}
-    late = {f["path"] for f in told["findings"]}
+    report = json.loads(text)
+    assert status == 1 and {f["kind"] for f in report["findings"]} == {"out of date"}
+    late = {f["path"] for f in report["findings"]}
     assert {ENDPOINT, CURVE, TABLE} <= late and not any("hardened" in p and "/smoke" not in p for p in late)
     assert not any(p.startswith("fetch_data") for p in late)
     assert run(capsys, "results", "--ignore-config")[0] == 0
 
 
-def test_results_that_the_config_does_not_know_are_only_counted(results, capsys):
+def test_results_that_the_config_does_not_plan_are_listed_but_no_problem(results, capsys):
     status, text = run(capsys, "results", "--json")
     assert status == 0 and ENDPOINT in json.loads(text)["not_in_config"]
 
 
-def test_a_wrong_command_has_a_status_of_its_own(results, capsys):
+def test_wrong_arguments_have_exit_status_2_and_a_message(results, capsys):
     Path("empty").mkdir()
     for arguments, message in {
         ("nowhere",): "nowhere: no such folder",
@@ -340,27 +341,27 @@ def test_a_wrong_command_has_a_status_of_its_own(results, capsys):
         assert status == 2 and message in text, (arguments, text)
 
 
-# ---- from a number to the data
+# ---- traces
 
 
-def traced(capsys, artefact, *arguments):
-    """The nodes below an artefact, once each."""
+def trace(capsys, artefact, *arguments):
+    """The jobs that an artefact comes from, each once."""
     status, text = run(capsys, "results", "--configfile", OVERLAY, "--json", "--trace", artefact, *arguments)
     assert status == 0, text
     return [node for node in json.loads(text)["trace"]["nodes"] if not node["again"]]
 
 
-def methods(nodes):
-    """The alignments and curves of the evaluations among them."""
+def evaluated_methods(nodes):
+    """(alignment, curve) of the evaluations among these jobs."""
     return {(n["wildcards"]["alignment"], n["wildcards"]["curve"]) for n in nodes if n["rule"] == "evaluate"}
 
 
-def test_a_row_is_walked_back_to_the_data(results, capsys):
-    nodes = traced(capsys, f"results/{TABLE}", "--where", "regime=plain", "method=smoke_matched")
+def test_the_trace_of_a_row_holds_every_job_down_to_the_data(results, capsys):
+    nodes = trace(capsys, f"results/{TABLE}", "--where", "regime=plain", "method=smoke_matched")
     assert [n["rule"] for n in nodes][:2] == ["tabulate", "evaluate"]
     counted = {rule: sum(n["rule"] == rule for n in nodes) for rule in {n["rule"] for n in nodes}}
     assert counted == {"tabulate": 1, "evaluate": 2, "train_curve": 2, "align": 2, "train_endpoint": 3, "fetch_data": 1}
-    assert methods(nodes) == {("matched", "bezier")}
+    assert evaluated_methods(nodes) == {("matched", "bezier")}
     for node in nodes:
         assert (
             node["sha256"] == sha256(results / node["artefact"])
@@ -370,19 +371,21 @@ def test_a_row_is_walked_back_to_the_data(results, capsys):
     assert {n["seeds"]["train_endpoint"] for n in nodes if n["rule"] == "train_endpoint"} == {1, 2, 3}
 
 
-def test_rows_are_of_the_runs_they_name(results, capsys):
-    assert methods(traced(capsys, TABLE, "--where", "method=linear_unaligned")) == {("none", "linear")}
+def test_the_trace_of_a_row_holds_only_evaluations_of_its_methods(results, capsys):
+    assert evaluated_methods(trace(capsys, TABLE, "--where", "method=linear_unaligned")) == {("none", "linear")}
     everything = {("none", "linear"), ("none", "bezier"), ("matched", "bezier")}
-    assert methods(traced(capsys, TABLE, "--where", "method=endpoints")) == everything, "every path has endpoints"
-    assert methods(traced(capsys, TABLE)) == everything
-    both = traced(capsys, "tabulate/smoke/contrasts.csv", "--where", "method=smoke_matched")
-    assert methods(both) == {("matched", "bezier"), ("none", "bezier")}, "a contrast is of two methods"
+    assert evaluated_methods(trace(capsys, TABLE, "--where", "method=endpoints")) == everything, (
+        "every path contributes its endpoints"
+    )
+    assert evaluated_methods(trace(capsys, TABLE)) == everything
+    both = trace(capsys, "tabulate/smoke/contrasts.csv", "--where", "method=smoke_matched")
+    assert evaluated_methods(both) == {("matched", "bezier"), ("none", "bezier")}, "a contrast compares two methods"
 
 
-def test_a_figure_and_the_report_are_walked_back_too(results, capsys):
-    nodes = traced(capsys, "plot/signature_hardened-smoke/png.txt")
+def test_a_figure_and_the_report_can_be_traced_too(results, capsys):
+    nodes = trace(capsys, "plot/signature_hardened-smoke/png.txt")
     assert {n["rule"] for n in nodes} == {"plot", "signature", "align", "train_endpoint", "fetch_data"}
-    assert {n["rule"] for n in traced(capsys, "report/smoke/html.txt")} >= {
+    assert {n["rule"] for n in trace(capsys, "report/smoke/html.txt")} >= {
         "report",
         "plot",
         "tabulate_claims",
@@ -390,7 +393,7 @@ def test_a_figure_and_the_report_are_walked_back_too(results, capsys):
     }
 
 
-def test_the_chain_can_be_read(results, capsys):
+def test_a_trace_is_printed_with_one_line_for_each_job(results, capsys):
     status, text = run(
         capsys,
         "results",
@@ -410,7 +413,7 @@ def test_the_chain_can_be_read(results, capsys):
     assert curve.endswith("ok") and f"commits: {'c' * 40}" in text
 
 
-def test_what_is_wrong_on_the_chain_is_told_and_what_is_wrong_elsewhere_is_not(results, capsys):
+def test_a_trace_reports_the_problems_of_its_jobs_and_no_others(results, capsys):
     arguments = ("results", "--ignore-config", "--trace", TABLE, "--where")
     (results / CURVE).write_text("other")
     status, text = run(capsys, *arguments, "method=smoke_matched")

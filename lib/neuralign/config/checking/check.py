@@ -33,7 +33,9 @@ def default_study(config: Mapping[str, Any], studies: Iterable[str]) -> Any:
 
 def _read_section(config: Mapping[str, Any], section: str, problems: Validation) -> dict[str, Any]:
     """The entries of a section by name, as written."""
-    entries = config.get(section) or {}
+    entries = config.get(section)
+    if entries is None:
+        return {}
     if not isinstance(entries, Mapping):
         problems.note(section, f"must map names to entries, found {short_repr(entries)}")
         return {}

@@ -1,4 +1,4 @@
-"""Networks and checkpoints of one's own in the workflow, and `neuralign connect`.
+"""Networks and checkpoints of the user in the workflow, and `neuralign connect`.
 
 Every row of the second table of docs/reruns.md is one test here, as in test_workflow.py.
 """
@@ -14,8 +14,9 @@ import torch
 import yaml
 from rerun_table import NOTHING, RerunTable, page
 from safetensors.torch import load_file, save_file
+from tiny import assert_same
 from torch import nn
-from workflow_project import OVERLAY, OWN, Project, environ, finished_once
+from workflow_project import FOREIGN, OVERLAY, Project, environ, finished_once
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -55,7 +56,7 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path) -> None:
-    """The files of someone who has trained two networks."""
+    """Write code and two checkpoints, as a user has them who has trained two networks."""
     folder.mkdir()
     (folder / "nets.py").write_text(NETS)
     (folder / "layers.py").write_text(LAYERS)
@@ -65,13 +66,13 @@ def write(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The study of tests/own.yaml, run to its end; never edited."""
+    """The study of tests/foreign.yaml, run to its end; never edited."""
 
     def run(project: Project) -> None:
-        write(project.path("own"))
-        project.run("--cores", "2", "--configfile", OVERLAY, OWN, target="own", NEURALIGN_CHECK_CLOSURE="1")
+        write(project.path("theirs"))
+        project.run("--cores", "2", "--configfile", OVERLAY, FOREIGN, target="foreign", NEURALIGN_CHECK_CLOSURE="1")
 
-    return finished_once(tmp_path_factory, "own", run)
+    return finished_once(tmp_path_factory, "foreign", run)
 
 
 @pytest.fixture
@@ -81,11 +82,11 @@ def project(finished, tmp_path) -> Project:
 
 
 def plan(project: Project) -> dict[str, int]:
-    return project.plan("--configfile", OVERLAY, OWN, target="own")
+    return project.plan("--configfile", OVERLAY, FOREIGN, target="foreign")
 
 
 def refused(project: Project) -> str:
-    code, text = project.dry_run("--configfile", OVERLAY, OWN, target="own")
+    code, text = project.dry_run("--configfile", OVERLAY, FOREIGN, target="foreign")
     assert code == 1 and "Job stats" not in text
     return text
 
@@ -95,61 +96,61 @@ def refused(project: Project) -> str:
 
 @row("The file of a network of your own", ALL)
 def _(project):
-    project.replace("own/nets.py", "x).mean((2, 3))", "x).amax((2, 3))")
+    project.replace("theirs/nets.py", "x).mean((2, 3))", "x).amax((2, 3))")
 
 
 @row("A file beside it that it imports", ALL)
 def _(project):
-    project.replace("own/layers.py", "nn.ReLU()", "nn.GELU()")
+    project.replace("theirs/layers.py", "nn.ReLU()", "nn.GELU()")
 
 
 @row("A file beside it that it does not import", NOTHING)
 def _(project):
-    project.create("own/train.py", "import nets\n")
+    project.create("theirs/train.py", "import nets\n")
 
 
 @row("A comment in such a file", NOTHING)
 def _(project):
-    project.append("own/nets.py", "\n# that is all\n")
+    project.append("theirs/nets.py", "\n# that is all\n")
 
 
 @row("An option of a network of your own", ALL)
 def _(project):
-    project.replace(OWN, "options: {width: 3}", "options: {width: 4}")
+    project.replace(FOREIGN, "options: {width: 3}", "options: {width: 4}")
 
 
 @row("The pixel mean of a network", ALL)
 def _(project):
-    project.replace(OWN, "mean: [0.5]", "mean: [0.4]")
+    project.replace(FOREIGN, "mean: [0.5]", "mean: [0.4]")
 
 
 @row("A checkpoint file replaced by another", ONE)
 def _(project):
-    save_file(weights(3), project.path("own/b.safetensors"))
-    project.age("own/b.safetensors", 1e6)
+    save_file(weights(3), project.path("theirs/b.safetensors"))
+    project.age("theirs/b.safetensors", 1e6)
 
 
 @row("A checkpoint file written anew with the same content, touched or copied", NOTHING)
 def _(project):
-    content = project.path("own/b.safetensors").read_bytes()
-    project.path("own/b.safetensors").unlink()
-    project.path("own/b.safetensors").write_bytes(content)
+    content = project.path("theirs/b.safetensors").read_bytes()
+    project.path("theirs/b.safetensors").unlink()
+    project.path("theirs/b.safetensors").write_bytes(content)
 
 
 @row("A checkpoint file moved, and `file` with it", NOTHING)
 def _(project):
-    project.path("own/b.safetensors").rename(project.path("moved.safetensors"))
-    project.replace(OWN, "own/b.safetensors", "moved.safetensors")
+    project.path("theirs/b.safetensors").rename(project.path("moved.safetensors"))
+    project.replace(FOREIGN, "theirs/b.safetensors", "moved.safetensors")
 
 
 @row("A checkpoint renamed in the config", ONE)
 def _(project):
-    project.replace(OWN, "mine_b", "mine_c", count=2)
+    project.replace(FOREIGN, "mine_b", "mine_c", count=2)
 
 
 @row("The place inside a checkpoint file spelled out", ONE)
 def _(project):
-    project.replace(OWN, "{file: own/a.pt}", "{file: own/a.pt, inside: state_dict.module}")
+    project.replace(FOREIGN, "{file: theirs/a.pt}", "{file: theirs/a.pt, inside: state_dict.module}")
 
 
 @pytest.mark.parametrize(("again", "change"), **ROWS.cases)
@@ -166,56 +167,53 @@ def test_the_documented_table_has_these_rows():
 # ---- what comes out
 
 
-def test_an_imported_network_is_an_artefact_like_a_trained_one(finished):
-    found = load_file(finished.path("results/endpoints/small_digits/own/plain/mine_a.safetensors"))
-    expected = weights(1)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    note = json.loads(finished.path("results/endpoints/small_digits/own/plain/mine_a.safetensors.json").read_text())
-    assert note["settings"]["model"]["mean"] == [0.5] and note["settings"]["checkpoint"]["file"] == "own/a.pt"
-    with finished.path("results/studies/own/tables/accuracy.csv").open(newline="") as file:
+def test_an_imported_network_has_the_tensors_of_its_checkpoint_and_a_note(finished):
+    assert_same(load_file(finished.path("results/endpoints/small_digits/theirs/plain/mine_a.safetensors")), weights(1))
+    note = json.loads(finished.path("results/endpoints/small_digits/theirs/plain/mine_a.safetensors.json").read_text())
+    assert note["settings"]["model"]["mean"] == [0.5] and note["settings"]["checkpoint"]["file"] == "theirs/a.pt"
+    with finished.path("results/studies/foreign/tables/accuracy.csv").open(newline="") as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"endpoints", "linear_unaligned", "smoke_matched"}
 
 
-def test_every_result_is_as_its_note_says_down_to_the_checkpoints(project):
+def test_results_are_verified_down_to_the_checkpoints_that_they_come_from(project):
     def verified(*more):
-        command = [sys.executable, "-m", "neuralign", "verify", "results", "--configfile", OVERLAY, OWN, *more]
+        command = [sys.executable, "-m", "neuralign", "verify", "results", "--configfile", OVERLAY, FOREIGN, *more]
         environment = {"PYTHONPATH": str(project.path("lib"))}
         done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
-    code, text = verified("--trace", "results/studies/own/tables/accuracy.csv")
+    code, text = verified("--trace", "results/studies/foreign/tables/accuracy.csv")
     assert code == 0 and "no problems" in text, text
     assert text.count("import_endpoint  ") == 2 and "not compared" not in text
-    save_file(weights(3), project.path("own/b.safetensors"))
+    save_file(weights(3), project.path("theirs/b.safetensors"))
     code, text = verified()
-    assert code == 1 and "out of date" in text and "own/plain/mine_b.safetensors" in text
+    assert code == 1 and "out of date" in text and "theirs/plain/mine_b.safetensors" in text
     for name in ("a.pt", "b.safetensors"):
-        project.path(f"own/{name}").unlink()
+        project.path(f"theirs/{name}").unlink()
     code, text = verified()
     assert code == 0 and "not compared with the config and code" in text, text
 
 
-def test_what_is_missing_stops_the_plan(project):
-    project.path("own/a.pt").unlink()
-    assert "own/a.pt: no such file" in refused(project)
-    project.replace("own/nets.py", "class Net", "class Network")
-    assert "own/nets.py:Net: nets.py does not define 'Net'; did you mean 'Network'?" in refused(project)
+def test_a_missing_checkpoint_or_class_stops_the_plan(project):
+    project.path("theirs/a.pt").unlink()
+    assert "theirs/a.pt: no such file" in refused(project)
+    project.replace("theirs/nets.py", "class Net", "class Network")
+    assert "theirs/nets.py:Net: nets.py does not define 'Net'; did you mean 'Network'?" in refused(project)
 
 
-def test_a_checkpoint_of_another_network_fails_with_what_is_near(project):
+def test_a_checkpoint_with_other_classes_fails_with_both_numbers(project):
     save_file(
-        weights(1) | {"last.weight": torch.ones(7, 3), "last.bias": torch.ones(7)}, project.path("own/b.safetensors")
+        weights(1) | {"last.weight": torch.ones(7, 3), "last.bias": torch.ones(7)}, project.path("theirs/b.safetensors")
     )
-    project.run("--cores", "1", "--configfile", OVERLAY, OWN, target="own", expect=1)
-    log = project.path("logs/endpoints/small_digits/own/plain/mine_b.log").read_text()
+    project.run("--cores", "1", "--configfile", OVERLAY, FOREIGN, target="foreign", expect=1)
+    log = project.path("logs/endpoints/small_digits/theirs/plain/mine_b.log").read_text()
     assert "the file has 7 classes, the network 10" in log
 
 
 # ---- the command
 
 
-def test_connect_runs_the_workflow_on_two_checkpoints_and_goes_on_where_it_was(fresh, tmp_path):
+def test_connect_runs_the_workflow_on_two_checkpoints_and_resumes_a_killed_run(fresh, tmp_path):
     write(tmp_path / "mine")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({"datasets": {"digits": {"size": 8}}}))
     command = [sys.executable, "-m", "neuralign", "connect", "mine/nets.py:Net", "mine/a.pt", "mine/b.safetensors"]
