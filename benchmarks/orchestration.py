@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.timing import Row, count, interleaved, limit, row
 from neuralign.common.files import note_path, sha256
-from neuralign.workflow.planning.plan import notes
+from neuralign.workflow.planning.plan import read_notes
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
@@ -81,7 +81,7 @@ def _jobs(folder: Path) -> Row:
     start = time.perf_counter()
     _snakemake(folder, *smoke, "smoke")
     total = time.perf_counter() - start
-    done = notes(folder / "results")
+    done = read_notes(folder / "results")
     work = sum(note["seconds"] for note in done.values())
     text = f"{len(done)} jobs, {total:.0f} s in all, {work:.0f} s of it their work; Snakemake's start included"
     return limit("overhead of a job", ours=[(total - work) / len(done)], target="<= 3", note=text)

@@ -5,7 +5,7 @@ is made by the same rules, becomes stale when more paths are finished, and never
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from itertools import product
 from pathlib import Path
@@ -103,7 +103,7 @@ def _keep_finished(c: Catalogue, path: Entry, is_there: Callable[[JobName], bool
 
 
 def _blocking_jobs(
-    c: Catalogue, grids: list[Entry], is_there: Callable[[JobName], bool], unfinished: list[Collection[JobName]]
+    c: Catalogue, grids: list[Entry], is_there: Callable[[JobName], bool], unfinished: Sequence[Collection[JobName]]
 ) -> dict[JobName, int]:
     """The missing jobs whose own inputs are all there, and how many paths need each.
 
