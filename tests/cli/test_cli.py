@@ -150,6 +150,15 @@ def imports(*commands):
     return set(done.stdout.split("imported: ")[1].split())
 
 
+def test_an_error_without_a_message_is_named_by_its_class(monkeypatch, capsys):
+    def time_out(arguments):
+        raise TimeoutError
+
+    monkeypatch.setattr("neuralign.cli.show.run", time_out)
+    assert main(["show", "results/studies/demo"]) == 2
+    assert capsys.readouterr().err == "neuralign show: error: TimeoutError\n"
+
+
 def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--help"])
