@@ -91,13 +91,13 @@ def _imports(names: Sequence[str], repeats: int) -> list[Row]:
     """Numbers of modules that import torch or torchvision without need, and the time until a training starts."""
     code = "print(*[m for m in ('torch', 'torchvision') if m in sys.modules])"
     planning = {f"neuralign.{name}": _python(f"import neuralign.{name}; {code}") for name in PLANNING}
-    scripts = {name: _python(f"{_imported(name)}; {code}") for name in names}
+    scripts = {name: _python(f"{_code_of(name)}; {code}") for name in names}
     imported = {**planning, **scripts}  # what each module imports of torch and torchvision
     heavy = [name for name, packages in imported.items() if packages and (name in LIGHT or name in planning)]
     vision = [name for name, packages in imported.items() if "torchvision" in packages.split()]
     torch, training = interleaved(
         lambda: _python("import torch"),
-        lambda: _python(_imported("train_endpoint")),
+        lambda: _python(_code_of("train_endpoint")),
         repeats=repeats,
         warm_up=repeats > 1,
     )
@@ -109,7 +109,7 @@ def _imports(names: Sequence[str], repeats: int) -> list[Row]:
     ]
 
 
-def _imported(script: str) -> str:
+def _code_of(script: str) -> str:
     """Code that runs a script without its `main`."""
     return f"runpy.run_path('scripts/{script}.py')"
 
