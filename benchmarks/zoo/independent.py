@@ -37,13 +37,12 @@ def differences(make: Callable[[], Sample]) -> dict[str, float | None]:
     largest: dict[str, float | None] = {}
     for mode in ("evaluation", "training"):
         pair = [_load(make(), state, training=mode == "training") for state in (before, after)]
-        outputs, permuted_outputs = (_call(network, inputs) for network in pair)
+        outputs, actual = (_call(network, inputs) for network in pair)
         buffers, permuted_buffers = (dict(network.named_buffers()) for network in pair)
         expected_buffers = permutations.permute(spec, permutation, buffers)
-        outputs |= {n: expected_buffers[n] for n in permuted_buffers}
-        largest[mode] = max(
-            _relative_difference(tensor, outputs[n]) for n, tensor in (permuted_outputs | permuted_buffers).items()
-        )
+        expected = outputs | {n: expected_buffers[n] for n in permuted_buffers}
+        actual |= permuted_buffers
+        largest[mode] = max(_relative_difference(tensor, expected[n]) for n, tensor in actual.items())
     return largest | {"noticed": _noticed_share(make(), before, after, inputs, draws)}
 
 
@@ -80,8 +79,8 @@ def _load(sample: Sample, state: State, *, training: bool) -> nn.Module:
     network = sample.network.double().train(training)
     network.load_state_dict(state)
     for module in network.modules():
-        for settings in filter(None, (module, getattr(module, "config", None))):
-            for name, value in list(vars(settings).items()):
+        for settings in (module, getattr(module, "config", None)):
+            for name, value in list(vars(settings).items()) if settings is not None else ():
                 is_dropout = "drop" in name or (name == "p" and "drop" in type(module).__name__.lower())
                 if is_dropout and isinstance(value, float):
                     setattr(settings, name, 0.0)

@@ -50,7 +50,7 @@ def of_torchvision(name: str) -> Sample:
     return Sample(models.get_model(name, weights=None, **options), images(side))
 
 
-# small networks of many kinds: (height and width in pixels, whether the network is built for that size, further options)
+# small networks of many kinds: (height and width in pixels, whether they are built for that size, further options)
 TIMM: dict[str, tuple[int, bool, dict[str, Any]]] = {
     "cait_xxs24_224": (64, True, {"depth": 6}),
     "coatnet_pico_rw_224": (64, True, {}),
