@@ -28,7 +28,7 @@ def test_the_page_runs_as_it_is_written():
     for block in blocks:
         exec(block, names)
     assert names["aligned"].certificate < 1e-9 and len(blocks) == 3
-    assert names["found"].spec.free and names["net"].training, "left in its mode"
+    assert names["symmetry"].spec.free and names["net"].training, "left in its mode"
 
 
 def test_align_undoes_a_permutation(tinyten):
