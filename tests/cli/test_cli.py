@@ -247,6 +247,10 @@ def test_all_help_plan_and_verify_need_no_torch(tmp_path):
         (["explian"], "neuralign: error: argument COMMAND: invalid choice: 'explian' (choose from "),
         (["explain", "nets.py:Net", "--inputs", "1"], "neuralign: error: unrecognized arguments: --inputs 1"),
         (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: argument --input: found '3', a shape"),
+        (
+            ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--cores", "zero"],
+            "neuralign connect: error: argument --cores: found 'zero', a whole number from 1 or `all` is needed",
+        ),
         (["verify"], "neuralign verify: error: the following arguments are required: FOLDER"),
         (["show", "nowhere"], "neuralign show: error: nowhere: has no tables/accuracy.csv; the folder of a"),
     ],

@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("connected"), help="the folder for all files (default: %(default)s)"
     )
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
-    parser.add_argument("--cores", default="all", help="number of CPU cores that jobs may use at a time (default: all)")
+    parser.add_argument(
+        "--cores",
+        type=shared.count_or_all,
+        default="all",
+        help="number of CPU cores that jobs may use at a time (default: all)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="write the config and list the jobs; run nothing")
     shared.add_inside(parser)
     shared.add_data(parser, required=True)
@@ -74,7 +79,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         status = _run_snakemake(command, arguments, lock)
     facts: dict[str, Any] = {"config": str(file), "command": shlex.join(command), "status": status}
     if status or arguments.dry_run:
-        outcome = "some jobs failed; see the log that is named above" if status else "nothing was run"
+        outcome = "Snakemake failed; its messages above say where" if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(arguments.out / "results" / "studies" / STUDY)
     return 0, facts | table, text

@@ -102,6 +102,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_all(text: str) -> str:
+    """A type for argparse: a whole number from 1, or `all`, as text."""
+    if text != "all" and not re.fullmatch(r"[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, a whole number from 1 or `all` is needed")
+    return text
+
+
 def noise_level(text: str) -> float:
     """A type for argparse: a finite number from 0."""
     try:
