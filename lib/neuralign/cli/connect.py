@@ -113,13 +113,8 @@ def study_config(arguments: argparse.Namespace, config: shared.Config) -> shared
     name_of = {str(entry["file"]): name for name, entry in checkpoints.items()}
     names = [name_of[str(Path(file).absolute())] for file in arguments.checkpoints]
     pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
-    training = {
-        "epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "lr": arguments.lr,
-        "weight_decay": arguments.weight_decay,
-        "schedule": {"use": "plateau"},
-    }
+    training = {key: getattr(arguments, key) for key in ("epochs", "batch_size", "lr", "weight_decay")}
+    training["schedule"] = {"use": "plateau"}
     alignment, alignments = shared.alignment_entry(arguments, config)
     alignment_of = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {

@@ -127,12 +127,8 @@ def _shown_entries(results: Results, path: str, note: Note | None) -> dict[str, 
 
 def as_text(lineage: Mapping[str, Any]) -> str:
     """The lineage as text: one line for each artefact, its inputs indented below it. `lineage`: from `lineage_of`."""
-    lines = [
-        lineage["artefact"],
-        *("  " + "  ".join(f"{k}={v}" for k, v in row.items()) for row in lineage["rows"]),
-        "",
-    ]
-    lines += [_format_node(node) for node in lineage["nodes"]]
+    rows = ["  " + "  ".join(f"{k}={v}" for k, v in row.items()) for row in lineage["rows"]]
+    lines = [lineage["artefact"], *rows, "", *map(_format_node, lineage["nodes"])]
     commits = {node.get("commit") for node in lineage["nodes"]} - {None}
     return "\n".join([*lines, "", f"commits: {', '.join(sorted(commits)) or 'unknown'}"])
 
