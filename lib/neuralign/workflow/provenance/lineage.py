@@ -47,14 +47,9 @@ def lineage_of(
         depth, name, current = pending.pop()
         note = results.notes.get(current)
         again = current in seen
-        node = {
-            "depth": depth,
-            "as": name,
-            "artefact": current,
-            "again": again,
-            **_shown_entries(results, current, note),
-        }
-        nodes.append(node | {"wrong": list(dict.fromkeys(kinds.get(current, [])))})
+        node = {"depth": depth, "as": name, "artefact": current, "again": again}
+        wrong = {"wrong": list(dict.fromkeys(kinds.get(current, [])))}
+        nodes.append(node | _shown_entries(results, current, note) | wrong)
         if note is not None and not again:
             inputs = _inputs_of_rows(note, rows if where else [])
             pending += reversed([(depth + 1, n, path_in_folder(entry["path"])) for n, entry in inputs])
