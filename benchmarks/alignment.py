@@ -16,7 +16,7 @@ from neuralign.alignment.algorithms.transport import transport
 from neuralign.alignment.problem import Problem
 from neuralign.config.plugins import Entry
 from neuralign.datasets.images import Images, as_float
-from neuralign.networks.model import State, buffers, build, parameters
+from neuralign.networks.model import buffers, build, parameters
 from neuralign.symmetry.tracing.trace import trace
 
 IMAGES = {"TinyTen": 1024, "ResNet32": 512}
@@ -53,7 +53,7 @@ def _problem(entry: Entry, images: Images, device: str) -> Problem:
 
 def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list[Row]:
     """Alignment against forward passes of both networks alone, at the faster of two batch sizes, channels last."""
-    networks = [_network(problem, state).to(memory_format=torch.channels_last) for state in _states(problem)]
+    networks = [network.to(memory_format=torch.channels_last) for network in _copy_networks(problem)]
 
     def passes(size: int) -> Callable[[], None]:
         @torch.no_grad()
@@ -85,17 +85,17 @@ def _published(problem: Problem, repeats: int, device: str) -> list[Row]:
     It computes the activations of each layer from the images, or, by default, from the stored activations of the layer
     before.
     """
-    networks = [_network(problem, state) for state in _states(problem)]
+    networks = _copy_networks(problem)
     depths = [i + 1 for i, layer in enumerate(networks[0].features) if isinstance(layer, nn.ReLU)]
 
     def from_images() -> list[np.ndarray]:
-        return [_match([_through(network, _batches(problem), 0, end) for network in networks]) for end in depths]
+        return [_match([_run_layers(network, _batches(problem), 0, end) for network in networks]) for end in depths]
 
     def from_layer_before() -> list[np.ndarray]:
         activations, permutations = [_batches(problem)] * 2, []
         for start, end in pairwise([0, *depths]):
             pairs = zip(networks, activations, strict=True)
-            activations = [_through(network, batches, start, end) for network, batches in pairs]
+            activations = [_run_layers(network, batches, start, end) for network, batches in pairs]
             permutations.append(_match(activations))
         return permutations
 
@@ -127,7 +127,7 @@ def _batches(problem: Problem, size: int = 128) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _through(network: nn.Module, batches: list[Tensor], start: int, end: int) -> list[Tensor]:
+def _run_layers(network: nn.Module, batches: list[Tensor], start: int, end: int) -> list[Tensor]:
     """The output of the layers from `start` to `end`, for every batch of input to `start`."""
     return [network.features[start:end](x) for x in batches]  # type: ignore[index]
 
@@ -143,12 +143,9 @@ def _match(activations: list[list[Tensor]]) -> np.ndarray:
     return linear_sum_assignment(first.T @ second / len(first), maximize=True)[1]
 
 
-def _states(problem: Problem) -> tuple[State, State]:
-    return problem.target, problem.source
-
-
-def _network(problem: Problem, state: State) -> nn.Module:
-    """A copy of the network with these weights, in evaluation mode."""
-    network = deepcopy(problem.model.network)
-    network.load_state_dict(dict(state))
-    return network.eval()
+def _copy_networks(problem: Problem) -> list[nn.Module]:
+    """The target's and the source's network, in evaluation mode."""
+    networks = [deepcopy(problem.model.network).eval() for _ in range(2)]
+    for network, state in zip(networks, (problem.target, problem.source), strict=True):
+        network.load_state_dict(dict(state))
+    return networks

@@ -5,9 +5,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, pictures, unchanged
+from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, pictures
 from benchmarks.timing import Row, interleaved, row
 from neuralign.config.plugins import plugin
+from neuralign.datasets.images import as_is
 from neuralign.networks.model import criterion
 
 STEPS = 5
@@ -26,14 +27,15 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
 
 
 def _steps(problem: Problem, ready: Ready, repeats: int, device: str) -> list[Row]:
+    """Steps of an endpoint and of a curve, against the passes that they need, each timed alone."""
     count, attack = len(ready) // SIZE, plugin("attacks", PGD)
-    batches = [next(ready.batches_made) for _ in range(count)]
+    batches = [next(ready.prepared) for _ in range(count)]
     attacked = [(x.clone().requires_grad_(), y) for x, y in batches]
     network = deepcopy(problem.model.network).train().to(memory_format=torch.channels_last)
     frozen = deepcopy(network).requires_grad_(False)
     endpoint, curve, inputs, weights = interleaved(
-        problem.endpoint(ready, REGIME, unchanged, attack),
-        problem.bezier(ready, REGIME, unchanged, attack),
+        problem.endpoint(ready, REGIME, as_is, attack),
+        problem.bezier(ready, REGIME, as_is, attack),
         lambda: [_pass(frozen, x, y, [x]) for x, y in attacked],
         lambda: [_pass(network, x, y, list(network.parameters())) for x, y in batches],
         repeats=repeats,

@@ -17,7 +17,7 @@ from benchmarks import plain
 from benchmarks.problems import MEAN, NETWORKS, SMALL, STD, Problem, augment, pictures
 from benchmarks.timing import Action, Row, interleaved, row
 from neuralign.datasets.images import Images
-from neuralign.evaluation.along_curve import measure as tested
+from neuralign.evaluation.along_curve import measure as measure_point
 from neuralign.training.batch_norm import POINTS_AT_ONCE, Estimate, refresh_each
 
 TRAIN, TEST = 50_000, 10_000
@@ -40,8 +40,8 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
     ):
         note = f"from passes of {count} images; {IMAGES} at every point, {nodes} full passes"
         ours = [
-            (points * IMAGES + nodes * IMAGES) * kept + nodes * TRAIN * whole + (points + stored) * TEST * test
-            for _, _, _, _, whole, kept, test in rounds
+            (points + nodes) * IMAGES * kept_images + nodes * TRAIN * full_pass + (points + stored) * TEST * test
+            for *_, full_pass, kept_images, test in rounds
         ]
         ordinary = [points * (TRAIN * train + TEST * test) for train, test, *_ in rounds]
         full = [points * (TRAIN * train + TEST * test) for _, _, train, test, *_ in rounds]
@@ -62,40 +62,41 @@ def _passes(problem: Problem, images: Images) -> list[Action]:
     """
     network = deepcopy(problem.model.network)
     train = plain.loader(images, MEAN, STD, batch_size=PUBLISHED, workers=0)
-    pictures_ = plain.Pictures(images, MEAN, STD)
-    pictures_.transform = transforms.Compose(pictures_.transform.transforms[-2:])  # without augmentation
-    test = DataLoader(pictures_, PUBLISHED)
+    test_images = plain.Pictures(images, MEAN, STD)
+    test_images.transform = transforms.Compose(test_images.transform.transforms[-2:])  # without augmentation
+    test = DataLoader(test_images, PUBLISHED)
     point, place = problem.layout.views(problem.curve.ends[0]), problem.curve.ends.device
     state = {**point, **problem.buffers}
     by_size = {size: Estimate.on(images, augment(), batch_size=size, seed=0) for size in (SIZE, PUBLISHED)}
     kept = list(by_size[SIZE].sample())
 
-    def refreshed(batches, points: int = 1):
+    def estimate(batches, points: int = 1):
         return refresh_each(problem.model, [point] * points, problem.buffers, batches)
 
-    def measured(size: int):
-        return tested(problem.model, state, images, batch_size=size, attack=None, generator=torch.Generator())
+    def evaluate(size: int):
+        return measure_point(problem.model, state, images, batch_size=size, attack=None, generator=torch.Generator())
 
     few = Images(images.pixels[: len(images) // POINTS_AT_ONCE], images.labels[: len(images) // POINTS_AT_ONCE])
     nodes = Estimate.on(few, augment(), batch_size=SIZE, seed=0)
     return [
         lambda: update_bn(train, network, device=place),
         lambda: _test(network, test, place),
-        lambda: refreshed(by_size[PUBLISHED].sample()),
-        lambda: measured(PUBLISHED),
-        lambda: refreshed(nodes.sample(), POINTS_AT_ONCE),
-        lambda: refreshed(kept),
-        lambda: measured(SIZE),
+        lambda: estimate(by_size[PUBLISHED].sample()),
+        lambda: evaluate(PUBLISHED),
+        lambda: estimate(nodes.sample(), POINTS_AT_ONCE),
+        lambda: estimate(kept),
+        lambda: evaluate(SIZE),
     ]
 
 
 @torch.no_grad()
 def _test(network: nn.Module, loader: DataLoader, device: torch.device) -> tuple[float, float]:
+    """Summed loss and number of correct predictions, by ordinary code."""
     network.eval()
-    loss, right = 0.0, 0
+    loss, correct = 0.0, 0
     for x, y in loader:
         x, y = x.to(device), y.to(device)
         outputs = network(x)
         loss += F.cross_entropy(outputs, y, reduction="sum").item()
-        right += (outputs.argmax(1) == y).sum().item()
-    return loss, right
+        correct += (outputs.argmax(1) == y).sum().item()
+    return loss, correct

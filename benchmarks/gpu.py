@@ -1,4 +1,4 @@
-"""On a GPU: training steps, several processes at once, synchronisations in an epoch, and the time for a table's rows.
+"""On a GPU: training steps, several trainings at once, synchronisations, and the time for the paper's table.
 
 `python -m benchmarks.run gpu --device cuda`. Without a GPU it prints that it measures nothing.
 """
@@ -11,9 +11,10 @@ from dataclasses import replace
 import torch
 
 from benchmarks import attacks, training
-from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, augment, pictures, unchanged
+from benchmarks.problems import NETWORKS, REGIME, SMALL, Problem, Ready, augment, pictures
 from benchmarks.timing import Row, count, interleaved, limit, row, seconds_of
-from neuralign.evaluation.along_curve import measure as tested
+from neuralign.datasets.images import as_is
+from neuralign.evaluation.along_curve import measure as measure_point
 from neuralign.training.batch_norm import Estimate, refresh
 
 PRECISIONS = ("float32", "bfloat16")
@@ -34,9 +35,9 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
         problem = Problem.of(name, entry, device)
         steps, repeats = (1, 2) if quick else (100, 9)
         rows += _steps(problem, steps, repeats, device)
-        rows.append(_waits(problem, steps, device))
-        rows += _shared(name, steps, PROCESSES[:1] if quick else PROCESSES, device)
-        rows.append(_table(problem, steps, repeats, device))
+        rows.append(_synchronisations(problem, steps, device))
+        rows += _simultaneous(name, steps, PROCESSES[:1] if quick else PROCESSES, device)
+        rows.append(_paper_table(problem, steps, repeats, device))
     if not quick:
         rows += training.measure(device=device) + attacks.measure(device=device)
     return rows
@@ -51,8 +52,8 @@ def _steps(problem: Problem, steps: int, repeats: int, device: str) -> list[Row]
     for precision in PRECISIONS:
         regime = replace(REGIME, precision=precision)
         endpoint, curve, epoch = interleaved(
-            problem.endpoint(ready, regime, unchanged),
-            problem.bezier(ready, regime, unchanged),
+            problem.endpoint(ready, regime, as_is),
+            problem.bezier(ready, regime, as_is),
             problem.endpoint(images, regime, augment()),
             repeats=repeats,
             device=device,
@@ -67,19 +68,19 @@ def _steps(problem: Problem, steps: int, repeats: int, device: str) -> list[Row]
     return rows
 
 
-def _waits(problem: Problem, steps: int, device: str) -> Row:
+def _synchronisations(problem: Problem, steps: int, device: str) -> Row:
     """How many more synchronisations with the GPU an epoch has than an epoch of half as many steps, per step."""
     size = REGIME.batch_size
     counts = []
     for length in (steps, 2 * steps):
         epoch = problem.bezier(pictures(size * length, device), REGIME, augment())
-        counts.append(waits(epoch, device))
+        counts.append(synchronisations(epoch, device))
     note = f"{counts[0]} in an epoch of {steps} steps, {counts[1]} in one of {2 * steps}"
-    more = counts[1] - counts[0]
-    return count(f"{problem.name}: waits for each step", more / steps, target="<= 0", note=note)
+    per_step = (counts[1] - counts[0]) / steps
+    return count(f"{problem.name}: synchronisations per step", per_step, target="<= 0", note=note)
 
 
-def waits(action: Callable[[], object], device: str) -> int:
+def synchronisations(action: Callable[[], object], device: str) -> int:
     """Number of operations in `action` that synchronise with the GPU, as PyTorch reports them; 0 on a CPU."""
     action()  # once before, because the first call sets things up
     if not device.startswith("cuda"):
@@ -94,12 +95,12 @@ def waits(action: Callable[[], object], device: str) -> int:
     return sum("synchroniz" in str(w.message) for w in caught)
 
 
-def _shared(name: str, steps: int, counts: tuple[int, ...], device: str) -> list[Row]:
+def _simultaneous(name: str, steps: int, counts: tuple[int, ...], device: str) -> list[Row]:
     """Several trainings at once on one GPU, each in its own process, against the same trainings one after another."""
     alone: list[float] = []
     rows = []
     for together in counts:
-        seconds = _at_once(name, steps, together, device)
+        seconds = _seconds_at_once(name, steps, together, device)
         alone = alone or seconds
         baseline = [together * s for s in alone]
         note = f"each {steps} steps of {REGIME.batch_size}; the slowest process against {together} x one alone"
@@ -109,7 +110,7 @@ def _shared(name: str, steps: int, counts: tuple[int, ...], device: str) -> list
     return rows
 
 
-def _at_once(name: str, steps: int, count: int, device: str) -> list[float]:
+def _seconds_at_once(name: str, steps: int, count: int, device: str) -> list[float]:
     """Seconds of each of `count` processes that train at the same time."""
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(count), spawn.Queue()
@@ -123,6 +124,7 @@ def _at_once(name: str, steps: int, count: int, device: str) -> list[float]:
 
 
 def _worker(name: str, steps: int, device: str, start, results) -> None:
+    """The code of one process: after a warm-up and when all are ready, train one epoch and report its seconds."""
     torch.set_num_threads(1)
     entry = SMALL[name] if device == "cpu" else NETWORKS[name]
     epoch = Problem.of(name, entry, device).endpoint(pictures(REGIME.batch_size * steps, device), REGIME, augment())
@@ -131,9 +133,10 @@ def _worker(name: str, steps: int, device: str, start, results) -> None:
     results.put(seconds_of(epoch, device))
 
 
-def _table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
-    """Seconds for a network's rows in the paper's table, computed from seconds per image; without alignment, which is
-    short.
+def _paper_table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
+    """Seconds for a network's rows in the paper's table, computed from the seconds per image of each part.
+
+    Alignments are left out, because they are short.
     """
     images = pictures(REGIME.batch_size * steps, device)
     parameters = problem.layout.views(problem.curve.ends[0])
@@ -143,9 +146,9 @@ def _table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
         refresh(problem.model, parameters, problem.buffers, estimate.sample())
 
     def test() -> None:
-        tested(problem.model, state, images, batch_size=512, attack=None, generator=torch.Generator(device))
+        measure_point(problem.model, state, images, batch_size=512, attack=None, generator=torch.Generator(device))
 
-    endpoint, curve, whole, forward = interleaved(
+    endpoint, curve, estimation, forward = interleaved(
         problem.endpoint(images, REGIME, augment()),
         problem.bezier(images, REGIME, augment()),
         statistics,
@@ -154,7 +157,7 @@ def _table(problem: Problem, steps: int, repeats: int, device: str) -> Row:
         device=device,
     )
     seconds = []
-    for e, c, s, f in zip(endpoint, curve, whole, forward, strict=True):
+    for e, c, s, f in zip(endpoint, curve, estimation, forward, strict=True):
         trained = EPOCHS * TRAIN * (ENDPOINTS * e + CURVES * c)
         evaluated = CURVES * (FULL * TRAIN * s + POINTS * (IMAGES * s + TEST * f))
         seconds.append((trained + evaluated) / len(images))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.timing import Row, count, interleaved, limit, row
 from neuralign.common.files import note_path, sha256
-from neuralign.workflow.planning.plan import notes
+from neuralign.workflow.planning.plan import read_notes
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
@@ -81,7 +81,7 @@ def _jobs(folder: Path) -> Row:
     start = time.perf_counter()
     _snakemake(folder, *smoke, "smoke")
     total = time.perf_counter() - start
-    done = notes(folder / "results")
+    done = read_notes(folder / "results")
     work = sum(note["seconds"] for note in done.values())
     text = f"{len(done)} jobs, {total:.0f} s in all, {work:.0f} s of it their work; Snakemake's start included"
     return limit("overhead of a job", ours=[(total - work) / len(done)], target="<= 3", note=text)
@@ -91,13 +91,13 @@ def _imports(names: Sequence[str], repeats: int) -> list[Row]:
     """Numbers of modules that import torch or torchvision without need, and the time until a training starts."""
     code = "print(*[m for m in ('torch', 'torchvision') if m in sys.modules])"
     planning = {f"neuralign.{name}": _python(f"import neuralign.{name}; {code}") for name in PLANNING}
-    scripts = {name: _python(f"{_imported(name)}; {code}") for name in names}
+    scripts = {name: _python(f"{_code_of(name)}; {code}") for name in names}
     imported = {**planning, **scripts}  # what each module imports of torch and torchvision
     heavy = [name for name, packages in imported.items() if packages and (name in LIGHT or name in planning)]
     vision = [name for name, packages in imported.items() if "torchvision" in packages.split()]
     torch, training = interleaved(
         lambda: _python("import torch"),
-        lambda: _python(_imported("train_endpoint")),
+        lambda: _python(_code_of("train_endpoint")),
         repeats=repeats,
         warm_up=repeats > 1,
     )
@@ -109,7 +109,7 @@ def _imports(names: Sequence[str], repeats: int) -> list[Row]:
     ]
 
 
-def _imported(script: str) -> str:
+def _code_of(script: str) -> str:
     """Code that runs a script without its `main`."""
     return f"runpy.run_path('scripts/{script}.py')"
 

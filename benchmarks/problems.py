@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuralign.config.plugins import Entry, plugin
 from neuralign.curves.curve import Basis, Curve, straight_line
-from neuralign.datasets.images import Images, Transform, as_float, as_is
+from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training import augmentation
@@ -82,7 +82,7 @@ class Problem:
 class Ready(Images):
     """Images with batches prepared as floats on the device, so that an epoch consists of training steps only."""
 
-    batches_made: Iterator[tuple[Tensor, Tensor]]
+    prepared: Iterator[tuple[Tensor, Tensor]]
 
     @classmethod
     def of(cls, images: Images, size: int) -> "Ready":
@@ -93,7 +93,7 @@ class Ready(Images):
 
     def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next prepared batch; all arguments are ignored."""
-        return next(self.batches_made)
+        return next(self.prepared)
 
 
 def pictures(count: int, device: str = "cpu", side: int = 32) -> Images:
@@ -107,6 +107,3 @@ def pictures(count: int, device: str = "cpu", side: int = 32) -> Images:
 def augment() -> Transform:
     """The paper's augmentation of CIFAR: rotation, flip, crop."""
     return augmentation.pipeline(AUGMENT)
-
-
-unchanged: Transform = as_is

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import timing
 from benchmarks.timing import Row
+from neuralign.common.tables import align_columns
 from neuralign.workflow.running.notes import versions
 
 HERE = Path(__file__).parent
@@ -44,12 +45,11 @@ def table(topic: str, rows: Sequence[Row]) -> str:
     for r in rows:
         low, high = r["spread"]
         verdict = {True: "yes", False: "NO", None: ""}[r["met"]]
-        seconds = (_seconds(r["baseline_seconds"]), _seconds(r["ours_seconds"]))
+        seconds = (_format_seconds(r["baseline_seconds"]), _format_seconds(r["ours_seconds"]))
         spread = f"{low:.3g} to {high:.3g}"
         cells.append((r["what"], *seconds, f"{r['ratio']:.3g}", spread, r["target"], verdict, str(r["n"]), r["note"]))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([f"== {topic}", lines[0], "-" * len(lines[0]), *lines[1:]])
+    heading, *lines = align_columns(cells).splitlines()
+    return "\n".join([f"== {topic}", heading, "-" * len(heading), *lines])
 
 
 def _print(row: Row) -> None:
@@ -58,7 +58,7 @@ def _print(row: Row) -> None:
     print(f"  {row['what']}: {row['ratio']:.3g} ({low:.3g} to {high:.3g}, n = {row['n']})", flush=True)
 
 
-def _seconds(value: float | None) -> str:
+def _format_seconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.4g} s"

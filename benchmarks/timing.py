@@ -45,7 +45,7 @@ def row(what: str, *, baseline: Sequence[float], ours: Sequence[float], target: 
     ours; "" for a cost without a target, where `met` is None. The ratio is the median over the rounds of each round's
     ratio, its spread the quartiles of these. Seconds are medians.
     """
-    return _tell(_compared(what, baseline, ours, target, note))
+    return _announce(_compared(what, baseline, ours, target, note))
 
 
 def _compared(what: str, baseline: Sequence[float], ours: Sequence[float], target: str, note: str) -> Row:
@@ -69,16 +69,16 @@ def limit(what: str, *, ours: Sequence[float], target: str, note: str = "") -> R
     """Seconds against an absolute limit, "<= x" seconds; the ratio is seconds / x."""
     bound = float(target.split()[1])
     facts = _compared(what, [bound] * len(ours), ours, "", note)
-    return _tell(facts | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)})
+    return _announce(facts | {"baseline_seconds": None, "target": target, "met": met(median(ours), target)})
 
 
 def count(what: str, number: float, *, target: str, note: str = "") -> Row:
     """A count, in the column of the ratio, against an absolute limit."""
     facts = {"ratio": number, "target": target, "met": met(number, target), "n": 1, "spread": (number, number)}
-    return _tell({"what": what, "baseline_seconds": None, "ours_seconds": None, **facts, "note": note})
+    return _announce({"what": what, "baseline_seconds": None, "ours_seconds": None, **facts, "note": note})
 
 
-def _tell(row: Row) -> Row:
+def _announce(row: Row) -> Row:
     """Call all listeners with the row, and return it."""
     for listener in listeners:
         listener(row)

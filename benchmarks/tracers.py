@@ -53,18 +53,18 @@ def networks() -> Iterator[tuple[str, str, Callable[[], tuple[nn.Module, Tensor]
     """(kind, name, function that makes the network and an input)."""
     sizes = {n: models.get_model_weights(n).DEFAULT.meta["num_params"] for n in models.list_models(module=models)}
     for name in sorted(sizes, key=lambda n: sizes[n]):
-        yield "torchvision", name, lambda name=name: pair(name)
+        yield "torchvision", name, lambda name=name: network_and_images(name)
     for name, (make, _) in (FREE | FIXED).items():
         yield "hand-made", name, lambda make=make: (make(), torch.randn(2, 3, 8, 8))
 
 
-def pair(name: str) -> tuple[nn.Module, Tensor]:
+def network_and_images(name: str) -> tuple[nn.Module, Tensor]:
     """A network of torchvision and two images."""
     sample = zoo.make("torchvision", name)
     return sample.network, sample.draw(2, 0)
 
 
-def tried(way: Callable[[nn.Module, Tensor], None], network: nn.Module, example: Tensor) -> tuple[float, str]:
+def try_way(way: Callable[[nn.Module, Tensor], None], network: nn.Module, example: Tensor) -> tuple[float, str]:
     """(seconds, the error; "" if there was none)."""
     start = time.perf_counter()
     try:
@@ -85,7 +85,7 @@ def main() -> None:
         if re.search(parser.parse_args().only, name):
             network, example = make()
             for way, function in WAYS.items():
-                seconds, why = tried(function, network, example)
+                seconds, why = try_way(function, network, example)
                 rows.append({"kind": kind, "network": name, "way": way, "seconds": seconds, "why": why})
                 if why:
                     print(f"{name}, {way}: {why}", flush=True)

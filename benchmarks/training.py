@@ -7,9 +7,9 @@ from statistics import median
 import torch
 
 from benchmarks import plain
-from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, augment, pictures, unchanged
+from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, augment, pictures
 from benchmarks.timing import Action, Row, interleaved, row
-from neuralign.datasets.images import Images
+from neuralign.datasets.images import Images, as_is
 from neuralign.networks.model import Model
 
 LIMITS = {"TinyTen": "<= 1.10", "ResNet32": "<= 1.15"}
@@ -33,8 +33,8 @@ def _steps(problem: Problem, images: Images, repeats: int, device: str) -> list[
     """Steps on prepared batches: of an endpoint, of a curve, and of an endpoint by the plain baseline."""
     ready, name = Ready.of(images, SIZE), problem.name
     endpoint, curve, first, last = interleaved(
-        problem.endpoint(ready, REGIME, unchanged),
-        problem.bezier(ready, REGIME, unchanged),
+        problem.endpoint(ready, REGIME, as_is),
+        problem.bezier(ready, REGIME, as_is),
         _bare(problem.model, ready, torch.contiguous_format),
         _bare(problem.model, ready, torch.channels_last),
         repeats=repeats,
@@ -52,7 +52,7 @@ def _bare(model: Model, ready: Ready, layout: torch.memory_format) -> Action:
     """Steps of the plain baseline on the same batches."""
     network = deepcopy(model.network).to(memory_format=layout)
     sgd = plain.optimiser(network, DECAY)
-    prepared = [next(ready.batches_made) for _ in range(len(ready) // SIZE)]
+    prepared = [next(ready.prepared) for _ in range(len(ready) // SIZE)]
     batches = [(model.normalise(x).contiguous(memory_format=layout), y) for x, y in prepared]
     return lambda: plain.endpoint_epoch(network, sgd, batches)
 
@@ -65,9 +65,9 @@ def _epochs(problem: Problem, images: Images, repeats: int, device: str) -> list
     sgd, curve_sgd = plain.optimiser(network, DECAY), plain.optimiser(twin, 0.0)
     loaders = [plain.loader(images, MEAN, STD, batch_size=SIZE, workers=w) for w in (0, 1)]
     bare, endpoint, curve_bare, curve, half, curve_half, *theirs = interleaved(
-        problem.endpoint(ready, REGIME, unchanged),
+        problem.endpoint(ready, REGIME, as_is),
         problem.endpoint(images, REGIME, augment()),
-        problem.bezier(ready, REGIME, unchanged),
+        problem.bezier(ready, REGIME, as_is),
         problem.bezier(images, REGIME, augment()),
         problem.endpoint(images, replace(REGIME, precision="bfloat16"), augment()),
         problem.bezier(images, replace(REGIME, precision="bfloat16"), augment()),

@@ -1,6 +1,7 @@
 """What all rules share: the checked config, and recipes as inputs (lib/neuralign/workflow/provenance/recipes.py)."""
 
 import os
+import re
 import shlex
 
 from neuralign.workflow.running import failure

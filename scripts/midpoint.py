@@ -18,6 +18,7 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     images, net = load_data_and_model(data, model)
     trace = trace_model(net, images.train)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
+    # estimates statistics also in heads that the network itself runs in training mode only
     all_heads = Model(DeterministicModule(trace.network), net.mean, net.std)
     midpoints = [path.endpoints.state_on(curve, 0.5) for curve in (path.curve, path.line)]
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **protocol)

@@ -30,11 +30,11 @@ def main(
     bends=None,
 ):
     images, net = load_data_and_model(data, model)
-    line, aligned = None, "theta2" if permutation is None else "P theta2"
+    drawn_curve, aligned = None, "theta2" if permutation is None else "P theta2"
     if curve:
         path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
-        ends, line = path.endpoints, path.curve
-        models = dict(zip(("theta1", aligned, "midpoint"), (*ends.vectors, line(0.5)), strict=True))
+        ends, drawn_curve = path.endpoints, path.curve
+        models = dict(zip(("theta1", aligned, "midpoint"), (*ends.vectors, drawn_curve(0.5)), strict=True))
     else:
         start, end = load_ends(net, images.train, target, source, permutation)
         ends = endpoints_on_images(net, images.train, start, load_state(source, net), end)
@@ -44,7 +44,7 @@ def main(
     estimate = Estimate.on(images.train, augmentation.pipeline(augment), **options)
     places, size = on_plane.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
     write_rows(on_plane.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
-    write_rows(on_plane.marks(plane, models, line), marks)
+    write_rows(on_plane.marks(plane, models, drawn_curve), marks)
 
 
 if __name__ == "__main__":

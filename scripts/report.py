@@ -33,12 +33,16 @@ def main(
     read from beside the `artefacts`. `missing`: what an unfinished study lacks (`workflow.incomplete.finished_part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
-    pairs = zip(figures, drawings, strict=True)
-    drawn = [(Path(figure).read_bytes(), drawing) for figure, drawing in pairs]
-    beside = paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, tables[0]["method"].unique())
-    notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
-    more = {"alignments": paper_tables.alignment_tables(pd.read_csv(alignments)), "paper": beside}
-    page = render(*tables, drawn=drawn, notes=notes, study=study, missing=missing, **more)
+    methods = tables[0]["method"].unique()
+    page = render(
+        *tables,
+        drawn=[(Path(figure).read_bytes(), drawing) for figure, drawing in zip(figures, drawings, strict=True)],
+        alignments=paper_tables.alignment_tables(pd.read_csv(alignments)),
+        paper=paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, methods),
+        notes=[json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()],
+        study=study,
+        missing=missing,
+    )
     with atomic(html) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.common.files import atomic
+from neuralign.common.tables import write_frames
 from neuralign.report import summary
 from neuralign.workflow.running.run import run
 
@@ -25,16 +25,15 @@ def main(
     files = zip(evaluations, runs, strict=True)
     rows = pd.concat([summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in files], ignore_index=True)
     per_path = summary.paths(rows)
-    tables = {
-        points: rows,
-        paths: per_path,
-        accuracy: summary.accuracy(rows, per_path, compared=compared),
-        robust: summary.robust(rows, per_path),
-        contrasts: summary.contrasts(per_path),
-    }
-    for path, table in tables.items():
-        with atomic(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+    write_frames(
+        {
+            points: rows,
+            paths: per_path,
+            accuracy: summary.accuracy(rows, per_path, compared=compared),
+            robust: summary.robust(rows, per_path),
+            contrasts: summary.contrasts(per_path),
+        }
+    )
 
 
 if __name__ == "__main__":

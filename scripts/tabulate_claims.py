@@ -5,10 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.common.files import atomic
+from neuralign.common.tables import write_frames
+from neuralign.report.claims import evidence as evidence_tables
 from neuralign.report.claims.claims import judged
-from neuralign.report.claims.evidence import Evidence
-from neuralign.report.claims.evidence import alignments as reach
 from neuralign.report.published import against_published, published_table
 from neuralign.workflow.running.run import run
 
@@ -37,21 +36,19 @@ def main(
     bounds by path. A claim whose tables are missing is reported as not measured.
     """
     lists = {"moved": moved, "signatures": signatures, "histories": histories, "midpoints": midpoints}
-    gathered = {name: gather(files, runs.get(name, ())) for name, files in lists.items()}
-    evidence = Evidence(
+    evidence = evidence_tables.Evidence(
         points=pd.read_csv(points),
         paths=pd.read_csv(paths),
         theory=pd.read_csv(theory) if theory else pd.DataFrame(),
-        **gathered,
+        **{name: gather(files, runs.get(name, ())) for name, files in lists.items()},
     )
-    tables = {
-        published: against_published(pd.read_csv(accuracy), published_table(), compared),
-        claims: judged(evidence),
-        alignments: reach(evidence.moved),
-    }
-    for path, table in tables.items():
-        with atomic(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+    write_frames(
+        {
+            published: against_published(pd.read_csv(accuracy), published_table(), compared),
+            claims: judged(evidence),
+            alignments: evidence_tables.alignments(evidence.moved),
+        }
+    )
 
 
 def gather(files: Sequence[str], runs: Runs) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from neuralign.common.files import atomic
+from neuralign.common.tables import write_frames
 from neuralign.report import summary, theory_ranks
 from neuralign.workflow.running.run import run
 
@@ -23,9 +23,7 @@ def main(
     points = [summary.tidy(pd.read_csv(f), r, source=str(f)) for f, r in zip(evaluations, runs, strict=True)]
     measured = summary.paths(pd.concat(points, ignore_index=True))
     paths = theory_ranks.paths(pd.concat(lines, ignore_index=True), measured)
-    for path, table in {theory: theory_ranks.ranks(paths), theory_paths: paths}.items():
-        with atomic(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+    write_frames({theory: theory_ranks.ranks(paths), theory_paths: paths})
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from neuralign.common.tensors import save_tensors
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import name_bends, open_path
 from neuralign.networks.setup import load_data_and_model
-from neuralign.training import augmentation, step_time
+from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
 from neuralign.training.progress import Regime
-from neuralign.training.simultaneous import completed, fit_together
+from neuralign.training.simultaneous import train_together
 from neuralign.workflow.running.run import run
 
 
@@ -36,14 +36,12 @@ def main(
     images, net = load_data_and_model(data, model)
     files = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
     jobs = [files | {"seed": seed, "scratch": scratch}, *others]
-    keepers = [Checkpoint(job["scratch"]) for job in jobs]
     paths = [
         open_path(net, images.train, job["target"], job["source"], curve=curve, permutation=job.get("permutation"))
         for job in jobs
     ]
     for path in paths:
         path.endpoints.demand_interpolable()
-    regime = Regime.of(training)
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
@@ -53,22 +51,20 @@ def main(
             path.endpoints.layout,
             path.endpoints.stored[0],
             images.train,
-            regime,
+            Regime.of(training),
             **options,
             basis=path.line.basis,
             seed=job["seed"],
-            keeper=keeper,
+            keeper=Checkpoint(job["scratch"]),
         )
-        for job, path, keeper in zip(jobs, paths, keepers, strict=True)
+        for job, path in zip(jobs, paths, strict=True)
     ]
-    step_time.report_speed(net, images.train, regime)
-    results = fit_together(trainings)
-    for (job, path), progress in completed(list(zip(jobs, paths, strict=True)), results):
-        trained = path.line.with_bends(progress.trainable).bends
-        save_tensors(name_bends(path.endpoints.layout, trained), job["bends"])
-        write_rows(progress.history, job["history"])
-    for keeper in keepers:
-        keeper.clear()
+    for i, progress in train_together(trainings):
+        trained = paths[i].line.with_bends(progress.trainable).bends
+        save_tensors(name_bends(paths[i].endpoints.layout, trained), jobs[i]["bends"])
+        write_rows(progress.history, jobs[i]["history"])
+    for job in jobs:
+        Checkpoint(job["scratch"]).clear()
 
 
 if __name__ == "__main__":

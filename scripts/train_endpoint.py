@@ -13,11 +13,11 @@ from neuralign.networks.model import buffers, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import build_model, load_data_and_model
 from neuralign.networks.states import split_trainable
-from neuralign.training import augmentation, step_time
+from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
 from neuralign.training.loop import Training
 from neuralign.training.progress import Regime
-from neuralign.training.simultaneous import completed, fit_together
+from neuralign.training.simultaneous import train_together
 from neuralign.workflow.running.run import run
 
 
@@ -28,27 +28,23 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
     starts = [split_trainable(built, parameters(built.network) | buffers(built.network)) for built in nets]
     demand_savable(network, starts[0][0] | starts[0][1])
     layout = FlatLayout.of(starts[0][0])
-    keepers = [Checkpoint(job["scratch"]) for job in jobs]
-    regime = Regime.of(training)
     options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
     trainings = [
         Training(
             *(net, layout.flatten(start), lambda weights, _: weights, layout, untrained, images.train),
-            regime,
+            Regime.of(training),
             **options,
             seed=job["seed"],
-            keeper=keeper,
+            keeper=Checkpoint(job["scratch"]),
         )
-        for job, keeper, (start, untrained) in zip(jobs, keepers, starts, strict=True)
+        for job, (start, untrained) in zip(jobs, starts, strict=True)
     ]
-    step_time.report_speed(net, images.train, regime)
-    results = fit_together(trainings)
-    for job, progress in completed(jobs, results):
+    for i, progress in train_together(trainings):
         with torch.no_grad():
-            save_tensors(layout.views(progress.trainable) | progress.buffers, job["network"])
-        write_rows(progress.history, job["history"])
-    for keeper in keepers:
-        keeper.clear()
+            save_tensors(layout.views(progress.trainable) | progress.buffers, jobs[i]["network"])
+        write_rows(progress.history, jobs[i]["history"])
+    for job in jobs:
+        Checkpoint(job["scratch"]).clear()
 
 
 if __name__ == "__main__":

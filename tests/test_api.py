@@ -28,7 +28,7 @@ def test_the_code_of_the_documentation_runs():
     for block in blocks:
         exec(block, names)
     assert names["aligned"].certificate < 1e-9 and len(blocks) == 3
-    assert names["found"].spec.free and names["net"].training, "the network is left in training mode"
+    assert names["symmetry"].spec.free and names["net"].training, "the network is left in training mode"
 
 
 def test_align_undoes_a_permutation(tinyten):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import gpu, plain, run, timing
-from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, pictures, unchanged
+from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, pictures
+from neuralign.datasets.images import as_is
 from neuralign.networks.model import buffers, parameters
 
 KEYS = {"what", "baseline_seconds", "ours_seconds", "ratio", "target", "met", "n", "spread", "note"}
@@ -112,7 +113,7 @@ def test_ready_made_batches_are_the_images_in_order():
     images = pictures(6)
     ready = Ready.of(images, 2)
     order = torch.tensor([5, 3])
-    taken = [ready.take(order, unchanged, torch.Generator()) for _ in range(4)]
+    taken = [ready.take(order, as_is, torch.Generator()) for _ in range(4)]
     assert torch.equal(torch.cat([x for x, _ in taken[:3]]) * 255, images.pixels.float())
     assert torch.equal(taken[3][1], images.labels[:2])
 

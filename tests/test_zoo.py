@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.zoo import __main__ as command
 from benchmarks.zoo import independent
-from benchmarks.zoo.networks import TIMM, TRANSFORMERS, Made, images, sentences
+from benchmarks.zoo.networks import TIMM, TRANSFORMERS, Sample, images, sentences
 from benchmarks.zoo.page import page
 from neuralign.symmetry.tracing.trace import trace
 
@@ -28,9 +28,9 @@ class Block(nn.Module):
         return {"logits": self.head(self.drop(x.mean((2, 3)))), "kind": "block"}
 
 
-def made() -> Made:
+def made() -> Sample:
     torch.manual_seed(0)
-    return Made(Block(), images(8))
+    return Sample(Block(), images(8))
 
 
 def test_the_check_holds_for_what_is_traced_and_notices_a_tensor_left_behind():
@@ -61,7 +61,7 @@ def test_a_buffer_that_training_leaves_in_the_old_order_is_a_contradiction(monke
             return outputs
 
     monkeypatch.setattr(independent, "trace", lambda network, example, **how: trace(Block(), example, **how))
-    changes = independent.differences(lambda: Made(Forgetful(), images(8)))
+    changes = independent.differences(lambda: Sample(Forgetful(), images(8)))
     assert changes["evaluation"] < 1e-12 and changes["training"] > 0.1
 
 

@@ -25,13 +25,13 @@ from benchmarks.zoo.page import page
 from neuralign.common.files import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 10  # limit of wall seconds, as a multiple of the limit of CPU seconds
+WALL_PER_CPU = 10  # the limit of wall seconds, as a multiple of the limit of CPU seconds
 COLUMNS = ["library", "network", "version", "torch", "parameters", "groups", "permutable", "fixed", "reason", "outputs"]
 COLUMNS += ["gradients", "certified", "seconds", "recovered", "attention", "attention_error", "evaluation", "training"]
 COLUMNS += ["noticed", "whole_seconds", "failure"]
 
 
-def measured(library: str, name: str, seconds: int, memory: int) -> dict[str, Any]:
+def measure(library: str, name: str, seconds: int, memory: int) -> dict[str, Any]:
     """The row of a network, from a process with limits of CPU seconds and GiB; {"failure": why} if it fails.
 
     CPU time is limited because wall time depends on what else the machine does; a process that hangs is ended too.
@@ -43,9 +43,9 @@ def measured(library: str, name: str, seconds: int, memory: int) -> dict[str, An
 
     command = [sys.executable, "-m", "benchmarks.zoo", "--row", library, name]
     try:
-        done = subprocess.run(command, preexec_fn=limit, timeout=PATIENCE * seconds, capture_output=True, text=True)
+        done = subprocess.run(command, preexec_fn=limit, timeout=WALL_PER_CPU * seconds, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
-        return {"failure": f"it takes more than {PATIENCE * seconds} s"}
+        return {"failure": f"it takes more than {WALL_PER_CPU * seconds} s"}
     if done.returncode < 0:
         ended = signal.Signals(-done.returncode).name
         return {"failure": f"ended by {ended}, as for want of {memory} GiB or {seconds} s of the processor"}
@@ -61,15 +61,15 @@ def print_row(library: str, name: str) -> None:
 
     import torch
 
-    from benchmarks.zoo.examination import examined
+    from benchmarks.zoo.examination import examine
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print(json.dumps(examined(library, name)))
+    print(json.dumps(examine(library, name)))
 
 
 def write(table: Path, rows: list[dict[str, Any]]) -> None:
-    """The table as data, and the page beside it."""
+    """Write the table as data (CSV) and the page (Markdown) beside it."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
     all_names = {library: names(library) for library in LIBRARIES}
     for path, text in ((table, frame.to_csv(index=False)), (table.with_suffix(".md"), page(frame, all_names))):
@@ -84,8 +84,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a regular expression on names")
     parser.add_argument("--missing", action="store_true", help="only networks without a row")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of zoo.csv and zoo.md")
-    parser.add_argument("--seconds", type=int, default=600, help="the most that one network may take (600)")
-    parser.add_argument("--memory", type=int, default=24, help="GiB, likewise (24)")
+    parser.add_argument("--seconds", type=int, default=600, help="CPU seconds that one network may take (600)")
+    parser.add_argument("--memory", type=int, default=24, help="GiB of memory that one network may take (24)")
     parser.add_argument("--row", nargs=2, metavar=("LIBRARY", "NETWORK"), help="print the row of one network as JSON")
     arguments = parser.parse_args()
     if arguments.row:
@@ -103,7 +103,7 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             row = {"library": library, "network": name, "version": versions[library], "torch": version("torch")}
-            row |= measured(library, name, arguments.seconds, arguments.memory)
+            row |= measure(library, name, arguments.seconds, arguments.memory)
             rows = [old for old in rows if (old["library"], old["network"]) != (library, name)] + [row]
             write(table, rows)
             print(f"{library} {name}: {time.perf_counter() - start:.0f} s, {row}", flush=True)

@@ -17,12 +17,12 @@ from neuralign.symmetry import permutations
 from neuralign.symmetry.explain import explain, perturbed_state
 from neuralign.symmetry.tracing.trace import trace
 
-PLANTED = 51_000_000  # parameters: the recovery of planted permutations is not measured for larger networks
-ATTENTIVE = 100_000_000  # parameters: larger networks are examined without attention only
+LARGEST_RECOVERED = 51_000_000  # parameters: recovery of a planted permutation is not measured for larger networks
+LARGEST_WITH_ATTENTION = 100_000_000  # parameters: larger networks are examined without attention only
 IMAGES, NOISE = 96, 1e-3  # random images; noise on the permuted weights, of their standard deviation
 
 
-def examined(library: str, name: str) -> dict[str, Any]:
+def examine(library: str, name: str) -> dict[str, Any]:
     """The row of a network. Recovery is measured for networks of torchvision only, because it takes longest."""
     start = time.perf_counter()
     sample = make(library, name)
@@ -33,17 +33,17 @@ def examined(library: str, name: str) -> dict[str, Any]:
     row |= {"permutable": facts["permutable_fraction"], "fixed": sum(reasons.values())}
     row |= {"reason": reasons.most_common(1)[0][0] if reasons else "", "outputs": facts["outputs"]}
     row |= {"gradients": facts["gradients"], "certified": facts["certified"], "seconds": facts["seconds"]}
-    if facts["parameters"] <= ATTENTIVE:
+    if facts["parameters"] <= LARGEST_WITH_ATTENTION:
         if any("attention" in reason for reason in reasons):
             with_attention = explain(network, example, attention=True)
             row |= {"attention": with_attention["permutable_fraction"], "attention_error": with_attention["max_error"]}
         row |= independent.differences(lambda: make(library, name))
-    if library == "torchvision" and facts["parameters"] <= PLANTED:
-        row["recovered"] = recovered(network, example)
+    if library == "torchvision" and facts["parameters"] <= LARGEST_RECOVERED:
+        row["recovered"] = recovered_share(network, example)
     return row | {"whole_seconds": time.perf_counter() - start}
 
 
-def recovered(network: nn.Module, example: Tensor) -> float:
+def recovered_share(network: nn.Module, example: Tensor) -> float:
     """The share of units that activation matching puts in place between a network and its permuted, noisy copy."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -66,5 +66,5 @@ def recovered(network: nn.Module, example: Tensor) -> float:
     with torch.no_grad():
         matched = correlation(problem, images=IMAGES, batch_size=16)
     expected = permutations.inverse(planted)
-    hits = sum(int((matched[g] == expected[g]).sum()) for g in matched)
-    return hits / sum(map(len, matched.values()))
+    correct = sum(int((matched[g] == expected[g]).sum()) for g in matched)
+    return correct / sum(map(len, matched.values()))

@@ -11,56 +11,57 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from benchmarks.zoo.networks import Made
+from benchmarks.zoo.networks import Sample
 from neuralign.symmetry import permutations
 from neuralign.symmetry.tracing.trace import trace
 
 State = Mapping[str, Tensor]
 INPUTS = 3  # number of inputs; the trace has two
 TOLERANCE = 1e-9  # the same as for a certificate
-LEFT = 10  # number of tensors that are left unpermuted, one at a time, to test that the check notices it
+UNPERMUTED = 10  # number of tensors that are left unpermuted, one at a time, to test that the check notices it
 
 
-def differences(make: Callable[[], Made]) -> dict[str, float | None]:
+def differences(make: Callable[[], Sample]) -> dict[str, float | None]:
     """{"evaluation", "training": the largest change of an output, as a share of the largest output}, in float64.
 
     The permutation is random, of all groups including those of attention; weights and statistics are random. In
     training mode dropout is off, and the updated buffers are compared too. "noticed": the share of ten permuted tensors
     for which the check fails if that tensor is left unpermuted.
     """
-    made, draws = make(), torch.Generator().manual_seed(7)
-    spec = trace(made.network, made.draw(2, 0), attention=True).spec
+    sample, draws = make(), torch.Generator().manual_seed(7)
+    spec = trace(sample.network, sample.draw(2, 0), attention=True).spec
     permutation = permutations.random(spec, draws)
-    before = {n: _scattered(n, t, draws) for n, t in make().network.state_dict().items()}
+    before = {n: _add_noise(n, t, draws) for n, t in make().network.state_dict().items()}
     after = permutations.permute(spec, permutation, before)
-    inputs = made.draw(INPUTS, 1)
+    inputs = sample.draw(INPUTS, 1)
     largest: dict[str, float | None] = {}
     for mode in ("evaluation", "training"):
-        pair = [_loaded(make(), state, training=mode == "training") for state in (before, after)]
-        outputs, permuted_outputs = (_called(network, inputs) for network in pair)
+        pair = [_load(make(), state, training=mode == "training") for state in (before, after)]
+        outputs, actual = (_call(network, inputs) for network in pair)
         buffers, permuted_buffers = (dict(network.named_buffers()) for network in pair)
         expected_buffers = permutations.permute(spec, permutation, buffers)
-        outputs |= {n: expected_buffers[n] for n in permuted_buffers}
-        largest[mode] = max(_gap(tensor, outputs[n]) for n, tensor in (permuted_outputs | permuted_buffers).items())
-    return largest | {"noticed": _noticed(make(), before, after, inputs, draws)}
+        expected = outputs | {n: expected_buffers[n] for n in permuted_buffers}
+        actual |= permuted_buffers
+        largest[mode] = max(_relative_difference(tensor, expected[n]) for n, tensor in actual.items())
+    return largest | {"noticed": _noticed_share(make(), before, after, inputs, draws)}
 
 
-def _noticed(made: Made, before: State, after: State, inputs: Tensor, draws: torch.Generator) -> float | None:
-    """Of LEFT permuted tensors, drawn at random, the share that changes the outputs if it is left unpermuted.
+def _noticed_share(sample: Sample, before: State, after: State, inputs: Tensor, draws: torch.Generator) -> float | None:
+    """Of UNPERMUTED permuted tensors, drawn at random, the share that changes the outputs if it is left unpermuted.
 
     None if no tensor is permuted.
     """
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
-    chosen = [moved[i] for i in torch.randperm(len(moved), generator=draws)[:LEFT]]
-    expected = _called(_loaded(made, after, training=False), inputs)
+    chosen = [moved[i] for i in torch.randperm(len(moved), generator=draws)[:UNPERMUTED]]
+    expected = _call(_load(sample, after, training=False), inputs)
     changes = []
     for name in chosen:
-        outputs = _called(_loaded(made, {**after, name: before[name]}, training=False), inputs)
-        changes.append(max(_gap(tensor, expected[n]) for n, tensor in outputs.items()))
+        outputs = _call(_load(sample, {**after, name: before[name]}, training=False), inputs)
+        changes.append(max(_relative_difference(tensor, expected[n]) for n, tensor in outputs.items()))
     return sum(not change <= TOLERANCE for change in changes) / len(changes) if changes else None
 
 
-def _scattered(name: str, tensor: Tensor, draws: torch.Generator) -> Tensor:
+def _add_noise(name: str, tensor: Tensor, draws: torch.Generator) -> Tensor:
     """The tensor with noise, so that no two values are the same; signs of variances and infinite values are kept."""
     if not tensor.is_floating_point():
         return tensor.clone()
@@ -74,15 +75,15 @@ def _scattered(name: str, tensor: Tensor, draws: torch.Generator) -> Tensor:
     return value + noise * (value[0].numel() ** -0.5 if value.dim() > 1 else 0.1)
 
 
-def _loaded(made: Made, state: State, *, training: bool) -> nn.Module:
-    network = made.network.double().train(training)
+def _load(sample: Sample, state: State, *, training: bool) -> nn.Module:
+    network = sample.network.double().train(training)
     network.load_state_dict(state)
     for module in network.modules():
-        for held in (module, getattr(module, "config", None)):
-            for name, value in list(vars(held).items()) if held is not None else ():
-                drops = "drop" in name or (name == "p" and "drop" in type(module).__name__.lower())
-                if drops and isinstance(value, float):
-                    setattr(held, name, 0.0)
+        for settings in (module, getattr(module, "config", None)):
+            for name, value in list(vars(settings).items()) if settings is not None else ():
+                is_dropout = "drop" in name or (name == "p" and "drop" in type(module).__name__.lower())
+                if is_dropout and isinstance(value, float):
+                    setattr(settings, name, 0.0)
     return network
 
 
@@ -98,7 +99,7 @@ class _Precise(TorchFunctionMode):
 
 
 @torch.no_grad()
-def _called(network: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+def _call(network: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     torch.manual_seed(3)
     with _Precise():
         outputs = network(inputs.double() if inputs.is_floating_point() else inputs)
@@ -117,7 +118,7 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _gap(tensor: Tensor, expected: Tensor) -> float:
+def _relative_difference(tensor: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest finite value of `expected`; equal infinities do not differ."""
     tensor, expected = tensor.double(), expected.double()
     if not tensor.isfinite().any():

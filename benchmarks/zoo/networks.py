@@ -19,7 +19,9 @@ TOKENS, LENGTH = 96, 12  # for networks that read text: size of the vocabulary, 
 
 
 @dataclass(frozen=True)
-class Made:
+class Sample:
+    """A network, and a function that draws inputs for it."""
+
     network: nn.Module
     draw: Draw
 
@@ -34,7 +36,7 @@ def sentences(count: int, seed: int) -> Tensor:
     return torch.randint(5, TOKENS, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
-def of_torchvision(name: str) -> Made:
+def of_torchvision(name: str) -> Sample:
     """A network of torchvision as initialised."""
     from torchvision import models
 
@@ -45,10 +47,10 @@ def of_torchvision(name: str) -> Made:
         options["image_size"] = side
     if name.startswith(("googlenet", "inception")):
         options["init_weights"] = True
-    return Made(models.get_model(name, weights=None, **options), images(side))
+    return Sample(models.get_model(name, weights=None, **options), images(side))
 
 
-# height and width in pixels, whether the network is built for them, further options; varied small networks
+# small networks of many kinds: (height and width in pixels, whether they are built for that size, further options)
 TIMM: dict[str, tuple[int, bool, dict[str, Any]]] = {
     "cait_xxs24_224": (64, True, {"depth": 6}),
     "coatnet_pico_rw_224": (64, True, {}),
@@ -93,11 +95,11 @@ TIMM: dict[str, tuple[int, bool, dict[str, Any]]] = {
 }
 
 
-def of_timm(name: str) -> Made:
+def of_timm(name: str) -> Sample:
     """A network of timm as initialised."""
-    side, built_for_it, options = TIMM[name]
-    sizes = {"img_size": side} if built_for_it else {}
-    return Made(import_module("timm").create_model(name, num_classes=10, **sizes, **options), images(side))
+    side, has_fixed_size, options = TIMM[name]
+    sizes = {"img_size": side} if has_fixed_size else {}
+    return Sample(import_module("timm").create_model(name, num_classes=10, **sizes, **options), images(side))
 
 
 TEXT = {"vocab_size": TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -151,16 +153,16 @@ TRANSFORMERS: dict[str, tuple[str, str, bool, Mapping[str, Any]]] = {
 }
 
 
-def of_transformers(name: str) -> Made:
+def of_transformers(name: str) -> Sample:
     """A network of transformers with a small configuration, as initialised."""
     transformers = import_module("transformers")
     transformers.logging.set_verbosity_error()
     start, network, text, options = TRANSFORMERS[name]
     configuration = getattr(transformers, f"{start}Config")(**options)
-    return Made(getattr(transformers, network)(configuration), sentences if text else images(32))
+    return Sample(getattr(transformers, network)(configuration), sentences if text else images(32))
 
 
-LIBRARIES: dict[str, Callable[[str], Made]] = {
+LIBRARIES: dict[str, Callable[[str], Sample]] = {
     "torchvision": of_torchvision,
     "timm": of_timm,
     "transformers": of_transformers,
@@ -168,7 +170,7 @@ LIBRARIES: dict[str, Callable[[str], Made]] = {
 
 
 def installed() -> dict[str, str]:
-    """{library: version} of those libraries that are there."""
+    """{library: version} of the installed libraries among `LIBRARIES`."""
     return {library: version(library) for library in LIBRARIES if find_spec(library)}
 
 
@@ -182,7 +184,7 @@ def names(library: str) -> list[str]:
     return sorted(sizes, key=lambda n: sizes[n])
 
 
-def make(library: str, name: str) -> Made:
+def make(library: str, name: str) -> Sample:
     """A network as initialised from seed 0, and inputs for it."""
     torch.manual_seed(0)
     with warnings.catch_warnings():

@@ -17,39 +17,39 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "groups": lambda row: f"{row['groups']:.0f}",
     "permutable": lambda row: f"{row['permutable']:.3f}",
     "fixed": lambda row: f"{row['fixed']:.0f}",
-    "most frequent reason": lambda row: _text(row["reason"]),
+    "most frequent reason": lambda row: _format_text(row["reason"]),
     "outputs": lambda row: f"{row['outputs']:.0e}",
     "gradients": lambda row: f"{row['gradients']:.0e}",
     "tracing (s)": lambda row: f"{row['seconds']:.2f}",
-    "recovered": lambda row: _number(row["recovered"], ".3f"),
+    "recovered": lambda row: _format_number(row["recovered"], ".3f"),
     "with attention": lambda row: ", ".join(
-        filter(None, (_number(row["attention"], ".3f"), _number(row["attention_error"], ".0e")))
+        filter(None, (_format_number(row["attention"], ".3f"), _format_number(row["attention_error"], ".0e")))
     ),
-    "check, evaluation": lambda row: _checked(row["evaluation"]),
-    "check, training": lambda row: _checked(row["training"]),
-    "noticed": lambda row: _number(row["noticed"], ".1f"),
-    "all (s)": lambda row: _number(row["whole_seconds"], ".1f"),
+    "check, evaluation": lambda row: _format_check(row["evaluation"]),
+    "check, training": lambda row: _format_check(row["training"]),
+    "noticed": lambda row: _format_number(row["noticed"], ".1f"),
+    "all (s)": lambda row: _format_number(row["whole_seconds"], ".1f"),
 }
 
 MEANINGS = """\
-- groups: sets of channels that may be permuted; permutable: the share of parameters that one of
-  them moves.
-- fixed: axes of tensors that stay, besides the images' channels and the classes; and the commonest
-  reason.
-- outputs, gradients: what a random permutation of all groups changed, in float64, as a share of
-  their size.
-- recovered: the share of units that activation correlation on 96 random images puts in their place,
-  where the network is compared with itself permuted, with noise of 0.001 of each matrix' deviation
-  (networks of torchvision up to 51 million parameters).
-- with attention: permutable, and the larger error, where heads and channels of attentions move too
-  (networks up to 100 million parameters).
-- check: an independent one, without the library's certificate: a random permutation of all groups,
-  those of attentions among them, loaded into a fresh network by `load_state_dict`, which is called
-  on three new inputs in float64; the largest change of an output, in training mode (dropout off)
-  also of a buffer, as a share of the largest.
-- noticed: of ten tensors left in the old order, one at a time, the share with which the check
-  fails, as it should; but for tensors that no output depends on, such as biases of keys.
-- all: seconds for the row, without the import of the libraries.
+- groups: the number of sets of units that may be permuted, each independently of the others.
+- permutable: the share of parameters that a permutation of some group moves.
+- fixed: the number of axes of tensors that stay as they are, besides the channels of the images and
+  the classes; next to it the most frequent reason.
+- outputs, gradients: their largest change under a random permutation of all groups, in float64,
+  relative to their size.
+- recovered: the share of units that activation matching on 96 random images puts back in place
+  after a random permutation of the network and noise of 0.001 of the standard deviation of each
+  matrix (measured for networks of torchvision with up to 51 million parameters).
+- with attention: the permutable share and the larger of both changes if heads and channels of
+  attentions may be permuted too (networks with up to 100 million parameters).
+- check: a check that does not use the library's certificate. Tensors under a random permutation of
+  all groups, those of attentions included, are loaded into a new network by `load_state_dict`, and
+  it is called on three new inputs in float64. Given is the largest change of an output, in training
+  mode (without dropout) also of a buffer, relative to the largest value.
+- noticed: the share of failures of this check when ten tensors are left unpermuted, one at a time.
+  It is below 1 where some of them change no output, such as the biases of keys.
+- all: seconds for the whole row, without the import of the libraries.
 """
 
 
@@ -61,18 +61,18 @@ def page(rows: pd.DataFrame, names_of: dict[str, list[str]]) -> str:
     for library, names in names_of.items():
         measured = rows[rows.library == library]
         if len(measured):
-            lines += ["", f"## {library}", "", *_summary(library, measured, names), "", *_table(measured)]
+            lines += ["", f"## {library}", "", *_summarise(library, measured, names), "", *_format_table(measured)]
     return "\n".join(lines) + "\n"
 
 
-def _summary(library: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
+def _summarise(library: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
     """How many networks were measured, how many are certified, and which are not."""
     done = rows[rows.failure.isna()]
     pairs = sorted(set(zip(rows.version, rows.torch, strict=True)))
     versions = ", ".join(f"{library} {version} with torch {torch}" for version, torch in pairs)
     good = done[done.certified.astype(bool)]
-    attentive = good.attention.notna() | good.reason.fillna("").str.contains("attention")
-    least = attentive.map({True: ENOUGH_OF_ATTENTION, False: ENOUGH})
+    has_attention = good.attention.notna() | good.reason.fillna("").str.contains("attention")
+    least = has_attention.map({True: ENOUGH_OF_ATTENTION, False: ENOUGH})
     lines = [f"{len(rows)} networks of {versions}. Certified: {len(good)}; of these"]
     free = int((good.permutable >= least).sum())
     lines.append(f"at least {ENOUGH} (attention: {ENOUGH_OF_ATTENTION}) permutable: {free}.")
@@ -80,15 +80,17 @@ def _summary(library: str, rows: pd.DataFrame, names: list[str]) -> list[str]:
     if len(checked):
         wrong = checked[~((checked.evaluation <= TOLERANCE) & (checked.training <= TOLERANCE))]
         lines.append(f"Independent check: {len(checked) - len(wrong)} of {len(checked)} within {TOLERANCE:.0e}.")
-        lines += [f"**Contradicted**: {', '.join(wrong.network)}."] * bool(len(wrong))
-    left = sorted(set(names) - set(rows.network))
-    lines += [f"Not measured: {', '.join(left)}."] * bool(left)
-    lines += [""] * bool(len(rows) > len(done))
+        if len(wrong):
+            lines.append(f"**Contradicted**: {', '.join(wrong.network)}.")
+    if missing := sorted(set(names) - set(rows.network)):
+        lines.append(f"Not measured: {', '.join(missing)}.")
+    if len(rows) > len(done):
+        lines.append("")
     lines += [f"- {row.network}: not examined: {row.failure}" for row in rows[rows.failure.notna()].itertuples()]
     return lines
 
 
-def _table(rows: pd.DataFrame) -> list[str]:
+def _format_table(rows: pd.DataFrame) -> list[str]:
     done = rows[rows.failure.isna()].sort_values("network").to_dict("records")
     cells = {heading: [cell(row) for row in done] for heading, cell in COLUMNS.items()}
     kept = {heading: column for heading, column in cells.items() if any(column)}
@@ -96,13 +98,14 @@ def _table(rows: pd.DataFrame) -> list[str]:
     return ["|" + "|".join(line) + "|" if line[0] == "---" else "| " + " | ".join(line) + " |" for line in lines]
 
 
-def _checked(gap: float) -> str:
-    return _number(gap, ".0e") + (" **!**" if gap > TOLERANCE else "")
+def _format_check(change: float) -> str:
+    """A change that the check found, with a mark if it exceeds the tolerance."""
+    return _format_number(change, ".0e") + (" **!**" if change > TOLERANCE else "")
 
 
-def _number(value: float, how: str) -> str:
-    return "" if pd.isna(value) else f"{value:{how}}"
+def _format_number(value: float, style: str) -> str:
+    return "" if pd.isna(value) else f"{value:{style}}"
 
 
-def _text(value: Any) -> str:
+def _format_text(value: Any) -> str:
     return "" if pd.isna(value) else str(value)

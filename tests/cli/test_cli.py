@@ -150,6 +150,15 @@ def imports(*commands):
     return set(done.stdout.split("imported: ")[1].split())
 
 
+def test_an_error_without_a_message_is_named_by_its_class(monkeypatch, capsys):
+    def time_out(arguments):
+        raise TimeoutError
+
+    monkeypatch.setattr("neuralign.cli.show.run", time_out)
+    assert main(["show", "results/studies/demo"]) == 2
+    assert capsys.readouterr().err == "neuralign show: error: TimeoutError\n"
+
+
 def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--help"])
@@ -239,6 +248,10 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
         (["explian"], "neuralign: error: argument COMMAND: invalid choice: 'explian' (choose from "),
         (["explain", "nets.py:Net", "--inputs", "1"], "neuralign: error: unrecognized arguments: --inputs 1"),
         (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: argument --input: found '3', a shape"),
+        (
+            ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--cores", "zero"],
+            "neuralign connect: error: argument --cores: found 'zero', a whole number from 1 or `all` is needed",
+        ),
         (["verify"], "neuralign verify: error: the following arguments are required: FOLDER"),
         (["show", "nowhere"], "neuralign show: error: nowhere: has no tables/accuracy.csv; the folder of a"),
     ],

@@ -125,8 +125,8 @@ def test_the_log_says_which_attack_and_statistics_a_value_is_of(
     tinyten: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="neuralign.evaluation"):
-        assert walk(tinyten, two_states(tinyten), attacks={}) == [] and not caplog.records
-        rows = walk(tinyten, two_states(tinyten), ts=(0.0,), attacks={"clean": None, "pgd": PGD})
+        assert evaluate_line(tinyten, two_states(tinyten), attacks={}) == [] and not caplog.records
+        rows = evaluate_line(tinyten, two_states(tinyten), ts=(0.0,), attacks={"clean": None, "pgd": PGD})
     assert [record.getMessage() for record in caplog.records] == [
         f"t 0.0000  {row['attack']}, {row['statistics']} statistics  "
         f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.3f}"

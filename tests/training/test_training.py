@@ -33,7 +33,7 @@ from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Attack, Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.schedules.halving import halving
-from neuralign.training.simultaneous import fit_together
+from neuralign.training.simultaneous import fit_together, train_together
 
 REGIME = Regime(
     epochs=4, batch_size=5, lr=0.05, momentum=0.9, weight_decay=0.01, schedule=partial(halving, every=2, drift=0.99)
@@ -469,6 +469,15 @@ def test_a_diverging_training_does_not_affect_the_others(tinyten: Model, images:
     assert isinstance(second, Diverged) and "epoch 1, step 1 of 3" in str(second)
     for seed, actual in ((1, first), (3, third)):
         assert_the_same_bits(actual, *fit_together(trainings_of(tinyten, images, (seed,))))
+
+
+def test_the_error_of_the_first_training_is_raised_after_the_others_are_yielded(tinyten: Model, images: Images) -> None:
+    trainings = trainings_of(tinyten, images, (1, 2))
+    trainings[0].progress.trainable[5] = float("nan")
+    results = train_together(trainings)
+    assert next(results) == (1, trainings[1].progress)
+    with pytest.raises(Diverged, match="epoch 1, step 1 of 3"):
+        next(results)
 
 
 def test_trainings_resumed_together_give_the_same_bits_wherever_each_was(

@@ -41,13 +41,13 @@ def package(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        for cached in (code_digests._tree, code_digests._digest, code_digests._imports):
+        for cached in (code_digests._digest, code_digests._imports):
             cached.cache_clear()
         return path
 
     write("neuralign/__init__.py", "")
     yield write
-    for cached in (code_digests._tree, code_digests._digest, code_digests._imports):
+    for cached in (code_digests._digest, code_digests._imports):
         cached.cache_clear()
 
 

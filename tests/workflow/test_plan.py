@@ -10,7 +10,18 @@ from workflow_project import REPOSITORY
 from neuralign.cli import main
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning import plan
-from neuralign.workflow.planning.costs import Counts, Sizes, attacked, disk, memory, rate, table, work
+from neuralign.workflow.planning.costs import (
+    Counts,
+    Sizes,
+    TimedTraining,
+    attack_work,
+    disk,
+    memory,
+    network_key,
+    rate,
+    table,
+    work,
+)
 
 CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
 PGD5 = {"use": "pgd", "steps": 5, "restarts": 1}
@@ -31,7 +42,7 @@ def catalogue():
     [(None, 0), (PGD5, 10), ({"steps": 20}, 40), ({"steps": 20, "restarts": 3}, 3 * 40 + 3)],
 )
 def test_an_attack_costs_two_passes_a_step_and_one_to_compare_restarts(attack, passes):
-    assert attacked(attack) == passes
+    assert attack_work(attack) == passes
 
 
 @pytest.mark.parametrize(
@@ -134,14 +145,14 @@ def test_recipes_and_published_results_are_not_read_as_notes(tmp_path):
     for place in ("recipes", "published/other/recipes", "published/other"):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / place / "x.csv.json").write_text(json.dumps(note))
-    assert plan.notes(tmp_path) == {}
+    assert plan.read_notes(tmp_path) == {}
     (tmp_path / "x.csv.json").write_text(json.dumps(note))
-    assert list(plan.notes(tmp_path).values()) == [note]
+    assert list(plan.read_notes(tmp_path).values()) == [note]
 
 
 def test_a_calibration_is_kept_for_later_plans(catalogue, tmp_path, monkeypatch):
     measured = {"device": "x", "networks": {}}
-    monkeypatch.setattr("neuralign.workflow.planning.calibration.calibrate", lambda cells: measured)
+    monkeypatch.setattr("neuralign.workflow.planning.calibration.calibrate", lambda trainings: measured)
     plan.Plan(catalogue, "demo", tmp_path).calibrate()
     assert plan.Plan(catalogue, "demo", tmp_path).calibration == measured
 
@@ -190,7 +201,7 @@ def test_times_of_one_precision_are_not_used_for_another(tmp_path):
     config["regimes"]["demo"]["endpoint"]["precision"] = "bfloat16"
     catalogue = Catalogue(config)
     made = plan.Plan(catalogue, "demo", tmp_path)
-    assert sorted((network["use"], kind) for network, *_, kind in made.cells()) == [
+    assert sorted((t.network["use"], t.precision) for t in made.trainings_to_time()) == [
         ("tinyten", "bfloat16"),
         ("tinyten", "float32"),
     ]
@@ -212,13 +223,13 @@ def test_times_of_one_precision_are_not_used_for_another(tmp_path):
 
 def test_calibration_counts_and_times_a_network(monkeypatch):
     from neuralign.workflow.planning import calibration
-    from neuralign.workflow.planning.calibration import calibrate, cell_name
+    from neuralign.workflow.planning.calibration import calibrate
 
     monkeypatch.setattr(calibration, "TARGET_SECONDS", 0.02)
 
     network, sizes = {"use": "tinyten", "width": 2}, Sizes(100, 10, 1, 16, 10)
-    cells = [(network, sizes, [], 4, precision) for precision in ("float32", "bfloat16")]
-    measured = calibrate(cells)["networks"][cell_name(network, sizes)]
-    assert measured["parameters"] > 0 and measured["activations"] > 0
-    assert 0 < measured["forward"] < 1 and 0 < measured["train"] < 1
-    assert 0 < measured["train bfloat16"] < 5
+    trainings = [TimedTraining(network, sizes, [], 4, precision) for precision in ("float32", "bfloat16")]
+    found = calibrate(trainings)["networks"][network_key(network, sizes)]
+    assert found["parameters"] > 0 and found["activations"] > 0
+    assert 0 < found["forward"] < 1 and 0 < found["train"] < 1
+    assert 0 < found["train bfloat16"] < 5

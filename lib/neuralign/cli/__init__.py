@@ -67,7 +67,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == command:
-            module = _module(name)
+            module = _import_command(name)
             module.add_arguments(subparser)
             subparser.epilog = "examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES)
             subparser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("neuralign").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
     try:
-        status, facts, text = _module(arguments.command).run(arguments)
+        status, facts, text = _import_command(arguments.command).run(arguments)
     except (UserError, OSError) as error:
         print(f"neuralign {arguments.command}: error: {_on_one_line(error)}", file=sys.stderr)
         return 2
@@ -93,10 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(status)
 
 
-def _module(command: str) -> ModuleType:
+def _import_command(command: str) -> ModuleType:
+    """The module of a command."""
     return import_module(f"neuralign.cli.{command}")
 
 
 def _on_one_line(error: Exception) -> str:
-    first, *rest = (part.strip() for part in str(error).splitlines())
+    """The message of an error with its lines joined; the name of its class if it has no message."""
+    first, *rest = (part.strip() for part in (str(error) or type(error).__name__).splitlines())
     return f"{first} {'; '.join(rest)}" if first.endswith(":") else "; ".join([first, *rest])

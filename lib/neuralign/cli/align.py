@@ -94,7 +94,7 @@ def _write_and_report(
         report["permutation"] = str(arguments.permutation)
     if arguments.output:
         b = foreign_checkpoints.read(arguments.b, model, arguments.inside)
-        _write(b.renamed(permute(trace.spec, permutation, b.stored)), arguments.output)
+        _write_state(b.renamed(permute(trace.spec, permutation, b.stored)), arguments.output)
         report["output"] = str(arguments.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
     lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
@@ -116,7 +116,7 @@ def _write_and_report(
 def _trace_model(
     arguments: argparse.Namespace, c: Catalogue, setting: Setting, checkpoint: str, folder: Path
 ) -> tuple[Any, Any]:
-    """The model of the checkpoints, and its trace."""
+    """(the model of the checkpoints, its trace)."""
     from neuralign.networks.setup import load_data_and_model
     from neuralign.symmetry.tracing.trace import trace_model
     from neuralign.workflow.graph import job
@@ -135,7 +135,7 @@ def _file_digests(file: str) -> dict[str, Any]:
     return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}
 
 
-def _write(tensors: dict[str, Any], path: Path) -> None:
+def _write_state(tensors: dict[str, Any], path: Path) -> None:
     """Write a state_dict as safetensors or by torch.save, by the suffix of `path`."""
     import torch
 

@@ -36,27 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("connected"), help="the folder for all files (default: %(default)s)"
     )
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
-    parser.add_argument("--cores", default="all", help="number of CPU cores that jobs may use at a time (default: all)")
+    parser.add_argument(
+        "--cores",
+        type=shared.count_or_all,
+        default="all",
+        help="number of CPU cores that jobs may use at a time (default: all)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="write the config and list the jobs; run nothing")
     shared.add_inside(parser)
     shared.add_data(parser, required=True)
     group = parser.add_argument_group("curves")
-    group.add_argument("--epochs", type=shared.count, default=20)
-    group.add_argument("--batch-size", type=shared.count, default=128)
-    group.add_argument("--lr", type=float, default=0.02)
-    group.add_argument("--weight-decay", type=float, default=5e-4)
-    group.add_argument(
-        "--seed",
-        type=shared.count,
-        default=1,
-        help="for the first pair; the next has the next (default: 1)",
-    )
-    group.add_argument(
-        "--points",
-        type=shared.count,
-        default=17,
-        help="evaluated on each curve (default: 17)",
-    )
+    add = group.add_argument
+    add("--epochs", type=shared.count, default=20, help="epochs of training for each curve (default: 20)")
+    add("--batch-size", type=shared.count, default=128, help="images in a training step (default: 128)")
+    add("--lr", type=float, default=0.02, help="initial learning rate (default: 0.02)")
+    add("--weight-decay", type=float, default=5e-4, help="weight decay (default: 0.0005)")
+    add("--seed", type=shared.count, default=1, help="seed of the first pair, counted up for the others (default: 1)")
+    add("--points", type=shared.count, default=17, help="points evaluated on each curve (default: 17)")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
@@ -64,23 +60,14 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
     A second run makes only the results that are missing.
     """
-    snakefile = shared.CHECKOUT / "Snakefile"
-    if not snakefile.is_file():
-        raise shared.UsageError(f"no {snakefile}: install from a checkout of the repository, with pip install -e .")
+    snakefile = shared.checkout_file("Snakefile")
     config = shared.load_config(arguments)
     overlay = study_config(arguments, config)
     shared.extended_catalogue(config, overlay)  # raises ConfigError before anything is written
     file = arguments.out / "connect.yaml"
     configs = [str(f.absolute()) for f in (*arguments.configfile, file)]
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(snakefile),
-        "--directory",
-        str(arguments.out.absolute()),
-    ]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
+    command += ["--directory", str(arguments.out.absolute())]
     command += ["--configfile", *configs, "--cores", arguments.cores, "--quiet", "host"]
     command += [*(["rules"] if not arguments.verbose else []), "--", STUDY]
     with exclusive(arguments.out) as lock:
@@ -89,16 +76,16 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
                 "# Written by `neuralign connect`, which overwrites it. It is laid over config.yaml.\n"
                 + yaml.safe_dump(overlay, sort_keys=False)
             )
-        status = _run(command, arguments, lock)
+        status = _run_snakemake(command, arguments, lock)
     facts: dict[str, Any] = {"config": str(file), "command": shlex.join(command), "status": status}
     if status or arguments.dry_run:
-        outcome = "some jobs failed; see the log that is named above" if status else "nothing was run"
+        outcome = "Snakemake failed; its messages above say where" if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(arguments.out / "results" / "studies" / STUDY)
     return 0, facts | table, text
 
 
-def _run(command: list[str], arguments: argparse.Namespace, lock: int) -> int:
+def _run_snakemake(command: list[str], arguments: argparse.Namespace, lock: int) -> int:
     """Run Snakemake and return its exit status.
 
     It inherits the file descriptor `lock`, so that the folder stays locked if only this process is killed. Lock files
@@ -107,8 +94,8 @@ def _run(command: list[str], arguments: argparse.Namespace, lock: int) -> int:
     """
 
     def run(*options: str) -> int:
-        complete = [*command[:-2], *options, *command[-2:]]  # the last two are "--" and the target
-        return subprocess.run(complete, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode
+        extended = [*command[:-2], *options, *command[-2:]]  # the last two are "--" and the target
+        return subprocess.run(extended, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode
 
     if arguments.dry_run:
         return run("--dry-run")
@@ -126,13 +113,8 @@ def study_config(arguments: argparse.Namespace, config: shared.Config) -> shared
     name_of = {str(entry["file"]): name for name, entry in checkpoints.items()}
     names = [name_of[str(Path(file).absolute())] for file in arguments.checkpoints]
     pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
-    training = {
-        "epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "lr": arguments.lr,
-        "weight_decay": arguments.weight_decay,
-        "schedule": {"use": "plateau"},
-    }
+    training = {key: getattr(arguments, key) for key in ("epochs", "batch_size", "lr", "weight_decay")}
+    training["schedule"] = {"use": "plateau"}
     alignment, alignments = shared.alignment_entry(arguments, config)
     alignment_of = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Measure the share of recovered units. The exit status is 0 whatever it is."""
+    """Measure the share of recovered units. The exit status is 0, however small the share is."""
     if arguments.data and arguments.input:
         raise shared.UsageError("--input is the shape of random images and cannot be combined with --data")
     entries = shared.alignment_plugins(arguments, arguments.methods)
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.tracing.trace import trace
 
-    model, images = _with_data(arguments) if arguments.data else _with_random_images(arguments)
+    model, images = _load_model_and_images(arguments) if arguments.data else _build_model_and_random_images(arguments)
     images = images.first(arguments.images)
     state = {**parameters(model.network), **buffers(model.network)}
     if arguments.checkpoint:
@@ -83,10 +83,10 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     if not symmetry.spec.free:
         facts["why"] = why_all_is_fixed(symmetry.frozen)
         return 0, facts, f"{facts['why']}. So there is no permutation to recover."
-    return 0, facts, _text(facts)
+    return 0, facts, _format_report(facts)
 
 
-def _with_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
+def _load_model_and_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model with weights of seed 0, normalised for the data, and the training images."""
     from neuralign.networks.setup import load_data_and_model
 
@@ -103,20 +103,19 @@ def _with_data(arguments: argparse.Namespace) -> tuple[Any, Any]:
     return model, images.train
 
 
-def _with_random_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
+def _build_model_and_random_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model with weights of seed 0 and without normalisation, and random images."""
     from neuralign.alignment import recovery
     from neuralign.networks.model import evaluation_outputs
 
     shape = arguments.input or (3, 32, 32)
     model, images = shared.build_network(arguments, shape[0]), recovery.random_images(arguments.images, shape)
-    evaluation_outputs(
-        model.network, model.normalise(images.first(2).pixels.float() / 255)
-    )  # raises UserError if it does not take such images
+    # raises UserError if the network does not take such images
+    evaluation_outputs(model.network, model.normalise(images.first(2).pixels.float() / 255))
     return model, images
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _format_report(facts: dict[str, Any]) -> str:
     """A table with a line for each method and group, and the noise at which each method breaks."""
     rows, silent = facts["rows"], facts["silent"] | {"": sum(facts["silent"].values())}  # "": all groups
     levels = list(dict.fromkeys(row["noise"] for row in rows))
@@ -124,7 +123,7 @@ def _text(facts: dict[str, Any]) -> str:
     for method, group in dict.fromkeys((row["method"], row["group"]) for row in rows):
         matching = [row for row in rows if (row["method"], row["group"]) == (method, group)]
         labels = [method, group or "all units", str(matching[0]["units"]), str(silent.get(group, "?"))]
-        lines.append([*labels, *map(_share, matching)])
+        lines.append([*labels, *map(_format_share, matching)])
     title = f"share of units recovered, mean ± sd over n = {facts['n']} planted permutations"
     conditions = f"weights: {facts['weights']}; {facts['images']}; silent: units that are constant on these images"
     verdicts = {
@@ -136,5 +135,6 @@ def _text(facts: dict[str, Any]) -> str:
     return "\n".join([title, conditions, "", align_columns(lines), "", *sentences])
 
 
-def _share(row: dict[str, Any]) -> str:
+def _format_share(row: dict[str, Any]) -> str:
+    """The share of recovered units in a row, with its deviation over the seeds."""
     return f"{row['recovered']:.3f}" + (f" ± {row['recovered_std']:.3f}" if row["recovered_std"] is not None else "")

@@ -5,12 +5,13 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from neuralign.cli.shared import CHECKOUT, UsageError
+from neuralign.cli.shared import checkout_file
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
 
-OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["permutation", "moved"]}  # of rules
+# {rule: its outputs}
+OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["permutation", "moved"]}
 
 
 def make(c: Catalogue, output: Ref, folder: Path) -> Path:
@@ -32,7 +33,4 @@ def make(c: Catalogue, output: Ref, folder: Path) -> Path:
 
 def _load_main(rule: str) -> Any:
     """The function `main` of the script of a rule."""
-    script = CHECKOUT / "scripts" / f"{rule}.py"
-    if not script.is_file():
-        raise UsageError(f"no {script}: install from a checkout of the repository, with pip install -e .")
-    return runpy.run_path(str(script))["main"]
+    return runpy.run_path(str(checkout_file(f"scripts/{rule}.py")))["main"]

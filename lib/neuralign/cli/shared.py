@@ -26,7 +26,7 @@ class UsageError(UserError):
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """NETWORK and its options."""
+    """Add NETWORK and its options to the parser of a command."""
     parser.add_argument(
         "network", metavar="NETWORK", help="package.module:name, folder/file.py:name, or a network of the config"
     )
@@ -45,7 +45,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def add_configfile(parser: argparse.ArgumentParser) -> None:
-    """--configfile, which `load_config` reads."""
+    """Add --configfile, which `load_config` reads."""
     parser.add_argument(
         "--configfile",
         type=Path,
@@ -69,7 +69,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def add_example(parser: argparse.ArgumentParser) -> None:
-    """--input and --tokens: the random input on which `run_on_example` runs a network."""
+    """Add --input and --tokens: the random input on which `run_on_example` runs a network."""
     parser.add_argument(
         "--input", type=sizes, default=[2, 3, 32, 32], metavar="N,...", help="shape of the input (default: 2,3,32,32)"
     )
@@ -77,7 +77,7 @@ def add_example(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """--data, and the resizing and normalisation of its images."""
+    """Add --data, and the resizing and normalisation of its images."""
     group = parser.add_argument_group("the data")
     group.add_argument(
         "--data",
@@ -98,7 +98,7 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def add_inside(parser: argparse.ArgumentParser) -> None:
-    """--inside: where in checkpoints the tensors of the network are."""
+    """Add --inside: where in checkpoints the tensors of the network are."""
     parser.add_argument(
         "--inside",
         metavar="WHERE",
@@ -111,6 +111,13 @@ def count(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"found {text!r}, a whole number from 1 is needed")
     return int(text)
+
+
+def count_or_all(text: str) -> str:
+    """A type for argparse: a whole number from 1, or `all`, as text."""
+    if text != "all" and not re.fullmatch(r"[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, a whole number from 1 or `all` is needed")
+    return text
 
 
 def noise_level(text: str) -> float:
@@ -148,6 +155,14 @@ def image_shape(text: str) -> tuple[int, int, int]:
     return count(parts[0]), count(parts[1]), count(parts[2])
 
 
+def checkout_file(name: str) -> Path:
+    """A file of the checkout. Raises UsageError if this package was installed without one."""
+    path = CHECKOUT / name
+    if not path.is_file():
+        raise UsageError(f"no {path}: install from a checkout of the repository, with pip install -e .")
+    return path
+
+
 def load_config(arguments: argparse.Namespace) -> Config:
     """config.yaml of the checkout with the files of --configfile laid over it; {} without any of them."""
     if missing := [f for f in arguments.configfile if not f.is_file()]:
@@ -163,11 +178,10 @@ def check_study(catalogue: Catalogue, study: str) -> None:
 
 
 def network_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, Config]:
-    """The name and the entry for NETWORK in the section `networks` of a config."""
+    """(the name, the entry) of NETWORK for the section `networks` of a config."""
     network, options = arguments.network, dict(map(_parse_option, arguments.option))
-    keys = {"input_size": getattr(arguments, "size", None)}
-    keys |= {key: getattr(arguments, key, None) for key in ("mean", "std")}
-    keys = {key: value for key, value in keys.items() if value is not None}
+    values = {"input_size": "size", "mean": "mean", "std": "std"}  # key of the entry -> name of the argument
+    keys = {key: getattr(arguments, name) for key, name in values.items() if getattr(arguments, name, None) is not None}
     if is_object(network):
         module, _, attribute = network.rpartition(":")
         use = f"{Path(module).absolute()}:{attribute}" if module.endswith(".py") else network
@@ -184,7 +198,7 @@ def network_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, C
 
 
 def dataset_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, Config]:
-    """The name and the entry for --data in the section `datasets` of a config."""
+    """(the name, the entry) of --data for the section `datasets` of a config."""
     data, path, entries = arguments.data, Path(arguments.data), config.get("datasets") or {}
     if data in entries:
         return data, {"use": data, **(entries[data] or {})}
@@ -253,7 +267,7 @@ def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
 
 
 def alignment_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, dict[str, Config]]:
-    """The name of the alignment for --method, and the entries to lay over the section `alignments` for it.
+    """(the name of the alignment for --method, the entries to lay over the section `alignments` for it).
 
     With --attention this is a copy of the entry of the config with `attention: true`.
     """
@@ -282,12 +296,12 @@ def checkpoint_entries(arguments: argparse.Namespace, files: Iterable[str]) -> d
 
 def config_name(text: str) -> str:
     """`text`, changed so that every section of the config accepts it as a name."""
-    plain = re.sub(r"[^A-Za-z0-9_.]+", "_", text)
-    return plain if re.match("[A-Za-z]", plain) else f"n{plain}"
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", text)
+    return name if re.match("[A-Za-z]", name) else f"n{name}"
 
 
 def _unused_name(text: str, config: Config, section: str) -> str:
-    """A name after `text` that no entry of the section has; an entry of the same name would be merged."""
+    """A name made from `text` that no entry of the section has; entries of the same name would be merged."""
     name = config_name(text)
     while name in (config.get(section) or {}):
         name = f"my_{name}"
@@ -308,6 +322,7 @@ def regime_entry(*, normalise: bool, training: Config | None = None) -> Config:
 
 
 def _parse_option(text: str) -> tuple[str, Any]:
+    """(name, value) of the text NAME=VALUE."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
         raise UsageError(f"--option: found {text!r}, NAME=VALUE is needed, such as num_classes=10")

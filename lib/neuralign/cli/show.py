@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """Print the table of accuracies."""
+    """The table of accuracies of a study, and the path of its report."""
     return 0, *show(arguments.study)
 
 
@@ -30,17 +30,18 @@ def show(folder: Path) -> tuple[dict[str, Any], str]:
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     report = str(folder / "report.html")
-    return {"report": report, "table": rows}, f"{_table(rows)}\n\nreport: {report}"
+    return {"report": report, "table": rows}, f"{_format_table(rows)}\n\nreport: {report}"
 
 
-def _table(rows: list[dict[str, str]]) -> str:
+def _format_table(rows: list[dict[str, str]]) -> str:
     """The rows as text: mean ± sample standard deviation over pairs, and the number of pairs."""
     lines = [["dataset", "network", "regime", "method", *ACCURACIES.values(), "pairs"]]
     for row in rows:
-        cells = [_mean_and_std(row[column], row[f"{column}_std"]) for column in ACCURACIES]
+        cells = [_format_mean_and_std(row[column], row[f"{column}_std"]) for column in ACCURACIES]
         lines.append([*(row[key] for key in ("dataset", "network", "regime", "method")), *cells, row["n_pairs"]])
     return align_columns(lines)
 
 
-def _mean_and_std(mean: str, std: str) -> str:
+def _format_mean_and_std(mean: str, std: str) -> str:
+    """mean ± std with two decimals; the mean alone without a deviation."""
     return "" if not mean else f"{float(mean):.2f}" + (f" ± {float(std):.2f}" if std else "")

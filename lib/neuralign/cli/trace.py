@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     data = {"network": arguments.network, "input": arguments.input, "attention": arguments.attention, **symmetry}
     table = list(rows(symmetry))
     if not arguments.out:
-        return 0, data, _csv(table)
+        return 0, data, _format_csv(table)
     if arguments.out.suffix == ".csv":
         write_rows(table, arguments.out, COLUMNS)
     else:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     return 0, data, f"{counts}: {arguments.out}"
 
 
-def _csv(table: list[dict[str, Any]]) -> str:
+def _format_csv(table: list[dict[str, Any]]) -> str:
     """The rows as the text of a CSV file."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -8,7 +8,7 @@ from typing import Any
 from neuralign.cli import shared
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.consistency import Results, check_results, read_results
-from neuralign.workflow.provenance.lineage import text, trace
+from neuralign.workflow.provenance.lineage import as_text, lineage_of
 
 EXAMPLES = [
     "neuralign verify results/",
@@ -35,26 +35,26 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     start, results = time.monotonic(), read_results(arguments.results)
     config = None if arguments.ignore_config else shared.load_config(arguments)
     findings, not_compared = check_results(results, Catalogue(config) if config else None)
-    chain = None
+    lineage = None
     if arguments.trace:
-        chain = trace(results, findings, arguments.trace, arguments.where, arguments.column)
-        traced = {node["artefact"] for node in chain["nodes"]}
-        findings = [finding for finding in findings if finding.path in traced]
+        lineage = lineage_of(results, findings, arguments.trace, arguments.where, arguments.column)
+        artefacts = {node["artefact"] for node in lineage["nodes"]}
+        findings = [finding for finding in findings if finding.path in artefacts]
     facts = {
         "artefacts": len(results.artefacts),
         "notes": len(results.notes) + len(results.edited),
         "findings": [finding._asdict() for finding in findings],
         "absent": results.absent(),
         "not_in_config": not_compared,
-        "trace": chain,
+        "trace": lineage,
     }
-    lines = [text(chain) if chain else _summary(results, time.monotonic() - start, not_compared), ""]
+    lines = [as_text(lineage) if lineage else _summarise(results, time.monotonic() - start, not_compared), ""]
     lines += [f"{finding.kind:<17} {finding.path}: {finding.text}" for finding in findings]
     lines += [f"problems: {len(findings)}" if findings else "no problems"]
     return int(bool(findings)), facts, "\n".join(lines)
 
 
-def _summary(results: Results, seconds: float, not_compared: list[str]) -> str:
+def _summarise(results: Results, seconds: float, not_compared: list[str]) -> str:
     """How much was compared, and what was not."""
     size = sum((results.root / artefact).stat().st_size for artefact in results.artefacts)
     content = f"{len(results.artefacts)} artefacts, {size / 1e6:.1f} MB"

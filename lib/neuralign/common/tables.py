@@ -1,7 +1,7 @@
 """Rows of results as CSV files, and tables as aligned text."""
 
 import csv
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ def write_rows(rows: Iterable[dict[str, Any]], path: str | Path, columns: Sequen
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
+
+
+def write_frames(frames: Mapping[str, Any]) -> None:
+    """Write tables of pandas, {path: table}, to CSV files, each atomically and without its index."""
+    for path, frame in frames.items():
+        with atomic(path) as temporary:
+            frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def align_columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> str:

@@ -13,6 +13,7 @@ from neuralign.common.seeding import global_generator, preserved_generators
 from neuralign.datasets.images import as_float
 from neuralign.training.loop import Training
 from neuralign.training.progress import Diverged, Progress
+from neuralign.training.step_time import report_speed
 
 
 def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
@@ -57,14 +58,16 @@ def _take_turns(
     return diverged
 
 
-def completed(jobs: Sequence[Any], results: Sequence[Progress | Diverged]) -> Iterator[tuple[Any, Progress]]:
-    """(job, its `Progress`) of each training that did not diverge; then raises the error of the first one if it did.
+def train_together(trainings: Sequence[Training]) -> Iterator[tuple[int, Progress]]:
+    """Run all trainings with `fit_together`; (position, its `Progress`) of each that did not diverge.
 
-    `results`: of `fit_together`, in the order of `jobs`. The first job is the one that the process was started for.
+    The speed of a step is reported before. If the first training, for which the process was started, has diverged, its
+    error is raised after all others have been yielded, so that the caller can save those.
     """
-    for job, result in zip(jobs, results, strict=True):
-        if isinstance(result, Progress):
-            yield job, result
+    first = trainings[0]
+    report_speed(first.model, first.images, first.regime)
+    results = fit_together(trainings)
+    yield from ((i, result) for i, result in enumerate(results) if isinstance(result, Progress))
     if isinstance(results[0], Diverged):
         raise results[0]
 

@@ -13,7 +13,7 @@ from neuralign.workflow.running.notes import entries
 
 
 def job(c: Catalogue, rule: str, wildcards: Wildcards) -> Job:
-    """The description of the job of `rule` with these wildcards."""
+    """As `workflow.job.describe`; importing it from here makes sure that all rules are registered."""
     return describe(c, rule, wildcards)
 
 

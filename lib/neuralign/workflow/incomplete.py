@@ -1,15 +1,14 @@
-"""The finished part of a study that is not finished, and which jobs it lacks and why. Torch-free.
+"""The finished part of a study that is not finished as a whole, and the jobs it lacks and why. Torch-free.
 
 Its report is that of another study, `NAME_incomplete`, whose grids hold the paths with all results and no others. So it
 is made by the same rules, becomes stale when more paths are finished, and never takes the place of the report of NAME.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.workflow.graph import jobs
@@ -46,7 +45,7 @@ def finished_part(c: Catalogue, study: str, is_current: IsCurrent, outcome: Outc
     paths = [path for grid in complete["grids"] for path in _split_into_paths(grid)]
     kept = [_keep_finished(c, path, is_there) for path in paths]
     grids = [path for path in kept if path is not None]
-    unfinished = [_jobs(c, path).keys() for path, rest in zip(paths, kept, strict=True) if rest != path]
+    unfinished = [_jobs(c, path).keys() for path, part in zip(paths, kept, strict=True) if part != path]
     rows = [
         {"rule": rule, "wildcards": dict(wildcards), "why": outcome(rule, dict(wildcards)), "paths": count}
         for (rule, wildcards), count in _blocking_jobs(c, complete["grids"], is_there, unfinished).items()
@@ -104,7 +103,7 @@ def _keep_finished(c: Catalogue, path: Entry, is_there: Callable[[JobName], bool
 
 
 def _blocking_jobs(
-    c: Catalogue, grids: list[Entry], is_there: Callable[[JobName], bool], unfinished: list[Any]
+    c: Catalogue, grids: list[Entry], is_there: Callable[[JobName], bool], unfinished: Sequence[Collection[JobName]]
 ) -> dict[JobName, int]:
     """The missing jobs whose own inputs are all there, and how many paths need each.
 

@@ -6,7 +6,7 @@ from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
 
-INITIAL = "initial"  # `through` of the plane through both endpoints as trained and the second one as aligned
+INITIAL = "initial"  # wildcard `through` of the plane of three networks: both as trained, and the second as aligned
 NUMERIC = ("torch",)  # distributions whose version can change the numbers
 Plugins = list[tuple[str, str]]  # (kind, name)
 
@@ -21,7 +21,7 @@ def fetch_data(c: Catalogue, dataset: str) -> Job:
 
 
 def places(dataset: Entry) -> list[str]:
-    """The keys of a dataset's entry that say where the data are, and not what they are."""
+    """The keys of a dataset's entry that say where the data come from; `content` says what they are."""
     keys = ("path", "url", "checksum") if dataset["content"] else ("path", "url")
     return [key for key in keys if key in dataset]
 
@@ -134,12 +134,10 @@ def midpoint(
     augment = _augment(c, setting) if protocol["augment"] else []
     inputs = _path_inputs(c, setting, pair, alignment)
     inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
-    settings = {"model": model, "curve": family, "augment": augment}
-    settings["protocol"] = {k: protocol[k] for k in ("batch_size", "images", "seed")}
-    if protocol["full_passes"]:
-        settings["protocol"]["images"] = (
-            None  # of all training images: the evaluation reads them all as well, and here are only two points
-        )
+    # where the evaluation corrects its estimates by passes over all training images, both midpoints take such a pass
+    images = None if protocol["full_passes"] else protocol["images"]
+    estimate = {"batch_size": protocol["batch_size"], "images": images, "seed": protocol["seed"]}
+    settings = {"model": model, "curve": family, "augment": augment, "protocol": estimate}
     plugins += [*_uses("curves", [family]), *_uses("augmentations", augment)]
     return Job(inputs, settings, plugins, software=NUMERIC)
 
@@ -202,10 +200,11 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
 
 def _augment(c: Catalogue, setting: Setting) -> list[Entry]:
     """The augmentations of the regime, or else of the dataset."""
-    own: list[Entry] | None = setting.entry(c, "regimes", setting.regime)["augment"]
-    augmentations: list[Entry] = c.entry("datasets", setting.dataset)["augment"]
-    return augmentations if own is None else own
+    of_regime: list[Entry] | None = setting.entry(c, "regimes", setting.regime)["augment"]
+    of_dataset: list[Entry] = c.entry("datasets", setting.dataset)["augment"]
+    return of_dataset if of_regime is None else of_regime
 
 
 def _uses(kind: str, entries: Iterable[Entry]) -> Plugins:
+    """The plug-ins of config entries, all of one kind."""
     return [(kind, entry["use"]) for entry in entries]

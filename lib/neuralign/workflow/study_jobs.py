@@ -84,13 +84,12 @@ def report(c: Catalogue, study: str) -> Job:
     entry = c.studies[study]
     settings = {"name": study, "title": entry["title"], "description": entry["description"]}
     settings["grids"] = entry.get("planned", entry["grids"])
-    missing = {
-        k: entry[k] for k in ("missing",) if k in entry
-    }  # only the finished part of a study has it (incomplete.py)
+    # only the finished part of a study has this entry (incomplete.py)
+    missing = {"missing": entry["missing"]} if "missing" in entry else {}
     used = {
-        "datasets": every(entry, "dataset"),
-        "networks": every(entry, "network"),
-        "regimes": every(entry, "regime"),
+        "datasets": _distinct_values(entry, "dataset"),
+        "networks": _distinct_values(entry, "network"),
+        "regimes": _distinct_values(entry, "regime"),
         "evaluations": list(dict.fromkeys(g["evaluation"] for g in entry["grids"])),
     }
     if planes := list(dict.fromkeys(g["plane"] for g in entry["grids"] if g["plane"])):
@@ -127,35 +126,35 @@ def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
 
 def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]]:
     """{figure: (plug-in, its options, [(keys of the run, its CSV table)])} of a study, in the order of the report."""
-    out: dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]] = {}
-    for regime in every(c.studies[study], "regime"):
+    drawings: dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]] = {}
+    for regime in _distinct_values(c.studies[study], "regime"):
         runs = [run for run in runs_of(c, study) if run["regime"] == regime]
         paths = [(_identify(run), evaluation_of(run)) for run in runs]
         attacks = list(dict.fromkeys(a for r in runs for a in c.entry("evaluations", r["evaluation"])["attacks"]))
-        out[f"accuracy_{regime}"] = ("path", {"column": "accuracy"}, paths)
-        out[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
-        out[f"loss_{regime}"] = ("path", {"column": "loss"}, paths)
+        drawings[f"accuracy_{regime}"] = ("path", {"column": "accuracy"}, paths)
+        drawings[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
+        drawings[f"loss_{regime}"] = ("path", {"column": "loss"}, paths)
         for attack in attacks:
             for column in ("accuracy", "loss"):
                 options = {"column": column, "attack": attack, "beside_clean": True}
-                out[f"{column}_{regime}_{attack}"] = ("path", options, paths)
+                drawings[f"{column}_{regime}_{attack}"] = ("path", options, paths)
         signatures = list(_signatures(c, runs))
         if signatures:
-            out[f"signature_{regime}"] = ("signature", {}, signatures)
+            drawings[f"signature_{regime}"] = ("signature", {}, signatures)
         midpoints = [(_identify(run), _midpoint(run)) for run in _measured(c, runs, "midpoint")]
         if midpoints:
-            out[f"midpoint_{regime}"] = ("midpoint", {}, midpoints)
+            drawings[f"midpoint_{regime}"] = ("midpoint", {}, midpoints)
         for dataset, kind, frames in _planes(c, runs):
             for column in ("accuracy", "loss"):
-                out[f"plane_{kind}_{column}_{dataset}_{regime}"] = ("plane", {"column": column}, frames)
-        out[f"training_{regime}"] = ("training", {}, list(_histories(c, runs)))
+                drawings[f"plane_{kind}_{column}_{dataset}_{regime}"] = ("plane", {"column": column}, frames)
+        drawings[f"training_{regime}"] = ("training", {}, list(_histories(c, runs)))
     if _measured(c, runs_of(c, study), "bound"):
-        out["theory"] = ("theory", {}, [({}, ref("tabulate_theory", "theory_paths", study=study))])
-    return out
+        drawings["theory"] = ("theory", {}, [({}, ref("tabulate_theory", "theory_paths", study=study))])
+    return drawings
 
 
-def every(study: Entry, key: str) -> list[str]:
-    """All values of a key in the grids of a study, each once."""
+def _distinct_values(study: Entry, key: str) -> list[str]:
+    """The values of a key in the grids of a study, each once."""
     return list(dict.fromkeys(value for grid in study["grids"] for value in grid[key]))
 
 
@@ -166,10 +165,9 @@ def runs_of(c: Catalogue, study: str) -> Iterator[Entry]:
             for method in grid["method"]:
                 path = setting.entry(c, "methods", method)
                 for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
-                    seed = (
-                        seed if c.trained(path["curve"]) else 0
-                    )  # an untrained curve has no randomness: one job for all seeds
-                    run = setting._asdict() | {"pair": pair, "method": method, **path, "curve_seed": seed}
+                    # an untrained curve has no randomness, so it has one job for all seeds
+                    curve_seed = seed if c.trained(path["curve"]) else 0
+                    run = setting._asdict() | {"pair": pair, "method": method, **path, "curve_seed": curve_seed}
                     yield run | {key: grid[key] for key in ("evaluation", "plane", "measures")}
 
 
@@ -203,8 +201,8 @@ def _midpoint(run: Entry) -> Ref:
 
 def _signatures(c: Catalogue, runs: list[Entry]) -> list[tuple[Entry, Ref]]:
     """(keys, signature) of each permutation whose grid asks for it, once."""
-    wanted = [run for run in runs if "signature" in run["measures"] and _is_aligned(c, run)]
-    files = {_ref("signature", "signature", run, ALIGNED): _select(run, ALIGNED) for run in wanted}
+    measured = [run for run in runs if "signature" in run["measures"] and _is_aligned(c, run)]
+    files = {_ref("signature", "signature", run, ALIGNED): _select(run, ALIGNED) for run in measured}
     return [(description, file) for file, description in files.items()]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,33 +16,26 @@ from neuralign.networks.setup import device
 from neuralign.training import augmentation
 from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
-from neuralign.workflow.planning.costs import STEP, Sizes, training_in
+from neuralign.workflow.planning.costs import STEP, Sizes, TimedTraining, network_key, training_key
 
 TARGET_SECONDS = 1.5  # how long one measurement shall take
 
 
-def cell_name(network: Mapping[str, Any], sizes: Sizes) -> str:
-    """The key of a network, and of the size of its images, in the results of `calibrate`."""
-    return json.dumps([dict(network), sizes.channels, sizes.side, sizes.classes], sort_keys=True)
-
-
-def calibrate(cells: Iterable[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]) -> dict[str, Any]:
-    """{device, networks: {`cell_name`: {parameters, buffers, activations, train, forward}}}.
+def calibrate(trainings: Iterable[TimedTraining]) -> dict[str, Any]:
+    """{device, networks: {`network_key`: {parameters, buffers, activations, train, forward}}}.
 
     `train` (or, for example, `train bfloat16`) and `forward` are seconds per image and forward pass, in a training and
     in an evaluation. Of networks that differ only in the number of classes, one is timed.
-
-    `cells`: (config entry of the network, sizes of the data, augmentation, batch size, precision).
     """
     networks: dict[str, Any] = {}
     timings: dict[str, dict[str, float]] = {}
-    for network, sizes, augment, batch, precision in cells:
+    for network, sizes, augment, batch_size, precision in trainings:
         model = build(network, classes=sizes.classes, channels=sizes.channels).to(device())
         without_classes = json.dumps([dict(network), sizes.channels, sizes.side])
         timing = timings.setdefault(without_classes, {})
-        if training_in(precision) not in timing:
-            timing |= _seconds(model, sizes, augment, batch, precision)
-        networks[cell_name(network, sizes)] = _counts(model, sizes) | timing
+        if training_key(precision) not in timing:
+            timing |= _seconds(model, sizes, augment, batch_size, precision)
+        networks[network_key(network, sizes)] = _counts(model, sizes) | timing
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {"device": name, "networks": networks}
 
@@ -64,21 +57,21 @@ def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
     }
 
 
-def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch: int, precision: str) -> dict[str, float]:
+def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch_size: int, precision: str) -> dict[str, float]:
     """Seconds per image and forward pass, in training with this precision and in evaluation (`forward`)."""
-    start = parameters(model.network)
-    layout, state = FlatLayout.of(start), start | buffers(model.network)
+    start, stored = parameters(model.network), buffers(model.network)
+    layout = FlatLayout.of(start)
 
     def train(images: Images, size: int) -> None:
         regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0, precision=precision)
-        transform, held = augmentation.pipeline(augment), buffers(model.network)
-        fit(Training(model, layout.flatten(start), _same, layout, held, images, regime, transform=transform, seed=0))
+        transform = augmentation.pipeline(augment)
+        fit(Training(model, layout.flatten(start), _same, layout, stored, images, regime, transform=transform, seed=0))
 
     def forward(images: Images, size: int) -> None:
-        measure(model, state, images, batch_size=size, attack=None, generator=torch.Generator())
+        measure(model, start | stored, images, batch_size=size, attack=None, generator=torch.Generator())
 
-    training = _per_image(train, sizes, batch) / STEP
-    return {training_in(precision): training, "forward": _per_image(forward, sizes, batch)}
+    training = _seconds_per_image(train, sizes, batch_size) / STEP
+    return {training_key(precision): training, "forward": _seconds_per_image(forward, sizes, batch_size)}
 
 
 def _same(weights: Tensor, _: Tensor) -> Tensor:
@@ -86,26 +79,26 @@ def _same(weights: Tensor, _: Tensor) -> Tensor:
     return weights
 
 
-def _per_image(run: Callable[[Images, int], None], sizes: Sizes, batch: int) -> float:
+def _seconds_per_image(run: Callable[[Images, int], None], sizes: Sizes, batch_size: int) -> float:
     """Seconds per image of `run(images, batch size)`.
 
-    A small batch is run first, to warm up. Its time then says how large the batches can be, up to `batch`, and how many
-    there can be for the measurement to take about `TARGET_SECONDS`.
+    A small batch is run first, to warm up. Its time then says how large the batches can be, up to `batch_size`, and how
+    many there can be for the measurement to take about `TARGET_SECONDS`.
     """
-    first = min(batch, 8)
-    run(_images(first, sizes), first)
+    small = min(batch_size, 8)
+    run(_random_images(small, sizes), small)
     began = time.perf_counter()
-    run(_images(first, sizes), first)
-    affordable = int(first * TARGET_SECONDS / (time.perf_counter() - began))
-    size = max(first, min(batch, affordable // 2))
-    images = _images(size * max(1, min(50, affordable // size)), sizes)
-    run(_images(size, sizes), size)  # the first step with a new batch size is slower, on a GPU many times
+    run(_random_images(small, sizes), small)
+    affordable = int(small * TARGET_SECONDS / (time.perf_counter() - began))
+    size = max(small, min(batch_size, affordable // 2))
+    images = _random_images(size * max(1, min(50, affordable // size)), sizes)
+    run(_random_images(size, sizes), size)  # the first step with a new batch size is slower, on a GPU many times
     began = time.perf_counter()
     run(images, size)
     return (time.perf_counter() - began) / len(images)
 
 
-def _images(count: int, sizes: Sizes) -> Images:
+def _random_images(count: int, sizes: Sizes) -> Images:
     shape = (count, sizes.channels, sizes.side, sizes.side)
     pixels = torch.randint(256, shape, dtype=torch.uint8, device=device())
     return Images(pixels, torch.randint(sizes.classes, shape[:1], device=device()))

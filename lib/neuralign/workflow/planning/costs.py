@@ -5,9 +5,10 @@ in an attack, counts 1. So a training step counts 3, and one under PGD with k st
 for the paper.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from neuralign.common.tables import align_columns
 
@@ -15,7 +16,7 @@ Settings = Mapping[str, Any]
 STEP = 3  # work of a training step per image: forward, and backward with gradients by the weights
 FLOAT = 4  # bytes of a float32
 COLUMNS = ["rule", "jobs", "done", "hours left", "disk", "peak memory", "hours from"]
-TRAINS = ("train_endpoint", "train_curve")
+TRAININGS = ("train_endpoint", "train_curve")  # rules
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,37 @@ class Counts:
     activations: int
 
 
-def precision(settings: Settings) -> str:
+class TimedTraining(NamedTuple):
+    """A training of which a calibration times some steps."""
+
+    network: Settings  # its config entry
+    sizes: Sizes
+    augment: list[Any]
+    batch_size: int
+    precision: str
+
+
+def network_key(network: Settings, sizes: Sizes) -> str:
+    """The key in a calibration of a network, from its config entry and the sizes of its images."""
+    return json.dumps([dict(network), sizes.channels, sizes.side, sizes.classes], sort_keys=True)
+
+
+def training_key(precision: str) -> str:
+    """The key in a calibration of the seconds per forward pass in a training with this precision."""
+    return "train" if precision == "float32" else f"train {precision}"
+
+
+def precision_of(settings: Settings) -> str:
     """The precision that a job trains in; float32 for a job without training."""
     return str(settings.get("training", {}).get("precision", "float32"))
 
 
-def training_in(kind: str) -> str:
-    """The key in a calibration of the seconds per forward pass in a training with this precision."""
-    return "train" if kind == "float32" else f"train {kind}"
+def has_training_steps(rule: str, settings: Settings) -> bool:
+    """Whether a job takes training steps: a training, or an alignment by gradient descent such as PAM."""
+    return rule in TRAININGS or "epochs" in settings.get("method", {})
 
 
-def attacked(entry: Settings | None) -> int:
+def attack_work(entry: Settings | None) -> int:
     """Work per image that an attack adds, 0 for no attack: 2 per step, and 1 per restart to compare the restarts."""
     if not entry:
         return 0
@@ -72,11 +93,11 @@ def work(rule: str, settings: Settings, sizes: Sizes) -> float:
 
 
 def _training(s: Settings, sizes: Sizes) -> int:
-    return s["training"]["epochs"] * sizes.train * (STEP + attacked(s["attack"]))
+    return s["training"]["epochs"] * sizes.train * (STEP + attack_work(s["attack"]))
 
 
 def _align(s: Settings, sizes: Sizes) -> int:
-    method, attack = s["method"], attacked(s.get("attack"))
+    method, attack = s["method"], attack_work(s.get("attack"))
     if "epochs" not in method:  # the activations of both networks are computed once, or never
         return 2 * min(method["images"], sizes.train) * (1 + attack) if "images" in method else 0
     rounds, candidates = method.get("rounds", 1), method.get("candidates", 0)
@@ -90,13 +111,12 @@ def _signature(s: Settings, sizes: Sizes) -> int:
 
 
 def _midpoint(s: Settings, sizes: Sizes) -> int:
-    return (
-        6 * estimation_images(s["protocol"], sizes) + 8 * sizes.test
-    )  # statistics of two midpoints; each end is matched once and compared twice
+    # statistics of two midpoints; each end is matched once and compared twice
+    return 6 * estimation_images(s["protocol"], sizes) + 8 * sizes.test
 
 
 def _evaluate(s: Settings, sizes: Sizes) -> int:
-    points, tests = s["protocol"]["points"], 1 + sum(1 + attacked(a) for a in s["attacks"].values())
+    points, tests = s["protocol"]["points"], 1 + sum(1 + attack_work(a) for a in s["attacks"].values())
     tested = (points + 2) * tests * sizes.test  # the ends are tested with their stored statistics too
     return _statistics(s["protocol"], sizes, dimensions=1) + tested
 
@@ -132,7 +152,7 @@ def disk(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -> 
     """Bytes on disk of the data, network or bends that a job makes, else 0; None if `counts` are needed and missing."""
     if rule == "fetch_data":
         return sizes.bytes
-    if rule not in TRAINS:
+    if rule not in TRAININGS:
         return 0
     if counts is None:
         return None
@@ -150,11 +170,10 @@ def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -
         return sizes.bytes if rule == "fetch_data" else 0
     if counts is None:
         return None
-    learns = rule in TRAINS or "epochs" in settings.get("method", {})
-    source = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
-    batch = source.get("batch_size", 500)
+    protocol = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
+    outputs = protocol.get("batch_size", 500) * counts.activations * (2 if has_training_steps(rule, settings) else 1)
     copies = 16 if rule in ("evaluate", "plane") else 8  # eight points at a time share each batch
-    return sizes.bytes + FLOAT * (copies * counts.parameters + (2 if learns else 1) * batch * counts.activations)
+    return sizes.bytes + FLOAT * (copies * counts.parameters + outputs)
 
 
 def rate(done: Iterable[tuple[float, float]]) -> float | None:
@@ -163,9 +182,16 @@ def rate(done: Iterable[tuple[float, float]]) -> float | None:
     return sum(s for s, _ in pairs) / sum(p for _, p in pairs) if pairs else None
 
 
-def total(values: list[int | None]) -> int | None:
+def total(values: Iterable[Any]) -> Any:
     """The sum; None if any value is None."""
-    return None if None in values else sum(v for v in values if v is not None)
+    numbers = list(values)
+    return None if None in numbers else sum(numbers)
+
+
+def highest(values: Iterable[int | None]) -> int | None:
+    """The largest value, 0 if there are none; None if any value is None."""
+    numbers = [0, *values]
+    return None if None in numbers else max(v for v in numbers if v is not None)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -181,12 +207,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _total_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    hours = None if any(r["hours"] is None for r in rows) else sum(r["hours"] for r in rows)
-    peaks = [r["memory"] for r in rows]
-    sizes = {"disk": total([r["disk"] for r in rows]), "memory": None if None in peaks else max(peaks)}
-    return (
-        {"rule": "total", "hours": hours, "source": ""} | {k: sum(r[k] for r in rows) for k in ("jobs", "done")} | sizes
-    )
+    sums = {column: total(row[column] for row in rows) for column in ("jobs", "done", "hours", "disk")}
+    return {"rule": "total", **sums, "memory": highest(row["memory"] for row in rows), "source": ""}
 
 
 def _size(count: int | None) -> str:

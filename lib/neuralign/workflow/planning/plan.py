@@ -16,19 +16,23 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Job, Wildcards, job_name
 from neuralign.workflow.planning.costs import (
-    TRAINS,
+    TRAININGS,
     WORK,
     Counts,
     Sizes,
+    TimedTraining,
     disk,
+    has_training_steps,
+    highest,
     memory,
-    precision,
+    network_key,
+    precision_of,
     rate,
     total,
-    training_in,
+    training_key,
     work,
 )
-from neuralign.workflow.planning.sizes import fetched, made_by, published
+from neuralign.workflow.planning.sizes import published_sizes, sizes_by_making, sizes_in_file
 from neuralign.workflow.provenance.consistency import NOT_RESULTS
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import read_note, stands_for
@@ -42,7 +46,7 @@ class Plan:
     def __init__(self, catalogue: Catalogue, study: str, results: Path):
         self.catalogue, self.results = catalogue, results
         self.jobs = list(jobs(catalogue, study))
-        self.notes = notes(results)
+        self.notes = read_notes(results)
         self.calibration = _read(results / CALIBRATION)
         self._sizes: dict[str, Sizes] = {}
         recipes = Recipes.without_paths(catalogue)
@@ -56,7 +60,7 @@ class Plan:
         """Time a few steps of every network on this machine, and keep the result in a file for later plans."""
         from neuralign.workflow.planning.calibration import calibrate
 
-        self.calibration = calibrate(self.cells())
+        self.calibration = calibrate(self.trainings_to_time())
         with atomic(self.results / CALIBRATION) as temporary:
             temporary.write_text(json.dumps(self.calibration, indent=1))
 
@@ -65,7 +69,9 @@ class Plan:
         if dataset not in self._sizes:
             entry = self.catalogue.entry("datasets", dataset)
             file = self.results / "data" / f"{dataset}.safetensors"
-            self._sizes[dataset] = fetched(file) if file.exists() else published(entry) or made_by(entry)
+            self._sizes[dataset] = (
+                sizes_in_file(file) if file.exists() else published_sizes(entry) or sizes_by_making(entry)
+            )
         sizes = self._sizes[dataset]
         return Sizes(sizes.train, sizes.test, sizes.channels, side or sizes.side, sizes.classes)
 
@@ -73,10 +79,10 @@ class Plan:
         """Sizes of the dataset of a job, with images as the job's network sees them."""
         return self.sizes(wildcards["dataset"], job.settings.get("model", {}).get("input_size"))
 
-    def calibrated(self, sizes: Sizes, job: Job) -> dict[str, Any]:
+    def calibration_of(self, sizes: Sizes, job: Job) -> dict[str, Any]:
         """The counts and timings of the job's network in the calibration; empty if there are none."""
-        key = [job.settings["model"]["network"], sizes.channels, sizes.side, sizes.classes]
-        return self.calibration.get("networks", {}).get(json.dumps(key, sort_keys=True), {})
+        key = network_key(job.settings["model"]["network"], sizes)
+        return self.calibration.get("networks", {}).get(key, {})
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row per rule, in the order of the workflow: jobs, done, hours, disk and memory (bytes), source."""
@@ -87,28 +93,23 @@ class Plan:
             due = [(w, j) for w, j in all_jobs if job_name(rule, w) not in self.done]
             hours, sources = self._hours(rule, due)
             sized = [(self.sizes_of(w, j), j) for w, j in all_jobs if "dataset" in w]
-            counted = [(s, j, _counts(self.calibrated(s, j)) if "model" in j.settings else None) for s, j in sized]
-            bytes_ = [disk(rule, j.settings, s, c) for s, j, c in counted]
-            peaks = [memory(rule, j.settings, s, c) for s, j, c in counted]
-            sizes = {"disk": total(bytes_), "memory": None if None in peaks else max([0, *(p or 0 for p in peaks)])}
+            counted = [(s, j, _counts(self.calibration_of(s, j)) if "model" in j.settings else None) for s, j in sized]
             yield {
                 "rule": rule,
                 "jobs": len(all_jobs),
                 "done": len(all_jobs) - len(due),
                 "hours": hours,
-                **sizes,
+                "disk": total(disk(rule, j.settings, s, c) for s, j, c in counted),
+                "memory": highest(memory(rule, j.settings, s, c) for s, j, c in counted),
                 "source": sources,
             }
 
     def _hours(self, rule: str, due: list[tuple[Wildcards, Job]]) -> tuple[float | None, str]:
         """(hours of the due jobs, None if that of any is unknown; the sources of the numbers)."""
-        total, sources = 0.0, []
-        for wildcards, job in due:
-            seconds, source = self._seconds(rule, wildcards, job)
-            sources.append(source)
-            total += seconds or 0.0
-        text = ", ".join(dict.fromkeys(sources))
-        return (None if "unknown" in sources else total / 3600), text or "nothing left to do"
+        estimates = [self._seconds(rule, wildcards, job) for wildcards, job in due]
+        seconds = total(s for s, _ in estimates)
+        sources = ", ".join(dict.fromkeys(source for _, source in estimates))
+        return (None if seconds is None else seconds / 3600), sources or "nothing left to do"
 
     def _seconds(self, rule: str, wildcards: Wildcards, job: Job) -> tuple[float | None, str]:
         """(estimated seconds of a job, None if unknown; the source of the number)."""
@@ -116,41 +117,42 @@ class Plan:
             seconds = [note["seconds"] for note in self.notes.values() if note["rule"] == rule]
             return (sum(seconds) / len(seconds), f"{rule} jobs done") if seconds else (0.0, "seconds each, not counted")
         sizes = self.sizes_of(wildcards, job)
-        passes, kind = work(rule, job.settings, sizes), precision(job.settings)
+        passes, precision = work(rule, job.settings, sizes), precision_of(job.settings)
         for keys in (("dataset", "network", "regime"), ("dataset", "network")):
-            if done := rate(self._noted([rule], {k: wildcards[k] for k in keys}, kind)):
-                return passes * done, f"{rule} jobs done"
-        learns = rule in TRAINS or "epochs" in job.settings.get("method", {})
-        timings = self.calibrated(sizes, job)
-        if timed := timings.get(training_in(kind) if learns else "forward"):
-            return passes * timed, "calibration"
-        if done := rate(self._noted(list(WORK), {k: wildcards[k] for k in ("dataset", "network")}, kind)):
-            return passes * done, "other jobs of the network done"
+            if seconds_per_pass := rate(self._finished([rule], {k: wildcards[k] for k in keys}, precision)):
+                return passes * seconds_per_pass, f"{rule} jobs done"
+        key = training_key(precision) if has_training_steps(rule, job.settings) else "forward"
+        if seconds_per_pass := self.calibration_of(sizes, job).get(key):
+            return passes * seconds_per_pass, "calibration"
+        of_network = {k: wildcards[k] for k in ("dataset", "network")}
+        if seconds_per_pass := rate(self._finished(list(WORK), of_network, precision)):
+            return passes * seconds_per_pass, "other jobs of the network done"
         return None, "unknown"
 
-    def _noted(self, rules: list[str], wildcards: Wildcards, kind: str) -> Iterator[tuple[float, float]]:
-        """(seconds, forward passes) of finished jobs of these rules, with these wildcards and in this precision `kind`.
+    def _finished(self, rules: list[str], wildcards: Wildcards, precision: str) -> Iterator[tuple[float, float]]:
+        """(seconds, forward passes) of finished jobs of these rules, with these wildcards and in this precision.
 
         The passes are counted from the settings in the notes, so jobs with other settings count too.
         """
         for note in self.notes.values():
             matches = note["rule"] in rules and wildcards.items() <= note["wildcards"].items()
-            if matches and precision(note["settings"]) == kind:
+            if matches and precision_of(note["settings"]) == precision:
                 side = note["settings"]["model"]["input_size"]
                 yield note["seconds"], work(note["rule"], note["settings"], self.sizes(wildcards["dataset"], side))
 
-    def cells(self) -> Iterator[tuple[Mapping[str, Any], Sizes, list[Any], int, str]]:
-        """The arguments of `calibrate`: each combination of network, sizes and precision among the trainings, once."""
-        cells: dict[str, tuple[Mapping[str, Any], Sizes, list[Any], int, str]] = {}
+    def trainings_to_time(self) -> list[TimedTraining]:
+        """One training for each combination of network, sizes and precision, for `calibrate`."""
+        trainings: dict[str, TimedTraining] = {}
         for rule, wildcards, job in self.jobs:
-            if rule in TRAINS:
+            if rule in TRAININGS:
                 sizes, network = self.sizes_of(wildcards, job), job.settings["model"]["network"]
-                batch, kind = job.settings["training"]["batch_size"], precision(job.settings)
-                cells.setdefault(str((network, sizes, kind)), (network, sizes, job.settings["augment"], batch, kind))
-        yield from cells.values()
+                batch_size, precision = job.settings["training"]["batch_size"], precision_of(job.settings)
+                training = TimedTraining(network, sizes, job.settings["augment"], batch_size, precision)
+                trainings.setdefault(str((network, sizes, precision)), training)
+        return list(trainings.values())
 
 
-def notes(results: Path) -> dict[str, dict[str, Any]]:
+def read_notes(results: Path) -> dict[str, dict[str, Any]]:
     """{job_name: note of origin} of all results in a folder."""
     others = [results / folder for folder in NOT_RESULTS]
     files = (p for p in results.glob("**/*.*.json") if not any(map(p.is_relative_to, others)))

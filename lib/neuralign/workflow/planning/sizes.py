@@ -12,7 +12,7 @@ from neuralign.datasets.splits import prepare
 from neuralign.workflow.planning.costs import Sizes
 
 
-def fetched(file: Path) -> Sizes:
+def sizes_in_file(file: Path) -> Sizes:
     """Sizes from the header of the file of a fetched dataset."""
     with safe_open(file, "np") as data:
         train, test = (data.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
@@ -20,7 +20,7 @@ def fetched(file: Path) -> Sizes:
     return Sizes(train[0], test[0], train[1], train[2], len(classes))
 
 
-def published(entry: Mapping[str, Any]) -> Sizes | None:
+def published_sizes(entry: Mapping[str, Any]) -> Sizes | None:
     """Sizes from sizes.csv, by the plug-in of the config entry; None if the plug-in is not in that table."""
     with Path(__file__).with_name("sizes.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -33,8 +33,8 @@ def published(entry: Mapping[str, Any]) -> Sizes | None:
     return None
 
 
-def made_by(entry: Mapping[str, Any]) -> Sizes:
-    """Sizes found by making the dataset; for plug-ins that download nothing."""
-    made = prepare(entry, Path())
-    _, channels, side, _ = made.train.images.shape
-    return Sizes(len(made.train.images), len(made.test.images), channels, side, len(made.classes))
+def sizes_by_making(entry: Mapping[str, Any]) -> Sizes:
+    """Sizes of the dataset, which is made for that; for plug-ins that download nothing."""
+    dataset = prepare(entry, Path())
+    _, channels, side, _ = dataset.train.images.shape
+    return Sizes(len(dataset.train.images), len(dataset.test.images), channels, side, len(dataset.classes))

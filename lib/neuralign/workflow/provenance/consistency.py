@@ -62,7 +62,7 @@ class Results:
         for name in sorted(files - set(self.artefacts)):
             artefact = name.removesuffix(".json")
             try:
-                self.notes[artefact] = _checked_note(json.loads((root / name).read_text()))
+                self.notes[artefact] = _check_note(json.loads((root / name).read_text()))
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 self.edited[artefact] = str(error)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
@@ -72,13 +72,13 @@ class Results:
             for _, _, entry in flat(note["inputs"]):
                 self.readers[path_in_folder(entry["path"])][reader] = entry["sha256"]
 
-    def content(self, path: str) -> str | None:
-        """The digest of an artefact by its note, or of the file if it has no note; None if both are missing."""
+    def digest_of(self, path: str) -> str | None:
+        """The SHA-256 of an artefact by its note, or of the file if it has no note; None if both are missing."""
         return self.notes[path]["sha256"] if path in self.notes else self.hashes.get(path)
 
     def absent(self) -> list[str]:
         """Inputs of artefacts in this folder that are not in it themselves, neither as a file nor by a note."""
-        return sorted(path for path in self.readers if self.content(path) is None)
+        return sorted(path for path in self.readers if self.digest_of(path) is None)
 
 
 def read_results(folder: Path) -> Results:
@@ -126,7 +126,7 @@ def disagreements(results: Results) -> Iterator[Finding]:
         elif results.hashes[path] != note["sha256"]:
             number = len(results.readers.get(path, {}))
             readers = f"; {number} results were made from what it was" if number else ""
-            text = f"{_change(results.hashes[path], note['sha256'])} by its note{readers}"
+            text = f"{_describe_change(results.hashes[path], note['sha256'])} by its note{readers}"
             yield Finding("artefact changed", path, text)
         yield from _broken_links(results, path, note)
     for path in results.absent():
@@ -140,9 +140,9 @@ def _broken_links(results: Results, path: str, note: Note) -> Iterator[Finding]:
     keys = {(name, i): key for name, i, key in flat(note["upstream"])}
     for name, i, entry in flat(note["inputs"]):
         source = path_in_folder(entry["path"])
-        content = results.content(source)
-        if content is not None and content != entry["sha256"]:
-            yield Finding("stale", path, f"its {name}, {source}: {_change(content, entry['sha256'])} when it was read")
+        now, then = results.digest_of(source), entry["sha256"]
+        if now is not None and now != then:
+            yield Finding("stale", path, f"its {name}, {source}: {_describe_change(now, then)} when it was read")
         origin = results.notes.get(source)
         if origin is not None and not stands_for(origin, keys[name, i]):
             text = f"its {name}, {source}: the key is {origin['key']}, and was {keys[name, i]}"
@@ -164,7 +164,7 @@ def out_of_date(results: Results, catalogue: Catalogue) -> tuple[list[Finding], 
     return findings, unknown
 
 
-def _checked_note(note: Any) -> Note:
+def _check_note(note: Any) -> Note:
     """The note. Raises `ValueError` if parts of it are missing or its digest or key does not match its content."""
     required = {*IDENTITY, "key", "inputs", "artefact", "sha256", "digest"} - {"source", "places"}
     if not isinstance(note, dict) or not required <= note.keys():
@@ -190,5 +190,5 @@ def _files(root: Path) -> Iterator[str]:
         yield from ((below / f).as_posix() for f in files if not f.startswith(".") and f != "README.md")
 
 
-def _change(now: str, then: str) -> str:
+def _describe_change(now: str, then: str) -> str:
     return f"its sha256 is {now[:12]}, and was {then[:12]}"

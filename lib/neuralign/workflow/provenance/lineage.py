@@ -22,7 +22,7 @@ SHOWN = (  # entries of a note
 Row = dict[str, str]
 
 
-def trace(
+def lineage_of(
     results: Results, findings: Iterable[Finding], artefact: str, where: Sequence[str] = (), column: str | None = None
 ) -> dict[str, Any]:
     """The lineage of an artefact: {artefact, rows: chosen rows of a table, nodes: the tree of inputs, depth first}.
@@ -37,7 +37,7 @@ def trace(
     Raises `UserError` for an artefact without a note, and for a column or row that does not exist.
     """
     path = locate(results, artefact)
-    rows = choose(results.root / path, where, column) if where or column else []
+    rows = choose_rows(results.root / path, where, column) if where or column else []
     kinds: dict[str, list[str]] = {}
     for finding in findings:
         kinds.setdefault(finding.path, []).append(finding.kind)
@@ -47,8 +47,9 @@ def trace(
         depth, name, current = pending.pop()
         note = results.notes.get(current)
         again = current in seen
-        node = {"depth": depth, "as": name, "artefact": current, "again": again, **_origin(results, current, note)}
-        nodes.append(node | {"wrong": list(dict.fromkeys(kinds.get(current, [])))})
+        node = {"depth": depth, "as": name, "artefact": current, "again": again}
+        wrong = {"wrong": list(dict.fromkeys(kinds.get(current, [])))}
+        nodes.append(node | _shown_entries(results, current, note) | wrong)
         if note is not None and not again:
             inputs = _inputs_of_rows(note, rows if where else [])
             pending += reversed([(depth + 1, n, path_in_folder(entry["path"])) for n, entry in inputs])
@@ -70,7 +71,7 @@ def locate(results: Results, artefact: str) -> str:
     return path
 
 
-def choose(table: Path, where: Sequence[str], column: str | None) -> list[Row]:
+def choose_rows(table: Path, where: Sequence[str], column: str | None) -> list[Row]:
     """The rows of a table for which every `column=value` of `where` holds."""
     if table.suffix != ".csv":
         raise UserError(f"{table}: rows and columns can only be chosen from a table (.csv)")
@@ -112,22 +113,23 @@ def _is_row_of(row: Row, run: Mapping[str, Any], runs: Sequence[Mapping[str, Any
     return True
 
 
-def _origin(results: Results, path: str, note: Note | None) -> dict[str, Any]:
+def _shown_entries(results: Results, path: str, note: Note | None) -> dict[str, Any]:
     """The entries of a note that a node shows; only the digest of the artefact if there is no note."""
     if note is None:
         return {"rule": None, "sha256": results.hashes.get(path)}
     return {key: note.get(key) for key in SHOWN}
 
 
-def text(chain: Mapping[str, Any]) -> str:
-    """The lineage as text: one line for each artefact, its inputs indented below it. `chain`: from `trace`."""
-    lines = [chain["artefact"], *("  " + "  ".join(f"{k}={v}" for k, v in row.items()) for row in chain["rows"]), ""]
-    lines += [_line(node) for node in chain["nodes"]]
-    commits = {node.get("commit") for node in chain["nodes"]} - {None}
+def as_text(lineage: Mapping[str, Any]) -> str:
+    """The lineage as text: one line for each artefact, its inputs indented below it. `lineage`: from `lineage_of`."""
+    rows = ["  " + "  ".join(f"{k}={v}" for k, v in row.items()) for row in lineage["rows"]]
+    lines = [lineage["artefact"], *rows, "", *map(_format_node, lineage["nodes"])]
+    commits = {node.get("commit") for node in lineage["nodes"]} - {None}
     return "\n".join([*lines, "", f"commits: {', '.join(sorted(commits)) or 'unknown'}"])
 
 
-def _line(node: Mapping[str, Any]) -> str:
+def _format_node(node: Mapping[str, Any]) -> str:
+    """The line of one artefact: its rule, wildcards, seeds and origin, and what is wrong with it."""
     start = "  " * node["depth"] + (f"{node['as']}: " if node["as"] else "")
     sha = (node["sha256"] or "?")[:12]
     if node["again"]:

@@ -125,6 +125,7 @@ class Recipes:
         return {name: path for name, path in inputs.items() if name != "data"} if is_finished else inputs
 
     def _build(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
+        """The recipe of one job, as `of` returns it; its inputs are kept for `write`."""
         described = job(self.catalogue, rule, wildcards)
         recipe: dict[str, Any] = {
             "rule": rule,
@@ -135,9 +136,8 @@ class Recipes:
             "upstream": {name: self._keys(refs) for name, refs in described.inputs.items()},
         }
         if (source := described.source) is not None:
-            recipe["source"] = (
-                source.get("content") or source.get("checksum") or _content_digest(json.dumps(source, sort_keys=True))
-            )
+            declared = source.get("content") or source.get("checksum")
+            recipe["source"] = declared or _content_digest(json.dumps(source, sort_keys=True))
             recipe["places"] = described.places
         key = key_of(recipe)
         inputs = {name: self._paths(refs) for name, refs in described.inputs.items()}
@@ -205,6 +205,7 @@ def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, .
 
 @cache
 def _content_digest(entry: str) -> str:
+    """The digest of the user's own data files that a config entry, as JSON, names."""
     return content_digest(json.loads(entry), IDENTITY_CACHE)
 
 

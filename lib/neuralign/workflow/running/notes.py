@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def _without(settings: Mapping[str, Any], location: str) -> dict[str, Any]:
     return {**settings, first: _without(settings[first], rest)}
 
 
-def hashed(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """{name: {path, sha256}, or a list of them} of the input files of a job, `inputs`: {name: path, or a list}."""
     digests: dict[str, str] = {}
 
@@ -77,19 +77,19 @@ def hashed(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def notes(
-    recipe: Mapping[str, Any], inputs: Mapping[str, Any], began: str, seconds: float
+    recipe: Mapping[str, Any], inputs: Mapping[str, Any], started: str, seconds: float
 ) -> Iterator[tuple[str, Note]]:
     """(path, note) for every output of a finished job.
 
     Args:
         recipe: the recipe of the job.
-        inputs: its input files with their digests (`hashed`), taken before it began.
-        began: when it began, as ISO 8601 text.
+        inputs: its input files with their digests (`hash_inputs`), taken before it began.
+        started: when it began, as ISO 8601 text.
         seconds: how long it took.
     """
     common = {name: recipe[name] for name in (*IDENTITY, "key") if name in recipe}
     common |= {"inputs": inputs, "seeds": seeds(recipe["rule"], recipe["settings"])}
-    common |= {"started": began, "seconds": round(seconds, 2), **origin()}
+    common |= {"started": started, "seconds": round(seconds, 2), **origin()}
     for output in recipe["outputs"].values():
         note = common | {"artefact": output, "sha256": sha256(output)}
         yield note_path(output), note | {"digest": digest(note)}
@@ -149,7 +149,7 @@ def origin() -> dict[str, Any]:
     }
 
 
-def versions(packages: Any) -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python and of those `packages` that are installed."""
     installed = {"python": platform.python_version()}
     for package in packages:

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from neuralign.common.files import atomic, date_back, first_output, leftovers, note_path, recipe_path
 from neuralign.workflow.running import failure, termination, together
 from neuralign.workflow.running.gpus import lease
-from neuralign.workflow.running.notes import entries, hashed, notes
+from neuralign.workflow.running.notes import entries, hash_inputs, notes
 
 log = logging.getLogger("neuralign")
 SCRATCH = Path("results", ".scratch")
@@ -67,7 +67,7 @@ def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
             Path(output).parent.mkdir(parents=True, exist_ok=True)
             for old in [Path(note_path(output)), *leftovers(output), *leftovers(note_path(output))]:
                 old.unlink(missing_ok=True)
-        inputs = hashed(recipe["inputs"])
+        inputs = hash_inputs(recipe["inputs"])
         if (seconds := together.take_results(SCRATCH, recipe)) is None:
             seconds = _call_main(main, recipe, began)
         if os.environ.get("NEURALIGN_CHECK_CLOSURE"):

@@ -28,7 +28,7 @@ def exclusive(folder: Path) -> Iterator[int]:
 
     Raises `Busy` if another run is at work.
     """
-    with _opened(folder) as file:
+    with _open(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,13 +38,13 @@ def exclusive(folder: Path) -> Iterator[int]:
 
 def share(folder: Path) -> None:
     """Hold a shared lock of a folder until this process ends. Does nothing if the process that started it holds it."""
-    file = _opened(folder)
+    file = _open(folder)
     with suppress(OSError):  # a parent holds it, or the file system has no such locks
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     _shared.append(file)
 
 
-def _opened(folder: Path) -> TextIO:
+def _open(folder: Path) -> TextIO:
     """The lock file of a folder, created if need be."""
     path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,11 +28,11 @@ def candidates(recipe: Recipe) -> Iterator[Recipe]:
     """
     if limit() == 1:
         return
-    own_path = Path(recipe_path(first_output(recipe)))
-    for path in sorted(_folder_of_setting(own_path, recipe).rglob("*.json")):
+    file = Path(recipe_path(first_output(recipe)))
+    for path in sorted(_folder_of_setting(file, recipe).rglob("*.json")):
         candidate = json.loads(path.read_text())
-        same = path != own_path and _common_part(candidate) == _common_part(recipe)
-        if same and not _is_current(candidate) and _has_current_inputs(candidate):
+        matches = path != file and _common_part(candidate) == _common_part(recipe)
+        if matches and not _is_current(candidate) and _has_current_inputs(candidate):
             yield candidate
 
 
@@ -107,7 +107,7 @@ def _is_current(recipe: Recipe) -> bool:
 
 
 def _has_current_inputs(recipe: Recipe) -> bool:
-    """Whether all inputs of a job exist and were made from the recipes that its own names."""
+    """Whether all inputs of a job exist and were made from the recipes whose keys its recipe has."""
     return all(_stands_for(path, recipe["upstream"][name]) for name, path in recipe["inputs"].items())
 
 
