@@ -90,7 +90,7 @@ def test_a_wrong_permutation_that_changes_no_output_changes_gradients() -> None:
     "act, message",
     [
         (lambda x: (x for _ in range(2)), "the network returns a generator; tensors, or tuples, lists, mappings"),
-        (lambda x: {"places": x.argmax(1)}, "returns no tensor of floating point, so nothing can be certified"),
+        (lambda x: {"places": x.argmax(1)}, "returns no floating-point tensor, so nothing can be certified"),
     ],
 )
 def test_what_cannot_be_certified_is_refused(act, message) -> None:

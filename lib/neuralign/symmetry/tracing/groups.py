@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping
 from itertools import count
 from re import split
 
-from neuralign.symmetry.permutations import Axis as Blocks
-from neuralign.symmetry.permutations import Block, PermutationSpec
+from neuralign.symmetry.permutations import Block, Blocks, PermutationSpec
 from neuralign.symmetry.tracing.axes import ORDER_IS_DATA, Axis, factors, leaves, pieces
 from neuralign.symmetry.tracing.call import Axes
 from neuralign.symmetry.tracing.operations.products import ATTENTION, UNIT
