@@ -1,4 +1,4 @@
-"""Names the groups that the runs found, and makes the `PermutationSpec` of where they lie."""
+"""Names the groups of a network, and makes the `PermutationSpec` of where they lie."""
 
 from collections.abc import Collection, Mapping
 from itertools import count
@@ -20,7 +20,7 @@ class Groups:
 
     Args:
         state: axes of the network's tensors, by name.
-        learned: names of the tensors that are parameters or running statistics.
+        learned: names of those that are parameters or running statistics.
         attention: whether heads of attentions, and channels within heads, may be permuted.
     """
 

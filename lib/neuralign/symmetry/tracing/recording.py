@@ -20,8 +20,8 @@ from neuralign.symmetry.tracing.execution import DeterministicMode, Operation, i
 
 Location = tuple[Any, ...]
 BUFFERS = 1e6  # added to `first_seen` of axes of buffers, so that groups are named after parameters
-COPIES = {"clone", "_to_copy", "detach", "alias"}
 MASK_TYPES = (torch.bool, torch.uint8)
+COPIES = {"clone", "_to_copy", "detach", "alias"}
 SUMS = {"add", "sub", "mul", "div", "rsub"}  # operations that may join two streams, as a residual connection does
 # operations that return one value everywhere
 CONSTANTS = {
@@ -56,7 +56,7 @@ class Recorder(DeterministicMode):
     ):
         super().__init__()
         self.network, self.rules, self.elementwise = network, rules, elementwise
-        # what the run found
+        # what is known after the run
         self.state: dict[str, Axes] = {}  # axes of the network's tensors that were used, by name
         self.steps: list[Step] = []
         self.reached: set[str] = set()  # names of the network's tensors that some operation used
@@ -87,15 +87,15 @@ class Recorder(DeterministicMode):
 
     def _name_tensors(self) -> None:
         """Fill `names`, `all_names` and `learned`."""
-        network = self.network
+        network, stored = self.network, _stored_buffers(self.network)
+        parameters = list(network.named_parameters(remove_duplicate=False))
         statistics = {location_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
-        stored, tensors = _stored_buffers(network), (network.named_parameters, network.named_buffers)
-        for name, tensor in (pair for named in tensors for pair in named(remove_duplicate=False)):
+        for name, tensor in [*parameters, *network.named_buffers(remove_duplicate=False)]:
             if isinstance(tensor, nn.Parameter) or location_of(tensor) in statistics:
                 self.learned.add(name)
             if name in self.learned or name in stored:
                 self.names.setdefault(location_of(tensor), []).append(name)
-        for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
+        for name, tensor in [*parameters, *network.named_buffers()]:
             self.all_names.setdefault(location_of(tensor), []).append(name)
 
     def add_input(self, tensor: Tensor, axes: Axes) -> None:
@@ -107,7 +107,7 @@ class Recorder(DeterministicMode):
             digest="input",
             depends_on_input=True,
             depends_on_network=False,
-            learned=True,
+            may_carry_groups=True,
         )
 
     def finish(self, outputs: Iterable[Tensor], state: Mapping[str, Tensor]) -> None:
@@ -144,12 +144,13 @@ class Recorder(DeterministicMode):
         call = Call(name, arguments, tuple(tensors_in([out])), operands, f"aten::{name}{self._running_layer()}")
         rule = self.rules.get(name, self.elementwise if torch.Tag.pointwise in func.tags else None)
         axes = self._apply_rule(rule, call)
-        learned = any(record.learned for record in operands.values())
+        may_carry_groups = any(record.may_carry_groups for record in operands.values())
         depends_on_network = any(record.depends_on_network for record in operands.values())
-        depends_on_input = any(record.depends_on_input for record in operands.values())
-        depends_on_input = depends_on_input or torch.Tag.nondeterministic_seeded in func.tags
-        dynamic_shape = any(record.dynamic_shape for record in operands.values())
-        dynamic_shape = dynamic_shape or (depends_on_input and _has_dynamic_shape(func, arguments))
+        # a random result is treated as one that depends on the input: it differs from run to run
+        depends_on_input = torch.Tag.nondeterministic_seeded in func.tags
+        depends_on_input |= any(record.depends_on_input for record in operands.values())
+        dynamic_shape = depends_on_input and _has_dynamic_shape(func, arguments)
+        dynamic_shape |= any(record.dynamic_shape for record in operands.values())
         if torch.Tag.data_dependent_output in func.tags and depends_on_input:
             self.note_decision()
             if isinstance(out, bool) and not depends_on_network:
@@ -159,7 +160,7 @@ class Recorder(DeterministicMode):
         self.calls[name] = self.calls.get(name, -1) + 1
         self.arguments_digest.update(repr((name, [_without_values(a) for a in arguments.values()])).encode())
         expanded = _expanded_dims(call)
-        step = self._add_step(call, axes, depends_on_input, expanded) if learned else None
+        step = self._add_step(call, axes, depends_on_input, expanded) if may_carry_groups else None
         for i, (tensor, tensor_axes) in enumerate(zip(call.outputs, axes, strict=True)):
             self.records[location_of(tensor)] = TensorRecord(
                 axes=tensor_axes,
@@ -168,7 +169,7 @@ class Recorder(DeterministicMode):
                 digest=f"{digest}:{i}",
                 depends_on_input=depends_on_input,
                 depends_on_network=depends_on_network,
-                learned=learned,
+                may_carry_groups=may_carry_groups,
                 step=step,
                 expanded=expanded,
                 dynamic_shape=dynamic_shape,
@@ -204,7 +205,7 @@ class Recorder(DeterministicMode):
                 digest=repr(names),
                 depends_on_input=False,
                 depends_on_network=bool(names),
-                learned=learned,
+                may_carry_groups=learned,
             )
         return self.records[location]
 
@@ -244,7 +245,7 @@ class Recorder(DeterministicMode):
             self.note_decision()
 
     def _unify_with_next_run(self, state: Mapping[str, Tensor]) -> None:
-        """Unify the axes of a tensor that the network replaced by an activation with those of this activation."""
+        """Unify the axes of each tensor of the network that the run replaced by an activation with the activation's."""
         for name in sorted(state.keys() & {name for names in self.names.values() for name in names}):
             tensor = state[name]
             if name not in self.names.get(location_of(tensor), []) and location_of(tensor) in self.records:
@@ -253,8 +254,8 @@ class Recorder(DeterministicMode):
                     for axis in (*axes, *self.state[name]):
                         freeze(axis, f"{name} keeps it for the next run in another shape")
                 else:
-                    for before, after in zip(self.state[name], axes, strict=True):
-                        unify(before, after, f"{name} keeps it for the next run")
+                    for axis, new_axis in zip(self.state[name], axes, strict=True):
+                        unify(axis, new_axis, f"{name} keeps it for the next run")
 
     def _apply_rule(self, rule: Rule | None, call: Call) -> list[Axes]:
         """The axes of the results; if no rule applies, all axes of the operands are frozen."""
@@ -279,12 +280,12 @@ class Recorder(DeterministicMode):
             return None
         layer, is_childless = self.running[-1]
         base = layer.replace(".", "_") + ("" if depends_on_input else f"_{call.name}") if is_childless else call.name
-        repeat = self.step_names[base] = self.step_names.get(base, -1) + 1
-        sources = [record.step for t in call.tensors if (record := call.records[id(t)]).learned]
+        uses = self.step_names[base] = self.step_names.get(base, -1) + 1
+        sources = [record.step for t in call.tensors if (record := call.records[id(t)]).may_carry_groups]
         step = Step(
             operation=call.name,
             ordinal=self.calls[call.name],
-            name=f"{base}_{repeat}" if repeat else base,
+            name=f"{base}_{uses}" if uses else base,
             axes=axes[0],
             shape=tuple(call.outputs[0].shape),
             depends_on_input=depends_on_input,
@@ -307,7 +308,7 @@ class Recorder(DeterministicMode):
         for name, module in self.network.named_modules():
             is_childless = bool(name) and not any(module.children())
             enter = lambda *_, entry=(name, is_childless): self.running.append(entry)  # noqa: E731
-            leave = lambda *_: self.running.pop() and None  # noqa: E731
+            leave = lambda *_: self.running.pop() and None  # noqa: E731 - None: the hook leaves the output as it is
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
         try:
             yield
@@ -317,7 +318,7 @@ class Recorder(DeterministicMode):
 
 
 def _stored_buffers(network: nn.Module) -> set[str]:
-    """Names of the persistent buffers, which a checkpoint holds. The network computes the others itself, unpermuted."""
+    """Names of the persistent buffers, those of a checkpoint. The network computes the others itself, unpermuted."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, module in network.named_modules(remove_duplicate=False)
@@ -332,7 +333,7 @@ def _bind(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
 
 
 def _expanded_dims(call: Call) -> frozenset[int]:
-    """The dimensions of a result that hold copies, because it was expanded or is a copy of an expanded tensor."""
+    """The dimensions of a result that hold equal values, because it or the tensor that it copies was expanded."""
     if call.name == "expand":
         (out,) = call.outputs
         return frozenset(d for d, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if n > 1 and s == 0)
@@ -342,6 +343,7 @@ def _expanded_dims(call: Call) -> frozenset[int]:
 
 
 def _digest(*values: Any) -> str:
+    """A sha256 digest of the representations of these values."""
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
@@ -351,6 +353,7 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _is_written(argument: Any) -> bool:
+    """Whether an operation writes to the tensors of this argument of its schema."""
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
