@@ -31,7 +31,10 @@ from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
 from neuralign.symmetry.permutations import PermutationSpec
+from neuralign.symmetry.tracing.axes import Axis
+from neuralign.symmetry.tracing.call import Call, TensorRecord
 from neuralign.symmetry.tracing.execution import DeterministicModule
+from neuralign.symmetry.tracing.operations.rules import RULES
 from neuralign.symmetry.tracing.trace import Trace, trace
 from neuralign.training.batch_norm import refresh
 
@@ -235,6 +238,20 @@ def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> 
     symmetry = traced(make())
     assert not {"a"} & set(symmetry.spec.free)
     assert any(reason in words for words in symmetry.frozen.values()), symmetry.frozen
+
+
+def test_maps_are_followed_through_the_grid_sampler_of_cudnn_too() -> None:
+    maps, grid = torch.zeros(2, 3, 4, 4), torch.zeros(2, 5, 5, 2)
+    records = {}
+    for tensor in (maps, grid):
+        axes = tuple(map(Axis, tensor.shape))
+        records[id(tensor)] = TensorRecord(axes, tensor, tensor.stride(), "", True, False, True)
+    name = "cudnn_grid_sampler"
+    names = [argument.name for argument in torch.ops.aten.cudnn_grid_sampler.default._schema.arguments]
+    arguments = dict(zip(names, (maps, grid), strict=True))
+    (axes,) = RULES[name](Call(name, arguments, (torch.zeros(2, 3, 5, 5),), records, f"aten::{name}"))
+    assert axes[1] is records[id(maps)].axes[1]
+    assert axes[2:] == records[id(grid)].axes[1:3]
 
 
 def test_an_operation_without_a_rule_fixes_its_operands_only() -> None:

@@ -269,9 +269,11 @@ class Recorder(DeterministicMode):
                 reason = f"{call.label} returns other shapes than its rule says"
             except UnsupportedCall as unsupported:
                 reason = f"{call.label} {unsupported}"
-        for tensor in call.tensors:
-            for axis in call.axes(tensor):
-                freeze(axis, reason)
+        operands = list(call.records.values())
+        if call.name == "as_strided":  # it may read all memory of its operand, not only the part that this is a view of
+            operands = [r for r in self.records.values() if _memory(r.tensor) == _memory(call.first)]
+        for axis in (axis for record in operands for axis in record.axes):
+            freeze(axis, reason)
         return [tuple(map(ordered_axis, t.shape)) for t in call.outputs]
 
     def _add_step(self, call: Call, axes: list[Axes], depends_on_input: bool, expanded: frozenset[int]) -> Step | None:
