@@ -133,6 +133,12 @@ def test_the_permutable_fraction_counts_what_moves_within_blocks() -> None:
     assert permutable_fraction(spec, {"w": torch.zeros(20)}) == pytest.approx(6 / 20)
 
 
+def test_a_network_of_a_single_number_is_certified() -> None:
+    network = Net(lambda n, x: n.a(n.scale * x), a=nn.Linear(3, 4), scale=nn.Parameter(torch.randn(3))).double()
+    facts = explain(network, torch.tensor(2.0, dtype=torch.float64))
+    assert facts["certified"] and facts["batch_sizes"] == []
+
+
 def test_equal_symmetries_have_equal_fingerprints() -> None:
     fingerprints = [fingerprint(trace(perceptron(), image()).spec) for _ in range(2)]
     assert fingerprints[0] == fingerprints[1] and len(fingerprints[0]) == 64

@@ -65,7 +65,7 @@ class Certificate:
     gradients: float  # the largest change of any gradient, see `differences`
     precision: Precision
     why: str  # why the precision is not float64; "" if it is
-    batch_sizes: tuple[int, ...]
+    batch_sizes: tuple[int, ...]  # of the inputs that have a batch axis
     modes: Mapping[str, str]  # "evaluation", "training" -> "", or the error that kept the network from running so
     reached: int  # how many parameters and buffers the network uses
     unreached: tuple[str, ...]  # parameters and buffers that it does not use, of which nothing is certified
@@ -121,13 +121,13 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     except Exception as error:  # of any kind, by the network's code
         precision, why = FLOAT32, summary(error)
         changes = _compare_again(error, lambda: compare(inputs[:1], FLOAT32))
-    others = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
+    accepted = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
     try:
-        changes += compare(others, precision)
+        changes += compare(accepted, precision)
     except (UserError, CertificateError):
         raise
     except Exception as error:  # of any kind, by the network's code
-        sizes = " and ".join(str(len(x)) for x in others)
+        sizes = " and ".join(str(len(x)) for x in accepted)
         raise UserError(
             f"nothing can be certified of this network: its gradients at batch size {sizes} raise {summary(error)}"
         ) from error
@@ -136,7 +136,7 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
         gradients=_largest_or_nan(change["gradients"] for change in changes),
         precision=precision,
         why=why,
-        batch_sizes=tuple(len(x) for x in (inputs[0], *others)),
+        batch_sizes=tuple(len(x) for x in (inputs[0], *accepted) if x.dim()),
         modes=trace.modes,
         reached=len(trace.reached),
         unreached=trace.unreached,

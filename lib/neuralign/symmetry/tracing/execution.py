@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from neuralign.common.errors import UserError
 from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.model import State, substituted
+from neuralign.symmetry.tracing.call import tensors_in
 
 Operation = Any  # an overload of torch.ops.aten
 WRAPPED = "<network>"  # the only attribute of a `DeterministicModule`; no layer can have this name
@@ -29,6 +30,23 @@ def operation_name(operation: Operation) -> str:
     """The name of an operation of ATen: one for all its overloads, its in-place form and its SYNONYMS."""
     name = operation._overloadpacket.__name__
     return SYNONYMS.get(name, name if name.startswith("__") else name.rstrip("_"))
+
+
+def bind(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation by name, with their defaults."""
+    arguments = {a.name: a.default_value for a in operation._schema.arguments if a.has_default_value()}
+    return arguments | dict(zip((a.name for a in operation._schema.arguments), args, strict=False)) | kwargs
+
+
+def written_tensors(operation: Operation, arguments: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments, by name, that an operation writes to."""
+    written = [a.name for a in operation._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return list(tensors_in(arguments[name] for name in written))
+
+
+def memory_of(tensor: Tensor) -> int:
+    """An identifier of a tensor's storage, equal for all its views."""
+    return tensor.untyped_storage()._cdata
 
 
 class DeterministicMode(TorchDispatchMode):
@@ -102,7 +120,7 @@ class UnfusedRecurrence(TorchFunctionMode):
 class DeterministicNetwork:
     """A network that runs without dropout, with some of its modules in training mode and the others in evaluation mode.
 
-    It is no nn.Module, so that none of its attributes can hide a layer of the same name.
+    It is not an nn.Module, so that none of its attributes can hide a layer of the same name.
     """
 
     network: nn.Module  # all modules in evaluation mode
@@ -281,7 +299,7 @@ class ReadingMode(DeterministicMode):
             self.names[func] = operation_name(func), func._schema.is_mutable
         name, mutable = self.names[func]
         if mutable and self.results:
-            self.protect(args[0])
+            self._protect(written_tensors(func, bind(func, args, kwargs)))
         out = super().run(func, args, kwargs)
         if name not in self.counts:
             return out
@@ -298,13 +316,10 @@ class ReadingMode(DeterministicMode):
             raise ValueError(f"torch.{name}_ works in place: its activation cannot be halved (option largest)")
         return activation if out is first else (activation, *out[1:])
 
-    def protect(self, overwritten: Any) -> None:
-        """Copy the kept results that lie in the memory of `overwritten`, an operand that is about to be overwritten."""
-        if isinstance(overwritten, Tensor):
-            memory = overwritten.untyped_storage()._cdata
-            for call, tensor in self.results.items():
-                if tensor.untyped_storage()._cdata == memory:
-                    self.results[call] = tensor.clone()
+    def _protect(self, overwritten: Sequence[Tensor]) -> None:
+        """Copy the kept results that lie in the memory of operands that are about to be overwritten."""
+        memories = set(map(memory_of, overwritten))
+        self.results |= {call: t.clone() for call, t in self.results.items() if memory_of(t) in memories}
 
 
 def _subsampled(activation: Tensor, largest: int | None) -> Tensor:

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from neuralign.symmetry.tracing.axes import Axis, freeze, ordered_axis, unify
 from neuralign.symmetry.tracing.call import Axes, Call, Rule, Step, TensorRecord, UnsupportedCall, tensors_in
-from neuralign.symmetry.tracing.execution import DeterministicMode, Operation, is_random, operation_name
+from neuralign.symmetry.tracing.execution import (
+    DeterministicMode,
+    Operation,
+    bind,
+    is_random,
+    memory_of,
+    operation_name,
+    written_tensors,
+)
 
 Location = tuple[Any, ...]
 BUFFERS = 1e6  # added to `first_seen` of axes of buffers, so that groups are named after parameters
@@ -31,7 +39,7 @@ CONSTANTS = {
 
 def location_of(tensor: Tensor) -> Location:
     """Where a tensor lies in memory, with shape, strides and dtype: a complex tensor may lie where a real one does."""
-    return tensor.untyped_storage()._cdata, tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    return memory_of(tensor), tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
 class Recorder(DeterministicMode):
@@ -129,13 +137,13 @@ class Recorder(DeterministicMode):
 
     def _record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation and record the tensors of its result, which is returned."""
-        name, arguments = operation_name(func), _bind(func, args, kwargs)
-        written = [t for a in func._schema.arguments if _is_written(a) for t in tensors_in([arguments[a.name]])]
+        name, arguments = operation_name(func), bind(func, args, kwargs)
+        written = written_tensors(func, arguments)
         for tensor in written:
             self._end_constant(tensor)
         operands = {id(t): self._operand(t) for t in tensors_in(arguments.values())}
         digest = _digest(name, [self._provenance(a) for a in arguments.values()])
-        self.writes |= {_memory(tensor): digest for tensor in written}
+        self.writes |= {memory_of(tensor): digest for tensor in written}
         try:
             out = super().run(func, args, kwargs)
         except Exception:
@@ -175,13 +183,13 @@ class Recorder(DeterministicMode):
                 dynamic_shape=dynamic_shape,
             )
             if name in CONSTANTS:
-                self.constants[_memory(tensor)] = []
+                self.constants[memory_of(tensor)] = []
         return out
 
     def _provenance(self, argument: Any) -> Any:
         """An argument of an operation, with the digests of its tensors in place of their values."""
         if isinstance(argument, Tensor):
-            written = self.writes.get(_memory(argument))
+            written = self.writes.get(memory_of(argument))
             return self.record_of(argument).digest, written, location_of(argument)[1:]
         return list(map(self._provenance, argument)) if isinstance(argument, list | tuple) else str(argument)
 
@@ -216,15 +224,15 @@ class Recorder(DeterministicMode):
         written to later, `_end_constant` unifies the new axes with its own.
         """
         record = self.record_of(tensor)
-        if _memory(tensor) not in self.constants:
+        if memory_of(tensor) not in self.constants:
             return record
         axes = tuple(Axis(axis.size) for axis in record.axes)
-        self.constants[_memory(tensor)].append((axes, record.axes))
+        self.constants[memory_of(tensor)].append((axes, record.axes))
         return replace(record, axes=axes)
 
     def _end_constant(self, tensor: Tensor) -> None:
         """Unify the axes that readers of a constant got with its own, because an operation writes to its memory."""
-        for reader_axes, tensor_axes in self.constants.pop(_memory(tensor), []):
+        for reader_axes, tensor_axes in self.constants.pop(memory_of(tensor), []):
             for reader_axis, axis in zip(reader_axes, tensor_axes, strict=True):
                 unify(reader_axis, axis, "it is written to")
 
@@ -271,7 +279,7 @@ class Recorder(DeterministicMode):
                 reason = f"{call.label} {unsupported}"
         operands = list(call.records.values())
         if call.name == "as_strided":  # it may read all memory of its operand, not only the part that this is a view of
-            operands = [r for r in self.records.values() if _memory(r.tensor) == _memory(call.first)]
+            operands = [r for r in self.records.values() if memory_of(r.tensor) == memory_of(call.first)]
         for axis in (axis for record in operands for axis in record.axes):
             freeze(axis, reason)
         return [tuple(map(ordered_axis, t.shape)) for t in call.outputs]
@@ -328,12 +336,6 @@ def _stored_buffers(network: nn.Module) -> set[str]:
     }
 
 
-def _bind(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operation by name, with their defaults."""
-    arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
-    return arguments | dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-
-
 def _expanded_dims(call: Call) -> frozenset[int]:
     """The dimensions of a result that hold equal values, because it or the tensor that it copies was expanded."""
     if call.name == "expand":
@@ -347,16 +349,6 @@ def _expanded_dims(call: Call) -> frozenset[int]:
 def _digest(*values: Any) -> str:
     """A sha256 digest of the representations of these values."""
     return hashlib.sha256(repr(values).encode()).hexdigest()
-
-
-def _memory(tensor: Tensor) -> int:
-    """An identifier of a tensor's storage, equal for all its views."""
-    return tensor.untyped_storage()._cdata
-
-
-def _is_written(argument: Any) -> bool:
-    """Whether an operation writes to the tensors of this argument of its schema."""
-    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _has_dynamic_shape(func: Operation, arguments: Mapping[str, Any]) -> bool:
