@@ -1,6 +1,7 @@
 """The traced symmetry of networks: which groups are free, why the others are fixed, and that permutations are right."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -263,6 +264,16 @@ def test_an_operation_without_a_rule_fixes_its_operands_only() -> None:
     assert symmetry.spec.free == ("a", "c")
     assert symmetry.frozen["b.weight[0]"] == "aten::renorm has no rule"
     assert symmetry.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with an axis of fixed order"
+
+
+def test_a_layer_that_raised_an_error_is_not_taken_for_the_running_one() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        with suppress(RuntimeError):
+            n.other_size(x)
+        return n.b(n.a(x).relu().flip(1)).mean((2, 3))
+
+    symmetry = trace(Net(do, other_size=conv(7, 4), a=conv(3, 4), b=conv(4, 5)), as_float(pictures(side=8).pixels))
+    assert symmetry.frozen["a.weight[0]"] == "aten::flip depends on its order"
 
 
 def test_a_tied_embedding_has_fixed_tokens_and_free_units() -> None:

@@ -5,7 +5,7 @@ sizes, in evaluation mode and, where that runs other operations, in training mod
 no kernel for float64 they are compared in float32, with a larger tolerance, and the certificate says so.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isnan
@@ -120,17 +120,11 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
         raise
     except Exception as error:  # of any kind, by the network's code
         precision, why = FLOAT32, summary(error)
-        changes = _compare_again(error, lambda: compare(inputs[:1], FLOAT32))
+        with _refusing(f", whose outputs and gradients are compared: in float64 it raises {why}; in float32"):
+            changes = compare(inputs[:1], FLOAT32)
     accepted = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
-    try:
+    with _refusing(f": its gradients at batch size {' and '.join(str(len(x)) for x in accepted)} raise"):
         changes += compare(accepted, precision)
-    except (UserError, CertificateError):
-        raise
-    except Exception as error:  # of any kind, by the network's code
-        sizes = " and ".join(str(len(x)) for x in accepted)
-        raise UserError(
-            f"nothing can be certified of this network: its gradients at batch size {sizes} raise {summary(error)}"
-        ) from error
     return Certificate(
         outputs=_largest_or_nan(change["outputs"] for change in changes),
         gradients=_largest_or_nan(change["gradients"] for change in changes),
@@ -143,17 +137,15 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     )
 
 
-def _compare_again(first: Exception, compare: Callable[[], list[dict[str, float]]]) -> list[dict[str, float]]:
-    """What `compare` returns, after a first comparison raised an error; UserError if it raises one as well."""
+@contextmanager
+def _refusing(words: str) -> Iterator[None]:
+    """A `with` block in which an error of the network's code becomes a UserError, whose message has these words."""
     try:
-        return compare()
+        yield
     except (UserError, CertificateError):
         raise
-    except Exception as error:  # of any kind, by the network's code
-        raise UserError(
-            "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it raises "
-            f"{summary(first)}; in float32 {summary(error)}"
-        ) from error
+    except Exception as error:  # of any kind
+        raise UserError(f"nothing can be certified of this network{words} {summary(error)}") from error
 
 
 def _largest_or_nan(changes: Iterable[float]) -> float:

@@ -319,7 +319,7 @@ class Recorder(DeterministicMode):
             is_childless = bool(name) and not any(module.children())
             enter = lambda *_, entry=(name, is_childless): self.running.append(entry)  # noqa: E731
             leave = lambda *_: self.running.pop() and None  # noqa: E731 - None: the hook leaves the output as it is
-            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
         try:
             yield
         finally:

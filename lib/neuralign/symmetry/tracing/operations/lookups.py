@@ -16,7 +16,7 @@ def _dim(call: Call, axes: Axes) -> int:
     return call["dim"] % max(len(axes), 1)
 
 
-def _select(call: Call) -> Axes:
+def _look_up(call: Call) -> Axes:
     """The axes of `self` at the advanced index `indices`; the dimensions that have an index tensor are frozen.
 
     Raises UnsupportedCall for masks, and for dimensions that are not neighbours.
@@ -36,12 +36,12 @@ def _select(call: Call) -> Axes:
 
 def index(call: Call) -> list[Axes]:
     """aten::index: advanced indexing along neighbouring dimensions; the other axes are those of the input."""
-    return [_select(call)]
+    return [_look_up(call)]
 
 
 def index_put(call: Call) -> list[Axes]:
     """aten::index_put: values are written or added at an advanced index; they match the result of aten::index there."""
-    call.unify_broadcast(_select(call), call.axes(call["values"]))
+    call.unify_broadcast(_look_up(call), call.axes(call["values"]))
     return [call.axes(call["self"])]
 
 

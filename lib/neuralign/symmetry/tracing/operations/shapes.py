@@ -27,22 +27,22 @@ def across_parts(call: Call) -> str:
 
 def view(call: Call) -> list[Axes]:
     """aten::view, aten::reshape: dimensions are flattened and unflattened, matched by their sizes from the front."""
-    tensor, (out,) = call.first, call.outputs
-    before = [(n, a) for n, a in zip(tensor.shape, call.stacked_axes(tensor), strict=True) if n != 1]
-    after = [n for n in out.shape if n != 1]
-    if out.dtype != tensor.dtype:
+    (out,) = call.outputs
+    before = [axis for axis in call.stacked_axes(call.first) if axis.size != 1]
+    after = [size for size in out.shape if size != 1]
+    if out.dtype != call.first.dtype:
         raise UnsupportedCall("reinterprets its bits as another dtype")
     if 0 in out.shape:
         raise UnsupportedCall("has no elements")
     reshaped: list[Axis] = []
     while after:
         sizes, parts = [after.pop(0)], [before.pop(0)]
-        while prod(sizes) != prod(n for n, _ in parts):
-            if prod(sizes) < prod(n for n, _ in parts):
+        while prod(sizes) != prod(part.size for part in parts):
+            if prod(sizes) < prod(part.size for part in parts):
                 sizes.append(after.pop(0))
             else:
                 parts.append(before.pop(0))
-        flat = product(a for _, a in parts)
+        flat = product(parts)
         reshaped += [flat] if len(sizes) == 1 else unflatten(flat, sizes, across_parts(call), indexable=True)
     axes = iter(reshaped)
     return [tuple(Axis(1) if n == 1 else next(axes) for n in out.shape)]
