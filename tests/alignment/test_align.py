@@ -253,7 +253,7 @@ def test_activations_are_read_before_anything_overwrites_them(images: Images) ->
     """In the folded network ReLUs work in place, so their inputs must be copied when they are read."""
     model = small("resnet", depth=14)
     problem = problem_of(model, images)
-    ((target, _),) = activation_batches(problem, problem.trace.before, 100)
+    ((target, _),) = activation_batches(problem, problem.trace.pre_activations, 100)
     expected = outputs_of(model, dict(problem.target), images, ["stage1.0.bn1", "stage2.1.bn1"])
     for name, values in expected.items():
         actual = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
@@ -273,7 +273,7 @@ def in_float32(problem: Problem) -> Problem:
 @pytest.mark.parametrize("precise", [True, False], ids=["float64", "float32"])
 def test_folded_networks_give_the_same_activations(model: Model, images: Images, read: str, precise: bool) -> None:
     problem = problem_of(model, images) if precise else in_float32(problem_of(model, images))
-    taps = problem.trace.taps if read == "post" else problem.trace.before
+    taps = problem.trace.taps if read == "post" else problem.trace.pre_activations
     probe, names = problem.trace.probe(taps)
     (activations,) = activation_batches(problem, taps, 100)
     inputs = problem.model.normalise(as_float(images.pixels).to(problem.model.mean.dtype))
@@ -675,7 +675,7 @@ def test_activations_that_are_not_finite_are_refused(use: str, size: float) -> N
 def test_pooled_reads_only_googlenets_third_convolution_after_its_max_pool() -> None:
     model, images = small("googlenet"), pictures(20, side=16)
     problem = problem_of(model, images)
-    plain_taps, taps = problem.trace.taps, problem.trace.pooled
+    plain_taps, taps = problem.trace.taps, problem.trace.after_pooling
     assert plain_taps.keys() == taps.keys()
     changed = [group for group in taps if taps[group] != plain_taps[group]]
     assert changed == ["conv3.conv"]  # the second pool reads branches side by side, the others what blocks give
@@ -698,7 +698,7 @@ def test_pooled_reads_only_googlenets_third_convolution_after_its_max_pool() -> 
 @pytest.mark.parametrize("use", ["tinyten", "resnet"])
 def test_pooled_equals_post_in_networks_without_max_pools(use: str) -> None:
     traced = trace(small(use).network, torch.rand(2, 3, 16, 16).double())
-    assert traced.pooled == traced.taps
+    assert traced.after_pooling == traced.taps
 
 
 POOLED: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], bool]] = {  # what is made of an activation; read pooled?
@@ -717,7 +717,7 @@ def test_pooled_reads_a_max_pool_only_if_it_alone_uses_the_activation(name: str)
     act, expected = POOLED[name]
     layers = {"a": nn.Conv2d(3, 8, 3), "pool": nn.MaxPool2d(2), "b": nn.Conv2d(8, 5, 3)}
     traced = trace(Net(lambda n, x: n.b(act(n, n.a(x).relu())).mean((2, 3)), **layers), torch.rand(2, 3, 12, 12))
-    assert (traced.pooled != traced.taps) == expected
+    assert (traced.after_pooling != traced.taps) == expected
 
 
 def test_a_stream_that_is_pooled_is_known_to_be_a_sum() -> None:
@@ -728,7 +728,7 @@ def test_a_stream_that_is_pooled_is_known_to_be_a_sum() -> None:
         c=nn.Conv2d(8, 5, 3),
     )
     traced = trace(net, torch.rand(2, 3, 12, 12))
-    assert [tap.summed for taps in (traced.taps, traced.pooled) for tap in taps["a"]] == [False, True] * 2
+    assert [tap.summed for taps in (traced.taps, traced.after_pooling) for tap in taps["a"]] == [False, True] * 2
 
 
 class Masked(nn.Module):

@@ -33,7 +33,7 @@ def test_there_is_a_row_for_every_activation_in_the_order_of_depth(model: Model,
     }
     taps = [(tap.node, group) for group, group_taps in problem.trace.taps.items() for tap in group_taps]
     assert sorted((row["layer"], row["group"]) for row in rows) == sorted(taps)
-    depths = [problem.trace.order[row["layer"]] for row in rows]
+    depths = [problem.trace.depths[row["layer"]] for row in rows]
     assert depths == sorted(depths)
     assert [row["order"] for row in rows] == list(range(len(rows)))
     assert all(row["units"] == problem.trace.spec.sizes[row["group"]] for row in rows)

@@ -270,7 +270,7 @@ class CallsByName(nn.Module):
 
 
 def test_a_layer_that_is_called_by_keyword_is_bounded(images: Images) -> None:
-    test_bounds(unnormalised(CallsByName(constant=False)), images)
+    test_the_bound_holds_for_every_network(unnormalised(CallsByName(constant=False)), images)
 
 
 def test_a_concatenation_with_a_constant_has_no_bound_and_one_line_says_so(images: Images) -> None:

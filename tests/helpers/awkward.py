@@ -863,6 +863,12 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "aten::grid_sampler_2d reads coordinates from it",
     ),
+    "another part of the memory": (
+        lambda: doing(
+            lambda x: x[:, :4].as_strided((len(x), 4, 8, 8), x.stride(), x.storage_offset() + x.stride(1) * 4), 4
+        ),
+        "aten::as_strided reads from another place in memory",
+    ),
     "windows of channels": (
         lambda: doing(lambda x: x.unfold(1, 3, 1).mean(-1), 6),
         "aten::unfold treats it as a spatial dimension",

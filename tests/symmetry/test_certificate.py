@@ -90,7 +90,7 @@ def test_a_wrong_permutation_that_changes_no_output_changes_gradients() -> None:
     "act, message",
     [
         (lambda x: (x for _ in range(2)), "the network returns a generator; tensors, or tuples, lists, mappings"),
-        (lambda x: {"places": x.argmax(1)}, "returns no tensor of floating point, so nothing can be certified"),
+        (lambda x: {"places": x.argmax(1)}, "returns no floating-point tensor, so nothing can be certified"),
     ],
 )
 def test_what_cannot_be_certified_is_refused(act, message) -> None:
@@ -131,6 +131,12 @@ def test_the_permutable_fraction_counts_what_moves_within_blocks() -> None:
     within = (("free", 1), (1,), ("fixed", 1))
     spec = PermutationSpec({"w": (((3, within, 1), (8,)),)}, dict(free=2, fixed=1), frozenset({"fixed"}))
     assert permutable_fraction(spec, {"w": torch.zeros(20)}) == pytest.approx(6 / 20)
+
+
+def test_a_network_of_a_single_number_is_certified() -> None:
+    network = Net(lambda n, x: n.a(n.scale * x), a=nn.Linear(3, 4), scale=nn.Parameter(torch.randn(3))).double()
+    facts = explain(network, torch.tensor(2.0, dtype=torch.float64))
+    assert facts["certified"] and facts["batch_sizes"] == []
 
 
 def test_equal_symmetries_have_equal_fingerprints() -> None:

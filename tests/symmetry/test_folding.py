@@ -57,6 +57,13 @@ def test_folding_keeps_the_function_whatever_the_batch_norm(norm: nn.Module) -> 
     torch.testing.assert_close(after, before)
 
 
+def test_a_batch_norm_over_another_axis_than_that_of_the_units_is_not_folded() -> None:
+    over_tokens = nn.Sequential(nn.Flatten(2), nn.Linear(64, 4), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(12, 5))
+    before, after, graph = folded(over_tokens, as_float(pictures(side=8).pixels).double())
+    torch.testing.assert_close(after, before)
+    assert [m for m in graph.modules() if isinstance(m, nn.BatchNorm1d)]
+
+
 class Shared(nn.Module):
     """The input of each ReLU is read again."""
 

@@ -1,6 +1,7 @@
 """The traced symmetry of networks: which groups are free, why the others are fixed, and that permutations are right."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -31,7 +32,10 @@ from neuralign.datasets.images import as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
 from neuralign.symmetry.permutations import PermutationSpec
+from neuralign.symmetry.tracing.axes import Axis
+from neuralign.symmetry.tracing.call import Call, TensorRecord
 from neuralign.symmetry.tracing.execution import DeterministicModule
+from neuralign.symmetry.tracing.operations.rules import RULES
 from neuralign.symmetry.tracing.trace import Trace, trace
 from neuralign.training.batch_norm import refresh
 
@@ -235,6 +239,20 @@ def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> 
     assert any(reason in words for words in symmetry.frozen.values()), symmetry.frozen
 
 
+def test_maps_are_followed_through_the_grid_sampler_of_cudnn_too() -> None:
+    maps, grid = torch.zeros(2, 3, 4, 4), torch.zeros(2, 5, 5, 2)
+    records = {}
+    for tensor in (maps, grid):
+        axes = tuple(map(Axis, tensor.shape))
+        records[id(tensor)] = TensorRecord(axes, tensor, tensor.stride(), "", True, False, True)
+    name = "cudnn_grid_sampler"
+    names = [argument.name for argument in torch.ops.aten.cudnn_grid_sampler.default._schema.arguments]
+    arguments = dict(zip(names, (maps, grid), strict=True))
+    (axes,) = RULES[name](Call(name, arguments, (torch.zeros(2, 3, 5, 5),), records, f"aten::{name}"))
+    assert axes[1] is records[id(maps)].axes[1]
+    assert axes[2:] == records[id(grid)].axes[1:3]
+
+
 def test_an_operation_without_a_rule_fixes_its_operands_only() -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         x = n.b(n.a(x).relu()).renorm(2, 1, 1.0)
@@ -244,6 +262,16 @@ def test_an_operation_without_a_rule_fixes_its_operands_only() -> None:
     assert symmetry.spec.free == ("a", "c")
     assert symmetry.frozen["b.weight[0]"] == "aten::renorm has no rule"
     assert symmetry.frozen["c.weight[1]"] == "aten::convolution in layer 'c' joins it with an axis of fixed order"
+
+
+def test_a_layer_that_raised_an_error_is_not_taken_for_the_running_one() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        with suppress(RuntimeError):
+            n.other_size(x)
+        return n.b(n.a(x).relu().flip(1)).mean((2, 3))
+
+    symmetry = trace(Net(do, other_size=conv(7, 4), a=conv(3, 4), b=conv(4, 5)), as_float(pictures(side=8).pixels))
+    assert symmetry.frozen["a.weight[0]"] == "aten::flip depends on its order"
 
 
 def test_a_tied_embedding_has_fixed_tokens_and_free_units() -> None:
@@ -488,10 +516,13 @@ def test_the_size_of_a_trace_is_linear_in_the_depth_of_a_network() -> None:
 # the probe
 
 
-def test_the_probe_reads_activations_before_a_sum_in_place_overwrites_them() -> None:
+@pytest.mark.parametrize("add", [Tensor.add_, lambda a, b: torch.add(b, a, out=a)], ids=["in place", "out"])
+def test_the_probe_reads_activations_before_a_sum_in_place_overwrites_them(
+    add: Callable[[Tensor, Tensor], object],
+) -> None:
     def do(n: nn.Module, x: Tensor) -> Tensor:
         kept = F.relu(n.a(x))
-        kept += n.b(x)
+        add(kept, n.b(x))
         return n.c(kept).mean((2, 3))
 
     network = Net(do, a=conv(3, 4), b=conv(3, 4), c=conv(4, 5)).double()
@@ -499,7 +530,8 @@ def test_the_probe_reads_activations_before_a_sum_in_place_overwrites_them() -> 
     symmetry = trace(network, pixels[:2])
     probe, names = symmetry.probe(symmetry.taps)
     assert names == ["relu"]
-    torch.testing.assert_close(probe(pixels)[0], network.a(pixels).relu())
+    with torch.no_grad():
+        torch.testing.assert_close(probe(pixels)[0], network.a(pixels).relu())
 
 
 def test_the_probe_drops_nothing_where_dropout_is_a_function() -> None:

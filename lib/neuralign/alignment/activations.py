@@ -18,8 +18,7 @@ from neuralign.symmetry.certificate import TOLERANCE
 from neuralign.symmetry.folding import Uncapturable, capture, fold, use_inplace_relus
 from neuralign.symmetry.precision import DoublePrecision, to_double
 from neuralign.symmetry.tracing.execution import NotComputed, Probe, with_copied_buffers
-from neuralign.symmetry.tracing.taps import ACTIVATIONS
-from neuralign.symmetry.tracing.trace import Tap, Taps
+from neuralign.symmetry.tracing.taps import ACTIVATIONS, Tap, Taps
 
 BATCH = 64  # images per batch; their activations fit the caches of a CPU. 128 was slower, 32 no faster
 
@@ -62,8 +61,8 @@ def growing_moments(
 
     The same `Moments` are yielded every time, updated in place.
     """
-    trace = problem.trace
-    taps, sizes = {"post": trace.taps, "pre": trace.before, "pooled": trace.pooled}[read], trace.spec.sizes
+    trace, sizes = problem.trace, problem.trace.spec.sizes
+    taps = {"post": trace.taps, "pre": trace.pre_activations, "pooled": trace.after_pooling}[read]
     moments = {group: {tap: Moments(sizes[group]) for tap in group_taps} for group, group_taps in taps.items()}
     count = 0
     for activations in activation_batches(problem, taps, batch_size, largest=largest):

@@ -20,7 +20,7 @@ def compare(problem: Problem, permutation: Permutation) -> Iterator[dict[str, An
     Columns: layer, order (of the layers, by depth), group, units, before, before_sd, after, after_sd. The standard
     deviations are over the units.
     """
-    depth = problem.trace.order
+    depth = problem.trace.depths
     matrices = [(tap, group, m) for group, taps in correlations(problem).items() for tap, m in taps.items()]
     by_depth = sorted(matrices, key=lambda entry: (depth[entry[0].node], entry[0].start))
     for order, (tap, group, matrix) in enumerate(by_depth):

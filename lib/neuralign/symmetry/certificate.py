@@ -5,9 +5,10 @@ sizes, in evaluation mode and, where that runs other operations, in training mod
 no kernel for float64 they are compared in float32, with a larger tolerance, and the certificate says so.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import repeatable_draws
 from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
+from neuralign.networks.model import State
 from neuralign.networks.outputs import output_tensors
-from neuralign.symmetry.permutations import Permutation, PermutationSpec, State, permute
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
 from neuralign.symmetry.tracing.trace import Trace
@@ -63,7 +65,7 @@ class Certificate:
     gradients: float  # the largest change of any gradient, see `differences`
     precision: Precision
     why: str  # why the precision is not float64; "" if it is
-    batch_sizes: tuple[int, ...]
+    batch_sizes: tuple[int, ...]  # of the inputs that have a batch axis
     modes: Mapping[str, str]  # "evaluation", "training" -> "", or the error that kept the network from running so
     reached: int  # how many parameters and buffers the network uses
     unreached: tuple[str, ...]  # parameters and buffers that it does not use, of which nothing is certified
@@ -104,7 +106,7 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
     """
     networks = (trace.network, *trace.others)
 
-    def changes(inputs: Sequence[Tensor], precision: Precision) -> list[dict[str, float]]:
+    def compare(inputs: Sequence[Tensor], precision: Precision) -> list[dict[str, float]]:
         return [
             differences(network, trace.spec, permutation, state, x, precision=precision)
             for network in networks
@@ -113,49 +115,42 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
 
     precision, why = FLOAT64, ""
     try:
-        errors = changes(inputs[:1], FLOAT64)
+        changes = compare(inputs[:1], FLOAT64)
     except (UserError, CertificateError):
         raise
     except Exception as error:  # of any kind, by the network's code
         precision, why = FLOAT32, summary(error)
-        errors = _compare_again(error, lambda: changes(inputs[:1], FLOAT32))
-    others = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
-    try:
-        errors += changes(others, precision)
-    except (UserError, CertificateError):
-        raise
-    except Exception as error:  # of any kind, by the network's code
-        sizes = " and ".join(str(len(x)) for x in others)
-        raise UserError(
-            f"nothing can be certified of this network: its gradients at batch size {sizes} raise {summary(error)}"
-        ) from error
+        with _refusing(f", whose outputs and gradients are compared: in float64 it raises {why}; in float32"):
+            changes = compare(inputs[:1], FLOAT32)
+    accepted = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
+    with _refusing(f": its gradients at batch size {' and '.join(str(len(x)) for x in accepted)} raise"):
+        changes += compare(accepted, precision)
     return Certificate(
-        outputs=_largest_or_nan(e["outputs"] for e in errors),
-        gradients=_largest_or_nan(e["gradients"] for e in errors),
+        outputs=_largest_or_nan(change["outputs"] for change in changes),
+        gradients=_largest_or_nan(change["gradients"] for change in changes),
         precision=precision,
         why=why,
-        batch_sizes=tuple(len(x) for x in (inputs[0], *others)),
+        batch_sizes=tuple(len(x) for x in (inputs[0], *accepted) if x.dim()),
         modes=trace.modes,
         reached=len(trace.reached),
         unreached=trace.unreached,
     )
 
 
-def _compare_again(first: Exception, compare: Callable[[], list[dict[str, float]]]) -> list[dict[str, float]]:
-    """What `compare` returns, after a first comparison raised an error; UserError if it raises one as well."""
+@contextmanager
+def _refusing(words: str) -> Iterator[None]:
+    """A `with` block in which an error of the network's code becomes a UserError, whose message has these words."""
     try:
-        return compare()
+        yield
     except (UserError, CertificateError):
         raise
-    except Exception as error:  # of any kind, by the network's code
-        raise UserError(
-            "nothing can be certified of this network, whose outputs and gradients are compared: in float64 it raises "
-            f"{summary(first)}; in float32 {summary(error)}"
-        ) from error
+    except Exception as error:  # of any kind
+        raise UserError(f"nothing can be certified of this network{words} {summary(error)}") from error
 
 
-def _largest_or_nan(errors: Iterable[float]) -> float:  # `max` alone may pass over a nan
-    return max(errors, key=lambda e: (e != e, e))
+def _largest_or_nan(changes: Iterable[float]) -> float:
+    """The largest number, nan if one is nan (`max` alone may pass over it), 0 if there is none."""
+    return max(changes, key=lambda change: (isnan(change), change), default=0.0)
 
 
 def _accepts(network: DeterministicNetwork, state: State, x: Tensor, precision: Precision) -> bool:
@@ -198,26 +193,29 @@ def differences(
     """
     runnable = network if isinstance(network, DeterministicNetwork) else DeterministicNetwork(network)
     permuted = permute(spec, permutation, state)
-    outputs: list[Tensor] = []
-    changes: dict[str, Tensor] = {}
-    sizes: dict[str, Tensor] = {}
+    output_changes: list[Tensor] = []
+    changes: dict[str, Tensor] = {}  # of gradients, by name
+    sizes: dict[str, Tensor] = {}  # of gradients, by name
     for names in _chunks({n: p.numel() for n, p in runnable.network.named_parameters()}, gradients_at_once):
-        heads_before, before = outputs_and_gradients(runnable, state, inputs, names, precision)
+        outputs_before, before = outputs_and_gradients(runnable, state, inputs, names, precision)
         before = permute(spec, permutation, before)
-        heads_after, after = outputs_and_gradients(runnable, permuted, inputs, names, precision)
-        if [h.shape for h in heads_before] != [h.shape for h in heads_after]:
+        outputs_after, after = outputs_and_gradients(runnable, permuted, inputs, names, precision)
+        if [t.shape for t in outputs_before] != [t.shape for t in outputs_after]:
             raise CertificateError("the permuted network is another function: it returns tensors of other shapes")
         if unmatched := sorted(before.keys() ^ after.keys()):
-            which = "original" if unmatched[0] in before else "permuted network"
+            which = "original network" if unmatched[0] in before else "permuted network"
             raise CertificateError(
                 f"the permuted network is another function: only the {which} uses {unmatched[0]} on these inputs"
             )
-        outputs += [_relative_change(a, b) for a, b in zip(heads_after, heads_before, strict=True)]
+        output_changes += map(_relative_change, outputs_after, outputs_before)
         changes |= {n: (after[n] - g).abs().max().cpu() for n, g in before.items()}
         sizes |= {n: g.abs().max().cpu() for n, g in before.items()}
     least = precision.smallest_gradient * max(sizes.values(), default=torch.zeros(()))
-    gradients = [change / _positive(sizes[n]).maximum(least) for n, change in changes.items()]
-    return {"outputs": _largest(outputs), "gradients": _largest(gradients)}
+    gradient_changes = [change / _positive(sizes[n]).maximum(least) for n, change in changes.items()]
+    return {
+        "outputs": _largest_or_nan(change.item() for change in output_changes),
+        "gradients": _largest_or_nan(change.item() for change in gradient_changes),
+    }
 
 
 def outputs_and_gradients(
@@ -232,21 +230,21 @@ def outputs_and_gradients(
     `names`: of the parameters. Those that the outputs do not depend on are absent from the gradients.
     """
     state = _cast(state, precision)
-    variables = {n: state[n].requires_grad_() for n in names if n in state and _has_gradient(state[n])}
+    variables = {n: state[n].requires_grad_() for n in names if n in state and _can_have_gradient(state[n])}
     if inputs.is_floating_point():
         variables["<input>"] = inputs = inputs.detach().to(precision.dtype, copy=True).requires_grad_()
     with torch.enable_grad(), _running(network, state, inputs.device, precision):
         outputs = _differentiable_outputs(network, inputs)
-        total = torch.stack([_weighted_sum(head) for head in outputs]).sum()
+        total = torch.stack([_weighted_sum(output) for output in outputs]).sum()
         if total.requires_grad:
             total.backward()  # autograd.grad does not work with the reentrant form of torch.utils.checkpoint
     gradients = {n: t.grad for n, t in variables.items() if t.grad is not None}
-    return [head.detach() for head in outputs], gradients
+    return [output.detach() for output in outputs], gradients
 
 
 @contextmanager
 def _running(network: DeterministicNetwork, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
-    """A block in which the network runs without randomness with the tensors of `state`, in this precision."""
+    """A `with` block in which the network runs without randomness, with the tensors of `state`, in this precision."""
     casts = DoublePrecision() if precision is FLOAT64 else nullcontext()
     with repeatable_draws(device), preserved_attributes(network.network.modules()), casts, network.running(state):
         yield
@@ -254,9 +252,9 @@ def _running(network: DeterministicNetwork, state: State, device: torch.device, 
 
 def _differentiable_outputs(network: DeterministicNetwork, inputs: Tensor) -> list[Tensor]:
     """All floating-point outputs, and complex ones as pairs of real numbers; UserError if there is none."""
-    outputs = [_as_real(head) for head in output_tensors(network.network(inputs)) if _has_gradient(head)]
+    outputs = [_as_real(t) for t in output_tensors(network.network(inputs)) if _can_have_gradient(t)]
     if not outputs:
-        raise UserError("the network returns no tensor of floating point, so nothing can be certified")
+        raise UserError("the network returns no floating-point tensor, so nothing can be certified")
     return outputs
 
 
@@ -265,7 +263,7 @@ def _cast(state: State, precision: Precision) -> dict[str, Tensor]:
     return {n: t.detach().to(precision.dtype_for(t.dtype), copy=True) for n, t in state.items()}
 
 
-def _has_gradient(tensor: Tensor) -> bool:
+def _can_have_gradient(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
@@ -273,12 +271,12 @@ def _as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def _chunks(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
-    """The names in chunks whose sizes add up to at most `most`, or of one name that is larger; one [] for no names."""
+def _chunks(sizes: Mapping[str, int], largest: int) -> Iterator[list[str]]:
+    """Chunks of names whose sizes add up to at most `largest`; a larger one is alone. One empty chunk for no names."""
     chunk: list[str] = []
     count = 0
     for name, size in sizes.items():
-        if chunk and count + size > most:
+        if chunk and count + size > largest:
             yield chunk
             chunk, count = [], 0
         chunk.append(name)
@@ -288,34 +286,30 @@ def _chunks(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
 
 def require_within(changes: Mapping[str, float], tolerance: float, images: int) -> float:
     """The largest of these changes of outputs and gradients; raises CertificateError if it is above `tolerance`."""
-    for what, error in changes.items():
-        if not error <= tolerance:
+    for quantity, change in changes.items():
+        if not change <= tolerance:
             raise CertificateError(
-                f"the permuted network is another function: its {what} differ by {error:.3g} of their size on "
+                f"the permuted network is another function: its {quantity} differ by {change:.3g} of their size on "
                 f"{images} images, at most {tolerance:.1g} is allowed"
             )
     return max(changes.values())
 
 
-def _weighted_sum(head: Tensor) -> Tensor:
+def _weighted_sum(output: Tensor) -> Tensor:
     """A sum of the finite numbers of an output, with weights that all differ, so that a swap of numbers changes it."""
-    head = torch.where(head.isfinite(), head, 0.0)
-    return (head * torch.linspace(-1, 2, head.numel(), dtype=head.dtype, device=head.device).view(head.shape)).sum()
+    weights = torch.linspace(-1, 2, output.numel(), dtype=output.dtype, device=output.device).view(output.shape)
+    return (torch.where(output.isfinite(), output, 0.0) * weights).sum()
 
 
 def _relative_change(after: Tensor, before: Tensor) -> Tensor:
     """The largest change of any number, relative to the largest finite number of `before`: a scalar on the CPU."""
     if not before.numel():
         return torch.zeros((), dtype=torch.float64)
-    change = torch.where(after == before, 0.0, (after - before).abs())  # equal infinities, as of a mask, have none
+    change = torch.where(after == before, 0.0, (after - before).abs())  # inf - inf, as of a mask, would be nan
     size = torch.where(before.isfinite(), before.abs(), 0.0).max()
     return (change.max() / _positive(size)).cpu()
 
 
-def _largest(changes: list[Tensor]) -> float:
-    return torch.stack(changes).max().item() if changes else 0.0  # nan if one is nan
-
-
 def _positive(size: Tensor) -> Tensor:
-    """The size, or the smallest positive number of its type if it is 0: a change of 0 is then 0 of it, not nan."""
+    """The size, or the smallest positive number of its dtype if it is 0, so that 0 divided by it is 0, not nan."""
     return size.clamp(min=torch.finfo(size.dtype).tiny)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuralign.symmetry import permutations
 from neuralign.symmetry.certificate import prove
-from neuralign.symmetry.permutations import Axis, PermutationSpec, extent
+from neuralign.symmetry.permutations import Blocks, PermutationSpec, extent
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 
@@ -51,17 +51,16 @@ def permutable_fraction(spec: PermutationSpec, parameters: dict[str, Tensor]) ->
 
 def _movable_numbers(spec: PermutationSpec, name: str, tensor: Tensor) -> float:
     """How many numbers of a tensor lie at a movable position of at least one of its axes."""
-    unmoved = 1.0
-    axes = spec.axes.get(name, ())
-    for axis, size in zip(axes, tensor.shape, strict=False):
-        unmoved *= 1 - _movable_positions(spec, axis) / size if size else 1
+    unmoved = 1.0  # the share of numbers
+    for blocks, size in zip(spec.axes.get(name, ()), tensor.shape, strict=False):
+        unmoved *= 1 - _movable_positions(spec, blocks) / size if size else 1
     return tensor.numel() * (1 - unmoved)
 
 
-def _movable_positions(spec: PermutationSpec, axis: Axis) -> float:
-    """How many positions of an axis some free group of more than one unit moves."""
+def _movable_positions(spec: PermutationSpec, blocks: Blocks) -> float:
+    """How many positions of an axis with these blocks some free group of more than one unit moves."""
     movable = 0.0
-    for block in axis:
+    for block in blocks:
         unmoved = 1.0
         for factor in block:
             if isinstance(factor, str) and factor not in spec.fixed and spec.sizes[factor] > 1:
@@ -89,7 +88,7 @@ def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[s
     permuted = permutations.permute(symmetry.spec, permutation, state)
     changed = sum(int((permuted[n] != t).sum()) for n, t in state.items())
     certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example)])
-    is_identity = not any(row["moved"] for row in permutations.move_counts(permutation, permutation, {}))
+    is_identity = all(torch.equal(index, torch.arange(len(index))) for index in permutation.values())
     return {
         "outputs": certificate.outputs,
         "gradients": certificate.gradients,
@@ -102,7 +101,7 @@ def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[s
 
 
 def _other_inputs(example: Tensor) -> list[Tensor]:
-    """One input of another batch size: of a single image, or of two if the example has one; [] if it has no batch axis.
+    """[an input of one image, or of two if the example has one], or [] if the example has no batch axis.
 
     Its values differ from the example's: images are brighter, tokens are in another order.
     """
@@ -143,7 +142,7 @@ def why_all_is_fixed(frozen: Mapping[str, str], most: int = 3) -> str:
 
 
 def sentences(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
-    """The facts that `explain` returns in sentences, one a line, with at most `most` groups and reasons."""
+    """The facts that `explain` returns, one sentence a line, with at most `most` groups, reasons and tensors."""
     groups, reasons = facts["groups"], Counter(entry["reason"] for entry in facts["frozen"])
     if groups:
         yield (

@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import chain, groupby
-from math import prod
+from itertools import chain
 from typing import Any
 
-from neuralign.symmetry.permutations import Axis, Block, extent, fingerprint
+from neuralign.symmetry.permutations import Block, Blocks, extent, fingerprint
 from neuralign.symmetry.tracing.trace import Trace
 
 # Reasons of axes for which the trace has none, because no group lies on them.
 NO_UNITS = "its positions are those of a kernel, of tokens or of constants, not units"
 UNREACHED = "no run used the tensor"
-ONE = "it has one position only"
+ONE_POSITION = "it has one position only"
 PlainBlock = list[Any]  # factors, outer to inner: a free group's name, a number of fixed positions, or blocks
 
 
@@ -20,13 +19,14 @@ def export(trace: Trace) -> dict[str, Any]:
     """The free groups of a traced network, and the groups on each axis of each of its tensors, as JSON types.
 
     Returns a dictionary:
-
-    groups: {name: size} of those that may be permuted, in any way and independently of each other.
-    tensors: {name: [{size, blocks, frozen} for each axis]} of all parameters and buffers. `blocks`, laid end to end,
-    fill the axis. A block is a product of factors, outer to inner: the name of a free group, a number of positions that
-    stay where they are, or a list of blocks. frozen: why not all units on the axis may be permuted; None where all may.
-    symmetry: the `fingerprint` of the symmetry (sha256), which files of its permutations have in their metadata.
-    modes: {mode: the error that kept the network from running in it, else ""}. unreached: tensors that no run used.
+        groups: {name: size} of those that may be permuted, in any way and independently of each other.
+        tensors: {name: [{size, blocks, frozen} for each axis]} of all parameters and buffers. `blocks`, laid end to
+            end, fill the axis. A block is a product of factors, outer to inner: the name of a free group, a number of
+            positions that stay where they are, or a list of blocks. `frozen`: why not all units on the axis may be
+            permuted; None where all may.
+        symmetry: the `fingerprint` of the symmetry (sha256), which files of its permutations have in their metadata.
+        modes: {"evaluation" or "training": "", or the error that kept the network from running in it}.
+        unreached: the network's tensors that no run used.
     """
     network, spec = trace.network.network, trace.spec
     tensors = dict(
@@ -35,12 +35,12 @@ def export(trace: Trace) -> dict[str, Any]:
     reasons = _reasons_of_groups(trace)
 
     def describe(name: str, dim: int, size: int) -> dict[str, Any]:
-        axis = spec.axes[name][dim] if name in spec.axes else ()
-        blocks = _plain_blocks(trace, axis) if axis else [[size]]
+        all_blocks = spec.axes[name][dim] if name in spec.axes else ()
+        blocks = _plain_blocks(trace, all_blocks) if all_blocks else [[size]]
         frozen = trace.frozen.get(f"{name}[{dim}]")
         if frozen is None and not any(_groups(blocks)):
-            fixed = next((reasons[group] for group in _groups(axis) if group in reasons), NO_UNITS)
-            frozen = UNREACHED if name in trace.unreached else ONE if size == 1 else fixed
+            fixed = next((reasons[group] for group in _groups(all_blocks) if group in reasons), NO_UNITS)
+            frozen = UNREACHED if name in trace.unreached else ONE_POSITION if size == 1 else fixed
         return {"size": size, "blocks": blocks, "frozen": frozen}
 
     return {
@@ -75,34 +75,31 @@ def rows(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _plain_blocks(trace: Trace, axis: Axis) -> list[PlainBlock]:
-    """The blocks of an axis; parts that no free group moves become numbers, and adjacent ones are added."""
-    blocks: list[PlainBlock] = []
-    for block in axis:
+def _plain_blocks(trace: Trace, blocks: Blocks) -> list[PlainBlock]:
+    """The blocks of an axis as lists; those that no free group moves become numbers, and adjacent numbers are added."""
+    plain: list[PlainBlock] = []
+    for block in blocks:
         factors = _plain_factors(trace, block)
-        if blocks and _is_fixed(blocks[-1]) and _is_fixed(factors):
-            blocks[-1] = [blocks[-1][0] + factors[0]]
+        if plain and _is_fixed(plain[-1]) and _is_fixed(factors):
+            plain[-1] = [plain[-1][0] + factors[0]]
         else:
-            blocks.append(factors)
-    return blocks
+            plain.append(factors)
+    return plain
 
 
 def _plain_factors(trace: Trace, block: Block) -> PlainBlock:
-    """The factors of a block in the same way; adjacent numbers are multiplied."""
+    """The factors of a block; those that no free group moves become numbers, and adjacent numbers are multiplied."""
     factors: PlainBlock = []
     for factor in block:
         if isinstance(factor, str) and factor not in trace.spec.fixed:
             factors.append(factor)
         elif isinstance(factor, tuple) and any(_groups(inner := _plain_blocks(trace, factor))):
             factors.append(inner)
+        elif factors and isinstance(factors[-1], int):
+            factors[-1] *= extent(trace.spec.sizes, factor)
         else:
             factors.append(extent(trace.spec.sizes, factor))
-    merged = [
-        [prod(run)] if are_numbers else run
-        for are_numbers, run in ((n, list(r)) for n, r in groupby(factors, lambda factor: isinstance(factor, int)))
-    ]
-    larger = [factor for factor in chain(*merged) if factor != 1]
-    return larger or [1]
+    return [factor for factor in factors if factor != 1] or [1]
 
 
 def _is_fixed(block: PlainBlock) -> bool:
@@ -111,7 +108,7 @@ def _is_fixed(block: PlainBlock) -> bool:
 
 
 def _groups(blocks: Any) -> Iterator[str]:
-    """The names of the groups on an axis, described by `Axis` or by plain blocks."""
+    """The names of the groups in `Blocks` or in plain blocks."""
     for factor in chain(*blocks):
         if isinstance(factor, str):
             yield factor
@@ -123,8 +120,8 @@ def _reasons_of_groups(trace: Trace) -> dict[str, str]:
     """{fixed group: why it is fixed}, the reason of the first axis on which it lies alone."""
     reasons: dict[str, str] = {}
     for name, axes in trace.spec.axes.items():
-        for dim, axis in enumerate(axes):
-            groups = set(_groups(axis))
+        for dim, blocks in enumerate(axes):
+            groups = set(_groups(blocks))
             if len(groups) == 1 and groups <= trace.spec.fixed and (reason := trace.frozen.get(f"{name}[{dim}]")):
                 reasons.setdefault(groups.pop(), reason)
     return reasons

@@ -1,7 +1,6 @@
 """Makes networks faster to evaluate: folds batch norms into the layers before them, and lets ReLUs work in place.
 
-On a CPU both operations are limited by the memory's bandwidth; an evaluation of TinyTen spends a quarter of its time in
-them.
+On a CPU both operations are limited by memory bandwidth; an evaluation of TinyTen spends a quarter of its time in them.
 """
 
 import operator
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from neuralign.networks.model import BATCH_NORMS
-from neuralign.symmetry.permutations import State
+from neuralign.networks.model import BATCH_NORMS, State
 from neuralign.symmetry.tracing.execution import evaluation_copy
 
 WEIGHTED = (nn.Linear, nn.Conv2d)  # layers that a batch norm can be folded into
@@ -47,11 +45,9 @@ class Folded:
         for name, layer in self.graph.named_modules():
             if name in self.epsilons:
                 scale, shift = self._scale_and_shift(state, name)
-                unit_statistics = {
-                    "running_mean": torch.zeros_like(scale),
-                    "running_var": torch.ones_like(scale) - layer.eps,
-                }
-                out |= {f"{name}.{k}": t for k, t in {"weight": scale, "bias": shift, **unit_statistics}.items()}
+                mean, var = torch.zeros_like(scale), torch.ones_like(scale) - layer.eps  # the norm divides by 1
+                out |= {f"{name}.weight": scale, f"{name}.bias": shift}
+                out |= {f"{name}.running_mean": mean, f"{name}.running_var": var}
             elif isinstance(layer, WEIGHTED):
                 weight = state[f"{name}.weight"]
                 bias = state.get(f"{name}.bias", weight.new_zeros(len(weight)))
@@ -70,7 +66,9 @@ class Folded:
 
 
 def capture(network: nn.Module) -> fx.GraphModule:
-    """The graph of a copy of `network` with the outputs of training mode, but norms and dropout in evaluation mode.
+    """The torch.fx graph of a copy of `network`, in evaluation mode.
+
+    It is recorded in training mode, so it has the auxiliary outputs that a network may have in that mode only.
 
     Raises Uncapturable if the graph depends on the input, if layers or their weights are shared or computed, or if a
     layer or a tensor has the name of an attribute of torch.fx.GraphModule.
@@ -89,6 +87,7 @@ def capture(network: nn.Module) -> fx.GraphModule:
     called = [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
     for name, layer in graph.named_modules():
         if isinstance(layer, AFFINE):
+            # `tensors` has a shared tensor once, and no computed one
             shared = called.count(layer) > 1 or any(f"{name}.{t}" not in tensors for t in layer.state_dict())
             computed = any(getattr(layer, t) is not None and f"{name}.{t}" not in tensors for t in ("weight", "bias"))
             if shared or computed:
@@ -105,10 +104,12 @@ def fold(network: fx.GraphModule) -> Folded:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, BATCH_NORMS) and layer.track_running_stats:
             epsilons[str(node.target)] = layer.eps
-            (before,) = node.all_input_nodes
-            if _is_layer(before, modules, WEIGHTED) and len(before.users) == 1:
-                norms[str(before.target)] = str(node.target)
-                node.replace_all_uses_with(before)
+            (source,) = node.all_input_nodes
+            if _is_layer(source, modules, WEIGHTED) and len(source.users) == 1:
+                weight = modules[str(source.target)].get_parameter("weight")
+                if len(weight) == layer.num_features:  # else the norm is over another axis, such as tokens
+                    norms[str(source.target)] = str(node.target)
+                    node.replace_all_uses_with(source)
     folded = fx.GraphModule(network, graph).eval()
     folded.graph.eliminate_dead_code()
     folded.delete_all_unused_submodules()
@@ -124,9 +125,9 @@ def use_inplace_relus(network: fx.GraphModule) -> None:
     modules = dict(network.named_modules())
     for node in network.graph.nodes:
         if _is_layer(node, modules, nn.ReLU) or node.target in RELU_FUNCTIONS or node.target == "relu":
-            (before,) = node.all_input_nodes
-            if len(before.users) == 1 and (_is_layer(before, modules, AFFINE) or before.target in NEW_MEMORY):
-                node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (before,), {}
+            (source,) = node.all_input_nodes
+            if len(source.users) == 1 and (_is_layer(source, modules, AFFINE) or source.target in NEW_MEMORY):
+                node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (source,), {}
     network.recompile()
 
 
@@ -142,7 +143,7 @@ def _tensor_names(name: str, layer: nn.Module) -> Iterator[str]:
 
 
 def _with_bias(layer: nn.Module) -> nn.Module:
-    """A copy of a layer with a weight and a bias, also if the layer has none."""
+    """A new layer of the same kind that has a weight and a bias, to hold the tensors of `Folded.state`."""
     if isinstance(layer, BATCH_NORMS):
         return type(layer)(layer.num_features, layer.eps).eval()
     twin, weight = deepcopy(layer), layer.get_parameter("weight")

@@ -1,22 +1,19 @@
 """Permutation symmetry as data: which group of channels lies on which axis of which tensor, and how to permute them.
 
-A *group* is a set of channels that must be permuted together. An *axis* (one dimension of a tensor) is a sequence of
-*blocks*, laid end to end. A block is a product of *factors*, outer to inner, flattened; the last factor is a number. A
-factor is
+A *group* is a set of channels that must be permuted together. An axis (one dimension of a tensor) consists of *blocks*,
+laid end to end. A block is a product of *factors*, outer to inner, flattened; the last factor is a number. A factor is
 
 - the name of a group;
 - a number of positions that stay in place;
-- an axis, that is a tuple of blocks.
+- a tuple of blocks, laid end to end.
 
-Examples:
+Examples of blocks:
 
     ("a", 1)                                the channels of group a
     ("a", 64)                               a feature map of 64 pixels, flattened channel by channel
     ("heads", "a", 1)                       the channels of every head, permuted alike in all of them
     ("heads", (("q", 1), ("v", 1)), 1)      the same where every head has the channels of q, then those of v
     (5,)                                    five positions that no group moves
-
-The examples are blocks.
 
 No function here knows an architecture. This generalises the specification of Git Re-Basin (Ainsworth et al. 2023).
 """
@@ -32,10 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-State = Mapping[str, Tensor]
+from neuralign.networks.model import State
+
 Permutation = Mapping[str, Tensor]  # group -> (n,) int64: new channel i is old channel permutation[i]
-Block = tuple["str | int | Axis", ...]  # factors, outer to inner
-Axis = tuple[Block, ...]  # laid end to end; () for an axis on which no group lies
+Block = tuple["str | int | Blocks", ...]  # factors, outer to inner
+Blocks = tuple[Block, ...]  # of an axis, laid end to end; () for an axis on which no group lies
 Action = Callable[[str, Tensor, int], Tensor]  # (group, tensor, dimension that is the group's channels) -> tensor
 MOVES = ("group", "units", "moved", "moved_from_start")  # columns of the rows of `move_counts`
 
@@ -44,7 +42,7 @@ MOVES = ("group", "units", "moved", "moved_from_start")  # columns of the rows o
 class PermutationSpec:
     """Which groups lie where on the tensors of a network, and which of them are fixed."""
 
-    axes: Mapping[str, tuple[Axis, ...]]  # tensor name -> one Axis per dimension
+    axes: Mapping[str, tuple[Blocks, ...]]  # tensor name -> the blocks of each dimension
     sizes: Mapping[str, int]  # group -> number of channels
     fixed: frozenset[str] = frozenset()  # groups that must not be permuted, such as those of the input and the output
 
@@ -54,7 +52,7 @@ class PermutationSpec:
         return tuple(g for g in self.sizes if g not in self.fixed)
 
 
-def extent(sizes: Mapping[str, int], factor: str | int | Axis) -> int:
+def extent(sizes: Mapping[str, int], factor: str | int | Blocks) -> int:
     """The number of positions of a factor, given the sizes of groups."""
     if isinstance(factor, int):
         return factor
@@ -145,25 +143,25 @@ def _act(spec: PermutationSpec, state: State, action: Action) -> dict[str, Tenso
     """`state` with `action` applied wherever a group lies on one of its tensors."""
     out = {}
     for name, tensor in state.items():
-        for dim, axis in enumerate(spec.axes.get(name, ())):
-            if axis:
-                tensor = _act_on_axis(spec, tensor, dim, axis, action)
+        for dim, blocks in enumerate(spec.axes.get(name, ())):
+            if blocks:
+                tensor = _act_on_axis(spec, tensor, dim, blocks, action)
         out[name] = tensor
     return out
 
 
-def _act_on_axis(spec: PermutationSpec, tensor: Tensor, dim: int, axis: Axis, action: Action) -> Tensor:
-    """`tensor` with `action` applied to all groups on its dimension `dim`, which `axis` describes."""
-    sizes = [[extent(spec.sizes, factor) for factor in block] for block in axis]
+def _act_on_axis(spec: PermutationSpec, tensor: Tensor, dim: int, blocks: Blocks, action: Action) -> Tensor:
+    """`tensor` with `action` applied to all groups on its dimension `dim`, which has these blocks."""
+    sizes = [[extent(spec.sizes, factor) for factor in block] for block in blocks]
     parts = tensor.split([prod(s) for s in sizes], dim)
-    blocks = [_act_on_block(spec, part, dim, b, s, action) for part, b, s in zip(parts, axis, sizes, strict=True)]
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
+    results = [_act_on_block(spec, part, dim, b, s, action) for part, b, s in zip(parts, blocks, sizes, strict=True)]
+    return results[0] if len(results) == 1 else torch.cat(results, dim)
 
 
 def _act_on_block(
     spec: PermutationSpec, part: Tensor, dim: int, block: Block, sizes: Sequence[int], action: Action
 ) -> Tensor:
-    """`part` with `action` applied to all groups on its dimension `dim`, which `block` describes."""
+    """`part` with `action` applied to all groups on its dimension `dim`, a block with factors of these sizes."""
     part = part.unflatten(dim, sizes)
     for i, factor in enumerate(block):
         if isinstance(factor, str):

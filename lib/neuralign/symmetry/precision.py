@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from neuralign.symmetry.tracing.call import tensors_in
+
 DOUBLE_COMPLEX = {torch.complex64: torch.complex128, torch.complex32: torch.complex128}
 DOUBLE = (torch.float64, torch.complex128)
 CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
@@ -24,7 +26,7 @@ def double_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class DoublePrecision(TorchFunctionMode):
-    """A block in which casts to a coarser dtype give float64 instead; norms of language models, for example, have such.
+    """A `with` block in which casts to a coarser dtype give float64 instead (norms of language models have such casts).
 
     Tensors that the code makes without a dtype are float64 too. Tensors of a coarser dtype, such as constants that are
     neither parameters nor buffers, are cast wherever an operation joins them with float64 tensors.
@@ -39,10 +41,10 @@ class DoublePrecision(TorchFunctionMode):
         args = tuple(double_dtype(a) if isinstance(a, torch.dtype) else a for a in args)
         if isinstance(kwargs.get("dtype"), torch.dtype):
             kwargs["dtype"] = double_dtype(kwargs["dtype"])
-        tensors = _tensors([args, kwargs])
+        tensors = list(tensors_in([*args, *kwargs.values()]))
         if any(t.dtype in DOUBLE for t in tensors) and any(_is_coarse(t) for t in tensors):
-            kept = 1 if _works_in_place(func) else 0  # the tensor that is written to must stay the same object
-            args = (*args[:kept], *_all_to_double(args[kept:]))
+            first = 1 if _works_in_place(func) else 0  # the tensor that is written to must stay the same object
+            args = (*args[:first], *_all_to_double(args[first:]))
             kwargs = {name: value if name == "out" else _all_to_double(value) for name, value in kwargs.items()}
         out = func(*args, **kwargs)
         return to_double(out) if not tensors and isinstance(out, Tensor) and _is_coarse(out) else out
@@ -67,14 +69,8 @@ def _works_in_place(func: Any) -> bool:
     return name == "__setitem__" or (name.startswith("__i") if name.startswith("__") else name.endswith("_"))
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
 def _all_to_double(value: Any) -> Any:
+    """An argument with its tensors in double precision, also within lists and tuples."""
     if isinstance(value, Tensor):
         return to_double(value) if _is_coarse(value) else value
     if isinstance(value, list | tuple) and type(value) in (list, tuple):

@@ -20,10 +20,10 @@ def save_permutation(
     """Write a permutation to `path`.
 
     Args:
-        permutation: of groups of `spec`.
+        permutation: of free groups of `spec`.
         path: of a safetensors file.
         spec: the symmetry that it belongs to, whose fingerprint is stored.
-        facts: JSON types that are stored with it; `Certificate.facts` must be among them, or it cannot be loaded.
+        facts: stored with it as JSON; those of `Certificate.facts` must be among them, or it cannot be loaded.
         attention: whether heads of attentions, and channels within heads, were free when the network was traced.
     """
     save_tensors(permutation, path, {**facts, "symmetry": fingerprint(spec), "attention": attention})
@@ -39,8 +39,8 @@ def load_permutation(path: str, spec: PermutationSpec) -> Permutation:
     certificate = facts.get("certificate")
     if not isinstance(certificate, float | int):
         raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
-    if not certificate <= (allowed := tolerance_of(facts)):
-        raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {allowed:.1g}")
+    if not certificate <= (tolerance := tolerance_of(facts)):
+        raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {tolerance:.1g}")
     if facts.get("symmetry") != fingerprint(spec):
         raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
     try:

@@ -16,7 +16,7 @@ from neuralign.common.seeding import stream
 from neuralign.config.options import Count, Flag, Fraction
 from neuralign.datasets.images import Images
 from neuralign.symmetry.permutations import Permutation
-from neuralign.symmetry.tracing.trace import Tap
+from neuralign.symmetry.tracing.taps import Tap
 
 log = logging.getLogger(__name__)
 

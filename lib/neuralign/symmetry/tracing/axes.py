@@ -19,7 +19,9 @@ operation uses the stack as one axis.
 from collections.abc import Iterable, Sequence
 from math import gcd, prod
 
-ORDER_IS_DATA = ""  # the reason of an axis whose order is part of the data: images, pixels, tokens
+# The reason of an axis whose order is part of the data: images, pixels, tokens. It is empty, as users need not read it:
+# where such an axis is unified with another, a reason in words takes its place.
+ORDER_IS_DATA = ""
 STEP = 1e-6  # between `first_seen` of the parts of one axis
 MOST_STACKED = 4  # the largest size of an outer factor that may become the index of a stack
 
@@ -49,7 +51,7 @@ class Axis:
         """The node that represents this one. If that is a stack, its members are unified to one axis."""
         node = self
         while node.parent is not None:
-            if node.parent.parent is not None:
+            if node.parent.parent is not None:  # shorten the path for the next call
                 node.parent = node.parent.parent
             node = node.parent
         if node.kind == "stack":
@@ -86,6 +88,7 @@ def product(factors: Iterable[Axis]) -> Axis:
 
 
 def _compose(kind: str, parts: list[Axis]) -> Axis:
+    """The "cat" or "prod" of these parts; the part itself if there is one only."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
@@ -125,7 +128,7 @@ def unify(a: Axis, b: Axis, reason: str) -> None:
     elif not a.kind or not b.kind:
         leaf, composed = (a, b) if not a.kind else (b, a)
         if leaf.reason != ORDER_IS_DATA and all(part.reason == ORDER_IS_DATA for part in leaves(composed)):
-            leaf.reason = leaf.reason or reason  # the leaf may belong to a parameter, whose reason users read
+            leaf.reason = leaf.reason or reason  # kept apart from `composed`, for users read the reason of a parameter
             return
         if leaf.reason is not None:
             freeze(composed, leaf.reason or reason)
@@ -244,7 +247,7 @@ def divide(axis: Axis, outer_size: int, reason: str, *, indexable: bool = False)
 def separate_members(index: Axis) -> bool:
     """Turn the product of an index and its stack into the concatenation of the members; return whether this was done.
 
-    An operation that selects a member asks for it. The index is frozen. If the axis is no index, nothing is done.
+    To be called when an operation selects a member. The index is frozen. If the axis is no index, nothing is done.
     """
     index = index.resolve()
     if index.stacked_in is None or index.stacked_in[1].kind != "stack":
@@ -307,15 +310,14 @@ def _product_of_stack(axis: Axis, members: tuple[Axis, ...], reason: str | None 
 
 def _divide_product(axis: Axis, outer_size: int, reason: str) -> tuple[Axis, Axis]:
     """`divide` for a product: collect its factors from the outermost, and divide the one that is too large."""
-    inner, outer, reached = factors(axis), [], 1  # `reached`: the size of the outer factors so far
-    while reached < outer_size:
+    inner, outer, missing = factors(axis), [], outer_size  # `missing`: the size of the outer factors still to collect
+    while missing > 1:
         first = inner.pop(0)
-        wanted = outer_size // reached
-        if wanted % first.size == 0 and outer_size % reached == 0:
+        if missing % first.size == 0:
             outer.append(first)
-            reached *= first.size
-        elif first.size % wanted == 0 and outer_size % reached == 0:
-            left, right = divide(first, wanted, reason)
+            missing //= first.size
+        elif first.size % missing == 0:
+            left, right = divide(first, missing, reason)
             return product([*outer, left]), product([right, *inner])
         else:
             freeze(axis, reason)

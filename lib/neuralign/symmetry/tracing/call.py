@@ -19,12 +19,12 @@ PART = "takes a part of it"
 
 
 class UnsupportedCall(ValueError):
-    """The rule of an operation does not cover a call; the message is the ending of a reason, like those above."""
+    """The rule of an operation does not cover a call; the message is the ending of a reason, as ORDER is."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """An operation whose result depends on learned tensors or the input, so that activations may be read there."""
+    """An operation on tensors that may carry groups, so that activations may be read from its first result."""
 
     operation: str
     ordinal: int  # among the operations of this name, from 0
@@ -48,7 +48,7 @@ class TensorRecord:
     digest: str  # of the operations and tensors that it was computed from; equal for equal computations
     depends_on_input: bool
     depends_on_network: bool  # on any parameter or buffer
-    learned: bool  # whether it depends on a parameter, on running statistics or on the input
+    may_carry_groups: bool  # whether it depends on a parameter, on running statistics or on the input
     step: Step | None = None  # the step that computed it
     expanded: frozenset[int] = frozenset()  # dimensions that hold copies, as `expand` made them
     dynamic_shape: bool = False  # whether its shape depends on values that depend on the input
@@ -103,7 +103,7 @@ class Call:
         unify(first, second, self.reason(FIXED_ORDER))
 
     def unify_broadcast(self, axes: Sequence[Axis], operand: Sequence[Axis]) -> None:
-        """Unify axes, from the last on, with those of an operand that is broadcast to them, but for those of size 1."""
+        """Unify axes with those of an operand that is broadcast to them, aligned at the last; size 1 is passed over."""
         for axis, broadcast in zip(reversed(axes), reversed(operand), strict=False):
             if broadcast.size != 1:
                 self.unify(axis, broadcast)

@@ -74,12 +74,12 @@ def are_decisions_without_effect(run: Recorder, rerun: Callable[[Answers], Recor
     """
     pending, reruns = [(run, 0)], 0  # runs to check, each with the number of its first decision to answer otherwise
     while pending:
-        branch, settled = pending.pop()
+        branch, first = pending.pop()
         if len(branch.decisions) != len(branch.bool_answers):
             return False
         if not branch.raised and branch.result_digests != run.result_digests:
             return False
-        for decision in range(settled, len(branch.bool_answers)):
+        for decision in range(first, len(branch.bool_answers)):
             if (reruns := reruns + 1) > MOST_RERUNS:
                 return False
             earlier = {i: answer for i, answer in branch.bool_answers.items() if i < decision}

@@ -16,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from neuralign.common.errors import UserError
 from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.model import State, substituted
+from neuralign.symmetry.tracing.call import tensors_in
 
 Operation = Any  # an overload of torch.ops.aten
 WRAPPED = "<network>"  # the only attribute of a `DeterministicModule`; no layer can have this name
 RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 NO_GRADIENT = "None of the inputs have requires_grad=True"  # a warning of torch.utils.checkpoint
-# operations that do on some device what another operation does elsewhere
+# operations that do on some devices what the second operation does on others
 SYNONYMS = dict.fromkeys(("cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_no_update"), "native_batch_norm")
 
 
@@ -29,6 +30,23 @@ def operation_name(operation: Operation) -> str:
     """The name of an operation of ATen: one for all its overloads, its in-place form and its SYNONYMS."""
     name = operation._overloadpacket.__name__
     return SYNONYMS.get(name, name if name.startswith("__") else name.rstrip("_"))
+
+
+def bind(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operation by name, with their defaults."""
+    arguments = {a.name: a.default_value for a in operation._schema.arguments if a.has_default_value()}
+    return arguments | dict(zip((a.name for a in operation._schema.arguments), args, strict=False)) | kwargs
+
+
+def written_tensors(operation: Operation, arguments: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments, by name, that an operation writes to."""
+    written = [a.name for a in operation._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return list(tensors_in(arguments[name] for name in written))
+
+
+def memory_of(tensor: Tensor) -> int:
+    """An identifier of a tensor's storage, equal for all its views."""
+    return tensor.untyped_storage()._cdata
 
 
 class DeterministicMode(TorchDispatchMode):
@@ -47,8 +65,8 @@ class DeterministicMode(TorchDispatchMode):
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation, which subclasses may record or replace."""
         name = func._overloadpacket.__name__
-        if name == "bernoulli_" and isinstance(p := _probability(args, kwargs), float):
-            return args[0].fill_(p)
+        if name == "bernoulli_" and isinstance(probability := _probability(args, kwargs), float):
+            return args[0].fill_(probability)
         if name == "native_dropout":
             return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
         if name.startswith("_scaled_dot_product"):
@@ -71,6 +89,7 @@ def is_random(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The probability of a call of `bernoulli_`: a number, or a tensor of one per element."""
     return args[1] if len(args) > 1 else kwargs.get("p", 0.5)
 
 
@@ -101,7 +120,7 @@ class UnfusedRecurrence(TorchFunctionMode):
 class DeterministicNetwork:
     """A network that runs without dropout, with some of its modules in training mode and the others in evaluation mode.
 
-    It is no nn.Module, so that none of its attributes can hide a layer of the same name.
+    It is not an nn.Module, so that none of its attributes can hide a layer of the same name.
     """
 
     network: nn.Module  # all modules in evaluation mode
@@ -111,27 +130,23 @@ class DeterministicNetwork:
     def running(self, state: State, mode: DeterministicMode | None = None) -> Iterator[dict[str, Tensor]]:
         """A block in which the network has these modes and the tensors of `state`, in forward and backward passes.
 
-        If the network updates buffers, those of `state` change. Yields what `networks.model.substituted` yields.
+        If the network updates buffers, those of `state` change. Yields a copy of the mapping `state`, which after a run
+        also has the tensors that the network replaced by assignment. `mode`: sees all operations of the block.
         """
         modules = [m for name, m in self.network.named_modules() if name in self.training]
-        before = [module.training for module in modules]
-        fast = torch.backends.mha.get_fastpath_enabled()
+        previous = [module.training for module in modules]
+        fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # one operation, which hides how attention joins its operands
         for module in modules:
             module.training = True
-        deterministic = mode or DeterministicMode()
+        quiet, current = warnings.catch_warnings(), substituted(self.network, state)
         try:
-            with (
-                substituted(self.network, state) as held,
-                warnings.catch_warnings(),
-                UnfusedRecurrence(),
-                deterministic,
-            ):
+            with current as tensors, quiet, UnfusedRecurrence(), mode or DeterministicMode():
                 warnings.filterwarnings("ignore", NO_GRADIENT)
-                yield held
+                yield tensors
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-            for module, training in zip(modules, before, strict=True):
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            for module, training in zip(modules, previous, strict=True):
                 module.training = training
 
     def __call__(self, x: Tensor, state: State | None = None, mode: DeterministicMode | None = None) -> Any:
@@ -161,7 +176,7 @@ class DeterministicModule(nn.Module):
 def with_copied_buffers(network: nn.Module, state: State) -> dict[str, Tensor]:
     """The tensors of `state`, the buffers copied, and copies of the buffers of `network` that it lacks.
 
-    So a run may overwrite buffers. Names that share a tensor share its copy.
+    So a run may overwrite buffers and change neither. Names that share a tensor share its copy.
     """
     buffers = dict(network.named_buffers())
     tensors = {**buffers, **state}
@@ -177,14 +192,14 @@ def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Modul
     of the mode that `network` is in. Raises UserError if the network cannot be copied.
     """
     if isinstance(network, torch.jit.ScriptModule):
-        raise UserError("a compiled network of torch.jit; give the network that it was made of")
-    has_own_train = any(type(m).train is not nn.Module.train for m in network.modules())
-    twin = _deepcopy(network, parameters or has_own_train)
-    if has_own_train:
+        raise UserError("a network compiled by torch.jit cannot be traced; give the module that it was compiled from")
+    overrides_train = any(type(m).train is not nn.Module.train for m in network.modules())
+    twin = _deepcopy(network, parameters or overrides_train)
+    if overrides_train:
         twin.train()  # so that the network drops what it computed from its weights for evaluation mode
     twin.eval()
-    if has_own_train and not all(map(torch.equal, twin.parameters(), network.parameters())):
-        twin = _deepcopy(network, True)
+    if overrides_train and not all(map(torch.equal, twin.parameters(), network.parameters())):
+        twin = _deepcopy(network, True)  # whose modes are set without `train`, which would change the weights
         for module in twin.modules():
             module.training = False
     for module in twin.modules():
@@ -194,14 +209,14 @@ def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Modul
 
 
 def _deepcopy(network: nn.Module, parameters: bool) -> nn.Module:
-    """A deep copy, with shared parameters unless `parameters` asks for copies of them."""
-    shared = {id(t): t.detach() for m in network.modules() for t in _computed_tensors(vars(m))}
+    """A deep copy, with the parameters of `network` unless `parameters` asks for copies of them."""
+    memo = {id(t): t.detach() for m in network.modules() for t in _computed_tensors(vars(m))}  # see copy.deepcopy
     if not parameters:
-        shared |= {id(p): p for p in network.parameters()}
+        memo |= {id(p): p for p in network.parameters()}
     try:
-        return deepcopy(network, shared)
+        return deepcopy(network, memo)
     except (TypeError, RuntimeError) as error:
-        raise UserError(f"a network that cannot be copied: {error}") from error
+        raise UserError(f"the network cannot be copied by copy.deepcopy: {error}") from error
 
 
 def _computed_tensors(value: Any) -> Iterator[Tensor]:
@@ -231,19 +246,19 @@ class ReadPoint:
     factors: tuple[int, ...] = ()  # sizes of the factors of the part, outer to inner; () for the whole dimension
     start: int = 0  # of the part
     units: int = 0  # the position of the units among the factors
-    averaged: tuple[int, ...] = ()  # positions of the factors that are averaged over
-    pooled: tuple[int, ...] = ()  # other dimensions that are averaged over, because they may be permuted too
+    averaged_factors: tuple[int, ...] = ()  # positions of the factors that are averaged over
+    averaged_dims: tuple[int, ...] = ()  # other dimensions that are averaged over, because they may be permuted too
 
     def activation(self, tensor: Tensor) -> Tensor:
         """The activation (n, units, ...) that `tensor`, the result of the operation, holds."""
         dim = self.dim
-        if self.pooled:
-            tensor = tensor.mean(self.pooled, keepdim=True)
+        if self.averaged_dims:
+            tensor = tensor.mean(self.averaged_dims, keepdim=True)
         if self.factors:
             tensor = tensor.narrow(dim, self.start, prod(self.factors)).unflatten(dim, self.factors)
-            if self.averaged:
-                tensor = tensor.mean([dim + i for i in self.averaged])
-            dim += self.units - sum(i < self.units for i in self.averaged)
+            if self.averaged_factors:
+                tensor = tensor.mean([dim + i for i in self.averaged_factors])
+            dim += self.units - sum(i < self.units for i in self.averaged_factors)
         return tensor if dim == 1 else tensor.movedim(dim, 1)
 
 
@@ -251,8 +266,8 @@ class ReadPoint:
 class Probe:
     """Runs a network on an input and returns an activation (n, units, ...) for each of the `reads`, in their order.
 
-    Feature maps (n, c, h, w) wider than `largest` are halved where they are read, until they are not; the network goes
-    on with the smaller maps.
+    Feature maps (n, c, h, w) wider than `largest` are halved where they are read until they are no wider; the network
+    goes on with the smaller maps.
     """
 
     network: DeterministicNetwork
@@ -265,18 +280,18 @@ class Probe:
         self.network(x, state, mode)
         for name, read in self.reads.items():
             if (read.operation, read.ordinal) not in mode.results:
-                raise NotComputed(f"activation {name!r}: not computed for this input, though it was when traced")
+                raise NotComputed(f"activation {name!r} is not computed for this input, though it was when traced")
         return tuple(read.activation(mode.results[read.operation, read.ordinal]) for read in self.reads.values())
 
 
 class ReadingMode(DeterministicMode):
-    """Keeps the results of the wanted operations (name, ordinal), as they were before anything overwrote them."""
+    """Keeps the results of the operations `calls`, (name, ordinal), as they were before anything overwrote them."""
 
-    def __init__(self, wanted: set[tuple[str, int]], largest: int | None):
+    def __init__(self, calls: set[tuple[str, int]], largest: int | None):
         super().__init__()
-        self.wanted, self.largest = wanted, largest
+        self.calls, self.largest = calls, largest
         self.results: dict[tuple[str, int], Tensor] = {}
-        self.counts = dict.fromkeys((name for name, _ in wanted), 0)  # name of an operation -> its calls so far
+        self.counts = dict.fromkeys((name for name, _ in calls), 0)  # name of an operation -> its calls so far
         self.names: dict[Operation, tuple[str, bool]] = {}  # operation -> its name, whether it works in place
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -284,32 +299,31 @@ class ReadingMode(DeterministicMode):
             self.names[func] = operation_name(func), func._schema.is_mutable
         name, mutable = self.names[func]
         if mutable and self.results:
-            self.protect(args[0])
+            self._protect(written_tensors(func, bind(func, args, kwargs)))
         out = super().run(func, args, kwargs)
         if name not in self.counts:
             return out
         call = (name, self.counts[name])
         self.counts[name] += 1
-        if call not in self.wanted:
+        if call not in self.calls:
             return out
         first = out if isinstance(out, Tensor) else out[0]
         activation = _subsampled(first, self.largest)
-        if activation is not first and mutable:
-            raise ValueError(f"torch.{name}_ works in place: its activation cannot be halved (option largest)")
         self.results[call] = activation
-        return out if activation is first else activation if out is first else (activation, *out[1:])
+        if activation is first:
+            return out
+        if mutable:
+            raise ValueError(f"torch.{name}_ works in place: its activation cannot be halved (option largest)")
+        return activation if out is first else (activation, *out[1:])
 
-    def protect(self, overwritten: Any) -> None:
-        """Copy the kept results that lie in the memory of `overwritten`, an operand that is about to be overwritten."""
-        if isinstance(overwritten, Tensor):
-            memory = overwritten.untyped_storage()._cdata
-            for call, tensor in self.results.items():
-                if tensor.untyped_storage()._cdata == memory:
-                    self.results[call] = tensor.clone()
+    def _protect(self, overwritten: Sequence[Tensor]) -> None:
+        """Copy the kept results that lie in the memory of operands that are about to be overwritten."""
+        memories = set(map(memory_of, overwritten))
+        self.results |= {call: t.clone() for call, t in self.results.items() if memory_of(t) in memories}
 
 
 def _subsampled(activation: Tensor, largest: int | None) -> Tensor:
-    """Every second row and column of feature maps (n, c, h, w) wider than `largest`, repeated until they are not.
+    """Every second row and column of feature maps (n, c, h, w), taken again until they are no wider than `largest`.
 
     If every activation were halved once, a residual branch would become smaller than its shortcut.
     """

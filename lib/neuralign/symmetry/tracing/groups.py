@@ -1,11 +1,10 @@
-"""Names the groups that the runs found, and makes the `PermutationSpec` of where they lie."""
+"""Names the groups of a network, and makes the `PermutationSpec` of where they lie."""
 
 from collections.abc import Collection, Mapping
 from itertools import count
 from re import split
 
-from neuralign.symmetry.permutations import Axis as Blocks
-from neuralign.symmetry.permutations import Block, PermutationSpec
+from neuralign.symmetry.permutations import Block, Blocks, PermutationSpec
 from neuralign.symmetry.tracing.axes import ORDER_IS_DATA, Axis, factors, leaves, pieces
 from neuralign.symmetry.tracing.call import Axes
 from neuralign.symmetry.tracing.operations.products import ATTENTION, UNIT
@@ -21,7 +20,7 @@ class Groups:
 
     Args:
         state: axes of the network's tensors, by name.
-        learned: names of the tensors that are parameters or running statistics.
+        learned: names of those that are parameters or running statistics.
         attention: whether heads of attentions, and channels within heads, may be permuted.
     """
 

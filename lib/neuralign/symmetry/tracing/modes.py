@@ -1,7 +1,7 @@
 """Records a network in evaluation mode and in training mode, where it may have more outputs (auxiliary heads).
 
-"Training mode" here is that of the network's own modules only; norms and dropout stay in evaluation mode. Layers of
-torch and classes derived from them are known by their class. Other norms and dropouts show in a first run in training
+"Training mode" here is that of the network's custom modules only; norms and dropout stay in evaluation mode. Layers of
+torch and classes derived from them are known by their class. Custom norms and dropouts show in a first run in training
 mode: they change tensors that they keep, or draw random numbers. In a second run they are in evaluation mode too. What
 the first run freezes counts as well, unless a module without children drew random numbers in it.
 """
@@ -63,8 +63,7 @@ class Runs:
     @property
     def main(self) -> Run:
         """The run whose activations are read: in training mode if that uses more parameters without more decisions."""
-        more = self.training is not None and self.training.parameters - self.evaluation.parameters
-        if self.training is None or not more:
+        if self.training is None or self.training.parameters <= self.evaluation.parameters:
             return self.evaluation
         decides_more = len(self.training.recorder.decisions) > len(self.evaluation.recorder.decisions)
         return self.evaluation if decides_more else self.training
@@ -84,8 +83,8 @@ def record(network: nn.Module, example: Tensor) -> Runs:
     training, error = None, None
     for names in _candidates(network):
         try:
-            trials += _training_runs(network, example, names)
-        except Exception as raised:  # by the network's code, which in training mode may ask for targets too
+            trials += _training_runs(network, example, names)  # also those before an error
+        except Exception as raised:  # by the network's code, which in training mode may need targets too
             error = error or raised
         else:
             training = trials[-1]
@@ -97,7 +96,7 @@ def record(network: nn.Module, example: Tensor) -> Runs:
 
 
 def _training_runs(network: nn.Module, example: Tensor, names: frozenset[str]) -> Iterator[Run]:
-    """Runs with these modules in training mode, then without those that varied in the run before, until none does.
+    """Runs with these modules in training mode, then without those that varied in the previous run, until none varies.
 
     A run in which a module without children drew random numbers is left out: such a module is taken for a dropout, and
     its random tensor, the channels of which cannot be permuted, would freeze what it is joined with.
@@ -113,7 +112,7 @@ def _training_runs(network: nn.Module, example: Tensor, names: frozenset[str]) -
 
 
 def _candidates(network: nn.Module) -> list[frozenset[str]]:
-    """Sets of modules to try in training mode, largest first: a norm, for example, may not accept the example so."""
+    """Sets of modules to try in training mode, largest first: a custom norm may not accept the example in it."""
     custom = {name: m for name, m in network.named_modules() if _is_custom(m)}
     parents = {name for name, m in custom.items() if not name or any(m.children())}
     with_buffers = {name for name, m in custom.items() if any(b.is_floating_point() for b in m.buffers(recurse=False))}
@@ -128,23 +127,19 @@ def _is_custom(module: nn.Module) -> bool:
 
 
 def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: Answers | None = None) -> Run:
-    """A recorded run of a copy of `network` on `example`, with the modules of these names in training mode.
+    """A recorded run of a copy of `network` on `example`, with the modules named in `training` in training mode.
 
     `answers`: what Python is to read at decisions, see `decisions.py`. If the network's own code raises an error with
     them, the recorder notes that and the run ends there. Without answers the error is raised.
     """
     twin = evaluation_copy(network, parameters=True)
     recorder = Recorder(twin, RULES, elementwise, answers)
-    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}  # tensors as in a `Probe`
+    state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}
     recorder.add_input(example, _input_axes(twin, example))
     before = _kept_tensors(twin, state, training)
-    with (
-        torch.no_grad(),
-        repeatable_draws(example.device),
-        recorder.following_layers(),
-        _noting_python_draws(recorder),
-    ):
-        with DeterministicNetwork(twin, training).running(state, recorder) as held, PythonReads(recorder):
+    draws = repeatable_draws(example.device)
+    with torch.no_grad(), draws, recorder.following_layers(), _noting_python_draws(recorder):
+        with DeterministicNetwork(twin, training).running(state, recorder) as current, PythonReads(recorder):
             try:
                 outputs = twin(example)
             except Exception:  # of the network's own code
@@ -152,14 +147,14 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
                     raise
                 recorder.raised = True
                 return Run(training, recorder, frozenset())
-    recorder.finish(output_tensors(outputs), held)
+    recorder.finish(output_tensors(outputs), current)
 
     def rerun(answers: Answers) -> Recorder:
         return run(network, example, training, answers).recorder
 
     if answers is None and recorder.decisions and are_decisions_without_effect(recorder, rerun):
         recorder.decisions.clear()
-    after = _kept_tensors(twin, held, training)
+    after = _kept_tensors(twin, current, training)
     changing = {name for name, tensors in after.items() if not _are_equal(tensors, before[name])}
     drawing = {name for layers in recorder.draws for name in [n for n in layers if n in training][-1:]}
     return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing))
@@ -186,22 +181,21 @@ def _noting_python_draws(recorder: Recorder) -> Iterator[None]:
 def _kept_tensors(
     network: nn.Module, state: Mapping[str, Tensor], names: frozenset[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """{module: {name: copy}} of the floating-point tensors that each of the modules `names` has itself.
+    """{module: {name: copy}} of the floating-point tensors of each of the modules `names`, without its submodules.
 
     Parameters and buffers are those of `state`, under their names in the module; others are attributes.
     """
-    kept = {}
-    for name, module in network.named_modules():
-        if name in names:
-            own = [*dict(module.named_parameters(recurse=False)), *dict(module.named_buffers(recurse=False))]
-            tensors = {n: state.get(f"{name}.{n}" if name else n) for n in own} | vars(module)
-            kept[name] = {
-                n: t.detach().clone() for n, t in tensors.items() if isinstance(t, Tensor) and t.is_floating_point()
-            }
-    return kept
+
+    def tensors_of(name: str, module: nn.Module) -> dict[str, Tensor]:
+        registered = [*dict(module.named_parameters(recurse=False)), *dict(module.named_buffers(recurse=False))]
+        values = {n: state.get(f"{name}.{n}" if name else n) for n in registered} | vars(module)
+        return {n: t.detach().clone() for n, t in values.items() if isinstance(t, Tensor) and t.is_floating_point()}
+
+    return {name: tensors_of(name, module) for name, module in network.named_modules() if name in names}
 
 
 def _are_equal(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    """Whether both have the same names and equal tensors; nan equals nan."""
     return before.keys() == after.keys() and all(
         a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
         for a, b in ((before[n], after[n]) for n in before)

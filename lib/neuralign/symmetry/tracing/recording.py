@@ -16,12 +16,20 @@ from torch import Tensor, nn
 
 from neuralign.symmetry.tracing.axes import Axis, freeze, ordered_axis, unify
 from neuralign.symmetry.tracing.call import Axes, Call, Rule, Step, TensorRecord, UnsupportedCall, tensors_in
-from neuralign.symmetry.tracing.execution import DeterministicMode, Operation, is_random, operation_name
+from neuralign.symmetry.tracing.execution import (
+    DeterministicMode,
+    Operation,
+    bind,
+    is_random,
+    memory_of,
+    operation_name,
+    written_tensors,
+)
 
 Location = tuple[Any, ...]
 BUFFERS = 1e6  # added to `first_seen` of axes of buffers, so that groups are named after parameters
-COPIES = {"clone", "_to_copy", "detach", "alias"}
 MASK_TYPES = (torch.bool, torch.uint8)
+COPIES = {"clone", "_to_copy", "detach", "alias"}
 SUMS = {"add", "sub", "mul", "div", "rsub"}  # operations that may join two streams, as a residual connection does
 # operations that return one value everywhere
 CONSTANTS = {
@@ -31,7 +39,7 @@ CONSTANTS = {
 
 def location_of(tensor: Tensor) -> Location:
     """Where a tensor lies in memory, with shape, strides and dtype: a complex tensor may lie where a real one does."""
-    return tensor.untyped_storage()._cdata, tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    return memory_of(tensor), tensor.dtype, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
 class Recorder(DeterministicMode):
@@ -56,7 +64,7 @@ class Recorder(DeterministicMode):
     ):
         super().__init__()
         self.network, self.rules, self.elementwise = network, rules, elementwise
-        # what the run found
+        # what is known after the run
         self.state: dict[str, Axes] = {}  # axes of the network's tensors that were used, by name
         self.steps: list[Step] = []
         self.reached: set[str] = set()  # names of the network's tensors that some operation used
@@ -87,15 +95,15 @@ class Recorder(DeterministicMode):
 
     def _name_tensors(self) -> None:
         """Fill `names`, `all_names` and `learned`."""
-        network = self.network
+        network, stored = self.network, _stored_buffers(self.network)
+        parameters = list(network.named_parameters(remove_duplicate=False))
         statistics = {location_of(b) for n, b in network.named_buffers() if n.rpartition(".")[2].startswith("running")}
-        stored, tensors = _stored_buffers(network), (network.named_parameters, network.named_buffers)
-        for name, tensor in (pair for named in tensors for pair in named(remove_duplicate=False)):
+        for name, tensor in [*parameters, *network.named_buffers(remove_duplicate=False)]:
             if isinstance(tensor, nn.Parameter) or location_of(tensor) in statistics:
                 self.learned.add(name)
             if name in self.learned or name in stored:
                 self.names.setdefault(location_of(tensor), []).append(name)
-        for name, tensor in [*network.named_parameters(remove_duplicate=False), *network.named_buffers()]:
+        for name, tensor in [*parameters, *network.named_buffers()]:
             self.all_names.setdefault(location_of(tensor), []).append(name)
 
     def add_input(self, tensor: Tensor, axes: Axes) -> None:
@@ -107,7 +115,7 @@ class Recorder(DeterministicMode):
             digest="input",
             depends_on_input=True,
             depends_on_network=False,
-            learned=True,
+            may_carry_groups=True,
         )
 
     def finish(self, outputs: Iterable[Tensor], state: Mapping[str, Tensor]) -> None:
@@ -129,13 +137,13 @@ class Recorder(DeterministicMode):
 
     def _record(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation and record the tensors of its result, which is returned."""
-        name, arguments = operation_name(func), _bind(func, args, kwargs)
-        written = [t for a in func._schema.arguments if _is_written(a) for t in tensors_in([arguments[a.name]])]
+        name, arguments = operation_name(func), bind(func, args, kwargs)
+        written = written_tensors(func, arguments)
         for tensor in written:
             self._end_constant(tensor)
         operands = {id(t): self._operand(t) for t in tensors_in(arguments.values())}
         digest = _digest(name, [self._provenance(a) for a in arguments.values()])
-        self.writes |= {_memory(tensor): digest for tensor in written}
+        self.writes |= {memory_of(tensor): digest for tensor in written}
         try:
             out = super().run(func, args, kwargs)
         except Exception:
@@ -144,12 +152,13 @@ class Recorder(DeterministicMode):
         call = Call(name, arguments, tuple(tensors_in([out])), operands, f"aten::{name}{self._running_layer()}")
         rule = self.rules.get(name, self.elementwise if torch.Tag.pointwise in func.tags else None)
         axes = self._apply_rule(rule, call)
-        learned = any(record.learned for record in operands.values())
+        may_carry_groups = any(record.may_carry_groups for record in operands.values())
         depends_on_network = any(record.depends_on_network for record in operands.values())
-        depends_on_input = any(record.depends_on_input for record in operands.values())
-        depends_on_input = depends_on_input or torch.Tag.nondeterministic_seeded in func.tags
-        dynamic_shape = any(record.dynamic_shape for record in operands.values())
-        dynamic_shape = dynamic_shape or (depends_on_input and _has_dynamic_shape(func, arguments))
+        # a random result is treated as one that depends on the input: it differs from run to run
+        depends_on_input = torch.Tag.nondeterministic_seeded in func.tags
+        depends_on_input |= any(record.depends_on_input for record in operands.values())
+        dynamic_shape = depends_on_input and _has_dynamic_shape(func, arguments)
+        dynamic_shape |= any(record.dynamic_shape for record in operands.values())
         if torch.Tag.data_dependent_output in func.tags and depends_on_input:
             self.note_decision()
             if isinstance(out, bool) and not depends_on_network:
@@ -159,7 +168,7 @@ class Recorder(DeterministicMode):
         self.calls[name] = self.calls.get(name, -1) + 1
         self.arguments_digest.update(repr((name, [_without_values(a) for a in arguments.values()])).encode())
         expanded = _expanded_dims(call)
-        step = self._add_step(call, axes, depends_on_input, expanded) if learned else None
+        step = self._add_step(call, axes, depends_on_input, expanded) if may_carry_groups else None
         for i, (tensor, tensor_axes) in enumerate(zip(call.outputs, axes, strict=True)):
             self.records[location_of(tensor)] = TensorRecord(
                 axes=tensor_axes,
@@ -168,19 +177,19 @@ class Recorder(DeterministicMode):
                 digest=f"{digest}:{i}",
                 depends_on_input=depends_on_input,
                 depends_on_network=depends_on_network,
-                learned=learned,
+                may_carry_groups=may_carry_groups,
                 step=step,
                 expanded=expanded,
                 dynamic_shape=dynamic_shape,
             )
             if name in CONSTANTS:
-                self.constants[_memory(tensor)] = []
+                self.constants[memory_of(tensor)] = []
         return out
 
     def _provenance(self, argument: Any) -> Any:
         """An argument of an operation, with the digests of its tensors in place of their values."""
         if isinstance(argument, Tensor):
-            written = self.writes.get(_memory(argument))
+            written = self.writes.get(memory_of(argument))
             return self.record_of(argument).digest, written, location_of(argument)[1:]
         return list(map(self._provenance, argument)) if isinstance(argument, list | tuple) else str(argument)
 
@@ -204,7 +213,7 @@ class Recorder(DeterministicMode):
                 digest=repr(names),
                 depends_on_input=False,
                 depends_on_network=bool(names),
-                learned=learned,
+                may_carry_groups=learned,
             )
         return self.records[location]
 
@@ -215,15 +224,15 @@ class Recorder(DeterministicMode):
         written to later, `_end_constant` unifies the new axes with its own.
         """
         record = self.record_of(tensor)
-        if _memory(tensor) not in self.constants:
+        if memory_of(tensor) not in self.constants:
             return record
         axes = tuple(Axis(axis.size) for axis in record.axes)
-        self.constants[_memory(tensor)].append((axes, record.axes))
+        self.constants[memory_of(tensor)].append((axes, record.axes))
         return replace(record, axes=axes)
 
     def _end_constant(self, tensor: Tensor) -> None:
         """Unify the axes that readers of a constant got with its own, because an operation writes to its memory."""
-        for reader_axes, tensor_axes in self.constants.pop(_memory(tensor), []):
+        for reader_axes, tensor_axes in self.constants.pop(memory_of(tensor), []):
             for reader_axis, axis in zip(reader_axes, tensor_axes, strict=True):
                 unify(reader_axis, axis, "it is written to")
 
@@ -244,7 +253,7 @@ class Recorder(DeterministicMode):
             self.note_decision()
 
     def _unify_with_next_run(self, state: Mapping[str, Tensor]) -> None:
-        """Unify the axes of a tensor that the network replaced by an activation with those of this activation."""
+        """Unify the axes of each tensor of the network that the run replaced by an activation with the activation's."""
         for name in sorted(state.keys() & {name for names in self.names.values() for name in names}):
             tensor = state[name]
             if name not in self.names.get(location_of(tensor), []) and location_of(tensor) in self.records:
@@ -253,8 +262,8 @@ class Recorder(DeterministicMode):
                     for axis in (*axes, *self.state[name]):
                         freeze(axis, f"{name} keeps it for the next run in another shape")
                 else:
-                    for before, after in zip(self.state[name], axes, strict=True):
-                        unify(before, after, f"{name} keeps it for the next run")
+                    for axis, new_axis in zip(self.state[name], axes, strict=True):
+                        unify(axis, new_axis, f"{name} keeps it for the next run")
 
     def _apply_rule(self, rule: Rule | None, call: Call) -> list[Axes]:
         """The axes of the results; if no rule applies, all axes of the operands are frozen."""
@@ -268,9 +277,11 @@ class Recorder(DeterministicMode):
                 reason = f"{call.label} returns other shapes than its rule says"
             except UnsupportedCall as unsupported:
                 reason = f"{call.label} {unsupported}"
-        for tensor in call.tensors:
-            for axis in call.axes(tensor):
-                freeze(axis, reason)
+        operands = list(call.records.values())
+        if call.name == "as_strided":  # it may read all memory of its operand, not only the part that this is a view of
+            operands = [r for r in self.records.values() if memory_of(r.tensor) == memory_of(call.first)]
+        for axis in (axis for record in operands for axis in record.axes):
+            freeze(axis, reason)
         return [tuple(map(ordered_axis, t.shape)) for t in call.outputs]
 
     def _add_step(self, call: Call, axes: list[Axes], depends_on_input: bool, expanded: frozenset[int]) -> Step | None:
@@ -279,12 +290,12 @@ class Recorder(DeterministicMode):
             return None
         layer, is_childless = self.running[-1]
         base = layer.replace(".", "_") + ("" if depends_on_input else f"_{call.name}") if is_childless else call.name
-        repeat = self.step_names[base] = self.step_names.get(base, -1) + 1
-        sources = [record.step for t in call.tensors if (record := call.records[id(t)]).learned]
+        uses = self.step_names[base] = self.step_names.get(base, -1) + 1
+        sources = [record.step for t in call.tensors if (record := call.records[id(t)]).may_carry_groups]
         step = Step(
             operation=call.name,
             ordinal=self.calls[call.name],
-            name=f"{base}_{repeat}" if repeat else base,
+            name=f"{base}_{uses}" if uses else base,
             axes=axes[0],
             shape=tuple(call.outputs[0].shape),
             depends_on_input=depends_on_input,
@@ -307,8 +318,8 @@ class Recorder(DeterministicMode):
         for name, module in self.network.named_modules():
             is_childless = bool(name) and not any(module.children())
             enter = lambda *_, entry=(name, is_childless): self.running.append(entry)  # noqa: E731
-            leave = lambda *_: self.running.pop() and None  # noqa: E731
-            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+            leave = lambda *_: self.running.pop() and None  # noqa: E731 - None: the hook leaves the output as it is
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
         try:
             yield
         finally:
@@ -317,7 +328,7 @@ class Recorder(DeterministicMode):
 
 
 def _stored_buffers(network: nn.Module) -> set[str]:
-    """Names of the persistent buffers, which a checkpoint holds. The network computes the others itself, unpermuted."""
+    """Names of the persistent buffers, those of a checkpoint. The network computes the others itself, unpermuted."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, module in network.named_modules(remove_duplicate=False)
@@ -325,14 +336,8 @@ def _stored_buffers(network: nn.Module) -> set[str]:
     }
 
 
-def _bind(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operation by name, with their defaults."""
-    arguments = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
-    return arguments | dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-
-
 def _expanded_dims(call: Call) -> frozenset[int]:
-    """The dimensions of a result that hold copies, because it was expanded or is a copy of an expanded tensor."""
+    """The dimensions of a result that hold equal values, because it or the tensor that it copies was expanded."""
     if call.name == "expand":
         (out,) = call.outputs
         return frozenset(d for d, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if n > 1 and s == 0)
@@ -342,16 +347,8 @@ def _expanded_dims(call: Call) -> frozenset[int]:
 
 
 def _digest(*values: Any) -> str:
+    """A sha256 digest of the representations of these values."""
     return hashlib.sha256(repr(values).encode()).hexdigest()
-
-
-def _memory(tensor: Tensor) -> int:
-    """An identifier of a tensor's storage, equal for all its views."""
-    return tensor.untyped_storage()._cdata
-
-
-def _is_written(argument: Any) -> bool:
-    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _has_dynamic_shape(func: Operation, arguments: Mapping[str, Any]) -> bool:

@@ -28,16 +28,17 @@ Taps = dict[str, tuple[Tap, ...]]  # free group -> the activations that carry it
 
 @dataclass
 class TapFinder:
-    """Chooses taps for groups, and keeps for each the `ReadPoint` and the number of its step."""
+    """Chooses taps for groups, and keeps for each its `ReadPoint` and the number of its step, from 0."""
 
     groups: Groups
     reads: dict[str, ReadPoint] = field(default_factory=dict)  # node -> where it is read
     depths: dict[str, int] = field(default_factory=dict)  # node -> number of its step
 
     def choose(self, steps: Sequence[Step], preferred: Sequence[Step]) -> Taps:
-        """{free group: its taps}: all `preferred` steps that carry it; else one, with the most numbers for each unit.
+        """{free group: its taps} in all `preferred` steps that carry it.
 
-        Groups that no step carries are absent.
+        A group that these do not carry has one tap, in the step with the most numbers for each unit. Groups that no
+        step carries are absent.
         """
         free = [name for name, leaf in self.groups.leaves.items() if leaf.reason is None]
         candidates: dict[str, list[_Candidate]] = {name: [] for name in free}
@@ -47,7 +48,7 @@ class TapFinder:
                     if candidate.group in candidates:
                         candidates[candidate.group].append(candidate)
         ids = {id(step) for step in preferred}
-        best = {group: _best(of_group, ids) for group, of_group in candidates.items()}
+        best = {group: _best(group_candidates, ids) for group, group_candidates in candidates.items()}
         return {group: tuple(map(self._tap, chosen)) for group, chosen in best.items() if chosen}
 
     def _tap(self, candidate: "_Candidate") -> Tap:
@@ -73,17 +74,17 @@ class _Candidate:
 
     def numbers_per_unit(self) -> int:
         """How many numbers of each unit the activation has."""
-        return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.pooled))
+        return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.averaged_dims))
 
 
-def pooled(steps: Sequence[Step], active: Sequence[Step]) -> list[Step]:
-    """The `active` steps, each replaced by the max-pooling that reads it if nothing else does."""
+def with_pooling(steps: Sequence[Step], nonlinear: Sequence[Step]) -> list[Step]:
+    """The steps `nonlinear`, each replaced by the max-pooling that reads it if nothing else does."""
     readers: dict[int, list[Step]] = {}
     for step in steps:
         for source in step.sources:
             readers.setdefault(id(source), []).append(step)
-    only_reader = {id(step): readers[id(step)][0] for step in active if len(readers.get(id(step), [])) == 1}
-    return [reader if (reader := only_reader.get(id(s), s)).operation in POOLS else s for s in active]
+    only_reader = {id(step): readers[id(step)][0] for step in nonlinear if len(readers.get(id(step), [])) == 1}
+    return [reader if (reader := only_reader.get(id(s), s)).operation in POOLS else s for s in nonlinear]
 
 
 def _follows_sum(step: Step) -> bool:
@@ -114,20 +115,22 @@ def _candidates(groups: Groups, step: Step, depth: int) -> Iterator[_Candidate]:
         if axis.as_stack() is not None or dim in step.expanded:
             continue
         others = tuple(d for d in permutable if d != dim)  # averaged over, as heads where channels of heads are read
-        start, unfactored = 0, ReadPoint(step.operation, step.ordinal, dim, pooled=others)
+        start, unfactored = 0, ReadPoint(step.operation, step.ordinal, dim, averaged_dims=others)
         node = step.name if dim == 1 or dim == len(step.axes) - 1 else f"{step.name}:{dim}"
         for block in groups.blocks(axis):
             sizes = tuple(extent(groups.sizes, factor) for factor in block)
             for i, group in enumerate(block):
-                if isinstance(group, str) and block[i:] == (group, 1) and i == 0:
+                if not isinstance(group, str):
+                    continue
+                if block == (group, 1):
                     yield _Candidate(group, step, depth, node, unfactored, start, True)
-                elif isinstance(group, str):
+                else:
                     read = _factor_read(unfactored, block, sizes, i, start)
                     yield _Candidate(group, step, depth, f"{step.name}:{group}", read, 0, False)
             start += prod(sizes)
 
 
 def _factor_read(unfactored: ReadPoint, block: Block, sizes: tuple[int, ...], units: int, start: int) -> ReadPoint:
-    """The read point of factor number `units` of a block, averaged over the other factors that are no numbers."""
+    """The read point of factor number `units` of a block, averaged over its other factors, except for numbers."""
     others = tuple(i for i, f in enumerate(block) if not isinstance(f, int) and i != units)
-    return replace(unfactored, factors=sizes, start=start, units=units, averaged=others)
+    return replace(unfactored, factors=sizes, start=start, units=units, averaged_factors=others)

@@ -41,11 +41,8 @@ from neuralign.symmetry.tracing.call import Axes
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, Probe, ReadPoint, evaluation_copy
 from neuralign.symmetry.tracing.groups import Groups
 from neuralign.symmetry.tracing.recording import Recorder
-from neuralign.symmetry.tracing.taps import ACTIVATIONS, Tap, TapFinder, Taps, pooled
+from neuralign.symmetry.tracing.taps import ACTIVATIONS, TapFinder, Taps, with_pooling
 from neuralign.symmetry.tracing.unreached import freeze_possible_inputs, unreached_tensors
-
-__all__ = ["Tap", "Taps", "Trace", "trace"]
-
 
 DECISION = "the network reads a value that depends on its input{}, and may take another branch with another input"
 DIFFERENT_USE = "training and evaluation mode use it differently"
@@ -57,13 +54,13 @@ class Trace:
     """The permutation symmetry of a network, and where its activations can be read."""
 
     spec: PermutationSpec
-    taps: Taps  # post-activations
-    before: Taps  # pre-activations: the inputs of those nonlinearities
-    pooled: Taps  # as `taps`, but after the max-pooling where this alone reads the nonlinearity
+    taps: Taps  # post-activations, the results of nonlinearities; of groups without any, another result
+    pre_activations: Taps  # the inputs of the nonlinearities of `taps`
+    after_pooling: Taps  # as `taps`, but after the max-pooling where this alone reads the nonlinearity
     network: DeterministicNetwork = field(repr=False)  # in the mode of the main run, whose activations are read
     others: tuple[DeterministicNetwork, ...] = field(default=(), repr=False)  # in the other mode, if that differs
     reads: dict[str, ReadPoint] = field(default_factory=dict, repr=False)  # node of a tap -> where it is read
-    order: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> number of its step
+    depths: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> number of its step
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
     modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or the error of such a run
     reached: tuple[str, ...] = ()  # the network's tensors that some run used
@@ -75,11 +72,11 @@ class Trace:
         """A probe that returns activations (n, units, ...) at the nodes of these taps, and the nodes in its order.
 
         Args:
-            taps: `taps`, `before` or `pooled` of this trace.
+            taps: `taps`, `pre_activations` or `after_pooling` of this trace.
             largest: feature maps that are wider are subsampled where they are read, and the network goes on with the
-                subsampled maps. None: no maps are.
-            network: is run instead of the traced one, for example a folded copy. It must run the operations that are
-                read in the same order.
+                subsampled maps. None: no limit.
+            network: runs instead of the traced one, for example a folded copy. It must run the operations whose
+                results are read in the same order.
         """
         names = list(dict.fromkeys(tap.node for group_taps in taps.values() for tap in group_taps))
         reads = {name: self.reads[name] for name in names}
@@ -90,8 +87,8 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     """The permutation symmetry of `network`, from runs of copies of it; `network` itself does not change.
 
     `example`: a normalised input (n, c, ...). `attention`: whether heads of attentions, and channels within heads, may
-    be permuted too. Raises UserError if the network cannot be copied; errors of its own code in evaluation mode are
-    raised as they are.
+    be permuted too. Raises UserError if the network cannot be copied; errors that its code raises in evaluation mode
+    are passed on.
     """
     twin = evaluation_copy(network)
     runs = modes.record(twin, example)
@@ -105,20 +102,21 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
     freeze_possible_inputs(unreached, twin, state, recorders)
     groups = Groups(state, set().union(*(recorder.learned for recorder in recorders)), attention)
     finder = TapFinder(groups)
-    active = [step for step in steps if step.operation in ACTIVATIONS]
-    preferred = active, [s for a in active for s in a.sources[:1]], pooled(steps, active)
-    taps, before, after_pooling = (finder.choose(steps, chosen) for chosen in preferred)
+    nonlinear = [step for step in steps if step.operation in ACTIVATIONS]
+    taps = finder.choose(steps, nonlinear)
+    pre_activations = finder.choose(steps, [source for step in nonlinear for source in step.sources[:1]])
+    after_pooling = finder.choose(steps, with_pooling(steps, nonlinear))
     groups.freeze_all_but(taps.keys())
     first, *others = (DeterministicNetwork(twin, run.training) for run in runs.distinct)
     return Trace(
         spec=groups.spec(),
         taps=taps,
-        before=before,
-        pooled=after_pooling,
+        pre_activations=pre_activations,
+        after_pooling=after_pooling,
         network=first,
         others=tuple(others),
         reads=finder.reads,
-        order=finder.depths,
+        depths=finder.depths,
         frozen=groups.frozen(),
         modes=runs.modes,
         reached=tuple(sorted(set().union(*(recorder.reached for recorder in recorders)))),
@@ -134,20 +132,19 @@ def trace_model(model: Model, images: Images, *, attention: bool = False) -> Tra
 def _freeze_decisions(runs: modes.Runs) -> None:
     """Freeze the axes that a decision of a run may concern.
 
-    If the run in evaluation mode or the main run has decisions, these are all axes. If only a run in training mode has,
-    they are the axes of the tensors that this run uses and evaluation mode does not.
+    If the run in evaluation mode or the main run has decisions, these are all axes. If only another run has, they are
+    the axes of the tensors that it uses and evaluation mode does not.
     """
-    deciding = [run for run in (runs.evaluation, runs.main) if run.recorder.decisions]
-    for run in runs.all:
-        if sources := deciding or ([run] if run.recorder.decisions else []):
-            spared = () if deciding else runs.evaluation.recorder.state.keys()
-            for axes in (axes for name, axes in run.recorder.state.items() if name not in spared):
-                for axis in axes:
-                    freeze(axis, DECISION.format(sources[0].recorder.decisions[0]))
+    main_decisions = runs.evaluation.recorder.decisions or runs.main.recorder.decisions
+    unconcerned = () if main_decisions else runs.evaluation.recorder.state.keys()
+    for recorder in (run.recorder for run in runs.all):
+        if decisions := main_decisions or recorder.decisions:
+            for axis in (axis for name, axes in recorder.state.items() if name not in unconcerned for axis in axes):
+                freeze(axis, DECISION.format(decisions[0]))
 
 
 def _merge(state: dict[str, Axes], recorder: Recorder) -> None:
-    """Add the tensors of another run to `state`, and unify the axes of those that both have."""
+    """Add the tensors of another run to `state`, the axes by name, and unify the axes of those that both have."""
     unique_leaves = {id(leaf): leaf for axes in recorder.state.values() for axis in axes for leaf in leaves(axis)}
     for leaf in unique_leaves.values():
         leaf.first_seen += LATER

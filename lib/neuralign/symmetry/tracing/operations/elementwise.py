@@ -37,8 +37,9 @@ def constant(call: Call) -> list[Axes]:
 def dims_of(call: Call, rank: int, name: str = "dim") -> list[int]:
     """The dimensions in the argument `name`, counted from the front; all `rank` dimensions if it is None or empty."""
     dims = call.arguments.get(name)
-    dims = list(range(rank)) if dims is None or dims == [] else dims if isinstance(dims, list | tuple) else [dims]
-    return [d % rank for d in dims] if rank else []
+    if rank == 0 or dims is None or dims == []:
+        return list(range(rank))
+    return [d % rank for d in (dims if isinstance(dims, list | tuple) else [dims])]
 
 
 def reduction(call: Call) -> list[Axes]:

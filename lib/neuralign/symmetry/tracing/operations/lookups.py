@@ -16,8 +16,8 @@ def _dim(call: Call, axes: Axes) -> int:
     return call["dim"] % max(len(axes), 1)
 
 
-def _indexed_dims(call: Call) -> tuple[range, list[Axis]]:
-    """Freeze the dimensions that have an index tensor; return them and the axes that replace them in the result.
+def _look_up(call: Call) -> Axes:
+    """The axes of `self` at the advanced index `indices`; the dimensions that have an index tensor are frozen.
 
     Raises UnsupportedCall for masks, and for dimensions that are not neighbours.
     """
@@ -31,23 +31,18 @@ def _indexed_dims(call: Call) -> tuple[range, list[Axis]]:
     for dim in dims:
         call.freeze(axes[dim], INDEXED)
     shape = torch.broadcast_shapes(*(indices[i].shape for i in dims))
-    return range(dims[0], dims[-1] + 1), list(map(ordered_axis, shape))
+    return (*axes[: dims[0]], *map(ordered_axis, shape), *axes[dims[-1] + 1 :])
 
 
 def index(call: Call) -> list[Axes]:
     """aten::index: advanced indexing along neighbouring dimensions; the other axes are those of the input."""
-    axes = call.axes(call["self"])
-    dims, replacing = _indexed_dims(call)
-    return [(*axes[: dims.start], *replacing, *axes[dims.stop :])]
+    return [_look_up(call)]
 
 
 def index_put(call: Call) -> list[Axes]:
     """aten::index_put: values are written or added at an advanced index; they match the result of aten::index there."""
-    axes = call.axes(call["self"])
-    dims, replacing = _indexed_dims(call)
-    selected = (*axes[: dims.start], *replacing, *axes[dims.stop :])
-    call.unify_broadcast(selected, call.axes(call["values"]))
-    return [axes]
+    call.unify_broadcast(_look_up(call), call.axes(call["values"]))
+    return [call.axes(call["self"])]
 
 
 def embedding(call: Call) -> list[Axes]:
@@ -71,8 +66,8 @@ def index_select(call: Call) -> list[Axes]:
 def index_add(call: Call) -> list[Axes]:
     """aten::index_add, aten::index_reduce, aten::index_copy: rows are added or written to positions of one dimension.
 
-    The order of the rows does not matter if the index is permuted alike. For index_copy it does: of several rows for
-    one position the last one counts.
+    The order of the rows does not matter if the index is permuted alike. For index_copy it does: of several rows
+    written to one position the last one stays.
     """
     axes, source, index = call.axes(call["self"]), call.axes(call["source"]), call.axes(call["index"])
     if len(axes) != len(source) or not index:
@@ -94,7 +89,7 @@ def index_fill(call: Call) -> list[Axes]:
     return [axes]
 
 
-def _first(call: Call, axis: Axis, size: int) -> Axis:
+def _take_first(call: Call, axis: Axis, size: int) -> Axis:
     """The axis of the first `size` positions, with which a smaller index tensor is matched."""
     return axis if axis.size == size else narrow(axis, 0, size, call.reason(PART))
 
@@ -108,7 +103,7 @@ def gather(call: Call) -> list[Axes]:
         if dim == _dim(call, axes):
             call.freeze(axis, INDEXED)
         else:
-            call.unify(_first(call, axis, index_axis.size), index_axis)
+            call.unify(_take_first(call, axis, index_axis.size), index_axis)
     return [index]
 
 
@@ -116,16 +111,16 @@ def scatter(call: Call) -> list[Axes]:
     """aten::scatter, aten::scatter_add, aten::scatter_reduce: values are written or added along one dimension.
 
     On the others the index matches the input. Along that dimension the order of the values does not matter if the index
-    is permuted alike. For scatter it does: of several values for one position the last one counts.
+    is permuted alike. For scatter it does: of several values written to one position the last one stays.
     """
     axes, index = call.axes(call["self"]), call.axes(call["index"])
     source = call.axes(call["src"]) if isinstance(call.arguments.get("src"), Tensor) else index
     if not len(axes) == len(index) == len(source):
         raise UnsupportedCall("joins tensors of different ranks")
     for dim, (axis, index_axis, source_axis) in enumerate(zip(axes, index, source, strict=True)):
-        call.unify(_first(call, source_axis, index_axis.size), index_axis)
+        call.unify(_take_first(call, source_axis, index_axis.size), index_axis)
         if dim != _dim(call, axes):
-            call.unify(_first(call, axis, index_axis.size), index_axis)
+            call.unify(_take_first(call, axis, index_axis.size), index_axis)
             continue
         call.freeze(axis, INDEXED)
         if call.name == "scatter":

@@ -43,7 +43,13 @@ def _secondary(call: Call) -> tuple[Tensor, ...]:
     return call.outputs[1:]
 
 
+def _across_groups(call: Call, count: int) -> str:
+    """The reason to freeze an axis of channels whose parts, which are permuted separately, do not fit the groups."""
+    return call.reason(f"has {count} groups of channels, whose bounds are not those of its parts")
+
+
 def _ordered_axes(tensor: Tensor) -> Axes:
+    """New axes of a result whose order is data."""
     return tuple(map(ordered_axis, tensor.shape))
 
 
@@ -72,13 +78,14 @@ def linear(call: Call) -> list[Axes]:
 
 
 def convolution(call: Call) -> list[Axes]:
-    """aten::convolution (n, c, ...): channels as in a linear layer; spatial axes are frozen where the kernel is wide.
+    """aten::convolution (n, c, ...): channels as in a linear layer; spatial axes are frozen.
 
-    With several groups of channels, the groups may be permuted, and the channels within groups, alike in each group.
+    A spatial axis along which the kernel is pointwise (one position, no stride, no padding) is passed on instead. With
+    several groups of channels, the groups may be permuted, and the channels within groups, alike in each group.
     """
     groups, source, weight = call["groups"], call.axes(call["input"]), call.axes(call["weight"])
-    windows = zip(weight[2:], call["stride"], call["padding"], call["output_padding"], strict=True)
-    pointwise = [(window.size, stride, pad, more) == (1, 1, 0, 0) for window, stride, pad, more in windows]
+    options = zip(weight[2:], call["stride"], call["padding"], call["output_padding"], strict=True)
+    pointwise = [(window.size, *others) == (1, 1, 0, 0) for window, *others in options]
     space = list(map(ordered_axis, call.outputs[0].shape[2:]))
     for i, axis in enumerate(source[2:]):
         if pointwise[i]:
@@ -89,7 +96,7 @@ def convolution(call: Call) -> list[Axes]:
         freeze(axis, ORDER_IS_DATA)
     channels, rows = source[1], weight[0]
     if groups > 1:
-        reason = call.reason(f"has {groups} groups of channels, whose bounds cut its parts")
+        reason = _across_groups(call, groups)
         outer, inner = unflatten(channels, (groups, channels.size // groups), reason)
         outer_rows, inner_rows = unflatten(rows, (groups, rows.size // groups), reason)
         call.unify(outer, outer_rows)
@@ -133,7 +140,7 @@ def group_norm(call: Call) -> list[Axes]:
     groups = call["group"]
     outer = Axis(1)
     if 1 < groups < axes[1].size:
-        outer, _ = divide(axes[1], groups, call.reason(f"has {groups} groups of channels, whose bounds cut its parts"))
+        outer, _ = divide(axes[1], groups, _across_groups(call, groups))
     elif groups > 1:
         outer = axes[1]
     for name in ("weight", "bias"):
@@ -145,7 +152,7 @@ def group_norm(call: Call) -> list[Axes]:
 def attention(call: Call) -> list[Axes]:
     """aten::_scaled_dot_product_* (..., tokens, channels): softmax(query key^T + mask) value.
 
-    Query and key have the same channels, key and value the same tokens, all three the same heads.
+    Query and key have the same channels, key and value the same tokens, and all three have the same heads.
     """
     query, key, value = (call.axes(call[n]) for n in ("query", "key", "value"))
     _mark_attention(call, call["query"], call["key"])
@@ -170,7 +177,7 @@ def _key_heads(call: Call, heads: Axis, count: int) -> Axis:
     """The axis of `count` key heads to which an axis of query heads belongs (grouped-query attention)."""
     if heads.size == count or heads.size % count:
         return heads
-    return divide(heads, count, call.reason(f"has {count} keys, whose shares of it cut its parts"))[0]
+    return divide(heads, count, call.reason(f"divides it among {count} key heads across the bounds of its parts"))[0]
 
 
 def recurrent_cell(call: Call) -> list[Axes]:
@@ -204,7 +211,7 @@ def trilinear(call: Call) -> list[Axes]:
         for other in wide[1:]:
             call.unify(wide[0], other)
         if dim not in call["sumdim"]:
-            out.append(_mark_unit((wide or [matched[1]])[0]))
+            out.append(_mark_unit((wide or [matched[1]])[0]))  # of the second operand, the weight, if all have size 1
     return [tuple(out)]
 
 

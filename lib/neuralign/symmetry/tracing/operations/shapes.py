@@ -21,28 +21,28 @@ from neuralign.symmetry.tracing.operations.elementwise import broadcast, dims_of
 
 
 def across_parts(call: Call) -> str:
-    """The reason to freeze an axis that is reshaped as one although its parts are permuted separately."""
+    """The reason to freeze an axis whose parts, which are permuted separately, do not fit the new shape."""
     return call.reason("reshapes it across the bounds of its parts")
 
 
 def view(call: Call) -> list[Axes]:
     """aten::view, aten::reshape: dimensions are flattened and unflattened, matched by their sizes from the front."""
-    tensor, (out,) = call.first, call.outputs
-    before = [(n, a) for n, a in zip(tensor.shape, call.stacked_axes(tensor), strict=True) if n != 1]
-    after = [n for n in out.shape if n != 1]
-    if out.dtype != tensor.dtype:
+    (out,) = call.outputs
+    before = [axis for axis in call.stacked_axes(call.first) if axis.size != 1]
+    after = [size for size in out.shape if size != 1]
+    if out.dtype != call.first.dtype:
         raise UnsupportedCall("reinterprets its bits as another dtype")
     if 0 in out.shape:
         raise UnsupportedCall("has no elements")
     reshaped: list[Axis] = []
     while after:
         sizes, parts = [after.pop(0)], [before.pop(0)]
-        while prod(sizes) != prod(n for n, _ in parts):
-            if prod(sizes) < prod(n for n, _ in parts):
+        while prod(sizes) != prod(part.size for part in parts):
+            if prod(sizes) < prod(part.size for part in parts):
                 sizes.append(after.pop(0))
             else:
                 parts.append(before.pop(0))
-        flat = product(a for _, a in parts)
+        flat = product(parts)
         reshaped += [flat] if len(sizes) == 1 else unflatten(flat, sizes, across_parts(call), indexable=True)
     axes = iter(reshaped)
     return [tuple(Axis(1) if n == 1 else next(axes) for n in out.shape)]
@@ -109,8 +109,9 @@ def _selected(call: Call, axes: Axes, dim: int, index: int) -> Axes:
 def _member(axis: Axis, outer: Axis, index: int) -> Axis:
     """The member at `index` of an axis that is a stack along `outer`; any other axis as it is."""
     stack = axis.as_stack()
-    is_along = stack is not None and stack.index is not None and stack.index.resolve() is outer
-    return stack.parts[index] if stack is not None and is_along else axis
+    if stack is None or stack.index is None or stack.index.resolve() is not outer:
+        return axis
+    return stack.parts[index]
 
 
 def slice_(call: Call) -> list[Axes]:
@@ -119,7 +120,7 @@ def slice_(call: Call) -> list[Axes]:
     dim, size = call["dim"] % len(axes), call.outputs[0].shape[call["dim"]]
     if size == axes[dim].size:
         return [tuple(axes)]
-    start = min(max(s + axes[dim].size if (s := call["start"] or 0) < 0 else s, 0), axes[dim].size)
+    start, _, _ = slice(call["start"], None).indices(axes[dim].size)
     if call["step"] != 1:
         call.freeze(axes[dim], f"takes one of every {call['step']} positions of it")
     axes[dim] = narrow(axes[dim], start, size, call.reason(PART))
@@ -165,18 +166,20 @@ def pad(call: Call) -> list[Axes]:
         axis = narrow(axes[-dim], max(-before, 0), size, call.reason(PART))
         before, after = max(before, 0), max(after, 0)
         if before or after:
-            frozen = is_frozen(axis)
-            axis = ordered_axis(axis.size + before + after) if frozen else cat([Axis(before), axis, Axis(after)])
+            padded = [Axis(before), axis, Axis(after)]
+            axis = ordered_axis(axis.size + before + after) if is_frozen(axis) else cat(padded)
         axes[-dim] = axis
     return [tuple(axes)]
 
 
 def as_strided(call: Call) -> list[Axes]:
     """aten::as_strided: supported where only dimensions of size one get other strides."""
-    record = call.records[id(call.first)]
+    record, offset = call.records[id(call.first)], call["storage_offset"]
     dims = zip(call["size"], call["stride"], record.axes, record.strides, strict=False)
     if len(call["size"]) != len(record.axes) or any(n != a.size or (n > 1 and s != t) for n, s, a, t in dims):
         raise UnsupportedCall("changes strides")
+    if offset not in (None, call.first.storage_offset()):
+        raise UnsupportedCall("reads from another place in memory")
     return [record.axes]
 
 

@@ -18,11 +18,11 @@ def windows(call: Call) -> list[Axes]:
 
 
 def grid_sampler(call: Call) -> list[Axes]:
-    """aten::grid_sampler_2d, aten::grid_sampler_3d: maps (n, c, ...) are read at coordinates (n, ..., 2 or 3).
+    """aten::grid_sampler_2d and the like: feature maps (n, c, ...) are read at coordinates (n, ..., 2 or 3).
 
     The grid's spatial dimensions replace those of the maps.
     """
-    batch, channels, *space = call.axes(call["input"])
+    batch, channels, *space = call.axes(call.first)
     grid_batch, *grid_space, coordinates = call.axes(call["grid"])
     call.unify(batch, grid_batch)
     for axis in space:
@@ -53,10 +53,10 @@ def col2im(call: Call) -> list[Axes]:
 def unfold(call: Call) -> list[Axes]:
     """aten::unfold, as of Tensor.unfold: windows along one dimension, their positions in a new last one."""
     axes = list(call.axes(call.first))
-    dim = call["dimension"] % max(len(axes), 1)
-    for axis in axes[dim : dim + 1]:
-        call.freeze(axis, SPACE)
-    axes[dim : dim + 1] = list(map(ordered_axis, call.outputs[0].shape[dim : dim + 1]))[: len(axes)]
+    if axes:  # else it is a scalar, which is one window
+        dim = call["dimension"] % len(axes)
+        call.freeze(axes[dim], SPACE)
+        axes[dim] = ordered_axis(call.outputs[0].shape[dim])
     return [(*axes, ordered_axis(call["size"]))]
 
 
