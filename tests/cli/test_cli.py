@@ -154,7 +154,7 @@ def test_an_error_without_a_message_is_named_by_its_class(monkeypatch, capsys):
     def time_out(arguments):
         raise TimeoutError
 
-    monkeypatch.setattr("neuralign.cli.show.run", time_out)
+    monkeypatch.setattr("neuralign.cli.commands.show.run", time_out)
     assert main(["show", "results/studies/demo"]) == 2
     assert capsys.readouterr().err == "neuralign show: error: TimeoutError\n"
 
@@ -164,9 +164,10 @@ def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(caps
         main(["--help"])
     listed = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.M)
     assert end.value.code == 0
-    assert listed == ["explain", "align", "connect", "doctor", "plan", "verify", "trace", "show"] == list(COMMANDS)
-    files = {path.stem for path in (PACKAGE / "cli").glob("*.py")}
-    assert files - {"__init__", "shared", "local_jobs"} == set(COMMANDS)
+    names = "explain align connect doctor plan verify trace publish restore show".split()
+    assert listed == names == list(COMMANDS)
+    files = {path.stem for path in (PACKAGE / "cli" / "commands").glob("*.py")}
+    assert files - {"__init__"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -175,7 +176,7 @@ def test_every_command_has_examples_that_parse(command, capsys):
         main([command, "--help"])
     printed = capsys.readouterr().out
     assert end.value.code == 0 and "examples:" in printed and "--json" in printed
-    examples = import_module(f"neuralign.cli.{command}").EXAMPLES
+    examples = import_module(f"neuralign.cli.commands.{command}").EXAMPLES
     assert examples
     for example in examples:
         name, *arguments = example.split("#")[0].split()

@@ -1,4 +1,4 @@
-"""The command line: one file per command, with `EXAMPLES`, `add_arguments(parser)` and `run(arguments)`.
+"""The command line: `commands/` has one file per command, with EXAMPLES, `add_arguments(parser)` and `run(arguments)`.
 
 `run` returns (exit status, facts for --json, text to print). Only the file of the command in use is imported, and it
 imports torch only when the command runs. Exit status:
@@ -21,7 +21,7 @@ from typing import NoReturn
 import neuralign
 from neuralign.common.errors import UserError
 
-COMMANDS = {  # name of the command and of its file -> its purpose
+COMMANDS = {  # name of the command, and of its file in commands/ -> its purpose
     "explain": "say in words which neurons of a network may be permuted, which are frozen and why; with a certificate",
     "align": "align the neurons of checkpoint B to those of checkpoint A",
     "connect": "learn and measure low-loss curves between checkpoints, aligned and unaligned",
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _import_command(command: str) -> ModuleType:
     """The module of a command."""
-    return import_module(f"neuralign.cli.{command}")
+    return import_module(f"neuralign.cli.commands.{command}")
 
 
 def _on_one_line(error: Exception) -> str:

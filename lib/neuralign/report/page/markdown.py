@@ -10,7 +10,7 @@ def markdown_table(table: Table) -> str:
     """The table as a Markdown table for each of its groups, under the group's title; the caption follows."""
     parts = []
     for title, rows in table.groups:
-        parts += [*([f"**{title}**"] if title else []), rows_as_markdown(table.head, rows)]
+        parts += [*([wrapped(f"**{title}**")] if title else []), rows_as_markdown(table.head, rows)]
     return "\n\n".join([*parts, wrapped(table.caption)])
 
 

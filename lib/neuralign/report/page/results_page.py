@@ -29,10 +29,10 @@ INTRODUCTION = """\
 <!-- Written by `make results` from results/published: change nothing here. -->
 
 Every study below was computed by this workflow. Its trained networks, permutations, curves, tables,
-figures and report lie in `results/published/<study>`, each file with a note of its origin. `neuralign
-restore results/published/<study>` checks all of them and puts them where the workflow looks for
-them; after that `snakemake <study>` computes only what you have changed. What the columns mean:
-[outputs.md](outputs.md).
+figures and report lie in `results/published/<study>`, each file with a note of its origin. The
+command `neuralign restore results/published/<study>` checks all of them and puts them where the
+workflow looks for them; after that `snakemake <study>` computes only what you have changed. What
+the columns mean: [outputs.md](outputs.md).
 """
 MARKS = ("<!-- results: begin, written by `make results` -->", "<!-- results: end -->")  # around README's results
 SECONDS_PER_HOUR = 3600

@@ -152,7 +152,7 @@ class _Comparison:
             return None
         if note.get("source") != recipe.get("source"):
             return f"source: {note.get('source')} in the bundle, {recipe.get('source')} in the config"
-        if reason := _first_difference(settings_of_key(note), settings_of_key(recipe)):
+        if reason := _first_difference(settings_of_key(note), _as_read(settings_of_key(recipe))):
             return reason
         if reason := _first_difference(_counts(note["inputs"]), _counts(recipe["upstream"])):
             return f"number of inputs, {reason}"
@@ -182,6 +182,11 @@ def _first_difference(bundle: Any, config: Any, name: str = "") -> str | None:
                 return reason
         return None
     return None if bundle == config else f"{name}: {bundle} in the bundle, {config} in the config"
+
+
+def _as_read(settings: Mapping[str, Any]) -> Any:
+    """The settings as they come back from a JSON file, where tuples are lists."""
+    return json.loads(json.dumps(settings))
 
 
 def _counts(inputs: Mapping[str, Any]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from neuralign.cli import shared
-from neuralign.cli.show import show
+from neuralign.cli.commands.show import show
 from neuralign.common.files import atomic
 from neuralign.workflow.running.run_lock import exclusive
 
