@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 
 import torch
@@ -14,7 +13,7 @@ from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training import augmentation
-from neuralign.training.loop import fit
+from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Attack, Regime, Sample
 
 CLASSES = 10
@@ -74,8 +73,8 @@ class Problem:
         attack: Attack | None,
         basis: Basis | None,
     ) -> Epoch:
-        train = partial(fit, transform=transform, basis=basis, attack=attack, seed=0)
-        return lambda: train(self.model, start, sample, self.layout, self.buffers, images, regime)
+        arguments = (self.model, start, sample, self.layout, self.buffers, images, regime)
+        return lambda: fit(Training(*arguments, transform=transform, basis=basis, attack=attack, seed=0))
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _blocking_jobs(
 def _jobs(c: Catalogue, *grids: Entry) -> dict[JobName, list[JobName]]:
     """{job: the jobs whose outputs it reads} of all jobs behind these grids but those of tables, figures and report."""
     c = copy(c)
-    c.studies = {"part": {"title": "", "description": "", "grids": list(grids)}}
+    c.studies = {"part": {"title": "", "description": "", "compared": None, "grids": list(grids)}}
     upstream = {}
     for rule, wildcards, job in jobs(c, "part"):
         if "study" not in wildcards:
