@@ -1,6 +1,10 @@
 """Fixtures: the tiny problems of tiny.py; `model` runs a test once for every network plug-in."""
 
+import os
 import signal
+
+# one thread for each process, as jobs have: two workers with two threads each take four times as long on two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, and by the processes that tests start
 
 import pytest
 import tiny
