@@ -265,7 +265,7 @@ def _(project):
 @row("Code that runs jobs and deals out GPUs", NOTHING)
 def _(project):
     running = ("run", "gpus", "notes", "failure", "termination")
-    for name in [*(f"workflow/running/{n}" for n in running), "cli/verify", "workflow/provenance/lineage"]:
+    for name in [*(f"workflow/running/{n}" for n in running), "cli/commands/verify", "workflow/provenance/lineage"]:
         project.append(f"lib/neuralign/{name}.py", "\nNEW = 1\n")
 
 
