@@ -9,6 +9,8 @@ import sys
 import pytest
 from workflow_project import OVERLAY, Project, environ, finished_once
 
+from neuralign.workflow.running.run_lock import exclusive
+
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
@@ -84,6 +86,7 @@ def test_results_of_older_code_stand_for_those_of_the_present_code_and_say_so(pr
     assert (status, "no problems" in text) == (0, True), text
     project.append("lib/neuralign/training/loop.py", "\nNEWER = 1\n")
     assert project.plan()["train_endpoint"] == 6  # they stand for one key, not for all
+    assert older <= set(restored(project)["as_older"]) and project.plan() == {}
 
 
 def test_what_the_config_has_changed_is_left_out_with_what_was_made_from_it(project):
@@ -111,6 +114,12 @@ def test_other_results_in_the_same_place_are_kept(project):
     status, text = neuralign(project, "restore", BUNDLE)
     assert status == 2 and f"holds 1 other results in the same places, such as {ENDPOINT}" in text
     assert project.path(f"results/{ENDPOINT}").read_bytes() == b"mine"
+
+
+def test_nothing_is_restored_while_a_run_is_at_work(project):
+    with exclusive(project.root):
+        status, text = neuralign(project, "restore", BUNDLE)
+    assert status == 2 and "another run is at work in" in text and not project.path("results/endpoints").exists()
 
 
 def test_an_unfinished_study_is_published_only_on_demand(project):

@@ -2,12 +2,14 @@
 
 import argparse
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from neuralign.cli import shared
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.bundle import restore
+from neuralign.workflow.running.run_lock import exclusive
 
 EXAMPLES = ["neuralign restore results/published/cifar10"]
 
@@ -21,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Check the bundle and copy those of its results that the config asks for."""
-    outcome = restore(Catalogue(shared.load_config(arguments)), arguments.bundle, arguments.results)
+    catalogue = Catalogue(shared.load_config(arguments))
+    is_of_workflow = arguments.results.name == "results"  # no run is at work in any other folder
+    with exclusive(arguments.results.parent) if is_of_workflow else nullcontext():
+        outcome = restore(catalogue, arguments.bundle, arguments.results)
     lines = [f"{arguments.results}: {len(outcome.copied)} results restored, {len(outcome.kept)} were there already"]
     if outcome.as_older:
         lines.append(

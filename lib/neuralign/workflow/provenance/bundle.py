@@ -28,7 +28,7 @@ from neuralign.workflow.provenance.consistency import (
     read_results,
 )
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.running.notes import Note, digest, flat, settings_of_key, stands_for
+from neuralign.workflow.running.notes import Note, digest, flat, read_note, settings_of_key, stands_for
 
 DATA = "fetch_data"  # the rule whose results a bundle leaves out
 
@@ -111,6 +111,8 @@ def restore(catalogue: Catalogue, bundle: Path, results: Path) -> Restored:
     as_older = []
     for path in chosen:
         note, key = found.notes[path], comparison.key(path)
+        if path in there and stands_for(read_note(results / path), key):
+            continue
         if note["key"] != key:
             as_older.append(path)
             note = {name: value for name, value in note.items() if name != "digest"} | {"restored_as": key}
