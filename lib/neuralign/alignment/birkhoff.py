@@ -10,10 +10,9 @@ from torch import Tensor
 
 def balance(matrices: Tensor) -> Tensor:
     """The nearest matrices whose rows and columns sum to one (entries may be negative)."""
-    n = matrices.shape[-1]
-    rows = matrices.sum(-1, keepdim=True) - 1
-    columns = matrices.sum(-2, keepdim=True) - 1
-    return matrices - rows / n - columns / n + rows.sum(-2, keepdim=True) / n**2
+    rows, columns = matrices.mean(-1, keepdim=True), matrices.mean(-2, keepdim=True)
+    rows = rows - (rows.mean(-2, keepdim=True) + 1 / matrices.shape[-1])  # what both have in common, counted once
+    return (matrices - rows).sub_(columns)
 
 
 def alternate(matrices: Tensor, sweeps: int) -> Tensor:

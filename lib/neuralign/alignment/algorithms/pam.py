@@ -6,6 +6,7 @@ In the first round the curve is the straight line. With one round, PAM is thus a
 the curve is trained afterwards as usual; with more rounds, bends are trained between them.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal
@@ -137,9 +138,11 @@ class _Search:
 
         def constrain(flat: Tensor, rate: Tensor) -> None:
             _proximal_step(flat, start, rate * proximal)
-            for matrix in self.matrices.views(flat).values():
+            for matrices in _by_size(self.matrices.views(flat).values()):
+                batch = torch.stack(matrices)
                 exact = projection == "exact"
-                matrix.copy_(birkhoff.project(matrix) if exact else birkhoff.alternate(matrix, sweeps))
+                projected = birkhoff.project(batch) if exact else birkhoff.alternate(batch, sweeps)
+                torch._foreach_copy_(matrices, list(projected))
 
         # the gradient of a permutation comes from all tensors that it permutes, also from those that are not trained
         layout = replace(self.layout, untrained=frozenset())
@@ -215,6 +218,14 @@ class _Search:
                 total += criterion(model(state, pixels), labels) * len(labels)
             count += len(labels)
         return (total / count).item()
+
+
+def _by_size(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The matrices in lists of equal size."""
+    by_size: dict[int, list[Tensor]] = {}
+    for matrix in matrices:
+        by_size.setdefault(len(matrix), []).append(matrix)
+    return list(by_size.values())
 
 
 def _proximal_step(x: Tensor, start: Tensor, strength: Tensor) -> None:
