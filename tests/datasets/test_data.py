@@ -100,6 +100,11 @@ def test_cifar100_has_the_fine_labels(tmp_path):
         cifar(tmp_path, classes=10, **source)
 
 
+def test_names_of_classes_may_be_bytes(tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays(), classes=np.array([b"cat", b"dog"]))
+    assert npz(tmp_path, path=str(tmp_path / "a.npz")).classes == ("cat", "dog")
+
+
 def test_tiny_imagenet_is_sorted_by_class_and_tests_on_the_validation_split(tmp_path):
     data = tiny_imagenet(tmp_path, **mirror(tmp_path, tiny()))
     check(data, "tiny")

@@ -199,6 +199,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     (("attacks", ".."), {"use": "pgd", "eps": 1, "step": 1}, "attacks...: a name has letters"),
     # overrides
     ("networks.tinyten.overrides", 5, "networks.tinyten.overrides: must be a list, found 5"),
+    ("networks.tinyten.overrides", 0, "networks.tinyten.overrides: must be a list, found 0"),
     ("networks.tinyten.overrides", [5], "networks.tinyten.overrides[0]: needs `when`, a mapping", "found 5"),
     ("networks.tinyten.overrides", [{"width": 3}], "networks.tinyten.overrides[0]: needs `when`", "dataset, network"),
     ("networks.tinyten.overrides", [{"when": {}, "width": 3}], "networks.tinyten.overrides[0]: needs `when`"),

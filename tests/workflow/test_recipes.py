@@ -362,7 +362,7 @@ def test_a_changed_recipe_is_newer_than_those_of_its_outputs_that_exist():
     assert RECIPE.stat().st_mtime > OUTPUT_FILES[1].stat().st_mtime
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "[]", "5", "{}", '{"key": "another"}'])
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "5", "{}", '{"key": "another"}', '"key"'])
 def test_a_damaged_note_counts_as_missing(damaged):
     write_results(100)
     for output in OUTPUT_FILES:

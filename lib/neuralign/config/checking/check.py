@@ -49,7 +49,8 @@ def _check_entry(section: str, name: str, raw: Any, problems: Validation) -> Non
     path = f"{section}.{name}"
     if raw is not None and not isinstance(raw, Mapping):
         return problems.note(path, f"must be a mapping, found {short_repr(raw)}")
-    overrides = (raw or {}).get("overrides") or []
+    overrides = (raw or {}).get("overrides")
+    overrides = [] if overrides is None else overrides
     if overrides and section not in OVERRIDABLE:
         return problems.note(f"{path}.overrides", f"{section} are the same everywhere and take no overrides")
     if not isinstance(overrides, list):

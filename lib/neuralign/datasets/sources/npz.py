@@ -37,6 +37,8 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
     names = arrays.get("classes", np.arange(count))
     if names.ndim != 1:
         raise DataError(f"{path}: classes has shape {names.shape}; (n,), one name for each label, is needed")
+    if names.dtype.kind == "S":  # bytes, as old files have them
+        names = np.char.decode(names, "utf-8")
     return Dataset(splits[0], splits[1], tuple(str(name) for name in names.tolist()))
 
 

@@ -130,8 +130,8 @@ def read_note(output: str | Path) -> Note:
     """The note of origin of `output`; empty if there is none or it cannot be read."""
     try:
         note = json.loads(Path(note_path(output)).read_text())
-        return note if "key" in note else {}
-    except (OSError, ValueError, TypeError):
+        return note if isinstance(note, dict) and "key" in note else {}
+    except (OSError, ValueError):
         return {}
 
 
