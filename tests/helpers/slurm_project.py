@@ -60,6 +60,8 @@ def log_of(seed: int) -> str:
 def disturbable(root: Path) -> Project:
     """The workflow with the study and with jobs that can be disturbed; without results."""
     project = Project.of_repository(root)
+    # the GPUs of this Slurm are only names, so its jobs compute on the CPU
+    project.replace("lib/neuralign/networks/setup.py", 'if first and not first.startswith("-"):', "if False:")
     project.append(OVERLAY, STUDY)
     project.replace(OVERLAY, ONE_EPOCH, ONE_EPOCH.replace("epochs: 1", "epochs: 3"))
     script, begin = "scripts/train_endpoint.py", 'if __name__ == "__main__":'

@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import assert_same, pictures, whole
 
+from neuralign.common.errors import UserError
 from neuralign.datasets.dataset import Dataset, Split
 from neuralign.datasets.storage import save
-from neuralign.networks.setup import load_data_and_model
+from neuralign.networks.setup import device, load_data_and_model
 
 SETTINGS = {"input_size": None, "normalise": True, "mean": None, "std": None, "network": {"use": "tinyten", "width": 4}}
 
@@ -45,3 +46,29 @@ def test_the_seed_decides_the_initial_weights(prepared: str) -> None:
     first, again, other = (whole(load_data_and_model(prepared, SETTINGS, seed)[1].network) for seed in (1, 1, 2))
     assert_same(first, again)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+@pytest.mark.parametrize("visible", ["0", "GPU-8f3a,GPU-11c2", " 3 ,1"])
+def test_a_gpu_that_is_assigned_and_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old\n(found version 11040)")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    name = visible.split(",")[0].strip()
+    message = (
+        f"names the GPU {name}, which torch .* cannot use: RuntimeError: The NVIDIA driver on your system is too old"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        device()
+    assert "--resources gpu=0" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("visible", ["", "-1", None])
+def test_without_a_gpu_the_device_is_the_cpu(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device() == torch.device("cpu")

@@ -193,6 +193,7 @@ MEET = """
     while len(list(sign.parent.iterdir())) < 2:
         assert time.monotonic() < end, "the other one did not come"
         time.sleep(0.05)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # there is no such device
 """
 
 

@@ -1,23 +1,42 @@
 """The dataset and the model of a job, on the job's device."""
 
+import os
 from typing import Any
 
 import torch
 
+from neuralign.common.errors import UserError
 from neuralign.datasets.images import Data, as_float, load
-from neuralign.networks.foreign_networks import NetworkError
+from neuralign.networks.foreign_networks import NetworkError, summary
 from neuralign.networks.model import Model, build, check_outputs
 
 
 def device() -> torch.device:
     """The first GPU that is visible to this process, else the CPU.
 
-    On a GPU this also restricts cuDNN to deterministic algorithms; with others a resumed training would differ.
+    On a GPU this also restricts cuDNN to deterministic algorithms; with others a resumed training would differ. Raises
+    UserError if CUDA_VISIBLE_DEVICES names a GPU, as it does in a job that was assigned one, and torch cannot use it:
+    the job would take days on the CPU and nobody would know why.
     """
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.backends.cudnn.deterministic = True
-    return torch.device("cuda")
+    if torch.cuda.is_available():
+        torch.backends.cudnn.deterministic = True
+        return torch.device("cuda")
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if first and not first.startswith("-"):  # CUDA ignores negative numbers
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES names the GPU {first}, which torch {torch.__version__} cannot use: {_reason()}; "
+            "mend that, or compute on the CPU with `snakemake --resources gpu=0` or an empty CUDA_VISIBLE_DEVICES"
+        )
+    return torch.device("cpu")
+
+
+def _reason() -> str:
+    """Why torch cannot use a GPU, in its own words, on one line."""
+    try:
+        torch.cuda.init()
+    except Exception as error:  # of many kinds: no driver, an old one, a build without CUDA
+        return summary(error)
+    return "no device of this name was found"
 
 
 def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
