@@ -22,6 +22,7 @@ from neuralign.workflow.planning.costs import (
     table,
     work,
 )
+from neuralign.workflow.study_jobs import figures
 
 CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
 PGD5 = {"use": "pgd", "steps": 5, "restarts": 1}
@@ -98,6 +99,12 @@ def test_the_grid_of_the_paper_has_the_published_number_of_runs(catalogue):
     standard = [(rule, w) for rule, w, _ in plan.jobs(catalogue, "paper") if w.get("regime") == "standard"]
     main = Counter(rule for rule, w in standard if w.get("alignment", "none") in ("none", "correlation"))
     assert (main["train_endpoint"], main["align"], main["train_curve"]) == (54, 27, 54)
+
+
+def test_a_study_of_straight_lines_has_no_figure_of_curves(catalogue):
+    lines, demo = figures(catalogue, "cifar10_recipes"), figures(catalogue, "demo")
+    assert "accuracy_short" in lines and not [name for name in lines if name.startswith("curves")]
+    assert {"accuracy_demo", "curves_demo", "curves_demo_robust"} <= demo.keys()
 
 
 def test_without_any_timing_the_plan_says_what_it_does_not_know(tmp_path, capsys):

@@ -132,7 +132,8 @@ def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[
         paths = [(_identify(run), evaluation_of(run)) for run in runs]
         attacks = list(dict.fromkeys(a for r in runs for a in c.entry("evaluations", r["evaluation"])["attacks"]))
         drawings[f"accuracy_{regime}"] = ("path", {"column": "accuracy"}, paths)
-        drawings[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
+        if any(c.trained(run["curve"]) for run in runs):
+            drawings[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
         drawings[f"loss_{regime}"] = ("path", {"column": "loss"}, paths)
         for attack in attacks:
             for column in ("accuracy", "loss"):
