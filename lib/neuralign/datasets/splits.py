@@ -46,13 +46,13 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
 
 def content_of(dataset: Dataset) -> str:
     """`sha256:<64 hex digits>` of all images and labels of both splits. It does not depend on their order."""
-    return _combine_digests([sorted(_digest_images(split)) for split in (dataset.train, dataset.test)])
+    return _combine_digests([_digest_images(split) for split in (dataset.train, dataset.test)])
 
 
 def _sort_by_digest(dataset: Dataset, content: str, source: str) -> Dataset:
     """The dataset with each split sorted by the digests of its images. Raises DataError if `content` differs."""
     digests = [_digest_images(split) for split in (dataset.train, dataset.test)]
-    digest = _combine_digests([sorted(d) for d in digests])
+    digest = _combine_digests(digests)
     if digest != content.lower():
         raise DataError(f"{source}: its images and labels are not those of `content`; found {digest}, needed {content}")
     orders = [sorted(range(len(d)), key=d.__getitem__) for d in digests]
@@ -79,5 +79,6 @@ def _digest_images(split: Split) -> list[bytes]:
 
 
 def _combine_digests(digests: list[list[bytes]]) -> str:
-    parts = [hashlib.sha256(b"".join(split)).digest() for split in digests]
+    """One digest of the digests of all images, from a list for each split, whose order does not count."""
+    parts = [hashlib.sha256(b"".join(sorted(split))).digest() for split in digests]
     return f"sha256:{hashlib.sha256(b''.join(parts)).hexdigest()}"

@@ -70,8 +70,8 @@ def publish(
             missing.append(f"{rule} {' '.join(wildcards.values())}")
     if missing and (not unfinished or not chosen):
         raise UserError(f"{study}: {len(missing)} jobs are not finished in {results}, such as {missing[0]}")
-    findings, _ = check_results(found, catalogue)
-    if wrong := [finding for finding in findings if finding.path in set(chosen)]:
+    (findings, _), published = check_results(found, catalogue), set(chosen)
+    if wrong := [finding for finding in findings if finding.path in published]:
         raise UserError(f"{study}: {len(wrong)} results do not agree, such as {wrong[0].path}: {wrong[0].text}")
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".bundle.") as temporary:
@@ -115,8 +115,8 @@ def restore(catalogue: Catalogue, bundle: Path, results: Path) -> Restored:
             continue
         if note["key"] != key:
             as_older.append(path)
-            note = {name: value for name, value in note.items() if name != "digest"} | {"restored_as": key}
-            note |= {"digest": digest(note)}
+            note = note | {"restored_as": key}
+            note["digest"] = digest(note)
         if path not in there:
             _copy(bundle / path, results / path)
         with atomic(results / note_path(path)) as temporary:
