@@ -28,14 +28,14 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
     """For each network, alignment against two forward passes; for TinyTen also against the published code."""
     rows = []
     for name, entry in (SMALL if quick else NETWORKS).items():
-        problem = _problem(entry, pictures(20 if quick else IMAGES[name], device), device)
+        problem = alignment_problem(entry, pictures(20 if quick else IMAGES[name], device), device)
         rows += _bare_passes(name, problem, 2 if quick else 7, device)
         if name == "TinyTen":
             rows += _published(problem, 2 if quick else 5, device)
     return rows
 
 
-def _problem(entry: Entry, images: Images, device: str) -> Problem:
+def alignment_problem(entry: Entry, images: Images, device: str) -> Problem:
     """Two random networks whose batch-norm statistics are those of the images, as in trained networks."""
     ends = []
     for seed in (1, 2):

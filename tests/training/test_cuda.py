@@ -1,15 +1,17 @@
-"""On a CUDA device, steps recorded as graphs give the bits of ordinary steps. Skipped on other machines."""
+"""On a GPU, steps recorded as CUDA graphs give the bits of ordinary steps. Without a GPU a pretended one is used."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from tiny import assert_same
+from tiny import SMALL, assert_same
 from torch import Tensor, nn
 
+from benchmarks.pretended_gpu import pretended_gpu
 from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.families.bezier import bezier
 from neuralign.datasets.images import Images
@@ -23,35 +25,53 @@ from neuralign.training.progress import Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.simultaneous import fit_together
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
+IS_REAL = torch.cuda.is_available()
+IMAGES = 100 if IS_REAL else 20  # in batches of 16 the last one has 4
 REGIME = Regime(epochs=2, batch_size=16, lr=0.05, momentum=0.9, weight_decay=5e-4, schedule=constant)
-NETWORKS = [{"use": "tinyten"}, {"use": "tinyten", "width": 3}, {"use": "resnet", "depth": 8}, {"use": "googlenet"}]
+WHOLE = [{"use": "tinyten"}, {"use": "tinyten", "width": 3}, {"use": "resnet", "depth": 8}, {"use": "googlenet"}]
+TINY = [{"use": name, **SMALL[name]} for name in ("tinyten", "resnet")]
 ATTACK = partial(pgd, eps=0.03, step=0.01, steps=2)
 
 
 @pytest.fixture(autouse=True)
-def deterministic() -> Iterator[None]:
+def gpu() -> Iterator[None]:
     before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
-    yield
+    with nullcontext() if IS_REAL else pretended_gpu():
+        yield
     torch.backends.cudnn.deterministic = before
 
 
-@pytest.fixture(scope="module")
-def images() -> Images:
+@pytest.fixture
+def images(gpu: None) -> Images:
     draws = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (100, 3, 32, 32), generator=draws, dtype=torch.uint8)
-    return Images(pixels.cuda(), (torch.arange(100) % 10).cuda())
+    pixels = torch.randint(0, 256, (IMAGES, 3, 32, 32), generator=draws, dtype=torch.uint8)
+    return Images(pixels.cuda(), (torch.arange(IMAGES) % 10).cuda())
+
+
+class Dropping(nn.Sequential):
+    """A small network that draws random numbers of the device."""
+
+    def __init__(self) -> None:
+        layers = [nn.Linear(3 * 32 * 32, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 10)]
+        super().__init__(nn.Flatten(), *layers)
+
+
+NETWORKS = WHOLE if IS_REAL else [*TINY, Dropping]
 
 
 def training_of(
-    network: dict[str, Any] | Model, images: Images, kind: str = "endpoint", seed: int = 1, **more: Any
+    network: dict[str, Any] | Callable[[], nn.Module],
+    images: Images,
+    kind: str = "endpoint",
+    seed: int = 1,
+    **more: Any,
 ) -> Training:
     torch.manual_seed(seed)
     if isinstance(network, dict):
-        model, other = (build(network, classes=10, channels=3).to(torch.device("cuda")) for _ in "ab")
+        model, other = (build(network, classes=10, channels=3) for _ in "ab")
     else:
-        model = other = network
+        model, other = (Model(network(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1)) for _ in "ab")
+    model, other = (m.to(torch.device("cuda")) for m in (model, other))
     layout = FlatLayout.of(parameters(model.network))
     start, end = (layout.flatten(parameters(m.network)) for m in (model, other))
     regime = more.pop("regime", REGIME)
@@ -71,7 +91,7 @@ def training_of(
 
 def trained(training: Training, *, graphs: bool = True) -> Progress:
     if not graphs:
-        training._do = training._step
+        training._take_step = training._step
     (progress,) = fit_together([training])
     assert isinstance(progress, Progress)
     return progress
@@ -88,18 +108,19 @@ def assert_the_same_bits(actual: Progress | Diverged, expected: Progress) -> Non
 @pytest.mark.parametrize("kind, attack", [("endpoint", None), ("curve", None), ("endpoint", ATTACK)])
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_steps_recorded_as_graphs_give_the_bits_of_ordinary_steps(
-    network: dict[str, Any], kind: str, attack: Any, precision: str, images: Images
+    network: Any, kind: str, attack: Any, precision: str, images: Images
 ) -> None:
     make = partial(training_of, network, images, kind, attack=attack, regime=replace(REGIME, precision=precision))
     training = make()
     actual = trained(training)
-    assert training._do.recordable and len(training._do.graphs) == 2, "a full batch and the last one, of 4 images"
+    recorder = training._take_step
+    assert recorder.recordable and len(recorder.graphs) == 2, "a full batch and the last one, of 4 images"
     assert_the_same_bits(actual, trained(make(), graphs=False))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_simultaneous_trainings_give_the_bits_they_give_alone(network: dict[str, Any], images: Images) -> None:
-    together = fit_together([training_of(network, images, seed=seed) for seed in range(6)])
+def test_simultaneous_trainings_give_the_bits_they_give_alone(network: Any, images: Images) -> None:
+    together = fit_together([training_of(network, images, seed=seed) for seed in range(6 if IS_REAL else 2)])
     for seed, actual in enumerate(together):
         assert_the_same_bits(actual, trained(training_of(network, images, seed=seed)))
 
@@ -139,14 +160,13 @@ class Skipping(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "network, why", [(Counting(), "`calls`"), (Reading(), "synchronizing"), (Skipping(), "generator of the CPU")]
+    "network, why", [(Counting, "`calls`"), (Reading, "synchronizing"), (Skipping, "generator of the CPU")]
 )
 def test_networks_that_a_graph_cannot_repeat_are_not_recorded(
-    network: nn.Module, why: str, images: Images, caplog: pytest.LogCaptureFixture
+    network: type[nn.Module], why: str, images: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = Model(network, torch.zeros(3, 1, 1), torch.ones(3, 1, 1)).to(torch.device("cuda"))
-    training = training_of(model, images)
+    training = training_of(network, images)
     with caplog.at_level("INFO", logger=cuda_graphs.__name__):
         trained(training)
-    assert not training._do.recordable
+    assert not training._take_step.recordable
     assert why in caplog.text
