@@ -21,9 +21,14 @@ def samples(dtype: torch.dtype = torch.float64, offset: float = 0.0) -> tuple[Te
 
 
 def streamed(first: Tensor, second: Tensor, split: list[int]) -> Moments:
-    moments = Moments(first.shape[1])
-    for a, b in zip(first.split(split), second.split(split), strict=True):
-        moments.add(a, b)
+    """The moments, in float64 if float32 has not been enough."""
+    for precise in (False, True):
+        moments = Moments(first.shape[1], precise=precise)
+        for a, b in zip(first.split(split), second.split(split), strict=True):
+            moments.add(a, b)
+        if moments.in_range():
+            break
+    moments.demand_finite()
     return moments
 
 

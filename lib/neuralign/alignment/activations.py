@@ -20,6 +20,8 @@ from neuralign.symmetry.precision import DoublePrecision, to_double
 from neuralign.symmetry.tracing.execution import NotComputed, Probe, with_copied_buffers
 from neuralign.symmetry.tracing.taps import ACTIVATIONS, Tap, Taps
 
+MomentsByTap = dict[str, dict[Tap, Moments]]  # {group: {tap: moments of the target's and the source's units}}
+
 BATCH = 64  # images per batch; their activations fit the caches of a CPU. 128 was slower, 32 no faster
 
 
@@ -47,34 +49,72 @@ def correlations(
 
 def unit_moments(
     problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
-) -> dict[str, dict[Tap, Moments]]:
+) -> MomentsByTap:
     """{group: {tap: moments of the target's and the source's units}} over all images; arguments as `correlations`."""
     batches = growing_moments(problem, batch_size=batch_size, read=read, largest=largest)
-    _, moments = deque(batches, maxlen=1).pop()  # after the last batch
+    _, moments = deque(batches, maxlen=1).pop()
     return moments
 
 
 def growing_moments(
-    problem: Problem, *, batch_size: int = BATCH, read: str = "post", largest: int | None = None
-) -> Iterator[tuple[int, dict[str, dict[Tap, Moments]]]]:
-    """After each batch: the number of images so far, and the `unit_moments` over them.
+    problem: Problem,
+    *,
+    first: int | None = None,
+    batch_size: int = BATCH,
+    read: str = "post",
+    largest: int | None = None,
+) -> Iterator[tuple[int, MomentsByTap]]:
+    """The number of images so far and the `unit_moments` over them: after all images and, with `first`, before that.
 
-    The same `Moments` are yielded every time, updated in place.
+    Then they are yielded after `first` images and whenever their number has doubled. Raises UserError if activations
+    are not finite.
     """
+    total, due = len(problem.images), first or len(problem.images)
+    for precise in (False, True):
+        for count, moments in _moments_by_batch(problem, batch_size, read, largest, precise):
+            if count < min(due, total):
+                continue
+            if not _all_in_range(moments):
+                if not precise:
+                    break  # what is due comes from sums in float64
+                _demand_finite(moments)
+            yield count, moments
+            due *= 2
+        else:
+            return
+
+
+def _moments_by_batch(
+    problem: Problem, batch_size: int, read: str, largest: int | None, precise: bool
+) -> Iterator[tuple[int, MomentsByTap]]:
+    """After each batch: the number of images so far, and the moments over them, always the same objects."""
     trace, sizes = problem.trace, problem.trace.spec.sizes
     taps = {"post": trace.taps, "pre": trace.pre_activations, "pooled": trace.after_pooling}[read]
-    moments = {group: {tap: Moments(sizes[group]) for tap in group_taps} for group, group_taps in taps.items()}
+    moments = {g: {tap: Moments(sizes[g], precise=precise) for tap in group_taps} for g, group_taps in taps.items()}
     count = 0
     for activations in activation_batches(problem, taps, batch_size, largest=largest):
-        for group, group_moments in moments.items():
+        for group_moments in moments.values():
             for tap, moment in group_moments.items():
-                try:
-                    moment.add(*(_samples(by_node[tap.node], tap.start, moment.units) for by_node in activations))
-                except UserError as error:
-                    raise UserError(f"group {group!r}, read at {tap.node!r}: {error}") from None
+                moment.add(*(_samples(by_node[tap.node], tap.start, moment.units) for by_node in activations))
         del activations  # frees the memory before the next batch is computed
         count = min(count + batch_size, len(problem.images))
         yield count, moments
+
+
+def _all_in_range(moments: MomentsByTap) -> bool:
+    """Whether no square of any group has left the range of float32; read from the device at once."""
+    flags = [moment.in_range() for taps in moments.values() for moment in taps.values()]
+    return not flags or bool(torch.stack(flags).all())
+
+
+def _demand_finite(moments: MomentsByTap) -> None:
+    """Raise UserError, with the group's name, if an activation or its square is not finite."""
+    for group, taps in moments.items():
+        for tap, moment in taps.items():
+            try:
+                moment.demand_finite()
+            except UserError as error:
+                raise UserError(f"group {group!r}, read at {tap.node!r}: {error}") from None
 
 
 def _samples(activation: Tensor, start: int, size: int) -> Tensor:

@@ -19,34 +19,56 @@ class Moments:
     Each batch is summed in its own precision, at least float32, and the sums of batches are added in float64. If a unit
     of the first batch lies far from zero, that batch's means become the origins, which are subtracted from all samples.
     So the sums from which a variance is computed are at most 1 + 2 FAR^2 / p times as large as the variance, where p is
-    the share of the first batch among all samples. A batch whose squares leave the range of its precision is summed in
-    float64.
+    the share of the first batch among all samples. If squares have left the range of float32 (`in_range`), all batches
+    must be summed again with `precise`, in float64. On a GPU, nothing is read from the device after the first batch.
     """
 
-    def __init__(self, units: int):
+    def __init__(self, units: int, *, precise: bool = False):
         self.units = units  # n
+        self.precise = precise
         self.count = 0  # samples
+        self.largest_batch = 0  # samples
         self.resolution: float  # machine epsilon of the samples' type
         self.origins: tuple[Tensor | None, ...]  # (n,) for either set; None: zero
         self.sums: Tensor  # (2, n), of deviations from the origins
         self.squares: Tensor  # (2, n), of deviations from the origins
         self.products_of_deviations: Tensor  # (n, n)
+        # (2, n), of `squares` in any one batch; batches in which a unit is zero on every sample do not count
+        self.smallest: Tensor
 
     def add(self, first: Tensor, second: Tensor) -> None:
-        """Add a batch of m samples, (m, n) of each set. Raises UserError if a value or its square is not finite."""
+        """Add a batch of m samples, (m, n) of each set."""
         if not self.count:
             self.resolution = torch.finfo(first.dtype).eps
             self.origins = tuple(_origin(side) for side in (first, second))
             empty = first.new_zeros(4 + self.units, self.units, dtype=torch.float64)
             self.sums, self.squares, self.products_of_deviations = empty.split([2, 2, self.units])
-        sums, squares, products = self._totals(first, second)
-        if not _in_range(sums, squares, len(first)):
-            sums, squares, products = self._totals(first.double(), second.double())
-            _refuse_infinite(squares)
+            self.smallest = first.new_full((2, self.units), inf, dtype=torch.float64)
+        sums, squares, products = self._totals(
+            *((first.double(), second.double()) if self.precise else (first, second))
+        )
         self.count += len(first)
+        self.largest_batch = max(self.largest_batch, len(first))
         self.sums += sums
         self.squares += squares
         self.products_of_deviations += products
+        self.smallest = torch.minimum(self.smallest, torch.where(squares.logical_or(sums), squares, inf))
+
+    def in_range(self) -> Tensor:
+        """() bool: whether all sums are finite, and no square has underflowed float32."""
+        finite = torch.isfinite(self.squares).all()
+        if self.precise or self.resolution < torch.finfo(torch.float32).eps:
+            return finite
+        return finite & (self.smallest >= SMALL * self.largest_batch).all()
+
+    def demand_finite(self) -> None:
+        """Raise UserError if a value or its square is not finite."""
+        for squares, network in zip(self.squares, ("target", "source"), strict=True):
+            if units := torch.nonzero(~torch.isfinite(squares)).flatten().tolist():
+                numbers = f"{', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
+                raise UserError(
+                    f"activations of the {network} or their squares are not finite, in {len(units)} units: {numbers}"
+                )
 
     def _totals(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The sums (2, n), squares (2, n) and products (n, n) of a batch's deviations from the origins."""
@@ -107,22 +129,3 @@ def _origin(samples: Tensor) -> Tensor | None:
         precise = _origin(samples.double())
         return None if precise is None else precise.to(samples.dtype)
     return means if bool((means.abs() > FAR * deviations).any()) else None
-
-
-def _in_range(sums: Tensor, squares: Tensor, samples: int) -> bool:
-    """Whether no square has overflowed or underflowed float32; units that are zero on every sample do not count."""
-    low, high = (limit.item() for limit in torch.aminmax(squares))
-    if samples * SMALL <= low and high < inf:  # the usual case, with a single synchronisation with the device
-        return True
-    small = (squares < samples * SMALL) & ((squares > 0) | (sums != 0))
-    return bool((torch.isfinite(squares) & ~small).all())
-
-
-def _refuse_infinite(squares: Tensor) -> None:
-    """Raise UserError if a sum of squares (2, n) is not finite."""
-    for network_squares, network in zip(squares, ("target", "source"), strict=True):
-        if units := torch.nonzero(~torch.isfinite(network_squares)).flatten().tolist():
-            numbers = f"{', '.join(map(str, units[:5]))}{', ...' if len(units) > 5 else ''}"
-            raise UserError(
-                f"activations of the {network} or their squares are not finite, in {len(units)} units: {numbers}"
-            )

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neuralign.alignment.activations import growing_moments
+from neuralign.alignment.activations import MomentsByTap, growing_moments
 from neuralign.alignment.birkhoff import assign
 from neuralign.alignment.moments import Moments
 from neuralign.alignment.problem import Problem
@@ -56,12 +56,10 @@ def correlation(
     chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
     if stop is not None:
         chosen = _shuffled(chosen)
-    subset, matches, next_check = replace(problem, images=chosen), dict[str, Tensor](), batch_size
-    for count, moments in growing_moments(subset, batch_size=batch_size, read=read, largest=largest):
-        problem.facts["images"] = count
-        if count < len(chosen) and (stop is None or count < next_check):
-            continue
-        previous, next_check = matches, 2 * next_check
+    subset, matches = replace(problem, images=chosen), dict[str, Tensor]()
+    first = None if stop is None else batch_size
+    for count, moments in growing_moments(subset, first=first, batch_size=batch_size, read=read, largest=largest):
+        problem.facts["images"], previous = count, matches
         matches = {group: assign(_score(taps, centred, streams)) for group, taps in moments.items()}
         if stop is not None and previous and _changed_share(previous, matches) <= stop:
             break
@@ -70,7 +68,7 @@ def correlation(
     return matches
 
 
-def _warn_of_unresolved_units(moments: dict[str, dict[Tap, Moments]]) -> None:
+def _warn_of_unresolved_units(moments: MomentsByTap) -> None:
     """Log a warning for each group with units that are not zero, but vary too little for a correlation."""
     for group, taps in moments.items():
         counts = torch.stack([m.unresolved() for m in taps.values()]).all(0).sum(1).tolist()
