@@ -194,7 +194,10 @@ def test_npz_may_have_another_order_in_memory_and_one_test_image(tmp_path):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content`; each request is answered by the next of `actions`: a status, "cut" (half the body), "whole"."""
+    """Serves `content`. Each request is answered by the next of `actions`, or else by the whole body.
+
+    Actions: a status; "cut": half of the body; "silent": the whole body, but with the length of a longer one.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -215,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
         resume = requested is not None and self.server.resumes
         body = self.server.content[int(requested[6:-1]) :] if resume else self.server.content
         self.send_response(206 if resume else 200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + (action == "silent")))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if action == "cut" else body)
 
@@ -274,6 +277,12 @@ def test_a_final_error_of_the_server_is_not_retried(server, tmp_path):
     with pytest.raises(DataError, match=r"/pub/data.tar.gz\?x=1: the server answers 404 Not Found"):
         fetch(server, tmp_path)
     assert len(server.ranges) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_connection_that_breaks_after_the_last_byte_leaves_a_complete_file(server, tmp_path):
+    server.actions = ["silent", 416]
+    assert len(fetch(server, tmp_path).train.labels) == 10
+    assert server.ranges == [None, f"bytes={len(server.content)}-"]
 
 
 def test_a_wrong_checksum_is_refused_with_both_sums_and_the_file_is_removed(server, tmp_path, monkeypatch):

@@ -256,6 +256,16 @@ def test_layers_without_a_known_bound_are_named(layer: nn.Module, name: str, ima
         bound_along_line(model, traced(model, images), state, state, images)
 
 
+def test_a_batch_norm_over_as_many_tokens_as_features_has_no_bound(images: Images) -> None:
+    """It looks like a norm of the features of the layer before it, and is none."""
+    model = unnormalised(
+        nn.Sequential(nn.Flatten(2), nn.Linear(256, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Flatten(), nn.Linear(9, 5))
+    )
+    state = randomised(model.network)
+    with pytest.raises(Unbounded, match="^no bound for a network whose batch norms cannot be folded into the layers"):
+        bound_along_line(model, traced(model, images), state, state, images)
+
+
 class CallsByName(nn.Module):
     """Passes the input of a layer by keyword, and concatenates activations, optionally with a constant."""
 

@@ -40,11 +40,14 @@ from torch.nn import functional as F
 
 from neuralign.datasets.images import Images
 from neuralign.evaluation.metrics import METRICS
-from neuralign.networks.model import BATCH_NORMS, Model, State
+from neuralign.networks.model import BATCH_NORMS, Model, State, logits
 from neuralign.symmetry import folding
 from neuralign.symmetry.folding import AFFINE, Folded, Uncapturable
 from neuralign.symmetry.tracing.trace import Trace
 
+# The largest difference between the logits of the network and of the folded one, relative to the largest logit.
+# Rounding in float32 stays far below it.
+SAME = 1e-3
 LIPSCHITZ = sqrt(2)  # of cross-entropy, whose gradient is the predicted distribution minus an indicator
 DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
 FLATTENING = {torch.flatten, "flatten", "view", "reshape", torch.reshape}
@@ -83,6 +86,7 @@ def bound_along_line(
     """
     folded = fold(trace)
     ends = folded.state(start), folded.state(end)
+    _demand_same_function(model, start, folded, ends[0], next(images.batches(batch_size))[0])
     recursion = Recursion(folded.graph, ends)
     with torch.no_grad():
         for pixels, _ in images.batches(batch_size):
@@ -98,6 +102,19 @@ def bound_along_line(
     for name, key in (("bound", "deviation"), ("estimate", "deviation_estimate")):
         total |= {key: layers[-1][key], name: mean_of_ends + LIPSCHITZ * layers[-1][key] / 6}
     return total | {"distance": sum(distances) / len(distances) if distances else nan, "reason": ""}, layers
+
+
+@torch.no_grad()
+def _demand_same_function(model: Model, state: State, folded: Folded, folded_state: State, pixels: Tensor) -> None:
+    """Raise Unbounded if folding changes the logits.
+
+    It does for a batch norm over as many tokens as the layer before it has features, which looks like one of features.
+    """
+    model.network.eval()
+    expected = logits(model({name: tensor.clone() for name, tensor in state.items()}, pixels))
+    actual = functional_call(folded.graph, dict(folded_state), (model.normalise(pixels),))
+    if not (actual - expected).abs().max() <= SAME * expected.abs().max():
+        raise Unbounded("no bound for a network whose batch norms cannot be folded into the layers before them")
 
 
 def without_bound(reason: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

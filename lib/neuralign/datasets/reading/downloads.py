@@ -18,6 +18,7 @@ ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 2**20  # bytes
+NOTHING_LEFT = 416  # HTTP status code: the requested range begins at or after the end
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which another attempt may succeed
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ def _download(url: str, part: Path, cached: Path) -> None:
             return _continue_download(url, part)
         except HTTPError as error:
             error.close()
+            if error.code == NOTHING_LEFT and part.stat().st_size:
+                return None  # the connection broke after the last byte; the checksum shows whether the file is complete
             if error.code not in TRANSIENT:
                 raise DataError(f"{url}: the server answers {error.code} {error.reason}") from None
             cause = error
