@@ -152,8 +152,7 @@ class _Gpu:
 
     def do(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The result of an operation, on the device on which CUDA would have it."""
-        leaves, _ = tree_flatten((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         name = func._overloadpacket.__name__
         on_gpu = _result_is_on_gpu(func, name, tensors, kwargs) or (not tensors and self._is_in_backward_of_gpu())
         if not on_gpu and not any(map(_is_on_gpu, tensors)):
@@ -161,7 +160,6 @@ class _Gpu:
         if name in RESHAPING:
             raise NotImplementedError(f"{name}: the pretended GPU does not change shapes in place")
         self._demand_one_device(func, name, args, tensors)
-        self._demand_generator(leaves, on_gpu)
         self._note_waits(func, name, args, tensors, on_gpu)
         cpu_args, cpu_kwargs = tree_map(_to_cpu, args), {k: tree_map(_to_cpu, v) for k, v in kwargs.items()}
         if cpu_kwargs.get("device") is not None:
@@ -218,15 +216,6 @@ class _Gpu:
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but found {shapes} in {func}, {_place()}"
             )
-
-    def _demand_generator(self, leaves: Sequence[Any], on_gpu: bool) -> None:
-        """Raise RuntimeError if a generator is not of the device for which it draws."""
-        for generator in (leaf for leaf in leaves if isinstance(leaf, torch.Generator)):
-            if (generator.device.type == "cuda") != on_gpu:
-                needed = "cuda" if on_gpu else "cpu"
-                raise RuntimeError(
-                    f"Expected a '{needed}' device type for generator but found '{generator.device}', {_place()}"
-                )
 
     def _note_waits(
         self, func: Operation, name: str, args: Sequence[Any], tensors: Sequence[Tensor], on_gpu: bool
@@ -290,8 +279,8 @@ class _Operations(TorchDispatchMode):
         return self.gpu.do(func, args, kwargs or {})
 
 
-class _Moves(TorchFunctionMode):
-    """Moves tensors between the devices, which PyTorch's C++ code would take for one device."""
+class _Calls(TorchFunctionMode):
+    """Sees the calls of Python code, where C++ code would take everything to be on one device: moves, generators."""
 
     def __init__(self, gpu: _Gpu):
         super().__init__()
@@ -311,7 +300,13 @@ class _Moves(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type == "cuda":
             del kwargs["device"]
             return self.gpu.move(func(*args, **kwargs), True)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if (generator := kwargs.get("generator")) is not None and generator.device.type != result.device.type:
+            raise RuntimeError(
+                f"Expected a '{result.device.type}' device type for generator but found '{generator.device.type}', "
+                f"{_place()}"
+            )
+        return result
 
     def _to(self, func: Callable[..., Any], tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """`tensor.to(...)` with any of its arguments: a device, a dtype, another tensor, a memory format."""
@@ -395,7 +390,7 @@ def pretended_gpu() -> Iterator[Observations]:
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
         stack.enter_context(_Operations(gpu))
-        stack.enter_context(_Moves(gpu))
+        stack.enter_context(_Calls(gpu))
         yield gpu.observations
 
 
