@@ -12,10 +12,11 @@ import torch
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import evaluation, exact, paper, row
 from benchmarks.gpu.floor import Speeds, Work, work_of
-from benchmarks.gpu.jobs import Jobs, MissingInput
+from benchmarks.gpu.jobs import Call, Jobs, MissingInput
 from benchmarks.gpu.result import Result
 from neuralign.common.tables import write_rows
 from neuralign.common.tensors import save_tensors
+from neuralign.workflow.job import job_name
 
 HEADER = {"date", "commit", "source", "device", "versions", "cuda", "cudnn", "nvidia_smi", "cudnn.deterministic"}
 
@@ -84,7 +85,7 @@ def test_a_missing_package_is_named_in_one_line_before_anything_starts(tmp_path)
     process = run_apart(tmp_path, planted=without("pydantic", "pydantic_core", "sklearn", "torch"))
     assert process.returncode == 1 and process.stdout == ""
     assert process.stderr == (
-        "missing: pydantic pydantic-core scikit-learn; install them, or carry their wheels in the versions of "
+        "missing: pydantic pydantic-core scikit-learn narwhals; install them, or carry their wheels in the versions of "
         "requirements.lock\n"
     )
     assert not list(tmp_path.glob("*.json"))
@@ -169,7 +170,7 @@ def test_the_row_takes_its_numbers_from_the_config():
 def test_the_seconds_of_a_row_are_those_of_its_jobs(tmp_path, monkeypatch):
     """With jobs of known times: 2 s and 3 s an epoch for a training, 7 s for everything else, 1 s to start."""
     seconds = {"train_endpoint": 2.0, "train_curve": 2.0}
-    monkeypatch.setattr(Jobs, "call", lambda self, rule, w: row.Call(rule, {}, settings_of(rule)))
+    monkeypatch.setattr(Jobs, "call", lambda self, rule, w: Call(rule, {}, settings_of(rule)))
     monkeypatch.setattr(row, "_start_seconds", lambda device, quick: 1.0)
     monkeypatch.setattr(
         row._Row,
@@ -203,6 +204,23 @@ def test_outputs_of_two_devices_are_compared_by_column(tmp_path):
     assert not any(same.values())
     assert apart["loss"] == 0.25 and apart["t"] == 0.0 and apart[exact.OTHER_PARTNERS] == 0.5
     assert apart[exact.TEXTS] == 4  # one other text, and a row of three cells
+
+
+def test_a_job_that_fails_is_noted_and_the_others_are_done(tmp_path, monkeypatch):
+    def make(self, rule, wildcards):
+        if rule == "evaluate":
+            raise RuntimeError("planted")
+        self.seconds[job_name(rule, wildcards)] = 1.0
+        return {}
+
+    monkeypatch.setattr(Jobs, "make", make)
+    monkeypatch.setattr(Jobs, "call", lambda self, rule, wildcards: Call(rule, {}, {}))
+    monkeypatch.setattr(exact, "do", lambda calls, folders, device: [{}])
+    result = Result("exact", tmp_path, {})
+    exact._every_rule(result, "cpu", quick=True)
+    (failed,) = result.content["errors"]
+    assert failed["what"].startswith("job evaluate") and failed["error"] == "RuntimeError: planted"
+    assert result.status == "failed" and len(result.content["numbers"]) == 7 and len(result.content["checks"]) == 5
 
 
 def test_a_job_after_a_failed_one_is_a_missing_input(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("exact", "steps", "together", "row", "evaluation")
-NEEDED = {  # module -> the distribution, whose version stands in requirements.lock
+NEEDED = {  # module -> its distribution, with those that only the version in requirements.lock needs
     "numpy": "numpy",
     "scipy": "scipy",
     "pydantic": "pydantic",
@@ -31,7 +31,7 @@ NEEDED = {  # module -> the distribution, whose version stands in requirements.l
     "filelock": "filelock",
     "psutil": "psutil",
     "PIL": "pillow",
-    "sklearn": "scikit-learn",
+    "sklearn": "scikit-learn narwhals",
     "joblib": "joblib",
     "threadpoolctl": "threadpoolctl",
 }
