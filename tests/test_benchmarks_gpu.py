@@ -4,16 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import evaluation, exact, paper, row
+from benchmarks.gpu import evaluation, exact, paper, row, trainings
 from benchmarks.gpu.floor import Speeds, Work, work_of
 from benchmarks.gpu.jobs import Call, Jobs, MissingInput
 from benchmarks.gpu.result import Result
+from benchmarks.pretended_gpu import pretended_gpu
 from neuralign.common.tables import write_rows
 from neuralign.common.tensors import save_tensors
 from neuralign.workflow.job import job_name
@@ -204,6 +206,21 @@ def test_outputs_of_two_devices_are_compared_by_column(tmp_path):
     assert not any(same.values())
     assert apart["loss"] == 0.25 and apart["t"] == 0.0 and apart[exact.OTHER_PARTNERS] == 0.5
     assert apart[exact.TEXTS] == 4  # one other text, and a row of three cells
+
+
+def test_bits_are_compared_where_steps_are_recorded(tmp_path):
+    """On a pretended GPU, whose graphs are replayed from a list of operations."""
+    result, settings = (
+        Result("exact", tmp_path, {}),
+        paper.training(paper.catalogue(quick=True), "tinyten", "curve").settings,
+    )
+    with pretended_gpu():
+        networks, regime = trainings.problem("tinyten", settings, "cuda"), trainings.timed_regime(settings, "float32")
+        exact._same_bits(result, "a", networks, "curve", replace(regime, epochs=2), None, True, "cuda")
+        with trainings.recording(False):
+            exact._same_bits(result, "b", networks, "curve", replace(regime, epochs=2), None, True, "cuda")
+    passed = [check["passed"] for check in result.content["checks"]]
+    assert passed == [True] * 5 + [False] + [True] * 4, "the second time nothing is recorded"
 
 
 def test_a_job_that_fails_is_noted_and_the_others_are_done(tmp_path, monkeypatch):

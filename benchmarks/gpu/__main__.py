@@ -92,10 +92,8 @@ def _measure_here(section: str, folder: Path, device: str, quick: bool) -> str:
     from benchmarks.gpu.result import Result
 
     result = Result(section, folder, header(device) | {"quick": quick})
-    try:
+    with result.part():
         importlib.import_module(f"benchmarks.gpu.{section}").measure(result, device, quick)
-    except Exception as error:
-        result.fail(error)
     result.finish(clocks())
     return result.status
 

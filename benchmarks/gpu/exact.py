@@ -47,12 +47,13 @@ def measure(result: Result, device: str, quick: bool) -> None:
     for network, title in paper.networks(quick).items():
         for name, kind, settings in paper.trainings(c, network):
             for precision in PRECISIONS[-1:] if quick else PRECISIONS:
-                trained = replace(timed_regime(settings, precision), epochs=2)
+                regime = replace(timed_regime(settings, precision), epochs=2)
                 what = f"{title}, {name}, {precision}"
-                _same_bits(
-                    result, what, problem(network, settings, device), kind, trained, attack_of(settings), quick, device
-                )
-        _same_epoch(result, title, network, paper.training(c, network, "endpoint").settings, quick, device)
+                with result.part(what):
+                    networks, attack = problem(network, settings, device), attack_of(settings)
+                    _same_bits(result, what, networks, kind, regime, attack, quick, device)
+        with result.part(f"{title}, an epoch"):
+            _same_epoch(result, title, network, paper.training(c, network, "endpoint").settings, quick, device)
     _every_rule(result, device, quick)
 
 
@@ -124,7 +125,7 @@ def _every_rule(result: Result, device: str, quick: bool) -> None:
             done.supply("small_digits", paper.random_dataset(Sizes(80, 40, channels=1, side=16, classes=10)))
         for number, (rule, wildcards) in enumerate(described.values()):
             what = " ".join(["job", rule, *wildcards.values()])
-            try:
+            with result.part(what):
                 outputs = done.make(rule, wildcards)
                 seconds = done.seconds[job_name(rule, wildcards)]
                 result.number(what, [seconds], "s", "the first time in this process")
@@ -132,8 +133,6 @@ def _every_rule(result: Result, device: str, quick: bool) -> None:
                     call = done.call(rule, wildcards)
                     (others,) = do([call], [Path(folder, "cpu", str(number))], "cpu")
                     _check_differences(result, what, call, differences(outputs, others))
-            except Exception as error:  # the other jobs may work
-                result.fail(error, what)
 
 
 def _check_differences(result: Result, what: str, call: Call, apart: dict[str, float]) -> None:

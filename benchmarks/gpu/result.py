@@ -3,7 +3,8 @@
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -61,6 +62,14 @@ class Result:
         entry = {"what": what, "error": text, "traceback": "".join(lines)}
         self.content["status"] = "failed"
         self._add("errors", entry, f"FAILED {what}: {text}", None)
+
+    @contextmanager
+    def part(self, what: str = "") -> Iterator[None]:
+        """A block whose error is recorded as one of `what`; the section goes on after it, as other parts may work."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(error, what)
 
     def finish(self, clocks: dict[str, str]) -> None:
         """Complete the file. `clocks`: of the GPU at the end, while it is still warm."""

@@ -21,45 +21,56 @@ def measure(result: Result, device: str, quick: bool) -> None:
     for precision, flops in speeds.flops.items():
         result.number(f"large matrix product, {precision}", [flops / 1e12], "TFLOP/s", "TF32 on a GPU for float32")
     for network, title in paper.networks(quick).items():
-        for kind in kinds(c, network, device):
-            for precision in kind.precisions[-1:] if quick else kind.precisions:
-                what = f"{title}, {kind.name}, {precision}"
-                _measure_kind(result, what, kind, precision, speeds, lengths, repeats, device)
+        with result.part(title):
+            for kind in kinds(c, network, device):
+                for precision in kind.precisions[-1:] if quick else kind.precisions:
+                    what = f"{title}, {kind.name}, {precision}"
+                    with result.part(what):
+                        timed = _time(result, what, kind, precision, lengths, repeats, device)
+                        _bound(result, what, kind, precision, lengths, speeds, timed)
 
 
-def _measure_kind(
-    result: Result,
-    what: str,
-    kind: Kind,
-    precision: str,
-    speeds: Speeds,
-    lengths: tuple[int, int],
-    repeats: int,
-    device: str,
-) -> None:
-    """The numbers of one kind of training in one precision."""
-    steps, note = kind.epoch(precision), f"batches of {kind.batch_size}, epochs of {lengths[0]} and {lengths[1]} steps"
-    with recording(False):
-        short, long = (work_of(steps(length)) for length in lengths)
-    work = long.per_step(short, lengths[1] - lengths[0])
-    floor = speeds.seconds(work, precision)
-    result.number(f"{what}: operations", [work.operations], "a step", "that are no views")
-    result.number(f"{what}: arithmetic", [work.flops / 1e9], "GFLOP a step", "products and convolutions")
-    result.number(f"{what}: traffic", [work.bytes / 1e6], "MB a step", "if every operation goes to memory")
-    result.number(f"{what}: lower bound", [floor * 1e3], "ms a step", "by arithmetic and traffic at the speeds above")
+def _time(
+    result: Result, what: str, kind: Kind, precision: str, lengths: tuple[int, int], repeats: int, device: str
+) -> dict[str, list[float]]:
+    """{recorded or not: seconds of a step in each round}; also memory and synchronisations."""
+    steps, timed = kind.epoch(precision), {}
+    note = f"batches of {kind.batch_size}, epochs of {lengths[0]} and {lengths[1]} steps"
     for way, wanted in (("not recorded", False), ("recorded", True)):
         with recording(wanted):
-            seconds = seconds_per_step(steps, lengths, repeats, device)
+            timed[way] = seconds_per_step(steps, lengths, repeats, device)
             release(device)
             steps(lengths[0])()
             tensors, reserved = peak(device)
             waits = [synchronisations(steps(length), device) for length in lengths]
-        result.number(f"{what}, {way}: time", [s * 1e3 for s in seconds], "ms a step", note)
-        result.number(f"{what}, {way}: speed", [kind.batch_size / s for s in seconds], "images/s", note)
-        result.number(f"{what}, {way}: time over the lower bound", [s / floor for s in seconds], "", note)
+        result.number(f"{what}, {way}: time", [s * 1e3 for s in timed[way]], "ms a step", note)
+        result.number(f"{what}, {way}: speed", [kind.batch_size / s for s in timed[way]], "images/s", note)
         result.number(f"{what}, {way}: memory", [tensors], "MiB", f"of tensors; {reserved:.0f} MiB reserved")
         per_step = (waits[1] - waits[0]) / (lengths[1] - lengths[0])
         result.check(f"{what}, {way}: synchronisations a step", per_step <= 0, found=per_step, allowed=0)
+    return timed
+
+
+def _bound(
+    result: Result,
+    what: str,
+    kind: Kind,
+    precision: str,
+    lengths: tuple[int, int],
+    speeds: Speeds,
+    timed: dict[str, list[float]],
+) -> None:
+    """What a step computes and moves, a lower bound on its time, and how far above that the `timed` steps are."""
+    with recording(False):
+        short, long = (work_of(kind.epoch(precision)(length)) for length in lengths)
+    work = long.per_step(short, lengths[1] - lengths[0])
+    bound = speeds.seconds(work, precision)
+    result.number(f"{what}: operations", [work.operations], "a step", "that are no views")
+    result.number(f"{what}: arithmetic", [work.flops / 1e9], "GFLOP a step", "products and convolutions")
+    result.number(f"{what}: traffic", [work.bytes / 1e6], "MB a step", "if every operation goes to memory, no cache")
+    result.number(f"{what}: lower bound", [bound * 1e3], "ms a step", "by arithmetic and traffic at the speeds above")
+    for way, seconds in timed.items():
+        result.number(f"{what}, {way}: time over the lower bound", [s / bound for s in seconds], "", "")
 
 
 def synchronisations(action: Callable[[], object], device: str) -> int:

@@ -37,10 +37,8 @@ def measure(result: Result, device: str, quick: bool) -> None:
         settings = paper.training(c, network, "endpoint").settings
         for count in counts[:1] if quick else counts:
             what = f"{title}, endpoint, float32, {count} processes"
-            try:
+            with result.part(what):
                 _in_processes(result, what, network, settings, count, 2 if quick else 500, device)
-            except Exception as error:  # for example out of memory: fewer processes may work
-                result.fail(error, what)
 
 
 def _in_one_process(

@@ -7,14 +7,12 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import problems
+from benchmarks.alignment import alignment_problem
 from benchmarks.gpu import paper
 from benchmarks.problems import REGIME, Problem, augment, pictures
 from benchmarks.timing import Action, interleaved
-from neuralign.alignment.problem import Problem as AlignmentProblem
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.plugins import plugin
-from neuralign.networks.model import State
-from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training import loop
 from neuralign.training.progress import Attack, Regime
 
@@ -95,18 +93,12 @@ def _gradient_descent(name: str, kind: problems.Kind, network: str, settings: di
 def _pam(c: Catalogue, network: str, device: str) -> Kind:
     """The training of relaxed permutations, with as little as possible of what PAM does besides."""
     settings = paper.alignment(c, network, "pam_unaligned").settings
-    networks, method = problem(network, settings, device), settings["method"]
-    method |= {"epochs": 1, "candidates": 0, "scoring_batches": 1}
+    method = settings["method"] | {"epochs": 1, "candidates": 0, "scoring_batches": 1}
     size = method["batch_size"]
-
-    trace = trace_model(networks.model, pictures(size, device))
-
-    def state(number: int) -> State:
-        return networks.layout.views(networks.curve.ends[number]) | networks.buffers
+    pair = alignment_problem(settings["model"]["network"], pictures(size, device), device)
 
     def of_length(count: int) -> Action:
-        images = pictures(size * count, device)
-        aligned = AlignmentProblem(networks.model, trace, state(0), state(1), images, augment())
+        aligned = replace(pair, images=pictures(size * count, device), transform=augment())
         return lambda: plugin("alignments", method)(aligned)
 
     return Kind("PAM", size, ("float32",), lambda precision: of_length)
