@@ -73,7 +73,7 @@ class Jobs:
             raise self.errors[name]
         if name not in self.outputs:
             try:
-                call, folder = self.call(rule, wildcards), self.folder_of(rule, wildcards)
+                call, folder = self.call(rule, wildcards), self._folder(rule, wildcards)
                 self.seconds[name] = seconds_of(
                     lambda: self.outputs.update({name: do([call], [folder], self.device)[0]})
                 )
@@ -82,15 +82,15 @@ class Jobs:
                 raise
         return self.outputs[name]
 
-    def folder_of(self, rule: str, wildcards: Wildcards) -> Path:
-        """Where the outputs of a job are written."""
-        return self.folder / "-".join([rule, *(value.replace("/", "_") for _, value in sorted(wildcards.items()))])
-
     def call(self, rule: str, wildcards: Wildcards) -> Call:
         """A job as a call, after the jobs whose outputs it reads."""
         description = job(self.catalogue, rule, wildcards)
         inputs = {name: self._path(reference) for name, reference in _references(description)}
         return Call(rule, inputs, self.change(rule, dict(description.settings)))
+
+    def _folder(self, rule: str, wildcards: Wildcards) -> Path:
+        """Where the outputs of a job are written."""
+        return self.folder / "-".join([rule, *(value.replace("/", "_") for _, value in sorted(wildcards.items()))])
 
     def _path(self, reference: Ref) -> str:
         wildcards = dict(reference.wildcards)

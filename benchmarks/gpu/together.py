@@ -65,8 +65,9 @@ def _in_one_process(
 
         return train
 
-    release(device)
     seconds = [s / count for s in seconds_per_step(of_length, lengths, repeats, device)]
+    release(device)
+    of_length(lengths[0])()
     note = f"batches of {regime.batch_size}, epochs of {lengths[0]} and {lengths[1]} steps"
     what = f"{what}, {count} in one process"
     result.number(f"{what}: time", [s * 1e3 for s in seconds], "ms a step of one network", note)
@@ -83,9 +84,8 @@ def _in_processes(
     used_before = used(device)
     start = spawn.Barrier(count)
     arguments = (network, settings, steps, device)
-    with ProcessPoolExecutor(
-        count, spawn, initializer=_begin, initargs=(start,)
-    ) as pool:  # notices a process that dies
+    # a pool, because it notices a process that dies
+    with ProcessPoolExecutor(count, spawn, initializer=_begin, initargs=(start,)) as pool:
         measured = [future.result() for future in [pool.submit(_train, *arguments) for _ in range(count)]]
     seconds, reserved, used_at_once = zip(*measured, strict=True)
     note = f"{steps} steps of {settings['training']['batch_size']} images in each process; n is the number of processes"
