@@ -1,20 +1,21 @@
 """The problems that are timed: the paper's networks on random images, and one epoch of the library's training loop."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from neuralign.config.plugins import Entry, plugin
-from neuralign.curves.curve import Basis, Curve, straight_line
+from neuralign.curves.curve import Curve, straight_line
 from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training import augmentation
 from neuralign.training.loop import Training, fit
-from neuralign.training.progress import Attack, Regime, Sample
+from neuralign.training.progress import Attack, Keeper, Regime
 
 CLASSES = 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)  # of CIFAR10
@@ -24,6 +25,7 @@ SMALL: dict[str, Entry] = {"TinyTen": {"use": "tinyten", "width": 2}}  # to test
 # a low learning rate, because random images cannot be learned
 REGIME = Regime(1, 64, 1e-3, 0.9, 5e-4, lambda epoch, epochs: 1.0)
 Epoch = Callable[[], object]
+Kind = Literal["endpoint", "curve"]
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,35 @@ class Problem:
 
     def endpoint(self, images: Images, regime: Regime, transform: Transform, attack: Attack | None = None) -> Epoch:
         """One epoch of training an endpoint."""
-
-        def sample(weights: Tensor, _: Tensor) -> Tensor:
-            return weights
-
-        return self._epoch(self.curve.ends[0], sample, images, regime, transform, attack, None)
+        return lambda: fit(self.training("endpoint", images, regime, transform, attack))
 
     def bezier(self, images: Images, regime: Regime, transform: Transform, attack: Attack | None = None) -> Epoch:
         """One epoch of training the bend of the curve."""
+        return lambda: fit(self.training("curve", images, regime, transform, attack))
 
-        def sample(points: Tensor, weights: Tensor) -> Tensor:
-            return replace(self.curve, bends=points).at(weights)
-
-        return self._epoch(self.curve.bends, sample, images, regime, transform, attack, self.curve.basis)
-
-    def _epoch(
+    def training(
         self,
-        start: Tensor,
-        sample: Sample,
+        kind: Kind,
         images: Images,
         regime: Regime,
         transform: Transform,
-        attack: Attack | None,
-        basis: Basis | None,
-    ) -> Epoch:
+        attack: Attack | None = None,
+        *,
+        seed: int = 0,
+        keeper: Keeper | None = None,
+    ) -> Training:
+        """A training of an endpoint, from the first of both networks for even seeds, or of the bend of the curve."""
+        start, sample, basis = self.curve.ends[seed % 2], _itself, None
+        if kind == "curve":
+            start, sample, basis = self.curve.bends, self.curve.sample, self.curve.basis
         arguments = (self.model, start, sample, self.layout, self.buffers, images, regime)
-        return lambda: fit(Training(*arguments, transform=transform, basis=basis, attack=attack, seed=0))
+        options = {"transform": transform, "basis": basis, "attack": attack, "seed": seed, "keeper": keeper}
+        return Training(*arguments, **options)
+
+
+def _itself(weights: Tensor, _: Tensor) -> Tensor:
+    """The weights of an endpoint, which is its own only control point."""
+    return weights
 
 
 @dataclass(frozen=True)

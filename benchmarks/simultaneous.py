@@ -22,9 +22,7 @@ def _compare(problem: Problem, count: int, steps: int, repeats: int, device: str
     images = pictures(REGIME.batch_size * steps, device)
 
     def training(seed: int) -> Training:
-        start = problem.curve.ends[seed % 2]
-        arguments = (problem.model, start, lambda weights, _: weights, problem.layout, problem.buffers, images, REGIME)
-        return Training(*arguments, transform=augment(), seed=seed)
+        return problem.training("endpoint", images, REGIME, augment(), seed=seed)
 
     alone, together = interleaved(
         lambda: [fit_together([training(seed)]) for seed in range(count)],

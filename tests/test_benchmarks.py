@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from benchmarks import gpu, plain, run, timing
+from benchmarks import plain, run, timing
 from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, pictures
 from neuralign.datasets.images import as_is
 from neuralign.networks.model import buffers, parameters
@@ -30,8 +30,8 @@ def test_every_topic_gives_rows_that_can_be_printed(topic):
 
 
 def test_topics_are_the_modules_that_measure():
-    assert {"training", "attacks", "orchestration", "gpu"} <= set(run.TOPICS)
-    assert not {"run", "timing", "plain", "problems"} & set(run.TOPICS)
+    assert {"training", "attacks", "orchestration", "simultaneous"} <= set(run.TOPICS)
+    assert not {"run", "timing", "plain", "problems", "gpu"} & set(run.TOPICS)
 
 
 def test_a_cost_is_ours_over_theirs_and_a_speed_up_theirs_over_ours():
@@ -120,11 +120,6 @@ def test_ready_made_batches_are_the_images_in_order():
 
 def test_small_networks_have_the_names_of_real_ones():
     assert SMALL.keys() <= NETWORKS.keys() and REGIME.epochs == 1
-
-
-def test_without_a_gpu_the_gpu_topic_says_so(capsys):
-    assert gpu.measure(device="cpu") == []
-    assert "nothing measured" in capsys.readouterr().out
 
 
 def test_the_command_prints_tables_and_keeps_rows(tmp_path, capsys, monkeypatch):
