@@ -245,6 +245,38 @@ def test_an_attack_that_only_runs_the_network_changes_no_bit(tinyten: Model, ima
     assert_same(with_attack.buffers, without.buffers)
 
 
+def test_an_attack_begins_every_step_with_the_buffers_of_the_training(tinyten: Model, images: Images) -> None:
+    seen = []
+
+    def look(predict: Callable, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
+        seen.append({name: tinyten.network.get_buffer(name).clone() for name in stored})
+        predict(1 - x)
+        return x
+
+    start, stored = split_trainable(tinyten, randomised(tinyten.network))
+    layout, regime = FlatLayout.of(start), replace(ONE_STEP, batch_size=len(images) // 4)
+    training = Training(
+        tinyten,
+        layout.flatten(start),
+        lambda w, t: w,
+        layout,
+        stored,
+        images,
+        regime,
+        transform=plain,
+        attack=look,
+        seed=1,
+    )
+    expected = [dict(stored)]
+    for _ in training.steps():
+        expected.append({name: buffer.clone() for name, buffer in training.progress.buffers.items()})
+    assert len(seen) >= 4 and not torch.equal(
+        seen[1]["features.bn1.running_mean"], seen[0]["features.bn1.running_mean"]
+    )
+    for actual, buffers in zip(seen, expected, strict=False):
+        assert_same(actual, buffers)
+
+
 def test_an_attack_sees_the_weights_of_this_step_with_batch_statistics(tinyten: Model, images: Images) -> None:
     state = randomised(tinyten.network)
     seen = []

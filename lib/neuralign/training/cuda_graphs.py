@@ -52,7 +52,7 @@ def recorded(step: Step, changed: Sequence[Tensor], generators: Sequence[torch.G
 
     Args:
         step: takes tensors and changes tensors in place. It is recorded once for each combination of input shapes.
-        changed: every tensor that the step changes.
+        changed: every tensor that the step changes and does not set first.
         generators: on the device, those that the step draws from besides torch's global one.
         network: the network that the step calls.
     """
