@@ -29,6 +29,7 @@ from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.cuda_graphs import side_streams
 from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Attack, Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
@@ -448,6 +449,26 @@ def test_training_leaves_the_global_random_numbers_alone(images: Images) -> None
 
 
 # several trainings in one process
+
+
+def test_streams_wait_for_what_was_launched_before_and_are_waited_for_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+
+    class Stream:
+        def __init__(self, name: Any) -> None:
+            self.name = str(name)
+
+        def wait_stream(self, other: "Stream") -> None:
+            events.append((self.name, other.name))
+
+    created = iter("ab")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("outside"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(created)))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.name)
+    with pytest.raises(Diverged), side_streams(torch.device("cuda"), 2) as blocks:
+        assert blocks == ["a", "b"] and events == [("a", "outside"), ("b", "outside")]
+        raise Diverged
+    assert events[2:] == [("outside", "a"), ("outside", "b")]
 
 
 def trainings_of(

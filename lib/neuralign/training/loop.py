@@ -22,7 +22,7 @@ from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, criterion, logits, preserved_modes
 from neuralign.networks.parameters import FlatLayout
-from neuralign.training.cuda_graphs import recorded, side_stream
+from neuralign.training.cuda_graphs import recorded, side_streams
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
@@ -261,7 +261,7 @@ class Training:
 
 def fit(training: Training) -> Progress:
     """The `Progress` of a training after its last step. Raises `Diverged`."""
-    with preserved_generators(training.device), side_stream(training.device):
+    with preserved_generators(training.device), side_streams(training.device, 1) as (on_stream,), on_stream:
         for _ in training.steps():
             pass
     return training.progress
