@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections import OrderedDict
+from itertools import product
 
 import pytest
 import tiny
@@ -137,6 +138,43 @@ def without(name):
 
 def put(name, value):
     return lambda s: s | {name: value}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_arguments_may_be_on_any_devices_and_results_are_on_that_of_the_network() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda:0")
+    a, b = drawn(flat(), 1), drawn(flat(), 2)
+    expected = align(flat(), a, b, GREY, "correlation").permutation
+    for network_device, start_device, end_device, images_device in product((cpu, cuda), repeat=4):
+        network = flat().to(network_device)
+        start, end = ({n: t.to(d) for n, t in s.items()} for s, d in ((a, start_device), (b, end_device)))
+        aligned = align(network, start, end, GREY.to(images_device), "correlation")
+        assert_same(aligned.permutation, expected)
+        middle = curve(network, start, aligned.state, GREY.to(images_device), "bezier", epochs=1, batch_size=8)(0.5)
+        assert {t.device for t in (*aligned.state.values(), *middle.values())} == {network_device}
+
+
+def on_two_devices():
+    network = flat()
+    network[3] = nn.Linear(32, 10, device="meta")
+    return network
+
+
+@pytest.mark.parametrize(
+    "network, images, message",
+    [
+        (on_two_devices(), GREY, "network: '1.weight' on cpu and '3.weight' on meta; all of its tensors must be on"),
+        (flat().to("meta"), GREY, "network: on the meta device, which keeps no numbers"),
+        (flat(), Images(GREY.pixels.to("meta"), GREY.labels), "pixels: on the meta device, which keeps no numbers"),
+        (flat(), Images(GREY.pixels, GREY.labels.to("meta")), "labels: on the meta device, which keeps no numbers"),
+    ],
+    ids=["two devices", "network", "pixels", "labels"],
+)
+@pytest.mark.parametrize("call", [align, curve])
+def test_a_device_without_numbers_is_refused(call, network, images, message):
+    with pytest.raises(UserError) as error:
+        call(network, drawn(flat()), drawn(flat()), images, "correlation" if call is align else "segment")
+    assert str(error.value).startswith(message), str(error.value)
 
 
 STATES = [

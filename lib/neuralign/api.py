@@ -2,7 +2,8 @@
 
 Both compute what the rules of the workflow compute. They work on copies, so the network keeps its weights and its mode.
 States, images and options are checked before anything is computed; `common.errors.UserError`, a ValueError, says what
-does not fit. The symmetry of a network alone is given by `symmetry.tracing.trace.trace`.
+does not fit. They may be on any devices: everything is computed on the network's device, and there the resulting states
+are. The symmetry of a network alone is given by `symmetry.tracing.trace.trace`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,7 @@ def align(
     function. The result shares no memory with `target`, `source` or `network`.
     """
     method_with_options = _bind_plugin("alignments", "method", method, _merge(options, more))
+    images = _on_device_of(network, images)
     model, example = _copy_into_model(network, images, mean, std)
     (target_state, _), (source_state, names) = (
         fitted_state("target", network, target),
@@ -143,6 +145,7 @@ def curve(
     epochs, batch_size, seed = numbers["epochs"], numbers["batch_size"], numbers["seed"]
     basis = _bind_plugin("curves", "family", family, _merge(options, more))
     lr_schedule = _bind_plugin("schedules", "schedule", schedule, {})
+    images = _on_device_of(network, images)
     model, example = _copy_into_model(network, images, mean, std)
     check_images(images, None, _count_classes(model, example))
     (start, names), (end, _) = fitted_state("start", network, start), fitted_state("end", network, end)
@@ -210,6 +213,24 @@ def _validate(model: type[BaseModel], values: dict[str, Any], path: str) -> dict
     return checked
 
 
+def _on_device_of(network: nn.Module, images: Images) -> Images:
+    """The images on the device of the network; as they are if that has no tensors.
+
+    Raises UserError if the network is on several devices, or if it or the images are on the meta device.
+    """
+    names_on_devices: dict[torch.device, str] = {}
+    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+        names_on_devices.setdefault(tensor.device, name)
+    if len(names_on_devices) > 1:
+        places = " and ".join(f"{name!r} on {device}" for device, name in names_on_devices.items())
+        raise UserError(f"network: {places}; all of its tensors must be on one device")
+    device = next(iter(names_on_devices), images.pixels.device)
+    for argument, where in (("network", device), ("pixels", images.pixels.device), ("labels", images.labels.device)):
+        if where.type == "meta":
+            raise UserError(f"{argument}: on the meta device, which keeps no numbers")
+    return images.to(device)
+
+
 def _copy_into_model(
     network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None
 ) -> tuple[Model, Tensor]:
@@ -219,10 +240,8 @@ def _copy_into_model(
     """
     check_images(images, None, None)
     channels = images.pixels.shape[1]
-    tensors = chain(network.parameters(), network.buffers())
-    reference = next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
-    if images.pixels.device != reference.device:
-        raise UserError(f"images are on {images.pixels.device}, the network is on {reference.device}")
+    dtypes = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
+    reference = torch.empty((), dtype=next(dtypes, None), device=images.pixels.device)
     shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
     if not (scale > 0).all():
         raise UserError(f"std: found {std}; numbers above 0 are needed, one for each of the {channels} channels")

@@ -755,5 +755,6 @@ def test_pam_moves_buffers_with_their_units() -> None:
     permutation = symmetry.random(problem.trace.spec, generator(3))
     assert permutation, "the hidden units are free"
     end = searched.layout.flatten(symmetry.permute(problem.trace.spec, permutation, searched.end))
-    actual = searched.layout.views(searched.curve(end, searched.offsets)(1.0)) | searched.buffers
+    point = searched.point(end, searched.offsets, searched.weights(1.0))
+    actual = searched.layout.views(point) | searched.buffers
     assert_same(actual, symmetry.permute(problem.trace.spec, permutation, source))

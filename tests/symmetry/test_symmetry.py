@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import assert_same, generator, randomised, shifts, whole
+from tiny import assert_close, assert_same, generator, randomised, shifts, whole
 from torch import Tensor, nn
 
 from neuralign.datasets.images import Images, as_float
@@ -109,6 +109,22 @@ def test_moves_count_channels_that_lost_their_place() -> None:
     rows = move_counts(permutation, {**identity(SPEC), **start}, {"fact": 3})
     assert rows[0] == {"group": "a", "units": 2, "moved": 2, "moved_from_start": 0, "fact": 3}
     assert rows[1] == {"group": "b", "units": 3, "moved": 2, "moved_from_start": 2, "fact": 3}
+
+
+def test_mixing_multiplies_every_axis_of_a_group_by_its_matrix() -> None:
+    axes = {"square": ((("a", 1),), (("a", 1),)), "wide": ((("b", 1),), (("a", 3),)), "bias": ((("a", 1),),)}
+    spec = PermutationSpec(axes, {"a": 4, "b": 5})
+    draws = generator(0)
+    a, b = (torch.randn(n, n, generator=draws, dtype=torch.float64).requires_grad_() for n in (4, 5))
+    state = {n: torch.randn(*shape, generator=draws) for n, shape in {"square": (4, 4), "wide": (5, 12)}.items()}
+    state = {n: t.double() for n, t in state.items()} | {"bias": torch.ones(4), "other": torch.ones(2)}
+    actual = mix(spec, {"a": a, "b": b}, state)
+    wide = torch.einsum("ij,jkc,lk->ilc", b, state["wide"].view(5, 4, 3), a).reshape(5, 12)
+    expected = {"square": a @ state["square"] @ a.T, "wide": wide, "bias": a.sum(1).float(), "other": torch.ones(2)}
+    assert_close(actual, expected, 1e-6)
+    for name in ("square", "wide"):
+        gradients = [torch.autograd.grad(t[name].pow(2).sum(), a, retain_graph=True)[0] for t in (actual, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 def test_mixing_by_permutation_matrices_is_permuting(model: Model, images: Images) -> None:

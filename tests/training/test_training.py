@@ -29,6 +29,7 @@ from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.cuda_graphs import side_streams
 from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Attack, Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
@@ -245,6 +246,38 @@ def test_an_attack_that_only_runs_the_network_changes_no_bit(tinyten: Model, ima
     assert_same(with_attack.buffers, without.buffers)
 
 
+def test_an_attack_begins_every_step_with_the_buffers_of_the_training(tinyten: Model, images: Images) -> None:
+    seen = []
+
+    def look(predict: Callable, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
+        seen.append({name: tinyten.network.get_buffer(name).clone() for name in stored})
+        predict(1 - x)
+        return x
+
+    start, stored = split_trainable(tinyten, randomised(tinyten.network))
+    layout, regime = FlatLayout.of(start), replace(ONE_STEP, batch_size=len(images) // 4)
+    training = Training(
+        tinyten,
+        layout.flatten(start),
+        lambda w, t: w,
+        layout,
+        stored,
+        images,
+        regime,
+        transform=plain,
+        attack=look,
+        seed=1,
+    )
+    expected = [dict(stored)]
+    for _ in training.steps():
+        expected.append({name: buffer.clone() for name, buffer in training.progress.buffers.items()})
+    assert len(seen) >= 4 and not torch.equal(
+        seen[1]["features.bn1.running_mean"], seen[0]["features.bn1.running_mean"]
+    )
+    for actual, buffers in zip(seen, expected, strict=False):
+        assert_same(actual, buffers)
+
+
 def test_an_attack_sees_the_weights_of_this_step_with_batch_statistics(tinyten: Model, images: Images) -> None:
     state = randomised(tinyten.network)
     seen = []
@@ -416,6 +449,26 @@ def test_training_leaves_the_global_random_numbers_alone(images: Images) -> None
 
 
 # several trainings in one process
+
+
+def test_streams_wait_for_what_was_launched_before_and_are_waited_for_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+
+    class Stream:
+        def __init__(self, name: Any) -> None:
+            self.name = str(name)
+
+        def wait_stream(self, other: "Stream") -> None:
+            events.append((self.name, other.name))
+
+    created = iter("ab")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("outside"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(created)))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.name)
+    with pytest.raises(Diverged), side_streams(torch.device("cuda"), 2) as blocks:
+        assert blocks == ["a", "b"] and events == [("a", "outside"), ("b", "outside")]
+        raise Diverged
+    assert events[2:] == [("outside", "a"), ("outside", "b")]
 
 
 def trainings_of(

@@ -1,40 +1,118 @@
-"""The Birkhoff polytope of doubly stochastic matrices: projection onto it, and decomposition into permutations.
+"""The Birkhoff polytope of doubly stochastic matrices: projection onto it, and decomposition into permutations."""
 
-Functions take a batch of square matrices (..., n, n) unless their docstring says otherwise.
-"""
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from neuralign.networks.parameters import FlatLayout
+
+# Matrices of one size are padded to the size of larger ones if that takes at most so many numbers. Up to about there
+# they take no longer in the batch of the larger ones than in one of their own, even on one core.
+AFFORDABLE_PADDING = 32_768
 
 
-def balance(matrices: Tensor) -> Tensor:
-    """The nearest matrices whose rows and columns sum to one (entries may be negative)."""
-    rows, columns = matrices.mean(-1, keepdim=True), matrices.mean(-2, keepdim=True)
-    rows = rows - (rows.mean(-2, keepdim=True) + 1 / matrices.shape[-1])  # what both have in common, counted once
-    return (matrices - rows).sub_(columns)
+class Projector:
+    """Makes the square matrices in a vector doubly stochastic, in place.
 
+    Matrices of similar sizes are projected together: with matrices as small as the groups of a network, a GPU takes
+    longer to launch operations than to run them.
 
-def alternate(matrices: Tensor, sweeps: int) -> Tensor:
-    """Nearly doubly stochastic matrices, by `sweeps` alternating projections, as in the paper's code.
-
-    They converge to a doubly stochastic matrix, but not to the nearest one; see `project`.
+    Args:
+        layout: where the matrices {name: (n, n)} lie in a vector (d,).
+        example: a vector of this layout; others have its dtype and device.
     """
-    for _ in range(sweeps):
-        matrices = balance(matrices.clamp(min=0))
-    return matrices
+
+    def __init__(self, layout: FlatLayout, example: Tensor):
+        positions = layout.views(torch.arange(len(example))).values()
+        self.batches = [_Batch.of(members, example) for members in _similar(positions)]
+
+    def alternate_(self, flat: Tensor, sweeps: int) -> None:
+        """Make the matrices nearly doubly stochastic by `sweeps` alternating projections, as in the paper's code.
+
+        They converge to doubly stochastic matrices, but not to the nearest ones; see `project_`.
+        """
+        for batch in self.batches:
+            deviations = batch.load(flat)
+            for _ in range(sweeps):
+                deviations.clamp_(min=batch.least)
+                batch.centre_(deviations)
+            batch.store(deviations, flat)
+
+    def project_(self, flat: Tensor, *, tolerance: float = 1e-6, sweeps: int = 1000) -> None:
+        """Move to the nearest doubly stochastic matrices, by Dykstra's algorithm (Boyle & Dykstra 1986).
+
+        Entries are at least -`tolerance` afterwards, unless that takes more sweeps. Synchronises with the device.
+        """
+        for batch in self.batches:
+            deviations = batch.load(flat)
+            correction = torch.zeros_like(deviations)
+            for _ in range(sweeps):
+                correction += deviations
+                torch.clamp(correction, min=batch.least, out=deviations)
+                correction -= deviations
+                batch.centre_(deviations)
+                if (deviations - batch.least).min() >= -tolerance:
+                    break
+            batch.store(deviations, flat)
 
 
-def project(matrices: Tensor, *, tolerance: float = 1e-6, sweeps: int = 1000) -> Tensor:
-    """The nearest doubly stochastic matrices, by Dykstra's algorithm (Boyle & Dykstra 1986); entries >= -tolerance."""
-    correction = torch.zeros_like(matrices)
-    for _ in range(sweeps):
-        positive = (matrices + correction).clamp(min=0)
-        correction = matrices + correction - positive
-        matrices = balance(positive)
-        if matrices.min() >= -tolerance:
-            break
-    return matrices
+@dataclass(frozen=True)
+class _Batch:
+    """Square matrices (n, n) in a vector, as a batch (count, side, side): each is padded to the size of the largest.
+
+    The batch has their deviations from 1 / n. Those of a doubly stochastic matrix are at least -1 / n, and sum to zero
+    in all rows and columns, so that padding with zeros changes nothing.
+    """
+
+    positions: Tensor  # (k,), of all entries in the vector
+    places: Tensor  # (k,), of the same entries in the flattened batch
+    uniform: Tensor  # (k,), 1 / n for each of them
+    shares: Tensor  # (count, 1, side), 1 / n in the columns of a matrix and 0 in the padding
+    least: Tensor  # (count, 1, 1), -1 / n
+
+    @classmethod
+    def of(cls, positions: Sequence[Tensor], example: Tensor) -> "_Batch":
+        """The batch of matrices whose entries have these positions (n, n) in vectors like `example`."""
+        side = max(map(len, positions))
+        padded = torch.stack([F.pad(p, (0, side - len(p), 0, side - len(p)), value=-1) for p in positions])
+        inside = padded >= 0
+        shares = inside[:, :1] / inside[:, :1].sum(-1, keepdim=True, dtype=torch.float64)
+        tensors = padded[inside], inside.flatten().nonzero()[:, 0]
+        numbers = shares.expand_as(padded)[inside], shares, -shares[:, :, :1]
+        return cls(*(t.to(example.device) for t in tensors), *(t.to(example) for t in numbers))
+
+    def load(self, flat: Tensor) -> Tensor:
+        """The batch (count, side, side) of the matrices in a vector."""
+        count, _, side = self.shares.shape
+        deviations = flat.index_select(0, self.positions) - self.uniform
+        return flat.new_zeros(count * side**2).index_copy_(0, self.places, deviations).view(count, side, side)
+
+    def store(self, batch: Tensor, flat: Tensor) -> None:
+        """Write the matrices of a batch into a vector."""
+        flat.index_copy_(0, self.positions, batch.view(-1).index_select(0, self.places) + self.uniform)
+
+    def centre_(self, deviations: Tensor) -> None:
+        """Make all rows and columns of the matrices sum to zero, by the smallest change."""
+        deviations.addcmul_(deviations.sum(-1, keepdim=True), self.shares, value=-1)
+        deviations.addcmul_(deviations.sum(-2, keepdim=True), self.shares.mT, value=-1)
+
+
+def _similar(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The matrices in lists of similar sizes, the largest first in each."""
+    by_size: dict[int, list[Tensor]] = {}
+    for matrix in sorted(matrices, key=len, reverse=True):
+        by_size.setdefault(len(matrix), []).append(matrix)
+    lists: list[list[Tensor]] = []
+    for n, members in by_size.items():
+        if lists and len(members) * (len(lists[-1][0]) ** 2 - n**2) <= AFFORDABLE_PADDING:
+            lists[-1] += members
+        else:
+            lists.append(members)
+    return lists
 
 
 def assign(score: Tensor) -> Tensor:

@@ -28,6 +28,10 @@ class Images:
         """The first `count` images in file order; all of them for None."""
         return self if count is None else Images(self.pixels[:count], self.labels[:count])
 
+    def to(self, device: torch.device) -> "Images":
+        """The images on this device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
     def balanced(self, count: int) -> "Images":
         """Up to `count` images, the first of each class in file order; equally many per class, give or take one."""
         classes = self.labels.unique()
@@ -83,7 +87,7 @@ def load(path: str | Path, device: torch.device, size: int | None = None) -> Dat
         raise ValueError(f"{path}: not a dataset that `fetch_data` wrote, or damaged: {error}") from None
     for split, images in zip(SPLITS, (train, test), strict=True):
         check(images, len(mean), len(classes), f"{path}: {split}_")
-    train, test = (Images(_resize(i.pixels, size).to(device), i.labels.to(device)) for i in (train, test))
+    train, test = (Images(_resize(i.pixels, size), i.labels).to(device) for i in (train, test))
     return Data(train, test, classes, mean, std)
 
 

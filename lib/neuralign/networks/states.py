@@ -99,6 +99,7 @@ def finiteness_problem(tensor: Tensor, expected: Tensor) -> str | None:
 def fitted_state(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A state of the network made of `tensors`, a state or a state_dict, and {name in `tensors`: name in the state}.
 
+    Its tensors are on the devices of those of the network, wherever `tensors` are.
     Non-persistent buffers and `num_batches_tracked` that `tensors` lacks are taken from the network. Raises StateError,
     whose message begins with `where`, if anything else is missing or does not fit.
     """
@@ -112,6 +113,9 @@ def fitted_state(where: str, network: nn.Module, tensors: Any) -> tuple[dict[str
     _, aliases = state_dict_tensors(network)
     names = {n: n for n in expected} | aliases
     relevant = {n: t.detach() for n, t in tensors.items() if n in names or not n.endswith(EXTRA)}
+    for name in relevant.keys() & names.keys():
+        if not relevant[name].is_meta:  # which has no numbers to move; `check_state` refuses it
+            relevant[name] = relevant[name].to(expected[names[name]].device)
     state: dict[str, Tensor] = {}
     for name, tensor in relevant.items():
         if not are_equal(state.setdefault(names.get(name, name), tensor), tensor):

@@ -8,7 +8,7 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,23 @@ class NotRecordable(RuntimeError):
 
 
 @contextmanager
-def side_stream(device: torch.device) -> Iterator[None]:
-    """A block whose kernels run on a new CUDA stream, as recording a graph requires; on a CPU it changes nothing."""
+def side_streams(device: torch.device, count: int) -> Iterator[list[AbstractContextManager[Any]]]:
+    """Yields `count` blocks whose kernels run each on a new CUDA stream; on a CPU they change nothing.
+
+    Each may be entered several times. Kernels on different streams run concurrently, but after those that were launched
+    before this block, and before those that are launched after it. Recording a graph requires such a stream.
+    """
     if device.type != "cuda":
-        yield
+        yield [nullcontext()] * count
         return
-    outside, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    stream.wait_stream(outside)
+    outside, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in range(count)]
+    for stream in streams:
+        stream.wait_stream(outside)
     try:
-        with torch.cuda.stream(stream):
-            yield
+        yield [torch.cuda.stream(stream) for stream in streams]
     finally:
-        outside.wait_stream(stream)
+        for stream in streams:
+            outside.wait_stream(stream)
 
 
 def recorded(step: Step, changed: Sequence[Tensor], generators: Sequence[torch.Generator], network: nn.Module) -> Step:
@@ -52,7 +57,7 @@ def recorded(step: Step, changed: Sequence[Tensor], generators: Sequence[torch.G
 
     Args:
         step: takes tensors and changes tensors in place. It is recorded once for each combination of input shapes.
-        changed: every tensor that the step changes.
+        changed: every tensor that the step changes and does not set first.
         generators: on the device, those that the step draws from besides torch's global one.
         network: the network that the step calls.
     """

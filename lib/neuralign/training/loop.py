@@ -22,7 +22,7 @@ from neuralign.datasets.images import Images, Transform, as_float
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, criterion, logits, preserved_modes
 from neuralign.networks.parameters import FlatLayout
-from neuralign.training.cuda_graphs import recorded, side_stream
+from neuralign.training.cuda_graphs import recorded, side_streams
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class Training:
         self.progress = keeper.restore(fresh) if keeper else fresh
         self.augmentation_generator = torch.Generator(self.device)
         self.attack_generator = torch.Generator(self.device)
+        self.attacked_buffers = {n: b.clone() for n, b in self.progress.buffers.items()} if attack else {}
         # limits of the criterion and the penalty, each summed over the images of an epoch
         self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
         demand_trainable_last_batch(model, self.initial_state, images, regime.batch_size)
@@ -192,8 +193,11 @@ class Training:
 
     def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The perturbed images of a step; the attack works on a copy of the buffers."""
-        buffers = {name: b.clone() for name, b in self.progress.buffers.items()}
-        with self.model.holding(self.layout.views(flat) | buffers) as network:
+        copies, buffers = self.attacked_buffers, self.progress.buffers
+        for dtype in {b.dtype for b in buffers.values()}:  # tensors of one type are copied by one kernel
+            names = [name for name, b in buffers.items() if b.dtype == dtype]
+            torch._foreach_copy_([copies[n] for n in names], [buffers[n] for n in names])
+        with self.model.holding(self.layout.views(flat) | copies) as network:
 
             def predict(pixels: Tensor) -> Any:
                 with autocast(self.device, self.regime.precision):
@@ -250,14 +254,14 @@ class Training:
         return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
 
     def _changed_tensors(self) -> list[Tensor]:
-        """All tensors that `_step` changes in place."""
+        """All tensors that `_step` changes in place, but for those that it sets first."""
         progress = self.progress
         return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
 
 
 def fit(training: Training) -> Progress:
     """The `Progress` of a training after its last step. Raises `Diverged`."""
-    with preserved_generators(training.device), side_stream(training.device):
+    with preserved_generators(training.device), side_streams(training.device, 1) as (on_stream,), on_stream:
         for _ in training.steps():
             pass
     return training.progress

@@ -4,13 +4,14 @@ Each training gives the same bits as alone.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from neuralign.common.seeding import global_generator, preserved_generators
 from neuralign.datasets.images import as_float
+from neuralign.training.cuda_graphs import side_streams
 from neuralign.training.loop import Training
 from neuralign.training.progress import Diverged, Progress
 from neuralign.training.step_time import report_speed
@@ -26,21 +27,13 @@ def fit_together(trainings: Sequence[Training]) -> list[Progress | Diverged]:
     device = trainings[0].device
     if len(trainings) > 1 and device.type == "cuda" and _draws_random_numbers(trainings[0]):
         return [result for training in trainings for result in fit_together([training])]
-    outside = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    streams = [torch.cuda.Stream(device) if outside else None for _ in trainings]
-    for stream in streams:
-        if stream and outside:
-            stream.wait_stream(outside)
-    with preserved_generators(device):
+    with preserved_generators(device), side_streams(device, len(trainings)) as streams:
         diverged = _take_turns([t.steps() for t in trainings], streams)
-    for stream in streams:
-        if stream and outside:
-            outside.wait_stream(stream)
     return [diverged.get(i, training.progress) for i, training in enumerate(trainings)]
 
 
 def _take_turns(
-    steps_of_trainings: Sequence[Iterator[None]], streams: Sequence[torch.cuda.Stream | None]
+    steps_of_trainings: Sequence[Iterator[None]], streams: Sequence[AbstractContextManager[Any]]
 ) -> dict[int, Diverged]:
     """Run the steps of all trainings in turn, each on its stream; return {position: error} of those that diverge."""
     diverged: dict[int, Diverged] = {}
@@ -48,7 +41,7 @@ def _take_turns(
     while running:
         for i, steps in list(running.items()):
             try:
-                with _use(streams[i]):
+                with streams[i]:
                     next(steps)
             except StopIteration:
                 del running[i]
@@ -70,11 +63,6 @@ def train_together(trainings: Sequence[Training]) -> Iterator[tuple[int, Progres
     yield from ((i, result) for i, result in enumerate(results) if isinstance(result, Progress))
     if isinstance(results[0], Diverged):
         raise results[0]
-
-
-def _use(stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
-    """A block that runs on this CUDA stream; without one it changes nothing."""
-    return torch.cuda.stream(stream) if stream else nullcontext()
 
 
 def _draws_random_numbers(training: Training) -> bool:

@@ -6,7 +6,6 @@ In the first round the curve is the straight line. With one round, PAM is thus a
 the curve is trained afterwards as usual; with more rounds, bends are trained between them.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal
@@ -19,7 +18,6 @@ from neuralign.alignment import birkhoff
 from neuralign.alignment.problem import Problem
 from neuralign.common.seeding import preserved_generators, reseed, stream
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
-from neuralign.curves.curve import Curve
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
 from neuralign.networks.buffer_updates import IMAGES
@@ -106,22 +104,26 @@ class _Search:
         self.end = {n: problem.source[n] for n in self.layout.shapes}
         self.origin = ends.vectors[0]
         self.offsets = self.origin.new_zeros(bends, self.layout.trained_size)
-        # the position of each bend on the straight line
-        self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:-1].tolist()
+        # the position of each control point but the first on the straight line
+        self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:].to(self.origin)
         self.basis = lambda t: bezier(t, bends=bends)
         demand_trainable_last_batch(
             problem.model, lambda: self.layout.views(self.origin) | self.buffers, problem.images, batch_size
         )
         self.matrices = FlatLayout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
-    def curve(self, end: Tensor, offsets: Tensor) -> Curve:
-        """The curve from the target to `end` (d,) with these offsets of its bends (k, number of trained parameters)."""
-        untrained = len(end) - self.layout.trained_size
-        points = [
-            torch.lerp(self.origin, end, fraction) + F.pad(offset, (0, untrained))
-            for fraction, offset in zip(self.fractions, offsets, strict=True)
-        ]
-        return Curve(self.basis, torch.stack([self.origin, end]), torch.stack(points))
+    def point(self, end: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        """The parameters (d,) at weights (k + 2,) of the control points of the curve from the target to `end` (d,).
+
+        `offsets`: (k, number of trained parameters), of the bends.
+        """
+        on_line = torch.lerp(self.origin, end, torch.dot(weights[1:], self.fractions))
+        offset = torch.mv(offsets.T, weights[1:-1])
+        return on_line + F.pad(offset, (0, len(end) - len(offset)))
+
+    def weights(self, t: float) -> Tensor:
+        """The weights (k + 2,) of the control points at t in [0, 1]."""
+        return self.basis(torch.tensor(t, dtype=torch.float64)).to(self.origin)
 
     def relax(
         self, permutation: Permutation, regime: Regime, proximal: float, projection: str, sweeps: int, round_number: int
@@ -131,18 +133,18 @@ class _Search:
         It starts from `permutation`; the offsets of the bends are fixed.
         """
         start = self.matrices.flatten({g: torch.eye(len(p))[p] for g, p in permutation.items()}).to(self.origin)
+        projector = birkhoff.Projector(self.matrices, start)
 
         def sample(flat: Tensor, weights: Tensor) -> Tensor:
             end = self.layout.flatten(mix(self.spec, self.matrices.views(flat), self.end))
-            return self.curve(end, self.offsets).at(weights)
+            return self.point(end, self.offsets, weights)
 
         def constrain(flat: Tensor, rate: Tensor) -> None:
             _proximal_step(flat, start, rate * proximal)
-            for matrices in _by_size(self.matrices.views(flat).values()):
-                batch = torch.stack(matrices)
-                exact = projection == "exact"
-                projected = birkhoff.project(batch) if exact else birkhoff.alternate(batch, sweeps)
-                torch._foreach_copy_(matrices, list(projected))
+            if projection == "exact":
+                projector.project_(flat)
+            else:
+                projector.alternate_(flat, sweeps)
 
         # the gradient of a permutation comes from all tensors that it permutes, also from those that are not trained
         layout = replace(self.layout, untrained=frozenset())
@@ -158,7 +160,7 @@ class _Search:
             _proximal_step(offsets, start, rate * proximal)
 
         def sample(offsets: Tensor, weights: Tensor) -> Tensor:
-            return self.curve(end, offsets).at(weights)
+            return self.point(end, offsets, weights)
 
         self.offsets = self._fit(start, sample, self.layout, regime, ("bends", round_number), constrain)
 
@@ -206,26 +208,19 @@ class _Search:
     def score(self, permutation: Permutation, batches: int) -> float:
         """The mean loss along the curve, in training mode; batches, t and noise are the same for every permutation."""
         model, images = self.problem.model, self.problem.images
-        curve = self.curve(self.layout.flatten(permute(self.spec, permutation, self.end)), self.offsets)
+        end = self.layout.flatten(permute(self.spec, permutation, self.end))
         order, draws = stream(self.seed, "scoring order"), stream(self.seed, "scoring draws")
         model.network.train()
         total, count = torch.zeros((), device=self.origin.device), 0
         scored = list(islice(images.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
         for i, (pixels, labels) in enumerate(scored):
-            state = self.layout.views(curve((i + 0.5) / len(scored))) | {n: b.clone() for n, b in self.buffers.items()}
+            point = self.point(end, self.offsets, self.weights((i + 0.5) / len(scored)))
+            state = self.layout.views(point) | {n: b.clone() for n, b in self.buffers.items()}
             with preserved_generators(self.origin.device):
                 reseed(self.origin.device, self.seed, "scoring dropout", i)
                 total += criterion(model(state, pixels), labels) * len(labels)
             count += len(labels)
         return (total / count).item()
-
-
-def _by_size(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The matrices in lists of equal size."""
-    by_size: dict[int, list[Tensor]] = {}
-    for matrix in matrices:
-        by_size.setdefault(len(matrix), []).append(matrix)
-    return list(by_size.values())
 
 
 def _proximal_step(x: Tensor, start: Tensor, strength: Tensor) -> None:

@@ -46,7 +46,7 @@ def pgd(
         for _ in range(steps):
             attacked = attacked.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(criterion(predict(attacked), labels), attacked)
-            attacked = (attacked.detach() + step * gradient.sign()).clamp(low, high)
+            attacked = attacked.detach().add(gradient.sign(), alpha=step).clamp(low, high)
         if restarts == 1:
             return attacked
         with torch.no_grad():
