@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 HERE = Path(__file__)
+DEPTH = 12  # of the stack in which other dispatch modes are looked for
 MANY = 10_000  # elements: float64 is slow on most GPUs, which does not matter for fewer
 aten = torch.ops.aten
 Operation = Any  # an overload of an ATen operation, such as aten.add.Tensor
@@ -42,7 +45,6 @@ WITHOUT_KERNEL = {
     "_unsafe_view", "empty", "empty_like", "empty_strided", "lift_fresh", "new_empty", "new_empty_strided",
 }  # fmt: skip
 DIFFERENTIATING = (Tensor.backward, torch.autograd.backward, torch.autograd.grad)
-RESHAPING = {"resize_", "set_", "squeeze_", "t_", "transpose_", "unsqueeze_"}
 
 
 @dataclass
@@ -157,8 +159,9 @@ class _Gpu:
         on_gpu = _result_is_on_gpu(func, name, tensors, kwargs) or (not tensors and self._is_in_backward_of_gpu())
         if not on_gpu and not any(map(_is_on_gpu, tensors)):
             return func(*args, **kwargs)
-        if name in RESHAPING:
-            raise NotImplementedError(f"{name}: the pretended GPU does not change shapes in place")
+        if torch.Tag.inplace_view in func.tags:  # such as `squeeze_`
+            with no_dispatch():
+                func(*args, **kwargs)  # changes the shape of the wrapper; that of the tensor within it changes below
         self._demand_one_device(func, name, args, tensors)
         self._note_waits(func, name, args, tensors, on_gpu)
         cpu_args, cpu_kwargs = tree_map(_to_cpu, args), {k: tree_map(_to_cpu, v) for k, v in kwargs.items()}
@@ -172,11 +175,11 @@ class _Gpu:
         return _wrapped(func, args, kwargs, result) if on_gpu else result
 
     def _is_in_backward_of_gpu(self) -> bool:
-        """Whether autograd's C++ code does this operation, without any Python code in between.
+        """Whether autograd's C++ code does this operation, without any Python code in between but other modes.
 
         It makes tensors on the device of its arguments, which it takes to be the CPU.
         """
-        return self.differentiating and _caller() == "_engine_run_backward"
+        return self.differentiating and _calling_function() == "_engine_run_backward"
 
     def _compute(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The operation on tensors of the CPU; what it draws comes from the generator of the pretended GPU."""
@@ -376,16 +379,22 @@ def pretended_gpu() -> Iterator[Observations]:
         "set_sync_debug_mode": set_sync_debug_mode,
     }
 
+    @contextmanager
+    def open_safetensors(path: Any, framework: str, device: Any = "cpu", **_: Any) -> Iterator[Any]:
+        with real_safe_open(path, framework=framework) as file:
+            yield SimpleNamespace(get_tensors=lambda: {n: t.to(device) for n, t in file.get_tensors().items()})
+
     def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
         return real_autocast("cpu", *args, **kwargs)  # for C++ code all tensors are on the CPU
 
-    real_autocast = torch.autocast
+    real_autocast, real_safe_open = torch.autocast, safetensors.torch.safe_open
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as stack:
         for name, value in replacements.items():
             stack.enter_context(patch.object(torch.cuda, name, value))
         stack.enter_context(patch.object(torch, "Generator", _Generator))
         stack.enter_context(patch.object(torch, "autocast", autocast))
+        stack.enter_context(patch.object(safetensors.torch, "safe_open", open_safetensors))  # that of `load_file`
         # `module.to` then makes new parameters: those of the CPU cannot become tensors of another class
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
@@ -440,12 +449,17 @@ def _wrapped(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], re
     return tree_map(lambda t: GpuTensor(t) if isinstance(t, Tensor) and not _is_on_gpu(t) else t, result)
 
 
-def _caller() -> str:
-    """The name of the innermost function that is not of this module."""
+def _calling_function() -> str:
+    """The name of the function that has called an operation, past this module and the code of other dispatch modes."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename == __file__:
+    stack = []
+    while frame is not None and len(stack) < DEPTH:
+        if frame.f_code.co_filename != __file__:
+            stack.append(frame.f_code.co_name)
         frame = frame.f_back
-    return frame.f_code.co_name if frame else ""
+    if "__torch_dispatch__" in stack:  # of another mode, which has passed the operation on
+        stack = stack[len(stack) - stack[::-1].index("__torch_dispatch__") :]
+    return stack[0] if stack else ""
 
 
 def _place() -> str:

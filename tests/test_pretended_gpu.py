@@ -57,6 +57,15 @@ def test_a_single_number_of_the_cpu_is_allowed_beside_the_gpu_but_not_as_the_res
             number.add_(x.sum())
 
 
+def test_shapes_change_in_place() -> None:
+    with pretended_gpu():
+        x = torch.ones(2, 3, device="cuda")
+        assert x.t_().shape == (3, 2) and x.unsqueeze_(0).shape == (1, 3, 2) and x.squeeze_(0).shape == (3, 2)
+        x[2, 0] = 5
+        assert x.tolist() == [[1, 1], [1, 1], [5, 1]]
+        assert (torch.ones(3, device="cuda") @ x).tolist() == [7, 3]  # removes a dimension in place
+
+
 def test_a_generator_of_the_other_device_is_an_error() -> None:
     with pretended_gpu():
         for device, other in (("cuda", "cpu"), ("cpu", "cuda")):

@@ -24,7 +24,7 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import read_config
 from neuralign.datasets.images import as_is
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.cuda_graphs import side_stream
+from neuralign.training.cuda_graphs import side_streams
 from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Attack, Progress, Regime
 from neuralign.workflow.graph import jobs
@@ -84,7 +84,11 @@ def _same_bits(
         launched = _tensors(fit(training()))
     with tempfile.TemporaryDirectory() as folder:
         begun = training(Checkpoint(folder, every=0))
-        with preserved_generators(images.labels.device), side_stream(images.labels.device):
+        with (
+            preserved_generators(images.labels.device),
+            side_streams(images.labels.device, 1) as (on_stream,),
+            on_stream,
+        ):
             deque(islice(begun.steps(), steps + 2), maxlen=0)  # into the second epoch
         resumed_training = training(Checkpoint(folder, every=inf))
         at = (resumed_training.progress.epoch, resumed_training.progress.step)

@@ -16,7 +16,7 @@ from benchmarks.gpu.trainings import PRECISIONS, problem, seconds_per_step, time
 from benchmarks.problems import augment, pictures
 from benchmarks.timing import Action, seconds_of
 from neuralign.common.seeding import preserved_generators
-from neuralign.training.cuda_graphs import side_stream
+from neuralign.training.cuda_graphs import side_streams
 from neuralign.training.simultaneous import fit_together
 
 WARM_UP = 10  # steps of a process before it is timed; the first one is recorded
@@ -116,7 +116,7 @@ def _train(network: str, settings: dict[str, Any], steps: int, device: str) -> t
         images = pictures(regime.batch_size * (WARM_UP + steps), device)
         training = problem(network, settings, device).training("endpoint", images, regime, augment())
         remaining = training.steps()
-        with preserved_generators(training.device), side_stream(training.device):
+        with preserved_generators(training.device), side_streams(training.device, 1) as (on_stream,), on_stream:
             deque(islice(remaining, WARM_UP), maxlen=0)
             _start.wait(PATIENCE)
             seconds = seconds_of(lambda: deque(islice(remaining, steps), maxlen=0), device)

@@ -1,0 +1,95 @@
+"""Every rule, alignment method and library call on a pretended GPU, with the numbers of the CPU."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import assert_same, pictures, randomised
+from torch import Tensor
+
+from benchmarks.alignment import alignment_problem
+from benchmarks.gpu import exact
+from benchmarks.gpu.result import Result
+from benchmarks.pretended_gpu import pretended_gpu
+from neuralign.alignment.problem import certify
+from neuralign.api import align, curve
+from neuralign.config.plugins import plugin
+from neuralign.config.signatures import plugins
+from neuralign.datasets.images import Images
+from neuralign.networks.model import Model
+
+CHEAP: dict[str, dict[str, Any]] = {
+    "pam": {"epochs": 2, "batch_size": 6, "candidates": 4, "scoring_batches": 2, "rounds": 2, "bend_epochs": 1}
+}
+
+
+def both(action: Callable[[str], Any]) -> list[Any]:
+    """The results of an action on the CPU and on the GPU."""
+    with pretended_gpu():
+        return [action(device) for device in ("cpu", "cuda")]
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def test_every_rule_that_computes_with_networks(tmp_path: Path) -> None:
+    result = Result("exact", tmp_path, {})
+    with pretended_gpu() as seen:
+        exact._every_rule(result, "cuda", quick=True)
+    assert result.content["errors"] == []
+    assert {check["what"].split()[1] for check in result.content["checks"] if not check["found"]} == {
+        "align", "bound", "evaluate", "midpoint", "plane", "signature",
+    }  # fmt: skip
+    assert seen.launches.total() > 10_000
+
+
+@pytest.mark.parametrize("use", plugins("alignments"))
+def test_every_alignment_method(use: str) -> None:
+    def aligned(device: str) -> dict[str, Tensor]:
+        images = pictures(side=32)
+        problem = alignment_problem(
+            {"use": "tinyten", "width": 2}, Images(images.pixels.to(device), images.labels.to(device)), device
+        )
+        permutation = plugin("alignments", {"use": use, **CHEAP.get(use, {})})(problem)
+        assert certify(problem, permutation) < 1e-9
+        return on_cpu(permutation)
+
+    assert_same(*both(aligned))
+
+
+def test_the_calls_of_the_library(tinyten: Model) -> None:
+    network, images = tinyten.network, pictures()
+    a, b = (randomised(network, seed) for seed in (1, 2))
+
+    def computed(device: str) -> dict[str, Tensor]:
+        moved = network.to(device)
+        states = [{name: tensor.to(device) for name, tensor in state.items()} for state in (a, b)]
+        here = Images(images.pixels.to(device), images.labels.to(device))
+        aligned = align(moved, *states, here, "correlation")
+        path = curve(moved, states[0], aligned.state, here, "bezier", epochs=2, batch_size=5)
+        middle = path(0.5)
+        assert {t.device.type for t in [*aligned.state.values(), *middle.values()]} == {device}
+        return on_cpu(aligned.state) | {f"middle {name}": tensor for name, tensor in on_cpu(middle).items()}
+
+    assert_same(*both(computed))
+
+
+@pytest.mark.parametrize("network_on, states_on, images_on", [("cuda", "cpu", "cpu"), ("cpu", "cuda", "cuda")])
+def test_the_calls_of_the_library_on_mixed_devices(
+    tinyten: Model, network_on: str, states_on: str, images_on: str
+) -> None:
+    images = pictures()
+    a, b = (randomised(tinyten.network, seed) for seed in (1, 2))
+    expected = align(tinyten.network, a, b, images, "correlation").state
+    with pretended_gpu():
+        network = tinyten.network.to(network_on)
+        states = [{name: tensor.to(states_on) for name, tensor in state.items()} for state in (a, b)]
+        there = Images(images.pixels.to(images_on), images.labels.to(images_on))
+        aligned = align(network, *states, there, "correlation")
+        middle = curve(network, states[0], aligned.state, there, "bezier", epochs=1, batch_size=5)(0.5)
+        assert all(torch.isfinite(t).all() for t in middle.values() if t.is_floating_point())
+        actual = on_cpu(aligned.state)
+    assert_same(actual, expected)
