@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import neuralign
 from neuralign.cli import COMMANDS, main, parser
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import load
+from neuralign.networks import setup
 from neuralign.symmetry.explain import perturbed_state
 from neuralign.symmetry.permutations import fingerprint, permute, random
 from neuralign.symmetry.tracing.trace import trace
@@ -565,6 +567,29 @@ def test_heads_are_permuted_on_request(capsys):
     assert all(torch.equal(load_file("out.safetensors")[name], tensor) for name, tensor in a.items())
     facts = json.loads(run(capsys, "align", *files, "--json"))
     assert not heads & facts["groups"].keys()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["align", "nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+        ["doctor", "nets.py:Net", "--data", "mine.npz", "--methods", "correlation", "--noise", "0", "--seeds", "1"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_that_compute_on_a_gpu_hold_a_slot_of_it(capsys, monkeypatch, arguments):
+    held, placed = [], []
+
+    @contextmanager
+    def lease(gpus):
+        held.append(gpus)
+        yield
+        held.pop()
+
+    monkeypatch.setattr(f"neuralign.cli.commands.{arguments[0]}.lease", lease)
+    monkeypatch.setattr(setup, "device", lambda: placed.append(list(held)) or torch.device("cpu"))
+    run(capsys, *arguments)
+    assert placed and all(gpus == [1] for gpus in placed) and not held
 
 
 # ---- doctor

@@ -65,6 +65,18 @@ def test_a_gpu_that_is_assigned_and_cannot_be_used_is_an_error(monkeypatch: pyte
     assert "--resources gpu=0" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_on_a_gpu_cudnn_is_deterministic_and_only_convolutions_run_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, False, True
+    try:
+        assert device() == torch.device("cuda")
+        assert (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32) == (True, True, False)
+    finally:
+        cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
 @pytest.mark.parametrize("visible", ["", "-1", None])
 def test_without_a_gpu_the_device_is_the_cpu(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from lone_job import OUT, RECIPE, change_into, command, job_environment, recipe, start_job, wait_for_exit
 
+from neuralign.common.errors import UserError
 from neuralign.common.files import atomic, leftovers, note_path
 from neuralign.workflow.running import failure
 
@@ -49,6 +51,23 @@ def test_the_log_of_a_failed_job_ends_with_its_command_and_the_paths_of_its_file
     assert list(places) == ["this job alone", "its log", "its settings", "its environment"]
     assert places["its log"] == str(folder / LOG) and places["its settings"] == str(folder / RECIPE)
     assert places["its environment"] == str(folder / REPORT) and REPORT.exists()
+
+
+@pytest.mark.parametrize("is_cause", [False, True])
+def test_a_job_without_enough_memory_on_the_gpu_is_told_to_share_it_with_fewer(monkeypatch, caplog, is_cause):
+    monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", "4")
+    monkeypatch.delenv("NEURALIGN_TOGETHER", raising=False)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    if is_cause:
+        error, error.__cause__ = UserError("the network does not train"), error
+    hint = (
+        "the GPU has too little memory: lower NEURALIGN_SLOTS_PER_GPU (now 4), the number of jobs that share it, NEUR"
+    )
+    failure.report(RECIPE, 1, error)
+    assert [hint in line for line in caplog.messages[:3]] == [False, True, False]
+    caplog.clear()
+    failure.report(RECIPE, 1, RuntimeError("another"))
+    assert "too little memory" not in caplog.text
 
 
 def test_the_logged_command_runs_the_job_from_any_folder(folder):

@@ -47,7 +47,7 @@ def test_a_note_holds_the_recipe_the_checksums_and_the_circumstances_of_a_job():
     assert note["artefact"] == str(OUT) and note["sha256"] == sha256(OUT) and note["digest"] == digest(note)
     assert note["seconds"] >= 0 and note["started"].endswith("+00:00")
     assert note["versions"].keys() >= {"python", "numpy"}
-    assert {"commit", "modified", "device", "platform", "threads", "seeds"} <= note.keys()
+    assert {"commit", "modified", "device", "tf32", "platform", "threads", "seeds"} <= note.keys()
 
 
 def test_a_note_has_the_checksums_of_inputs_at_the_start_of_the_job():

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 import yaml
 from workflow_project import REPOSITORY
 
@@ -240,3 +241,19 @@ def test_calibration_counts_and_times_a_network(monkeypatch):
     assert found["parameters"] > 0 and found["activations"] > 0
     assert 0 < found["forward"] < 1 and 0 < found["train"] < 1
     assert 0 < found["train bfloat16"] < 5
+
+
+def test_on_a_gpu_the_time_to_record_a_step_does_not_count(monkeypatch):
+    from neuralign.workflow.planning import calibration
+
+    clock, runs = [0.0], []
+
+    def run(images, size):
+        runs.append((len(images), size))
+        clock[0] += 5.0 + 0.002 * len(images)
+
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(calibration, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(calibration, "_random_images", lambda count, sizes: range(count))
+    assert calibration._seconds_per_image(run, Sizes(100, 10, 3, 32, 10), 64) == pytest.approx(0.002)
+    assert runs == [(64, 64), (51 * 64, 64), (64, 64)]

@@ -11,6 +11,7 @@ from neuralign.common.files import atomic, sha256
 from neuralign.common.shards import checkpoint_files
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.job import Setting, ref
+from neuralign.workflow.running.gpus import lease
 
 EXAMPLES = [
     "neuralign align torchvision.models:resnet18 a.pt b.pt --data my_images/ -o b_aligned.safetensors",
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     output = ref("align", "permutation", setting, pair="-".join(endpoints), alignment=method)
     from neuralign.symmetry.certificate import CertificateError
 
-    with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
+    with lease(1), tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         try:
             permutation = make(c, output, Path(folder))
         except CertificateError as error:

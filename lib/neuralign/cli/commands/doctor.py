@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from neuralign.cli.local_jobs import make
 from neuralign.common.tables import align_columns
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import ref
+from neuralign.workflow.running.gpus import lease
 
 EXAMPLES = [
     "neuralign doctor torchvision.models:resnet18 --option num_classes=10 --input 3,32,32",
@@ -52,6 +54,12 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     if arguments.data and arguments.input:
         raise shared.UsageError("--input is the shape of random images and cannot be combined with --data")
     entries = shared.alignment_plugins(arguments, arguments.methods)
+    with lease(1) if arguments.data else nullcontext():  # without data it runs on the CPU
+        return _examine(arguments, entries)
+
+
+def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
+    """What `run` returns, for these alignments {name: entry of the config}."""
     from neuralign.alignment import recovery
     from neuralign.alignment.problem import Problem
     from neuralign.config.plugins import plugin

@@ -7,6 +7,7 @@ from neuralign.cli import shared
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning.costs import table
 from neuralign.workflow.planning.plan import Plan
+from neuralign.workflow.running.gpus import lease
 
 EXAMPLES = [
     "neuralign plan paper",
@@ -33,7 +34,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     shared.check_study(catalogue, study)
     plan = Plan(catalogue, study, arguments.results)
     if arguments.calibrate:
-        plan.calibrate()
+        with lease(1):
+            plan.calibrate()
     rows = list(plan.rows())
     devices = sorted({str(note.get("device")) for note in plan.notes.values()})
     calibration = plan.calibration.get("device")

@@ -18,7 +18,8 @@ from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
 from neuralign.workflow.planning.costs import STEP, Sizes, TimedTraining, network_key, training_key
 
-TARGET_SECONDS = 1.5  # how long one measurement shall take
+TARGET_SECONDS = 1.5  # how long one measurement shall take on a CPU
+STEPS = 50  # of one measurement, on a CPU at most
 
 
 def calibrate(trainings: Iterable[TimedTraining]) -> dict[str, Any]:
@@ -82,20 +83,27 @@ def _same(weights: Tensor, _: Tensor) -> Tensor:
 def _seconds_per_image(run: Callable[[Images, int], None], sizes: Sizes, batch_size: int) -> float:
     """Seconds per image of `run(images, batch size)`.
 
-    A small batch is run first, to warm up. Its time then says how large the batches can be, up to `batch_size`, and how
-    many there can be for the measurement to take about `TARGET_SECONDS`.
+    On a GPU this is the difference of two runs, because each run first records its step, which takes as long as many
+    steps. On a CPU a small batch says how large the batches can be, up to `batch_size`, and how many there can be for
+    the measurement to take about `TARGET_SECONDS`. A run that warms up comes before each of them.
     """
+
+    def seconds(steps: int, size: int) -> float:
+        images = _random_images(size * steps, sizes)
+        began = time.perf_counter()
+        run(images, size)
+        return time.perf_counter() - began
+
+    if device().type == "cuda":
+        seconds(1, batch_size)
+        return (seconds(1 + STEPS, batch_size) - seconds(1, batch_size)) / (STEPS * batch_size)
     small = min(batch_size, 8)
-    run(_random_images(small, sizes), small)
-    began = time.perf_counter()
-    run(_random_images(small, sizes), small)
-    affordable = int(small * TARGET_SECONDS / (time.perf_counter() - began))
+    seconds(1, small)
+    affordable = int(small * TARGET_SECONDS / seconds(1, small))
     size = max(small, min(batch_size, affordable // 2))
-    images = _random_images(size * max(1, min(50, affordable // size)), sizes)
-    run(_random_images(size, sizes), size)  # the first step with a new batch size is slower, on a GPU many times
-    began = time.perf_counter()
-    run(images, size)
-    return (time.perf_counter() - began) / len(images)
+    steps = max(1, min(STEPS, affordable // size))
+    seconds(1, size)
+    return seconds(steps, size) / (steps * size)
 
 
 def _random_images(count: int, sizes: Sizes) -> Images:

@@ -41,6 +41,13 @@ def report(recipe: Path, gpus: int, error: BaseException) -> None:
     """Log the error, write the JSON file about it, and log the command of the job and the paths of all files."""
     message = error.code if isinstance(error, SystemExit) else None
     log.error("%s", message or "".join(traceback.format_exception(error)).rstrip())
+    if _is_out_of_gpu_memory(error):
+        slots, together = (os.environ.get(f"NEURALIGN_{name}", "1") for name in ("SLOTS_PER_GPU", "TOGETHER"))
+        log.error(
+            "the GPU has too little memory: lower NEURALIGN_SLOTS_PER_GPU (now %s), the number of jobs that share it, "
+            "NEURALIGN_TOGETHER (now %s), the number of trainings in a job, or the batch_size",
+            *(slots, together),
+        )
     command, file = command_of(recipe, gpus), report_path(recipe)
     location = str(Path.cwd() / file)
     try:
@@ -52,6 +59,14 @@ def report(recipe: Path, gpus: int, error: BaseException) -> None:
     log.error("its log:         %s", log_file() or "as above")
     log.error("its settings:    %s", Path.cwd() / recipe)
     log.error("its environment: %s", location)
+
+
+def _is_out_of_gpu_memory(error: BaseException | None) -> bool:
+    """Whether the error, or one that caused it, says that a GPU has no memory left."""
+    torch = sys.modules.get("torch")
+    while torch and error and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return bool(torch and error)
 
 
 def forget(recipe: Path) -> None:

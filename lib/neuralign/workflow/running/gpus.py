@@ -62,7 +62,7 @@ def lease(gpus: int) -> Iterator[None]:
                 yield
                 return
         if not has_logged:
-            log.info("waiting for one of %d GPU slots", len(slots()))
+            log.warning("waiting for one of %d GPU slots", len(slots()))
             has_logged = True
         time.sleep(1)
 

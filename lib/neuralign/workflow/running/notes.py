@@ -136,15 +136,17 @@ def read_note(output: str | Path) -> Note:
 
 
 def origin() -> dict[str, Any]:
-    """Commit, versions of the libraries in use, platform, device and threads of this process."""
+    """Commit, versions of the libraries in use, platform, device, its precision and threads of this process."""
     torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_available()
     commit = git("rev-parse", "HEAD")
     return {
         "commit": commit,
         "modified": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": versions(name for name, module in LIBRARIES.items() if module in sys.modules),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "CPU",
+        "device": torch.cuda.get_device_name() if torch and on_gpu else "CPU",
+        "tf32": bool(torch and on_gpu and torch.backends.cudnn.allow_tf32),  # whether float32 convolutions run in TF32
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
     }
 
