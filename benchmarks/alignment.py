@@ -58,7 +58,7 @@ def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list
     def passes(size: int) -> Callable[[], None]:
         @torch.no_grad()
         def run() -> None:
-            for pixels, _ in problem.images.batches(size):
+            for pixels, _ in problem.examples.batches(size):
                 x = problem.model.normalise(pixels)
                 for network in networks:
                     network(x)
@@ -72,7 +72,7 @@ def _bare_passes(name: str, problem: Problem, repeats: int, device: str) -> list
     }
     *bare, post, pre, distance = interleaved(*map(passes, BATCHES), *ways.values(), repeats=repeats, device=device)
     fastest = [min(seconds) for seconds in zip(*bare, strict=True)]
-    note = f"{len(problem.images)} images, all groups of both networks, with probes and assignments"
+    note = f"{len(problem.examples)} images, all groups of both networks, with probes and assignments"
     return [
         row(f"{name}: {way} / two bare forward passes", baseline=fastest, ours=ours, target="<= 1.4", note=note)
         for way, ours in zip(ways, (post, pre, distance), strict=True)
@@ -102,7 +102,7 @@ def _published(problem: Problem, repeats: int, device: str) -> list[Row]:
     first, default, ours = interleaved(
         from_images, from_layer_before, lambda: correlation(problem), repeats=repeats, device=device
     )
-    note = f"{len(problem.images)} images; activations of all images in memory, z-scores; "
+    note = f"{len(problem.examples)} images; activations of all images in memory, z-scores; "
     return [
         row(
             "TinyTen: published way, from the images for each layer / correlation",
@@ -123,7 +123,7 @@ def _published(problem: Problem, repeats: int, device: str) -> list[Row]:
 
 def _batches(problem: Problem, size: int = 128) -> list[Tensor]:
     """All images, normalised."""
-    return [problem.model.normalise(pixels.float() / 255) for pixels in problem.images.pixels.split(size)]
+    return [problem.model.normalise(pixels.float() / 255) for pixels in problem.examples.pixels.split(size)]
 
 
 @torch.no_grad()

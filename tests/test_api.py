@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import prune, spectral_norm, weight_norm
 from workflow_project import REPOSITORY
 
-from neuralign.api import align, curve
+from neuralign.api import align, connect
 from neuralign.common.errors import UserError
 from neuralign.datasets.images import Images
 from neuralign.symmetry.explain import perturbed_state
@@ -80,21 +80,21 @@ def test_networks_that_cannot_be_copied_as_they_are_can_be_aligned_and_joined(ki
     aligned = align(hooked(kind), a, b, images, "correlation")
     assert aligned.permutation and aligned.certificate < 1e-9
     assert_same(b, before)
-    path = curve(hooked(kind), a, aligned.state, images, "segment", epochs=0)
+    path = connect(hooked(kind), a, aligned.state, images, "segment", epochs=0)
     assert path(0.5).keys() == a.keys()
 
 
 def test_a_family_without_bends_has_nothing_to_train():
     network = flat()
     a, b = drawn(network, 1), drawn(network, 2)
-    assert_close(curve(network, a, b, GREY, "segment")(0.5), {n: (a[n] + b[n]) / 2 for n in a}, 1e-6)
+    assert_close(connect(network, a, b, GREY, "segment")(0.5), {n: (a[n] + b[n]) / 2 for n in a}, 1e-6)
 
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_a_curve_ends_where_it_should_and_learns_between(epochs):
     model, images = tiny.perceptron(side=16), pictures(count=20)
     a, b = randomised(model.network, 1), randomised(model.network, 2)
-    path = curve(model.network, a, b, images, "bezier", epochs=epochs, batch_size=10)
+    path = connect(model.network, a, b, images, "bezier", epochs=epochs, batch_size=10)
     names = dict(model.network.named_parameters())
     for t, end in ((0.0, a), (1.0, b)):
         assert_close({n: path(t)[n] for n in names}, {n: end[n] for n in names})
@@ -110,7 +110,7 @@ def test_numbers_of_a_curve_may_be_written_as_in_the_config():
     model, images = tiny.perceptron(side=16), pictures(count=20)
     ends = randomised(model.network, 1), randomised(model.network, 2)
     one, other = (
-        curve(model.network, *ends, images, "bezier", **{"epochs": 1, "batch_size": 10, "lr": lr})(0.3)
+        connect(model.network, *ends, images, "bezier", **{"epochs": 1, "batch_size": 10, "lr": lr})(0.3)
         for lr in (0.02, "1/50")
     )
     assert_same(one, other)
@@ -150,7 +150,7 @@ def test_arguments_may_be_on_any_devices_and_results_are_on_that_of_the_network(
         start, end = ({n: t.to(d) for n, t in s.items()} for s, d in ((a, start_device), (b, end_device)))
         aligned = align(network, start, end, GREY.to(images_device), "correlation")
         assert_same(aligned.permutation, expected)
-        middle = curve(network, start, aligned.state, GREY.to(images_device), "bezier", epochs=1, batch_size=8)(0.5)
+        middle = connect(network, start, aligned.state, GREY.to(images_device), "bezier", epochs=1, batch_size=8)(0.5)
         assert {t.device for t in (*aligned.state.values(), *middle.values())} == {network_device}
 
 
@@ -170,7 +170,7 @@ def on_two_devices():
     ],
     ids=["two devices", "network", "pixels", "labels"],
 )
-@pytest.mark.parametrize("call", [align, curve])
+@pytest.mark.parametrize("call", [align, connect])
 def test_a_device_without_numbers_is_refused(call, network, images, message):
     with pytest.raises(UserError) as error:
         call(network, drawn(flat()), drawn(flat()), images, "correlation" if call is align else "segment")
@@ -209,7 +209,7 @@ def test_a_state_that_does_not_fit_is_refused(call, second, damage, message):
     states = [drawn(network, 1), drawn(network, 2)]
     states[second] = damage(states[second])
     run = {"align": lambda: align(network, *states, GREY, "correlation")}
-    run["curve"] = lambda: curve(network, *states, GREY, "segment", epochs=0)
+    run["curve"] = lambda: connect(network, *states, GREY, "segment", epochs=0)
     with pytest.raises(UserError) as error:
         run[call]()
     where = {"align": ("target", "source"), "curve": ("start", "end")}[call][second]
@@ -250,7 +250,7 @@ COMMON = [
 def test_images_and_a_normalisation_that_do_not_fit_are_refused(call, images, more, message):
     network = flat()
     run = {"align": lambda: align(network, drawn(network), drawn(network), images, "correlation", **more)}
-    run["curve"] = lambda: curve(network, drawn(network), drawn(network), images, "segment", epochs=0, **more)
+    run["curve"] = lambda: connect(network, drawn(network), drawn(network), images, "segment", epochs=0, **more)
     with pytest.raises(UserError) as error:
         run[call]()
     assert str(error.value).startswith(message), str(error.value)
@@ -264,7 +264,7 @@ def test_results_share_no_memory_with_arguments(kind):
     a, b = ({n: t.requires_grad_() for n, t in state.items()} for state in (a, b))
     before = {n: t.detach().clone() for n, t in b.items()}
     aligned = align(network, a, b, GREY, "correlation").state
-    path = curve(network, a, b, GREY, "segment", epochs=0)
+    path = connect(network, a, b, GREY, "segment", epochs=0)
     for state in (aligned, path(0.0), path(0.5), path(1.0)):
         assert not any(t.requires_grad for t in state.values()), "no graph of autograd is kept"
         for tensor in state.values():
@@ -285,7 +285,7 @@ def test_an_option_with_the_name_of_an_argument_can_be_given_in_options():
     ):
         align(network, a, b, images, "correlation", options=["images"])
     with pytest.raises(UserError, match="bezier.bends: found 0: input should be greater than or equal to 1"):
-        curve(network, a, b, images, "bezier", options={"bends": 0})
+        connect(network, a, b, images, "bezier", options={"bends": 0})
 
 
 @pytest.mark.parametrize("name", ["code", "graph", "meta", "print_readable", "delete_submodule", "recompile"])
@@ -324,30 +324,30 @@ def test_an_unknown_method_or_option_is_refused(more, message):
 @pytest.mark.parametrize(
     "more, message",
     [
-        ({"family": "bezie"}, "family: found 'bezie'; did you mean 'bezier'?"),
+        ({"curve": "bezie"}, "curve: found 'bezie'; did you mean 'bezier'?"),
         ({"schedule": "plato"}, "schedule: found 'plato'"),
         ({"bend": 3}, "bezier: unknown key 'bend'; did you mean 'bends'?"),
-        ({"epochs": -1}, "curve.epochs: found -1: input should be greater than or equal to 0"),
-        ({"lr": float("nan")}, "curve.lr: found nan: input should be a finite number"),
-        ({"batch_size": 0}, "curve.batch_size: found 0"),
+        ({"epochs": -1}, "connect.epochs: found -1: input should be greater than or equal to 0"),
+        ({"lr": float("nan")}, "connect.lr: found nan: input should be a finite number"),
+        ({"batch_size": 0}, "connect.batch_size: found 0"),
     ],
 )
 def test_wrong_options_of_a_curve_are_refused(more, message):
     network = flat()
-    family = more.get("family", "bezier")
-    options = {name: value for name, value in more.items() if name != "family"}
+    family = more.get("curve", "bezier")
+    options = {name: value for name, value in more.items() if name != "curve"}
     with pytest.raises(UserError) as error:
-        curve(network, drawn(network), drawn(network), GREY, family, **{"epochs": 0, **options})
+        connect(network, drawn(network), drawn(network), GREY, family, **{"epochs": 0, **options})
     assert str(error.value).startswith(message), str(error.value)
 
 
 def test_labels_that_the_network_has_no_logit_for_are_refused():
     network = flat(classes=4)
     with pytest.raises(UserError, match=r"labels are in 0 \.\. 4; only 0 \.\. 3 are allowed"):
-        curve(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
+        connect(network, drawn(network), drawn(network), GREY, "segment", epochs=0)
     wide = nn.Sequential(network, nn.Unflatten(1, (4, 1)))
-    with pytest.raises(UserError, match=r"the network returns \(2, 4, 1\) for 2 images; logits are needed"):
-        curve(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
+    with pytest.raises(UserError, match=r"the network returns \(8, 4, 1\) for 8 images; logits are needed"):
+        connect(wide, drawn(wide), drawn(wide), GREY, "segment", epochs=0)
 
 
 # ---- states as a state_dict has them
@@ -377,7 +377,7 @@ def test_every_name_of_a_shared_tensor_gets_the_same(tmp_path):
     assert torch.equal(aligned.state["first.weight"], aligned.state["last.weight"])
     inputs = torch.rand(4, 1, 8, 8)
     assert_close(outputs_of(network, aligned.state, inputs), outputs_of(network, b, inputs), 1e-5)
-    middle = curve(network, a, aligned.state, GREY, "segment", epochs=0)(0.5)
+    middle = connect(network, a, aligned.state, GREY, "segment", epochs=0)(0.5)
     assert middle.keys() == a.keys() and torch.equal(middle["first.weight"], middle["last.weight"])
     network.load_state_dict(middle)
     with pytest.raises(UserError, match="source: first.weight, last.weight are one tensor in the network, but"):
@@ -423,7 +423,7 @@ def test_networks_whose_weights_are_computed_by_hooks_are_accepted(how):
     before = {n: t.clone() for n, t in network.state_dict().items()}
     aligned = align(network, a, b, GREY, "correlation")
     assert aligned.certificate < 1e-9
-    path = curve(network, a, aligned.state, GREY, "bezier", epochs=1, batch_size=8)
+    path = connect(network, a, aligned.state, GREY, "bezier", epochs=1, batch_size=8)
     assert path(0.5).keys() == a.keys()
     assert_same(network.state_dict(), before)
 
@@ -444,4 +444,4 @@ def test_a_network_without_parameters_has_an_empty_state_and_no_curves():
     network = nn.Sequential(nn.Flatten(), nn.Softmax(1))
     assert align(network, {}, {}, GREY, "correlation").state == {}
     with pytest.raises(UserError, match="the network has no parameters, so there is no path between two states of it"):
-        curve(network, {}, {}, GREY, "bezier")
+        connect(network, {}, {}, GREY, "bezier")

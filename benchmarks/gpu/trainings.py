@@ -98,7 +98,7 @@ def _pam(c: Catalogue, network: str, device: str) -> Kind:
     pair = alignment_problem(settings["model"]["network"], pictures(size, device), device)
 
     def of_length(count: int) -> Action:
-        aligned = replace(pair, images=pictures(size * count, device), transform=augment())
+        aligned = replace(pair, examples=pictures(size * count, device), transform=augment())
         return lambda: plugin("alignments", method)(aligned)
 
     return Kind("PAM", size, ("float32",), lambda precision: of_length)

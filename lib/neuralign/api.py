@@ -1,13 +1,21 @@
-"""The Python interface: `align` the neurons of two trained networks, and train a `curve` of low loss between them.
+"""The Python interface, `import neuralign as na`: `trace`, `align`, `permute`, `connect`, `evaluate`.
 
-Both compute what the rules of the workflow compute. They work on copies, so the network keeps its weights and its mode.
-States, images and options are checked before anything is computed; `common.errors.UserError`, a ValueError, says what
-does not fit. They may be on any devices: everything is computed on the network's device, and there the resulting states
-are. The symmetry of a network alone is given by `symmetry.tracing.trace.trace`.
+They compute what the rules of the workflow compute, for any network and any data. They work on copies, so the network
+keeps its weights and its mode. States, batches and options are checked before anything is computed;
+`common.errors.UserError`, a ValueError, says what does not fit.
+
+`batches` are `Images` (`datasets/images.py`: pixels and labels), or anything that can be iterated again and again and
+yields `(inputs, targets)` or inputs alone, such as a list or a `DataLoader`. Inputs are a tensor, a tuple of the
+network's positional arguments, or a mapping of its keyword arguments. What the network returns may be a tensor, a tuple
+or list, a mapping or a dataclass.
+
+`loss` is the name of a plug-in of `training/objectives/`, or a function (outputs, targets) -> scalar. `metrics` are
+functions (outputs, targets) -> scalar, or one number for each example.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -23,19 +31,33 @@ from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins, schema
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
+from neuralign.datasets.batches import Examples, Inputs, tensors_of
 from neuralign.datasets.images import Images, as_is
 from neuralign.datasets.images import check as check_images
+from neuralign.datasets.loaders import Loader
+from neuralign.evaluation.along_curve import measure
 from neuralign.networks.buffer_updates import IMAGES
+from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, evaluation_outputs, logits, parameters
+from neuralign.networks.outputs import output_tensors
 from neuralign.networks.states import fitted_state
-from neuralign.symmetry.permutations import Permutation, permute
+from neuralign.symmetry.certificate import CertificateError
+from neuralign.symmetry.permutations import Permutation, PermutationSpec
+from neuralign.symmetry.permutations import permute as permute_state
 from neuralign.symmetry.tracing.execution import evaluation_copy
-from neuralign.symmetry.tracing.trace import trace
+from neuralign.symmetry.tracing.trace import Trace, trace
 from neuralign.training.batch_norm import Estimate, refresh
 from neuralign.training.loop import Training, fit
-from neuralign.training.progress import Regime
+from neuralign.training.objective import LOSS, Metric, Objective
+from neuralign.training.progress import Diverged, Regime
 
+__all__ = ["Aligned", "Images", "UserError", "align", "connect", "evaluate", "permute", "trace"]
+
+Batches = Examples | Iterable[Any]
+Loss = str | Callable[[Any, Any], Tensor]
+Metrics = Mapping[str, Callable[[Any, Any], Tensor]]
 Normalisation = Sequence[float]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -52,9 +74,10 @@ def align(
     network: nn.Module,
     target: State,
     source: State,
-    images: Images,
-    method: str,
+    batches: Batches,
+    method: str = "correlation",
     *,
+    loss: Loss = "cross_entropy",
     mean: Normalisation | None = None,
     std: Normalisation | None = None,
     attention: bool = False,
@@ -66,33 +89,47 @@ def align(
     Args:
         network: the architecture of both states.
         target, source: states or state_dicts of `network`.
-        images: those on which the method compares activations.
+        batches: of the examples on which the method compares activations; most methods need no targets.
         method: name of a plug-in of `alignment/algorithms/`.
-        mean, std: normalisation of pixels in [0, 1], one number for each channel; None: pixels are not normalised.
+        loss: of the training, for methods that look at it (`pam`).
+        mean, std: of images: normalisation of pixels in [0, 1], one number for each channel; None: none.
         attention: whether attention heads, and channels within heads, are permuted too.
         options, more: options of the method, as a mapping or as keywords. An option with the name of an argument of
             `align`, such as `images` of "correlation", has to be in the mapping.
 
-    Raises `UserError` if arguments do not fit together, and `CertificateError` if the permutation changes the network's
-    function. The result shares no memory with `target`, `source` or `network`.
+    All is computed on the device of the network, and there the result is. It shares no memory with `target`, `source`
+    or `network`. Raises `UserError` if arguments do not fit together, and `CertificateError` if the permutation changes
+    the network's function.
     """
     method_with_options = _bind_plugin("alignments", "method", method, _merge(options, more))
-    images = _on_device_of(network, images)
-    model, example = _copy_into_model(network, images, mean, std)
+    examples, objective = _examples(network, batches), _objective(loss, None)
+    model, example = _copy_into_model(network, examples, mean, std)
     (target_state, _), (source_state, names) = (
         fitted_state("target", network, target),
         fitted_state("source", network, source),
     )
-    symmetry = trace(model.network, example, attention=attention)
-    problem = Problem(model, symmetry, target_state, source_state, images)
-    permutation = search(problem, method_with_options)
-    permuted = {name: tensor.clone() for name, tensor in permute(symmetry.spec, permutation, source_state).items()}
-    error = certify(problem, permutation)
+    with _naming_batches(examples):
+        symmetry = trace(model.network, example, attention=attention)
+        problem = Problem(model, symmetry, target_state, source_state, examples, objective=objective)
+        permutation = search(problem, method_with_options)
+        permuted = {name: t.clone() for name, t in permute_state(symmetry.spec, permutation, source_state).items()}
+        error = certify(problem, permutation)
     return Aligned({n: permuted[in_state] for n, in_state in names.items()}, permutation, error, symmetry.unreached)
 
 
+def permute(symmetry: Trace | PermutationSpec, permutation: Permutation, state: State) -> dict[str, Tensor]:
+    """`state` with its neurons permuted; the network's function stays the same.
+
+    Args:
+        symmetry: of the network, as `trace` finds it.
+        permutation: {group: (n,)}, such as that of `Aligned`.
+        state: of the network; tensors that the permutation does not move are those of the argument.
+    """
+    return permute_state(symmetry.spec if isinstance(symmetry, Trace) else symmetry, permutation, state)
+
+
 class _TrainingOptions(BaseModel):
-    """The allowed values of the training options of `curve`."""
+    """The allowed values of the training options of `connect`."""
 
     epochs: NonNegativeInt
     batch_size: Count
@@ -102,13 +139,14 @@ class _TrainingOptions(BaseModel):
     seed: Seed
 
 
-def curve(
+def connect(
     network: nn.Module,
     start: State,
     end: State,
-    images: Images,
-    family: str,
+    batches: Batches,
+    curve: str = "bezier",
     *,
+    loss: Loss = "cross_entropy",
     epochs: int = 20,
     batch_size: int = 128,
     lr: float = 0.02,
@@ -123,36 +161,39 @@ def curve(
 ) -> Callable[[float], dict[str, Tensor]]:
     """A curve of low loss from `start` to `end`, as a function from t in [0, 1] to a state of `network`.
 
-    Batch-norm statistics are re-estimated on `images` at every t, at the ends too; `docs/states.md` says what the other
-    tensors are. The tensors of a state have the names that they have in the argument `start`.
+    Batch-norm statistics are re-estimated on `batches` at every t, at the ends too; `docs/states.md` says what the
+    other tensors are. The tensors of a state have the names that they have in the argument `start`.
 
     Args:
         network: the architecture of both states.
         start, end: states or state_dicts of `network`. Align them first: the loss along the curve is lower then.
-        images: the training images.
-        family: name of a plug-in of `curves/families/`.
+        batches: of the training examples, with targets.
+        curve: name of a plug-in of `curves/families/`.
+        loss: that is minimised.
         epochs: of the training of the bends. With 0, or for a family without bends, the curve is the straight line.
-        batch_size, lr, momentum, weight_decay: of the training, by SGD with Nesterov momentum.
+        batch_size: of images; other batches are used as they come.
+        lr, momentum, weight_decay: of the training, by SGD with Nesterov momentum.
         schedule: name of a plug-in of `training/schedules/`, with its default options.
         seed: of everything that is random in the training.
-        mean, std, options, more: as in `align`; the options are those of the family.
+        mean, std, options, more: as in `align`; the options are those of the curve.
 
     Raises `UserError` if arguments do not fit together, or if a tensor that cannot be interpolated differs between the
     ends. If the curve is not trained, the latter is raised only when a state between the ends is asked for.
     """
     values = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    numbers = _validate(_TrainingOptions, values, "curve")  # text such as "1/50" becomes a number
+    numbers = _validate(_TrainingOptions, values, "connect")  # text such as "1/50" becomes a number
     epochs, batch_size, seed = numbers["epochs"], numbers["batch_size"], numbers["seed"]
-    basis = _bind_plugin("curves", "family", family, _merge(options, more))
+    basis = _bind_plugin("curves", "curve", curve, _merge(options, more))
     lr_schedule = _bind_plugin("schedules", "schedule", schedule, {})
-    images = _on_device_of(network, images)
-    model, example = _copy_into_model(network, images, mean, std)
-    check_images(images, None, _count_classes(model, example))
+    examples, objective = _examples(network, batches), _objective(loss, None)
+    model, _ = _copy_into_model(network, examples, mean, std)
+    if epochs or isinstance(examples, Images):
+        _demand_loss(model, examples, objective, has_classes=loss == "cross_entropy")
     (start, names), (end, _) = fitted_state("start", network, start), fitted_state("end", network, end)
     if not parameters(network):
         raise UserError("the network has no parameters, so there is no path between two states of it")
-    pixels, _ = next(images.batches(IMAGES))
-    ends = endpoints_of(model, (start, end), pixels)
+    inputs, _ = next(examples.batches(IMAGES))
+    ends = endpoints_of(model, (start, end), inputs)
     path = straight_line(basis, *ends.vectors)
     if epochs and len(path.bends):
         ends.demand_interpolable()
@@ -164,23 +205,61 @@ def curve(
             path.sample,
             ends.layout,
             ends.stored[0],
-            images,
+            examples,
             Regime(**{n: v for n, v in numbers.items() if n != "seed"}, schedule=lr_schedule),
+            objective=objective,
             transform=as_is,
             basis=path.basis,
             seed=seed,
         )
-        path = path.with_bends(fit(training).trainable.detach())
-    estimate = Estimate.on(images, as_is, batch_size=batch_size, seed=seed)
+        with _naming_batches(examples):
+            path = path.with_bends(fit(training).trainable.detach())
+    estimate = Estimate.on(examples, as_is, batch_size=batch_size, seed=seed)
 
     def at(t: float) -> dict[str, Tensor]:
         if not 0 <= t <= 1:
             raise UserError(f"t: found {t}; a number from 0 to 1 is needed")
         point = ends.state_on(path, t)
-        state = point | refresh(model, point, ends.statistics, estimate.sample())
+        with _naming_batches(examples):
+            state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[in_state] for name, in_state in names.items()}
 
     return at
+
+
+def evaluate(
+    network: nn.Module,
+    state: State,
+    batches: Batches,
+    *,
+    loss: Loss = "cross_entropy",
+    metrics: Metrics | None = None,
+    batch_size: int = 512,
+    mean: Normalisation | None = None,
+    std: Normalisation | None = None,
+) -> dict[str, float]:
+    """{metric: mean over all examples} of `network` with `state`, in evaluation mode: "loss" and the others.
+
+    Args:
+        network: the architecture of the state.
+        state: a state or state_dict of `network`.
+        batches: of the examples, with targets.
+        loss: its metrics are measured, such as "accuracy" for "cross_entropy" or "r2" for "squared_error".
+        metrics: others, by name.
+        batch_size: largest number of examples at once.
+        mean, std: as in `align`.
+
+    Raises `UserError` if arguments do not fit together.
+    """
+    examples, objective = _examples(network, batches), _objective(loss, metrics)
+    model, _ = _copy_into_model(network, examples, mean, std)
+    _demand_loss(model, examples, objective, has_classes=loss == "cross_entropy")
+    fitted, _ = fitted_state("state", network, state)
+    generator = torch.Generator()  # there is no attack that draws from it
+    with _naming_batches(examples):
+        return measure(
+            model, fitted, examples, batch_size=batch_size, attack=None, generator=generator, objective=objective
+        )
 
 
 def _bind_plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
@@ -213,10 +292,10 @@ def _validate(model: type[BaseModel], values: dict[str, Any], path: str) -> dict
     return checked
 
 
-def _on_device_of(network: nn.Module, images: Images) -> Images:
-    """The images on the device of the network; as they are if that has no tensors.
+def _examples(network: nn.Module, batches: Batches) -> Examples:
+    """The batches as examples on the device of the network; where they are if that has no tensors.
 
-    Raises UserError if the network is on several devices, or if it or the images are on the meta device.
+    Raises UserError if the network is on several devices, or if it or the batches are on the meta device.
     """
     names_on_devices: dict[torch.device, str] = {}
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
@@ -224,29 +303,102 @@ def _on_device_of(network: nn.Module, images: Images) -> Images:
     if len(names_on_devices) > 1:
         places = " and ".join(f"{name!r} on {device}" for device, name in names_on_devices.items())
         raise UserError(f"network: {places}; all of its tensors must be on one device")
-    device = next(iter(names_on_devices), images.pixels.device)
-    for argument, where in (("network", device), ("pixels", images.pixels.device), ("labels", images.labels.device)):
-        if where.type == "meta":
+    examples = batches if isinstance(batches, Examples) else Loader(batches, next(iter(names_on_devices), CPU))
+    if isinstance(examples, Images):
+        used = {"pixels": examples.pixels.device, "labels": examples.labels.device}
+    else:
+        inputs, _ = next(examples.batches(1))
+        used = {"batches": next(tensors_of(inputs)).device}
+    used = {"network": next(iter(names_on_devices), examples.device)} | used
+    for argument, device in used.items():
+        if device.type == "meta":
             raise UserError(f"{argument}: on the meta device, which keeps no numbers")
-    return images.to(device)
+    return examples.to(used["network"])
+
+
+def _objective(loss: Loss, metrics: Metrics | None) -> Objective:
+    """The objective of a loss and metrics. Raises UserError if there is no plug-in of this name."""
+    if isinstance(loss, str):
+        objective: Objective = _bind_plugin("objectives", "loss", loss, {})()
+    elif callable(loss):
+        objective = Objective(loss, {LOSS: Metric(lambda o, t: _per_example(LOSS, loss(o, t), o))})
+    else:
+        raise UserError(f"loss: found {loss!r}; a function (outputs, targets) -> scalar, or a name, is needed")
+    own = {name: _own_metric(name, function) for name, function in (metrics or {}).items()}
+    return replace(objective, metrics={**objective.metrics, **own})
+
+
+def _own_metric(name: str, function: Callable[[Any, Any], Any]) -> Metric:
+    return Metric(lambda outputs, targets: _per_example(name, function(outputs, targets), outputs))
+
+
+def _per_example(name: str, value: Any, outputs: Any) -> Tensor:
+    """A metric's value as one number for each example, (n,); a scalar counts for each of them."""
+    count = next((len(t) for t in output_tensors(outputs) if t.dim()), 1)
+    numbers = torch.as_tensor(value)
+    if numbers.dim() == 0:
+        return numbers.expand(count)
+    if numbers.shape != (count,):
+        raise UserError(
+            f"{name}: found a tensor of shape {tuple(numbers.shape)} for {count} examples; a scalar, or one number for "
+            "each example, is needed"
+        )
+    return numbers
+
+
+def _demand_loss(model: Model, examples: Examples, objective: Objective, *, has_classes: bool) -> None:
+    """Raise UserError unless the loss of a batch is a finite scalar that depends on the network's outputs."""
+    inputs, targets = next(examples.batches(IMAGES))
+    if isinstance(examples, Images) and has_classes:
+        check_images(examples, None, _count_classes(model, model.normalise(inputs)))
+    model.network.train()
+    try:
+        value = objective.loss(model({**parameters(model.network), **_copied_buffers(model)}, inputs), targets)
+    except Exception as error:  # of any kind, by the code of the user
+        raise UserError(f"loss: on the first batch it raises {summary(error)}") from error
+    if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
+        shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"loss: found {shape}; a floating-point scalar tensor is needed")
+
+
+def _copied_buffers(model: Model) -> dict[str, Tensor]:
+    return {name: b.detach().clone() for name, b in model.network.named_buffers()}
+
+
+@contextmanager
+def _naming_batches(examples: Examples) -> Iterator[None]:
+    """A block in which an error of the user's network, loss or loader becomes a UserError that names the batch."""
+    try:
+        yield
+    except (UserError, CertificateError, Diverged):
+        raise
+    except Exception as error:  # of any kind, by the code of the user
+        if not isinstance(examples, Loader):
+            raise
+        raise UserError(f"batches: on batch {examples.position.number} {summary(error)}") from error
 
 
 def _copy_into_model(
-    network: nn.Module, images: Images, mean: Normalisation | None, std: Normalisation | None
-) -> tuple[Model, Tensor]:
-    """A model of a copy of the network, and its normalised input for two of the images.
+    network: nn.Module, examples: Examples, mean: Normalisation | None, std: Normalisation | None
+) -> tuple[Model, Inputs]:
+    """A model of a copy of the network, and its normalised inputs for two of the examples.
 
-    Raises UserError if the images or their normalisation do not fit the network.
+    Raises UserError if the examples or their normalisation do not fit the network.
     """
-    check_images(images, None, None)
-    channels = images.pixels.shape[1]
-    dtypes = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
-    reference = torch.empty((), dtype=next(dtypes, None), device=images.pixels.device)
-    shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
-    if not (scale > 0).all():
-        raise UserError(f"std: found {std}; numbers above 0 are needed, one for each of the {channels} channels")
-    model = Model(evaluation_copy(network), shift.to(reference).view(-1, 1, 1), scale.to(reference).view(-1, 1, 1))
-    example = model.normalise(next(images.batches(2))[0])
+    if not isinstance(examples, Images):
+        if mean is not None or std is not None:
+            raise UserError("mean, std: only images are normalised; normalise other inputs in the loader")
+        model = Model(evaluation_copy(network), None, None)
+    else:
+        check_images(examples, None, None)
+        channels = examples.pixels.shape[1]
+        dtypes = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
+        reference = torch.empty((), dtype=next(dtypes, None), device=examples.device)
+        shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
+        if not (scale > 0).all():
+            raise UserError(f"std: found {std}; numbers above 0 are needed, one for each of the {channels} channels")
+        model = Model(evaluation_copy(network), *(t.to(reference).view(-1, 1, 1) for t in (shift, scale)))
+    example = model.normalise(next(examples.batches(2))[0])
     evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it
     return model, example
 
@@ -262,7 +414,7 @@ def _normalisation(name: str, values: Normalisation | None, channels: int, defau
     return numbers
 
 
-def _count_classes(model: Model, example: Tensor) -> int:
+def _count_classes(model: Model, example: Inputs) -> int:
     """The number of classes of the network."""
     returned = evaluation_outputs(model.network, example)
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned

@@ -230,8 +230,8 @@ def test_uncentred_correlations_are_cosines(tinyten: Model, images: Images) -> N
 
 def test_only_the_first_images_count(tinyten: Model, images: Images) -> None:
     problem = problem_of(tinyten, images)
-    few = replace(problem, images=images.first(5))
-    batches = [len(next(iter(target.values()))) for target, _ in activation_batches(few, few.trace.taps, 2)]
+    few = replace(problem, examples=images.first(5))
+    batches = [len(next(iter(target.values()))) for _, (target, _) in activation_batches(few, few.trace.taps, 2)]
     assert batches == [2, 2, 1]
     by_option = correlation(problem, images=5)
     assert_same(by_option, correlation(few))
@@ -242,7 +242,7 @@ def test_activations_are_those_of_evaluation_mode(tinyten: Model, images: Images
     problem = problem_of(tinyten, images)
     tinyten.network.train()
     before = {name: tensor.clone() for name, tensor in problem.target.items()}
-    ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
+    ((_, (target, _)),) = activation_batches(problem, problem.trace.taps, 100)
     assert_same(problem.target, before)
     expected = outputs_of(tinyten, dict(problem.target), images, ["features.relu3"])["features.relu3"]
     actual = target["features_relu3"].permute(0, 2, 3, 1).reshape(expected.shape)
@@ -253,7 +253,7 @@ def test_activations_are_read_before_anything_overwrites_them(images: Images) ->
     """In the folded network ReLUs work in place, so their inputs must be copied when they are read."""
     model = small("resnet", depth=14)
     problem = problem_of(model, images)
-    ((target, _),) = activation_batches(problem, problem.trace.pre_activations, 100)
+    ((_, (target, _)),) = activation_batches(problem, problem.trace.pre_activations, 100)
     expected = outputs_of(model, dict(problem.target), images, ["stage1.0.bn1", "stage2.1.bn1"])
     for name, values in expected.items():
         actual = target[name.replace(".", "_")].permute(0, 2, 3, 1).reshape(values.shape)
@@ -266,7 +266,7 @@ def in_float32(problem: Problem) -> Problem:
     model = problem.model
     plain = Model(deepcopy(model.network).float(), model.mean.float(), model.std.float())
     ends = ({n: t.float() if t.is_floating_point() else t for n, t in state.items()} for state in sides(problem))
-    return Problem(plain, trace(plain.network, as_float(problem.images.pixels[:2])), *ends, problem.images)
+    return Problem(plain, trace(plain.network, as_float(problem.examples.pixels[:2])), *ends, problem.examples)
 
 
 @pytest.mark.parametrize("read", ["post", "pre"])
@@ -275,7 +275,7 @@ def test_folded_networks_give_the_same_activations(model: Model, images: Images,
     problem = problem_of(model, images) if precise else in_float32(problem_of(model, images))
     taps = problem.trace.taps if read == "post" else problem.trace.pre_activations
     probe, names = problem.trace.probe(taps)
-    (activations,) = activation_batches(problem, taps, 100)
+    ((_, activations),) = activation_batches(problem, taps, 100)
     inputs = problem.model.normalise(as_float(images.pixels).to(problem.model.mean.dtype))
     for side, state in zip(activations, sides(problem), strict=True):
         with torch.no_grad():
@@ -306,7 +306,7 @@ class Idle(nn.Module):
 def test_a_network_is_not_folded_where_other_activations_would_be_read(images: Images, behind: int) -> None:
     problem = problem_of(unnormalised(Idle(behind)), images)
     assert folded_probe(problem, problem.trace.taps, None) is None
-    ((target, _),) = activation_batches(problem, problem.trace.taps, 100)
+    ((_, (target, _)),) = activation_batches(problem, problem.trace.taps, 100)
     assert target["relu_1"].shape[1] == 4
 
 
@@ -478,7 +478,9 @@ def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:
 
 def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
     problem = problem_of(tinyten, pictures(side=40))
-    full_size, halved = (next(activation_batches(problem, problem.trace.taps, 100, largest=n))[0] for n in (None, 32))
+    full_size, halved = (
+        next(activation_batches(problem, problem.trace.taps, 100, largest=n))[1][0] for n in (None, 32)
+    )
     assert torch.equal(halved["features_relu1"], full_size["features_relu1"][..., ::2, ::2])
     assert halved["features_relu2"].shape[-1] == halved["features_relu1"].shape[-1]
 
@@ -489,7 +491,7 @@ def test_large_maps_may_be_halved_and_go_on_halved(tinyten: Model) -> None:
 )
 def test_maps_are_halved_as_often_as_it_takes_so_that_branches_still_fit(use: str, side: int, largest: int) -> None:
     problem = problem_of(small(use), pictures(8, side=side))
-    (activations, _) = next(activation_batches(problem, problem.trace.taps, 100, largest=largest))
+    (_, (activations, _)) = next(activation_batches(problem, problem.trace.taps, 100, largest=largest))
     first, rows = ("relu", "features_relu1")[use == "tinyten"], side
     while rows > largest:
         rows = (rows + 1) // 2
@@ -519,12 +521,12 @@ def test_attacked_activations_are_those_of_images_attacked_against_each_network(
 
     attacked = replace(problem, attack=darken)
     tinyten.network.eval()
-    for side, activations in enumerate(next(activation_batches(attacked, problem.trace.taps, 100))):
+    for side, activations in enumerate(next(activation_batches(attacked, problem.trace.taps, 100))[1]):
         state = sides(problem)[side]
         level = tinyten(state, as_float(images.pixels)).mean()
         alone = Images(torch.zeros_like(images.pixels), images.labels)
-        shown = replace(problem, images=alone, model=replace(tinyten, mean=tinyten.mean - level))
-        expected = next(activation_batches(shown, problem.trace.taps, 100))[side]
+        shown = replace(problem, examples=alone, model=replace(tinyten, mean=tinyten.mean - level))
+        expected = next(activation_batches(shown, problem.trace.taps, 100))[1][side]
         torch.testing.assert_close(activations["features_relu8"], expected["features_relu8"])
 
 
@@ -573,9 +575,7 @@ def test_pam_draws_dropout_from_its_seed_and_leaves_the_global_random_numbers_al
 def test_pam_refuses_a_last_batch_that_batch_norm_cannot_train_on() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
     problem = problem_of(unnormalised(network), pictures(9, side=8))
-    with pytest.raises(
-        UserError, match="^9 images in batches of 4 leave one image alone in the last batch, and the netw"
-    ):
+    with pytest.raises(UserError, match="^9 images in batches of 4 leave one alone in the last batch, and the netw"):
         plugin("alignments", {"use": "pam"} | CHEAP["pam"] | {"batch_size": 4})(problem)
 
 

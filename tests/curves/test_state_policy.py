@@ -69,7 +69,7 @@ def unnormalised(network: nn.Module) -> Model:
 
 
 def line(name: str, ends: tuple[State, State], family: str = "segment", epochs: int = 0) -> Callable[[float], State]:
-    return api.curve(fresh(name, 0), *ends, IMAGES, family, epochs=epochs, batch_size=BATCH)
+    return api.connect(fresh(name, 0), *ends, IMAGES, family, epochs=epochs, batch_size=BATCH)
 
 
 def outputs(name: str, state: State, images: Images = IMAGES) -> Tensor:
@@ -279,7 +279,7 @@ def test_a_path_changes_no_argument(name, states):
     ends, network, images = states(name), fresh(name, 0), pictures(count=24, side=8)
     before = [{n: t.clone() for n, t in state.items()} for state in (*ends, network.state_dict(), {"x": images.pixels})]
     modes = [module.training for module in network.modules()]
-    path = api.curve(network, *ends, images, "segment", epochs=0, batch_size=BATCH)
+    path = api.connect(network, *ends, images, "segment", epochs=0, batch_size=BATCH)
     for t in (0.0, 1.0) if KINDS[name].refused else (0.0, 0.3, 1.0):
         if name != "read by its parent":
             path(t)
@@ -358,7 +358,7 @@ def test_images_stay_real_where_the_first_parameter_is_complex(states):
             return self.head(torch.fft.irfft2(torch.fft.rfft2(x) * self.gain).mean((2, 3)))
 
     network = Front()
-    path = api.curve(network, network.state_dict(), network.state_dict(), IMAGES, "segment", epochs=0)
+    path = api.connect(network, network.state_dict(), network.state_dict(), IMAGES, "segment", epochs=0)
     assert_same(path(1.0), dict(network.state_dict()))
 
 
@@ -543,7 +543,7 @@ def test_a_family_of_curves_that_does_not_meet_its_ends_is_refused():
 
 def test_a_network_of_which_nothing_trains_has_lines_and_no_curves(states):
     network, ends = fresh("batch norm", 0).requires_grad_(False), states("batch norm")
-    middle = api.curve(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
+    middle = api.connect(network, *ends, IMAGES, "bezier", epochs=0)(0.5)
     torch.testing.assert_close(middle["one.weight"], (ends[0]["one.weight"] + ends[1]["one.weight"]) / 2)
     with pytest.raises(UserError, match="no parameter of the network requires gradients"):
-        api.curve(network, *ends, IMAGES, "bezier", epochs=1)
+        api.connect(network, *ends, IMAGES, "bezier", epochs=1)

@@ -107,7 +107,7 @@ def test_a_midpoint_has_three_series_in_every_layer(model: Model, images: Images
 def test_a_midpoint_is_compared_on_held_out_images_and_realigned_on_the_others(tinyten: Model, images: Images) -> None:
     problem, initial, held_out = problem_of(tinyten, images), randomised(tinyten.network, 3), pictures(9, seed=4)
     rows = by_series(list(midpoint(problem, initial, held_out)))
-    on_held_out = dataclasses.replace(problem, images=held_out)
+    on_held_out = dataclasses.replace(problem, examples=held_out)
     expected = list(compare(on_held_out, correlation(problem)))
     assert rows["before"] == [r["before"] for r in expected]
     assert rows["re-aligned"] == [r["after"] for r in expected]

@@ -48,7 +48,7 @@ def traced(network: nn.Module, *, attention: bool = False) -> Trace:
     problem = align.Problem(model, symmetry, state, state, images)
     for seed in range(3):
         align.certify(problem, permutations.random(symmetry.spec, generator(seed)))
-    ((target, _),) = activation_batches(problem, symmetry.taps, 12)
+    ((_, (target, _)),) = activation_batches(problem, symmetry.taps, 12)
     for group, taps in symmetry.taps.items():
         assert taps, group
         assert all(tap.start + symmetry.spec.sizes[group] <= target[tap.node].shape[1] for tap in taps)

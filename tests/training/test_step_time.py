@@ -25,7 +25,7 @@ def fake_step_times(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[t
     """Make steps take these seconds by precision; the list of (batch size, precision) of the steps that were run."""
     steps: list[tuple[int, str]] = []
 
-    def take(model: object, state: object, images: object, size: int, kind: str) -> float:
+    def take(model: object, state: object, images: object, objective: object, size: int, kind: str) -> float:
         steps.append((size, kind))
         return seconds[kind]
 

@@ -21,11 +21,11 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
 from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.families.bezier import bezier
+from neuralign.datasets import batches
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, criterion, logits
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import split_trainable
-from neuralign.training import loop
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.checkpoints import Checkpoint
@@ -603,7 +603,7 @@ def test_a_resumed_run_trains_the_missing_steps_only(images: Images, tmp_path: P
 def test_progress_within_a_block_of_augmented_steps_is_resumed_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "AUGMENTED_AT_ONCE", 3 * REGIME.batch_size)
+    monkeypatch.setattr(batches, "AT_ONCE", 3 * REGIME.batch_size)
     model, images = perceptron(16), pictures(8 * REGIME.batch_size - 2)  # blocks of 3, 3 and 2 steps
     state, options = randomised(model.network), VARIANTS["augmented"]
     uninterrupted = train(model, state, images, **options)
@@ -669,8 +669,8 @@ def test_a_single_image_that_batch_norm_cannot_train_on_is_refused_before_anythi
     model, images = perceptron(), pictures(count, side=8)
     draws, modes = torch.get_rng_state(), [m.training for m in model.network.modules()]
     refusal = (
-        f"^{count} images in batches of {batch_size} leave one image alone in the last batch, and the network does not "
-        "train on a single image: ValueError: Expected more than 1 value per channel when training, got input size "
+        f"^{count} images in batches of {batch_size} leave one alone in the last batch, and the network does not "
+        "train on a single one: ValueError: Expected more than 1 value per channel when training, got input size "
         r"torch.Size\(\[1, 8\]\); choose another batch_size$"
     )
     with pytest.raises(UserError, match=refusal):
@@ -681,7 +681,7 @@ def test_a_single_image_that_batch_norm_cannot_train_on_is_refused_before_anythi
 
 @pytest.mark.parametrize("batch_size", [2500, 5000, 6000])
 def test_batches_larger_than_a_block_of_augmentations_are_ordinary_steps(batch_size: int) -> None:
-    assert batch_size > loop.AUGMENTED_AT_ONCE
+    assert batch_size > batches.AT_ONCE
     model, images, regime = perceptron(4), pictures(5000, side=4), replace(REGIME, epochs=2, batch_size=batch_size)
     state = randomised(model.network)
     expected, losses = ordinary_training(model, state, images, regime)

@@ -14,7 +14,7 @@ from benchmarks.gpu import exact
 from benchmarks.gpu.result import Result
 from benchmarks.pretended_gpu import pretended_gpu
 from neuralign.alignment.problem import certify
-from neuralign.api import align, curve
+from neuralign.api import align, connect
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images
@@ -69,7 +69,7 @@ def test_the_calls_of_the_library(tinyten: Model) -> None:
         states = [{name: tensor.to(device) for name, tensor in state.items()} for state in (a, b)]
         here = Images(images.pixels.to(device), images.labels.to(device))
         aligned = align(moved, *states, here, "correlation")
-        path = curve(moved, states[0], aligned.state, here, "bezier", epochs=2, batch_size=5)
+        path = connect(moved, states[0], aligned.state, here, "bezier", epochs=2, batch_size=5)
         middle = path(0.5)
         assert {t.device.type for t in [*aligned.state.values(), *middle.values()]} == {device}
         return on_cpu(aligned.state) | {f"middle {name}": tensor for name, tensor in on_cpu(middle).items()}
@@ -89,7 +89,7 @@ def test_the_calls_of_the_library_on_mixed_devices(
         states = [{name: tensor.to(states_on) for name, tensor in state.items()} for state in (a, b)]
         there = Images(images.pixels.to(images_on), images.labels.to(images_on))
         aligned = align(network, *states, there, "correlation")
-        middle = curve(network, states[0], aligned.state, there, "bezier", epochs=1, batch_size=5)(0.5)
+        middle = connect(network, states[0], aligned.state, there, "bezier", epochs=1, batch_size=5)(0.5)
         assert all(torch.isfinite(t).all() for t in middle.values() if t.is_floating_point())
         actual = on_cpu(aligned.state)
     assert_same(actual, expected)

@@ -13,6 +13,7 @@ from neuralign.alignment.moments import Moments
 from neuralign.alignment.problem import Problem
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
+from neuralign.datasets.batches import Inputs, Targets, count_examples, map_tensors
 from neuralign.networks.model import State
 from neuralign.symmetry.certificate import TOLERANCE
 from neuralign.symmetry.folding import Uncapturable, capture, fold, use_inplace_relus
@@ -69,36 +70,44 @@ def growing_moments(
     Then they are yielded after `first` images and whenever their number has doubled. Raises UserError if activations
     are not finite.
     """
-    total, due = len(problem.images), first or len(problem.images)
+    due, yielded, count = first, 0, 0
     for precise in (False, True):
+        usable, moments = True, MomentsByTap()
         for count, moments in _moments_by_batch(problem, batch_size, read, largest, precise):
-            if count < min(due, total):
-                continue
-            if not _all_in_range(moments):
-                if not precise:
-                    break  # what is due comes from sums in float64
-                _demand_finite(moments)
+            if due is not None and yielded < count >= due:
+                if not (usable := _usable(moments, precise)):
+                    break
+                yield count, moments
+                yielded, due = count, 2 * due
+        if usable and count > yielded and (usable := _usable(moments, precise)):
             yield count, moments
-            due *= 2
-        else:
+        if usable:
             return
+
+
+def _usable(moments: MomentsByTap, precise: bool) -> bool:
+    """Whether all sums are right; if not, they have to be made again in float64. Raises UserError if that was done."""
+    if (in_range := _all_in_range(moments)) or not precise:
+        return in_range
+    _demand_finite(moments)
+    return True
 
 
 def _moments_by_batch(
     problem: Problem, batch_size: int, read: str, largest: int | None, precise: bool
 ) -> Iterator[tuple[int, MomentsByTap]]:
-    """After each batch: the number of images so far, and the moments over them, always the same objects."""
+    """After each batch: the number of examples so far, and the moments over them, always the same objects."""
     trace, sizes = problem.trace, problem.trace.spec.sizes
     taps = {"post": trace.taps, "pre": trace.pre_activations, "pooled": trace.after_pooling}[read]
     moments = {g: {tap: Moments(sizes[g], precise=precise) for tap in group_taps} for g, group_taps in taps.items()}
-    count = 0
-    for activations in activation_batches(problem, taps, batch_size, largest=largest):
+    total = 0
+    for count, activations in activation_batches(problem, taps, batch_size, largest=largest):
         for group_moments in moments.values():
             for tap, moment in group_moments.items():
                 moment.add(*(_samples(by_node[tap.node], tap.start, moment.units) for by_node in activations))
         del activations  # frees the memory before the next batch is computed
-        count = min(count + batch_size, len(problem.images))
-        yield count, moments
+        total += count
+        yield total, moments
 
 
 def _all_in_range(moments: MomentsByTap) -> bool:
@@ -127,8 +136,10 @@ def _samples(activation: Tensor, start: int, size: int) -> Tensor:
 
 def activation_batches(
     problem: Problem, taps: Taps, batch_size: int, *, largest: int | None = None
-) -> Iterator[tuple[dict[str, Tensor], ...]]:
-    """For each batch of the problem's images, the activations {node: (n, c, ...)} of the target and of the source.
+) -> Iterator[tuple[int, tuple[dict[str, Tensor], ...]]]:
+    """For each batch of the problem's examples, their number, and the activations of the target and of the source.
+
+    Activations are {node: (n, c, ...)}.
 
     The networks are in evaluation mode. If the problem has an attack, each network gets images attacked against itself.
     """
@@ -136,19 +147,19 @@ def activation_batches(
     probe, names = problem.trace.probe(taps, largest=largest)
     probe, probe_states = folded_probe(problem, taps, largest) or (probe, states)
     networks = list(zip(states, map(_private_copy, probe_states), strict=True))
-    attack_generator = stream(0, "activations", device=problem.images.labels.device)
+    attack_generator = stream(0, "activations", device=problem.examples.device)
 
-    def activations_of(state: State, probe_state: State, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def activations_of(state: State, probe_state: State, inputs: Inputs, targets: Targets) -> dict[str, Tensor]:
         if attack := problem.attack:
             model.network.eval()
             with model.holding(with_copied_buffers(model.network, state)) as predict:
-                pixels = attack(predict, pixels, labels, attack_generator)
+                inputs = attack(predict, inputs, targets, attack_generator)
         with torch.no_grad():
-            activations = probe(model.normalise(pixels), probe_state)
+            activations = probe(model.normalise(inputs), probe_state)
         return dict(zip(names, activations, strict=True))
 
-    for pixels, labels in problem.images.batches(batch_size):
-        yield tuple(activations_of(*network, pixels, labels) for network in networks)
+    for inputs, targets in problem.examples.batches(batch_size):
+        yield count_examples(inputs), tuple(activations_of(*network, inputs, targets) for network in networks)
 
 
 def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Probe, list[State]] | None:
@@ -170,8 +181,9 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Pro
         use_inplace_relus(folded.graph)
     fast_probe, _ = trace.probe(taps, largest=largest, network=folded.graph)
     precise = {n: to_double(t) for n, t in problem.target.items()}
-    pixels, _ = next(problem.images.batches(2))
-    inputs = (pixels.double() - problem.model.mean.double()) / problem.model.std.double()
+    inputs, _ = next(problem.examples.batches(2))
+    doubled = map_tensors(lambda t: t.double() if t.is_floating_point() else t, inputs)
+    inputs = problem.model.double().normalise(doubled)
     try:
         with torch.no_grad(), DoublePrecision():
             expected = probe(inputs, precise)

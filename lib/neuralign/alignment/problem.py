@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from neuralign.datasets.images import Images, Transform, as_float, as_is
+from neuralign.datasets.batches import Examples, Inputs, Transform, count_examples, map_tensors, select
+from neuralign.datasets.images import as_is
 from neuralign.networks.model import Model, State
 from neuralign.symmetry.certificate import Certificate, prove, require_within
 from neuralign.symmetry.permutations import Permutation, check
 from neuralign.symmetry.tracing.trace import Trace
+from neuralign.training.objective import Objective
+from neuralign.training.objectives.cross_entropy import CLASSIFICATION
 from neuralign.training.progress import Attack, Keeper
 
 
@@ -26,16 +27,17 @@ def _no_keeper(training: str) -> Keeper | None:
 
 @dataclass(frozen=True)
 class Problem:
-    """Two networks to align, the images to compare them on, and what else a method may need."""
+    """Two networks to align, the examples to compare them on, and what else a method may need."""
 
     model: Model
     trace: Trace  # of the model: its groups of neurons, and where their activations are read
     target: State  # the network that stays
     source: State  # the network whose neurons are to be permuted
-    images: Images
+    examples: Examples  # those on which the networks are compared
     transform: Transform = as_is  # the augmentation of the training, for methods that train
     start: Permutation | None = None  # the permutation to improve on; None: the identity
     attack: Attack | None = None  # the attack that the networks were trained with
+    objective: Objective = CLASSIFICATION  # of the training, for methods that look at the loss
     keeper: Callable[[str], Keeper | None] = _no_keeper  # name of a training -> what saves its progress
     facts: dict[str, Any] = field(default_factory=dict)  # what the method reports besides the permutation
 
@@ -56,7 +58,7 @@ def certificate(
     """The largest relative change of the source's outputs and gradients when its neurons are permuted, in float64.
 
     All outputs are compared in training mode and the logits in evaluation mode, on three batches of the problem's
-    images: the first `images` of them, the next one, and the next three.
+    examples: the first `images` of them, the next one, and the next three.
 
     Args:
         permutation: {group: (n,)}; ValueError if it is not admissible.
@@ -65,19 +67,25 @@ def certificate(
     """
     trace = problem.trace
     check(trace.spec, permutation)
-    model = Model(problem.model.network, problem.model.mean.double(), problem.model.std.double())
-    inputs = [model.normalise(pixels.double()) for pixels in _batches_of_sizes(problem.images, (images, 1, 3))]
-    proof = prove(trace, permutation, problem.source, inputs)
+    model = problem.model.double()
+    inputs, _ = next(problem.examples.batches(images + 1 + 3))
+    available = count_examples(inputs)
+    batches = [model.normalise(batch) for batch in _batches_of_sizes(inputs, (images, 1, 3))]
+    proof = prove(trace, permutation, problem.source, batches)
     errors = {"outputs": proof.outputs, "gradients": proof.gradients}
-    count = min(sum(proof.batch_sizes), len(problem.images))
+    count = min(sum(proof.batch_sizes), available)
     require_within(errors, proof.precision.tolerance if tolerance is None else tolerance, count)
     return proof
 
 
-def _batches_of_sizes(images: Images, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Pixels in [0, 1] of consecutive batches of these sizes; where too few images are left, the first ones again."""
-    start = 0
+def _batches_of_sizes(inputs: Inputs, sizes: Sequence[int]) -> Iterator[Inputs]:
+    """Consecutive batches of these sizes, in float64; where too few examples are left, the first ones again.
+
+    Integers stay as they are.
+    """
+    inputs = map_tensors(lambda t: t.double() if t.is_floating_point() else t, inputs)
+    count, start = count_examples(inputs), 0
     for size in sizes:
-        start = start if start + size <= len(images) else 0
-        yield as_float(images.pixels[start : start + size])
+        start = start if start + size <= count else 0
+        yield select(inputs, slice(start, start + size))
         start += size

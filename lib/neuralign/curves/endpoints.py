@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import repeatable_draws
 from neuralign.curves.curve import Curve
+from neuralign.datasets.batches import Inputs, count_examples, select
 from neuralign.networks.buffer_updates import IMAGES, updates
 from neuralign.networks.model import Model, State, canonical_names, preserved_modes, trainable
 from neuralign.networks.outputs import output_tensors
@@ -38,7 +39,7 @@ class Endpoints:
     estimated: frozenset[str]  # stored batch-norm statistics and counters, which are re-estimated at every point
     from_weights: Mapping[str, nn.Module]  # stored buffer that is updated from the weights alone -> its module
     uninterpolable: Mapping[str, str]  # tensor that has no value between the states -> why
-    pixels: Tensor  # (n, c, h, w) in [0, 1], a few images to run the network on
+    inputs: Inputs  # of a few examples, to run the network on
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -71,36 +72,36 @@ class Endpoints:
     def _updated_from_weights(self, state: State) -> dict[str, Tensor]:
         """The buffers that are updated from the weights alone, after passes with their modules in training mode."""
         current = {name: t.clone() for name, t in state.items()}
-        with preserved_modes(self.model.network), torch.no_grad(), repeatable_draws(self.pixels.device):
+        with preserved_modes(self.model.network), torch.no_grad(), repeatable_draws(self.model.device):
             self.model.network.eval()
             for module in self.from_weights.values():
                 module.training = True
             for _ in range(ITERATIONS):
                 previous = {name: current[name].clone() for name in self.from_weights}
-                self.model(current, self.pixels[:1])
+                self.model(current, select(self.inputs, slice(1)))
                 if all((current[n] - b).norm() <= CONVERGED * b.norm() for n, b in previous.items()):
                     break
         return {name: current[name] for name in self.from_weights}
 
 
-def endpoints_of(model: Model, states: Sequence[State], pixels: Tensor, *, keep_equal: bool = True) -> Endpoints:
+def endpoints_of(model: Model, states: Sequence[State], inputs: Inputs, *, keep_equal: bool = True) -> Endpoints:
     """The states, each divided into what a path between them interpolates and what is stored.
 
     Raises UserError if the network has other outputs with the two parts of a state than with the state itself.
 
     Args:
         states: of the model, at least two.
-        pixels: images (n, c, h, w) in [0, 1], on which the network is run to see how it updates its buffers.
+        inputs: of some examples, on which the network is run to see how it updates its buffers.
         keep_equal: whether untrained tensors that are equal in all states are stored. If False they are in the vector,
             as those that differ: states that are still to be permuted may differ afterwards.
     """
     names = canonical_names(model.network)
     states = [{n: state[n] for n in names if names[n] == n and n in state} for state in states]
-    first, pixels, trained = states[0], pixels[:IMAGES], trainable(model.network)
+    first, inputs, trained = states[0], select(inputs, slice(IMAGES)), trainable(model.network)
     differing = {n for n, t in first.items() if any(not torch.equal(state[n], t) for state in states[1:])}
     inexact = {n for n, t in first.items() if t.is_floating_point() or t.is_complex()}
     buffers = {n for n, _ in model.network.named_buffers()} & first.keys()
-    updated = updates(model, first, lambda: pixels, buffers, differing)
+    updated = updates(model, first, lambda: inputs, buffers, differing)
     estimated = updated.statistics | {c for norm in updated.norms.values() for c in norm.counters}
     constant = first.keys() - trained - estimated - updated.counters - updated.from_weights.keys()
     of_other_types = constant & differing - inexact
@@ -117,30 +118,31 @@ def endpoints_of(model: Model, states: Sequence[State], pixels: Tensor, *, keep_
         frozenset(estimated),
         updated.from_weights,
         uninterpolable,
-        pixels,
+        inputs,
     )
     for number, (vector, stored, state) in enumerate(zip(ends.vectors, ends.stored, states, strict=True), 1):
-        demand_same(model, layout.views(vector) | stored, state, pixels, f"end {number} of the path")
+        demand_same(model, layout.views(vector) | stored, state, inputs, f"end {number} of the path")
     return ends
 
 
-def demand_same(model: Model, state: State, expected: State, pixels: Tensor, subject: str) -> None:
+def demand_same(model: Model, state: State, expected: State, inputs: Inputs, subject: str) -> None:
     """Raise UserError unless both states give equal outputs in evaluation mode, up to float32 rounding.
 
-    `pixels`: (n, c, h, w) in [0, 1]. `subject`: the name of `state` in the message.
+    `subject`: the name of `state` in the message.
     """
-    for right, output in zip(*(_compute_outputs(model, s, pixels) for s in (expected, state)), strict=True):
+    for right, output in zip(*(_compute_outputs(model, s, inputs) for s in (expected, state)), strict=True):
         largest = torch.where(right.isfinite(), right.abs(), 0.0).max().item() if right.numel() else 0.0
         if not torch.allclose(right, output, rtol=0, atol=SAME * largest, equal_nan=True):
             raise UserError(
-                f"{subject} computes another function than its network: outputs on {len(pixels)} images differ by up "
-                f"to {(right - output).abs().max():.3g}; at most {SAME:g} of the largest, {largest:.3g}, is allowed"
+                f"{subject} computes another function than its network: outputs on {count_examples(inputs)} examples "
+                f"differ by up to {(right - output).abs().max():.3g}; at most {SAME:g} of the largest, {largest:.3g}, "
+                "is allowed"
             )
 
 
-def _compute_outputs(model: Model, state: State, pixels: Tensor) -> list[Tensor]:
+def _compute_outputs(model: Model, state: State, inputs: Inputs) -> list[Tensor]:
     """All floating-point and complex outputs in evaluation mode."""
-    with preserved_modes(model.network), torch.no_grad(), repeatable_draws(pixels.device):
+    with preserved_modes(model.network), torch.no_grad(), repeatable_draws(model.device):
         model.network.eval()
-        outputs = output_tensors(model({name: t.clone() for name, t in state.items()}, pixels))
+        outputs = output_tensors(model({name: t.clone() for name, t in state.items()}, inputs))
     return [head for head in outputs if head.is_floating_point() or head.is_complex()]

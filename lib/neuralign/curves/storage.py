@@ -11,7 +11,7 @@ from neuralign.common.tensors import load_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.endpoints import Endpoints, endpoints_of
-from neuralign.datasets.images import Images, as_float
+from neuralign.datasets.images import Images
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State
 from neuralign.networks.parameters import FlatLayout
@@ -73,7 +73,7 @@ def load_ends(model: Model, images: Images, target: str, source: str, permutatio
 
 def endpoints_on_images(model: Model, images: Images, *states: State) -> Endpoints:
     """`endpoints_of` these states, with a few of these images."""
-    return endpoints_of(model, states, as_float(images.pixels[:IMAGES]))
+    return endpoints_of(model, states, next(images.batches(IMAGES))[0])
 
 
 def name_bends(layout: FlatLayout, bends: Tensor) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
-"""What a batch is: the inputs of a network for some examples, and the targets of a loss.
+"""What a batch is, and what can be read in batches.
 
-Inputs are a tensor, a tuple or list (the network's positional arguments), or a mapping (its keyword arguments, as
-networks of Hugging Face take them). The first dimension of every tensor in them counts the examples; other values, such
-as flags, are passed on as they are. Targets are anything that the loss understands.
+A batch is a pair: the inputs of a network for some examples, and the targets of a loss. Inputs are a tensor, a tuple or
+list (the network's positional arguments), or a mapping (its keyword arguments, as networks of Hugging Face take them).
+The first dimension of every tensor in them counts the examples; other values, such as flags, are passed on as they are.
+Targets are anything that the loss understands.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +17,85 @@ from neuralign.common.errors import UserError
 
 Inputs = Any  # Tensor | tuple | list | Mapping[str, Any]
 Targets = Any
+Batch = tuple[Inputs, Targets]
+Transform = Callable[[Tensor, torch.Generator], Tensor]  # inputs as they are stored -> inputs of the network, varied
+
+# How many examples are varied in one call; they serve several steps. On a GPU this replaces some hundred small kernels
+# per step; on a CPU it makes no difference.
+AT_ONCE = 2048
+
+
+class Examples(ABC):
+    """Examples in the memory of a device, which are read in batches, in any order."""
+
+    noun = "examples"  # what messages call them
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device of all batches."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def subset(self, index: Tensor | slice) -> Self:
+        """The examples with these indices, in their order."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The same examples on another device."""
+
+    @abstractmethod
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Batches in file order, as the network takes them. The last batch may be smaller."""
+
+    @abstractmethod
+    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> Batch:
+        """The examples of `index`, varied by `transform`, which draws from `draws`."""
+
+    def batch_sizes(self, size: int) -> list[int]:
+        """The numbers of examples of the batches of an epoch with batches of `size`."""
+        full, rest = divmod(len(self), size)
+        return [size] * full + [rest] * (rest > 0)
+
+    def first(self, count: int | None) -> Self:
+        """The first `count` examples in file order; all of them for None."""
+        return self if count is None else self.subset(slice(count))
+
+    def shuffled(
+        self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
+    ) -> Iterator[Batch]:
+        """Varied batches in random order. The last batch may be smaller.
+
+        `order` draws the order of the examples, `draws` their variation.
+        """
+        for index in torch.randperm(len(self), generator=order).to(self.device).split(size):
+            yield self.take(index, transform, draws)
+
+    def epoch(
+        self,
+        size: int,
+        transform: Transform,
+        order: torch.Generator,
+        draws: Callable[[int], torch.Generator],
+        first: int = 0,
+    ) -> Iterator[Batch]:
+        """The batches of an epoch of training, in random order, from batch number `first` on.
+
+        `draws`: number of a block of batches, which are varied at once -> the generator for it. So a training that is
+        resumed draws the same numbers.
+        """
+        indices = torch.randperm(len(self), generator=order).to(self.device)
+        per_block = max(1, AT_ONCE // size)
+        for block in range(first // per_block, -(-len(indices) // (size * per_block))):
+            start = block * per_block
+            part = indices[start * size : (start + per_block) * size]
+            inputs, targets = self.take(part, transform, draws(block))
+            for i in range(-(-len(part) // size)):
+                if start + i >= first:
+                    batch = slice(i * size, (i + 1) * size)
+                    yield select(inputs, batch), select(targets, batch)
 
 
 def call(network: Callable[..., Any], inputs: Inputs) -> Any:

@@ -1,7 +1,7 @@
 """Prepared datasets in the device's memory, and mini-batches of them without a Python loop over images."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +11,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuralign.common.errors import UserError
+from neuralign.datasets.batches import Examples, Transform
 
 SPLITS = ("train", "test")
-Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (n, c, h, w) -> float32 in [0, 1]
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Examples):
+    """Labelled images."""
+
+    noun = "images"
     pixels: Tensor  # uint8 (n, c, h, w)
     labels: Tensor  # int64 (n,)
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int | None) -> "Images":
-        """The first `count` images in file order; all of them for None."""
-        return self if count is None else Images(self.pixels[:count], self.labels[:count])
+    def subset(self, index: Tensor | slice) -> "Images":
+        """The images with these indices, in their order."""
+        return Images(self.pixels[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Images":
         """The images on this device."""
@@ -37,23 +44,12 @@ class Images:
         classes = self.labels.unique()
         share, rest = divmod(count, len(classes))
         by_class = [(self.labels == c).nonzero()[: share + (i < rest), 0] for i, c in enumerate(classes)]
-        index = torch.cat(by_class).sort().values
-        return Images(self.pixels[index], self.labels[index])
+        return self.subset(torch.cat(by_class).sort().values)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (pixels, labels) in file order, pixels float32 in [0, 1]. The last batch may be smaller."""
         for pixels, labels in zip(self.pixels.split(size), self.labels.split(size), strict=True):
             yield as_float(pixels), labels
-
-    def shuffled(
-        self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented batches (pixels, labels) in random order. The last batch may be smaller.
-
-        `order` draws the order of the images, `draws` the augmentation.
-        """
-        for index in torch.randperm(len(self), generator=order).to(self.labels.device).split(size):
-            yield self.take(index, transform, draws)
 
     def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """The augmented images of `index` and their labels."""

@@ -11,32 +11,42 @@ from torch import Tensor
 from neuralign.common.seeding import stream
 from neuralign.curves.curve import Curve, cumulative_lengths
 from neuralign.curves.endpoints import Endpoints
-from neuralign.datasets.images import Images
-from neuralign.evaluation.metrics import METRICS
-from neuralign.networks.model import Model, State, logits
+from neuralign.datasets.batches import Examples, count_examples
+from neuralign.networks.model import Model, State
 from neuralign.training.batch_norm import Estimate, Place, statistics
+from neuralign.training.objective import Objective
+from neuralign.training.objectives.cross_entropy import CLASSIFICATION
 from neuralign.training.progress import Attack
 
 log = logging.getLogger(__name__)
 
 
 def measure(
-    model: Model, state: State, images: Images, *, batch_size: int, attack: Attack | None, generator: torch.Generator
+    model: Model,
+    state: State,
+    examples: Examples,
+    *,
+    batch_size: int,
+    attack: Attack | None,
+    generator: torch.Generator,
+    objective: Objective = CLASSIFICATION,
 ) -> dict[str, float]:
-    """{metric: mean over `images`} in evaluation mode; the images are attacked first if there is an attack.
+    """{metric of the objective: mean over the examples} in evaluation mode; images are attacked first by an `attack`.
 
     The attack draws its random numbers from `generator`.
     """
     model.network.eval()
     state = {name: t.detach().clone() for name, t in state.items()}  # some networks update buffers in any mode
-    totals = torch.zeros(len(METRICS), dtype=torch.float64, device=images.labels.device)
+    metrics, count = objective.metrics, 0
+    totals = torch.zeros(len(metrics), dtype=torch.float64, device=examples.device)
     with model.holding(state) as predict:
-        for pixels, labels in images.batches(batch_size):
-            pixels = attack(predict, pixels, labels, generator) if attack else pixels
+        for inputs, targets in examples.batches(batch_size):
+            inputs = attack(predict, inputs, targets, generator) if attack else inputs
             with torch.no_grad():
-                outputs = logits(predict(pixels))
-                totals += torch.stack([metric(outputs, labels).double().sum() for metric in METRICS.values()])
-    return dict(zip(METRICS, (totals / len(images)).tolist(), strict=True))
+                outputs = predict(inputs)
+                totals += torch.stack([m.values(outputs, targets).double().sum() for m in metrics.values()])
+            count += count_examples(inputs)
+    return objective.report(dict(zip(metrics, totals.tolist(), strict=True)), count)
 
 
 def measure_curve(
@@ -45,11 +55,12 @@ def measure_curve(
     ends: Endpoints,
     ts: list[float],
     estimate: Estimate,
-    images: Images,
+    images: Examples,
     attacks: Mapping[str, Attack | None],
     *,
     batch_size: int,
     seed: int,
+    objective: Objective = CLASSIFICATION,
 ) -> Iterator[dict[str, Any]]:
     """One row per point of the curve and attack, with the metrics over `images`.
 
@@ -66,6 +77,7 @@ def measure_curve(
         attacks: name -> attack; None for clean images.
         batch_size: test images per batch.
         seed: of the attacks' random numbers.
+        objective: whose metrics are measured.
     """
     stored = dict(zip((0.0, 1.0), ends.stored, strict=True))
     if not stored.keys() >= set(ts):
@@ -83,8 +95,16 @@ def measure_curve(
         for kind, statistics_buffers in buffers.items():
             state = {**point((t,)), **statistics_buffers}
             for name, attack in attacks.items():
-                generator = stream(seed, "evaluation", name, device=images.labels.device)
-                values = measure(model, state, images, batch_size=batch_size, attack=attack, generator=generator)
+                generator = stream(seed, "evaluation", name, device=images.device)
+                values = measure(
+                    model,
+                    state,
+                    images,
+                    batch_size=batch_size,
+                    attack=attack,
+                    generator=generator,
+                    objective=objective,
+                )
                 row = {"t": t, "distance": distance, "attack": name, "statistics": kind}
                 yield row | values | {"images": len(images)}
                 shown = "  ".join(f"{metric} {value:.3f}" for metric, value in values.items())

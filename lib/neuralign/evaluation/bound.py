@@ -39,7 +39,6 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from neuralign.datasets.images import Images
-from neuralign.evaluation.metrics import METRICS
 from neuralign.networks.model import BATCH_NORMS, Model, State, logits
 from neuralign.symmetry import folding
 from neuralign.symmetry.folding import AFFINE, Folded, Uncapturable
@@ -126,7 +125,9 @@ def _loss(folded: Folded, ends: tuple[State, State], t: float, model: Model, ima
     """The mean loss of the folded network at t, in nats."""
     state = {name: torch.lerp(ends[0][name], ends[1][name], t) for name in ends[0]}
     totals = [
-        METRICS["loss"](functional_call(folded.graph, state, (model.normalise(pixels),)), labels).double().sum()
+        F.cross_entropy(functional_call(folded.graph, state, (model.normalise(pixels),)), labels, reduction="none")
+        .double()
+        .sum()
         for pixels, labels in images.batches(batch_size)
     ]
     return (sum(totals) / len(images)).item()  # type: ignore[union-attr]

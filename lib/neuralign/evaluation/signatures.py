@@ -7,7 +7,7 @@ from typing import Any
 from neuralign.alignment.activations import correlations
 from neuralign.alignment.algorithms.correlation import correlation as align
 from neuralign.alignment.problem import Problem
-from neuralign.datasets.images import Images
+from neuralign.datasets.batches import Examples
 from neuralign.networks.model import State
 from neuralign.symmetry.permutations import Permutation, identity
 
@@ -30,15 +30,15 @@ def compare(problem: Problem, permutation: Permutation) -> Iterator[dict[str, An
         yield row
 
 
-def midpoint(problem: Problem, initial: State, held_out: Images) -> Iterator[dict[str, Any]]:
+def midpoint(problem: Problem, initial: State, held_out: Examples) -> Iterator[dict[str, Any]]:
     """The correlation of a curve's midpoint (the problem's source) with an end of the curve (the problem's target).
 
-    One row per activation and series, with the mean correlation of matched units on the `held_out` images. Series:
+    One row per activation and series, with the mean correlation of matched units on the `held_out` examples. Series:
     "before", of the midpoint as it is; "re-aligned", of the midpoint after its alignment to that end on the problem's
     images; "linear midpoint", of the network `initial`, the midpoint when the training of the curve began. Columns:
     layer, order (of the layers, by depth), group, units, series, correlation, correlation_sd (over the units).
     """
-    on_held_out = replace(problem, images=held_out)
+    on_held_out = replace(problem, examples=held_out)
     trained_rows = compare(on_held_out, align(problem))
     initial_rows = compare(replace(on_held_out, source=initial), identity(problem.trace.spec))
     for trained, untrained in zip(trained_rows, initial_rows, strict=True):

@@ -25,7 +25,7 @@ class StateError(UserError):
 
 def load_state(path: str, model: Model) -> dict[str, Tensor]:
     """The state in a checkpoint that a job wrote, on the model's device. Raises StateError unless it fits the model."""
-    state = load_tensors(path, model.mean.device)
+    state = load_tensors(path, model.device)
     check_state(path, state, {**parameters(model.network), **buffers(model.network)})
     return state
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import preserved_generators, stream
-from neuralign.datasets.images import Images, Transform
+from neuralign.datasets.batches import Batch, Examples, Inputs, Targets, Transform, count_examples, select
 from neuralign.networks.buffer_updates import IMAGES, Norm, updates
 from neuralign.networks.model import Model, State, preserved_modes
 from neuralign.networks.outputs import output_tensors
 from neuralign.training.progress import Attack
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # (pixels (n, c, h, w) in [0, 1], labels (n,))
+Batches = Iterable[Batch]
 Place = tuple[float, ...]  # coordinates of a point: (t,) on a curve, (t1, t2) on a plane
 
 MEAN, VARIANCE = "running_mean", "running_var"
@@ -70,9 +70,9 @@ def refresh_each(
     """
     initial = [{name: point.get(name, b) for name, b in buffers.items()} for point in points]
     fresh = [{name: b.clone() for name, b in point_buffers.items()} for point_buffers in initial]
-    batches, read_ahead = iter(batches), list[tuple[Tensor, Tensor]]()
+    batches, read_ahead = iter(batches), list[Batch]()
 
-    def example() -> Tensor:
+    def example() -> Inputs:
         read_ahead.extend(islice(batches, 1))
         if not read_ahead:
             raise UserError("there are no images to estimate running statistics on")
@@ -89,36 +89,37 @@ def refresh_each(
         for name in counters:
             point_buffers[name].zero_()
     states = [{n: t.detach() for n, t in {**point, **b}.items()} for point, b in zip(points, fresh, strict=True)]
-    generators = [stream(seed, "attacked statistics", device=model.mean.device) for _ in points]
+    generators = [stream(seed, "attacked statistics", device=model.device) for _ in points]
     averages = [_Averages(updated.norms.values()) for _ in points]
-    last_pixels = None
+    last_inputs = None
     with preserved_modes(model.network):
         model.network.eval()
         for norm in updated.norms.values():
             norm.module.training = True  # not its submodules: dropout within a norm stays off
-        for pixels, labels in chain(read_ahead, batches):
-            if len(pixels) == 1 and not _accepts_batch(model, states[0], pixels):
+        for inputs, targets in chain(read_ahead, batches):
+            count = count_examples(inputs)
+            if count == 1 and not _accepts_batch(model, states[0], inputs):
                 continue
-            last_pixels = pixels
+            last_inputs = inputs
             for state, generator, average in zip(states, generators, averages, strict=True):
-                with average.batch(len(pixels)):
-                    _update_statistics(model, state, pixels, labels, attack, generator, average)
-    if last_pixels is None:
+                with average.batch(count):
+                    _update_statistics(model, state, inputs, targets, attack, generator, average)
+    if last_inputs is None:
         raise UserError(
             "running statistics cannot be estimated: there are no images, or only batches of one, which have no "
             "variance; a larger batch_size or more images are needed"
         )
-    _demand_calls(model, states[0], last_pixels[:IMAGES], averages[0])
+    _demand_calls(model, states[0], select(last_inputs, slice(IMAGES)), averages[0])
     for point_buffers, before, average in zip(fresh, initial, averages, strict=True):
         point_buffers.update({name: before[name].clone() for name, i in counters.items() if not average.seen[i]})
     return fresh
 
 
-def _accepts_batch(model: Model, state: State, pixels: Tensor) -> bool:
+def _accepts_batch(model: Model, state: State, inputs: Inputs) -> bool:
     """Whether no norm raises ValueError on a batch, as in training mode they do for a single value per unit."""
     try:
-        with preserved_generators(pixels.device):
-            model({name: tensor.clone() for name, tensor in state.items()}, pixels)
+        with preserved_generators(model.device):
+            model({name: tensor.clone() for name, tensor in state.items()}, inputs)
     except ValueError:
         return False
     return True
@@ -127,8 +128,8 @@ def _accepts_batch(model: Model, state: State, pixels: Tensor) -> bool:
 def _update_statistics(
     model: Model,
     state: State,
-    pixels: Tensor,
-    labels: Tensor,
+    inputs: Inputs,
+    targets: Targets,
     attack: Attack | None,
     generator: torch.Generator,
     average: "_Averages",
@@ -136,14 +137,14 @@ def _update_statistics(
     """Update the running statistics in `state` in place, by the passes of the attack and one over its pixels."""
     with model.holding(state) as network:
 
-        def predict(pixels: Tensor) -> Any:
+        def predict(inputs: Inputs) -> Any:
             average.begin_pass()
-            return network(pixels)
+            return network(inputs)
 
         if attack:
             with torch.enable_grad():
-                pixels = attack(predict, pixels, labels, generator)
-        predict(pixels)
+                inputs = attack(predict, inputs, targets, generator)
+        predict(inputs)
 
 
 class _Averages:
@@ -207,15 +208,15 @@ class _Averages:
         return before, after
 
 
-def _demand_calls(model: Model, state: State, pixels: Tensor, average: _Averages) -> None:
+def _demand_calls(model: Model, state: State, inputs: Inputs, average: _Averages) -> None:
     """Raise UserError if the outputs depend on the statistics of a norm that was never called."""
     uncalled = [norm for norm, seen in zip(average.norms, average.seen, strict=True) if not seen]
     if not uncalled:
         return
     changed = {name: 2 * state[name] + 1 for norm in uncalled for name in norm.statistics.values()}
-    with preserved_modes(model.network), preserved_generators(pixels.device):
+    with preserved_modes(model.network), preserved_generators(model.device):
         model.network.eval()
-        pairs = zip(*(output_tensors(model(s, pixels)) for s in (dict(state), {**state, **changed})), strict=True)
+        pairs = zip(*(output_tensors(model(s, inputs)) for s in (dict(state), {**state, **changed})), strict=True)
         if any((a - b).abs().max() > VISIBLE * a.abs().max() for a, b in pairs):
             names = sorted(changed)[:4]
             raise UserError(
@@ -237,7 +238,7 @@ class Estimate:
     @classmethod
     def on(
         cls,
-        training: Images,
+        training: Examples,
         transform: Transform,
         *,
         batch_size: int,
@@ -273,10 +274,10 @@ class Estimate:
 
 
 def first_images(batches: Batches, count: int) -> Batches:
-    """Batches with the first `count` images of `batches`."""
-    for pixels, labels in batches:
-        yield pixels[:count], labels[:count]
-        count -= len(labels)
+    """Batches with the first `count` examples of `batches`."""
+    for inputs, targets in batches:
+        yield select(inputs, slice(count)), select(targets, slice(count))
+        count -= count_examples(inputs)
         if count <= 0:
             return
 

@@ -7,7 +7,8 @@ training and what it keeps between steps.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf, isfinite
 from typing import Any
 
@@ -18,50 +19,47 @@ from torch.func import vmap
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import derive, preserved_generators, reseed, stream
 from neuralign.curves.curve import Basis
-from neuralign.datasets.images import Images, Transform, as_float
+from neuralign.datasets.batches import Examples, Inputs, Targets, Transform, count_examples
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, criterion, logits, preserved_modes
+from neuralign.networks.model import Model, State, preserved_modes
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_streams
+from neuralign.training.objective import LOSS, Objective
+from neuralign.training.objectives.cross_entropy import CLASSIFICATION
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
 
-# A training has diverged when the mean criterion of an epoch exceeds this many nats. The bound is absolute: a network
-# that guesses has a loss of log(classes), below 10. A bound relative to the first loss would not work, because a curve
-# starts from well-trained networks, with a loss near 0. Single steps may exceed it, and the penalty has no bound.
-EXPLODED = 1e4
 
-# How many images are augmented in one call; they serve several steps. On a GPU this replaces some hundred small kernels
-# per step; on a CPU it makes no difference.
-AUGMENTED_AT_ONCE = 2048
-
-
-def demand_trainable_last_batch(model: Model, state: Callable[[], State], images: Images, batch_size: int) -> None:
-    """Raise UserError if the last batch of the training set is a single image and the network cannot train on one.
+def demand_trainable_last_batch(
+    model: Model, state: Callable[[], State], examples: Examples, batch_size: int, objective: Objective
+) -> None:
+    """Raise UserError if the last batch of the training set is one example and the network cannot train on one.
 
     Batch norm needs at least two values per unit; after a global pooling a single image has one. `state`: () -> the
     state to try this with; it is copied.
     """
-    if (len(images) - 1) % batch_size:  # the last batch has one image more than this
+    if examples.batch_sizes(batch_size)[-1] > 1:
         return
-    with preserved_generators(images.labels.device), preserved_modes(model.network), torch.no_grad():
+    with preserved_generators(examples.device), preserved_modes(model.network), torch.no_grad():
         model.network.train()
+        inputs, targets = next(examples.batches(1))
         try:
             copies = {name: tensor.detach().clone() for name, tensor in state().items()}
-            criterion(model(copies, as_float(images.pixels[:1])), images.labels[:1])
+            objective.loss(model(copies, inputs), targets)
         except Exception as error:  # the network is the user's code and may raise anything
             raise UserError(
-                f"{len(images)} images in batches of {batch_size} leave one image alone in the last batch, and the "
-                f"network does not train on a single image: {summary(error)}; choose another batch_size"
+                f"{len(examples)} {examples.noun} in batches of {batch_size} leave one alone in the last batch, and "
+                f"the network does not train on a single one: {summary(error)}; choose another batch_size"
             ) from error
 
 
 class Training:
     """Trains `trainable` so that the network `sample(trainable, basis(t))` has a low loss for t uniform in [0, 1].
 
-    One t is drawn per step. The objective is the criterion plus weight_decay / 2 times the squared norm of the
-    *sampled* parameters. For an endpoint this is SGD's weight decay; for a curve it is the penalty of the paper's code.
+    One t is drawn per step. What is minimised is the objective's loss plus weight_decay / 2 times the squared norm of
+    the *sampled* parameters. For an endpoint this is SGD's weight decay; for a curve it is the penalty of the paper's
+    code.
 
     Args:
         model: the network and its normalisation.
@@ -69,18 +67,19 @@ class Training:
         sample: (trainable, weights (n,) of the control points) -> the parameters (d,) of one network.
         layout: where each tensor of the network lies in the parameters (d,).
         buffers: all other tensors of the network, including frozen parameters; a copy of them is updated.
-        images: the training set, on the training device.
+        examples: the training set, on the training device.
         regime: epochs, batch size, learning rate and so on.
-        transform: the augmentation: (uint8 images (n, c, h, w), generator) -> images.
+        objective: the loss and the metrics.
+        transform: the augmentation, such as (uint8 images (n, c, h, w), generator) -> images.
         basis: t -> weights (n,) of the control points. None for an endpoint, whose `sample` ignores them.
         attack: perturbs the images of each step; it runs with batch statistics and leaves the buffers unchanged.
         seed: of the order of images, t, augmentation, attack and dropout.
         keeper: saves the progress between steps, and restores it.
         constrain: (trainable, lr) -> None; changes `trainable` in place after each step.
 
-    `progress.history` has one row per epoch: epoch (from 1), lr, loss (the mean criterion, in nats), penalty (the mean
-    norm term), accuracy (percent). Raises UserError if nothing is trainable, or if the last batch is a single image and
-    the network cannot train on one.
+    `progress.history` has one row per epoch: epoch (from 1), lr, loss (the mean of the objective's), penalty (the mean
+    norm term), and the objective's other metrics. Raises UserError if nothing is trainable, or if the last batch is a
+    single example and the network cannot train on one.
     """
 
     def __init__(
@@ -90,9 +89,10 @@ class Training:
         sample: Sample,
         layout: FlatLayout,
         buffers: Mapping[str, Tensor],
-        images: Images,
+        examples: Examples,
         regime: Regime,
         *,
+        objective: Objective = CLASSIFICATION,
         transform: Transform,
         basis: Basis | None = None,
         attack: Attack | None = None,
@@ -100,24 +100,25 @@ class Training:
         keeper: Keeper | None = None,
         constrain: Constraint | None = None,
     ):
-        self.model, self.sample, self.layout, self.images, self.regime = model, sample, layout, images, regime
+        self.model, self.sample, self.layout, self.examples, self.regime = model, sample, layout, examples, regime
         self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
-        self.keeper, self.constrain, self.device = keeper, constrain, images.labels.device
+        self.objective, self.keeper, self.constrain, self.device = objective, keeper, constrain, examples.device
         if not trainable.numel():
             raise UserError("there is nothing to train: no parameter of the network requires gradients")
         fresh = Progress(
             trainable.detach().clone(),
             torch.zeros_like(trainable),
             {name: b.clone() for name, b in buffers.items()},
-            sums=torch.zeros(4, dtype=torch.float64, device=self.device),
+            sums=torch.zeros(3 + len(objective.others), dtype=torch.float64, device=self.device),
         )
         self.progress = keeper.restore(fresh) if keeper else fresh
         self.augmentation_generator = torch.Generator(self.device)
         self.attack_generator = torch.Generator(self.device)
         self.attacked_buffers = {n: b.clone() for n, b in self.progress.buffers.items()} if attack else {}
-        # limits of the criterion and the penalty, each summed over the images of an epoch
-        self.limits = torch.tensor([EXPLODED * len(images), inf], dtype=torch.float64, device=self.device)
-        demand_trainable_last_batch(model, self.initial_state, images, regime.batch_size)
+        # limits of the loss and the penalty, each summed over the examples of an epoch
+        exploded = objective.exploded * len(examples)
+        self.limits = torch.tensor([exploded, inf], dtype=torch.float64, device=self.device)
+        demand_trainable_last_batch(model, self.initial_state, examples, regime.batch_size, objective)
         self._take_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
 
     def steps(self) -> Iterator[None]:
@@ -129,41 +130,37 @@ class Training:
         progress, regime = self.progress, self.regime
         if progress.epoch or progress.step:
             log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
-        images = len(self.images)
-        speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, images) / images, images)
+        examples = len(self.examples)
+        speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, examples) / examples, self.examples)
         while progress.epoch < regime.epochs:
             yield from self._epoch(progress.epoch)
             row = self._history_row(progress.epoch)
             progress.finish(row)
             if self.keeper:
                 self.keeper.keep(progress)
-            speed.report(row, regime.epochs)
+            speed.report(row, regime.epochs, self.objective.percent)
 
     def _epoch(self, epoch: int) -> Iterator[None]:
         """Run the remaining steps of an epoch (counted from 0), with a yield after each."""
         progress, size = self.progress, self.regime.batch_size
-        order = torch.randperm(len(self.images), generator=stream(self.seed, "order", epoch)).to(self.device)
-        count = -(-len(order) // size)
-        weights = self.weights(count, epoch)  # (count, n), of the control points
+        weights = self.weights(len(self.examples.batch_sizes(size)), epoch)  # (steps, n), of the control points
         lr = torch.tensor(self._lr(epoch), dtype=progress.trainable.dtype, device=self.device)
-        per_block = max(1, AUGMENTED_AT_ONCE // size)
-        for first in range(progress.step // per_block * per_block, count, per_block):
-            x, y = self._augmented(order[first * size : (first + per_block) * size], epoch, first // per_block)
-            for i, pixels, labels in zip(range(first, count), x.split(size), y.split(size), strict=False):
-                if i < progress.step:  # done before this training was resumed
-                    continue
-                if self.attack:
-                    self.attack_generator.manual_seed(derive(self.seed, "attack", epoch, i))
-                reseed(self.device, self.seed, "dropout", epoch, i)
-                self.model.network.train()
-                self._take_step(pixels, labels, weights[i], lr)
-                progress.step = i + 1
-                if self.keeper:
-                    self.keeper.keep(progress)
-                yield
+        order, draws = stream(self.seed, "order", epoch), partial(self._augmentation, epoch)
+        batches = self.examples.epoch(size, self.transform, order, draws, first=progress.step)
+        for i, (inputs, targets) in enumerate(batches, progress.step):
+            if self.attack:
+                self.attack_generator.manual_seed(derive(self.seed, "attack", epoch, i))
+            reseed(self.device, self.seed, "dropout", epoch, i)
+            self.model.network.train()
+            is_plain = isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+            (self._take_step if is_plain else self._step)(inputs, targets, weights[i], lr)
+            progress.step = i + 1
+            if self.keeper:
+                self.keeper.keep(progress)
+            yield
 
-    def _step(self, x: Tensor, y: Tensor, weights: Tensor, lr: Tensor) -> None:
-        """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), at these weights of the control points."""
+    def _step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
+        """One step of SGD on a batch, at these weights of the control points."""
         trainable = self.progress.trainable.detach().requires_grad_()  # a new leaf on the same memory
         point = self.sample(trainable, weights)
         flat = point.detach().requires_grad_()  # (d,), a leaf, so that the norm term can be added to its gradient
@@ -173,10 +170,11 @@ class Training:
         with self.model.holding(self.layout.views(flat) | self.progress.buffers) as network:
             with autocast(self.device, self.regime.precision):
                 outputs = network(x)
-                loss = criterion(outputs, y)
+                loss = self.objective.loss(outputs, y)
             loss.backward()
-        correct = (logits(outputs).detach().argmax(1) == y).sum()
-        self._accumulate(loss.detach(), flat.detach(), correct, len(y))
+        with torch.no_grad():
+            others = [metric.values(outputs, y).sum() for metric in self.objective.others.values()]
+        self._accumulate(loss.detach(), flat.detach(), others, count_examples(x))
         assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
         flat_gradient = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
         (gradient,) = torch.autograd.grad(point, trainable, flat_gradient)  # chain rule through `sample`
@@ -191,7 +189,7 @@ class Training:
         if self.constrain:
             self.constrain(progress.trainable, lr)
 
-    def _attacked(self, attack: Attack, flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _attacked(self, attack: Attack, flat: Tensor, x: Inputs, y: Targets) -> Inputs:
         """The perturbed images of a step; the attack works on a copy of the buffers."""
         copies, buffers = self.attacked_buffers, self.progress.buffers
         for dtype in {b.dtype for b in buffers.values()}:  # tensors of one type are copied by one kernel
@@ -205,32 +203,36 @@ class Training:
 
             return attack(predict, x, y, self.attack_generator)
 
-    def _accumulate(self, loss: Tensor, flat: Tensor, correct: Tensor, images: int) -> None:
+    def _accumulate(self, loss: Tensor, flat: Tensor, others: Sequence[Tensor], examples: int) -> None:
         """Add a step to the sums of its epoch (see `Progress`)."""
         sums, trained = self.progress.sums, flat[: self.layout.trained_size]
-        sums[0].add_(loss, alpha=images)
-        sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * images)
-        sums[2].add_(correct)
+        sums[0].add_(loss, alpha=examples)
+        sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * examples)
+        for total, value in zip(sums[2:-1], others, strict=True):
+            total.add_(value)
         # Counts the steps until a sum exceeds its limit; the sums only grow, so after that no step counts.
-        sums[3].add_((sums[:2] < self.limits).all())
+        sums[-1].add_((sums[:2] < self.limits).all())
 
     def _history_row(self, epoch: int) -> Row:
         """The row of the history for a complete epoch. Synchronises with the device; raises `Diverged`."""
         *totals, steps_within_limits = self.progress.sums.tolist()
         steps = self.progress.step
-        loss, penalty, correct = (total / len(self.images) for total in totals)
+        loss, penalty, *others = (total / len(self.examples) for total in totals)
         finite = {"the loss is": isfinite(loss), "the penalty is": isfinite(penalty)}
         finite["weights are"] = bool(torch.isfinite(self.progress.trainable).all())
         if steps_within_limits < steps or not finite["weights are"]:
             causes = [f"{subject} not finite" for subject, is_finite in finite.items() if not is_finite]
-            if EXPLODED <= loss < inf:
-                causes.insert(0, f"the loss is {loss:.3g} nats on average, more than {EXPLODED:g},")
+            if self.objective.exploded <= loss < inf:
+                unit, most = self.objective.unit, self.objective.exploded
+                causes.insert(0, f"the loss is {f'{loss:.3g} {unit}'.strip()} on average, more than {most:g},")
             raise Diverged(
                 f"{causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at "
                 f"learning rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in "
                 "the networks that it starts from"
             )
-        return {"epoch": epoch + 1, "lr": self._lr(epoch), "loss": loss, "penalty": penalty, "accuracy": 100 * correct}
+        row = {"epoch": epoch + 1, "lr": self._lr(epoch), LOSS: loss, "penalty": penalty}
+        means = {LOSS: loss} | dict(zip(self.objective.others, others, strict=True))
+        return row | {name: value for name, value in self.objective.report(means, 1).items() if name != LOSS}
 
     def weights(self, count: int, epoch: int) -> Tensor:
         """Weights (count, n) of the control points at the t of each step of an epoch; (count, 0) for an endpoint."""
@@ -244,10 +246,9 @@ class Training:
             state = self.layout.views(point) | self.progress.buffers
             return {name: tensor.detach().clone() for name, tensor in state.items()}
 
-    def _augmented(self, index: Tensor, epoch: int, block: int) -> tuple[Tensor, Tensor]:
-        """The augmented images with these indices, enough for the steps of a block, and their labels."""
-        self.augmentation_generator.manual_seed(derive(self.seed, "augmentation", epoch, block))
-        return self.images.take(index, self.transform, self.augmentation_generator)
+    def _augmentation(self, epoch: int, block: int) -> torch.Generator:
+        """The generator for the augmentation of a block of batches."""
+        return self.augmentation_generator.manual_seed(derive(self.seed, "augmentation", epoch, block))
 
     def _lr(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -268,15 +269,18 @@ def fit(training: Training) -> Progress:
 
 
 class _Speed:
-    """Logs a row of the history, with the images per second of this process and the time that is left."""
+    """Logs a row of the history, with the examples per second of this process and the time that is left."""
 
-    def __init__(self, epochs_done: float, images: int):
-        self.began, self.done, self.images = time.monotonic(), epochs_done, images
+    def __init__(self, epochs_done: float, examples: Examples):
+        self.began, self.done, self.examples, self.noun = time.monotonic(), epochs_done, len(examples), examples.noun
 
-    def report(self, row: Row, epochs: int) -> None:
-        epoch, trained = row["epoch"], self.images * (row["epoch"] - self.done)
-        line = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.2f} %"
+    def report(self, row: Row, epochs: int, percent: Container[str]) -> None:
+        """Log the row; `percent` are the metrics that are in percent."""
+        epoch, trained = row["epoch"], self.examples * (row["epoch"] - self.done)
+        metrics = {name: value for name, value in row.items() if name not in ("epoch", "lr", LOSS, "penalty")}
+        line = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row[LOSS]:.4f}"
+        line += "".join(f"  {name} {value:.2f}{' %' * (name in percent)}" for name, value in metrics.items())
         if trained:  # zero if the previous process had done the last step of the epoch
-            seconds = (time.monotonic() - self.began) / trained  # per image
-            line += f"  {1 / seconds:.0f} images/s  {(epochs - epoch) * self.images * seconds:.0f} s left"
+            seconds = (time.monotonic() - self.began) / trained  # per example
+            line += f"  {1 / seconds:.0f} {self.noun}/s  {(epochs - epoch) * self.examples * seconds:.0f} s left"
         log.info("%s", line)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from neuralign.common.seeding import global_generator, preserved_generators
-from neuralign.datasets.images import as_float
 from neuralign.training.cuda_graphs import side_streams
 from neuralign.training.loop import Training
 from neuralign.training.progress import Diverged, Progress
@@ -58,7 +57,7 @@ def train_together(trainings: Sequence[Training]) -> Iterator[tuple[int, Progres
     error is raised after all others have been yielded, so that the caller can save those.
     """
     first = trainings[0]
-    report_speed(first.model, first.images, first.regime)
+    report_speed(first.model, first.examples, first.regime, first.objective)
     results = fit_together(trainings)
     yield from ((i, result) for i, result in enumerate(results) if isinstance(result, Progress))
     if isinstance(results[0], Diverged):
@@ -66,10 +65,10 @@ def train_together(trainings: Sequence[Training]) -> Iterator[tuple[int, Progres
 
 
 def _draws_random_numbers(training: Training) -> bool:
-    """Whether the network draws from the device's generator in a pass on two images in training mode."""
+    """Whether the network draws from the device's generator in a pass on two examples in training mode."""
     generator, model = global_generator(training.device), training.model
     with preserved_generators(training.device), torch.no_grad():
         before = generator.get_state()
         model.network.train()
-        model(training.initial_state(), as_float(training.images.pixels[:2]))
+        model(training.initial_state(), next(training.examples.batches(2))[0])
         return not torch.equal(before, generator.get_state())

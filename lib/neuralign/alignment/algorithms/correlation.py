@@ -12,8 +12,10 @@ from neuralign.alignment.activations import MomentsByTap, growing_moments
 from neuralign.alignment.birkhoff import assign
 from neuralign.alignment.moments import Moments
 from neuralign.alignment.problem import Problem
+from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
 from neuralign.config.options import Count, Flag, Fraction
+from neuralign.datasets.batches import Examples
 from neuralign.datasets.images import Images
 from neuralign.symmetry.permutations import Permutation
 from neuralign.symmetry.tracing.taps import Tap
@@ -53,10 +55,10 @@ def correlation(
         stop: Stop early, once at most this share of all units changes its match. Images come in a fixed random order,
             and matches are compared after 1, 2, 4, 8, ... batches; null: all images are used.
     """
-    chosen = problem.images.balanced(images) if balanced else problem.images.first(images)
+    chosen = _balanced(problem.examples, images) if balanced else problem.examples.first(images)
     if stop is not None:
         chosen = _shuffled(chosen)
-    subset, matches = replace(problem, images=chosen), dict[str, Tensor]()
+    subset, matches = replace(problem, examples=chosen), dict[str, Tensor]()
     first = None if stop is None else batch_size
     for count, moments in growing_moments(subset, first=first, batch_size=batch_size, read=read, largest=largest):
         problem.facts["images"], previous = count, matches
@@ -94,7 +96,14 @@ def _score(taps: dict[Tap, Moments], centred: bool, streams: str) -> Tensor:
     return sum((m.correlation(centred) for m in (stem or taps).values()), torch.tensor(0.0))
 
 
-def _shuffled(images: Images) -> Images:
-    """The images in a fixed random order, so that the first of them are a random sample."""
-    order = torch.randperm(len(images), generator=stream(0, "alignment")).to(images.labels.device)
-    return Images(images.pixels[order], images.labels[order])
+def _balanced(examples: Examples, count: int) -> Images:
+    """Up to `count` images, equally many of each class. Raises UserError for examples that are no labelled images."""
+    if not isinstance(examples, Images):
+        raise UserError("balanced: found true; only labelled images have classes, so false is needed")
+    return examples.balanced(count)
+
+
+def _shuffled(examples: Examples) -> Examples:
+    """The examples in a fixed random order, so that the first of them are a random sample."""
+    order = torch.randperm(len(examples), generator=stream(0, "alignment")).to(examples.device)
+    return examples.subset(order)

@@ -20,8 +20,8 @@ from neuralign.common.seeding import preserved_generators, reseed, stream
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
+from neuralign.datasets.batches import count_examples
 from neuralign.networks.buffer_updates import IMAGES
-from neuralign.networks.model import criterion
 from neuralign.networks.parameters import FlatLayout
 from neuralign.symmetry.permutations import Permutation, identity, mix, permute
 from neuralign.training.loop import Training, demand_trainable_last_batch, fit
@@ -97,8 +97,8 @@ class _Search:
 
     def __init__(self, problem: Problem, bends: int, batch_size: int, seed: int):
         self.problem, self.spec, self.seed, self.batch_size = problem, problem.trace.spec, seed, batch_size
-        pixels, _ = next(problem.images.batches(IMAGES))
-        ends = endpoints_of(problem.model, (problem.target, problem.source), pixels, keep_equal=False)
+        inputs, _ = next(problem.examples.batches(IMAGES))
+        ends = endpoints_of(problem.model, (problem.target, problem.source), inputs, keep_equal=False)
         ends.demand_interpolable()
         self.layout, self.buffers = ends.layout, ends.stored[0]
         self.end = {n: problem.source[n] for n in self.layout.shapes}
@@ -108,7 +108,11 @@ class _Search:
         self.fractions = torch.linspace(0, 1, bends + 2, dtype=torch.float64)[1:].to(self.origin)
         self.basis = lambda t: bezier(t, bends=bends)
         demand_trainable_last_batch(
-            problem.model, lambda: self.layout.views(self.origin) | self.buffers, problem.images, batch_size
+            problem.model,
+            lambda: self.layout.views(self.origin) | self.buffers,
+            problem.examples,
+            batch_size,
+            problem.objective,
         )
         self.matrices = FlatLayout({g: torch.Size((self.spec.sizes[g],) * 2) for g in self.spec.free})
 
@@ -180,10 +184,11 @@ class _Search:
             sample,
             layout,
             self.buffers,
-            self.problem.images,
+            self.problem.examples,
             regime,
             transform=self.problem.transform,
             basis=self.basis,
+            objective=self.problem.objective,
             attack=self.problem.attack,
             seed=int(torch.randint(2**31, (), generator=stream(self.seed, *purpose))),
             keeper=self.problem.keeper("-".join(map(str, purpose))),
@@ -207,19 +212,19 @@ class _Search:
     @torch.no_grad()
     def score(self, permutation: Permutation, batches: int) -> float:
         """The mean loss along the curve, in training mode; batches, t and noise are the same for every permutation."""
-        model, images = self.problem.model, self.problem.images
+        model, examples, objective = self.problem.model, self.problem.examples, self.problem.objective
         end = self.layout.flatten(permute(self.spec, permutation, self.end))
         order, draws = stream(self.seed, "scoring order"), stream(self.seed, "scoring draws")
         model.network.train()
         total, count = torch.zeros((), device=self.origin.device), 0
-        scored = list(islice(images.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
-        for i, (pixels, labels) in enumerate(scored):
+        scored = list(islice(examples.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
+        for i, (inputs, targets) in enumerate(scored):
             point = self.point(end, self.offsets, self.weights((i + 0.5) / len(scored)))
             state = self.layout.views(point) | {n: b.clone() for n, b in self.buffers.items()}
             with preserved_generators(self.origin.device):
                 reseed(self.origin.device, self.seed, "scoring dropout", i)
-                total += criterion(model(state, pixels), labels) * len(labels)
-            count += len(labels)
+                total += objective.loss(model(state, inputs), targets) * count_examples(inputs)
+            count += count_examples(inputs)
         return (total / count).item()
 
 

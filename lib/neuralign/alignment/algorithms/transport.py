@@ -26,7 +26,7 @@ def transport(
         batch_size: Images per batch.
         read: Whether activations are read after (`post`) or before (`pre`) the nonlinearity.
     """
-    subset = replace(problem, images=problem.images.first(images))
+    subset = replace(problem, examples=problem.examples.first(images))
     moments = unit_moments(subset, batch_size=batch_size, read=read)
     return {
         group: assign(sum((m.products() for m in taps.values()), torch.tensor(0.0))) for group, taps in moments.items()

@@ -1,0 +1,1 @@
+"""Objectives: a plug-in is `name(*, ...options) -> Objective` (`training/objective.py`)."""

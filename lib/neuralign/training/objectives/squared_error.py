@@ -1,0 +1,42 @@
+"""Squared error of a regression."""
+
+from collections.abc import Mapping
+from math import nan
+from typing import Any
+
+from torch import Tensor
+
+from neuralign.networks.model import logits
+from neuralign.training.objective import LOSS, Metric, Objective
+
+
+def squared_error() -> Objective:
+    """Mean squared difference of outputs and targets (n, ...), over all numbers; `r2`, the explained variance in %.
+
+    r2 is 100 (1 - loss / variance); the variance is that of the targets on which it is measured.
+    """
+    metrics = {
+        LOSS: Metric(lambda outputs, targets: _mean(_errors(outputs, targets).square())),
+        "_target": Metric(lambda _, targets: _mean(targets)),
+        "_target_square": Metric(lambda _, targets: _mean(targets.double().square())),
+    }
+    return Objective(_loss, metrics, {"r2": _explained_percent})
+
+
+def _mean(numbers: Tensor) -> Tensor:
+    """The mean of each example's numbers, (n, ...) -> (n,) float64."""
+    return numbers.double().reshape(len(numbers), -1).mean(1)
+
+
+def _errors(outputs: Any, targets: Tensor) -> Tensor:
+    """The differences; a network may return (n, 1) for targets (n,)."""
+    return logits(outputs).reshape(targets.shape) - targets
+
+
+def _loss(outputs: Any, targets: Tensor) -> Tensor:
+    return _errors(outputs, targets).square().mean()
+
+
+def _explained_percent(means: Mapping[str, float]) -> float:
+    variance = means["_target_square"] - means["_target"] ** 2
+    return 100 * (1 - means[LOSS] / variance) if variance > 0 else nan
