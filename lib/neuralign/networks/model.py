@@ -1,4 +1,4 @@
-"""A network as a function of a state and pixels, `model(state, pixels)`; the names of its tensors; its loss.
+"""A network as a function of a state and inputs, `model(state, inputs)`; the names of its tensors; its loss.
 
 Networks come from the plug-ins of `architectures/`, `name(classes, channels, *, ...options) -> nn.Module`, or from any
 other importable callable that returns a module (`foreign_networks.py`). In evaluation mode a network returns logits
@@ -17,6 +17,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from neuralign.config.plugins import Entry, plugin
 from neuralign.config.references import is_object
+from neuralign.datasets.batches import Inputs, call, describe
 from neuralign.networks.caches import modules_in_evaluation, preserved_attributes
 from neuralign.networks.foreign_networks import NetworkError, construct, summary
 
@@ -31,24 +32,31 @@ class Model:
     """A network together with the normalisation of its input.
 
     It takes pixels in [0, 1], the unit of the budget of an attack, so that an attack need not know the normalisation.
+    A network of other inputs has none: these are any of those that `datasets/batches.py` describes.
     """
 
     network: nn.Module
-    mean: Tensor  # (c, 1, 1), subtracted from pixels in [0, 1]
-    std: Tensor  # (c, 1, 1), by which the difference is divided
+    mean: Tensor | None  # (c, 1, 1), subtracted from pixels in [0, 1]; None: the network takes inputs as they are
+    std: Tensor | None  # (c, 1, 1), by which the difference is divided
 
-    def __call__(self, state: State, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs for pixels (n, c, h, w), computed with the parameters and buffers of `state`.
+    @property
+    def device(self) -> torch.device:
+        """Where the network is: the device of its first tensor, or of the normalisation."""
+        tensors = (t.device for t in (*self.network.parameters(), *self.network.buffers()))
+        return next(tensors, torch.device("cpu")) if self.mean is None else self.mean.device
+
+    def __call__(self, state: State, inputs: Inputs) -> Any:
+        """The outputs for these inputs, computed with the parameters and buffers of `state`.
 
         In training mode the buffers in `state` are updated in place. To differentiate the outputs, call the network
         within `holding`: gradient checkpointing needs the weights in the backward pass too.
         """
         with self.holding(state) as network:
-            return network(pixels)
+            return network(inputs)
 
     @contextmanager
-    def holding(self, state: State) -> Iterator[Callable[[Tensor], Tensor | tuple[Tensor, ...]]]:
-        """A block in which the network has the tensors of `state`; yields the function pixels -> outputs.
+    def holding(self, state: State) -> Iterator[Callable[[Inputs], Any]]:
+        """A block in which the network has the tensors of `state`; yields the function inputs -> outputs.
 
         Outputs must be differentiated within the block. After it the buffers in `state` are updated, as by a call.
 
@@ -58,22 +66,28 @@ class Model:
         evaluated = modules_in_evaluation(self.network)
         with preserved_attributes(evaluated) as restore, substituted(self.network, state) as current:
 
-            def network(pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+            def network(inputs: Inputs) -> Any:
                 try:
-                    return self.network(self.normalise(pixels))
+                    return call(self.network, self.normalise(inputs))
                 finally:
                     restore()
 
             yield network
         write_back(state, current)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """The network's input for pixels in [0, 1]."""
-        return (pixels - self.mean) / self.std
+    def normalise(self, inputs: Inputs) -> Inputs:
+        """The network's inputs, for pixels in [0, 1] or for inputs as they are."""
+        return inputs if self.mean is None else (inputs - self.mean) / self.std
 
     def to(self, device: torch.device) -> "Model":
         """A model with the same network, which is moved to `device` in place."""
-        return Model(self.network.to(device), self.mean.to(device), self.std.to(device))
+        mean, std = (None if t is None else t.to(device) for t in (self.mean, self.std))
+        return Model(self.network.to(device), mean, std)
+
+    def double(self) -> "Model":
+        """A model with the same network, which normalises in float64."""
+        mean, std = (None if t is None else t.double() for t in (self.mean, self.std))
+        return Model(self.network, mean, std)
 
 
 @contextmanager
@@ -147,18 +161,18 @@ def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
 
 
 @torch.no_grad()
-def evaluation_outputs(network: nn.Module, example: Tensor) -> Any:
-    """What the network returns in evaluation mode for a normalised input (n, c, h, w).
+def evaluation_outputs(network: nn.Module, example: Inputs) -> Any:
+    """What the network returns in evaluation mode for normalised inputs.
 
     The network is in training mode afterwards. Raises NetworkError if the network raises any error.
     """
     network.eval()
     try:
         with preserved_attributes(network.modules()):
-            return network(example)
+            return call(network, example)
     except Exception as error:  # the network is the user's code and may raise anything
         raise NetworkError(
-            f"the network does not take an input of shape {tuple(example.shape)}: {summary(error)}"
+            f"the network does not take an input of shape {describe(example)}: {summary(error)}"
         ) from error
     finally:
         network.train()
