@@ -450,7 +450,7 @@ def only_batch_norms_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tried_on_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms are tried on images and on their negatives."""
-    monkeypatch.setattr(buffer_updates, "_other_images", lambda pixels: 1 - pixels)
+    monkeypatch.setattr(buffer_updates, "_other_inputs", lambda pixels: 1 - pixels)
 
 
 def last_call_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from awkward import (
     ATTENTIVE,
+    BRANCHED,
     FIXED,
     FREE,
     ORDERED,
@@ -237,6 +238,36 @@ def test_an_operation_that_reads_the_order_of_channels_fixes_them(name: str) -> 
     symmetry = traced(make())
     assert "a" not in symmetry.spec.free
     assert any(reason in words for words in symmetry.frozen.values()), symmetry.frozen
+
+
+@pytest.mark.parametrize("name", BRANCHED)
+def test_what_all_branches_for_different_inputs_permit_is_free(name: str) -> None:
+    make, groups = BRANCHED[name]
+    torch.manual_seed(0)
+    network = make()
+    symmetry = traced(network)
+    assert {group: symmetry.spec.sizes[group] for group in symmetry.spec.free} == groups
+    assert symmetry.branches == 1
+    state, permutation = randomised(network), permutations.random(symmetry.spec, generator(1))
+    permuted = permutations.permute(symmetry.spec, permutation, state)
+    outputs = []
+    for inputs in (image(), image() + 1, image() - image().min() + 1):  # dark; bright; bright without black pixels
+        expected, actual = (functional_call(network, tensors, inputs) for tensors in (state, permuted))
+        torch.testing.assert_close(actual, expected)
+        outputs.append(expected)
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
+def test_activations_are_read_only_where_all_branches_compute_them() -> None:
+    def do(n: nn.Module, x: Tensor) -> Tensor:
+        first = n.a(x).relu() if x.mean() > 0.9 else n.a(x)
+        return n.c(n.b(first).relu()).mean((2, 3))
+
+    symmetry = traced(Net(do, a=conv(3, 4), b=conv(4, 6), c=conv(6, 5)))
+    assert symmetry.spec.free == ("a", "b")
+    assert {read.operation for read in symmetry.reads.values()} == {"convolution"}
+    dark, bright = (symmetry.probe(symmetry.taps)[0](inputs) for inputs in (image(), image() + 1))
+    assert [tensor.shape for tensor in dark] == [tensor.shape for tensor in bright]
 
 
 def test_maps_are_followed_through_the_grid_sampler_of_cudnn_too() -> None:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from neuralign.common.seeding import repeatable_draws
+from neuralign.datasets.batches import Inputs, count_examples, map_tensors, select, tensors_of
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, canonical_names, preserved_modes
 from neuralign.networks.outputs import output_tensors
@@ -58,7 +59,7 @@ class Updates:
 
 
 def updates(
-    model: Model, state: State, pixels: Callable[[], Tensor], names: Collection[str], differing: Collection[str] = ()
+    model: Model, state: State, inputs: Callable[[], Inputs], names: Collection[str], differing: Collection[str] = ()
 ) -> Updates:
     """How the network updates those of its buffers that are in `names` in training mode.
 
@@ -67,7 +68,7 @@ def updates(
     Args:
         model: its network may be in any mode, which is restored.
         state: of the network; it is not changed.
-        pixels: () -> images (n, c, h, w) in [0, 1]; called only if a module has to be tried.
+        inputs: () -> inputs of the model for some examples; called only if a module has to be tried.
         names: of the buffers to classify; the result has no others.
         differing: names of buffers that differ between the states which the caller interpolates. A module is tried
             only if it holds a floating-point buffer or one of these.
@@ -88,7 +89,7 @@ def updates(
         elif module.track_running_stats:
             result.norms[name] = _describe_norm(module, local_names)
     if untested:
-        _try_modules(model, state, pixels()[:IMAGES], untested, canonical, names, result)
+        _try_modules(model, state, select(inputs(), slice(IMAGES)), untested, canonical, names, result)
     return result
 
 
@@ -113,15 +114,15 @@ def _describe_norm(module: nn.Module, local_names: Mapping[str, str]) -> Norm:
 def _try_modules(
     model: Model,
     state: State,
-    pixels: Tensor,
+    inputs: Inputs,
     modules: Mapping[str, nn.Module],
     canonical: Mapping[str, str],
     names: Collection[str],
     result: Updates,
 ) -> None:
     """Classify the buffers of these modules by experiment, and add them to `result`."""
-    calls = _first_calls(model, state, pixels, modules)
-    other_calls = _first_calls(model, state, _other_images(pixels), modules)
+    calls = _first_calls(model, state, inputs, modules)
+    other_calls = _first_calls(model, state, _other_inputs(inputs), modules)
     for name, module in modules.items():
         if name not in calls or name not in other_calls:
             continue  # it is not called in evaluation mode, so the outputs that are measured do not depend on it
@@ -145,15 +146,26 @@ def _try_modules(
             result.norms[name] = Norm(module, averaged, counters, trial.rate)
 
 
-def _other_images(pixels: Tensor) -> Tensor:
-    """Images on which every norm measures other statistics than on `pixels`.
+def _other_inputs(inputs: Inputs) -> Inputs:
+    """As many inputs, on which every norm measures other statistics.
 
-    They are no linear function of the pixels: negatives, for example, have the same variance after a linear layer.
+    Floating-point inputs are no linear function of the given ones: negatives, for example, have the same variance after
+    a linear layer. Of others, such as tokens and masks, each of the first examples is there twice: so every value is
+    valid where it stands and fits those of the other tensors, as a mask fits its tokens. In another order the examples
+    would have the same statistics. Of a single example, each of the first positions is there twice.
     """
-    return ((pixels + pixels.roll(1, 0).flip(-1)) / 2).square()
+    count = count_examples(inputs)
+
+    def change(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point() or tensor.is_complex():
+            return ((tensor + tensor.roll(1, 0).flip(-1)) / 2).square()
+        dim = 0 if count > 1 else -1
+        return tensor.index_select(dim, torch.arange(tensor.shape[dim], device=tensor.device) // 2)
+
+    return map_tensors(change, inputs)
 
 
-def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
+def _first_calls(model: Model, state: State, inputs: Inputs, modules: Mapping[str, nn.Module]) -> dict[str, Call]:
     """{name: arguments of the module's first call} in one pass in evaluation mode; modules not called are absent."""
     calls: dict[str, Call] = {}
 
@@ -165,9 +177,9 @@ def _first_calls(model: Model, state: State, pixels: Tensor, modules: Mapping[st
 
     hooks = [m.register_forward_pre_hook(record(name), with_kwargs=True) for name, m in modules.items()]
     try:
-        with preserved_modes(model.network), torch.no_grad(), repeatable_draws(pixels.device):
+        with preserved_modes(model.network), torch.no_grad(), repeatable_draws(next(tensors_of(inputs)).device):
             model.network.eval()
-            model({n: t.clone() for n, t in state.items()}, pixels)
+            model({n: t.clone() for n, t in state.items()}, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import repeatable_draws
+from neuralign.datasets.batches import Inputs, call, count_examples, map_tensors, tensors_of
 from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import State
@@ -23,6 +24,7 @@ from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
+from neuralign.symmetry.tracing.inputs import named_inputs
 from neuralign.symmetry.tracing.trace import Trace
 
 TOLERANCE = 1e-9  # the largest change of outputs and gradients that a certificate allows, relative to their size
@@ -97,16 +99,16 @@ def tolerance_of(facts: Mapping[str, Any]) -> float:
     return FLOAT32.tolerance if facts.get("certificate_precision") == str(FLOAT32) else TOLERANCE
 
 
-def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence[Tensor]) -> Certificate:
+def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence[Inputs]) -> Certificate:
     """The certificate of `permutation` for the traced network with `state`.
 
-    `inputs`: normalised, (n, ...) with several n. Those after the first that the network does not accept are left out:
-    layers that normalise over images, for example, do not accept a single one. Raises UserError if outputs or gradients
-    cannot be computed, CertificateError if the two networks cannot be compared.
+    `inputs`: of several numbers of examples. Those after the first that the network does not accept are left out:
+    layers that normalise over examples, for instance, do not accept a single one. Raises UserError if outputs or
+    gradients cannot be computed, CertificateError if the two networks cannot be compared.
     """
     networks = (trace.network, *trace.others)
 
-    def compare(inputs: Sequence[Tensor], precision: Precision) -> list[dict[str, float]]:
+    def compare(inputs: Sequence[Inputs], precision: Precision) -> list[dict[str, float]]:
         return [
             differences(network, trace.spec, permutation, state, x, precision=precision)
             for network in networks
@@ -123,14 +125,14 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
         with _refusing(f", whose outputs and gradients are compared: in float64 it raises {why}; in float32"):
             changes = compare(inputs[:1], FLOAT32)
     accepted = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
-    with _refusing(f": its gradients at batch size {' and '.join(str(len(x)) for x in accepted)} raise"):
+    with _refusing(f": its gradients at batch size {' and '.join(str(count_examples(x)) for x in accepted)} raise"):
         changes += compare(accepted, precision)
     return Certificate(
         outputs=_largest_or_nan(change["outputs"] for change in changes),
         gradients=_largest_or_nan(change["gradients"] for change in changes),
         precision=precision,
         why=why,
-        batch_sizes=tuple(len(x) for x in (inputs[0], *accepted) if x.dim()),
+        batch_sizes=tuple(size for x in (inputs[0], *accepted) if (size := count_examples(x))),
         modes=trace.modes,
         reached=len(trace.reached),
         unreached=trace.unreached,
@@ -153,11 +155,11 @@ def _largest_or_nan(changes: Iterable[float]) -> float:
     return max(changes, key=lambda change: (isnan(change), change), default=0.0)
 
 
-def _accepts(network: DeterministicNetwork, state: State, x: Tensor, precision: Precision) -> bool:
-    """Whether the network runs on an input without an error."""
+def _accepts(network: DeterministicNetwork, state: State, inputs: Inputs, precision: Precision) -> bool:
+    """Whether the network runs on inputs without an error."""
     try:
-        with torch.no_grad(), _running(network, _cast(state, precision), x.device, precision):
-            network.network(x.to(precision.dtype_for(x.dtype)))
+        with torch.no_grad(), _running(network, _cast(state, precision), inputs, precision):
+            call(network.network, _cast_inputs(inputs, precision))
     except Exception:  # of any kind, by the network's code
         return False
     return True
@@ -168,7 +170,7 @@ def differences(
     spec: PermutationSpec,
     permutation: Permutation,
     state: State,
-    inputs: Tensor,
+    inputs: Inputs,
     *,
     gradients_at_once: int = 150_000_000,
     precision: Precision = FLOAT64,
@@ -176,7 +178,7 @@ def differences(
     """How much `permutation` changes the network's function: {"outputs": change, "gradients": change}, relative.
 
     "outputs" is the largest change of any output tensor, relative to its size. "gradients" is the largest change of the
-    gradient of a weighted sum of all outputs by any parameter or by the input, relative as said at SMALLEST_GRADIENT.
+    gradient of a weighted sum of all outputs by any parameter or input, relative as said at SMALLEST_GRADIENT.
     Raises CertificateError if outputs have other shapes, or if one of the two networks uses a parameter that the other
     does not.
 
@@ -186,7 +188,7 @@ def differences(
         spec: the symmetry of the network.
         permutation: of free groups of `spec`.
         state: the network's tensors, by name.
-        inputs: normalised, (n, ...).
+        inputs: of the network; images are normalised.
         gradients_at_once: how many numbers of gradients are held in memory at once; for the others the network runs
             again.
         precision: the dtype of the computation.
@@ -221,19 +223,23 @@ def differences(
 def outputs_and_gradients(
     network: DeterministicNetwork,
     state: State,
-    inputs: Tensor,
+    inputs: Inputs,
     names: Collection[str],
     precision: Precision = FLOAT64,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """All output tensors of a network, and {name: gradient of a weighted sum of them} by parameters and by "<input>".
+    """All output tensors of a network, and {name: gradient of a weighted sum of them} by parameters and by inputs.
 
-    `names`: of the parameters. Those that the outputs do not depend on are absent from the gradients.
+    `names`: of the parameters. The name of an input is "<input>" if it is the only one, else that of `named_inputs` in
+    angle brackets; whole numbers have no gradient. Parameters and inputs that the outputs do not depend on are absent
+    from the gradients.
     """
     state = _cast(state, precision)
     variables = {n: state[n].requires_grad_() for n in names if n in state and _can_have_gradient(state[n])}
-    if inputs.is_floating_point():
-        variables["<input>"] = inputs = inputs.detach().to(precision.dtype, copy=True).requires_grad_()
-    with torch.enable_grad(), _running(network, state, inputs.device, precision):
+    inputs = _cast_inputs(inputs, precision)
+    for name, tensor in named_inputs(network.network, inputs):
+        if _can_have_gradient(tensor):
+            variables["<input>" if tensor is inputs else f"<{name}>"] = tensor.requires_grad_()
+    with torch.enable_grad(), _running(network, state, inputs, precision):
         outputs = _differentiable_outputs(network, inputs)
         total = torch.stack([_weighted_sum(output) for output in outputs]).sum()
         if total.requires_grad:
@@ -243,16 +249,17 @@ def outputs_and_gradients(
 
 
 @contextmanager
-def _running(network: DeterministicNetwork, state: State, device: torch.device, precision: Precision) -> Iterator[None]:
+def _running(network: DeterministicNetwork, state: State, inputs: Inputs, precision: Precision) -> Iterator[None]:
     """A `with` block in which the network runs without randomness, with the tensors of `state`, in this precision."""
     casts = DoublePrecision() if precision is FLOAT64 else nullcontext()
+    device = next(tensors_of(inputs)).device
     with repeatable_draws(device), preserved_attributes(network.network.modules()), casts, network.running(state):
         yield
 
 
-def _differentiable_outputs(network: DeterministicNetwork, inputs: Tensor) -> list[Tensor]:
+def _differentiable_outputs(network: DeterministicNetwork, inputs: Inputs) -> list[Tensor]:
     """All floating-point outputs, and complex ones as pairs of real numbers; UserError if there is none."""
-    outputs = [_as_real(t) for t in output_tensors(network.network(inputs)) if _can_have_gradient(t)]
+    outputs = [_as_real(t) for t in output_tensors(call(network.network, inputs)) if _can_have_gradient(t)]
     if not outputs:
         raise UserError("the network returns no floating-point tensor, so nothing can be certified")
     return outputs
@@ -261,6 +268,11 @@ def _differentiable_outputs(network: DeterministicNetwork, inputs: Tensor) -> li
 def _cast(state: State, precision: Precision) -> dict[str, Tensor]:
     """A copy of a state in this precision."""
     return {n: t.detach().to(precision.dtype_for(t.dtype), copy=True) for n, t in state.items()}
+
+
+def _cast_inputs(inputs: Inputs, precision: Precision) -> Inputs:
+    """A copy of inputs in this precision; the network may overwrite it."""
+    return map_tensors(lambda t: t.detach().to(precision.dtype_for(t.dtype), copy=True), inputs)
 
 
 def _can_have_gradient(tensor: Tensor) -> bool:

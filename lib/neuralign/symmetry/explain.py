@@ -8,22 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralign.datasets.batches import Inputs, count_examples, map_tensors, select
 from neuralign.symmetry import permutations
 from neuralign.symmetry.certificate import prove
 from neuralign.symmetry.permutations import Blocks, PermutationSpec, extent
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 
-def explain(network: nn.Module, example: Tensor, *, attention: bool = False, seed: int = 0) -> dict[str, Any]:
+def explain(network: nn.Module, example: Inputs, *, attention: bool = False, seed: int = 0) -> dict[str, Any]:
     """The facts about the symmetry of `network`, certified by a random permutation, as plain data.
 
-    `example`: a normalised input (n, c, ...) on which it is traced. `attention`: as in `trace`. Returns a dictionary:
+    `example`: the inputs on which it is traced. `attention`: as in `trace`. Returns a dictionary:
         parameters: how many numbers the parameters have.
         groups: {name: number of units} of the groups that may be permuted.
         permutable_fraction: see the function of this name.
         frozen: [{"axis": "tensor[dimension]", "reason": why not all of its positions may be permuted}].
         outputs, gradients, max_error, precision, batch_sizes, moved, certified: see `certify_random`.
         modes: {"evaluation" or "training": "", or the error that kept the network from running in it}.
+        branches: how many branches were traced that the network takes for other inputs only, see `decisions.py`.
         unreached: the network's tensors that no run used.
         seconds: the time that tracing took.
     """
@@ -37,6 +39,7 @@ def explain(network: nn.Module, example: Tensor, *, attention: bool = False, see
         "permutable_fraction": permutable_fraction(symmetry.spec, dict(network.named_parameters())),
         "frozen": [{"axis": axis, "reason": reason} for axis, reason in symmetry.frozen.items()],
         "modes": dict(symmetry.modes),
+        "branches": symmetry.branches,
         "unreached": list(symmetry.unreached),
         **certify_random(symmetry, example, seed=seed),
         "seconds": seconds,
@@ -71,11 +74,12 @@ def _movable_positions(spec: PermutationSpec, blocks: Blocks) -> float:
     return movable
 
 
-def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[str, Any]:
+def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[str, Any]:
     """The certificate of a random permutation of a traced network, as plain data.
 
     The weights are perturbed, so that none is zero and no two are equal: else a wrong permutation might change nothing.
-    Inputs are the example and one of another batch size.
+    Inputs are the example and one of another batch size. If the network takes other branches for other inputs, there
+    are two more, which are likely to lead to them.
 
     Returns a dictionary:
         outputs, gradients: their largest relative changes; max_error: the larger of the two.
@@ -87,7 +91,7 @@ def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[s
     permutation = permutations.random(symmetry.spec, torch.Generator().manual_seed(seed))
     permuted = permutations.permute(symmetry.spec, permutation, state)
     changed = sum(int((permuted[n] != t).sum()) for n, t in state.items())
-    certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example)])
+    certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example, symmetry.branches > 0)])
     is_identity = all(torch.equal(index, torch.arange(len(index))) for index in permutation.values())
     return {
         "outputs": certificate.outputs,
@@ -100,15 +104,29 @@ def certify_random(symmetry: Trace, example: Tensor, *, seed: int = 0) -> dict[s
     }
 
 
-def _other_inputs(example: Tensor) -> list[Tensor]:
-    """[an input of one image, or of two if the example has one], or [] if the example has no batch axis.
+def _other_inputs(example: Inputs, branches: bool) -> list[Inputs]:
+    """[inputs of one example, or of two if `example` has one], or [] if it has no batch axis.
 
-    Its values differ from the example's: images are brighter, tokens are in another order.
+    Their values differ from the example's: images are brighter, tokens and masks are in another order. `branches`: two
+    more are wanted, one with padding (a last token of 0) and dark images, one without padding.
     """
-    if not example.dim():
+    count = count_examples(example)
+    if not count:
         return []
-    other = 1.5 * example + 1.0 if example.is_floating_point() else example.roll(1, -1)
-    return [other[:1] if len(other) > 1 else torch.cat([other, example])]
+
+    def change(tensor: Tensor) -> Tensor:
+        other = 1.5 * tensor + 1.0 if tensor.is_floating_point() else tensor.roll(1, -1)
+        return other if count > 1 else torch.cat([other, tensor])
+
+    def pad(tensor: Tensor) -> Tensor:
+        last = torch.arange(tensor.shape[-1], device=tensor.device) == tensor.shape[-1] - 1
+        return -tensor if tensor.is_floating_point() else tensor.masked_fill(last, 0)
+
+    def fill(tensor: Tensor) -> Tensor:
+        return tensor if tensor.is_floating_point() else tensor.amax().expand_as(tensor).clone()
+
+    others = [select(map_tensors(change, example), slice(max(1, 3 - count)))]
+    return [*others, map_tensors(pad, example), map_tensors(fill, example)] if branches else others
 
 
 def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -160,6 +178,12 @@ def sentences(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
     for mode, problem in facts["modes"].items():
         if problem:
             yield f"Nothing is known of {mode} mode, in which the network cannot be run on an input alone: {problem}."
+    if branches := facts["branches"]:
+        count = f"{branches} other branch{'es' if branches > 1 else ''}"
+        yield (
+            f"By what Python reads of its inputs it may take {count}: what they fix is fixed, and those that inputs "
+            "with and without padding lead to are certified."
+        )
     if unreached := facts["unreached"]:
         names = ", ".join(unreached[:most]) + (f" and {len(unreached) - most} more" if len(unreached) > most else "")
         yield f"No run used {names}: what may feed them is fixed, and nothing is certified of them."

@@ -4,9 +4,10 @@ With another value the network may take another branch, of which the run shows n
 `item()`, `bool()` and `float()`, which are operations of ATen. `numpy()`, `tolist()` and the like read memory without
 one; `PythonReads` notes these.
 
-Not every decision matters: a network that only warns of padding in its input does the same whatever it reads. To find
-that out, it is run again with the other answer (False for True), then with both answers to each later decision. If its
-own code raises an error with an answer, inputs that lead to this answer have no output, and the answer is ignored.
+Where Python reads bools of the input alone, such as whether a mask has padding, all branches can be listed: the network
+is run again with the other answer (False for True), then with both answers to each later decision. A branch with the
+same results, as of a network that only warns of padding, does not matter; what another one freezes is frozen. If the
+network's own code raises an error with an answer, inputs that lead to it have no output, and the answer is ignored.
 """
 
 import inspect
@@ -67,24 +68,26 @@ class PythonReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def are_decisions_without_effect(run: Recorder, rerun: Callable[[Answers], Recorder]) -> bool:
-    """Whether every decision of a run reads a bool of the input alone, and all answers lead to the same results.
+def other_branches(run: Recorder, rerun: Callable[[Answers], Recorder]) -> list[Recorder] | None:
+    """The runs of all other branches that the decisions of a run may lead to.
 
-    `rerun` repeats the run with other answers. False after MOST_RERUNS of them without a result.
+    `rerun` repeats the run with other answers. None if they cannot be listed: some decision reads another value than a
+    bool of the input alone, an operation does not accept an answer, or there are more than MOST_RERUNS.
     """
+    branches: list[Recorder] = []
     pending, reruns = [(run, 0)], 0  # runs to check, each with the number of its first decision to answer otherwise
     while pending:
         branch, first = pending.pop()
         if len(branch.decisions) != len(branch.bool_answers):
-            return False
-        if not branch.raised and branch.result_digests != run.result_digests:
-            return False
+            return None
+        if branch is not run and not branch.raised:
+            branches.append(branch)
         for decision in range(first, len(branch.bool_answers)):
             if (reruns := reruns + 1) > MOST_RERUNS:
-                return False
+                return None
             earlier = {i: answer for i, answer in branch.bool_answers.items() if i < decision}
             try:
                 pending.append((rerun({**earlier, decision: not branch.bool_answers[decision]}), decision + 1))
             except Exception:  # of any kind: an operation does not accept what this answer leads to
-                return False
-    return True
+                return None
+    return branches

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuralign.common.errors import UserError
+from neuralign.datasets.batches import Inputs, call
 from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.model import State, substituted
 from neuralign.symmetry.tracing.call import tensors_in
@@ -149,13 +150,13 @@ class DeterministicNetwork:
             for module, training in zip(modules, previous, strict=True):
                 module.training = training
 
-    def __call__(self, x: Tensor, state: State | None = None, mode: DeterministicMode | None = None) -> Any:
+    def __call__(self, inputs: Inputs, state: State | None = None, mode: DeterministicMode | None = None) -> Any:
         """The network's outputs with the tensors of `state` in place of its own; no buffer and no attribute changes."""
         with (
             preserved_attributes(self.network.modules()),
             self.running(with_copied_buffers(self.network, state or {}), mode),
         ):
-            return self.network(x)
+            return call(self.network, inputs)
 
 
 class DeterministicModule(nn.Module):
@@ -167,10 +168,10 @@ class DeterministicModule(nn.Module):
         self._parameters, self._buffers, self._modules = network._parameters, network._buffers, network._modules
         vars(self)[WRAPPED] = runnable
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         runnable: DeterministicNetwork = vars(self)[WRAPPED]
         with preserved_attributes(runnable.network.modules()), runnable.running({}):
-            return runnable.network(x)
+            return runnable.network(*args, **kwargs)
 
 
 def with_copied_buffers(network: nn.Module, state: State) -> dict[str, Tensor]:
@@ -264,7 +265,7 @@ class ReadPoint:
 
 @dataclass(frozen=True)
 class Probe:
-    """Runs a network on an input and returns an activation (n, units, ...) for each of the `reads`, in their order.
+    """Runs a network on inputs and returns an activation (n, units, ...) for each of the `reads`, in their order.
 
     Feature maps (n, c, h, w) wider than `largest` are halved where they are read until they are no wider; the network
     goes on with the smaller maps.
@@ -274,10 +275,10 @@ class Probe:
     reads: Mapping[str, ReadPoint]  # node of a tap -> where it is read
     largest: int | None = None
 
-    def __call__(self, x: Tensor, state: State | None = None) -> tuple[Tensor, ...]:
+    def __call__(self, inputs: Inputs, state: State | None = None) -> tuple[Tensor, ...]:
         """The activations with the tensors of `state` in place of the network's; NotComputed if one is missing."""
         mode = ReadingMode({(r.operation, r.ordinal) for r in self.reads.values()}, self.largest)
-        self.network(x, state, mode)
+        self.network(inputs, state, mode)
         for name, read in self.reads.items():
             if (read.operation, read.ordinal) not in mode.results:
                 raise NotComputed(f"activation {name!r} is not computed for this input, though it was when traced")

@@ -6,7 +6,6 @@ mode: they change tensors that they keep, or draw random numbers. In a second ru
 the first run freezes counts as well, unless a module without children drew random numbers in it.
 """
 
-import inspect
 import pickle
 import random
 from collections.abc import Iterator, Mapping
@@ -18,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.common.seeding import repeatable_draws
+from neuralign.datasets.batches import Inputs, call, tensors_of
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import output_tensors
-from neuralign.symmetry.tracing.axes import Axis, ordered_axis
-from neuralign.symmetry.tracing.decisions import Answers, PythonReads, are_decisions_without_effect
+from neuralign.symmetry.tracing.decisions import Answers, PythonReads, other_branches
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
+from neuralign.symmetry.tracing.inputs import input_axes
 from neuralign.symmetry.tracing.operations.elementwise import elementwise
 from neuralign.symmetry.tracing.operations.rules import RULES
 from neuralign.symmetry.tracing.recording import Recorder
@@ -40,11 +40,17 @@ class Run:
     recorder: Recorder
     varying: frozenset[str]  # modules of `training` that changed tensors which they keep, or drew random numbers
     drawing: frozenset[str] = frozenset()  # modules of `training` that drew random numbers
+    branches: tuple[Recorder, ...] = ()  # runs of other branches, which other inputs may take
 
     @property
     def parameters(self) -> set[str]:
         """Names of the parameters that the run used."""
         return {name for name, _ in self.recorder.network.named_parameters()} & self.recorder.reached
+
+    @property
+    def different_branches(self) -> list[Recorder]:
+        """The branches that compute something else than this run."""
+        return [branch for branch in self.branches if branch.result_digests != self.recorder.result_digests]
 
     def has_operations_of(self, other: "Run") -> bool:
         """Whether both runs had the same operations in the same order, with the same shapes and numbers."""
@@ -76,8 +82,8 @@ class Runs:
         return [main, *(run for run in runs if not run.has_operations_of(main))]
 
 
-def record(network: nn.Module, example: Tensor) -> Runs:
-    """The runs of `network` on a normalised `example` input (n, c, ...); each runs a copy of it."""
+def record(network: nn.Module, example: Inputs) -> Runs:
+    """The runs of `network` on `example` inputs; each runs a copy of it."""
     modes = {EVALUATION: "", TRAINING: ""}
     trials: list[Run] = []
     training, error = None, None
@@ -95,7 +101,7 @@ def record(network: nn.Module, example: Tensor) -> Runs:
     return Runs(evaluation, training, (evaluation, *trials), modes)
 
 
-def _training_runs(network: nn.Module, example: Tensor, names: frozenset[str]) -> Iterator[Run]:
+def _training_runs(network: nn.Module, example: Inputs, names: frozenset[str]) -> Iterator[Run]:
     """Runs with these modules in training mode, then without those that varied in the previous run, until none varies.
 
     A run in which a module without children drew random numbers is left out: such a module is taken for a dropout, and
@@ -126,7 +132,7 @@ def _is_custom(module: nn.Module) -> bool:
     return not is_layer and any(kind.__module__.partition(".")[0] != "torch" for kind in kinds)
 
 
-def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: Answers | None = None) -> Run:
+def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: Answers | None = None) -> Run:
     """A recorded run of a copy of `network` on `example`, with the modules named in `training` in training mode.
 
     `answers`: what Python is to read at decisions, see `decisions.py`. If the network's own code raises an error with
@@ -135,13 +141,14 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
     twin = evaluation_copy(network, parameters=True)
     recorder = Recorder(twin, RULES, elementwise, answers)
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}
-    recorder.add_input(example, _input_axes(twin, example))
+    for tensor, axes in input_axes(twin, example):
+        recorder.add_input(tensor, axes)
     before = _kept_tensors(twin, state, training)
-    draws = repeatable_draws(example.device)
+    draws = repeatable_draws(next(tensors_of(example)).device)
     with torch.no_grad(), draws, recorder.following_layers(), _noting_python_draws(recorder):
         with DeterministicNetwork(twin, training).running(state, recorder) as current, PythonReads(recorder):
             try:
-                outputs = twin(example)
+                outputs = call(twin, example)
             except Exception:  # of the network's own code
                 if answers is None or recorder.operation_failed:
                     raise
@@ -152,21 +159,13 @@ def run(network: nn.Module, example: Tensor, training: frozenset[str], answers: 
     def rerun(answers: Answers) -> Recorder:
         return run(network, example, training, answers).recorder
 
-    if answers is None and recorder.decisions and are_decisions_without_effect(recorder, rerun):
+    branches = other_branches(recorder, rerun) if answers is None and recorder.decisions else []
+    if branches is not None and answers is None:
         recorder.decisions.clear()
     after = _kept_tensors(twin, current, training)
     changing = {name for name, tensors in after.items() if not _are_equal(tensors, before[name])}
     drawing = {name for layers in recorder.draws for name in [n for n in layers if n in training][-1:]}
-    return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing))
-
-
-def _input_axes(network: nn.Module, example: Tensor) -> tuple[Axis, ...]:
-    """The axes of an input (n, c, ...): its channels are a fixed group, the order of the others is data."""
-    axes = list(map(ordered_axis, example.shape))
-    if example.dim() > 1 and example.is_floating_point():
-        name = next(iter(inspect.signature(network.forward).parameters), "input")
-        axes[1] = Axis(example.shape[1], f"<{name}>", -1.0, "it is the network's input")
-    return tuple(axes)
+    return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing), tuple(branches or ()))
 
 
 @contextmanager

@@ -107,16 +107,17 @@ class Recorder(DeterministicMode):
             self.all_names.setdefault(location_of(tensor), []).append(name)
 
     def add_input(self, tensor: Tensor, axes: Axes) -> None:
-        """Record an input of the network."""
-        self.records[location_of(tensor)] = TensorRecord(
+        """Record a tensor of the network's inputs; one that is there twice keeps its first axes."""
+        record = TensorRecord(
             axes=axes,
             tensor=tensor,
             strides=tensor.stride(),
-            digest="input",
+            digest=f"input {len(self.records)}",
             depends_on_input=True,
             depends_on_network=False,
             may_carry_groups=True,
         )
+        self.records.setdefault(location_of(tensor), record)
 
     def finish(self, outputs: Iterable[Tensor], state: Mapping[str, Tensor]) -> None:
         """Freeze the axes of the network's outputs. `state`: {name: tensor} that the network has after the run."""

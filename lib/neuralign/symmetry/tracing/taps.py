@@ -1,6 +1,6 @@
 """Taps: the results of a recorded run in which the activations of each group can be read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -75,6 +75,12 @@ class _Candidate:
     def numbers_per_unit(self) -> int:
         """How many numbers of each unit the activation has."""
         return prod(n for dim, n in enumerate(self.step.shape) if dim not in (self.read.dim, *self.read.averaged_dims))
+
+
+def steps_of_all_branches(steps: Sequence[Step], branches: Iterable[Sequence[Step]]) -> list[Step]:
+    """The steps of a run that can be read in all its branches: a `ReadPoint` leads to the same layer's result there."""
+    by_call = [{(step.operation, step.ordinal): (step.name, step.shape) for step in branch} for branch in branches]
+    return [s for s in steps if all(branch.get((s.operation, s.ordinal)) == (s.name, s.shape) for branch in by_call)]
 
 
 def with_pooling(steps: Sequence[Step], nonlinear: Sequence[Step]) -> list[Step]:

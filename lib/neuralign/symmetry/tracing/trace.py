@@ -15,7 +15,7 @@ How it works, in the order of the files of this package:
    x, and returns the rows of W as the last axis of y. So the rows of one layer and the columns of the next share an
    axis.
 5. `decisions.py`. Where Python reads a value that depends on the input, another input may take another branch, of which
-   this run shows nothing: everything is frozen, unless runs in which Python reads another value do the same.
+   this run shows nothing: everything is frozen, unless runs in which Python reads the other values show all branches.
 6. `modes.py` records a run in evaluation mode and runs in training mode, where a network may have more heads. What one
    of them freezes is frozen.
 7. `unreached.py` freezes what may feed layers that no run used.
@@ -30,8 +30,9 @@ A needlessly frozen axis makes the symmetry smaller, never wrong; and every perm
 
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
+from neuralign.datasets.batches import Inputs, count_examples
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry.permutations import PermutationSpec
@@ -41,11 +42,12 @@ from neuralign.symmetry.tracing.call import Axes
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, Probe, ReadPoint, evaluation_copy
 from neuralign.symmetry.tracing.groups import Groups
 from neuralign.symmetry.tracing.recording import Recorder
-from neuralign.symmetry.tracing.taps import ACTIVATIONS, TapFinder, Taps, with_pooling
+from neuralign.symmetry.tracing.taps import ACTIVATIONS, TapFinder, Taps, steps_of_all_branches, with_pooling
 from neuralign.symmetry.tracing.unreached import freeze_possible_inputs, unreached_tensors
 
 DECISION = "the network reads a value that depends on its input{}, and may take another branch with another input"
-DIFFERENT_USE = "training and evaluation mode use it differently"
+DIFFERENT_MODES = "training and evaluation mode use it differently"
+DIFFERENT_BRANCHES = "the branches that the network takes for different inputs use it differently"
 LATER = 1e9  # added to `first_seen` of axes of the other runs, so that groups are named after the main run
 
 
@@ -63,6 +65,7 @@ class Trace:
     depths: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> number of its step
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
     modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or the error of such a run
+    branches: int = 0  # how many branches the network takes for other inputs only, see decisions.py
     reached: tuple[str, ...] = ()  # the network's tensors that some run used
     unreached: tuple[str, ...] = ()  # parameters and persistent buffers that no run used, see unreached.py
 
@@ -83,25 +86,29 @@ class Trace:
         return Probe(self.network if network is None else DeterministicNetwork(network), reads, largest), names
 
 
-def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Trace:
+def trace(network: nn.Module, example: Inputs, *, attention: bool = False) -> Trace:
     """The permutation symmetry of `network`, from runs of copies of it; `network` itself does not change.
 
-    `example`: a normalised input (n, c, ...). `attention`: whether heads of attentions, and channels within heads, may
-    be permuted too. Raises UserError if the network cannot be copied; errors that its code raises in evaluation mode
-    are passed on.
+    `example`: inputs as `datasets/batches.py` describes them; images (n, c, ...) are normalised. `attention`: whether
+    heads of attentions, and channels within heads, may be permuted too. Raises UserError if the network cannot be
+    copied, or if the inputs have no tensor or tensors that differ in their numbers of examples; errors that the
+    network's code raises in evaluation mode are passed on.
     """
+    count_examples(example)
     twin = evaluation_copy(network)
     runs = modes.record(twin, example)
-    main, recorders = runs.main, [run.recorder for run in runs.all]
-    state, steps = main.recorder.state, main.recorder.steps
+    main, branches = runs.main, [branch for run in runs.all for branch in run.different_branches]
+    recorders = [*(run.recorder for run in runs.all), *branches]
+    state = main.recorder.state
     _freeze_decisions(runs)
     for recorder in recorders:
         if recorder is not main.recorder:
-            _merge(state, recorder)
+            _merge(state, recorder, DIFFERENT_BRANCHES if recorder in branches else DIFFERENT_MODES)
     unreached = unreached_tensors(twin, recorders)
     freeze_possible_inputs(unreached, twin, state, recorders)
     groups = Groups(state, set().union(*(recorder.learned for recorder in recorders)), attention)
     finder = TapFinder(groups)
+    steps = steps_of_all_branches(main.recorder.steps, [branch.steps for branch in main.branches])
     nonlinear = [step for step in steps if step.operation in ACTIVATIONS]
     taps = finder.choose(steps, nonlinear)
     pre_activations = finder.choose(steps, [source for step in nonlinear for source in step.sources[:1]])
@@ -119,6 +126,7 @@ def trace(network: nn.Module, example: Tensor, *, attention: bool = False) -> Tr
         depths=finder.depths,
         frozen=groups.frozen(),
         modes=runs.modes,
+        branches=len({branch.result_digests for branch in branches}),
         reached=tuple(sorted(set().union(*(recorder.reached for recorder in recorders)))),
         unreached=unreached,
     )
@@ -143,11 +151,14 @@ def _freeze_decisions(runs: modes.Runs) -> None:
                 freeze(axis, DECISION.format(decisions[0]))
 
 
-def _merge(state: dict[str, Axes], recorder: Recorder) -> None:
-    """Add the tensors of another run to `state`, the axes by name, and unify the axes of those that both have."""
+def _merge(state: dict[str, Axes], recorder: Recorder, reason: str) -> None:
+    """Add the tensors of another run to `state`, the axes by name, and unify the axes of those that both have.
+
+    `reason`: why parts of such axes that cannot be permuted alike are frozen.
+    """
     unique_leaves = {id(leaf): leaf for axes in recorder.state.values() for axis in axes for leaf in leaves(axis)}
     for leaf in unique_leaves.values():
         leaf.first_seen += LATER
     for name, axes in recorder.state.items():
         for first, axis in zip(state.setdefault(name, axes), axes, strict=True):
-            unify(first, axis, DIFFERENT_USE)
+            unify(first, axis, reason)
