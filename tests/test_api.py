@@ -22,14 +22,15 @@ from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 
 
-def test_the_code_of_the_documentation_runs():
+@pytest.mark.parametrize("page, count", [("library", 3), ("own-data", 3)])
+def test_the_code_of_the_documentation_runs(page, count):
     torch.manual_seed(0)
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "library.md").read_text(), re.DOTALL)
-    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    names: dict = {"__name__": "documentation"}
     for block in blocks:
         exec(block, names)
-    assert names["aligned"].certificate < 1e-9 and len(blocks) == 3
-    assert names["symmetry"].spec.free and names["net"].training, "the network is left in training mode"
+    assert names["aligned"].certificate < 1e-9 and len(blocks) == count
+    assert names["net"].training, "the network is left in training mode"
 
 
 def test_align_undoes_a_permutation(tinyten):

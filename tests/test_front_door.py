@@ -209,3 +209,53 @@ def test_options_that_need_images_are_refused_for_other_examples() -> None:
         na.align(network, *states, loader(), balanced=True)
     with pytest.raises(UserError, match="a loader is read in its own order"):
         na.align(network, *states, loader(), stop=0.1)
+
+
+# inputs as keyword arguments, outputs as mappings
+
+
+def sentences(count: int = 40) -> list[Any]:
+    """Batches of keyword arguments, sequences of several lengths, and the tokens that follow."""
+    batches = []
+    for length in (5, 7, 6):
+        tokens = torch.randint(11, (count, length + 1), generator=generator(length))
+        batches.append(({"input_ids": tokens[:, :-1]}, tokens[:, 1:]))
+    return batches
+
+
+def test_a_language_model_with_keyword_arguments_is_aligned_connected_and_evaluated() -> None:
+    torch.manual_seed(0)
+    network, data = Tokens(), sentences()
+    a, b, _ = planted(network, data[0][0])
+    aligned = na.align(network, a, b, data)
+    assert_close(aligned.state, a)
+    torch.manual_seed(1)
+    other = Tokens().state_dict()
+    path = na.connect(network, a, other, data, loss="next_token", epochs=3, lr=0.1)
+    values = na.evaluate(network, path(0.5), data, loss="next_token")
+    assert list(values) == ["loss", "accuracy", "perplexity"]
+    assert values["perplexity"] == pytest.approx(torch.tensor(values["loss"]).exp().item(), rel=1e-5)
+    line = na.connect(network, a, other, data, loss="next_token", curve="segment", epochs=0)
+    assert values["loss"] < na.evaluate(network, line(0.5), data, loss="next_token")["loss"]
+
+
+def test_a_network_that_computes_its_own_loss() -> None:
+    class WithLoss(Tokens):
+        def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            outputs = super().forward(input_ids)
+            return {"loss": nn.functional.cross_entropy(outputs["logits"].transpose(1, 2), labels), **outputs}
+
+    torch.manual_seed(0)
+    network = WithLoss()
+    data = [inputs | {"labels": targets} for inputs, targets in sentences()]
+    own: Callable[[Any, Any], Tensor] = lambda outputs, _: outputs["loss"]  # noqa: E731
+    measured = na.evaluate(network, network.state_dict(), data, loss=own)["loss"]
+    plain = na.evaluate(network, network.state_dict(), sentences_with_labels(data), loss=own)["loss"]
+    assert measured == pytest.approx(plain)
+    path = na.connect(network, network.state_dict(), WithLoss().state_dict(), data, loss=own, epochs=1)
+    assert all(torch.isfinite(t).all() for t in path(0.5).values())
+
+
+def sentences_with_labels(data: list[Any]) -> list[Any]:
+    """The same batches as tuples of positional arguments."""
+    return [((batch["input_ids"], batch["labels"]), None) for batch in data]
