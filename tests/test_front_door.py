@@ -58,7 +58,11 @@ def test_importing_the_package_imports_no_torch() -> None:
         _ = na.allign  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("batches", [loader(), list(loader()), [table()[0]], table()[0], [list(table())]], ids=str)
+@pytest.mark.parametrize(
+    "batches",
+    [loader(), list(loader()), [table()[0]], table()[0], [list(table())]],
+    ids=["DataLoader", "list", "inputs alone", "tensor", "lists"],
+)
 @pytest.mark.parametrize("method", ["correlation", "transport"])
 def test_align_takes_loaders_lists_and_tensors_with_and_without_targets(batches: Any, method: str) -> None:
     network = regressor()
@@ -158,7 +162,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("make, message", BAD)
+@pytest.mark.parametrize("make, message", BAD, ids=[message for _, message in BAD])
 def test_batches_that_cannot_be_used_are_refused_with_their_number(make: Callable[[], Any], message: str) -> None:
     a, b = regressor(1).state_dict(), regressor(2).state_dict()
     with pytest.raises(UserError) as error:
@@ -181,7 +185,7 @@ LOSSES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("loss, message", LOSSES)
+@pytest.mark.parametrize("loss, message", LOSSES, ids=[message for _, message in LOSSES])
 def test_a_loss_that_cannot_be_used_is_refused(loss: Any, message: str) -> None:
     network = regressor()
     for call in (
