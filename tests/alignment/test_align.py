@@ -278,7 +278,7 @@ def test_folded_networks_give_the_same_activations(
     taps = problem.trace.taps if read == "post" else problem.trace.pre_activations
     probe, names = problem.trace.probe(taps)
     (activations,) = activation_batches(problem, taps, 100)
-    inputs = problem.convolutional.normalise(as_float(images.pixels).to(problem.convolutional.mean.dtype))
+    inputs = problem.model.normalise(as_float(images.pixels).to(problem.model.mean.dtype))
     for side, state in zip(activations, sides(problem), strict=True):
         with torch.no_grad():
             expected = probe(inputs, state)

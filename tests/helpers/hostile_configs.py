@@ -122,7 +122,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("evaluations.standard.seed", 2**31, f"evaluations.standard.seed: found {2**31}", f"less than {2**31}"),
     # plug-ins that do not exist
     ("networks.tinyten.use", "resnt", "networks.tinyten.use: no such plug-in 'resnt'; did you mean 'resnet'?"),
-    ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, resnet, tinyten)"),
+    ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, gpt, resnet,"),
     ("datasets.digits.use", "checks", "datasets.digits.use: no such plug-in 'checks' (allowed: cifar, digits,"),
     ("datasets.digits.use", "../digits", "datasets.digits.use: no such plug-in '../digits'"),
     ("datasets.digits.use", 5, "datasets.digits: must be a mapping with `use`"),
