@@ -120,6 +120,18 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("evaluations.standard.full_passes", 1, "evaluations.standard.full_passes: found 1", "greater than or equal to 2"),
     ("evaluations.robust.full_passes", 3, "evaluations.robust.full_passes: found 3: needs `images`"),
     ("evaluations.standard.seed", 2**31, f"evaluations.standard.seed: found {2**31}", f"less than {2**31}"),
+    # optimisers
+    ("regimes.standard.endpoint.optimiser", "adamw", "endpoint.optimiser: must be a mapping with `use`, one of adamw;"),
+    ("regimes.standard.endpoint.optimiser", {"use": "adam"}, "endpoint.optimiser.use: no such plug-in 'adam'; did you"),
+    (
+        "regimes.standard.endpoint.optimiser",
+        {"use": "adamw", "beta": 0.9},
+        "regimes.standard.endpoint.optimiser: unknown key 'beta'; did you mean 'beta1'? (allowed: beta1, beta2, eps)",
+    ),
+    ("regimes.standard.endpoint.optimiser", {"use": "adamw", "beta1": 1}, "optimiser.beta1: found 1", "less than 1"),
+    ("regimes.standard.endpoint.clip", 0, "regimes.standard.endpoint.clip: found 0", "greater than 0"),
+    ("regimes.standard.endpoint.warm_up", -1, "endpoint.warm_up: found -1", "greater than or equal to 0"),
+    ("regimes.standard.endpoint.schedule_by", "batch", "schedule_by: found 'batch'", "'epoch' or 'step'"),
     # plug-ins that do not exist
     ("networks.tinyten.use", "resnt", "networks.tinyten.use: no such plug-in 'resnt'; did you mean 'resnet'?"),
     ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, gpt, resnet,"),

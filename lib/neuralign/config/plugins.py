@@ -17,6 +17,7 @@ KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this k
     "attacks": "training.attacks",
     "augmentations": "training.augmentations",
     "schedules": "training.schedules",
+    "optimisers": "training.optimisers",
     "alignments": "alignment.algorithms",
     "curves": "curves.families",
     "figures": "report.figures",

@@ -1,4 +1,4 @@
-"""The training loop: SGD on an endpoint or on the bends of a curve, with or without an attack.
+"""The training loop: steps of an optimiser on an endpoint or on the bends of a curve, with or without an attack.
 
 Endpoints and curves differ only in `sample` and `basis`, standard and robust models only in `attack`. `simultaneous.py`
 runs several trainings at once, `cuda_graphs.py` makes steps faster on a GPU, `progress.py` has the settings of a
@@ -23,6 +23,7 @@ from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, criterion, logits, preserved_modes
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_streams
+from neuralign.training.optimiser import SGD, clip_
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Training:
 
     One t is drawn per step. The objective is the criterion plus weight_decay / 2 times the squared norm of the
     *sampled* parameters. For an endpoint this is SGD's weight decay; for a curve it is the penalty of the paper's code.
+    An optimiser with decoupled weight decay gets the gradient of the criterion only, and the gradient of the norm term
+    is a step of plain SGD: for an endpoint this is the weight decay of AdamW.
 
     Args:
         model: the network and its normalisation.
@@ -78,9 +81,9 @@ class Training:
         keeper: saves the progress between steps, and restores it.
         constrain: (trainable, lr) -> None; changes `trainable` in place after each step.
 
-    `progress.history` has one row per epoch: epoch (from 1), lr, loss (the mean criterion, in nats), penalty (the mean
-    norm term), accuracy (percent). Raises UserError if nothing is trainable, or if the last batch is a single image and
-    the network cannot train on one.
+    `progress.history` has one row per epoch: epoch (from 1), lr (of its last step), loss (the mean criterion, in nats),
+    penalty (the mean norm term), accuracy (percent). Raises UserError if nothing is trainable, or if the last batch is
+    a single image and the network cannot train on one.
     """
 
     def __init__(
@@ -105,9 +108,10 @@ class Training:
         self.keeper, self.constrain, self.device = keeper, constrain, images.labels.device
         if not trainable.numel():
             raise UserError("there is nothing to train: no parameter of the network requires gradients")
+        self.optimiser = regime.optimiser or SGD(regime.momentum, regime.nesterov)
         fresh = Progress(
             trainable.detach().clone(),
-            torch.zeros_like(trainable),
+            self.optimiser.initial_state(trainable.detach()),
             {name: b.clone() for name, b in buffers.items()},
             sums=torch.zeros(4, dtype=torch.float64, device=self.device),
         )
@@ -145,7 +149,8 @@ class Training:
         order = torch.randperm(len(self.images), generator=stream(self.seed, "order", epoch)).to(self.device)
         count = -(-len(order) // size)
         weights = self.weights(count, epoch)  # (count, n), of the control points
-        lr = torch.tensor(self._lr(epoch), dtype=progress.trainable.dtype, device=self.device)
+        lrs = torch.tensor([self.regime.rate(epoch, i, count) for i in range(count)], dtype=progress.trainable.dtype)
+        lrs = lrs.to(self.device)
         per_block = max(1, AUGMENTED_AT_ONCE // size)
         for first in range(progress.step // per_block * per_block, count, per_block):
             x, y = self._augmented(order[first * size : (first + per_block) * size], epoch, first // per_block)
@@ -156,14 +161,14 @@ class Training:
                     self.attack_generator.manual_seed(derive(self.seed, "attack", epoch, i))
                 reseed(self.device, self.seed, "dropout", epoch, i)
                 self.model.network.train()
-                self._take_step(pixels, labels, weights[i], lr)
+                self._take_step(pixels, labels, weights[i], lrs[i])
                 progress.step = i + 1
                 if self.keeper:
                     self.keeper.keep(progress)
                 yield
 
     def _step(self, x: Tensor, y: Tensor, weights: Tensor, lr: Tensor) -> None:
-        """One step of SGD on pixels (b, c, h, w) in [0, 1] and labels (b,), at these weights of the control points."""
+        """One step on pixels (b, c, h, w) in [0, 1] and labels (b,), at these weights of the control points."""
         trainable = self.progress.trainable.detach().requires_grad_()  # a new leaf on the same memory
         point = self.sample(trainable, weights)
         flat = point.detach().requires_grad_()  # (d,), a leaf, so that the norm term can be added to its gradient
@@ -177,17 +182,24 @@ class Training:
             loss.backward()
         correct = (logits(outputs).detach().argmax(1) == y).sum()
         self._accumulate(loss.detach(), flat.detach(), correct, len(y))
-        assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
-        flat_gradient = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
-        (gradient,) = torch.autograd.grad(point, trainable, flat_gradient)  # chain rule through `sample`
-        self._descend(gradient, lr)
+        self._descend(point, trainable, flat, lr)
 
-    def _descend(self, gradient: Tensor, lr: Tensor) -> None:
-        """Change `trainable` by SGD with (Nesterov) momentum, as torch.optim.SGD, whose import takes a second, does."""
-        momentum, progress = self.regime.momentum, self.progress
-        velocity = progress.velocity.mul_(momentum).add_(gradient)
-        change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
-        progress.trainable.addcmul_(change, lr, value=-1)
+    def _descend(self, point: Tensor, trainable: Tensor, flat: Tensor, lr: Tensor) -> None:
+        """Change what is trained; `point` was computed from `trainable`, and `flat`, its copy, has the gradient."""
+        regime, progress, gradient = self.regime, self.progress, flat.grad
+        assert gradient is not None  # the loss depends on the parameters, or backward() would have raised
+        if regime.clip is not None:
+            clip_(gradient, regime.clip)
+        decay = None
+        if not self.optimiser.decoupled:
+            gradient.add_(flat.detach(), alpha=regime.weight_decay)
+        elif regime.weight_decay:
+            norm_gradient = flat.detach() * regime.weight_decay
+            (decay,) = torch.autograd.grad(point, trainable, norm_gradient, retain_graph=True)
+        (gradient,) = torch.autograd.grad(point, trainable, gradient)  # chain rule through `sample`
+        if decay is not None:
+            progress.trainable.addcmul_(decay, lr, value=-1)
+        self.optimiser.step(progress.trainable, progress.optimiser, gradient, lr)
         if self.constrain:
             self.constrain(progress.trainable, lr)
 
@@ -218,6 +230,7 @@ class Training:
         """The row of the history for a complete epoch. Synchronises with the device; raises `Diverged`."""
         *totals, steps_within_limits = self.progress.sums.tolist()
         steps = self.progress.step
+        rate = self.regime.rate(epoch, steps - 1, steps)  # of the last step
         loss, penalty, correct = (total / len(self.images) for total in totals)
         finite = {"the loss is": isfinite(loss), "the penalty is": isfinite(penalty)}
         finite["weights are"] = bool(torch.isfinite(self.progress.trainable).all())
@@ -227,10 +240,10 @@ class Training:
                 causes.insert(0, f"the loss is {loss:.3g} nats on average, more than {EXPLODED:g},")
             raise Diverged(
                 f"{causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at "
-                f"learning rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in "
+                f"learning rate {rate:.4g}: lower `lr` of this regime, or look for non-finite weights in "
                 "the networks that it starts from"
             )
-        return {"epoch": epoch + 1, "lr": self._lr(epoch), "loss": loss, "penalty": penalty, "accuracy": 100 * correct}
+        return {"epoch": epoch + 1, "lr": rate, "loss": loss, "penalty": penalty, "accuracy": 100 * correct}
 
     def weights(self, count: int, epoch: int) -> Tensor:
         """Weights (count, n) of the control points at the t of each step of an epoch; (count, 0) for an endpoint."""
@@ -249,14 +262,10 @@ class Training:
         self.augmentation_generator.manual_seed(derive(self.seed, "augmentation", epoch, block))
         return self.images.take(index, self.transform, self.augmentation_generator)
 
-    def _lr(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
-
     def _changed_tensors(self) -> list[Tensor]:
         """All tensors that `_step` changes in place, but for those that it sets first."""
         progress = self.progress
-        return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
+        return [progress.trainable, *progress.optimiser.values(), progress.sums, *progress.buffers.values()]
 
 
 def fit(training: Training) -> Progress:
