@@ -1,17 +1,19 @@
 """Optimisers against those of PyTorch: AdamW, clipping, rates that change by steps; resumed trainings; the config."""
 
 import copy
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from math import cos, pi
+from math import cos, inf, pi
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hostile_configs import changed
+from hostile_configs import SMALL, changed
 from test_training import Fragile, Interrupted, assert_the_same_bits, bend, curve_problem, train, trained_state
 from tiny import assert_close, perceptron, pictures, plain, randomised, unnormalised
 from torch import Tensor, nn
@@ -28,7 +30,10 @@ from neuralign.training.progress import Regime
 from neuralign.training.schedules.constant import constant
 from neuralign.training.schedules.cosine import cosine
 from neuralign.training.schedules.halving import halving
+from neuralign.workflow import graph  # noqa: F401 (it registers all rules)
+from neuralign.workflow.job import describe
 
+OPTIMISER = "regimes.standard.endpoint.optimiser"
 ADAMW = Regime(
     epochs=4, batch_size=5, lr=0.01, momentum=0.9, weight_decay=0.1, schedule=cosine, optimiser=adamw(), clip=1.0
 )
@@ -196,6 +201,35 @@ def test_a_resumed_curve_gives_the_same_bits(images: Images, tmp_path: Path) -> 
     assert_the_same_bits(bend(model, *problem, images, BY_STEP, keeper=Checkpoint(tmp_path, every=0)), uninterrupted)
 
 
+KILLED = """
+import os, signal, sys
+import torch
+from test_optimisers import BY_STEP
+from test_training import train
+from tiny import perceptron, pictures, randomised
+from neuralign.training.checkpoints import Checkpoint
+
+class Killed(Checkpoint):
+    def keep(self, progress):
+        super().keep(progress)
+        if (progress.epoch, progress.step) == (2, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+model = perceptron(16, dropout=0.5)
+train(model, randomised(model.network), pictures(), BY_STEP, keeper=Killed(sys.argv[1], every=0))
+"""
+
+
+def test_a_training_whose_process_was_killed_gives_the_same_bits(images: Images, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=environment).returncode == -signal.SIGKILL
+    model = perceptron(16, dropout=0.5)
+    state, keeper = randomised(model.network), Checkpoint(tmp_path, every=inf)
+    resumed = train(model, state, images, BY_STEP, keeper=keeper)
+    assert keeper.path.exists()
+    assert_the_same_bits(resumed, train(model, state, images, BY_STEP))
+
+
 def test_a_checkpoint_of_another_optimiser_is_not_used(
     images: Images, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,7 +256,7 @@ def test_a_regime_has_the_optimiser_of_its_entry() -> None:
 
 
 def test_an_entry_is_filled_with_the_defaults_of_its_optimiser() -> None:
-    catalogue = Catalogue(changed("regimes.standard.endpoint.optimiser", {"use": "adamw", "eps": 1e-6}))
+    catalogue = Catalogue(changed(OPTIMISER, {"use": "adamw", "eps": 1e-6}))
     regime = catalogue.entry("regimes", "standard")
     assert regime["endpoint"]["optimiser"] == {"use": "adamw", "beta1": 0.9, "beta2": 0.999, "eps": 1e-6}
     assert regime["curve"]["optimiser"] is None and regime["curve"]["schedule_by"] == "epoch"
@@ -230,11 +264,19 @@ def test_an_entry_is_filled_with_the_defaults_of_its_optimiser() -> None:
 
 @pytest.mark.parametrize("key, value", [("momentum", 0.8), ("nesterov", False)])
 def test_settings_of_sgd_beside_another_optimiser_are_refused(key: str, value: Any) -> None:
-    config = changed("regimes.standard.endpoint.optimiser", {"use": "adamw"})
+    config = changed(OPTIMISER, {"use": "adamw"})
     config["regimes"]["standard"]["endpoint"][key] = value
     message = f"endpoint.{key}: found {value}, a setting of the optimiser that `optimiser` replaces; remove one$"
     with pytest.raises(ConfigError, match=message):
         Catalogue(config)
+
+
+def test_a_job_depends_on_the_code_of_its_optimiser() -> None:
+    place = {"dataset": "digits", "network": "tinyten", "regime": "standard", "seed": "1"}
+    entry = {"use": "adamw", "eps": 1e-6}
+    jobs = [describe(Catalogue(c), "train_endpoint", place) for c in (SMALL, changed(OPTIMISER, entry))]
+    assert [("optimisers", "adamw") in job.plugins for job in jobs] == [False, True]
+    assert jobs[1].settings["training"]["optimiser"]["eps"] == 1e-6
 
 
 def test_a_step_of_adamw_does_not_import_the_compiler_of_torch() -> None:
