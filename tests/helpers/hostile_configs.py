@@ -125,8 +125,8 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("regimes.standard.endpoint.optimiser", {"use": "adam"}, "endpoint.optimiser.use: no such plug-in 'adam'; did you"),
     (
         "regimes.standard.endpoint.optimiser",
-        {"use": "adamw", "beta": 0.9},
-        "regimes.standard.endpoint.optimiser: unknown key 'beta'; did you mean 'beta1'? (allowed: beta1, beta2, eps)",
+        {"use": "adamw", "epps": 1e-8},
+        "regimes.standard.endpoint.optimiser: unknown key 'epps'; did you mean 'eps'? (allowed: beta1, beta2, eps)",
     ),
     ("regimes.standard.endpoint.optimiser", {"use": "adamw", "beta1": 1}, "optimiser.beta1: found 1", "less than 1"),
     ("regimes.standard.endpoint.clip", 0, "regimes.standard.endpoint.clip: found 0", "greater than 0"),
@@ -135,7 +135,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     # plug-ins that do not exist
     ("networks.tinyten.use", "resnt", "networks.tinyten.use: no such plug-in 'resnt'; did you mean 'resnet'?"),
     ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, gpt, resnet,"),
-    ("datasets.digits.use", "checks", "datasets.digits.use: no such plug-in 'checks' (allowed: cifar, digits,"),
+    ("datasets.digits.use", "checks", "datasets.digits.use: no such plug-in 'checks' (allowed: cifar, diabetes,"),
     ("datasets.digits.use", "../digits", "datasets.digits.use: no such plug-in '../digits'"),
     ("datasets.digits.use", 5, "datasets.digits: must be a mapping with `use`"),
     ("datasets.digits.augment.0.use", "flop", "datasets.digits.augment[0].use: no such plug-in 'flop'", "'flip'?"),
