@@ -1,4 +1,4 @@
-"""A dataset as one safetensors file: uint8 images, int64 labels, names of the classes, mean and std of the pixels."""
+"""A dataset as one safetensors file: images and labels with mean and std of the pixels, or arrays with their facts."""
 
 from pathlib import Path
 from typing import Any

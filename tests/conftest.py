@@ -1,4 +1,4 @@
-"""Fixtures: the tiny problems of tiny.py; `model` runs a test once for every network plug-in."""
+"""Fixtures: the tiny problems of tiny.py; `model` runs a test once for every network plug-in for images."""
 
 import os
 import signal
@@ -9,7 +9,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, an
 import pytest
 import tiny
 
-from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model
 
@@ -18,9 +17,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@pytest.fixture(params=plugins("networks"))
+@pytest.fixture(params=tiny.NETWORKS_OF_IMAGES)
 def model(request: pytest.FixtureRequest) -> Model:
-    """A small model of every network plug-in in turn."""
+    """A small model of every network plug-in for images in turn."""
     return tiny.small(request.param)
 
 
@@ -33,3 +32,9 @@ def tinyten() -> Model:
 def images() -> Images:
     """12 pictures of 16x16 in 5 classes."""
     return tiny.pictures()
+
+
+@pytest.fixture(params=tiny.CONVOLUTIONAL)
+def convolutional(request: pytest.FixtureRequest) -> Model:
+    """A small model of every network plug-in that is made of convolutions in turn."""
+    return tiny.small(request.param)

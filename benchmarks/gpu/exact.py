@@ -100,7 +100,7 @@ def _same_bits(
 
 
 def _tensors(progress: Progress) -> dict[str, Tensor]:
-    return {"trainable": progress.trainable, "velocity": progress.velocity} | progress.buffers
+    return {"trainable": progress.trainable} | progress.optimiser | progress.buffers
 
 
 def _same_epoch(result: Result, title: str, network: str, settings: dict[str, Any], quick: bool, device: str) -> None:

@@ -39,7 +39,7 @@ def varying_state(model: Model, images: Images, seed: int) -> dict[str, Tensor]:
     """A random state in which every unit varies: batch norms fit the images, linear layers have large biases."""
     state = randomised(model.network, seed)
     for name, layer in model.network.named_modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
             state[f"{name}.bias"] += 10
     return state | refresh(model, state, {n: state[n] for n, _ in model.network.named_buffers()}, images.batches(100))
 
@@ -271,8 +271,10 @@ def in_float32(problem: Problem) -> Problem:
 
 @pytest.mark.parametrize("read", ["post", "pre"])
 @pytest.mark.parametrize("precise", [True, False], ids=["float64", "float32"])
-def test_folded_networks_give_the_same_activations(model: Model, images: Images, read: str, precise: bool) -> None:
-    problem = problem_of(model, images) if precise else in_float32(problem_of(model, images))
+def test_folded_networks_give_the_same_activations(
+    convolutional: Model, images: Images, read: str, precise: bool
+) -> None:
+    problem = problem_of(convolutional, images) if precise else in_float32(problem_of(convolutional, images))
     taps = problem.trace.taps if read == "post" else problem.trace.pre_activations
     probe, names = problem.trace.probe(taps)
     ((_, activations),) = activation_batches(problem, taps, 100)

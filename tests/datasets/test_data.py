@@ -30,13 +30,15 @@ from neuralign.datasets.dataset import DataError, Dataset, Split
 from neuralign.datasets.reading import downloads
 from neuralign.datasets.reading.locations import content_digest, local_path
 from neuralign.datasets.sources.cifar import cifar
+from neuralign.datasets.sources.diabetes import diabetes
 from neuralign.datasets.sources.digits import digits
 from neuralign.datasets.sources.folder import folder
 from neuralign.datasets.sources.npz import npz
+from neuralign.datasets.sources.text import text
 from neuralign.datasets.sources.tiny_imagenet import tiny_imagenet
 from neuralign.datasets.storage import CHUNK, channel_statistics, save
 
-PLUGINS = (cifar, digits, folder, npz, tiny_imagenet)
+PLUGINS = (cifar, diabetes, digits, folder, npz, text, tiny_imagenet)
 
 
 def toy(n: int = 6, classes: int = 2) -> Dataset:
@@ -55,8 +57,9 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
-def test_only_the_module_images_imports_torch():
-    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", "images")]
+def test_only_the_modules_of_arrays_in_memory_import_torch():
+    in_memory = ("arrays", "batches", "images")
+    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", *in_memory)]
     names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
     lines = [f"import neuralign.{name}" for name in names] + [
         "import sys",
@@ -69,14 +72,14 @@ def test_only_the_module_images_imports_torch():
 def test_digits_are_the_originals_enlarged_and_split_by_class(tmp_path):
     data = digits(tmp_path)
     check(data, "digits")
-    assert data.train.images.shape[1:] == (1, 16, 16) and len(data.train.labels) + len(data.test.labels) == 1797
-    shares = np.bincount(data.test.labels) / (np.bincount(data.test.labels) + np.bincount(data.train.labels))
+    assert data.train.inputs.shape[1:] == (1, 16, 16) and len(data.train.targets) + len(data.test.targets) == 1797
+    shares = np.bincount(data.test.targets) / (np.bincount(data.test.targets) + np.bincount(data.train.targets))
     assert np.abs(shares - 0.2).max() < 0.005
     again, other = digits(tmp_path), digits(tmp_path, seed=1)
-    assert np.array_equal(data.test.images, again.test.images)
-    assert not np.array_equal(data.test.labels, other.test.labels)
+    assert np.array_equal(data.test.inputs, again.test.inputs)
+    assert not np.array_equal(data.test.targets, other.test.targets)
     plain = digits(tmp_path, size=8, test_fraction=0.5)
-    assert plain.train.images.max() == 255 and set(np.unique(plain.train.images)) <= set(
+    assert plain.train.inputs.max() == 255 and set(np.unique(plain.train.inputs)) <= set(
         np.rint(np.arange(17) * 15.9375)
     )
 
@@ -86,8 +89,8 @@ def test_cifar10_has_the_images_of_its_batches_in_order(tmp_path, pickled):
     data = cifar(tmp_path, classes=10, **mirror(tmp_path, cifar10(pickled)))
     check(data, "cifar")
     expected = pixels(20, 3072).reshape(-1, 3, 32, 32)
-    assert np.array_equal(data.train.images, expected[:10]) and np.array_equal(data.test.images, expected[10:])
-    assert data.train.labels.tolist() == list(range(10)) and data.test.labels.tolist() == list(range(10))[::-1]
+    assert np.array_equal(data.train.inputs, expected[:10]) and np.array_equal(data.test.inputs, expected[10:])
+    assert data.train.targets.tolist() == list(range(10)) and data.test.targets.tolist() == list(range(10))[::-1]
     assert data.classes[3] == "name3"
 
 
@@ -95,7 +98,7 @@ def test_cifar100_has_the_fine_labels(tmp_path):
     source = mirror(tmp_path, cifar100())
     data = cifar(tmp_path, classes=100, **source)
     check(data, "cifar")
-    assert data.test.labels.tolist() == list(range(100)) and data.classes[42] == "fine42"
+    assert data.test.targets.tolist() == list(range(100)) and data.classes[42] == "fine42"
     with pytest.raises(DataError, match="not the archive of CIFAR-10, python version: it has no member data_batch_1, "):
         cifar(tmp_path, classes=10, **source)
 
@@ -108,27 +111,27 @@ def test_names_of_classes_may_be_bytes(tmp_path):
 def test_tiny_imagenet_is_sorted_by_class_and_tests_on_the_validation_split(tmp_path):
     data = tiny_imagenet(tmp_path, **mirror(tmp_path, tiny()))
     check(data, "tiny")
-    assert data.classes == ("n01", "n02") and data.train.images.shape == (6, 3, 64, 64)
-    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1] and data.test.labels.tolist() == [0, 1]
+    assert data.classes == ("n01", "n02") and data.train.inputs.shape == (6, 3, 64, 64)
+    assert data.train.targets.tolist() == [0, 0, 0, 1, 1, 1] and data.test.targets.tolist() == [0, 1]
     decoded = np.asarray(Image.open(io.BytesIO(jpeg(11)))).transpose(2, 0, 1)  # val_1 is of the first class
-    assert np.array_equal(data.test.images[0], decoded)
-    grey = data.train.images[1]  # n01_10, between n01_0 and n01_2
-    assert (grey == grey[:1]).all() and not (data.train.images[0] == data.train.images[0][:1]).all()
+    assert np.array_equal(data.test.inputs[0], decoded)
+    grey = data.train.inputs[1]  # n01_10, between n01_0 and n01_2
+    assert (grey == grey[:1]).all() and not (data.train.inputs[0] == data.train.inputs[0][:1]).all()
 
 
 def test_folder_is_sorted_by_class_and_file(tmp_path):
     data = folder(tmp_path, **tree(tmp_path / "pets"))
     check(data, "folder")
-    assert data.classes == ("cat", "dog") and data.train.labels.tolist() == [0, 0, 1, 1]
-    assert data.train.images.shape == (4, 3, 4, 5)
-    assert np.array_equal(data.train.images[2], pixels(4, 5, 3, seed=0).transpose(2, 0, 1))
+    assert data.classes == ("cat", "dog") and data.train.targets.tolist() == [0, 0, 1, 1]
+    assert data.train.inputs.shape == (4, 3, 4, 5)
+    assert np.array_equal(data.train.inputs[2], pixels(4, 5, 3, seed=0).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)])
 def test_folder_resolves_palettes_and_opaque_alpha_and_keeps_grey(tmp_path, mode, channels):
     data = folder(tmp_path, **tree(tmp_path / "pets", mode))
     check(data, "folder")
-    assert data.train.images.shape == (4, channels, 4, 5)
+    assert data.train.inputs.shape == (4, channels, 4, 5)
 
 
 def test_folder_reads_cmyk_as_pil_does_and_names_in_any_script(tmp_path):
@@ -140,18 +143,18 @@ def test_folder_reads_cmyk_as_pil_does_and_names_in_any_script(tmp_path):
     data = folder(tmp_path, **source)
     check(data, "folder")
     assert data.classes == ("cat", "狗 ü")
-    assert np.array_equal(data.train.images[2], np.asarray(Image.open(printed).convert("RGB")).transpose(2, 0, 1))
+    assert np.array_equal(data.train.inputs[2], np.asarray(Image.open(printed).convert("RGB")).transpose(2, 0, 1))
 
 
 def test_folder_has_three_channels_if_one_image_is_coloured_and_resizes_on_demand(tmp_path):
     source = tree(tmp_path / "pets", "L")
     Image.fromarray(pixels(4, 5, 3)).save(tmp_path / "pets/test/dog/b.png")
-    assert folder(tmp_path, **source).train.images.shape == (4, 3, 4, 5)
+    assert folder(tmp_path, **source).train.inputs.shape == (4, 3, 4, 5)
     Image.fromarray(pixels(9, 9, 3)).save(tmp_path / "pets/test/dog/b.png")
     with pytest.raises(DataError, match=r"dog.b\.png: 9x9 pixels, but the first image of the split has 4x5"):
         folder(tmp_path, **source)
     data = folder(tmp_path, size=8, **source)
-    assert data.train.images.shape == (4, 3, 8, 8) and data.test.images.shape == (3, 3, 8, 8)
+    assert data.train.inputs.shape == (4, 3, 8, 8) and data.test.inputs.shape == (3, 3, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_npz_finds_the_axis_of_the_channels_or_refuses(tmp_path, shape, layout, 
         return
     data = npz(tmp_path, path=str(tmp_path / "a.npz"), layout=layout)
     check(data, "a.npz")
-    assert data.train.images.shape == (4, *expected) and data.classes == ("0", "1")
+    assert data.train.inputs.shape == (4, *expected) and data.classes == ("0", "1")
 
 
 def test_npz_may_have_another_order_in_memory_and_one_test_image(tmp_path):
@@ -245,7 +248,7 @@ def fetch(server: Server, cache: Path) -> Dataset:
 
 def test_an_archive_is_downloaded_once_and_again_if_its_copy_is_damaged(server, tmp_path):
     server.content = cifar10()
-    assert len(fetch(server, tmp_path).train.labels) == len(fetch(server, tmp_path).train.labels) == 10
+    assert len(fetch(server, tmp_path).train.targets) == len(fetch(server, tmp_path).train.targets) == 10
     (cached,) = tmp_path.iterdir()
     assert cached.name == f"{sha256(server.content)[7:23]}-data.tar.gz" and len(server.ranges) == 1
     cached.write_bytes(cached.read_bytes()[:-1])
@@ -256,7 +259,7 @@ def test_an_archive_is_downloaded_once_and_again_if_its_copy_is_damaged(server, 
 @pytest.mark.parametrize("resumes", [True, False])
 def test_a_cut_connection_and_a_busy_server_are_tried_again(server, tmp_path, resumes):
     server.actions, server.resumes = ["cut", 503, "cut", "whole"], resumes
-    assert len(fetch(server, tmp_path).train.labels) == 10
+    assert len(fetch(server, tmp_path).train.targets) == 10
     half = len(server.content) // 2
     assert server.ranges[:3] == [None, f"bytes={half}-", f"bytes={half}-"] and len(server.ranges) == 4
 
@@ -269,7 +272,7 @@ def test_a_connection_that_is_always_cut_leaves_nothing_and_the_next_run_recover
     ):
         fetch(server, tmp_path)
     assert not list(tmp_path.iterdir())
-    assert len(fetch(server, tmp_path).train.labels) == 10
+    assert len(fetch(server, tmp_path).train.targets) == 10
 
 
 def test_a_final_error_of_the_server_is_not_retried(server, tmp_path):
@@ -281,7 +284,7 @@ def test_a_final_error_of_the_server_is_not_retried(server, tmp_path):
 
 def test_a_connection_that_breaks_after_the_last_byte_leaves_a_complete_file(server, tmp_path):
     server.actions = ["silent", 416]
-    assert len(fetch(server, tmp_path).train.labels) == 10
+    assert len(fetch(server, tmp_path).train.targets) == 10
     assert server.ranges == [None, f"bytes={len(server.content)}-"]
 
 
@@ -302,7 +305,7 @@ def test_a_server_that_does_not_answer_is_an_error(server, tmp_path):
         cifar(tmp_path, classes=10, **source)
     assert not list(tmp_path.iterdir())
     cached.write_bytes(cifar10())
-    assert len(cifar(tmp_path, classes=10, **source).train.labels) == 10
+    assert len(cifar(tmp_path, classes=10, **source).train.targets) == 10
 
 
 def test_sources_may_be_local(tmp_path):
@@ -329,20 +332,20 @@ def test_the_file_holds_the_dataset_and_can_be_memory_mapped(tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["data.safetensors"]
     with safe_open(tmp_path / "new/data.safetensors", "np") as file:
         for name, split in (("train", data.train), ("test", data.test)):
-            assert np.array_equal(file.get_tensor(f"{name}_images"), split.images)
-            assert np.array_equal(file.get_tensor(f"{name}_labels"), split.labels)
+            assert np.array_equal(file.get_tensor(f"{name}_images"), split.inputs)
+            assert np.array_equal(file.get_tensor(f"{name}_labels"), split.targets)
             assert file.get_tensor(f"{name}_labels").dtype == np.int64
-        assert np.array_equal(file.get_slice("train_images")[3:5], data.train.images[3:5])
+        assert np.array_equal(file.get_slice("train_images")[3:5], data.train.inputs[3:5])
         facts = json.loads(file.metadata()["facts"])
     assert facts["classes"] == ["c0", "c1"]
-    unit = data.train.images / 255
+    unit = data.train.inputs / 255
     assert facts["mean"] == pytest.approx(unit.mean((0, 2, 3)).tolist(), rel=1e-12)
     assert facts["std"] == pytest.approx(unit.std((0, 2, 3)).tolist(), rel=1e-12)
 
 
 def test_the_same_dataset_gives_the_same_bytes_whatever_its_memory_layout(tmp_path):
     data = toy()
-    strided = Split(data.train.images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), data.train.labels)
+    strided = Split(data.train.inputs.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2), data.train.targets)
     save(data, tmp_path / "a")
     save(Dataset(strided, data.test, data.classes), tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -398,9 +401,25 @@ def test_the_digest_depends_on_the_content_of_local_sources(tmp_path):
     (tmp_path / "pets/train/cat/a.png").rename(tmp_path / "pets/train/dog/c.png")
     assert content_digest(tree_entry) != before_tree
     assert content_digest({"use": "cifar", "url": "https://example.org/a", "checksum": "md5:1"}) == "md5:1"
-    assert content_digest({"use": "digits"}) == ""
+    assert content_digest({"use": "digits"}) == "" and content_digest({"use": "text", "path": None}) == ""
     with pytest.raises(DataError, match="absent: no such file or folder"):
         content_digest({"use": "npz", "path": "absent"})
+
+
+def test_the_digest_of_a_folder_covers_visible_files_at_any_depth_and_ends_where_a_link_leads_back(tmp_path):
+    entry = {"use": "text", "path": str(tmp_path)}
+    (tmp_path / "a/b/c/d").mkdir(parents=True)
+    digests = []
+    for name in ("top.txt", "a/b/c/d/deep.txt"):
+        (tmp_path / name).write_text(name)
+        digests.append(content_digest(entry))
+    (tmp_path / "a/b/c/d/deep.txt").write_text("other")
+    digests.append(content_digest(entry))
+    assert len(set(digests)) == 3
+    (tmp_path / "a/.hidden").mkdir()
+    (tmp_path / "a/.hidden/x.txt").write_text("x")
+    (tmp_path / "a/b/loop").symlink_to(tmp_path)
+    assert content_digest(entry) == digests[-1]
 
 
 def test_a_digest_is_kept_until_a_file_changes_but_not_for_a_fresh_file(tmp_path):

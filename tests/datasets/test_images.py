@@ -36,9 +36,9 @@ def test_a_prepared_dataset_is_loaded_as_it_was(tmp_path: Path) -> None:
     written, data = dataset(), loaded(tmp_path)
     for split, images in ((written.train, data.train), (written.test, data.test)):
         assert images.pixels.dtype == torch.uint8 and images.labels.dtype == torch.int64
-        assert np.array_equal(images.pixels, split.images) and np.array_equal(images.labels, split.labels)
+        assert np.array_equal(images.pixels, split.inputs) and np.array_equal(images.labels, split.targets)
     assert data.classes == written.classes and data.channels == 3
-    unit = written.train.images / 255
+    unit = written.train.inputs / 255
     assert data.mean == pytest.approx(unit.mean((0, 2, 3))) and data.std == pytest.approx(unit.std((0, 2, 3)))
 
 

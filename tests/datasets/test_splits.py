@@ -27,7 +27,7 @@ def write(tmp_path):
 
 def same(a: Dataset, b: Dataset) -> bool:
     pairs = ((a.train, b.train), (a.test, b.test))
-    return all(np.array_equal(x.images, y.images) and np.array_equal(x.labels, y.labels) for x, y in pairs)
+    return all(np.array_equal(x.inputs, y.inputs) and np.array_equal(x.targets, y.targets) for x, y in pairs)
 
 
 def test_copies_in_another_order_give_the_same_dataset(write):
@@ -37,8 +37,8 @@ def test_copies_in_another_order_give_the_same_dataset(write):
     a, b = (prepare(entry | {"content": content}, Path()) for entry in (first, second))
     assert same(a, b)
     raw = prepare(first, Path())
-    label_of = {image.tobytes(): label for image, label in zip(raw.train.images, raw.train.labels, strict=True)}
-    assert [label_of[image.tobytes()] for image in a.train.images] == a.train.labels.tolist()
+    label_of = {image.tobytes(): label for image, label in zip(raw.train.inputs, raw.train.targets, strict=True)}
+    assert [label_of[image.tobytes()] for image in a.train.inputs] == a.train.targets.tolist()
     assert content_of(a) == content
 
 
@@ -62,9 +62,9 @@ def test_other_content_is_refused_with_its_digest(write):
 def test_validation_images_come_from_the_training_images_by_class(write):
     entry = write("a.npz")
     whole, part = prepare(entry, Path()), prepare(entry | {"validation_fraction": 0.2}, Path())
-    assert np.bincount(part.train.labels).tolist() == [16, 16] and np.bincount(part.test.labels).tolist() == [4, 4]
-    split = sorted(image.tobytes() for s in (part.train, part.test) for image in s.images)
-    assert split == sorted(image.tobytes() for image in whole.train.images)  # each once, and no test image
+    assert np.bincount(part.train.targets).tolist() == [16, 16] and np.bincount(part.test.targets).tolist() == [4, 4]
+    split = sorted(image.tobytes() for s in (part.train, part.test) for image in s.inputs)
+    assert split == sorted(image.tobytes() for image in whole.train.inputs)  # each once, and no test image
     assert same(part, prepare(entry | {"validation_fraction": 0.2}, Path()))
 
 

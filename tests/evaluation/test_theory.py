@@ -44,12 +44,12 @@ def linear() -> Model:
 # folding
 
 
-def test_a_folded_network_is_the_same_function(model: Model, images: Images) -> None:
-    state, plain = randomised(model.network, 1), fold(traced(model, images))
-    x = model.normalise(as_float(images.pixels).double())
-    model.network.eval()
+def test_a_folded_network_is_the_same_function(convolutional: Model, images: Images) -> None:
+    state, plain = randomised(convolutional.network, 1), fold(traced(convolutional, images))
+    x = convolutional.normalise(as_float(images.pixels).double())
+    convolutional.network.eval()
     actual = torch.func.functional_call(plain.graph, plain.state(state), (x,))
-    torch.testing.assert_close(actual, torch.func.functional_call(model.network, state, (x,)))
+    torch.testing.assert_close(actual, torch.func.functional_call(convolutional.network, state, (x,)))
     assert not [m for m in plain.graph.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
@@ -105,9 +105,9 @@ def test_the_norm_of_an_average_is_an_upper_bound(layer: nn.Module) -> None:
 # closed forms
 
 
-def test_equal_ends_leave_no_deviation(model: Model, images: Images) -> None:
-    state = randomised(model.network, 1)
-    total, layers = bound_along_line(model, traced(model, images), state, state, images, points=3)
+def test_equal_ends_leave_no_deviation(convolutional: Model, images: Images) -> None:
+    state = randomised(convolutional.network, 1)
+    total, layers = bound_along_line(convolutional, traced(convolutional, images), state, state, images, points=3)
     assert total["deviation"] == total["deviation_estimate"] == total["distance"] == 0
     assert total["bound"] == pytest.approx(total["loss"], abs=1e-9)
     assert all(row["distance"] == 0 for row in layers)
@@ -162,12 +162,12 @@ def test_maxima_at_the_same_places_add_nothing() -> None:
 # permutations
 
 
-def test_the_deviation_to_a_permuted_copy_is_zero_once_it_is_aligned(model: Model, images: Images) -> None:
-    symmetry, state = traced(model, images), randomised(model.network, 1)
+def test_the_deviation_to_a_permuted_copy_is_zero_once_it_is_aligned(convolutional: Model, images: Images) -> None:
+    symmetry, state = traced(convolutional, images), randomised(convolutional.network, 1)
     end = permute(symmetry.spec, shifts(symmetry.spec), state)
-    apart, _ = bound_along_line(model, symmetry, state, end, images, points=3)
+    apart, _ = bound_along_line(convolutional, symmetry, state, end, images, points=3)
     together, _ = bound_along_line(
-        model, symmetry, state, permute(symmetry.spec, inverse(shifts(symmetry.spec)), end), images, points=3
+        convolutional, symmetry, state, permute(symmetry.spec, inverse(shifts(symmetry.spec)), end), images, points=3
     )
     assert apart["deviation"] > 0 and apart["distance"] > 0.01 and apart["bound"] > apart["loss"]
     assert together["deviation"] == together["deviation_estimate"] == together["distance"] == 0
@@ -206,8 +206,8 @@ def check_bound(model: Model, images: Images) -> None:
             assert loss_at(model, symmetry, start, end, images, t) <= limit + 1e-9
 
 
-def test_the_bound_holds_for_every_network(model: Model, images: Images) -> None:
-    check_bound(model, images)
+def test_the_bound_holds_for_every_network(convolutional: Model, images: Images) -> None:
+    check_bound(convolutional, images)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_the_bound_holds_with_other_layers(layer: nn.Module, images: Images) -> 
     check_bound(unnormalised(nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.Conv2d(4, 4, 3, 2), nn.ReLU(), *head)), images)
 
 
-def test_deviations_bound_every_layer(model: Model, images: Images) -> None:
+def test_deviations_bound_every_layer(convolutional: Model, images: Images) -> None:
     """Image by image: |h - (1-t) a - t b| <= t (1-t) c at each node of the graph."""
-    plain = fold(traced(model, images))
-    ends = [plain.state(randomised(model.network, seed)) for seed in (5, 6)]
-    x = model.normalise(as_float(images.pixels).double())
+    plain = fold(traced(convolutional, images))
+    ends = [plain.state(randomised(convolutional.network, seed)) for seed in (5, 6)]
+    x = convolutional.normalise(as_float(images.pixels).double())
     signals: dict[str, Signal] = {}
 
     class Keeping(Recursion):

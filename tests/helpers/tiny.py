@@ -6,15 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, buffers, build, parameters
 from neuralign.symmetry.permutations import PermutationSpec
 
 SMALL: dict[str, dict[str, Any]] = {
     "googlenet": {"width": 0.1},
+    "gpt": {"width": 8, "depth": 1, "heads": 2, "ratio": 2},
     "resnet": {"depth": 8, "width": 4},
     "tinyten": {"width": 4},
+    "vit": {"width": 8, "depth": 1, "heads": 2, "ratio": 2},
 }
+NETWORKS_OF_TOKENS = ("gpt",)  # all others take images
+TRANSFORMERS = ("gpt", "vit")  # all others are made of convolutions, which can be folded and have a bound
+NETWORKS_OF_IMAGES = tuple(name for name in plugins("networks") if name not in NETWORKS_OF_TOKENS)
+CONVOLUTIONAL = tuple(name for name in plugins("networks") if name not in TRANSFORMERS)
 
 
 def generator(seed: int = 0) -> torch.Generator:

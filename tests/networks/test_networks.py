@@ -8,18 +8,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import SMALL, assert_same
+from tiny import CONVOLUTIONAL, NETWORKS_OF_IMAGES, SMALL, assert_same
 from torch import Tensor, fx, nn
 
 from neuralign.common.files import PACKAGE
 from neuralign.config.plugins import plugin
-from neuralign.config.signatures import plugins
 from neuralign.networks.architectures.googlenet import googlenet
 from neuralign.networks.architectures.resnet import resnet
 from neuralign.networks.architectures.tinyten import tinyten
 from neuralign.networks.model import substituted
-
-NAMES = plugins("networks")
 
 
 def small(name: str, classes: int = 5, channels: int = 3) -> nn.Module:
@@ -147,10 +144,10 @@ def test_dropout_follows_its_options() -> None:
 
 
 def test_every_network_is_covered() -> None:
-    assert {"tinyten", "resnet", "googlenet"} <= set(NAMES)
+    assert {"tinyten", "resnet", "googlenet"} <= set(NETWORKS_OF_IMAGES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 @pytest.mark.parametrize("channels, height, width", [(3, 16, 16), (1, 28, 28), (4, 17, 33)])
 def test_images_of_any_size_and_channels(name: str, channels: int, height: int, width: int) -> None:
     network = small(name, channels=channels).eval()
@@ -158,7 +155,7 @@ def test_images_of_any_size_and_channels(name: str, channels: int, height: int, 
     assert logits.shape == (2, 5) and logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS_OF_IMAGES)
 def test_every_parameter_learns_and_no_module_is_dead(name: str) -> None:
     network, used = small(name).train(), set()
     for path, layer in network.named_modules():
@@ -170,7 +167,7 @@ def test_every_parameter_learns_and_no_module_is_dead(name: str) -> None:
     assert all(path in used for path, layer in network.named_modules() if not isinstance(layer, nn.ModuleDict))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 @pytest.mark.parametrize("training", [True, False])
 def test_torch_fx_sees_the_same_function(name: str, training: bool) -> None:
     network, images = small(name).train(training), torch.rand(4, 3, 16, 16)
@@ -180,7 +177,7 @@ def test_torch_fx_sees_the_same_function(name: str, training: bool) -> None:
     torch.testing.assert_close(fx.symbolic_trace(network)(images), network(images), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS_OF_IMAGES)
 def test_one_seed_gives_one_network(name: str) -> None:
     assert_same(small(name).state_dict(), small(name).state_dict())
 

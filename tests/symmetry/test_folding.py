@@ -29,9 +29,9 @@ def targets(graph: fx.GraphModule) -> list[object]:
     return [node.target for node in graph.graph.nodes]
 
 
-def test_folding_keeps_the_function_of_every_network(model: Model, images: Images) -> None:
-    x = model.normalise(as_float(images.pixels).double())
-    before, after, graph = folded(model.network, x)
+def test_folding_keeps_the_function_of_every_network(convolutional: Model, images: Images) -> None:
+    x = convolutional.normalise(as_float(images.pixels).double())
+    before, after, graph = folded(convolutional.network, x)
     torch.testing.assert_close(after, before)
     assert not [m for m in graph.modules() if isinstance(m, nn.BatchNorm2d)]
     assert torch.relu_ in targets(graph)

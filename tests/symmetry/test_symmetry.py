@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import PermutationSpec, check, extent, identity, inverse, mix, move_counts, permute
+from neuralign.symmetry.permutations import (
+    Blocks,
+    PermutationSpec,
+    check,
+    extent,
+    identity,
+    inverse,
+    mix,
+    move_counts,
+    permute,
+)
 from neuralign.symmetry.storage import save_permutation
 from neuralign.symmetry.tracing.trace import trace
 
@@ -20,6 +30,13 @@ SPEC = PermutationSpec(axes={"w": ((("a", 1), ("b", 1)), (("a", 2),)), "v": ((("
 
 def spec_of(model: Model, images: Images) -> PermutationSpec:
     return trace(model.network, model.normalise(as_float(images.pixels[:2]))).spec
+
+
+def groups_of(blocks: Blocks) -> set[str]:
+    """The groups that lie on an axis, those within blocks of others too."""
+    factors = [factor for block in blocks for factor in block]
+    nested = [groups_of(factor) for factor in factors if isinstance(factor, tuple)]
+    return {factor for factor in factors if isinstance(factor, str)}.union(*nested)
 
 
 def behaviour(model: Model, state: dict[str, Tensor], pixels: Tensor, training: bool) -> list[Tensor]:
@@ -53,14 +70,14 @@ def test_a_random_permutation_leaves_outputs_and_gradients_unchanged(
 def test_moving_every_channel_changes_every_tensor_that_has_one(model: Model, images: Images) -> None:
     spec, state = spec_of(model, images), randomised(model.network)
     permuted = permute(spec, shifts(spec), state)
-    movable = {n for n, axes in spec.axes.items() if any(g in spec.free for axis in axes for g, _ in axis)}
+    movable = {n for n, axes in spec.axes.items() if any(groups_of(axis) & {*spec.free} for axis in axes)}
     assert {name for name in state if not torch.equal(state[name], permuted[name])} == movable
     assert {name for name, tensor in state.items() if tensor.dim() > 1} <= movable
 
 
 def test_every_free_group_lies_on_some_tensor(model: Model, images: Images) -> None:
     spec = spec_of(model, images)
-    described = {group for axes in spec.axes.values() for axis in axes for group, _ in axis}
+    described = set().union(*(groups_of(axis) for axes in spec.axes.values() for axis in axes))
     assert described == spec.sizes.keys()
 
 

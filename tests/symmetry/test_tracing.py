@@ -577,16 +577,16 @@ def test_the_probe_drops_nothing_where_dropout_is_a_function() -> None:
     torch.testing.assert_close(activations["relu_1"], network.b(network.a(pixels).relu()).relu())
 
 
-def test_the_probe_gives_what_the_network_computes(model: Model) -> None:
-    model.network.eval()
-    pixels = model.normalise(as_float(pictures().pixels))
+def test_the_probe_gives_what_the_network_computes(convolutional: Model) -> None:
+    convolutional.network.eval()
+    pixels = convolutional.normalise(as_float(pictures().pixels))
     seen = {}
-    for name, layer in model.network.named_modules():
+    for name, layer in convolutional.network.named_modules():
         if isinstance(layer, nn.ReLU):
             layer.register_forward_hook(lambda _, __, output, name=name: seen.update({name.replace(".", "_"): output}))
-    symmetry = trace(model.network, pixels[:2])
+    symmetry = trace(convolutional.network, pixels[:2])
     seen.clear()
-    model.network(pixels)
+    convolutional.network(pixels)
     probe, names = symmetry.probe(symmetry.taps)
     for name, activation in zip(names, probe(pixels), strict=True):
         if name in seen:  # heads of training mode only are not

@@ -21,8 +21,8 @@ def progress(epoch: int = 0) -> Progress:
     history = [{"epoch": i, "lr": 0.1 / 3, "loss": 1e-17 * i} for i in range(1, epoch + 1)]
     sums = torch.rand(4, generator=draws, dtype=torch.float64)
     buffers = {"bn.running_mean": torch.rand(3, generator=draws), "bn.num_batches_tracked": torch.tensor(epoch)}
-    weights = torch.rand(2, 2, 5, generator=draws)
-    return Progress(*weights, buffers, epoch=epoch, step=2 * epoch, history=history, sums=sums)
+    weights, velocity = torch.rand(2, 2, 5, generator=draws)
+    return Progress(weights, {"velocity": velocity}, buffers, epoch=epoch, step=2 * epoch, history=history, sums=sums)
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def test_saved_progress_is_restored_to_the_bit(tmp_path: Path) -> None:
     kept = progress(3)
     Checkpoint(tmp_path, every=0).keep(kept)
     actual = Checkpoint(tmp_path).restore(progress())
-    assert torch.equal(actual.trainable, kept.trainable) and torch.equal(actual.velocity, kept.velocity)
+    assert torch.equal(actual.trainable, kept.trainable)
+    assert_same(actual.optimiser, kept.optimiser)
     assert_same(actual.buffers, kept.buffers)
     assert (actual.epoch, actual.step, actual.history) == (3, 6, kept.history)
     assert torch.equal(actual.sums, kept.sums)
@@ -171,8 +172,11 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path, caplog: pytest.LogCapture
 
 
 OTHERS = {
-    "shape": lambda p: replace(p, trainable=torch.zeros(2, 6), velocity=torch.zeros(2, 6)),
-    "type": lambda p: replace(p, trainable=p.trainable.double(), velocity=p.velocity.double()),
+    "shape": lambda p: replace(p, trainable=torch.zeros(2, 6), optimiser={"velocity": torch.zeros(2, 6)}),
+    "type": lambda p: replace(
+        p, trainable=p.trainable.double(), optimiser={"velocity": p.optimiser["velocity"].double()}
+    ),
+    "optimiser": lambda p: replace(p, optimiser={"mean": torch.zeros(2, 5), "square": torch.zeros(2, 5)}),
     "buffers": lambda p: replace(p, buffers={"bn.running_mean": torch.zeros(3)}),
 }
 
@@ -202,6 +206,6 @@ def test_trainings_of_one_job_are_kept_apart_and_cleared_together(tmp_path: Path
 
 
 def test_tensors_that_cannot_be_saved_are_refused_before_training(tmp_path: Path) -> None:
-    fresh = Progress(torch.zeros(2), torch.zeros(2), {"waves": torch.zeros(2, dtype=torch.complex128)})
+    fresh = Progress(torch.zeros(2), {}, {"waves": torch.zeros(2, dtype=torch.complex128)})
     with pytest.raises(UserError, match="waves has dtype torch.complex128, which safetensors files do not have$"):
         Checkpoint(tmp_path).restore(fresh)

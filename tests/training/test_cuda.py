@@ -21,8 +21,10 @@ from neuralign.training import cuda_graphs
 from neuralign.training.attacks.pgd import pgd
 from neuralign.training.augmentation import pipeline
 from neuralign.training.loop import Training
+from neuralign.training.optimisers.adamw import adamw
 from neuralign.training.progress import Diverged, Progress, Regime
 from neuralign.training.schedules.constant import constant
+from neuralign.training.schedules.cosine import cosine
 from neuralign.training.simultaneous import fit_together
 
 IS_REAL = torch.cuda.is_available()
@@ -99,7 +101,8 @@ def trained(training: Training, *, graphs: bool = True) -> Progress:
 
 def assert_the_same_bits(actual: Progress | Diverged, expected: Progress) -> None:
     assert isinstance(actual, Progress)
-    assert torch.equal(actual.trainable, expected.trainable) and torch.equal(actual.velocity, expected.velocity)
+    assert torch.equal(actual.trainable, expected.trainable)
+    assert_same(actual.optimiser, expected.optimiser)
     assert_same(actual.buffers, expected.buffers)
     assert actual.history == expected.history
 
@@ -123,6 +126,17 @@ def test_simultaneous_trainings_give_the_bits_they_give_alone(network: Any, imag
     together = fit_together([training_of(network, images, seed=seed) for seed in range(6 if IS_REAL else 2)])
     for seed, actual in enumerate(together):
         assert_the_same_bits(actual, trained(training_of(network, images, seed=seed)))
+
+
+@pytest.mark.parametrize("kind", ["endpoint", "curve"])
+def test_steps_of_adamw_with_clipping_and_warm_up_are_recorded(kind: str, images: Images) -> None:
+    regime = replace(REGIME, optimiser=adamw(), clip=0.5, warm_up=1.5, schedule_by="step", schedule=cosine)
+    make = partial(training_of, Dropping, images, kind, regime=regime)
+    training = make()
+    actual = trained(training)
+    recorder = training._take_step
+    assert recorder.recordable and len(recorder.graphs) == 2
+    assert_the_same_bits(actual, trained(make(), graphs=False))
 
 
 class Counting(nn.Module):

@@ -18,6 +18,7 @@ KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this k
     "augmentations": "training.augmentations",
     "schedules": "training.schedules",
     "objectives": "training.objectives",
+    "optimisers": "training.optimisers",
     "alignments": "alignment.algorithms",
     "curves": "curves.families",
     "figures": "report.figures",

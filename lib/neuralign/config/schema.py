@@ -135,21 +135,40 @@ class Checkpoint(Strict):
 
 
 class Training(Strict):
-    """Stochastic gradient descent with momentum."""
+    """Training by an optimiser, in epochs over all training images in a new random order."""
 
     epochs: Annotated[Count, Field(le=100_000)] = Field(description="Number of epochs.")
     batch_size: Count = Field(description="Images per step.")
     lr: Positive = Field(description="Learning rate before the schedule.")
-    momentum: FractionBelowOne = Field(default=0.9, description="Momentum of the gradient.")
+    optimiser: Annotated[Any, in_words("`{use: ..., options}`, one of the [optimisers](#optimisers), or null")] = Field(
+        default=None, description="What turns gradients into steps; null: stochastic gradient descent with momentum."
+    )
+    momentum: FractionBelowOne = Field(
+        default=0.9, description="Momentum of the gradient; only without `optimiser`, whose options are its own."
+    )
     weight_decay: NonNegative = Field(
         default=0.0, description="L2 penalty: half of this times the squared norm of all parameters that train."
     )
-    nesterov: Flag = Field(default=True, description="Whether the momentum is Nesterov's.")
+    nesterov: Flag = Field(
+        default=True, description="Whether the momentum is Nesterov's; only without `optimiser`, likewise."
+    )
+    clip: Positive | None = Field(
+        default=None,
+        description="Largest norm of the gradient of the loss by the network's parameters, before the weight decay is "
+        "added; a larger gradient is scaled down to it. null: none is.",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Number format of forward and backward passes; weights are always float32."
     )
     schedule: Annotated[Any, in_words("`{use: ..., options}`, one of the [schedules](#schedules)")] = Field(
         default_factory=lambda: {"use": "constant"}, description="What multiplies the learning rate in each epoch."
+    )
+    schedule_by: Literal["epoch", "step"] = Field(
+        default="epoch", description="Whether the schedule changes the learning rate at every epoch or at every step."
+    )
+    warm_up: NonNegative = Field(
+        default=0.0,
+        description="Epochs, or a fraction of one, in which the learning rate also grows linearly from 0 by steps.",
     )
 
 

@@ -1,13 +1,14 @@
-"""Which images are trained on, in which order, and which are kept for testing. Torch-free."""
+"""Which examples are trained on, in which order, and which are kept for testing. Torch-free."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from neuralign.config.plugins import Entry, plugin
 from neuralign.datasets.checks import check
-from neuralign.datasets.dataset import DataError, Dataset, Split
+from neuralign.datasets.dataset import ArrayDataset, DataError, Dataset, Split
 from neuralign.datasets.reading.locations import source_name
 
 APPLIED_LATER = ("augment", "mean", "std")  # keys of a dataset that the jobs which read its file apply
@@ -16,7 +17,7 @@ APPLIED_LATER = ("augment", "mean", "std")  # keys of a dataset that the jobs wh
 def prepare(entry: Entry, archives: Path) -> Dataset:
     """The dataset of a checked config entry: read by its plug-in, checked, sorted and split as the entry says.
 
-    Raises DataError if it has the wrong types, shapes, labels or content, or too few images for the split.
+    Raises DataError if it has the wrong types, shapes, labels or content, or too few examples for the split.
 
     Args:
         entry: The keys of the entry; those of `APPLIED_LATER` may be missing.
@@ -45,40 +46,56 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
 
 
 def content_of(dataset: Dataset) -> str:
-    """`sha256:<64 hex digits>` of all images and labels of both splits. It does not depend on their order."""
-    return _combine_digests([_digest_images(split) for split in (dataset.train, dataset.test)])
+    """`sha256:<64 hex digits>` of all examples of both splits. It does not depend on their order."""
+    return _combine_digests(_digests_of_splits(dataset))
 
 
 def _sort_by_digest(dataset: Dataset, content: str, source: str) -> Dataset:
-    """The dataset with each split sorted by the digests of its images. Raises DataError if `content` differs."""
-    digests = [_digest_images(split) for split in (dataset.train, dataset.test)]
+    """The dataset with each split sorted by the digests of its examples. Raises DataError if `content` differs."""
+    digests = _digests_of_splits(dataset)
     digest = _combine_digests(digests)
     if digest != content.lower():
-        raise DataError(f"{source}: its images and labels are not those of `content`; found {digest}, needed {content}")
+        what = "data are" if isinstance(dataset, ArrayDataset) else "images and labels are"
+        raise DataError(f"{source}: its {what} not those of `content`; found {digest}, needed {content}")
     orders = [sorted(range(len(d)), key=d.__getitem__) for d in digests]
-    train, test = (
-        Split(s.images[order], s.labels[order]) for s, order in zip((dataset.train, dataset.test), orders, strict=True)
-    )
-    return Dataset(train, test, dataset.classes)
+    return replace(dataset, train=_select(dataset.train, orders[0]), test=_select(dataset.test, orders[1]))
 
 
 def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
-    """The dataset with a part of the training images as its test split, drawn by class with seed 0."""
-    images, labels = dataset.train.images, dataset.train.labels
-    is_test = stratified_split(labels, fraction, seed=0)
-    return Dataset(Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test]), dataset.classes)
+    """The dataset with a part of the training examples as its test split, drawn with seed 0; by class for images."""
+    train = dataset.train
+    strata = np.zeros(len(train.targets)) if isinstance(dataset, ArrayDataset) else train.targets
+    is_test = stratified_split(strata, fraction, seed=0)
+    return replace(dataset, train=_select(train, ~is_test), test=_select(train, is_test))
+
+
+def _select(split: Split, index: np.ndarray | list[int]) -> Split:
+    return Split(split.inputs[index], split.targets[index])
+
+
+def _digests_of_splits(dataset: Dataset) -> list[list[bytes]]:
+    """The digest of every example with its target, for both splits; shapes and types count, too."""
+    digest = _digest_arrays if isinstance(dataset, ArrayDataset) else _digest_images
+    return [digest(split) for split in (dataset.train, dataset.test)]
 
 
 def _digest_images(split: Split) -> list[bytes]:
-    """The digest of every image with its label; the shape counts, too."""
-    shape = repr(split.images.shape[1:]).encode()
+    shape = repr(split.inputs.shape[1:]).encode()
     return [
         hashlib.sha256(b"%s %d " % (shape, label) + image.tobytes()).digest()
-        for image, label in zip(split.images, split.labels.tolist(), strict=True)
+        for image, label in zip(split.inputs, split.targets.tolist(), strict=True)
+    ]
+
+
+def _digest_arrays(split: Split) -> list[bytes]:
+    kind = " ".join(f"{array.dtype} {array.shape[1:]}" for array in (split.inputs, split.targets)).encode()
+    return [
+        hashlib.sha256(kind + x.tobytes() + y.tobytes()).digest()
+        for x, y in zip(split.inputs, split.targets, strict=True)
     ]
 
 
 def _combine_digests(digests: list[list[bytes]]) -> str:
-    """One digest of the digests of all images, from a list for each split, whose order does not count."""
+    """One digest of the digests of all examples, from a list for each split, whose order does not count."""
     parts = [hashlib.sha256(b"".join(sorted(split))).digest() for split in digests]
     return f"sha256:{hashlib.sha256(b''.join(parts)).hexdigest()}"

@@ -3,27 +3,35 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from neuralign.common.files import atomic
-from neuralign.datasets.dataset import Dataset
+from neuralign.datasets.dataset import ArrayDataset, Dataset
 
 CHUNK = 1024  # images at a time for statistics, so that a dataset of several GB is not copied
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
-    """Write the tensors {train,test}_{images,labels}, and the facts classes, mean and std (of the training pixels).
+    """Write the arrays of a dataset and, as JSON, its facts.
+
+    Of images: the tensors {train,test}_{images,labels}, and the facts classes, mean and std (of the training pixels).
+    Of other arrays: {train,test}_{inputs,targets}, and the facts classes and data (those of the dataset).
 
     The same dataset gives the same bytes: all facts are in one entry of the metadata, because safetensors writes
     several entries in random order.
     """
-    mean, std = channel_statistics(dataset.train.images)
+    facts: dict[str, Any] = {"classes": dataset.classes}
+    if isinstance(dataset, ArrayDataset):
+        names, facts["data"] = ("inputs", "targets"), dict(dataset.facts)
+    else:
+        names = ("images", "labels")
+        facts["mean"], facts["std"] = channel_statistics(dataset.train.inputs)
     tensors: dict[str, np.ndarray] = {}
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        tensors |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
-    facts = {"classes": dataset.classes, "mean": mean, "std": std}
+    for split_name, split in (("train", dataset.train), ("test", dataset.test)):
+        tensors |= {f"{split_name}_{names[0]}": split.inputs, f"{split_name}_{names[1]}": split.targets}
     with atomic(path) as temporary:
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         save_file(contiguous, temporary, {"facts": json.dumps(facts)})

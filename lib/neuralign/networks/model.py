@@ -2,7 +2,11 @@
 
 Networks come from the plug-ins of `architectures/`, `name(classes, channels, *, ...options) -> nn.Module`, or from any
 other importable callable that returns a module (`foreign_networks.py`). In evaluation mode a network returns logits
-(n, classes); in training mode it may return a tuple (logits, auxiliary logits, ...).
+(n, classes); in training mode it may return a tuple (logits, auxiliary logits, ...). A language model returns logits
+(n, tokens, classes): its classes are the vocabulary.
+
+`channels` is the size of the inputs' second dimension: of images (n, c, h, w) their channels, of windows of tokens
+(n, t) the number of tokens, of the rows of a table (n, k) the number of columns.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

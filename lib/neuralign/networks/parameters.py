@@ -18,7 +18,8 @@ class FlatLayout:
 
     The vector is real and has one dtype, to which those of all tensors are promoted; complex tensors lie in it as pairs
     of numbers. Four-dimensional tensors (kernels of convolutions) lie channels last in memory, as the images do. The
-    gaps that align the tensors hold zeros, which linear operations and SGD leave zero and which add nothing to norms.
+    gaps that align the tensors hold zeros, which linear operations and optimisers leave zero, and which add nothing to
+    norms.
     """
 
     shapes: Mapping[str, torch.Size]  # of the tensors in the vector, in its order

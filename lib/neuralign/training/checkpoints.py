@@ -93,14 +93,16 @@ class Checkpoint:
         if _shapes_and_types(tensors) != _shapes_and_types(_tensors(fresh)):
             raise UnusableCheckpoint("its tensors have other names, shapes or types than this training's")
         tensors = {name: t.to(fresh.trainable.device) for name, t in tensors.items()}
+        optimiser = {name: tensors[f"optimiser.{name}"] for name in fresh.optimiser}
         buffers = {name: tensors[f"buffers.{name}"] for name in fresh.buffers}
-        return Progress(tensors["trainable"], tensors["velocity"], buffers, sums=tensors["sums"], **json.loads(facts))
+        return Progress(tensors["trainable"], optimiser, buffers, sums=tensors["sums"], **json.loads(facts))
 
 
 def _tensors(progress: Progress) -> dict[str, Tensor]:
     """All tensors of a progress by the names that they have in the file."""
+    optimiser = {f"optimiser.{name}": t for name, t in progress.optimiser.items()}
     buffers = {f"buffers.{name}": b for name, b in progress.buffers.items()}
-    return {name: getattr(progress, name) for name in ("trainable", "velocity", "sums")} | buffers
+    return {"trainable": progress.trainable, "sums": progress.sums} | optimiser | buffers
 
 
 def _shapes_and_types(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

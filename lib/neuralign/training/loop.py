@@ -1,4 +1,4 @@
-"""The training loop: SGD on an endpoint or on the bends of a curve, with or without an attack.
+"""The training loop: steps of an optimiser on an endpoint or on the bends of a curve, with or without an attack.
 
 Endpoints and curves differ only in `sample` and `basis`, standard and robust models only in `attack`. `simultaneous.py`
 runs several trainings at once, `cuda_graphs.py` makes steps faster on a GPU, `progress.py` has the settings of a
@@ -26,6 +26,7 @@ from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_streams
 from neuralign.training.objective import LOSS, Objective
 from neuralign.training.objectives.cross_entropy import CLASSIFICATION
+from neuralign.training.optimiser import SGD, clip_
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Training:
 
     One t is drawn per step. What is minimised is the objective's loss plus weight_decay / 2 times the squared norm of
     the *sampled* parameters. For an endpoint this is SGD's weight decay; for a curve it is the penalty of the paper's
-    code.
+    code. An optimiser with decoupled weight decay gets the gradient of the loss only, and the gradient of the norm term
+    is a step of plain SGD: for an endpoint this is the weight decay of AdamW.
 
     Args:
         model: the network and its normalisation.
@@ -77,9 +79,9 @@ class Training:
         keeper: saves the progress between steps, and restores it.
         constrain: (trainable, lr) -> None; changes `trainable` in place after each step.
 
-    `progress.history` has one row per epoch: epoch (from 1), lr, loss (the mean of the objective's), penalty (the mean
-    norm term), and the objective's other metrics. Raises UserError if nothing is trainable, or if the last batch is a
-    single example and the network cannot train on one.
+    `progress.history` has one row per epoch: epoch (from 1), lr (of its last step), loss (the mean of the objective's),
+    penalty (the mean norm term), and the objective's other metrics. Raises UserError if nothing is trainable, or if the
+    last batch is a single example and the network cannot train on one.
     """
 
     def __init__(
@@ -105,9 +107,10 @@ class Training:
         self.objective, self.keeper, self.constrain, self.device = objective, keeper, constrain, examples.device
         if not trainable.numel():
             raise UserError("there is nothing to train: no parameter of the network requires gradients")
+        self.optimiser = regime.optimiser or SGD(regime.momentum, regime.nesterov)
         fresh = Progress(
             trainable.detach().clone(),
-            torch.zeros_like(trainable),
+            self.optimiser.initial_state(trainable.detach()),
             {name: b.clone() for name, b in buffers.items()},
             sums=torch.zeros(3 + len(objective.others), dtype=torch.float64, device=self.device),
         )
@@ -143,8 +146,10 @@ class Training:
     def _epoch(self, epoch: int) -> Iterator[None]:
         """Run the remaining steps of an epoch (counted from 0), with a yield after each."""
         progress, size = self.progress, self.regime.batch_size
-        weights = self.weights(len(self.examples.batch_sizes(size)), epoch)  # (steps, n), of the control points
-        lr = torch.tensor(self._lr(epoch), dtype=progress.trainable.dtype, device=self.device)
+        steps = len(self.examples.batch_sizes(size))
+        weights = self.weights(steps, epoch)  # (steps, n), of the control points
+        rates = [self.regime.rate(epoch, i, steps) for i in range(steps)]
+        lrs = torch.tensor(rates, dtype=progress.trainable.dtype).to(self.device)
         order, draws = stream(self.seed, "order", epoch), partial(self._augmentation, epoch)
         batches = self.examples.epoch(size, self.transform, order, draws, first=progress.step)
         for i, (inputs, targets) in enumerate(batches, progress.step):
@@ -153,14 +158,14 @@ class Training:
             reseed(self.device, self.seed, "dropout", epoch, i)
             self.model.network.train()
             is_plain = isinstance(inputs, Tensor) and isinstance(targets, Tensor)
-            (self._take_step if is_plain else self._step)(inputs, targets, weights[i], lr)
+            (self._take_step if is_plain else self._step)(inputs, targets, weights[i], lrs[i])
             progress.step = i + 1
             if self.keeper:
                 self.keeper.keep(progress)
             yield
 
     def _step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
-        """One step of SGD on a batch, at these weights of the control points."""
+        """One step on a batch, at these weights of the control points."""
         trainable = self.progress.trainable.detach().requires_grad_()  # a new leaf on the same memory
         point = self.sample(trainable, weights)
         flat = point.detach().requires_grad_()  # (d,), a leaf, so that the norm term can be added to its gradient
@@ -175,17 +180,24 @@ class Training:
         with torch.no_grad():
             others = [metric.values(outputs, y).sum() for metric in self.objective.others.values()]
         self._accumulate(loss.detach(), flat.detach(), others, count_examples(x))
-        assert flat.grad is not None  # the loss depends on the parameters, or backward() would have raised
-        flat_gradient = flat.grad.add_(flat.detach(), alpha=self.regime.weight_decay)
-        (gradient,) = torch.autograd.grad(point, trainable, flat_gradient)  # chain rule through `sample`
-        self._descend(gradient, lr)
+        self._descend(point, trainable, flat, lr)
 
-    def _descend(self, gradient: Tensor, lr: Tensor) -> None:
-        """Change `trainable` by SGD with (Nesterov) momentum, as torch.optim.SGD, whose import takes a second, does."""
-        momentum, progress = self.regime.momentum, self.progress
-        velocity = progress.velocity.mul_(momentum).add_(gradient)
-        change = gradient.add_(velocity, alpha=momentum) if self.regime.nesterov else velocity
-        progress.trainable.addcmul_(change, lr, value=-1)
+    def _descend(self, point: Tensor, trainable: Tensor, flat: Tensor, lr: Tensor) -> None:
+        """Change what is trained; `point` was computed from `trainable`, and `flat`, its copy, has the gradient."""
+        regime, progress, gradient = self.regime, self.progress, flat.grad
+        assert gradient is not None  # the loss depends on the parameters, or backward() would have raised
+        if regime.clip is not None:
+            clip_(gradient, regime.clip)
+        decay = None
+        if not self.optimiser.decoupled:
+            gradient.add_(flat.detach(), alpha=regime.weight_decay)
+        elif regime.weight_decay:
+            norm_gradient = flat.detach() * regime.weight_decay
+            (decay,) = torch.autograd.grad(point, trainable, norm_gradient, retain_graph=True)
+        (gradient,) = torch.autograd.grad(point, trainable, gradient)  # chain rule through `sample`
+        if decay is not None:
+            progress.trainable.addcmul_(decay, lr, value=-1)
+        self.optimiser.step(progress.trainable, progress.optimiser, gradient, lr)
         if self.constrain:
             self.constrain(progress.trainable, lr)
 
@@ -217,6 +229,7 @@ class Training:
         """The row of the history for a complete epoch. Synchronises with the device; raises `Diverged`."""
         *totals, steps_within_limits = self.progress.sums.tolist()
         steps = self.progress.step
+        rate = self.regime.rate(epoch, steps - 1, steps)  # of the last step
         loss, penalty, *others = (total / len(self.examples) for total in totals)
         finite = {"the loss is": isfinite(loss), "the penalty is": isfinite(penalty)}
         finite["weights are"] = bool(torch.isfinite(self.progress.trainable).all())
@@ -227,10 +240,10 @@ class Training:
                 causes.insert(0, f"the loss is {f'{loss:.3g} {unit}'.strip()} on average, more than {most:g},")
             raise Diverged(
                 f"{causes[0]} in epoch {epoch + 1}, step {min(int(steps_within_limits) + 1, steps)} of {steps}, at "
-                f"learning rate {self._lr(epoch):.4g}: lower `lr` of this regime, or look for non-finite weights in "
+                f"learning rate {rate:.4g}: lower `lr` of this regime, or look for non-finite weights in "
                 "the networks that it starts from"
             )
-        row = {"epoch": epoch + 1, "lr": self._lr(epoch), LOSS: loss, "penalty": penalty}
+        row = {"epoch": epoch + 1, "lr": rate, LOSS: loss, "penalty": penalty}
         means = {LOSS: loss} | dict(zip(self.objective.others, others, strict=True))
         return row | {name: value for name, value in self.objective.report(means, 1).items() if name != LOSS}
 
@@ -250,14 +263,10 @@ class Training:
         """The generator for the augmentation of a block of batches."""
         return self.augmentation_generator.manual_seed(derive(self.seed, "augmentation", epoch, block))
 
-    def _lr(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        return self.regime.lr * self.regime.schedule(epoch, self.regime.epochs)
-
     def _changed_tensors(self) -> list[Tensor]:
         """All tensors that `_step` changes in place, but for those that it sets first."""
         progress = self.progress
-        return [progress.trainable, progress.velocity, progress.sums, *progress.buffers.values()]
+        return [progress.trainable, *progress.optimiser.values(), progress.sums, *progress.buffers.values()]
 
 
 def fit(training: Training) -> Progress:

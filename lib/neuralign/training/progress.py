@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from neuralign.config.plugins import plugin
+from neuralign.config.plugins import plugin, plugin_or_none
+from neuralign.training.optimiser import Optimiser
 
 # (pixels -> outputs, pixels (n, c, h, w) in [0, 1], labels (n,), generator) -> perturbed pixels
 Attack = Callable[[Callable, Tensor, Tensor, torch.Generator], Tensor]
@@ -31,14 +32,29 @@ class Regime:
     lr: float
     momentum: float
     weight_decay: float  # of the penalty weight_decay / 2 * |parameters|^2
-    schedule: Callable[[int, int], float]  # (epoch from 0, epochs) -> factor of `lr`
+    schedule: Callable[[float, int], float]  # (epoch from 0, epochs) -> factor of `lr`
     nesterov: bool = True
     precision: str = "float32"  # or a dtype of torch.autocast
+    optimiser: Optimiser | None = None  # None: SGD with the momentum of the regime
+    clip: float | None = None  # largest norm of the gradient of the loss by the sampled parameters
+    warm_up: float = 0.0  # epochs in which the learning rate grows from 0
+    schedule_by: str = "epoch"  # or "step": when the schedule is read
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Regime":
-        """The training settings of a config entry, its schedule as a function."""
-        return cls(**{**entry, "schedule": plugin("schedules", entry["schedule"])})
+        """The training settings of a config entry, its schedule and its optimiser as objects."""
+        make_optimiser = plugin_or_none("optimisers", entry.get("optimiser"))
+        optimiser = make_optimiser() if make_optimiser else None
+        return cls(**{**entry, "schedule": plugin("schedules", entry["schedule"]), "optimiser": optimiser})
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate of a step, epochs and steps counted from 0; `steps`: in an epoch.
+
+        A schedule by step is read in the middle of the step, at a fractional epoch.
+        """
+        middle = epoch + (step + 0.5) / steps
+        factor = self.schedule(epoch if self.schedule_by == "epoch" else middle, self.epochs)
+        return self.lr * factor * (min(1.0, middle / self.warm_up) if self.warm_up else 1.0)
 
 
 @dataclass
@@ -46,7 +62,7 @@ class Progress:
     """All that a training needs to continue after any step and give the same bits."""
 
     trainable: Tensor  # of any shape: (d,) for an endpoint, (bends, k) for a curve
-    velocity: Tensor  # SGD's momentum buffer, of the same shape
+    optimiser: dict[str, Tensor]  # the state of the optimiser, such as SGD's velocity
     buffers: dict[str, Tensor]  # the tensors of the network that are not in its vector
     epoch: int = 0  # complete epochs
     step: int = 0  # complete steps of the current epoch

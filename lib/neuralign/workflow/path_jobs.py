@@ -195,6 +195,7 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
     augment = _augment(c, setting)
     settings = {"model": model, "training": regime[kind], "attack": attack, "augment": augment}
     plugins += [("schedules", regime[kind]["schedule"]["use"]), *_uses("augmentations", augment)]
+    plugins += _uses("optimisers", [regime[kind]["optimiser"]] if regime[kind]["optimiser"] else [])
     return settings, plugins + (_uses("attacks", [attack]) if attack else [])
 
 

@@ -53,8 +53,7 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             problems.note(path, _attack_problem(entry))
         case "regimes":
             for kind in ("endpoint", "curve"):
-                schedule_path = f"{path}.{kind}.schedule"
-                entry[kind]["schedule"] = _read_plugin("schedules", entry[kind]["schedule"], schedule_path, problems)
+                _read_training(entry[kind], raw[kind], f"{path}.{kind}", problems)
             _read_augment(entry, path, problems)
         case "planes":
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
@@ -87,6 +86,19 @@ def _read_with_plugin(
     _read_augment(common, path, problems)
     problems.note(path, _normalisation_problem(common.get("mean"), common.get("std")))
     return entry | common
+
+
+def _read_training(entry: Entry, raw: Mapping[str, Any], path: str, problems: Validation) -> None:
+    """Fill in the defaults of the schedule and of the optimiser, if one is named. `raw`: the training as written."""
+    entry["schedule"] = _read_plugin("schedules", entry["schedule"], f"{path}.schedule", problems)
+    if entry["optimiser"] is not None:
+        entry["optimiser"] = _read_plugin("optimisers", entry["optimiser"], f"{path}.optimiser", problems)
+        for key in ("momentum", "nesterov"):
+            if key in raw:
+                problems.note(
+                    f"{path}.{key}",
+                    f"found {short_repr(raw[key])}, a setting of the optimiser that `optimiser` replaces; remove one",
+                )
 
 
 def _read_augment(entry: Entry, path: str, problems: Validation) -> None:

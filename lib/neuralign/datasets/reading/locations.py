@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -51,7 +51,7 @@ def content_digest(entry: Entry, memo: Path | None = None) -> str:
         memo: A JSON file that keeps the digests. One is used again while the names, sizes and modification times of
             the files of its source stay the same.
     """
-    path = Path(entry["path"]) if "path" in entry else local_path(entry["url"]) if "url" in entry else None
+    path = Path(entry["path"]) if entry.get("path") else local_path(entry["url"]) if "url" in entry else None
     if "checkpoint" in entry:
         path, files = _stat_checkpoint(entry["checkpoint"])
     elif path is None:
@@ -73,10 +73,19 @@ def content_digest(entry: Entry, memo: Path | None = None) -> str:
 
 
 def _stat_folder(folder: Path) -> dict[str, os.stat_result]:
-    """{split/class/file: stat} of the visible files in class folders, sorted. By os.scandir: there may be millions."""
-    classes = (entry for split in _list(folder) if split.is_dir() for entry in _list(split.path) if entry.is_dir())
-    files = (file for class_folder in classes for file in _list(class_folder.path) if file.is_file())
+    """{path in the folder: stat} of all visible files, sorted. By os.scandir, because there may be millions."""
+    files = _walk(str(folder), frozenset())
     return dict(sorted((file.path.removeprefix(f"{folder}{os.sep}"), file.stat()) for file in files))
+
+
+def _walk(folder: str, parents: frozenset[str]) -> Iterator[os.DirEntry[str]]:
+    """The visible files in a folder and in its subfolders; one that a link leads back to is left out."""
+    place = os.path.realpath(folder)
+    for entry in _list(folder) if place not in parents else ():
+        if entry.is_dir():
+            yield from _walk(entry.path, parents | {place})
+        elif entry.is_file():
+            yield entry
 
 
 def _stat_checkpoint(name: str) -> tuple[Path, dict[str, os.stat_result]]:

@@ -29,11 +29,10 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
         Split(_to_nchw(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _to_int64(arrays[f"y_{s}"], f"{path}: y_{s}"))
         for s in ("train", "test")
     ]
-    count = 1 + max((int(split.labels.max()) for split in splits if split.labels.size), default=-1)
-    if count > len(splits[0].labels):
-        raise DataError(
-            f"{path}: found label {count - 1} and {len(splits[0].labels)} train images; every class must occur in train"
-        )
+    images = len(splits[0].targets)
+    count = 1 + max((int(split.targets.max()) for split in splits if split.targets.size), default=-1)
+    if count > images:
+        raise DataError(f"{path}: found label {count - 1} and {images} train images; every class must occur in train")
     names = arrays.get("classes", np.arange(count))
     if names.ndim != 1:
         raise DataError(f"{path}: classes has shape {names.shape}; (n,), one name for each label, is needed")

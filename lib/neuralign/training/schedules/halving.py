@@ -3,7 +3,7 @@
 from neuralign.config.options import Count, Positive
 
 
-def halving(epoch: int, epochs: int, *, every: Count = 20, factor: Positive = 0.5, drift: Positive = 0.9996) -> float:
+def halving(epoch: float, epochs: int, *, every: Count = 20, factor: Positive = 0.5, drift: Positive = 0.9996) -> float:
     """`factor ** (epoch // every) * drift ** epoch`: a step every `every` epochs, and a slow decay.
 
     Args:

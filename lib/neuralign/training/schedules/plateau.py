@@ -3,7 +3,7 @@
 from neuralign.config.options import Fraction
 
 
-def plateau(epoch: int, epochs: int, *, hold: Fraction = 0.5, until: Fraction = 0.9, floor: Fraction = 0.01) -> float:
+def plateau(epoch: float, epochs: int, *, hold: Fraction = 0.5, until: Fraction = 0.9, floor: Fraction = 0.01) -> float:
     """1 until the share `hold` of the epochs, then linearly down to `floor` at the share `until`, then `floor`.
 
     Args:

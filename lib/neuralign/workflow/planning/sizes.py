@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from neuralign.workflow.planning.costs import Sizes
 def sizes_in_file(file: Path) -> Sizes:
     """Sizes from the header of the file of a fetched dataset."""
     with safe_open(file, "np") as data:
-        train, test = (data.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
+        part = "images" if "train_images" in data.keys() else "inputs"  # noqa: SIM118 (not a dict)
+        train, test = (data.get_slice(f"{split}_{part}").get_shape() for split in ("train", "test"))
         classes = json.loads(data.metadata()["facts"])["classes"]
-    return Sizes(train[0], test[0], train[1], train[2], len(classes))
+    return _sizes(train, test, len(classes))
 
 
 def published_sizes(entry: Mapping[str, Any]) -> Sizes | None:
@@ -36,5 +37,10 @@ def published_sizes(entry: Mapping[str, Any]) -> Sizes | None:
 def sizes_by_making(entry: Mapping[str, Any]) -> Sizes:
     """Sizes of the dataset, which is made for that; for plug-ins that download nothing."""
     dataset = prepare(entry, Path())
-    _, channels, side, _ = dataset.train.images.shape
-    return Sizes(len(dataset.train.images), len(dataset.test.images), channels, side, len(dataset.classes))
+    return _sizes(dataset.train.inputs.shape, dataset.test.inputs.shape, len(dataset.classes))
+
+
+def _sizes(train: Sequence[int], test: Sequence[int], classes: int) -> Sizes:
+    """Sizes from the shapes of the inputs of both splits; what are no images have sides of 1 pixel or of their own."""
+    channels, side = (*train[1:], 1, 1)[:2]
+    return Sizes(train[0], test[0], channels, side, classes)

@@ -1,0 +1,1 @@
+"""Optimisers: a plug-in is `name(*, ...options) -> Optimiser`, see `optimiser.py`."""
