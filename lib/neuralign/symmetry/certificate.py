@@ -21,10 +21,10 @@ from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import State
 from neuralign.networks.outputs import output_tensors
+from neuralign.symmetry.inputs import named_inputs
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
-from neuralign.symmetry.tracing.inputs import named_inputs
 from neuralign.symmetry.tracing.trace import Trace
 
 TOLERANCE = 1e-9  # the largest change of outputs and gradients that a certificate allows, relative to their size

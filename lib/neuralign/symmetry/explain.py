@@ -179,9 +179,9 @@ def sentences(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
         if problem:
             yield f"Nothing is known of {mode} mode, in which the network cannot be run on an input alone: {problem}."
     if branches := facts["branches"]:
-        count = f"{branches} other branch{'es' if branches > 1 else ''}"
+        other = f"{branches} other branch{'es' if branches > 1 else ''}"
         yield (
-            f"By what Python reads of its inputs it may take {count}: what they fix is fixed, and those that inputs "
+            f"By what Python reads of its inputs it may take {other}: what they fix is fixed, and those that inputs "
             "with and without padding lead to are certified."
         )
     if unreached := facts["unreached"]:
