@@ -22,7 +22,7 @@ from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import State
 from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.inputs import named_inputs
-from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute, permute_when_read
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
 from neuralign.symmetry.tracing.trace import Trace
@@ -194,13 +194,13 @@ def differences(
         precision: the dtype of the computation.
     """
     runnable = network if isinstance(network, DeterministicNetwork) else DeterministicNetwork(network)
-    permuted = permute(spec, permutation, state)
+    permuted = permute_when_read(spec, permutation, state)
     output_changes: list[Tensor] = []
     changes: dict[str, Tensor] = {}  # of gradients, by name
     sizes: dict[str, Tensor] = {}  # of gradients, by name
     for names in _chunks({n: p.numel() for n, p in runnable.network.named_parameters()}, gradients_at_once):
         outputs_before, before = outputs_and_gradients(runnable, state, inputs, names, precision)
-        before = permute(spec, permutation, before)
+        before = {n: permute(spec, permutation, {n: before.pop(n)})[n] for n in list(before)}  # one by one: less memory
         outputs_after, after = outputs_and_gradients(runnable, permuted, inputs, names, precision)
         if [t.shape for t in outputs_before] != [t.shape for t in outputs_after]:
             raise CertificateError("the permuted network is another function: it returns tensors of other shapes")

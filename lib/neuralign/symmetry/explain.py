@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuralign.datasets.batches import Inputs, count_examples, map_tensors, select
 from neuralign.symmetry import permutations
 from neuralign.symmetry.certificate import prove
-from neuralign.symmetry.permutations import Blocks, PermutationSpec, extent
+from neuralign.symmetry.permutations import Blocks, ComputedState, PermutationSpec, extent
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 
@@ -87,10 +87,12 @@ def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[s
         moved: the share of numbers in the network's tensors that the permutation changed.
         certified: whether the certificate holds, and something moved if the permutation is not the identity.
     """
-    state = perturbed_state(symmetry.network.network, seed)
+    state = _perturbed_when_read(symmetry.network.network, seed)
     permutation = permutations.random(symmetry.spec, torch.Generator().manual_seed(seed))
-    permuted = permutations.permute(symmetry.spec, permutation, state)
-    changed = sum(int((permuted[n] != t).sum()) for n, t in state.items())
+    changed = total = 0
+    for name, tensor in state.items():
+        changed += int((permutations.permute(symmetry.spec, permutation, {name: tensor})[name] != tensor).sum())
+        total += tensor.numel()
     certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example, symmetry.branches > 0)])
     is_identity = all(torch.equal(index, torch.arange(len(index))) for index in permutation.values())
     return {
@@ -99,7 +101,7 @@ def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[s
         "max_error": certificate.error,
         "precision": str(certificate.precision),
         "batch_sizes": list(certificate.batch_sizes),
-        "moved": changed / max(sum(t.numel() for t in state.values()), 1),
+        "moved": changed / max(total, 1),
         "certified": (changed > 0 or is_identity) and certificate.holds,
     }
 
@@ -134,15 +136,33 @@ def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
 
     Buffers are copied unchanged.
     """
+    return dict(_perturbed_when_read(network, seed))
+
+
+def _perturbed_when_read(network: nn.Module, seed: int) -> ComputedState:
+    """As `perturbed_state`, but each tensor is computed whenever it is read."""
     generator = torch.Generator().manual_seed(seed)
-    state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
-    for name, parameter in network.named_parameters():
-        value = state[name] = parameter.detach()
-        if not (value.is_floating_point() or value.is_complex()):
-            continue
-        spread = 0.1 * (value.std() if value.numel() > 1 and value.std() > 0 else 1.0)
-        state[name] = value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
-    return state
+    buffers, parameters = dict(network.named_buffers()), dict(network.named_parameters())
+    positions = {}  # name -> state of the generator before the parameter's noise
+    for name, parameter in parameters.items():
+        positions[name] = generator.get_state()
+        _perturb(parameter.detach(), generator)
+
+    def compute(name: str) -> Tensor:
+        if name in buffers:
+            return buffers[name].detach().clone()
+        return _perturb(parameters[name].detach(), generator.set_state(positions[name]))
+
+    return ComputedState([*buffers, *parameters], compute)
+
+
+def _perturb(value: Tensor, generator: torch.Generator) -> Tensor:
+    """A parameter with noise; one of whole numbers as it is."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return value
+    deviation = value.std() if value.numel() > 1 else value.new_zeros(())
+    spread = 0.1 * (deviation if deviation > 0 else 1.0)
+    return value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
 
 
 def why_all_is_fixed(frozen: Mapping[str, str], most: int = 3) -> str:

@@ -46,11 +46,6 @@ class Run:
     branches: tuple[Recorder, ...] = ()  # runs of other branches, which other inputs may take
 
     @property
-    def parameters(self) -> set[str]:
-        """Names of the parameters that the run used."""
-        return {name for name, _ in self.recorder.network.named_parameters()} & self.recorder.reached
-
-    @property
     def different_branches(self) -> list[Recorder]:
         """The branches that compute something else than this run."""
         return [branch for branch in self.branches if branch.result_digests != self.recorder.result_digests]
@@ -72,7 +67,7 @@ class Runs:
     @property
     def main(self) -> Run:
         """The run whose activations are read: in training mode if that uses more parameters without more decisions."""
-        if self.training is None or self.training.parameters <= self.evaluation.parameters:
+        if self.training is None or self.training.recorder.used_parameters <= self.evaluation.recorder.used_parameters:
             return self.evaluation
         decides_more = len(self.training.recorder.decisions) > len(self.evaluation.recorder.decisions)
         return self.evaluation if decides_more else self.training
@@ -156,6 +151,7 @@ def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: 
                 if answers is None or recorder.operation_failed:
                     raise
                 recorder.raised = True
+                recorder.release()
                 return Run(training, recorder, frozenset())
     recorder.finish(output_tensors(outputs), current)
 
