@@ -23,7 +23,7 @@ def explain(network: nn.Module, example: Inputs, *, attention: bool = False, see
         groups: {name: number of units} of the groups that may be permuted.
         permutable_fraction: see the function of this name.
         frozen: [{"axis": "tensor[dimension]", "reason": why not all of its positions may be permuted}].
-        outputs, gradients, max_error, precision, batch_sizes, moved, certified: see `certify_random`.
+        outputs, gradients, max_error, precision, why, batch_sizes, moved, certified: see `certify_random`.
         modes: {"evaluation" or "training": "", or the error that kept the network from running in it}.
         branches: how many branches were traced that the network takes for other inputs only, see `decisions.py`.
         unreached: the network's tensors that no run used.
@@ -83,7 +83,7 @@ def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[s
 
     Returns a dictionary:
         outputs, gradients: their largest relative changes; max_error: the larger of the two.
-        precision: the dtype of the comparison; batch_sizes: of the inputs.
+        precision: the dtype of the comparison; why: why it is not float64; batch_sizes: of the inputs.
         moved: the share of numbers in the network's tensors that the permutation changed.
         certified: whether the certificate holds, and something moved if the permutation is not the identity.
     """
@@ -100,6 +100,7 @@ def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[s
         "gradients": certificate.gradients,
         "max_error": certificate.error,
         "precision": str(certificate.precision),
+        "why": certificate.why,
         "batch_sizes": list(certificate.batch_sizes),
         "moved": changed / max(total, 1),
         "certified": (changed > 0 or is_identity) and certificate.holds,
@@ -195,6 +196,8 @@ def sentences(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
             f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of "
             f"their size, gradients by {facts['gradients']:.1e}."
         )
+        if facts["why"]:
+            yield f"They were not compared in float64: {facts['why']}."
     for mode, problem in facts["modes"].items():
         if problem:
             yield f"Nothing is known of {mode} mode, in which the network cannot be run on an input alone: {problem}."
