@@ -76,6 +76,16 @@ class Tied(nn.Module):
     def forward(self, x):
         return self.head(torch.relu(self.layer(self.words(x))) + self.table.sum()).mean(1)
 
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer, self.head = nn.Embedding(9, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, tokens, mask, scale=1.0):
+        assert tokens.dtype == torch.int64 and tokens.min() >= 2, "tokens are whole numbers from 2"
+        words = self.words(tokens) * mask[..., None]
+        return self.head(torch.relu(self.layer(words.mean(1)))) * scale
+
 class Leaving(nn.Module):
     def __init__(self):
         raise SystemExit(3)
@@ -252,6 +262,12 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
         (["explain", "nets.py:Net", "--inputs", "1"], "neuralign: error: unrecognized arguments: --inputs 1"),
         (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: argument --input: found '3', a shape"),
         (
+            ["trace", "nets.py:Net", "--input", "tokens=1,16:int64"],
+            "neuralign trace: error: argument --input: found 'tokens=1,16:int64', an input such as 1,3,64,64, "
+            "tokens=1,16:0..999 or mask=1,16:bool is needed",
+        ),
+        (["explain", "nets.py:Net", "--input", "2,4:9..5"], "neuralign explain: error: argument --input: found '2,4:9"),
+        (
             ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--cores", "zero"],
             "neuralign connect: error: argument --cores: found 'zero', a whole number from 1 or `all` is needed",
         ),
@@ -307,6 +323,27 @@ def test_explain_prints_json_and_text(capsys):
     assert "8 units" in text and "2 groups" in text and "leaves the function as it is" in text
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["--input", "tokens=2,4:2..8", "--input", "mask=2,4:0..1"],
+        ["--input", "mask=2,4:bool", "--input", "scale=2,1", "--input", "tokens=2,4:2..8"],
+        ["--input", "2,4:2..8", "--input", "2,4"],
+    ],
+)
+def test_explain_takes_several_inputs_by_name_or_position(capsys, inputs):
+    facts = json.loads(run(capsys, "explain", "nets.py:Reader", *inputs, "--json"))
+    assert sorted(facts["groups"].values()) == [5, 6] and facts["certified"] is True and facts["batch_sizes"] == [2, 1]
+
+
+def test_tokens_are_short_for_a_range(capsys):
+    tied = ("explain", "nets.py:Tied", "--json", "--input")
+    facts = [json.loads(run(capsys, *tied, *more)) for more in (["2,5", "--tokens", "7"], ["2,5:0..6"])]
+    for one in facts:
+        del one["seconds"]
+    assert facts[0] == facts[1] and facts[0]["certified"] is True
+
+
 def test_explain_knows_networks_of_the_config(capsys):
     facts = json.loads(run(capsys, "explain", "tinyten", "--option", "width=2", "--input", "1,1,16,16", "--json"))
     assert len(facts["groups"]) == 8
@@ -336,6 +373,23 @@ def test_explain_has_status_1_if_the_certificate_does_not_hold(capsys, monkeypat
         (["nets.py:Net", "--input", "1,3,2,2"], "the network does not take an input of shape (1, 3, 2, 2)"),
         (["tinyten", "--option", "widht=3"], "unknown key 'widht'; did you mean 'width'?"),
         (["nets.py:Net", "--configfile", "nowhere.yaml"], "--configfile: no such file as nowhere.yaml"),
+        (
+            ["nets.py:Reader", "--input", "tokens=2,4:2..8", "--input", "2,4"],
+            "--input: found tokens, one without a name; either every input or none has a name, and each another",
+        ),
+        (["nets.py:Reader", "--input", "mask=2,4", "--input", "mask=2,4"], "--input: found mask, mask; either every"),
+        (
+            ["nets.py:Reader", "--input", "2,4:2..8", "--input", "3,4"],
+            "inputs: found (2, 4), (3, 4); the first dimension of every tensor has to count the examples",
+        ),
+        (
+            ["nets.py:Reader", "--input", "tokens=2,4:0..8", "--input", "mask=2,4"],
+            "the network does not take an input of shape tokens (2, 4), mask (2, 4): AssertionError: tokens are whole",
+        ),
+        (
+            ["nets.py:Reader", "--input", "tokens=2,4", "--tokens", "9"],
+            "--tokens: it is for one --input of a shape alone; write NAME=N,...:0..999 instead",
+        ),
     ],
 )
 def test_explain_refuses_in_one_line(capsys, arguments, message):
@@ -433,6 +487,15 @@ def test_an_axis_of_several_groups_has_a_row_for_each_and_says_what_it_is_made_o
     axis = facts["tensors"]["attend.in_proj_weight"][0]
     assert axis == {"size": 24, "blocks": [[24]], "frozen": axis["frozen"]} and "on request only" in axis["frozen"]
     assert facts["attention"] is False and facts["input"] == [1, 3, 9, 9]
+
+
+def test_trace_writes_the_shapes_of_all_inputs(capsys):
+    by_name = ["--input", "tokens=2,4:2..8", "--input", "mask=2,4:bool"]
+    by_position = ["--input", "2,4:2..8", "--input", "2,4:bool"]
+    facts = [json.loads(run(capsys, "trace", "nets.py:Reader", *how, "--json")) for how in (by_name, by_position)]
+    assert facts[0].pop("input") == {"tokens": [2, 4], "mask": [2, 4]}
+    assert facts[1].pop("input") == [[2, 4], [2, 4]]
+    assert facts[0] == facts[1] and sorted(facts[0]["groups"].values()) == [5, 6]
 
 
 def test_buffers_tied_names_and_unreached_tensors_have_their_reasons(capsys):

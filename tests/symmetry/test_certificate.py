@@ -234,6 +234,28 @@ def test_a_network_that_fails_in_both_precisions_is_refused_with_both_errors() -
     assert str(refusal.value) == message
 
 
+def test_without_memory_for_float64_a_certificate_is_of_float32_and_says_so() -> None:
+    network = perceptron().float()
+    symmetry, state = trace(network, image().float()), randomised(network)
+    permutation = permutations.random(symmetry.spec, generator(1))
+    proof = prove(symmetry, permutation, state, [image()], memory=1000)
+    assert proof.holds and str(proof.precision) == "float32" and 1e-9 < proof.error < 1e-5
+    assert proof.why == "it needs 0.0 GiB of memory, of which 0.0 are free"
+    assert proof.facts()["certificate_why"] == proof.why
+    enough = prove(symmetry, permutation, state, [image()], memory=10**6)
+    assert str(enough.precision) == "float64" and enough.why == "" and "certificate_why" not in enough.facts()
+    wrong = {n: a for n, a in symmetry.spec.axes.items() if n != "3.weight"}
+    mistaken = replace(symmetry, spec=replace(symmetry.spec, axes=wrong))
+    assert not prove(mistaken, permutation, state, [image()], memory=1000).holds
+
+
+def test_an_explanation_in_float32_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate_module, "free_memory", lambda device: 1000.0)
+    facts = explain(perceptron().float(), image().float())
+    assert facts["certified"] and facts["precision"] == "float32"
+    assert "They were not compared in float64: it needs 0.0 GiB of memory" in "\n".join(sentences(facts))
+
+
 CONSTANTS = {
     "kernel": lambda n, x: F.conv2d(x, torch.ones(1, 1, 3, 3).expand(6, 1, 3, 3), groups=6).mean((2, 3)),
     "attribute": lambda n, x: F.conv2d(x, n.kernel.expand(6, 1, 3, 3), groups=6).mean((2, 3)),

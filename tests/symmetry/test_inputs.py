@@ -19,8 +19,8 @@ from neuralign.symmetry.certificate import CertificateError, outputs_and_gradien
 from neuralign.symmetry.explain import explain, perturbed_state, sentences
 from neuralign.symmetry.export import export
 from neuralign.symmetry.folding import capture, fold
+from neuralign.symmetry.inputs import named_inputs
 from neuralign.symmetry.tracing.execution import DeterministicModule, DeterministicNetwork
-from neuralign.symmetry.tracing.inputs import named_inputs
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 DECISION = "the network reads a value that depends on its input"

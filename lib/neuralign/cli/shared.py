@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import PACKAGE
@@ -69,11 +69,16 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def add_example(parser: argparse.ArgumentParser) -> None:
-    """Add --input and --tokens: the random input on which `run_on_example` runs a network."""
+    """Add --input and --tokens: the random inputs on which `run_on_example` runs a network."""
     parser.add_argument(
-        "--input", type=sizes, default=[2, 3, 32, 32], metavar="N,...", help="shape of the input (default: 2,3,32,32)"
+        "--input",
+        type=example_input,
+        action="append",
+        metavar="[NAME=]N,...[:VALUES]",
+        help="shape of an input (default: 2,3,32,32), with the name of the argument for inputs passed by name; VALUES "
+        "are whole numbers, such as 0..999, or bool (default: normally distributed numbers); may be repeated",
     )
-    parser.add_argument("--tokens", type=count, metavar="N", help="the input is whole numbers below N, not pixels")
+    parser.add_argument("--tokens", type=count, metavar="N", help="the one input is whole numbers below N, not pixels")
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -145,6 +150,30 @@ def sizes(text: str) -> list[int]:
     if len(shape) < 2:
         raise argparse.ArgumentTypeError(f"found {text!r}, a shape such as 1,3,32,32 is needed")
     return shape
+
+
+class ExampleInput(NamedTuple):
+    """One input of a network, to be drawn at random."""
+
+    shape: list[int]
+    name: str = ""  # of the argument; "" if it is passed by position
+    values: tuple[int, int] | None = None  # smallest and largest whole number; None: normally distributed numbers
+    is_bool: bool = False
+
+
+DEFAULT_INPUT = [ExampleInput([2, 3, 32, 32])]
+
+
+def example_input(text: str) -> ExampleInput:
+    """A type for argparse: one input of a network, such as `1,3,64,64` or `input_ids=1,16:0..999`."""
+    parts = re.fullmatch(r"(?:([A-Za-z_]\w*)=)?([^=:]*)(?::(?:(bool)|([0-9]{1,18})\.\.([0-9]{1,18})))?", text)
+    if not parts or (parts[4] and int(parts[4]) > int(parts[5])):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, an input such as 1,3,64,64, tokens=1,16:0..999 or mask=1,16:bool is needed"
+        )
+    name, shape, is_bool, smallest, largest = parts.groups()
+    numbers = [count(part) for part in shape.split(",")] if name else sizes(shape)
+    return ExampleInput(numbers, name or "", (int(smallest), int(largest)) if smallest else None, bool(is_bool))
 
 
 def image_shape(text: str) -> tuple[int, int, int]:
@@ -244,20 +273,54 @@ def build_network(arguments: argparse.Namespace, channels: int) -> Any:
     return build(plugin, classes=None if is_object(plugin["use"]) else 10, channels=channels)
 
 
-def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
-    """The value of `action(network, example, attention=...)`, on NETWORK and a random input, both from seed 0."""
+def example_inputs(arguments: argparse.Namespace) -> Any:
+    """The random inputs of --input and --tokens, from seed 0: a tensor, a list of several, a mapping of named ones."""
     import torch
 
     from neuralign.common.seeding import stream
+    from neuralign.datasets.batches import count_examples
+
+    inputs = arguments.input or DEFAULT_INPUT
+    names = [given.name for given in inputs]
+    if any(names) and (not all(names) or len(set(names)) < len(names)):
+        found = ", ".join(name or "one without a name" for name in names)
+        raise UsageError(f"--input: found {found}; either every input or none has a name, and each another")
+    if arguments.tokens:
+        if len(inputs) > 1 or inputs[0].name or inputs[0].values or inputs[0].is_bool:
+            raise UsageError("--tokens: it is for one --input of a shape alone; write NAME=N,...:0..999 instead")
+        inputs = [inputs[0]._replace(values=(0, arguments.tokens - 1))]
+    draws = stream(0, "example input")
+
+    def draw(given: ExampleInput) -> torch.Tensor:
+        if given.is_bool:
+            return torch.randint(2, given.shape, generator=draws).bool()
+        if given.values:
+            return torch.randint(given.values[0], given.values[1] + 1, given.shape, generator=draws)
+        return torch.randn(given.shape, generator=draws)
+
+    tensors = list(map(draw, inputs))
+    count_examples(tensors)  # raises UserError if they differ in it
+    return dict(zip(names, tensors, strict=True)) if any(names) else tensors if len(tensors) > 1 else tensors[0]
+
+
+def example_shapes(arguments: argparse.Namespace) -> Any:
+    """The shape of the one input of --input, or the shapes of several as a list, of named ones as {name: shape}."""
+    inputs = arguments.input or DEFAULT_INPUT
+    if inputs[0].name:
+        return {given.name: given.shape for given in inputs}
+    return [given.shape for given in inputs] if len(inputs) > 1 else inputs[0].shape
+
+
+def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
+    """The value of `action(network, example, attention=...)`, on NETWORK and random inputs, both from seed 0."""
+    from neuralign.datasets.batches import tensors_of
     from neuralign.networks.foreign_networks import NetworkError, summary
     from neuralign.networks.model import evaluation_outputs
 
-    network, draws = build_network(arguments, arguments.input[1]).network, stream(0, "example input")
-    if arguments.tokens:
-        example = torch.randint(arguments.tokens, arguments.input, generator=draws)
-    else:
-        example = torch.randn(arguments.input, generator=draws)
-    evaluation_outputs(network, example)  # raises UserError if the network does not take this input
+    example = example_inputs(arguments)
+    shape = next(tensors_of(example)).shape
+    network = build_network(arguments, shape[1] if len(shape) > 1 else 1).network
+    evaluation_outputs(network, example)  # raises UserError if the network does not take these inputs
     try:
         return action(network, example, attention=arguments.attention)
     except UserError:

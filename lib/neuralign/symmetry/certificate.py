@@ -2,7 +2,8 @@
 
 Outputs and gradients of the original and the permuted network are compared in float64, on inputs of several batch
 sizes, in evaluation mode and, where that runs other operations, in training mode. Where an operation of the network has
-no kernel for float64 they are compared in float32, with a larger tolerance, and the certificate says so.
+no kernel for float64, or where the memory for float64 is not free, they are compared in float32, with a larger
+tolerance, and the certificate says so.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,16 +22,18 @@ from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import State
 from neuralign.networks.outputs import output_tensors
-from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
+from neuralign.symmetry.inputs import named_inputs
+from neuralign.symmetry.memory import GIB, free_memory, needed_memory
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute, permute_when_read
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork
-from neuralign.symmetry.tracing.inputs import named_inputs
 from neuralign.symmetry.tracing.trace import Trace
 
 TOLERANCE = 1e-9  # the largest change of outputs and gradients that a certificate allows, relative to their size
 # The change of a parameter's gradient is divided by the size of that gradient, but by no less than this share of the
 # largest gradient: a gradient may consist of rounding errors alone, as that of a bias before a batch norm does.
 SMALLEST_GRADIENT = 1e-3
+GRADIENTS_AT_ONCE = 150_000_000  # numbers
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Certificate:
     outputs: float  # the largest change of any output tensor, relative to the largest of its numbers
     gradients: float  # the largest change of any gradient, see `differences`
     precision: Precision
-    why: str  # why the precision is not float64; "" if it is
+    why: str  # why the precision is not float64, an error or a lack of memory; "" if it is
     batch_sizes: tuple[int, ...]  # of the inputs that have a batch axis
     modes: Mapping[str, str]  # "evaluation", "training" -> "", or the error that kept the network from running so
     reached: int  # how many parameters and buffers the network uses
@@ -87,6 +90,7 @@ class Certificate:
         return {
             "certificate": self.error,
             "certificate_precision": str(self.precision),
+            **({"certificate_why": self.why} if self.why else {}),
             "certificate_batch_sizes": list(self.batch_sizes),
             "certificate_modes": sorted(mode for mode, problem in self.modes.items() if not problem),
             "reached": self.reached,
@@ -99,12 +103,17 @@ def tolerance_of(facts: Mapping[str, Any]) -> float:
     return FLOAT32.tolerance if facts.get("certificate_precision") == str(FLOAT32) else TOLERANCE
 
 
-def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence[Inputs]) -> Certificate:
+def prove(
+    trace: Trace, permutation: Permutation, state: State, inputs: Sequence[Inputs], *, memory: float | None = None
+) -> Certificate:
     """The certificate of `permutation` for the traced network with `state`.
 
     `inputs`: of several numbers of examples. Those after the first that the network does not accept are left out:
     layers that normalise over examples, for instance, do not accept a single one. Raises UserError if outputs or
     gradients cannot be computed, CertificateError if the two networks cannot be compared.
+
+    `memory`: bytes that the comparison may need; where float64 needs more, it is made in float32. None: all that is
+    free on the device of the inputs.
     """
     networks = (trace.network, *trace.others)
 
@@ -115,14 +124,18 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
             for x in inputs
         ]
 
-    precision, why = FLOAT64, ""
-    try:
-        changes = compare(inputs[:1], FLOAT64)
-    except (UserError, CertificateError):
-        raise
-    except Exception as error:  # of any kind, by the network's code
-        precision, why = FLOAT32, summary(error)
-        with _refusing(f", whose outputs and gradients are compared: in float64 it raises {why}; in float32"):
+    why = problem = _why_too_large(trace, inputs, memory)
+    if not why:
+        try:
+            changes = compare(inputs[:1], FLOAT64)
+        except (UserError, CertificateError):
+            raise
+        except Exception as error:  # of any kind, by the network's code
+            why = summary(error)
+            problem = f"it raises {why}"
+    precision = FLOAT32 if why else FLOAT64
+    if why:
+        with _refusing(f", whose outputs and gradients are compared: in float64 {problem}; in float32"):
             changes = compare(inputs[:1], FLOAT32)
     accepted = [x for x in inputs[1:] if all(_accepts(network, state, x, precision) for network in networks)]
     with _refusing(f": its gradients at batch size {' and '.join(str(count_examples(x)) for x in accepted)} raise"):
@@ -137,6 +150,21 @@ def prove(trace: Trace, permutation: Permutation, state: State, inputs: Sequence
         reached=len(trace.reached),
         unreached=trace.unreached,
     )
+
+
+def _why_too_large(trace: Trace, inputs: Sequence[Inputs], memory: float | None) -> str:
+    """Why networks cannot be compared in float64: how much memory that needs. "" if no more than `memory`.
+
+    `memory`: as in `prove`.
+    """
+    network = trace.network.network
+    sizes = [p.numel() for p in network.parameters()]
+    state = sum(sizes) + sum(b.numel() for b in network.buffers())
+    gradients = min(sum(sizes), max(GRADIENTS_AT_ONCE, max(sizes, default=0)))
+    activations = trace.activations * max(map(count_examples, inputs))
+    needed = needed_memory(torch.float64.itemsize, state, gradients, activations)
+    free = free_memory(next(tensors_of(inputs[0])).device) if memory is None else memory
+    return "" if needed <= free else f"it needs {needed / GIB:.1f} GiB of memory, of which {free / GIB:.1f} are free"
 
 
 @contextmanager
@@ -172,7 +200,7 @@ def differences(
     state: State,
     inputs: Inputs,
     *,
-    gradients_at_once: int = 150_000_000,
+    gradients_at_once: int = GRADIENTS_AT_ONCE,
     precision: Precision = FLOAT64,
 ) -> dict[str, float]:
     """How much `permutation` changes the network's function: {"outputs": change, "gradients": change}, relative.
@@ -194,13 +222,13 @@ def differences(
         precision: the dtype of the computation.
     """
     runnable = network if isinstance(network, DeterministicNetwork) else DeterministicNetwork(network)
-    permuted = permute(spec, permutation, state)
+    permuted = permute_when_read(spec, permutation, state)
     output_changes: list[Tensor] = []
     changes: dict[str, Tensor] = {}  # of gradients, by name
     sizes: dict[str, Tensor] = {}  # of gradients, by name
     for names in _chunks({n: p.numel() for n, p in runnable.network.named_parameters()}, gradients_at_once):
         outputs_before, before = outputs_and_gradients(runnable, state, inputs, names, precision)
-        before = permute(spec, permutation, before)
+        before = {n: permute(spec, permutation, {n: before.pop(n)})[n] for n in list(before)}  # one by one: less memory
         outputs_after, after = outputs_and_gradients(runnable, permuted, inputs, names, precision)
         if [t.shape for t in outputs_before] != [t.shape for t in outputs_after]:
             raise CertificateError("the permuted network is another function: it returns tensors of other shapes")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuralign.datasets.batches import Inputs, count_examples, map_tensors, select
 from neuralign.symmetry import permutations
 from neuralign.symmetry.certificate import prove
-from neuralign.symmetry.permutations import Blocks, PermutationSpec, extent
+from neuralign.symmetry.permutations import Blocks, ComputedState, PermutationSpec, extent
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 
@@ -23,7 +23,7 @@ def explain(network: nn.Module, example: Inputs, *, attention: bool = False, see
         groups: {name: number of units} of the groups that may be permuted.
         permutable_fraction: see the function of this name.
         frozen: [{"axis": "tensor[dimension]", "reason": why not all of its positions may be permuted}].
-        outputs, gradients, max_error, precision, batch_sizes, moved, certified: see `certify_random`.
+        outputs, gradients, max_error, precision, why, batch_sizes, moved, certified: see `certify_random`.
         modes: {"evaluation" or "training": "", or the error that kept the network from running in it}.
         branches: how many branches were traced that the network takes for other inputs only, see `decisions.py`.
         unreached: the network's tensors that no run used.
@@ -83,14 +83,16 @@ def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[s
 
     Returns a dictionary:
         outputs, gradients: their largest relative changes; max_error: the larger of the two.
-        precision: the dtype of the comparison; batch_sizes: of the inputs.
+        precision: the dtype of the comparison; why: why it is not float64; batch_sizes: of the inputs.
         moved: the share of numbers in the network's tensors that the permutation changed.
         certified: whether the certificate holds, and something moved if the permutation is not the identity.
     """
-    state = perturbed_state(symmetry.network.network, seed)
+    state = _perturbed_when_read(symmetry.network.network, seed)
     permutation = permutations.random(symmetry.spec, torch.Generator().manual_seed(seed))
-    permuted = permutations.permute(symmetry.spec, permutation, state)
-    changed = sum(int((permuted[n] != t).sum()) for n, t in state.items())
+    changed = total = 0
+    for name, tensor in state.items():
+        changed += int((permutations.permute(symmetry.spec, permutation, {name: tensor})[name] != tensor).sum())
+        total += tensor.numel()
     certificate = prove(symmetry, permutation, state, [example, *_other_inputs(example, symmetry.branches > 0)])
     is_identity = all(torch.equal(index, torch.arange(len(index))) for index in permutation.values())
     return {
@@ -98,8 +100,9 @@ def certify_random(symmetry: Trace, example: Inputs, *, seed: int = 0) -> dict[s
         "gradients": certificate.gradients,
         "max_error": certificate.error,
         "precision": str(certificate.precision),
+        "why": certificate.why,
         "batch_sizes": list(certificate.batch_sizes),
-        "moved": changed / max(sum(t.numel() for t in state.values()), 1),
+        "moved": changed / max(total, 1),
         "certified": (changed > 0 or is_identity) and certificate.holds,
     }
 
@@ -134,15 +137,33 @@ def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
 
     Buffers are copied unchanged.
     """
+    return dict(_perturbed_when_read(network, seed))
+
+
+def _perturbed_when_read(network: nn.Module, seed: int) -> ComputedState:
+    """As `perturbed_state`, but each tensor is computed whenever it is read."""
     generator = torch.Generator().manual_seed(seed)
-    state = {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
-    for name, parameter in network.named_parameters():
-        value = state[name] = parameter.detach()
-        if not (value.is_floating_point() or value.is_complex()):
-            continue
-        spread = 0.1 * (value.std() if value.numel() > 1 and value.std() > 0 else 1.0)
-        state[name] = value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
-    return state
+    buffers, parameters = dict(network.named_buffers()), dict(network.named_parameters())
+    positions = {}  # name -> state of the generator before the parameter's noise
+    for name, parameter in parameters.items():
+        positions[name] = generator.get_state()
+        _perturb(parameter.detach(), generator)
+
+    def compute(name: str) -> Tensor:
+        if name in buffers:
+            return buffers[name].detach().clone()
+        return _perturb(parameters[name].detach(), generator.set_state(positions[name]))
+
+    return ComputedState([*buffers, *parameters], compute)
+
+
+def _perturb(value: Tensor, generator: torch.Generator) -> Tensor:
+    """A parameter with noise; one of whole numbers as it is."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return value
+    deviation = value.std() if value.numel() > 1 else value.new_zeros(())
+    spread = 0.1 * (deviation if deviation > 0 else 1.0)
+    return value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
 
 
 def why_all_is_fixed(frozen: Mapping[str, str], most: int = 3) -> str:
@@ -175,13 +196,15 @@ def sentences(facts: dict[str, Any], most: int = 20) -> Iterator[str]:
             f"A random permutation {verdict}: in {facts['precision']} outputs differ by {facts['outputs']:.1e} of "
             f"their size, gradients by {facts['gradients']:.1e}."
         )
+        if facts["why"]:
+            yield f"They were not compared in float64: {facts['why']}."
     for mode, problem in facts["modes"].items():
         if problem:
             yield f"Nothing is known of {mode} mode, in which the network cannot be run on an input alone: {problem}."
     if branches := facts["branches"]:
-        count = f"{branches} other branch{'es' if branches > 1 else ''}"
+        other = f"{branches} other branch{'es' if branches > 1 else ''}"
         yield (
-            f"By what Python reads of its inputs it may take {count}: what they fix is fixed, and those that inputs "
+            f"By what Python reads of its inputs it may take {other}: what they fix is fixed, and those that inputs "
             "with and without padding lead to are certified."
         )
     if unreached := facts["unreached"]:

@@ -8,6 +8,7 @@ from neuralign.cli import shared
 EXAMPLES = [
     "neuralign explain torchvision.models:resnet18 --input 1,3,64,64",
     "neuralign explain ./nets.py:Net --option width=32 --input 1,1,28,28 --json",
+    "neuralign explain ./nets.py:Reader --input tokens=2,16:0..999 --input mask=2,16:0..1",
 ]
 
 

@@ -14,6 +14,7 @@ from neuralign.common.tables import write_rows
 EXAMPLES = [
     "neuralign trace torchvision.models:resnet18 --input 1,3,64,64 --out resnet18.json",
     "neuralign trace ./nets.py:Net --input 1,1,28,28 --out net.csv   # one row for each axis of each tensor",
+    "neuralign trace ./nets.py:Reader --input tokens=2,16:0..999 --input mask=2,16:0..1 --out reader.json",
 ]
 DESCRIPTION = """
 Writes every free group (a set of units that may be permuted) with its size and, for every axis of every parameter and
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     from neuralign.symmetry.tracing.trace import trace
 
     symmetry = export(shared.run_on_example(arguments, trace))
-    data = {"network": arguments.network, "input": arguments.input, "attention": arguments.attention, **symmetry}
+    shapes = shared.example_shapes(arguments)
+    data = {"network": arguments.network, "input": shapes, "attention": arguments.attention, **symmetry}
     table = list(rows(symmetry))
     if not arguments.out:
         return 0, data, _format_csv(table)

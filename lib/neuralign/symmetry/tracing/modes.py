@@ -20,9 +20,11 @@ from neuralign.common.seeding import repeatable_draws
 from neuralign.datasets.batches import Inputs, call, tensors_of
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.outputs import output_tensors
+from neuralign.symmetry.inputs import named_inputs
+from neuralign.symmetry.tracing.axes import STEP, Axis, ordered_axis
+from neuralign.symmetry.tracing.call import Axes
 from neuralign.symmetry.tracing.decisions import Answers, PythonReads, other_branches
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
-from neuralign.symmetry.tracing.inputs import input_axes
 from neuralign.symmetry.tracing.operations.elementwise import elementwise
 from neuralign.symmetry.tracing.operations.rules import RULES
 from neuralign.symmetry.tracing.recording import Recorder
@@ -30,6 +32,7 @@ from neuralign.symmetry.tracing.recording import Recorder
 # classes of torch that have no behaviour of their own in training mode
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 EVALUATION, TRAINING = "evaluation", "training"
+FIRST = -1.0  # `first_seen` of the axis of the first input's channels: before that of any parameter
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,6 @@ class Run:
     varying: frozenset[str]  # modules of `training` that changed tensors which they keep, or drew random numbers
     drawing: frozenset[str] = frozenset()  # modules of `training` that drew random numbers
     branches: tuple[Recorder, ...] = ()  # runs of other branches, which other inputs may take
-
-    @property
-    def parameters(self) -> set[str]:
-        """Names of the parameters that the run used."""
-        return {name for name, _ in self.recorder.network.named_parameters()} & self.recorder.reached
 
     @property
     def different_branches(self) -> list[Recorder]:
@@ -69,7 +67,7 @@ class Runs:
     @property
     def main(self) -> Run:
         """The run whose activations are read: in training mode if that uses more parameters without more decisions."""
-        if self.training is None or self.training.parameters <= self.evaluation.parameters:
+        if self.training is None or self.training.recorder.used_parameters <= self.evaluation.recorder.used_parameters:
             return self.evaluation
         decides_more = len(self.training.recorder.decisions) > len(self.evaluation.recorder.decisions)
         return self.evaluation if decides_more else self.training
@@ -141,7 +139,7 @@ def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: 
     twin = evaluation_copy(network, parameters=True)
     recorder = Recorder(twin, RULES, elementwise, answers)
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}
-    for tensor, axes in input_axes(twin, example):
+    for tensor, axes in _input_axes(twin, example):
         recorder.add_input(tensor, axes)
     before = _kept_tensors(twin, state, training)
     draws = repeatable_draws(next(tensors_of(example)).device)
@@ -153,6 +151,7 @@ def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: 
                 if answers is None or recorder.operation_failed:
                     raise
                 recorder.raised = True
+                recorder.release()
                 return Run(training, recorder, frozenset())
     recorder.finish(output_tensors(outputs), current)
 
@@ -166,6 +165,18 @@ def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: 
     changing = {name for name, tensors in after.items() if not _are_equal(tensors, before[name])}
     drawing = {name for layers in recorder.draws for name in [n for n in layers if n in training][-1:]}
     return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing), tuple(branches or ()))
+
+
+def _input_axes(network: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Axes]]:
+    """(tensor, its axes) for every tensor in the inputs.
+
+    The channels of a floating-point tensor (n, c, ...) are a fixed group. The order along all other axes is data.
+    """
+    for number, (name, tensor) in enumerate(named_inputs(network, inputs)):
+        axes = list(map(ordered_axis, tensor.shape))
+        if tensor.dim() > 1 and tensor.is_floating_point():
+            axes[1] = Axis(tensor.shape[1], f"<{name}>", FIRST + number * STEP, "it is the network's input")
+        yield tensor, tuple(axes)
 
 
 @contextmanager

@@ -68,6 +68,8 @@ class Recorder(DeterministicMode):
         self.state: dict[str, Axes] = {}  # axes of the network's tensors that were used, by name
         self.steps: list[Step] = []
         self.reached: set[str] = set()  # names of the network's tensors that some operation used
+        self.used_parameters: set[str] = set()  # those of them that are parameters
+        self.activations = 0  # how many numbers the results of all operations have
         self.learned: set[str] = set()  # names of parameters and running statistics
         self.draws: list[list[str]] = []  # for every random operation, the layers that were running, outer to inner
         self.arguments_digest = hashlib.sha256()  # of all operations with sizes and numbers among their arguments
@@ -128,6 +130,16 @@ class Recorder(DeterministicMode):
                 freeze(axis, "it is the network's output")
         kept = [tensor for tensor in state.values() if location_of(tensor) in self.records]
         self.result_digests = tuple(_digest(self._provenance(tensor)) for tensor in (*outputs, *kept))
+        self.release()
+
+    def release(self) -> None:
+        """Give up all tensors of the run, which need several times the memory of the network. What is known stays."""
+        results = {memory_of(r.tensor): r.tensor for r in self.records.values() if r.step is not None}
+        self.activations = sum(t.untyped_storage().nbytes() // t.element_size() for t in results.values())
+        self.used_parameters = self.reached & {name for name, _ in self.network.named_parameters()}
+        self.network = nn.Module()
+        self.records.clear()
+        self.constants.clear()
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.in_operation = True

@@ -65,6 +65,7 @@ class Trace:
     depths: dict[str, int] = field(default_factory=dict, repr=False)  # node of a tap -> number of its step
     frozen: dict[str, str] = field(default_factory=dict)  # "tensor[dimension]" -> why not all of it may be permuted
     modes: dict[str, str] = field(default_factory=dict)  # "evaluation", "training" -> "", or the error of such a run
+    activations: int = 0  # how many numbers the results of a run have for one example
     branches: int = 0  # how many branches the network takes for other inputs only, see decisions.py
     reached: tuple[str, ...] = ()  # the network's tensors that some run used
     unreached: tuple[str, ...] = ()  # parameters and persistent buffers that no run used, see unreached.py
@@ -126,6 +127,7 @@ def trace(network: nn.Module, example: Inputs, *, attention: bool = False) -> Tr
         depths=finder.depths,
         frozen=groups.frozen(),
         modes=runs.modes,
+        activations=max(recorder.activations for recorder in recorders) // max(count_examples(example), 1),
         branches=len({branch.result_digests for branch in branches}),
         reached=tuple(sorted(set().union(*(recorder.reached for recorder in recorders)))),
         unreached=unreached,

@@ -1,4 +1,4 @@
-"""The names and axes of the tensors in a network's inputs."""
+"""The names of the tensors in a network's inputs."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from neuralign.datasets.batches import Inputs
-from neuralign.symmetry.tracing.axes import STEP, Axis, ordered_axis
-from neuralign.symmetry.tracing.call import Axes
-
-FIRST = -1.0  # `first_seen` of the axis of the first input's channels: before that of any parameter
 
 
 def named_inputs(network: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
@@ -26,18 +22,6 @@ def named_inputs(network: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Tens
     else:
         arguments = inputs if isinstance(inputs, tuple | list) else [inputs]
         yield from _named_tensors(zip(_positional_parameters(network), arguments, strict=False))
-
-
-def input_axes(network: nn.Module, inputs: Inputs) -> Iterator[tuple[Tensor, Axes]]:
-    """(tensor, its axes) for every tensor in the inputs.
-
-    The channels of a floating-point tensor (n, c, ...) are a fixed group. The order along all other axes is data.
-    """
-    for number, (name, tensor) in enumerate(named_inputs(network, inputs)):
-        axes = list(map(ordered_axis, tensor.shape))
-        if tensor.dim() > 1 and tensor.is_floating_point():
-            axes[1] = Axis(tensor.shape[1], f"<{name}>", FIRST + number * STEP, "it is the network's input")
-        yield tensor, tuple(axes)
 
 
 def _positional_parameters(network: nn.Module) -> Iterator[str]:
