@@ -12,6 +12,7 @@ from neuralign.symmetry.storage import load_permutation, save_permutation
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.loop import objective_of
 from neuralign.workflow.running.run import run
 
 
@@ -29,6 +30,7 @@ def main(
     start=None,
     augment=(),
     attack=None,
+    objective=None,
 ):
     images, net = load_data_and_model(data, model)
     trace = trace_model(net, images.train, attention=attention)
@@ -37,9 +39,10 @@ def main(
         trace,
         *(load_state(path, net) for path in (target, source)),
         images.train,
-        augmentation.pipeline(augment),
+        augmentation.transform_of(augment, images.train),
         load_permutation(start, trace.spec) if start else None,
         plugin_or_none("attacks", attack),
+        objective_of(objective),
         partial(Checkpoint, scratch),
     )
     result = search(problem, plugin("alignments", method))

@@ -9,15 +9,30 @@ from neuralign.evaluation.along_curve import measure_curve
 from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
+from neuralign.training.loop import objective_of
 from neuralign.workflow.running.run import run
 
 
-def main(data, target, source, points, *, model, curve, augment, attacks, protocol, permutation=None, bends=None):
+def main(
+    data,
+    target,
+    source,
+    points,
+    *,
+    model,
+    curve,
+    augment,
+    attacks,
+    protocol,
+    permutation=None,
+    bends=None,
+    objective=None,
+):
     images, net = load_data_and_model(data, model)
     path = open_path(net, images.train, target, source, curve=curve, permutation=permutation, bends=bends)
     estimate = Estimate.on(
         images.train,
-        augmentation.pipeline(augment),
+        augmentation.transform_of(augment, images.train),
         attack=plugin_or_none("attacks", protocol["attacked_statistics"]),
         **{k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")},
     )
@@ -31,6 +46,7 @@ def main(data, target, source, points, *, model, curve, augment, attacks, protoc
         {"clean": None} | {name: plugin_or_none("attacks", entry) for name, entry in attacks.items()},
         batch_size=protocol["batch_size"],
         seed=protocol["seed"],
+        objective=objective_of(objective),
     )
     write_rows(rows, points)
 

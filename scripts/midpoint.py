@@ -21,7 +21,7 @@ def main(data, target, source, bends, midpoint, *, model, curve, augment, protoc
     # estimates statistics also in heads that the network itself runs in training mode only
     all_heads = Model(DeterministicModule(trace.network), net.mean, net.std)
     midpoints = [path.endpoints.state_on(curve, 0.5) for curve in (path.curve, path.line)]
-    estimate = Estimate.on(images.train, augmentation.pipeline(augment), **protocol)
+    estimate = Estimate.on(images.train, augmentation.transform_of(augment, images.train), **protocol)
     statistics = refresh_each(all_heads, midpoints, path.endpoints.statistics, estimate.sample())
     trained, initial = (state | buffers for state, buffers in zip(midpoints, statistics, strict=True))
     rows = [

@@ -11,6 +11,7 @@ from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
+from neuralign.training.loop import objective_of
 from neuralign.workflow.running.run import run
 
 
@@ -28,6 +29,7 @@ def main(
     curve=None,
     permutation=None,
     bends=None,
+    objective=None,
 ):
     images, net = load_data_and_model(data, model)
     drawn_curve, aligned = None, "theta2" if permutation is None else "P theta2"
@@ -41,9 +43,10 @@ def main(
         models = dict(zip(("theta1", "theta2", aligned), ends.vectors, strict=True))
     plane = on_plane.plane_through(*models.values())
     options = {k: protocol[k] for k in ("batch_size", "seed", "images", "full_passes")}
-    estimate = Estimate.on(images.train, augmentation.pipeline(augment), **options)
+    estimate = Estimate.on(images.train, augmentation.transform_of(augment, images.train), **options)
     places, size = on_plane.covering(plane, window["t1"], window["t2"], protocol["points"]), protocol["batch_size"]
-    write_rows(on_plane.landscape(net, plane, ends, places, estimate, images.test, batch_size=size), grid)
+    measured = {"batch_size": size, "objective": objective_of(objective)}
+    write_rows(on_plane.landscape(net, plane, ends, places, estimate, images.test, **measured), grid)
     write_rows(on_plane.marks(plane, models, drawn_curve), marks)
 
 

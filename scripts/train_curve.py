@@ -10,7 +10,7 @@ from neuralign.curves.storage import name_bends, open_path
 from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.loop import Training
+from neuralign.training.loop import Training, objective_of
 from neuralign.training.progress import Regime
 from neuralign.training.simultaneous import train_together
 from neuralign.workflow.running.run import run
@@ -31,6 +31,7 @@ def main(
     seed,
     scratch,
     permutation=None,
+    objective=None,
     others=(),
 ):
     images, net = load_data_and_model(data, model)
@@ -42,7 +43,11 @@ def main(
     ]
     for path in paths:
         path.endpoints.demand_interpolable()
-    options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
+    options = {
+        "transform": augmentation.transform_of(augment, images.train),
+        "attack": plugin_or_none("attacks", attack),
+        "objective": objective_of(objective),
+    }
     trainings = [
         Training(
             net,

@@ -15,20 +15,24 @@ from neuralign.networks.setup import build_model, load_data_and_model
 from neuralign.networks.states import split_trainable
 from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
-from neuralign.training.loop import Training
+from neuralign.training.loop import Training, objective_of
 from neuralign.training.progress import Regime
 from neuralign.training.simultaneous import train_together
 from neuralign.workflow.running.run import run
 
 
-def main(data, network, history, *, model, training, attack, augment, seed, scratch, others=()):
+def main(data, network, history, *, model, training, attack, augment, seed, scratch, objective=None, others=()):
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
     images, net = load_data_and_model(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
     starts = [split_trainable(built, parameters(built.network) | buffers(built.network)) for built in nets]
     demand_savable(network, starts[0][0] | starts[0][1])
     layout = FlatLayout.of(starts[0][0])
-    options = {"transform": augmentation.pipeline(augment), "attack": plugin_or_none("attacks", attack)}
+    options = {
+        "transform": augmentation.transform_of(augment, images.train),
+        "attack": plugin_or_none("attacks", attack),
+        "objective": objective_of(objective),
+    }
     trainings = [
         Training(
             *(net, layout.flatten(start), lambda weights, _: weights, layout, untrained, images.train),

@@ -50,6 +50,7 @@ NAMES_OF_TYPES = {
 }
 NESTED_KINDS = {  # kinds of plug-ins that are no section of the config
     "augmentations": "Random changes of training images, listed in `augment` of a dataset.",
+    "objectives": "What is minimised and measured: `objective` of an entry of `regimes`.",
     "optimisers": "What turns gradients into steps: `optimiser` of a training in `regimes`.",
     "schedules": "What multiplies the learning rate in each epoch: `schedule` of a training in `regimes`.",
     "figures": "Drawn by the report of a study. Which ones a study has follows from its grids; the config names none.",

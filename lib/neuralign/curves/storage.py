@@ -11,7 +11,7 @@ from neuralign.common.tensors import load_tensors
 from neuralign.config.plugins import plugin
 from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.endpoints import Endpoints, endpoints_of
-from neuralign.datasets.images import Images
+from neuralign.datasets.batches import Examples
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import Model, State
 from neuralign.networks.parameters import FlatLayout
@@ -35,7 +35,7 @@ class Path:
 
 def open_path(
     model: Model,
-    images: Images,
+    images: Examples,
     target: str,
     source: str,
     *,
@@ -62,7 +62,7 @@ def open_path(
     return Path(states, endpoints, line, trained)
 
 
-def load_ends(model: Model, images: Images, target: str, source: str, permutation: str | None) -> Ends:
+def load_ends(model: Model, images: Examples, target: str, source: str, permutation: str | None) -> Ends:
     """The states in the files `target` and `source`, the second one permuted if there is a `permutation`."""
     start, end = (load_state(path, model) for path in (target, source))
     if permutation is not None:
@@ -71,7 +71,7 @@ def load_ends(model: Model, images: Images, target: str, source: str, permutatio
     return start, end
 
 
-def endpoints_on_images(model: Model, images: Images, *states: State) -> Endpoints:
+def endpoints_on_images(model: Model, images: Examples, *states: State) -> Endpoints:
     """`endpoints_of` these states, with a few of these images."""
     return endpoints_of(model, states, next(images.batches(IMAGES))[0])
 

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from neuralign.curves.endpoints import Endpoints
-from neuralign.datasets.images import Images
+from neuralign.datasets.batches import Examples
 from neuralign.evaluation.along_curve import measure
 from neuralign.networks.model import Model
 from neuralign.training.batch_norm import Estimate, Place, statistics
+from neuralign.training.objective import Objective
+from neuralign.training.objectives.cross_entropy import CLASSIFICATION
 
 log = logging.getLogger(__name__)
 
@@ -108,11 +110,12 @@ def landscape(
     ends: Endpoints,
     places: Sequence[tuple[float, float]],
     estimate: Estimate,
-    images: Images,
+    images: Examples,
     *,
     batch_size: int,
+    objective: Objective = CLASSIFICATION,
 ) -> Iterator[dict[str, Any]]:
-    """One row per place: x, y, t1, t2, loss, accuracy, images (their number).
+    """One row per place: x, y, t1, t2, the objective's metrics, images (their number).
 
     Args:
         plane: through three models.
@@ -121,6 +124,7 @@ def landscape(
         estimate: the training images on which batch-norm statistics are re-estimated at every place.
         images: the test images.
         batch_size: test images per batch.
+        objective: whose metrics are measured.
     """
     ends.demand_interpolable()
     width, height = plane.unit
@@ -134,7 +138,8 @@ def landscape(
     estimates = statistics(model, point, places, ends.statistics, estimate)
     for i, ((t1, t2), buffers) in enumerate(zip(places, estimates, strict=True)):
         state = {**point((t1, t2)), **buffers}
-        values = measure(model, state, images, batch_size=batch_size, attack=None, generator=torch.Generator())
+        draws = torch.Generator()  # no attack draws from it
+        values = measure(model, state, images, batch_size=batch_size, attack=None, generator=draws, objective=objective)
         yield {"x": t1 * width, "y": t2 * height, "t1": t1, "t2": t2} | values | {"images": len(images)}
         if i % max(1, len(places) // 10) == 0:
             log.info("%d of %d  %s", i + 1, len(places), "  ".join(f"{m} {v:.3f}" for m, v in values.items()))

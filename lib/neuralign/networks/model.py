@@ -21,7 +21,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from neuralign.config.plugins import Entry, plugin
 from neuralign.config.references import is_object
-from neuralign.datasets.batches import Inputs, call, describe
+from neuralign.datasets.batches import Inputs, call, count_examples, describe
 from neuralign.networks.caches import modules_in_evaluation, preserved_attributes
 from neuralign.networks.foreign_networks import NetworkError, construct, summary
 
@@ -152,15 +152,17 @@ def build(
     return Model(network, shift, scale)
 
 
-def check_outputs(model: Model, pixels: Tensor, classes: int) -> None:
-    """Raise NetworkError unless the model turns pixels (n, c, h, w) in [0, 1] into logits (n, classes)."""
-    returned = evaluation_outputs(model.network, model.normalise(pixels))
+def check_outputs(model: Model, inputs: Inputs, classes: int) -> None:
+    """Raise NetworkError unless the model returns (n, ..., classes) for these inputs; (n, classes) for images."""
+    returned = evaluation_outputs(model.network, model.normalise(inputs))
     head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
-    if not isinstance(head, Tensor) or head.shape != (len(pixels), classes):
-        shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
+    count, takes_images = count_examples(inputs), model.mean is not None
+    shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
+    fits = isinstance(head, Tensor) and head.dim() > 1 and (shape[0], shape[-1]) == (count, classes)
+    if not fits or (takes_images and len(shape) > 2):
         raise NetworkError(
-            f"the network returns {shape} for an input of shape {tuple(pixels.shape)}; logits "
-            f"({len(pixels)}, {classes}) are needed, one for each class"
+            f"the network returns {shape} for an input of shape {describe(inputs)}; logits ({count}, {classes}) are "
+            "needed, one for each class"
         )
 
 

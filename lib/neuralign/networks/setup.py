@@ -6,9 +6,13 @@ from typing import Any
 import torch
 
 from neuralign.common.errors import UserError
-from neuralign.datasets.images import Data, as_float, load
+from neuralign.datasets import arrays, images
+from neuralign.datasets.arrays import ArrayData
+from neuralign.datasets.images import Data
 from neuralign.networks.foreign_networks import NetworkError, summary
 from neuralign.networks.model import Model, build, check_outputs
+
+AnyData = Data | ArrayData
 
 
 def device() -> torch.device:
@@ -41,7 +45,7 @@ def _reason() -> str:
     return "no device of this name was found"
 
 
-def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[Data, Model]:
+def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = None) -> tuple[AnyData, Model]:
     """The prepared dataset at `path` and a freshly initialised model for it, both on this job's device.
 
     Args:
@@ -52,25 +56,40 @@ def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = 
 
     Raises as `build_model` does.
     """
-    data = load(path, device(), settings["input_size"])
+    data = load_data(path, settings["input_size"])
     return data, build_model(path, data, settings, seed)
 
 
-def build_model(path: str, data: Data, settings: dict[str, Any], seed: int | None = None) -> Model:
+def load_data(path: str, size: int | None) -> AnyData:
+    """The prepared dataset at `path`, on this job's device, its images resized to `size` x `size` pixels.
+
+    None keeps their size. Raises UserError if a dataset that holds no images is to be resized.
+    """
+    if not arrays.holds_arrays(path):
+        return images.load(path, device(), size)
+    if size is not None:
+        raise UserError(f"{path}: holds arrays, not images, and `input_size` {size} is for images; remove it")
+    return arrays.load(path, device())
+
+
+def build_model(path: str, data: AnyData, settings: dict[str, Any], seed: int | None = None) -> Model:
     """A freshly initialised model for `data`, on this job's device; other arguments as in `load_data_and_model`.
 
-    Raises NetworkError if the network does not return one logit for each class, and ValueError if `mean` and `std` do
-    not have one number for each channel.
+    Only images are normalised. Raises NetworkError if the network does not return one number for each class or output,
+    and ValueError if `mean` and `std` do not have one number for each channel.
     """
-    mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if settings["normalise"] else (None, None)
+    is_normalised = settings["normalise"] and isinstance(data, Data)
+    mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if is_normalised else (None, None)
     if seed is not None:
         torch.manual_seed(seed)
     if mean is not None and len(mean) != data.channels:
         raise ValueError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
+    if not isinstance(data, Data):
+        model = Model(model.network, None, None)
     model = model.to(device())
     try:
-        check_outputs(model, as_float(data.train.pixels[:1]), len(data.classes))
+        check_outputs(model, next(data.train.batches(1))[0], len(data.classes))
     except NetworkError as error:
         raise NetworkError(f"{path}: {settings['network']}: {error}") from error
     return model

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuralign.common.errors import UserError
 from neuralign.config.plugins import Entry, plugin
-from neuralign.datasets.images import as_float
+from neuralign.datasets.batches import Examples, Transform
+from neuralign.datasets.images import Images, as_float
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class Motion:
 
 
 Tint = Callable[[Tensor], Tensor]  # float32 (n, c, h, w) in [0, 1] -> the same
+
+
+def transform_of(entries: Sequence[Entry], examples: Examples) -> Transform:
+    """The `pipeline` of these config entries. Raises UserError if there are some and the examples are no images."""
+    if entries and not isinstance(examples, Images):
+        names = ", ".join(str(entry["use"]) for entry in entries)
+        raise UserError(f"augment: found {names}, which vary images; the dataset holds other data, so [] is needed")
+    return pipeline(entries)
 
 
 def pipeline(entries: Sequence[Entry]) -> Callable[[Tensor, torch.Generator], Tensor]:

@@ -18,6 +18,7 @@ from torch.func import vmap
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import derive, preserved_generators, reseed, stream
+from neuralign.config.plugins import Entry, plugin
 from neuralign.curves.curve import Basis
 from neuralign.datasets.batches import Examples, Inputs, Targets, Transform, count_examples
 from neuralign.networks.foreign_networks import summary
@@ -30,6 +31,11 @@ from neuralign.training.optimiser import SGD, clip_
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
+
+
+def objective_of(entry: Entry | None) -> Objective:
+    """The objective of a config entry; that of a classifier for None."""
+    return plugin("objectives", entry)() if entry else CLASSIFICATION
 
 
 def demand_trainable_last_batch(

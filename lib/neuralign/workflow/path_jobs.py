@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
+from neuralign.config.schema import LATER_KEYS, Regime, Training
+from neuralign.config.signatures import schema
 from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
 
@@ -63,6 +65,7 @@ def align(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
     if method.pop("attacked") and (attack := setting.entry(c, "regimes", setting.regime)["attack"]):
         settings["attack"] = setting.entry(c, "attacks", attack)
         plugins += _uses("attacks", [settings["attack"]])
+    _add_objective(c, setting, settings, plugins)
     return Job(inputs, settings | {"method": method}, [*plugins, ("alignments", method["use"])], software=NUMERIC)
 
 
@@ -103,6 +106,7 @@ def evaluate(
         inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
     settings = {"model": model, "curve": family, "augment": augment, "attacks": attacks, "protocol": protocol}
     plugins += [("curves", family["use"]), *_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
+    _add_objective(c, setting, settings, plugins)
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
@@ -121,6 +125,7 @@ def plane(c: Catalogue, setting: Setting, pair: str, alignment: str, through: st
         inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
         settings |= {"curve": c.entry("curves", curve), "window": windows["curve"]}
         plugins += _uses("curves", [settings["curve"]])
+    _add_objective(c, setting, settings, plugins)
     return Job(inputs, settings, plugins, software=NUMERIC)
 
 
@@ -193,10 +198,21 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
     regime = setting.entry(c, "regimes", setting.regime)
     attack = setting.entry(c, "attacks", regime["attack"]) if regime["attack"] else None
     augment = _augment(c, setting)
-    settings = {"model": model, "training": regime[kind], "attack": attack, "augment": augment}
-    plugins += [("schedules", regime[kind]["schedule"]["use"]), *_uses("augmentations", augment)]
-    plugins += _uses("optimisers", [regime[kind]["optimiser"]] if regime[kind]["optimiser"] else [])
+    training = {k: v for k, v in regime[kind].items() if k not in LATER_KEYS or v != Training.model_fields[k].default}
+    settings = {"model": model, "training": training, "attack": attack, "augment": augment}
+    plugins += [("schedules", training["schedule"]["use"]), *_uses("augmentations", augment)]
+    plugins += _uses("optimisers", [training["optimiser"]] if "optimiser" in training else [])
+    _add_objective(c, setting, settings, plugins)
     return settings, plugins + (_uses("attacks", [attack]) if attack else [])
+
+
+def _add_objective(c: Catalogue, setting: Setting, settings: Entry, plugins: Plugins) -> None:
+    """Add the regime's objective to settings and plug-ins, unless it is the default, which the scripts take then."""
+    objective = setting.entry(c, "regimes", setting.regime)["objective"]
+    default = Regime.model_fields["objective"].get_default(call_default_factory=True)
+    if objective != default | schema("objectives", default["use"])().model_dump():
+        settings["objective"] = objective
+        plugins += _uses("objectives", [objective])
 
 
 def _augment(c: Catalogue, setting: Setting) -> list[Entry]:

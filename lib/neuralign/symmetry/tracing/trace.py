@@ -32,8 +32,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from neuralign.datasets.batches import Inputs, count_examples
-from neuralign.datasets.images import Images, as_float
+from neuralign.datasets.batches import Examples, Inputs, count_examples
 from neuralign.networks.model import Model
 from neuralign.symmetry.permutations import PermutationSpec
 from neuralign.symmetry.tracing import modes
@@ -134,9 +133,9 @@ def trace(network: nn.Module, example: Inputs, *, attention: bool = False) -> Tr
     )
 
 
-def trace_model(model: Model, images: Images, *, attention: bool = False) -> Trace:
-    """The permutation symmetry of a model, traced on the first two of `images`; `attention` as in `trace`."""
-    return trace(model.network, model.normalise(as_float(images.pixels[:2])), attention=attention)
+def trace_model(model: Model, examples: Examples, *, attention: bool = False) -> Trace:
+    """The permutation symmetry of a model, traced on the first two of `examples`; `attention` as in `trace`."""
+    return trace(model.network, model.normalise(next(examples.batches(2))[0]), attention=attention)
 
 
 def _freeze_decisions(runs: modes.Runs) -> None:
