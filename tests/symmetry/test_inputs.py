@@ -164,6 +164,15 @@ def test_a_mask_of_which_python_asks_whether_it_has_padding_fixes_only_what_one_
     )
 
 
+def test_inputs_that_the_network_refuses_fix_nothing() -> None:
+    def demand(n: nn.Module, words: Tensor, mask: Tensor) -> Tensor:
+        assert mask.sum() > 0, "a sentence without words"
+        return words
+
+    facts = explain(Reader(demand), tokens_and_mask())
+    assert facts["groups"] == {"words#2": 8, "hidden": 6} and facts["branches"] == 0
+
+
 def test_a_mistake_in_a_branch_that_the_example_does_not_take_is_refused() -> None:
     """Inputs with padding are added to the certificate, so the branch that reads `other` is compared."""
 

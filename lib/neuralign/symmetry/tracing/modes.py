@@ -151,8 +151,9 @@ def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: 
                 if answers is None or recorder.operation_failed:
                     raise
                 recorder.raised = True
-                recorder.release()
-                return Run(training, recorder, frozenset())
+    if recorder.raised:
+        recorder.release()
+        return Run(training, recorder, frozenset())
     recorder.finish(output_tensors(outputs), current)
 
     def rerun(answers: Answers) -> Recorder:
