@@ -11,7 +11,8 @@ METHODS = {  # name -> label, in the order of tables and legends
     "aligned": "Curve, aligned",
 }
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tinyimagenet": "Tiny ImageNet"}
-NAMES |= {"tinyten": "TinyTen", "resnet32": "ResNet32", "googlenet": "GoogLeNet"}
+NAMES |= {"tinyten": "TinyTen", "resnet32": "ResNet32", "googlenet": "GoogLeNet", "vit": "ViT", "gpt": "GPT"}
+NAMES |= {"stdlib": "Python's standard library"}
 
 
 def rank(method: str) -> tuple[int, str]:
