@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
+from typing import Any
 from typing import Literal
 
 import torch
@@ -95,9 +96,9 @@ class Ready(Images):
         batches = [(as_float(pixels), labels) for pixels, labels in pairs]
         return cls(images.pixels, images.labels, cycle(batches))
 
-    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The next prepared batch; all arguments are ignored."""
-        return next(self.prepared)
+    def epoch(self, size: int, *_: Any, **__: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """The prepared batches, one for each step; all other arguments are ignored."""
+        return islice(self.prepared, len(self.batch_sizes(size)))
 
 
 def pictures(count: int, device: str = "cpu", side: int = 32) -> Images:

@@ -170,3 +170,9 @@ def test_an_unknown_topic_is_refused(capsys):
     with pytest.raises(SystemExit):
         run.main(["trainings"])
     assert "no topic trainings; allowed:" in capsys.readouterr().err
+
+
+def test_an_epoch_of_prepared_batches_has_as_many_steps_as_one_of_images():
+    images, size = pictures(5 * REGIME.batch_size), REGIME.batch_size
+    batches = list(Ready.of(images, size).epoch(size, as_is, None, None))
+    assert [len(labels) for _, labels in batches] == [size] * 5

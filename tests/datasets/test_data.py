@@ -58,7 +58,7 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
 
 
 def test_only_the_modules_of_arrays_in_memory_import_torch():
-    in_memory = ("arrays", "batches", "images")
+    in_memory = ("arrays", "batches", "images", "loaders")
     files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", *in_memory)]
     names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
     lines = [f"import neuralign.{name}" for name in names] + [
