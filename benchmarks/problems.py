@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
