@@ -1,0 +1,98 @@
+"""A language model on a text of one's own, by the jobs of the workflow; and what its config may say."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from workflow_project import REPOSITORY
+
+from benchmarks.gpu.jobs import Jobs
+from neuralign.common.errors import UserError
+from neuralign.config.catalogue import Catalogue
+from neuralign.config.problems import ConfigError
+from neuralign.config.files import read_config
+from neuralign.symmetry.storage import uses_attention
+from neuralign.workflow.graph import jobs
+from neuralign.workflow.job import Setting
+from neuralign.workflow.path_jobs import train_endpoint
+
+CONFIG = REPOSITORY / "config.yaml"
+TRAINING = {"epochs": 2, "batch_size": 8, "lr": 0.01, "weight_decay": 0.01, "optimiser": {"use": "adamw"}, "clip": 1.0}
+GRID = {"dataset": "words", "network": "little", "regime": "words", "pair": "1-2", "curve_seed": 1}
+OVERLAY: dict[str, Any] = {
+    "datasets": {"words": {"use": "text", "path": "words.txt", "context": 12}},
+    "networks": {"little": {"use": "gpt", "width": 8, "depth": 1, "heads": 2}},
+    "regimes": {
+        "words": {
+            "objective": {"use": "next_token"},
+            "normalise": False,
+            "endpoint": TRAINING | {"warm_up": 0.5, "schedule": {"use": "cosine"}, "schedule_by": "step"},
+            "curve": TRAINING,
+        }
+    },
+    "alignments": {"heads": {"use": "correlation", "images": 32, "attention": True}},
+    "methods": {"words": {"alignment": "heads", "curve": "bezier"}},
+    "evaluations": {"three": {"points": 3, "batch_size": 16}},
+    "studies": {"words": {"title": "Words", "grids": [GRID | {"method": ["words"], "evaluation": "three"}]}},
+}
+
+
+def catalogue(folder: Path, **changes: Any) -> Catalogue:
+    """The repository's config with OVERLAY and `changes` of its regime laid over it."""
+    overlay = OVERLAY | {"regimes": {"words": OVERLAY["regimes"]["words"] | changes}}
+    file = folder / "words.yaml"
+    file.write_text(yaml.safe_dump(overlay))
+    return Catalogue(read_config([CONFIG, file]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{a} and {b} make {a + b};" for a in range(20) for b in range(10)]
+    (tmp_path / "words.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_language_model_is_trained_aligned_connected_and_evaluated(folder: Path) -> None:
+    c = catalogue(folder)
+    done = Jobs(c, folder / "results", "cpu")
+    outputs = {rule: done.make(rule, wildcards) for rule, wildcards, _ in jobs(c, "words") if "study" not in wildcards}
+    history = table(outputs["train_endpoint"]["history"])
+    assert list(history[0]) == ["epoch", "lr", "loss", "penalty", "accuracy", "perplexity"]
+    assert float(history[1]["loss"]) < float(history[0]["loss"]) < 5.6  # log(256)
+    assert uses_attention(outputs["align"]["permutation"])
+    rows = [row for row in table(outputs["evaluate"]["points"]) if row["statistics"] == "reestimated"]
+    assert [float(row["t"]) for row in rows] == [0.0, 0.5, 1.0]
+    assert all(1 < float(row["perplexity"]) < 256 for row in rows)
+
+
+def test_augmentations_of_a_text_are_refused(folder: Path) -> None:
+    done = Jobs(catalogue(folder, augment=[{"use": "flip"}]), folder / "results", "cpu")
+    setting = {"dataset": "words", "network": "little", "regime": "words"}
+    with pytest.raises(UserError, match="augment: found flip, which vary images; the dataset holds other data"):
+        done.make("train_endpoint", setting | {"seed": "1"})
+
+
+def test_an_attack_on_a_language_model_is_refused(folder: Path) -> None:
+    with pytest.raises(
+        Exception, match=r"words.attack: attacks are on classifiers, whose objective is 'cross_entropy'"
+    ):
+        catalogue(folder, attack="pgd5")
+
+
+def test_settings_of_the_papers_trainings_leave_out_the_keys_that_came_later() -> None:
+    """Published results have none of them, and still are what the config asks for."""
+    c = Catalogue(read_config([CONFIG]))
+    settings = train_endpoint(c, Setting("cifar10", "tinyten", "standard"), "1").settings
+    assert settings.keys() == {"model", "training", "attack", "augment", "seed"}
+    keys = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "nesterov", "precision", "schedule"}
+    assert settings["training"].keys() == keys
+    later = train_endpoint(c, Setting("stdlib", "gpt", "language"), "1").settings
+    assert later["objective"] == {"use": "next_token"} and later["training"]["clip"] == 1.0
