@@ -11,7 +11,6 @@ from workflow_project import REPOSITORY
 from benchmarks.gpu.jobs import Jobs
 from neuralign.common.errors import UserError
 from neuralign.config.catalogue import Catalogue
-from neuralign.config.problems import ConfigError
 from neuralign.config.files import read_config
 from neuralign.symmetry.storage import uses_attention
 from neuralign.workflow.graph import jobs
