@@ -9,7 +9,6 @@ import torch
 
 from benchmarks import plain, run, timing
 from benchmarks.problems import MEAN, NETWORKS, REGIME, SMALL, STD, Problem, Ready, pictures
-from neuralign.datasets.images import as_is
 from neuralign.networks.model import buffers, parameters
 
 KEYS = {"what", "baseline_seconds", "ours_seconds", "ratio", "target", "met", "n", "spread", "note"}
@@ -110,12 +109,12 @@ def test_plain_batches_are_normalised_and_whole():
 
 
 def test_ready_made_batches_are_the_images_in_order():
+    """One for each step of an epoch; the next epoch begins anew."""
     images = pictures(6)
     ready = Ready.of(images, 2)
-    order = torch.tensor([5, 3])
-    taken = [ready.take(order, as_is, torch.Generator()) for _ in range(4)]
+    taken = [*ready.epoch(2), *ready.epoch(2)]
     assert torch.equal(torch.cat([x for x, _ in taken[:3]]) * 255, images.pixels.float())
-    assert torch.equal(taken[3][1], images.labels[:2])
+    assert torch.equal(taken[3][1], images.labels[:2]) and len(taken) == 6
 
 
 def test_small_networks_have_the_names_of_real_ones():
@@ -170,9 +169,3 @@ def test_an_unknown_topic_is_refused(capsys):
     with pytest.raises(SystemExit):
         run.main(["trainings"])
     assert "no topic trainings; allowed:" in capsys.readouterr().err
-
-
-def test_an_epoch_of_prepared_batches_has_as_many_steps_as_one_of_images():
-    images, size = pictures(5 * REGIME.batch_size), REGIME.batch_size
-    batches = list(Ready.of(images, size).epoch(size, as_is, None, None))
-    assert [len(labels) for _, labels in batches] == [size] * 5
