@@ -1,5 +1,6 @@
 """`import neuralign as na` with loaders, losses and inputs of any kind."""
 
+import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import neuralign as na
+from neuralign import api
 from neuralign.common.errors import UserError
+from neuralign.common.files import PACKAGE
 from neuralign.symmetry.permutations import random
 
 State = dict[str, Tensor]
@@ -263,3 +266,10 @@ def test_a_network_that_computes_its_own_loss() -> None:
 def sentences_with_labels(data: list[Any]) -> list[Any]:
     """The same batches as tuples of positional arguments."""
     return [((batch["input_ids"], batch["labels"]), None) for batch in data]
+
+
+def test_the_names_of_the_package_are_those_of_its_stub_and_each_is_described() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    names = {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert names == set(api.__all__)
+    assert all(getattr(na, name) is getattr(api, name) and getattr(api, name).__doc__ for name in names)
