@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 HERE = Path(__file__)
+WRAPPERS = ("torch/_compile.py", "torch/_dynamo/eval_frame.py")  # which PyTorch puts around a dispatch mode
 DEPTH = 12  # of the stack in which other dispatch modes are looked for
 MANY = 10_000  # elements: float64 is slow on most GPUs, which does not matter for fewer
 aten = torch.ops.aten
@@ -452,9 +453,9 @@ def _wrapped(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], re
 def _calling_function() -> str:
     """The name of the function that has called an operation, past this module and the code of other dispatch modes."""
     frame: FrameType | None = sys._getframe(1)
-    stack = []
+    stack: list[str] = []
     while frame is not None and len(stack) < DEPTH:
-        if frame.f_code.co_filename != __file__:
+        if not frame.f_code.co_filename.endswith((__file__, *WRAPPERS)):
             stack.append(frame.f_code.co_name)
         frame = frame.f_back
     if "__torch_dispatch__" in stack:  # of another mode, which has passed the operation on

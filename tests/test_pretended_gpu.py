@@ -1,8 +1,11 @@
 """The pretended GPU refuses what CUDA refuses, sees what makes the host wait, and gives the bits of the CPU."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.pretended_gpu import pretended_gpu
 
@@ -64,6 +67,28 @@ def test_shapes_change_in_place() -> None:
         x[2, 0] = 5
         assert x.tolist() == [[1, 1], [1, 1], [5, 1]]
         assert (torch.ones(3, device="cuda") @ x).tolist() == [7, 3]  # removes a dimension in place
+
+
+class Counting(TorchDispatchMode):
+    """Another mode within the block, which counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_another_dispatch_mode_may_look_on_also_in_a_backward_pass() -> None:
+    """The gradient of a split fills what is not used with zeros, which autograd makes where its arguments are."""
+    with pretended_gpu(), Counting() as counting:
+        x = torch.ones(5, device="cuda", requires_grad=True)
+        first, _, last = x.split([2, 1, 2])
+        (first * last).sum().backward()
+        assert x.grad is not None and x.grad.tolist() == [1, 1, 0, 1, 1]
+    assert counting.count > 5
 
 
 def test_a_generator_of_the_other_device_is_an_error() -> None:
