@@ -67,8 +67,8 @@ class Progress:
     epoch: int = 0  # complete epochs
     step: int = 0  # complete steps of the current epoch
     history: list[Row] = field(default_factory=list)
-    # Sums of the current epoch, on the device: the criterion and the penalty over its images, the number of correct
-    # images, and the number of steps after which the first two sums were still within their limits.
+    # Sums of the current epoch, on the device: the loss, the penalty and the objective's other metrics over its
+    # examples, and the number of steps after which the first two sums were still within their limits.
     sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
 
     def finish(self, row: Row) -> None:
