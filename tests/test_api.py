@@ -22,10 +22,10 @@ from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 
 
-@pytest.mark.parametrize("page, count", [("library", 3), ("own-data", 3)])
+@pytest.mark.parametrize("page, count", [("README", 1), ("docs/library", 3), ("docs/own-data", 3)])
 def test_the_code_of_the_documentation_runs(page, count):
     torch.manual_seed(0)
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / f"{page}.md").read_text(), re.DOTALL)
     names: dict = {"__name__": "documentation"}
     for block in blocks:
         exec(block, names)
