@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import assert_same, pictures, randomised
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.alignment import alignment_problem
 from benchmarks.gpu import exact
 from benchmarks.gpu.result import Result
 from benchmarks.pretended_gpu import pretended_gpu
 from neuralign.alignment.problem import certify
-from neuralign.api import align, connect
+from neuralign.api import align, connect, evaluate
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images
@@ -93,3 +93,29 @@ def test_the_calls_of_the_library_on_mixed_devices(
         assert all(torch.isfinite(t).all() for t in middle.values() if t.is_floating_point())
         actual = on_cpu(aligned.state)
     assert_same(actual, expected)
+
+
+class Language(nn.Module):
+    """A language model with keyword arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.hidden, self.head = nn.Embedding(11, 8), nn.Linear(8, 12), nn.Linear(12, 11)
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.head(self.hidden(self.embedding(input_ids)).relu())}
+
+
+def test_batches_of_a_loader_are_moved_to_the_gpu() -> None:
+    tokens = torch.randint(11, (24, 7), generator=torch.Generator().manual_seed(0))
+    batches = [({"input_ids": part[:, :-1]}, part[:, 1:]) for part in tokens.split(8)]
+    states = [randomised(Language(), seed) for seed in (1, 2)]
+
+    def computed(device: str) -> dict[str, Tensor]:
+        network = Language().to(device)
+        aligned = align(network, *states, batches)
+        middle = connect(network, states[0], aligned.state, batches, loss="next_token", epochs=2)(0.5)
+        values = evaluate(network, middle, batches, loss="next_token")
+        return on_cpu(middle) | {name: torch.tensor(value) for name, value in values.items()}
+
+    assert_same(*both(computed))
