@@ -273,3 +273,13 @@ def test_the_names_of_the_package_are_those_of_its_stub_and_each_is_described() 
     names = {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert names == set(api.__all__)
     assert all(getattr(na, name) is getattr(api, name) and getattr(api, name).__doc__ for name in names)
+
+
+def test_one_example_is_evaluated_and_torchs_generator_stays_as_it_is() -> None:
+    network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+    x, y = table(1)
+    before = torch.get_rng_state()
+    values = na.evaluate(network, network.state_dict(), [(x, y)], loss="squared_error")
+    with torch.no_grad():
+        assert values["loss"] == pytest.approx((network.eval()(x) - y).square().item(), rel=1e-5)
+    assert torch.equal(torch.get_rng_state(), before)

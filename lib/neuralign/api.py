@@ -347,22 +347,21 @@ def _per_example(name: str, value: Any, outputs: Any) -> Tensor:
 
 
 def _demand_loss(model: Model, examples: Examples, objective: Objective, *, has_classes: bool) -> None:
-    """Raise UserError unless the loss of a batch is a finite scalar that depends on the network's outputs."""
+    """Raise UserError unless the loss of the first examples, in evaluation mode, is a floating-point scalar.
+
+    With `has_classes`, the labels of images are checked too: there must be a logit for each.
+    """
     inputs, targets = next(examples.batches(IMAGES))
+    outputs = evaluation_outputs(model.network, model.normalise(inputs))
     if isinstance(examples, Images) and has_classes:
-        check_images(examples, None, _count_classes(model, model.normalise(inputs)))
-    model.network.train()
+        check_images(examples, None, _count_classes(outputs, len(inputs)))
     try:
-        value = objective.loss(model({**parameters(model.network), **_copied_buffers(model)}, inputs), targets)
+        value = objective.loss(outputs, targets)
     except Exception as error:  # of any kind, by the code of the user
         raise UserError(f"loss: on the first batch it raises {summary(error)}") from error
     if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise UserError(f"loss: found {shape}; a floating-point scalar tensor is needed")
-
-
-def _copied_buffers(model: Model) -> dict[str, Tensor]:
-    return {name: b.detach().clone() for name, b in model.network.named_buffers()}
 
 
 @contextmanager
@@ -414,11 +413,10 @@ def _normalisation(name: str, values: Normalisation | None, channels: int, defau
     return numbers
 
 
-def _count_classes(model: Model, example: Inputs) -> int:
-    """The number of classes of the network."""
-    returned = evaluation_outputs(model.network, example)
-    head = logits(returned) if isinstance(returned, Tensor | tuple) else returned
-    if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != len(example):
+def _count_classes(outputs: Any, images: int) -> int:
+    """The number of classes of a network that returns `outputs` for so many images."""
+    head = logits(outputs) if isinstance(outputs, Tensor | tuple) else outputs
+    if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != images:
         shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
-        raise UserError(f"the network returns {shape} for {len(example)} images; logits are needed, one for each class")
+        raise UserError(f"the network returns {shape} for {images} images; logits are needed, one for each class")
     return head.shape[1]
