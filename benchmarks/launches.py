@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 
 from benchmarks.alignment import alignment_problem
+from benchmarks.gpu.trainings import recording
 from benchmarks.pretended_gpu import Observations, pretended_gpu
 from benchmarks.problems import NETWORKS, REGIME, Problem, augment, pictures
 from neuralign.alignment.algorithms.correlation import correlation
@@ -36,7 +36,7 @@ def per_step(action: Action) -> Observations:
 
     Steps are not recorded as CUDA graphs, whose replays are not counted.
     """
-    with patch("neuralign.training.loop.recorded", lambda step, *_: step):
+    with recording(False):
         two, three = (_observe(action, count) for count in (2, 3))
     return Observations(three.launches - two.launches, three.waits - two.waits, three.float64 - two.float64)
 

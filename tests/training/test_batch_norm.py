@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from neuralign.common.errors import UserError
+from neuralign.datasets.batches import first_examples
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, State
 from neuralign.networks.states import split_trainable
 from neuralign.training import batch_norm
 from neuralign.training.augmentation import pipeline
-from neuralign.training.batch_norm import Estimate, first_images, refresh, refresh_each, statistics
+from neuralign.training.batch_norm import Estimate, refresh, refresh_each, statistics
 
 # GoogLeNet's auxiliary heads are not there in evaluation mode
 EVALUATED = [("tinyten", {}), ("resnet", {}), ("googlenet", {"auxiliary": False})]
@@ -272,7 +273,7 @@ def test_first_cuts_the_last_batch_and_reads_no_further(images: Images, count: i
         yield from images.batches(4)
         raise AssertionError("read on")
 
-    assert [len(labels) for _, labels in first_images(batches(), count)] == sizes
+    assert [len(labels) for _, labels in first_examples(batches(), count)] == sizes
 
 
 # under attack

@@ -182,8 +182,7 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Pro
     fast_probe, _ = trace.probe(taps, largest=largest, network=folded.graph)
     precise = {n: to_double(t) for n, t in problem.target.items()}
     inputs, _ = next(problem.examples.batches(2))
-    doubled = map_tensors(lambda t: t.double() if t.is_floating_point() else t, inputs)
-    inputs = problem.model.double().normalise(doubled)
+    inputs = problem.model.double().normalise(map_tensors(to_double, inputs))
     try:
         with torch.no_grad(), DoublePrecision():
             expected = probe(inputs, precise)

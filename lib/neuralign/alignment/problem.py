@@ -14,6 +14,7 @@ from neuralign.datasets.images import as_is
 from neuralign.networks.model import Model, State
 from neuralign.symmetry.certificate import Certificate, prove, require_within
 from neuralign.symmetry.permutations import Permutation, check
+from neuralign.symmetry.precision import to_double
 from neuralign.symmetry.tracing.trace import Trace
 from neuralign.training.objective import Objective
 from neuralign.training.objectives.cross_entropy import CLASSIFICATION
@@ -79,11 +80,8 @@ def certificate(
 
 
 def _batches_of_sizes(inputs: Inputs, sizes: Sequence[int]) -> Iterator[Inputs]:
-    """Consecutive batches of these sizes, in float64; where too few examples are left, the first ones again.
-
-    Integers stay as they are.
-    """
-    inputs = map_tensors(lambda t: t.double() if t.is_floating_point() else t, inputs)
+    """Consecutive batches of these sizes, in float64; where too few examples are left, the first ones again."""
+    inputs = map_tensors(to_double, inputs)
     count, start = count_examples(inputs), 0
     for size in sizes:
         start = start if start + size <= count else 0

@@ -30,6 +30,7 @@ from neuralign.config.options import (
 # Keys of a training that came after the first results were published. Where they have their default, the settings of a
 # job leave them out, so that those results still are what the config asks for.
 LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by")
+OBJECTIVE = {"use": "cross_entropy"}  # the default; left out likewise
 PLACES = ("dataset", "network", "regime")  # the keys of `when` in an override
 
 
@@ -188,7 +189,7 @@ class Regime(Strict):
         description="Whether networks see pixels normalised by `mean` and `std`, or as they are, in [0, 1].",
     )
     objective: Annotated[Any, in_words("`{use: ..., options}`, one of the [objectives](#objectives)")] = Field(
-        default_factory=lambda: {"use": "cross_entropy"}, description="What is minimised and measured."
+        default_factory=lambda: dict(OBJECTIVE), description="What is minimised and measured."
     )
     augment: Augmentations | None = Field(
         default=None, description="Random changes of training images in place of the dataset's; null: the dataset's."

@@ -7,7 +7,7 @@ Targets are anything that the loss understands.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import torch
@@ -96,6 +96,15 @@ class Examples(ABC):
                 if start + i >= first:
                     batch = slice(i * size, (i + 1) * size)
                     yield select(inputs, batch), select(targets, batch)
+
+
+def first_examples(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """The batches until they have `count` examples, the last one cut."""
+    for inputs, targets in batches:
+        yield select(inputs, slice(count)), select(targets, slice(count))
+        count -= count_examples(inputs)
+        if count <= 0:
+            return
 
 
 def call(network: Callable[..., Any], inputs: Inputs) -> Any:

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from neuralign.common.errors import UserError
-from neuralign.datasets.batches import Batch, Examples, Transform, count_examples, move, select, tensors_of
+from neuralign.datasets.batches import (
+    Batch,
+    Examples,
+    Transform,
+    count_examples,
+    first_examples,
+    move,
+    select,
+    tensors_of,
+)
 
 
 @dataclass
@@ -137,13 +146,7 @@ class _First:
         self.batches, self.count = batches, count
 
     def __iter__(self) -> Iterator[Batch]:
-        left = self.count
-        for number, batch in enumerate(self.batches, 1):
-            inputs, targets = _split(batch, number)
-            yield select(inputs, slice(left)), select(targets, slice(left))
-            left -= count_examples(inputs)
-            if left <= 0:
-                return
+        return first_examples((_split(batch, number) for number, batch in enumerate(self.batches, 1)), self.count)
 
 
 def _split(batch: Any, number: int) -> Batch:

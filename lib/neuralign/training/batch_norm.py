@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import preserved_generators, stream
-from neuralign.datasets.batches import Batch, Examples, Inputs, Targets, Transform, count_examples, select
+from neuralign.datasets.batches import (
+    Batch,
+    Examples,
+    Inputs,
+    Targets,
+    Transform,
+    count_examples,
+    first_examples,
+    select,
+)
 from neuralign.networks.buffer_updates import IMAGES, Norm, updates
 from neuralign.networks.model import Model, State, preserved_modes
 from neuralign.networks.outputs import output_tensors
@@ -269,17 +278,8 @@ class Estimate:
 
         if images is None or images >= len(training):
             return cls(all_images, all_images, 0, attack, seed)
-        sample = list(first_images(all_images(), images))
+        sample = list(first_examples(all_images(), images))
         return cls(lambda: sample, all_images, full_passes or 0, attack, seed)
-
-
-def first_images(batches: Batches, count: int) -> Batches:
-    """Batches with the first `count` examples of `batches`."""
-    for inputs, targets in batches:
-        yield select(inputs, slice(count)), select(targets, slice(count))
-        count -= count_examples(inputs)
-        if count <= 0:
-            return
 
 
 def statistics(

@@ -249,9 +249,9 @@ class Training:
                 f"learning rate {rate:.4g}: lower `lr` of this regime, or look for non-finite weights in "
                 "the networks that it starts from"
             )
-        row = {"epoch": epoch + 1, "lr": rate, LOSS: loss, "penalty": penalty}
         means = {LOSS: loss} | dict(zip(self.objective.others, others, strict=True))
-        return row | {name: value for name, value in self.objective.report(means, 1).items() if name != LOSS}
+        row = {"epoch": epoch + 1, "lr": rate, LOSS: loss, "penalty": penalty}
+        return row | self.objective.report(means, 1)
 
     def weights(self, count: int, epoch: int) -> Tensor:
         """Weights (count, n) of the control points at the t of each step of an epoch; (count, 0) for an endpoint."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
-from neuralign.config.schema import LATER_KEYS, Regime, Training
+from neuralign.config.schema import LATER_KEYS, OBJECTIVE, Training
 from neuralign.config.signatures import schema
 from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
@@ -209,8 +209,7 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
 def _add_objective(c: Catalogue, setting: Setting, settings: Entry, plugins: Plugins) -> None:
     """Add the regime's objective to settings and plug-ins, unless it is the default, which the scripts take then."""
     objective = setting.entry(c, "regimes", setting.regime)["objective"]
-    default = Regime.model_fields["objective"].get_default(call_default_factory=True)
-    if objective != default | schema("objectives", default["use"])().model_dump():
+    if objective != OBJECTIVE | schema("objectives", OBJECTIVE["use"])().model_dump():
         settings["objective"] = objective
         plugins += _uses("objectives", [objective])
 

@@ -9,7 +9,7 @@ from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
 from neuralign.config.problems import short_repr
 from neuralign.config.references import ObjectError, find, is_object
-from neuralign.config.schema import PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork, Regime
+from neuralign.config.schema import OBJECTIVE, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
 from neuralign.config.signatures import plugins, schema
 
 
@@ -55,10 +55,10 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             for kind in ("endpoint", "curve"):
                 _read_training(entry[kind], raw[kind], f"{path}.{kind}", problems)
             _read_augment(entry, path, problems)
-            default = Regime.model_fields["objective"].get_default(call_default_factory=True)
             entry["objective"] = _read_plugin("objectives", entry["objective"], f"{path}.objective", problems)
-            if entry["attack"] and entry["objective"].get("use", default["use"]) != default["use"]:
-                problems.note(f"{path}.attack", f"attacks are on classifiers, whose objective is {default['use']!r}")
+            classifiers = OBJECTIVE["use"]
+            if entry["attack"] and entry["objective"].get("use", classifiers) != classifiers:
+                problems.note(f"{path}.attack", f"attacks are on classifiers, whose objective is {classifiers!r}")
         case "planes":
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
         case "evaluations":
