@@ -243,6 +243,19 @@ def test_calibration_counts_and_times_a_network(monkeypatch):
     assert 0 < found["train bfloat16"] < 5
 
 
+def test_calibration_of_a_language_model_reads_its_text(tmp_path, monkeypatch):
+    from neuralign.workflow.planning import calibration
+
+    monkeypatch.setattr(calibration, "TARGET_SECONDS", 0.02)
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config["datasets"]["stdlib"] |= {"length": 5000, "context": 8}
+    study = plan.Plan(Catalogue(config), "language", tmp_path)
+    study.calibrate()
+    rows = {row["rule"]: row for row in study.rows()}
+    assert rows["train_endpoint"]["hours"] > 0 and rows["train_endpoint"]["source"] == "calibration"
+    assert rows["evaluate"]["hours"] < rows["train_endpoint"]["hours"]  # there are no statistics to be estimated
+
+
 def test_on_a_gpu_the_time_to_record_a_step_does_not_count(monkeypatch):
     from neuralign.workflow.planning import calibration
 
@@ -254,6 +267,5 @@ def test_on_a_gpu_the_time_to_record_a_step_does_not_count(monkeypatch):
 
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(calibration, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(calibration, "_random_images", lambda count, sizes: range(count))
-    assert calibration._seconds_per_image(run, Sizes(100, 10, 3, 32, 10), 64) == pytest.approx(0.002)
+    assert calibration._seconds_per_example(run, range, 64) == pytest.approx(0.002)
     assert runs == [(64, 64), (51 * 64, 64), (64, 64)]

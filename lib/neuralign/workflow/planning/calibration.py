@@ -3,20 +3,24 @@
 import json
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from neuralign.datasets.arrays import Arrays
+from neuralign.datasets.batches import Examples, call
 from neuralign.datasets.images import Images
 from neuralign.evaluation.along_curve import measure
 from neuralign.networks.model import Model, buffers, build, parameters
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.setup import device
 from neuralign.training import augmentation
-from neuralign.training.loop import Training, fit
+from neuralign.training.loop import Training, fit, objective_of
 from neuralign.training.progress import Regime
-from neuralign.workflow.planning.costs import STEP, Sizes, TimedTraining, network_key, training_key
+from neuralign.workflow.planning.costs import STEP, TimedTraining, network_key, training_key
 
 TARGET_SECONDS = 1.5  # how long one measurement shall take on a CPU
 STEPS = 50  # of one measurement, on a CPU at most
@@ -30,25 +34,29 @@ def calibrate(trainings: Iterable[TimedTraining]) -> dict[str, Any]:
     """
     networks: dict[str, Any] = {}
     timings: dict[str, dict[str, float]] = {}
-    for network, sizes, augment, batch_size, precision in trainings:
+    for training in trainings:
+        network, sizes = training.network, training.sizes
         model = build(network, classes=sizes.classes, channels=sizes.channels).to(device())
+        if training.arrays is not None:  # only images are normalised
+            model = Model(model.network, None, None)
         without_classes = json.dumps([dict(network), sizes.channels, sizes.side])
         timing = timings.setdefault(without_classes, {})
-        if training_key(precision) not in timing:
-            timing |= _seconds(model, sizes, augment, batch_size, precision)
-        networks[network_key(network, sizes)] = _counts(model, sizes) | timing
+        if training_key(training.precision) not in timing:
+            timing |= _seconds(model, training)
+        networks[network_key(network, sizes)] = _counts(model, _some_examples(training, 1)) | timing
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {"device": name, "networks": networks}
 
 
-def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
-    """How many numbers there are in parameters, in buffers, and in the outputs of all layers for one image."""
+def _counts(model: Model, example: Examples) -> dict[str, int]:
+    """How many numbers there are in parameters, in buffers, and in the outputs of all layers for one example."""
     outputs: list[int] = []
     leaves = [m for m in model.network.modules() if not list(m.children())]
     hooks = [m.register_forward_hook(lambda _, __, y: outputs.append(y[0].numel())) for m in leaves]
     model.network.eval()
+    inputs, _ = next(example.batches(1))
     with torch.no_grad():
-        model.network(torch.zeros(1, sizes.channels, sizes.side, sizes.side, device=device()))
+        call(model.network, inputs)
     for hook in hooks:
         hook.remove()
     return {
@@ -58,21 +66,25 @@ def _counts(model: Model, sizes: Sizes) -> dict[str, int]:
     }
 
 
-def _seconds(model: Model, sizes: Sizes, augment: list[Any], batch_size: int, precision: str) -> dict[str, float]:
-    """Seconds per image and forward pass, in training with this precision and in evaluation (`forward`)."""
+def _seconds(model: Model, training: TimedTraining) -> dict[str, float]:
+    """Seconds per example and forward pass, in training with this precision and in evaluation (`forward`)."""
     start, stored = parameters(model.network), buffers(model.network)
-    layout = FlatLayout.of(start)
+    layout, objective, precision = FlatLayout.of(start), objective_of(training.objective), training.precision
 
-    def train(images: Images, size: int) -> None:
+    def train(examples: Examples, size: int) -> None:
         regime = Regime(1, size, 1e-6, 0.9, 0.0, lambda epoch, epochs: 1.0, precision=precision)
-        transform = augmentation.pipeline(augment)
-        fit(Training(model, layout.flatten(start), _same, layout, stored, images, regime, transform=transform, seed=0))
+        transform, flat = augmentation.pipeline(training.augment), layout.flatten(start)
+        trained = model, flat, _same, layout, stored, examples, regime
+        fit(Training(*trained, objective=objective, transform=transform, seed=0))
 
-    def forward(images: Images, size: int) -> None:
-        measure(model, start | stored, images, batch_size=size, attack=None, generator=torch.Generator())
+    def forward(examples: Examples, size: int) -> None:
+        state, generator = start | stored, torch.Generator()
+        measure(model, state, examples, batch_size=size, attack=None, generator=generator, objective=objective)
 
-    training = _seconds_per_image(train, sizes, batch_size) / STEP
-    return {training_key(precision): training, "forward": _seconds_per_image(forward, sizes, batch_size)}
+    some_examples = partial(_some_examples, training)
+    in_training = _seconds_per_example(train, some_examples, training.batch_size) / STEP
+    in_evaluation = _seconds_per_example(forward, some_examples, training.batch_size)
+    return {training_key(precision): in_training, "forward": in_evaluation}
 
 
 def _same(weights: Tensor, _: Tensor) -> Tensor:
@@ -80,8 +92,10 @@ def _same(weights: Tensor, _: Tensor) -> Tensor:
     return weights
 
 
-def _seconds_per_image(run: Callable[[Images, int], None], sizes: Sizes, batch_size: int) -> float:
-    """Seconds per image of `run(images, batch size)`.
+def _seconds_per_example(
+    run: Callable[[Examples, int], None], examples: Callable[[int], Examples], batch_size: int
+) -> float:
+    """Seconds per example of `run(examples, batch size)`; `examples`: number -> as many examples.
 
     On a GPU this is the difference of two runs, because each run first records its step, which takes as long as many
     steps. On a CPU a small batch says how large the batches can be, up to `batch_size`, and how many there can be for
@@ -89,9 +103,9 @@ def _seconds_per_image(run: Callable[[Images, int], None], sizes: Sizes, batch_s
     """
 
     def seconds(steps: int, size: int) -> float:
-        images = _random_images(size * steps, sizes)
+        timed_examples = examples(size * steps)
         began = time.perf_counter()
-        run(images, size)
+        run(timed_examples, size)
         return time.perf_counter() - began
 
     if device().type == "cuda":
@@ -106,7 +120,13 @@ def _seconds_per_image(run: Callable[[Images, int], None], sizes: Sizes, batch_s
     return seconds(steps, size) / (steps * size)
 
 
-def _random_images(count: int, sizes: Sizes) -> Images:
+def _some_examples(training: TimedTraining, count: int) -> Examples:
+    """So many examples for this training: those of its arrays again and again, or random images."""
+    if training.arrays is not None:
+        index = np.arange(count) % len(training.arrays.inputs)
+        inputs, targets = (torch.from_numpy(a[index]) for a in (training.arrays.inputs, training.arrays.targets))
+        return Arrays(inputs, targets).to(device())
+    sizes = training.sizes
     shape = (count, sizes.channels, sizes.side, sizes.side)
     pixels = torch.randint(256, shape, dtype=torch.uint8, device=device())
     return Images(pixels, torch.randint(sizes.classes, shape[:1], device=device()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from neuralign.common.tables import align_columns
+from neuralign.datasets.dataset import Split
 
 Settings = Mapping[str, Any]
 STEP = 3  # work of a training step per image: forward, and backward with gradients by the weights
@@ -52,6 +53,8 @@ class TimedTraining(NamedTuple):
     augment: list[Any]
     batch_size: int
     precision: str
+    objective: Any = None  # its config entry; None for that of a classifier
+    arrays: Split | None = None  # the training split of a dataset of arrays; None for images
 
 
 def network_key(network: Settings, sizes: Sizes) -> str:
@@ -87,8 +90,13 @@ def estimation_images(protocol: Settings, sizes: Sizes) -> int:
     return sizes.train if protocol["images"] is None else min(protocol["images"], sizes.train)
 
 
-def work(rule: str, settings: Settings, sizes: Sizes) -> float:
-    """The work of a job, in forward passes of one image; 0 for a rule without networks."""
+def work(rule: str, settings: Settings, sizes: Sizes, *, has_buffers: bool = True) -> float:
+    """The work of a job, in forward passes of one example; 0 for a rule without networks.
+
+    `has_buffers`: False for a network that has none, and so no statistics of batch norm to be estimated.
+    """
+    if not has_buffers and "protocol" in settings:
+        settings = {**settings, "protocol": {**settings["protocol"], "images": 0, "full_passes": 0}}
     return float(WORK[rule](settings, sizes)) if rule in WORK else 0.0
 
 

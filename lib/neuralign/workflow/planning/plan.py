@@ -7,12 +7,14 @@ plan names its source.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from neuralign.common.files import atomic
 from neuralign.config.catalogue import Catalogue
+from neuralign.datasets.dataset import Split
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Job, Wildcards, job_name
 from neuralign.workflow.planning.costs import (
@@ -32,7 +34,13 @@ from neuralign.workflow.planning.costs import (
     training_key,
     work,
 )
-from neuralign.workflow.planning.sizes import published_sizes, sizes_by_making, sizes_in_file
+from neuralign.workflow.planning.sizes import (
+    arrays_by_making,
+    arrays_in_file,
+    published_sizes,
+    sizes_by_making,
+    sizes_in_file,
+)
 from neuralign.workflow.provenance.consistency import NOT_RESULTS
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import read_note, stands_for
@@ -117,28 +125,32 @@ class Plan:
             seconds = [note["seconds"] for note in self.notes.values() if note["rule"] == rule]
             return (sum(seconds) / len(seconds), f"{rule} jobs done") if seconds else (0.0, "seconds each, not counted")
         sizes = self.sizes_of(wildcards, job)
-        passes, precision = work(rule, job.settings, sizes), precision_of(job.settings)
+        has_buffers = self.calibration_of(sizes, job).get("buffers", 1) > 0
+        counted, precision = partial(work, has_buffers=has_buffers), precision_of(job.settings)
+        passes = counted(rule, job.settings, sizes)
         for keys in (("dataset", "network", "regime"), ("dataset", "network")):
-            if seconds_per_pass := rate(self._finished([rule], {k: wildcards[k] for k in keys}, precision)):
+            if seconds_per_pass := rate(self._finished([rule], {k: wildcards[k] for k in keys}, precision, counted)):
                 return passes * seconds_per_pass, f"{rule} jobs done"
         key = training_key(precision) if has_training_steps(rule, job.settings) else "forward"
         if seconds_per_pass := self.calibration_of(sizes, job).get(key):
             return passes * seconds_per_pass, "calibration"
         of_network = {k: wildcards[k] for k in ("dataset", "network")}
-        if seconds_per_pass := rate(self._finished(list(WORK), of_network, precision)):
+        if seconds_per_pass := rate(self._finished(list(WORK), of_network, precision, counted)):
             return passes * seconds_per_pass, "other jobs of the network done"
         return None, "unknown"
 
-    def _finished(self, rules: list[str], wildcards: Wildcards, precision: str) -> Iterator[tuple[float, float]]:
+    def _finished(
+        self, rules: list[str], wildcards: Wildcards, precision: str, counted: Callable[[str, Any, Sizes], float]
+    ) -> Iterator[tuple[float, float]]:
         """(seconds, forward passes) of finished jobs of these rules, with these wildcards and in this precision.
 
-        The passes are counted from the settings in the notes, so jobs with other settings count too.
+        The passes are `counted` from the settings in the notes, so jobs with other settings count too.
         """
         for note in self.notes.values():
             matches = note["rule"] in rules and wildcards.items() <= note["wildcards"].items()
             if matches and precision_of(note["settings"]) == precision:
                 side = note["settings"]["model"]["input_size"]
-                yield note["seconds"], work(note["rule"], note["settings"], self.sizes(wildcards["dataset"], side))
+                yield note["seconds"], counted(note["rule"], note["settings"], self.sizes(wildcards["dataset"], side))
 
     def trainings_to_time(self) -> list[TimedTraining]:
         """One training for each combination of network, sizes and precision, for `calibrate`."""
@@ -147,9 +159,19 @@ class Plan:
             if rule in TRAININGS:
                 sizes, network = self.sizes_of(wildcards, job), job.settings["model"]["network"]
                 batch_size, precision = job.settings["training"]["batch_size"], precision_of(job.settings)
-                training = TimedTraining(network, sizes, job.settings["augment"], batch_size, precision)
-                trainings.setdefault(str((network, sizes, precision)), training)
+                objective, augment = job.settings.get("objective"), job.settings["augment"]
+                key = str((network, sizes, precision))
+                if key not in trainings:
+                    examples = self._arrays(wildcards["dataset"])
+                    trainings[key] = TimedTraining(network, sizes, augment, batch_size, precision, objective, examples)
         return list(trainings.values())
+
+    def _arrays(self, dataset: str) -> Split | None:
+        """The training split of a dataset of arrays, from its file, else by making it; None for one of images."""
+        file, entry = self.results / "data" / f"{dataset}.safetensors", self.catalogue.entry("datasets", dataset)
+        if file.exists():
+            return arrays_in_file(file)
+        return None if published_sizes(entry) else arrays_by_making(entry)
 
 
 def read_notes(results: Path) -> dict[str, dict[str, Any]]:

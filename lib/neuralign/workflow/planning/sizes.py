@@ -1,4 +1,4 @@
-"""Sizes of a dataset: numbers of images and their shape, before or after the dataset is fetched."""
+"""Sizes of a dataset: numbers of examples and their shape, before or after the dataset is fetched; and its arrays."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from neuralign.datasets.dataset import ArrayDataset, Split
 from neuralign.datasets.splits import prepare
 from neuralign.workflow.planning.costs import Sizes
 
@@ -38,6 +39,20 @@ def sizes_by_making(entry: Mapping[str, Any]) -> Sizes:
     """Sizes of the dataset, which is made for that; for plug-ins that download nothing."""
     dataset = prepare(entry, Path())
     return _sizes(dataset.train.inputs.shape, dataset.test.inputs.shape, len(dataset.classes))
+
+
+def arrays_in_file(file: Path) -> Split | None:
+    """The training split in the file of a fetched dataset of arrays; None if it holds images."""
+    with safe_open(file, "np") as data:
+        if "train_inputs" not in data.keys():  # noqa: SIM118 (not a dict)
+            return None
+        return Split(data.get_tensor("train_inputs"), data.get_tensor("train_targets"))
+
+
+def arrays_by_making(entry: Mapping[str, Any]) -> Split | None:
+    """The training split of a dataset of arrays, which is made for that; None if it is one of images."""
+    dataset = prepare(entry, Path())
+    return dataset.train if isinstance(dataset, ArrayDataset) else None
 
 
 def _sizes(train: Sequence[int], test: Sequence[int], classes: int) -> Sizes:
