@@ -27,7 +27,7 @@ from toy_data import arrays, cifar10, cifar100, jpeg, mirror, pixels, python2, p
 from neuralign.common.files import PACKAGE
 from neuralign.datasets.checks import check
 from neuralign.datasets.dataset import DataError, Dataset, Split
-from neuralign.datasets.reading import downloads
+from neuralign.datasets.reading import downloads, large_arrays
 from neuralign.datasets.reading.locations import content_digest, local_path
 from neuralign.datasets.sources.cifar import cifar
 from neuralign.datasets.sources.diabetes import diabetes
@@ -36,7 +36,7 @@ from neuralign.datasets.sources.folder import folder
 from neuralign.datasets.sources.npz import npz
 from neuralign.datasets.sources.text import text
 from neuralign.datasets.sources.tiny_imagenet import tiny_imagenet
-from neuralign.datasets.storage import CHUNK, channel_statistics, save
+from neuralign.datasets.storage import channel_statistics, save
 
 PLUGINS = (cifar, diabetes, digits, folder, npz, text, tiny_imagenet)
 
@@ -57,9 +57,9 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
-def test_only_the_modules_of_arrays_in_memory_import_torch():
-    in_memory = ("arrays", "batches", "images", "loaders")
-    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", *in_memory)]
+def test_only_the_modules_of_batches_import_torch():
+    of_batches = ("arrays", "batches", "images", "loaders", "on_disk")
+    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", *of_batches)]
     names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
     lines = [f"import neuralign.{name}" for name in names] + [
         "import sys",
@@ -326,8 +326,9 @@ def test_sources_may_be_local(tmp_path):
 # --- the file that training reads ---
 
 
-def test_the_file_holds_the_dataset_and_can_be_memory_mapped(tmp_path):
-    data = toy(CHUNK + 5)
+def test_the_file_holds_the_dataset_and_can_be_memory_mapped(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_arrays, "BLOCK", 100)
+    data = toy(19)
     save(data, tmp_path / "new/data.safetensors")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["data.safetensors"]
     with safe_open(tmp_path / "new/data.safetensors", "np") as file:
