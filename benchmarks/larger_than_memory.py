@@ -35,7 +35,7 @@ def measure(*, quick: bool = False, device: str = "cpu") -> list[Row]:
     limit, per_epoch, repeats = (2e6, 64, 2) if quick else (LIMIT, PER_EPOCH, 5)
     name, entry = ("TinyTen", SMALL["TinyTen"]) if quick else ("ResNet32", NETWORKS["ResNet32"])
     problem = Problem.of(name, entry, device)
-    with tempfile.TemporaryDirectory(dir=".", prefix=".larger-than-memory-") as folder:
+    with tempfile.TemporaryDirectory(dir=None if quick else ".", prefix=".larger-than-memory-") as folder:
         path = _write(Path(folder) / "data", int(2 * limit / (3 * SIDE**2)))
         on_disk = _load(path, torch.device(device))
         _evict(path)
