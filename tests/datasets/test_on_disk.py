@@ -16,6 +16,7 @@ import torch
 from tiny import assert_same, generator, perceptron, pictures, randomised
 from torch import Tensor
 
+import neuralign as na
 from benchmarks.pretended_gpu import pretended_gpu
 from neuralign.common.errors import UserError
 from neuralign.common.memory import BUDGET
@@ -214,6 +215,25 @@ def test_statistics_of_batch_norm_are_the_same(
 
     in_memory, on_disk = both_images(tmp_path, monkeypatch)
     assert_same(estimated(on_disk), estimated(in_memory))
+
+
+def test_other_programs_may_use_images_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = perceptron().network
+    states = [randomised(network, seed) for seed in (1, 2)]
+
+    def results(examples: images.Images) -> list[Any]:
+        aligned = na.align(network, *states, examples)
+        curve = na.connect(network, *states, examples, epochs=1, batch_size=8)
+        return [aligned.permutation, curve(0.5), na.evaluate(network, states[0], examples, batch_size=5)]
+
+    on_disk, in_memory = map(results, reversed(both_images(tmp_path, monkeypatch)))
+    for actual, expected in zip(on_disk[:2], in_memory[:2], strict=True):
+        assert_same(actual, expected)
+    assert on_disk[2] == in_memory[2]
+    labels = images.load(tmp_path / "data", CPU).train
+    with pytest.raises(UserError, match="labels are in 0 .. 4; only 0 .. 2 are allowed"):
+        few = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+        na.evaluate(few, few.state_dict(), labels)
 
 
 # on a GPU
