@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from workflow_project import REPOSITORY
 
 from benchmarks.gpu.jobs import Jobs
 from neuralign.common.errors import UserError
-from neuralign.config.catalogue import Catalogue
+from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.files import read_config
+from neuralign.datasets.arrays import Arrays
 from neuralign.symmetry.storage import uses_attention
+from neuralign.training.augmentation import transform_of
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Setting
 from neuralign.workflow.path_jobs import train_endpoint
@@ -72,11 +75,37 @@ def test_a_language_model_is_trained_aligned_connected_and_evaluated(folder: Pat
     assert all(1 < float(row["perplexity"]) < 256 for row in rows)
 
 
-def test_augmentations_of_a_text_are_refused(folder: Path) -> None:
-    done = Jobs(catalogue(folder, augment=[{"use": "flip"}]), folder / "results", "cpu")
-    setting = {"dataset": "words", "network": "little", "regime": "words"}
+def test_augmentations_of_a_text_are_refused_before_any_job(folder: Path) -> None:
+    message = "  regimes.words.augment: found flip, which vary images; words, in words, holds other data, so \\[\\] is"
+    with pytest.raises(ConfigError, match=message):
+        catalogue(folder, augment=[{"use": "flip"}])
+    assert catalogue(folder, augment=[]).entry("regimes", "words")["augment"] == []
+
+
+def test_only_the_regime_that_applies_counts(folder: Path) -> None:
+    overrides = [{"when": {"dataset": "words"}, "augment": []}]
+    assert catalogue(folder, augment=[{"use": "flip"}], overrides=overrides)
+    for place in ("dataset: words", "network: little"):
+        key, _, name = place.partition(": ")
+        with pytest.raises(ConfigError, match="regimes.words.augment: found crop, which vary images"):
+            catalogue(folder, overrides=[{"when": {key: name}, "augment": [{"use": "crop"}]}])
+
+
+def test_an_augmentation_under_a_dataset_without_images_is_refused(folder: Path) -> None:
+    overlay = {"datasets": {"table": {"use": "diabetes", "augment": [{"use": "flip"}, {"use": "crop"}]}}}
+    (folder / "table.yaml").write_text(yaml.safe_dump(overlay))
+    message = (
+        "  datasets.table.augment: found flip, crop, which vary images; the plug-in diabetes makes other data, so "
+    )
+    with pytest.raises(ConfigError, match=message):
+        Catalogue(read_config([CONFIG, folder / "table.yaml"]))
+
+
+def test_a_job_refuses_augmentations_of_a_text_too(folder: Path) -> None:
+    """As other programs may call it without a config."""
+    arrays = Arrays(torch.zeros(2, 3), torch.zeros(2, 1))
     with pytest.raises(UserError, match="augment: found flip, which vary images; the dataset holds other data"):
-        done.make("train_endpoint", setting | {"seed": "1"})
+        transform_of([{"use": "flip"}], arrays)
 
 
 def test_an_attack_on_a_language_model_is_refused(folder: Path) -> None:

@@ -48,6 +48,13 @@ def schema(kind: str, use: str) -> type[BaseModel]:
     return create_model(f"{kind}.{use}", __config__=ConfigDict(extra="forbid"), __doc__=docstring, **fields)
 
 
+@cache
+def result(kind: str, use: str) -> str:
+    """What a plug-in returns, as its signature says: the name of a type."""
+    function = _find_function(kind, use)
+    return ast.unparse(function.returns) if function is not None and function.returns else ""
+
+
 def argument_descriptions(docstring: str) -> dict[str, str]:
     """{argument: description on one line} from the `Args` list of a docstring whose indentation has been removed."""
     arguments = docstring.partition("Args:\n")[2].split("\n\n")[0]
