@@ -68,6 +68,20 @@ def module_docstring(kind: str, use: str) -> str:
     return ast.get_docstring(_parse(kind, use)) or ""
 
 
+def constant(kind: str, use: str, name: str) -> ast.expr | None:
+    """The expression that the module of a plug-in assigns to a name; None if there is none."""
+    for node in _parse(kind, use).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
+            return node.value
+    return None
+
+
+def returned_type(kind: str, use: str) -> str:
+    """The annotation of what the function of a plug-in returns, as text; "" without one."""
+    function = _find_function(kind, use)
+    return ast.unparse(function.returns) if function is not None and function.returns else ""
+
+
 def _find_function(kind: str, use: str) -> ast.FunctionDef | None:
     """The syntax tree of a plug-in's function; None if there is no such plug-in."""
     if not use.isidentifier() or not source(kind, use).is_file():

@@ -1,6 +1,7 @@
 """What all figures share: the look of each method, the grid of panels, averages over replicates, legends, saving.
 
-The figures are the plug-ins of `figures/`, `name(frame, *, ...options) -> Figure`, where `frame` has one row per value.
+The figures are the plug-ins of `figures/`, `name(frame, metrics, *, ...options) -> Figure`: `frame` has one row per
+value, `metrics` says what the values are.
 """
 
 from contextlib import AbstractContextManager
@@ -28,7 +29,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
-UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 LONGEST = 24  # characters; of a longer name of a layer the last ones are shown, by which layers differ
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

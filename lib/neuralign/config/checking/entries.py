@@ -77,6 +77,7 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
         case "studies":
             entry["grids"] = read_grids(entry["grids"], path, problems)
             _check_augmentations(entry["grids"], f"in {name}", problems)
+            _check_objectives([grid for grid in entry["grids"] if grid], path, problems)
     return entry
 
 
@@ -158,6 +159,29 @@ def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, p
         start = alignments.get(start, {}).get("start")
     if start in chain:
         problems.note(f"{path}.start", f"leads in a circle: {' -> '.join([*chain, start])}")
+
+
+def _check_objectives(grids: list[Entry], path: str, problems: Validation) -> None:
+    """Note a problem if settings of a study have different objectives, or a grid asks for a bound that does not hold.
+
+    Objectives that are not as they should be are left to the check of the regimes.
+    """
+    first_regime: dict[str, str] = {}  # objective -> the first regime that has it
+    for grid in grids:
+        for values in product(*(grid[key] for key in PLACES)):
+            place = dict(zip(PLACES, values, strict=True))
+            raw = problems.sections["regimes"].get(place["regime"])
+            objective = _merge(raw, place).get("objective", OBJECTIVE) if isinstance(raw, Mapping) else None
+            if isinstance(objective, Mapping) and isinstance(use := objective.get("use"), str):
+                first_regime.setdefault(use, place["regime"])
+    if len(first_regime) > 1:
+        each = " and ".join(f"{use!r} (of {regime})" for use, regime in first_regime.items())
+        problems.note(f"{path}.grids", f"found the objectives {each}; a study has one, because its tables compare")
+    for use in first_regime.keys() - {OBJECTIVE["use"]}:
+        if any("bound" in grid["measures"] for grid in grids):
+            problems.note(
+                f"{path}.grids", f"found the measure 'bound', which holds for {OBJECTIVE['use']!r}, not {use!r}"
+            )
 
 
 def _attack_problem(entry: Entry) -> str | None:
