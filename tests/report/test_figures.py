@@ -138,8 +138,8 @@ def test_it_draws_states_n_and_saves_the_same_bytes(kind, case, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_are_keyword_only_with_defaults_and_types(kind):
     function = getattr(__import__(f"neuralign.report.figures.{kind}", fromlist=[kind]), kind)
-    first, *options = inspect.signature(function).parameters.values()
-    assert first.name == "frame" and options
+    first, second, *options = inspect.signature(function).parameters.values()
+    assert (first.name, second.name) == ("frame", "metrics") and options
     assert all(o.kind is o.KEYWORD_ONLY and o.default is not o.empty and o.annotation is not o.empty for o in options)
 
 

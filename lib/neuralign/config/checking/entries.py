@@ -179,9 +179,8 @@ def _check_objectives(grids: list[Entry], path: str, problems: Validation) -> No
         problems.note(f"{path}.grids", f"found the objectives {each}; a study has one, because its tables compare")
     for use in first_regime.keys() - {OBJECTIVE["use"]}:
         if any("bound" in grid["measures"] for grid in grids):
-            problems.note(
-                f"{path}.grids", f"found the measure 'bound', which holds for {OBJECTIVE['use']!r}, not {use!r}"
-            )
+            text = f"found the measure 'bound', which holds for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
+            problems.note(f"{path}.grids", text)
 
 
 def _attack_problem(entry: Entry) -> str | None:
