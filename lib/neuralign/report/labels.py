@@ -12,7 +12,7 @@ METHODS = {  # name -> label, in the order of tables and legends
 }
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tinyimagenet": "Tiny ImageNet"}
 NAMES |= {"tinyten": "TinyTen", "resnet32": "ResNet32", "googlenet": "GoogLeNet", "vit": "ViT", "gpt": "GPT"}
-NAMES |= {"stdlib": "Python's standard library"}
+NAMES |= {"mlp": "MLP", "stdlib": "Python's standard library"}
 
 
 def rank(method: str) -> tuple[int, str]:
@@ -22,6 +22,8 @@ def rank(method: str) -> tuple[int, str]:
 
 def label(word: str) -> str:
     """The name of a method, dataset or network as readers see it; a name without a label loses its underscores."""
+    if word not in METHODS and word.startswith("linear_"):
+        return f"Line, {alignment_label(word.removeprefix('linear_'))}"
     return (METHODS | NAMES).get(word, alignment_label(word))
 
 

@@ -25,8 +25,7 @@ METRICS = (
         LOSS,
         "loss",
         function="squared error",
-        meaning="Mean squared difference of outputs and targets, in squares of the unit that the dataset has its "
-        "targets in.",
+        meaning="Mean squared difference of outputs and targets, in the squared unit of the dataset's targets.",
     ),
 )
 
