@@ -28,6 +28,11 @@ def published_table() -> pd.DataFrame:
     return table.rename(columns=lambda name: name.replace("accuracy", "published"))
 
 
+def is_published(metrics: Metrics) -> bool:
+    """Whether the published numbers are of the headline: they are accuracies of classifiers."""
+    return metrics.headline == CLASSIFICATION.headline
+
+
 def against_published(
     accuracy: pd.DataFrame,
     published: pd.DataFrame,
@@ -48,7 +53,7 @@ def against_published(
         published: `published_table`.
         compared: the regimes of the study that are compared with the published numbers.
     """
-    if metrics.headline.name != CLASSIFICATION.headline.name:
+    if not is_published(metrics):
         return pd.DataFrame(columns=COLUMNS)
     keys = ["dataset", "network", "method"]
     ours = accuracy[accuracy["regime"].isin(list(compared))]

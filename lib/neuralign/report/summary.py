@@ -19,7 +19,7 @@ import pandas as pd
 from neuralign.common.quantities import Metrics, Quantity
 from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING, rank
-from neuralign.report.published import published_table
+from neuralign.report.published import is_published, published_table
 from neuralign.report.statistics import paired_interval
 
 KEYS = [*SETTING, "pair", "method", "curve_seed"]  # name a path
@@ -237,7 +237,8 @@ def accuracy(
     endpoints = endpoint_rows(points[points["attack"] == "clean"], SETTING, metrics)
     table = _ordered([methods, endpoints]).merge(published_table(), how="left", on=["dataset", "network", "method"])
     published_columns = [name for name in table if name.startswith("published_")]
-    table[published_columns] = table[published_columns].where(table["regime"].isin(list(compared)))
+    is_compared = table["regime"].isin(list(compared)) & is_published(metrics)
+    table[published_columns] = table[published_columns].where(is_compared)
     front = [*SETTING, "method"]
     front += [f"{name}{std}" for q in metrics.scores for name in (q.mean, q.worst) for std in ("", "_std")]
     front += ["n_pairs", "n_endpoints", *published_columns]

@@ -172,7 +172,11 @@ def figures_table(
         if row["show"] == "criteria" and set(methods) <= METHODS.keys():
             ours = []  # no other criterion than the one of the main table was run
         rows.append([row["shows"], row["source"], "Figure " + ", ".join(ours) if ours else "not run"])
-    return Table("The figures of the paper and ours.", ["Figure of the paper", "Known from", "Here"], [("", rows)])
+    score = metrics.headline
+    instead = "" if score == CLASSIFICATION.headline else f", with {score.label} in place of accuracy"
+    return Table(
+        f"The figures of the paper and ours{instead}.", ["Figure of the paper", "Known from", "Here"], [("", rows)]
+    )
 
 
 def _shows_same(drawing: Mapping[str, Any], row: Mapping[str, Any], metrics: Metrics) -> bool:

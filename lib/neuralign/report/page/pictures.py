@@ -53,13 +53,13 @@ def caption(drawing: Mapping[str, Any], metrics: Metrics = CLASSIFICATION) -> st
     if "caption" in drawing:
         return str(drawing["caption"])
     attack, shown = drawing.get("attack", "clean"), metrics[str(drawing.get("column", metrics.headline.name))].label
-    examples = metrics.tested() if attack == "clean" else f"test images under the attack {attack}"
+    examples = f", on {metrics.tested()}" if metrics.noun == "images" else ""
+    examples = examples if attack == "clean" else f", on test images under the attack {attack}"
     trained_on = [capital(metrics.loss.function or metrics.loss.label), metrics.headline.label]
     beside = ", and on clean images for comparison" if drawing.get("beside_clean") else ""
     which = {"all": "", "curves": "; trained curves only", "lines": "; straight lines only"}[drawing.get("show", "all")]
     shows = {
-        "path": f"Test {shown} along the path from one endpoint (t = 0) to the other (t = 1), "
-        f"on {examples}{beside}{which}.",
+        "path": f"Test {shown} along the path from one endpoint (t = 0) to the other (t = 1){examples}{beside}{which}.",
         "signature": "Correlation of matched units on held-out data, layer by layer in order of depth, before and "
         "after alignment. A value is a mean over the units of a layer.",
         "training": f"{trained_on[0]} (left) and {trained_on[1]} (right) on the training data while training. "
