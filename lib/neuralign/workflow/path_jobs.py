@@ -93,7 +93,7 @@ def train_curve(c: Catalogue, setting: Setting, pair: str, alignment: str, curve
 def evaluate(
     c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str, evaluation: str
 ) -> Job:
-    """Loss and accuracy along a curve, clean and under the attacks of the evaluation."""
+    """The objective's metrics along a curve, clean and under the attacks of the evaluation."""
     model, plugins = _model(c, setting, on_curve=True)
     family, protocol = c.entry("curves", curve), setting.entry(c, "evaluations", evaluation)
     attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
@@ -112,7 +112,7 @@ def evaluate(
 
 @rule
 def plane(c: Catalogue, setting: Setting, pair: str, alignment: str, through: str, plane: str) -> Job:
-    """Loss and accuracy on a plane. `through` is INITIAL, or <curve>/<curve seed>."""
+    """The objective's metrics on a plane. `through` is INITIAL, or <curve>/<curve seed>."""
     model, plugins = _model(c, setting, on_curve=True)
     protocol = setting.entry(c, "planes", plane)
     windows = {kind: protocol.pop(kind) for kind in ("initial", "curve")}
