@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.options import (
     Checksum,
     Count,
@@ -28,9 +29,8 @@ from neuralign.config.options import (
 )
 
 # Keys of a training that came after the first results were published. Where they have their default, the settings of a
-# job leave them out, so that those results still are what the config asks for.
+# job leave them out, as they leave out the default objective, so that those results still are what the config asks for.
 LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by")
-OBJECTIVE = {"use": "cross_entropy"}  # the default; left out likewise
 PLACES = ("dataset", "network", "regime")  # the keys of `when` in an override
 
 

@@ -4,14 +4,12 @@ import ast
 import builtins
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from neuralign.common.files import PACKAGE
 from neuralign.config import options
-from neuralign.config.plugins import module
+from neuralign.config.plugins import source
 
 VOCABULARY = {**vars(builtins), **vars(options)}  # names that annotations of options may use
 
@@ -22,11 +20,6 @@ def plugins(kind: str) -> tuple[str, ...]:
     return tuple(
         sorted(p.stem for p in source(kind, "*").parent.glob("*.py") if _find_function(kind, p.stem) is not None)
     )
-
-
-def source(kind: str, use: str) -> Path:
-    """The file of a plug-in."""
-    return PACKAGE.parent.joinpath(*module(kind, use).split(".")).with_suffix(".py")
 
 
 @cache
@@ -66,14 +59,6 @@ def argument_descriptions(docstring: str) -> dict[str, str]:
 def module_docstring(kind: str, use: str) -> str:
     """The docstring of the module of a plug-in."""
     return ast.get_docstring(_parse(kind, use)) or ""
-
-
-def constant(kind: str, use: str, name: str) -> ast.expr | None:
-    """The expression that the module of a plug-in assigns to a name; None if there is none."""
-    for node in _parse(kind, use).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
-            return node.value
-    return None
 
 
 def returned_type(kind: str, use: str) -> str:

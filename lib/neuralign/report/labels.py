@@ -16,8 +16,14 @@ NAMES |= {"mlp": "MLP", "stdlib": "Python's standard library"}
 
 
 def rank(method: str) -> tuple[int, str]:
-    """The sort key of a method in tables and legends: the order of METHODS, then other methods alphabetically."""
-    return (list(METHODS).index(method) if method in METHODS else len(METHODS), method)
+    """The sort key of a method in tables and legends: the order of METHODS, then other methods alphabetically.
+
+    Other straight lines follow the aligned one.
+    """
+    listed = list(METHODS)
+    if method not in METHODS and method.startswith("linear_"):
+        return listed.index("linear_aligned"), method
+    return (listed.index(method) if method in METHODS else len(METHODS), method)
 
 
 def label(word: str) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
-from neuralign.config.schema import LATER_KEYS, OBJECTIVE, Training
+from neuralign.config.metrics import OBJECTIVE
+from neuralign.config.schema import LATER_KEYS, Training
 from neuralign.config.signatures import schema
 from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product, starmap
 
 from neuralign.config.catalogue import Catalogue, Entry
-from neuralign.config.metrics import metrics_of
-from neuralign.config.schema import OBJECTIVE
+from neuralign.config.metrics import OBJECTIVE, metrics_of
 from neuralign.config.signatures import returned_type
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rule
 from neuralign.workflow.path_jobs import INITIAL, places

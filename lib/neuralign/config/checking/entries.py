@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
+from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.problems import short_repr
 from neuralign.config.references import ObjectError, find, is_object
-from neuralign.config.schema import OBJECTIVE, PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
+from neuralign.config.schema import PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
 from neuralign.config.signatures import plugins, result, schema
 
 OTHER_DATA = "ArrayDataset"  # what plug-ins of datasets return that make no images
