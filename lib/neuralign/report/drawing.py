@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from neuralign.common.files import atomic
 from neuralign.report.labels import SETTING, label, rank
@@ -105,6 +106,13 @@ def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **lo
     if spread.notna().any():
         low, high = table[column] - spread, table[column] + spread
         axes.fill_between(table.index, low, high, color=looks["color"], alpha=0.18, linewidth=0)
+
+
+def make_logarithmic(axes: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers at its ticks: "20" and not 2 × 10¹."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
 
 
 def layer_names(rows: pd.DataFrame) -> pd.Series:

@@ -53,7 +53,7 @@ def path(
                     shown = metrics.tested() if attack_name == "clean" else f"test images under {attack_name}"
                     panel.set_ylabel(f"{metrics[column].headed()}\n{shown}")
                 if metrics[column].logarithmic:
-                    panel.set_yscale("log")
+                    drawing.make_logarithmic(panel)
         for panel in axes[-1]:
             panel.set_xlabel("position t on the path")
         drawing.legend(figure, drawing.method_entries(frame))

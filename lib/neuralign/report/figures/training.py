@@ -34,7 +34,7 @@ def training(frame: pd.DataFrame, metrics: Metrics, *, logarithmic: Flag = True)
             if logarithmic and (rows["loss"] > 0).all():
                 row[0].set_yscale("log")
             if score.logarithmic:
-                row[-1].set_yscale("log")
+                drawing.make_logarithmic(row[-1])
         trained = frame[frame["method"] != "endpoints"]
         ends = frame[frame["method"] == "endpoints"]
         entries = [e for part, unit in ((ends, "seed"), (trained, "pair")) for e in _entries(part, unit)]
