@@ -61,12 +61,6 @@ def module_docstring(kind: str, use: str) -> str:
     return ast.get_docstring(_parse(kind, use)) or ""
 
 
-def returned_type(kind: str, use: str) -> str:
-    """The annotation of what the function of a plug-in returns, as text; "" without one."""
-    function = _find_function(kind, use)
-    return ast.unparse(function.returns) if function is not None and function.returns else ""
-
-
 def _find_function(kind: str, use: str) -> ast.FunctionDef | None:
     """The syntax tree of a plug-in's function; None if there is no such plug-in."""
     if not use.isidentifier() or not source(kind, use).is_file():

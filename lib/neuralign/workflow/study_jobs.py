@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from itertools import product, starmap
 
 from neuralign.config.catalogue import Catalogue, Entry
+from neuralign.config.checking.entries import OTHER_DATA
 from neuralign.config.metrics import OBJECTIVE, metrics_of
-from neuralign.config.signatures import returned_type
+from neuralign.config.signatures import result
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rule
 from neuralign.workflow.path_jobs import INITIAL, places
 from neuralign.workflow.running.notes import entries
@@ -66,7 +67,7 @@ def _measured_by(c: Catalogue, study: str) -> Entry:
     if objective != OBJECTIVE["use"]:
         measured["objective"] = objective
     uses = {c.entry("datasets", name)["use"] for name in _distinct_values(c.studies[study], "dataset")}
-    if any(returned_type("datasets", use) == "ArrayDataset" for use in uses):
+    if any(result("datasets", use) == OTHER_DATA for use in uses):
         measured["noun"] = "examples"
     return {"measured": measured} if measured else {}
 
