@@ -1,5 +1,6 @@
 """Examples that stay on disk: the same bits as in memory, read ahead by a thread of its own."""
 
+import errno
 import json
 import os
 import struct
@@ -353,6 +354,18 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error_of_one_line(tmp_p
     with pytest.raises(UserError, match=f"^{message}$"):
         list(examples.epoch(4, as_is, generator(), generator))
     assert not reading_threads()
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, no_memory: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_images(tmp_path / "data")
+    examples = images.load(path, CPU).train
+
+    def fail(*arguments: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(OSError, match=f"Input/output error: '{path}'$"):
+        next(examples.batches(4))
 
 
 def test_a_file_that_is_replaced_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,10 @@ class OpenFile:
     def read(self, target: memoryview, start: int) -> None:
         """Fill `target` with the bytes from `start` on. Raises UserError if the file ends before."""
         while target:
-            count = os.preadv(self.number, [target], start)
+            try:
+                count = os.preadv(self.number, [target], start)
+            except OSError as error:  # which does not say of which file
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
             if not count:
                 raise UserError(
                     f"{self.path}: ends after {os.fstat(self.number).st_size} bytes, but had {self.size} when it was "

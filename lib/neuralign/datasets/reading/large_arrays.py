@@ -27,7 +27,10 @@ def empty(shape: Sequence[int], dtype: DTypeLike, folder: Path) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # writing to a file with holes ends the process on a full disk
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)  # writing to holes would end the process on a full disk
+            else:
+                file.truncate(size)
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}; {size} bytes are needed", str(folder)) from error
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype).reshape(shape)
