@@ -30,6 +30,15 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
+# of methods that are not listed, by a hash of their names
+COLOURS = (
+    *("#7A5C00", "#5B3A8C", "#8C1C3A", "#1C6B5A", "#777777", "#B8860B"),
+    *("#1F4E9E", "#C23B6B", "#4C8C1C", "#00A3A3", "#A0522D", "#2D2D2D"),
+)
+MARKERS = ("P", "X", "p", "h", "<", ">", "d")
+LINES: tuple[Any, ...] = ((0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))
+LEGEND_ROWS = 5  # of a legend that the height of a sheet has room for
+LEGEND_ROW = 0.165  # inches
 LONGEST = 24  # characters; of a longer name of a layer the last ones are shown, by which layers differ
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -59,14 +68,23 @@ def style() -> AbstractContextManager[None]:
 
 
 def look(method: str) -> dict[str, Any]:
-    """Colour, marker and line style of a method, the same in every figure; of an unlisted one by a hash of its name."""
-    digits = crc32(method.encode())
-    hashed = {
-        "color": ("#7A5C00", "#5B3A8C", "#8C1C3A", "#1C6B5A", "#777777")[digits % 5],
-        "marker": ("P", "X", "p", "h", "<", ">", "d")[digits // 5 % 7],
-        "linestyle": ((0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))[digits // 35 % 4],
+    """Colour, marker and line style of a method, the same in every figure.
+
+    Those of an unlisted one follow from a hash of its name; its straight line, `linear_<name>`, has the same colour and
+    marker, but is dashed and has a white marker, as the listed lines have.
+    """
+    if method in LOOKS:
+        return {"markeredgewidth": 0.8} | LOOKS[method]
+    name = method.removeprefix("linear_")
+    digits = crc32(name.encode())
+    looks: dict[str, Any] = {
+        "markeredgewidth": 0.8,
+        "color": COLOURS[digits // len(MARKERS) % len(COLOURS)],
+        "marker": MARKERS[digits % len(MARKERS)],
     }
-    return {"markeredgewidth": 0.8} | LOOKS.get(method, hashed)
+    if name != method:
+        return looks | {"linestyle": "--", "markerfacecolor": "white"}
+    return looks | {"linestyle": LINES[digits // (len(COLOURS) * len(MARKERS)) % len(LINES)]}
 
 
 def sheet(rows: int, columns: int, *, width: float = 2.7, height: float = 2.0, **options: Any) -> tuple[Figure, Any]:
@@ -142,11 +160,14 @@ def methods_of(frame: pd.DataFrame) -> list[str]:
 
 
 def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]]) -> None:
-    """Add one legend below the panels, from (label, look)."""
+    """Add one legend below the panels, from (label, look). A long one makes the figure higher, not the panels lower."""
     handles = [Line2D([], [], label=text, **looks) for text, looks in entries]
     widest = 0.44 + 0.055 * max(len(text) for text, _ in entries)  # inches
     fitting = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // -(-len(handles) // fitting)))
+    rows = -(-len(handles) // fitting)
+    if rows > LEGEND_ROWS:
+        figure.set_figheight(figure.get_figheight() + (rows - LEGEND_ROWS) * LEGEND_ROW)
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows))
 
 
 def method_entries(frame: pd.DataFrame, *, unit: str = "pair") -> list[tuple[str, dict[str, Any]]]:

@@ -27,7 +27,9 @@ def signature(frame: pd.DataFrame, metrics: Metrics, *, labels: NonNegativeInt =
     settings = drawing.settings(frame)
     with drawing.style():
         shown = min(labels, frame["order"].nunique())
-        figure, axes = drawing.sheet(len(settings), 1, width=min(max(NARROW, 0.22 * shown), WIDE), height=2.5)
+        longest = max(drawing.layer_names(rows).str.len().max() for _, rows in settings)
+        height = 2.5 + 0.05 * max(0, min(longest, drawing.LONGEST) - 12)  # long names of layers stand upright
+        figure, axes = drawing.sheet(len(settings), 1, width=min(max(NARROW, 0.22 * shown), WIDE), height=height)
         for (title, rows), panel in zip(settings, axes[:, 0], strict=True):
             _draw(panel, rows, names, labels)
             panel.set_title(title)
