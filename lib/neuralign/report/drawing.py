@@ -35,7 +35,7 @@ COLOURS = (
     *("#7A5C00", "#5B3A8C", "#8C1C3A", "#1C6B5A", "#777777", "#B8860B"),
     *("#1F4E9E", "#C23B6B", "#4C8C1C", "#00A3A3", "#A0522D", "#2D2D2D"),
 )
-MARKERS = ("P", "X", "p", "h", "<", ">", "d")
+MARKERS = ("P", "X", "p", "h", "<", ">", "d", "*")
 LINES: tuple[Any, ...] = ((0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))
 LEGEND_ROWS = 5  # of a legend that the height of a sheet has room for
 LEGEND_ROW = 0.165  # inches
