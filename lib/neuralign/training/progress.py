@@ -39,6 +39,8 @@ class Regime:
     clip: float | None = None  # largest norm of the gradient of the loss by the sampled parameters
     warm_up: float = 0.0  # epochs in which the learning rate grows from 0
     schedule_by: str = "epoch"  # or "step": when the schedule is read
+    # of several processes: "synchronised", with the statistics of whole batches, or "per_process", of its part in each
+    batch_norm: str = "synchronised"
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Regime":

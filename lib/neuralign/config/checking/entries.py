@@ -104,6 +104,13 @@ def _read_training(entry: Entry, raw: Mapping[str, Any], path: str, problems: Va
                     f"found {short_repr(raw[key])}, a setting of the optimiser that `optimiser` replaces; remove one",
                 )
 
+    count = entry["gpus"]
+    if count == 1 and "batch_norm" in raw:
+        found = short_repr(raw["batch_norm"])
+        problems.note(f"{path}.batch_norm", f"found {found}, which is about several `gpus`, and there is 1; remove it")
+    if count > entry["batch_size"]:
+        problems.note(f"{path}.gpus", f"found {count}, more than the {entry['batch_size']} images of a batch")
+
 
 def _read_augment(entry: Entry, path: str, problems: Validation) -> None:
     """Fill in the defaults of the augmentations under `augment`, if there are any."""

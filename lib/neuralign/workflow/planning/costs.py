@@ -88,12 +88,13 @@ def estimation_images(protocol: Settings, sizes: Sizes) -> int:
 
 
 def work(rule: str, settings: Settings, sizes: Sizes) -> float:
-    """The work of a job, in forward passes of one image; 0 for a rule without networks."""
+    """The work of a job, or of each of its processes, in forward passes of one image; 0 for a rule without networks."""
     return float(WORK[rule](settings, sizes)) if rule in WORK else 0.0
 
 
-def _training(s: Settings, sizes: Sizes) -> int:
-    return s["training"]["epochs"] * sizes.train * (STEP + attack_work(s["attack"]))
+def _training(s: Settings, sizes: Sizes) -> float:
+    """The work of each of its processes."""
+    return s["training"]["epochs"] * sizes.train * (STEP + attack_work(s["attack"])) / s.get("gpus", 1)
 
 
 def _align(s: Settings, sizes: Sizes) -> int:
@@ -136,7 +137,7 @@ def _bound(s: Settings, sizes: Sizes) -> int:
     return s.get("points", 17) * min(s.get("images", 500), sizes.test)
 
 
-WORK: dict[str, Callable[[Settings, Sizes], int]] = {
+WORK: dict[str, Callable[[Settings, Sizes], float]] = {
     "train_endpoint": _training,
     "train_curve": _training,
     "align": _align,
@@ -173,7 +174,8 @@ def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -
     protocol = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
     outputs = protocol.get("batch_size", 500) * counts.activations * (2 if has_training_steps(rule, settings) else 1)
     copies = 16 if rule in ("evaluate", "plane") else 8  # eight points at a time share each batch
-    return sizes.bytes + FLOAT * (copies * counts.parameters + outputs)
+    processes = settings.get("gpus", 1)  # they share the outputs only
+    return processes * (sizes.bytes + FLOAT * copies * counts.parameters) + FLOAT * outputs
 
 
 def rate(done: Iterable[tuple[float, float]]) -> float | None:
