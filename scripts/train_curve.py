@@ -1,7 +1,6 @@
 """The trained bends of a curve from `target` to `source`, whose units are permuted first if there is a `permutation`.
 
-`others` are the arguments of other jobs with the same settings, which are trained in the same process, and
-`processes` those that train this one together.
+`others`: arguments of other jobs with the same settings, trained in this process. `processes`: that share this one.
 """
 
 from neuralign.common.tables import write_rows

@@ -1,7 +1,6 @@
 """A network trained from a seed.
 
-`others` are the arguments of other jobs with the same settings, which are trained in the same process, and
-`processes` those that train this one together.
+`others`: arguments of other jobs with the same settings, trained in this process. `processes`: that share this one.
 """
 
 import torch

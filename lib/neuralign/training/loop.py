@@ -195,20 +195,20 @@ class Training:
     def _shared_step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
         """One step on this process's part of a batch, while the other processes take theirs.
 
-        Buffers that the step changes and that would differ between processes become those of the first one.
+        Buffers that may differ between the processes afterwards become those of the first one, as in PyTorch's
+        DistributedDataParallel.
         """
         self.part = part = self.processes.part(count_examples(x))
         if isinstance(self.attack_generator, PartGenerator):
             self.attack_generator.whole, self.attack_generator.part = part.whole, part.examples
-        versions = {name: b._version for name, b in self.progress.buffers.items()}
         norms: AbstractContextManager[list[Tensor]] = nullcontext([])
         if self.regime.batch_norm == "synchronised":
             norms = synchronised(self.processes, part)
         with norms as same_in_all:
             self._step(select(x, part.examples), select(y, part.examples), weights, lr)
         same = set(map(id, same_in_all))
-        changed = [b for name, b in self.progress.buffers.items() if b._version != versions[name]]
-        self.processes.copy_first_([b for b in changed if id(b) not in same])
+        inexact = [b for b in self.progress.buffers.values() if b.is_floating_point() or b.is_complex()]
+        self.processes.copy_first_([b for b in inexact if id(b) not in same])
 
     def _step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
         """One step on a batch, or on a part of one, at these weights of the control points."""

@@ -9,7 +9,7 @@ from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
 from neuralign.config.problems import short_repr
 from neuralign.config.references import ObjectError, find, is_object
-from neuralign.config.schema import OBJECTIVE, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
+from neuralign.config.schema import OBJECTIVE, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork, Training
 from neuralign.config.signatures import plugins, schema
 
 
@@ -104,9 +104,9 @@ def _read_training(entry: Entry, raw: Mapping[str, Any], path: str, problems: Va
                     f"found {short_repr(raw[key])}, a setting of the optimiser that `optimiser` replaces; remove one",
                 )
 
-    count = entry["gpus"]
-    if count == 1 and "batch_norm" in raw:
-        found = short_repr(raw["batch_norm"])
+    count, batch_norm = entry["gpus"], entry["batch_norm"]
+    if count == 1 and batch_norm != Training.model_fields["batch_norm"].default:
+        found = short_repr(batch_norm)
         problems.note(f"{path}.batch_norm", f"found {found}, which is about several `gpus`, and there is 1; remove it")
     if count > entry["batch_size"]:
         problems.note(f"{path}.gpus", f"found {count}, more than the {entry['batch_size']} images of a batch")

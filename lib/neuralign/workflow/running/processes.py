@@ -66,14 +66,12 @@ def _cause(failed: Mapping[int, int], count: int, folder: Path) -> str:
 
     The others fail because they lose their connection to it, and say so later.
     """
+    reports = {r["rank"]: r for r in (json.loads(path.read_text()) for path in folder.glob("error.*.json"))}
     for rank, status in failed.items():
-        if name := _signal(status):
-            return f"process {rank} of {count} was ended by {name}; so the others were ended too"
-    reports = [json.loads(path.read_text()) for path in folder.glob("error.*.json")]
-    if not reports:
-        rank, status = min(failed.items())
-        return f"process {rank} of {count} ended with status {status}; so the others were ended too"
-    first = min(reports, key=lambda report: report["when"])
+        if rank not in reports:
+            how = f"was ended by {_signal(status)}" if _signal(status) else f"ended with status {status}"
+            return f"process {rank} of {count} {how}; so the others were ended too"
+    first = min(reports.values(), key=lambda report: report["when"])
     return f"process {first['rank']} of {count}: {first['error']}"
 
 
