@@ -21,7 +21,7 @@ class Ranks:
         for connection in self.connections:
             connection.send((function, arguments))
         answers = [
-            connection.recv() if connection.poll(60) else (False, "no answer") for connection in self.connections
+            connection.recv() if connection.poll(600) else (False, "no answer") for connection in self.connections
         ]
         assert all(worked for worked, _ in answers), "\n".join(str(text) for worked, text in answers if not worked)
         return [value for _, value in answers]
