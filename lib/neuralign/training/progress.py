@@ -44,9 +44,10 @@ class Regime:
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Regime":
-        """The training settings of a config entry, its schedule and its optimiser as objects."""
+        """The training settings of a config entry but `gpus`, its schedule and its optimiser as objects."""
         make_optimiser = plugin_or_none("optimisers", entry.get("optimiser"))
         optimiser = make_optimiser() if make_optimiser else None
+        entry = {key: value for key, value in entry.items() if key != "gpus"}  # of whoever starts the processes
         return cls(**{**entry, "schedule": plugin("schedules", entry["schedule"]), "optimiser": optimiser})
 
     def rate(self, epoch: int, step: int, steps: int) -> float:

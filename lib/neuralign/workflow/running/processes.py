@@ -6,6 +6,7 @@ one. If it is itself killed, they end with it.
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -28,9 +29,8 @@ ARGUMENTS = "arguments.json"
 def run_processes(count: int, arguments: Mapping[str, Any]) -> None:
     """Run the script of this job in `count` processes, until all have ended.
 
-    `main` gets these arguments in each of them, and `processes`, by which they know of each other.
-
-    If one fails, exits with what the process says that failed first.
+    In each, `main` gets these arguments, and `processes`, by which they know of each other. If one fails, exits with
+    what the process says that failed first.
     """
     with tempfile.TemporaryDirectory(prefix="neuralign-processes-") as folder:
         Path(folder, ARGUMENTS).write_text(json.dumps(arguments, default=str))
@@ -46,7 +46,7 @@ def run_processes(count: int, arguments: Mapping[str, Any]) -> None:
             for process in processes:
                 process.kill()  # without effect on those that have ended
                 process.wait()
-        if failed:
+        if failed := failed or _failed(processes):
             sys.exit(_cause(failed, count, Path(folder)))
 
 
@@ -94,6 +94,8 @@ def _environment(rank: int, count: int, folder: str) -> dict[str, str]:
 def run_as_one_of_several(main: Callable[..., None], folder: Path) -> None:
     """Call `main` with the processes of this job; if it fails, leave its error in `folder` and exit with status 1."""
     termination.end_with_run()
+    if os.environ["RANK"] != "0":
+        logging.getLogger("neuralign").setLevel(logging.ERROR)  # the first process writes the log
     try:
         from neuralign.networks.setup import device
         from neuralign.training.distributed.processes import joined
