@@ -87,9 +87,19 @@ def on_gpu(minutes):
     return needs(8000, minutes, gpu=1)
 
 
-def training(minutes):
-    """The resources of a training on one GPU. All attempts get the same time, as they resume from a checkpoint."""
-    return needs(8000, gpu=1, runtime=minutes)
+def processes(rule):
+    """A function of wildcards: the number of processes of a training, each of which has a GPU and a thread."""
+    return lambda wildcards: RECIPES.of(rule, dict(wildcards))["settings"].get("gpus", 1)
+
+
+def training(rule, minutes):
+    """The resources of a training. All attempts get the same time, as they resume from a checkpoint."""
+    count = processes(rule)
+    return {
+        "gpu": lambda wildcards: count(wildcards),  # Snakemake accepts no other callables
+        "mem_mb": lambda wildcards, attempt: 8000 * count(wildcards) * attempt,
+        "runtime": minutes,
+    }
 
 
 # parts of the rules' messages

@@ -39,8 +39,9 @@ use rule job as train_curve with:
         history="results/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.history.csv",
     log:
         "logs/curves/{dataset}/{network}/{regime}/{pair}/{alignment}/{curve}/{curve_seed}.log",
+    threads: processes("train_curve")
     resources:
-        **training(minutes=720),
+        **training("train_curve", minutes=720),
     message:
         "Train %s" % CURVE
 

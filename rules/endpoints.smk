@@ -10,8 +10,9 @@ use rule job as train_endpoint with:
         history="results/endpoints/{dataset}/{network}/{regime}/{seed}.history.csv",
     log:
         "logs/endpoints/{dataset}/{network}/{regime}/{seed}.log",
+    threads: processes("train_endpoint")
     resources:
-        **training(minutes=720),
+        **training("train_endpoint", minutes=720),
     message:
         "Train %s, seed {wildcards.seed}" % NETWORK
 

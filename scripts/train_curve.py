@@ -1,6 +1,6 @@
 """The trained bends of a curve from `target` to `source`, whose units are permuted first if there is a `permutation`.
 
-`others` are the arguments of other jobs with the same settings, which are trained in the same process.
+`others`: arguments of other jobs with the same settings, trained in this process. `processes`: that share this one.
 """
 
 from neuralign.common.tables import write_rows
@@ -10,6 +10,7 @@ from neuralign.curves.storage import name_bends, open_path
 from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.distributed.processes import ALONE
 from neuralign.training.loop import Training, objective_of
 from neuralign.training.progress import Regime
 from neuralign.training.simultaneous import train_together
@@ -33,6 +34,7 @@ def main(
     permutation=None,
     objective=None,
     others=(),
+    processes=ALONE,
 ):
     images, net = load_data_and_model(data, model)
     files = {"target": target, "source": source, "permutation": permutation, "bends": bends, "history": history}
@@ -47,6 +49,7 @@ def main(
         "transform": augmentation.transform_of(augment, images.train),
         "attack": plugin_or_none("attacks", attack),
         "objective": objective_of(objective),
+        "processes": processes,
     }
     trainings = [
         Training(
@@ -68,7 +71,7 @@ def main(
         trained = paths[i].line.with_bends(progress.trainable).bends
         save_tensors(name_bends(paths[i].endpoints.layout, trained), jobs[i]["bends"])
         write_rows(progress.history, jobs[i]["history"])
-    for job in jobs:
+    for job in jobs if processes.leads else ():
         Checkpoint(job["scratch"]).clear()
 
 

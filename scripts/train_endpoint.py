@@ -1,6 +1,6 @@
 """A network trained from a seed.
 
-`others` are the arguments of other jobs with the same settings, which are trained in the same process.
+`others`: arguments of other jobs with the same settings, trained in this process. `processes`: that share this one.
 """
 
 import torch
@@ -15,13 +15,28 @@ from neuralign.networks.setup import build_model, load_data_and_model
 from neuralign.networks.states import split_trainable
 from neuralign.training import augmentation
 from neuralign.training.checkpoints import Checkpoint
+from neuralign.training.distributed.processes import ALONE
 from neuralign.training.loop import Training, objective_of
 from neuralign.training.progress import Regime
 from neuralign.training.simultaneous import train_together
 from neuralign.workflow.running.run import run
 
 
-def main(data, network, history, *, model, training, attack, augment, seed, scratch, objective=None, others=()):
+def main(
+    data,
+    network,
+    history,
+    *,
+    model,
+    training,
+    attack,
+    augment,
+    seed,
+    scratch,
+    objective=None,
+    others=(),
+    processes=ALONE,
+):
     jobs = [{"network": network, "history": history, "seed": seed, "scratch": scratch}, *others]
     images, net = load_data_and_model(data, model, seed=derive(seed, "initialisation"))
     nets = [net, *(build_model(data, images, model, derive(job["seed"], "initialisation")) for job in others)]
@@ -32,6 +47,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
         "transform": augmentation.transform_of(augment, images.train),
         "attack": plugin_or_none("attacks", attack),
         "objective": objective_of(objective),
+        "processes": processes,
     }
     trainings = [
         Training(
@@ -47,7 +63,7 @@ def main(data, network, history, *, model, training, attack, augment, seed, scra
         with torch.no_grad():
             save_tensors(layout.views(progress.trainable) | progress.buffers, jobs[i]["network"])
         write_rows(progress.history, jobs[i]["history"])
-    for job in jobs:
+    for job in jobs if processes.leads else ():
         Checkpoint(job["scratch"]).clear()
 
 

@@ -132,6 +132,25 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("regimes.standard.endpoint.clip", 0, "regimes.standard.endpoint.clip: found 0", "greater than 0"),
     ("regimes.standard.endpoint.warm_up", -1, "endpoint.warm_up: found -1", "greater than or equal to 0"),
     ("regimes.standard.endpoint.schedule_by", "batch", "schedule_by: found 'batch'", "'epoch' or 'step'"),
+    ("regimes.standard.endpoint.gpus", 0, "regimes.standard.endpoint.gpus: found 0", "greater than or equal to 1"),
+    ("regimes.standard.endpoint.gpus", 1.5, "regimes.standard.endpoint.gpus: found 1.5", "integer"),
+    ("regimes.standard.curve.gpus", 65, "regimes.standard.curve.gpus: found 65", "less than or equal to 64"),
+    (
+        "regimes.standard.curve",
+        {"epochs": 2, "batch_size": 3, "lr": 0.1, "gpus": 4},
+        "regimes.standard.curve.gpus: found 4, more than the 3 images of a batch",
+    ),
+    (
+        "regimes.standard.curve.batch_norm",
+        "per_process",
+        "regimes.standard.curve.batch_norm: found 'per_process', which is about several `gpus`, and there is 1; remove",
+    ),
+    (
+        "regimes.standard.curve",
+        {"epochs": 2, "batch_size": 8, "lr": 0.1, "gpus": 4, "batch_norm": "local"},
+        "regimes.standard.curve.batch_norm: found 'local'",
+        "'synchronised' or 'per_process'",
+    ),
     # plug-ins that do not exist
     ("networks.tinyten.use", "resnt", "networks.tinyten.use: no such plug-in 'resnt'; did you mean 'resnet'?"),
     ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, gpt, resnet,"),

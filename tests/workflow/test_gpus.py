@@ -1,6 +1,7 @@
 """GPU slots: every process leases a device, which is free again however the process ends. The devices are made up."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from neuralign.workflow.running.gpus import devices, lease, slots
 HOLDER = """
 import os, subprocess, sys, time
 from neuralign.workflow.running.gpus import lease
-with lease(1):
+with lease({gpus}):
     {child}
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
@@ -47,10 +48,10 @@ def holder():
     """holder() starts a process that takes a slot; .device is what it got, None while it waits."""
     started = []
 
-    def start(wait=True, child="", **environment):
+    def start(wait=True, child="", gpus=1, **environment):
         path = os.pathsep.join(sys.path)
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER.format(child=child)],
+            [sys.executable, "-c", HOLDER.format(child=child, gpus=gpus)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -109,6 +110,41 @@ def test_slots_alternate_between_the_devices(monkeypatch):
 def test_devices_are_leased_by_the_names_that_cuda_gives_them(holder, monkeypatch, visible):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert {holder().device, holder().device} == set(visible.split(","))
+
+
+def test_a_job_of_several_processes_takes_a_slot_on_as_many_devices(holder, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.setenv("NEURALIGN_SLOTS_PER_GPU", "2")
+    holder()
+    with lease(3):
+        assert sorted(os.environ["CUDA_VISIBLE_DEVICES"].split(",")) == ["3", "5", "7"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+        assert {holder().device, holder().device} == {"5", "7"}, "both slots of 3 are taken"
+
+
+def test_a_job_that_waits_for_several_devices_holds_none(holder, monkeypatch):
+    first = holder()
+    waiting = holder(gpus=2, wait=False)
+    time.sleep(1.5)
+    second = holder()
+    assert {first.device, second.device} == {"3", "5"} and waiting.poll() is None
+    first.communicate(), second.communicate()
+    assert waiting.stdout.readline().strip() == "3,5"
+
+
+def test_more_devices_than_there_are_are_refused():
+    message = (
+        "gpus: this job needs 3 GPUs at once, and 2 are visible to it; lower `gpus` of its regime, or compute on the "
+        "CPU with `snakemake --resources gpu=0`"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"), lease(3):
+        pass
+
+
+def test_several_processes_need_no_devices_where_there_are_none(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with lease(3):
+        assert devices() == []
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", ""])

@@ -59,6 +59,15 @@ def test_training_costs_what_was_counted_for_the_paper(epochs, attack, published
     assert petaflop(work("train_endpoint", settings, CIFAR)) == pytest.approx(published, abs=0.06)
 
 
+def test_the_processes_of_a_training_share_its_work_and_need_memory_each():
+    alone = {"training": {"epochs": 10, "batch_size": 64}, "attack": PGD5}
+    assert work("train_curve", alone | {"gpus": 4}, CIFAR) == work("train_curve", alone, CIFAR) / 4
+    counts = Counts(1000, 10, 5000)
+    outputs = memory("train_curve", alone, CIFAR, Counts(0, 0, 5000)) - CIFAR.bytes
+    alone_needs, four_need = (memory("train_curve", s, CIFAR, counts) for s in (alone, alone | {"gpus": 4}))
+    assert four_need == 4 * (alone_needs - outputs) + outputs
+
+
 def test_an_evaluation_is_a_pass_for_the_statistics_and_one_for_each_test_image():
     protocol = {"points": 65, "images": None, "batch_size": 512}
     assert petaflop(work("evaluate", {"protocol": protocol, "attacks": {}}, CIFAR)) == pytest.approx(0.09, abs=0.005)

@@ -5,11 +5,12 @@ The random numbers of a step do not depend on what ran before it, so a resumed t
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *purpose: object) -> int:
@@ -50,6 +51,24 @@ def repeatable_draws(device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+class PartGenerator(torch.Generator):
+    """A generator of a process that computes a part of a batch, from which `uniform` draws for the whole batch.
+
+    So every process gets the numbers for its examples that a single process would draw for them.
+    """
+
+    whole: int  # examples in the batch
+    part: slice  # of them in the part
+
+
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Uniform numbers in [0, 1) for the examples of a batch, float32 of this shape, on the generator's device."""
+    device = generator.device
+    if isinstance(generator, PartGenerator):
+        return torch.rand((generator.whole, *shape[1:]), generator=generator, device=device)[generator.part]
+    return torch.rand(shape, generator=generator, device=device)
 
 
 def stream(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:

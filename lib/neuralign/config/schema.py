@@ -30,7 +30,7 @@ from neuralign.config.options import (
 
 # Keys of a training that came after the first results were published. Where they have their default, the settings of a
 # job leave them out, as they leave out the default objective, so that those results still are what the config asks for.
-LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by")
+LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by", "gpus", "batch_norm")
 PLACES = ("dataset", "network", "regime")  # the keys of `when` in an override
 
 
@@ -173,6 +173,16 @@ class Training(Strict):
     warm_up: NonNegative = Field(
         default=0.0,
         description="Epochs, or a fraction of one, in which the learning rate also grows linearly from 0 by steps.",
+    )
+    gpus: Annotated[Count, Field(le=64)] = Field(
+        default=1,
+        description="GPUs of one machine that train a model together, each a part of every batch; where there are "
+        "none, so many processes on the CPU.",
+    )
+    batch_norm: Literal["synchronised", "per_process"] = Field(
+        default="synchronised",
+        description="Whether batch norm sees the statistics of whole batches, or each of several `gpus` those of its "
+        "part, and running statistics are those of the first; only with `gpus`.",
     )
 
 

@@ -8,6 +8,7 @@ training and what it keeps between steps.
 import logging
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import inf, isfinite
 from typing import Any
@@ -17,14 +18,16 @@ from torch import Tensor
 from torch.func import vmap
 
 from neuralign.common.errors import UserError
-from neuralign.common.seeding import derive, preserved_generators, reseed, stream
+from neuralign.common.seeding import PartGenerator, derive, preserved_generators, reseed, stream
 from neuralign.config.plugins import Entry, plugin
 from neuralign.curves.curve import Basis
-from neuralign.datasets.batches import Examples, Inputs, Targets, Transform, count_examples
+from neuralign.datasets.batches import Examples, Inputs, Targets, Transform, count_examples, select
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, preserved_modes
 from neuralign.networks.parameters import FlatLayout
 from neuralign.training.cuda_graphs import recorded, side_streams
+from neuralign.training.distributed.batch_norm import demand_replaceable, synchronised
+from neuralign.training.distributed.processes import ALONE, WHOLE, Processes
 from neuralign.training.objective import LOSS, Objective
 from neuralign.training.objectives.cross_entropy import CLASSIFICATION
 from neuralign.training.optimiser import SGD, clip_
@@ -39,14 +42,20 @@ def objective_of(entry: Entry | None) -> Objective:
 
 
 def demand_trainable_last_batch(
-    model: Model, state: Callable[[], State], examples: Examples, batch_size: int, objective: Objective
+    model: Model,
+    state: Callable[[], State],
+    examples: Examples,
+    batch_size: int,
+    objective: Objective,
+    processes: Processes = ALONE,
 ) -> None:
     """Raise UserError if the last batch of the training set is one example and the network cannot train on one.
 
     Batch norm needs at least two values per unit; after a global pooling a single image has one. `state`: () -> the
-    state to try this with; it is copied.
+    state to try this with; it is copied. `processes`: whose batch norms see their part of a batch alone.
     """
-    if examples.batch_sizes(batch_size)[-1] > 1:
+    last = examples.batch_sizes(batch_size)[-1]
+    if min(map(processes.smallest_part, examples.batch_sizes(batch_size))) > 1:
         return
     with preserved_generators(examples.device), preserved_modes(model.network), torch.no_grad():
         model.network.train()
@@ -55,8 +64,9 @@ def demand_trainable_last_batch(
             copies = {name: tensor.detach().clone() for name, tensor in state().items()}
             objective.loss(model(copies, inputs), targets)
         except Exception as error:  # the network is the user's code and may raise anything
+            where = "the last batch" if last == 1 else f"the part of one of {processes.count} processes"
             raise UserError(
-                f"{len(examples)} {examples.noun} in batches of {batch_size} leave one alone in the last batch, and "
+                f"{len(examples)} {examples.noun} in batches of {batch_size} leave one alone in {where}, and "
                 f"the network does not train on a single one: {summary(error)}; choose another batch_size"
             ) from error
 
@@ -84,6 +94,8 @@ class Training:
         seed: of the order of images, t, augmentation, attack and dropout.
         keeper: saves the progress between steps, and restores it.
         constrain: (trainable, lr) -> None; changes `trainable` in place after each step.
+        processes: that train together, all with the same arguments. Each computes its part of every batch; the progress
+            is the same in all, and the first one keeps it.
 
     `progress.history` has one row per epoch: epoch (from 1), lr (of its last step), loss (the mean of the objective's),
     penalty (the mean norm term), and the objective's other metrics. Raises UserError if nothing is trainable, or if the
@@ -107,10 +119,12 @@ class Training:
         seed: int,
         keeper: Keeper | None = None,
         constrain: Constraint | None = None,
+        processes: Processes = ALONE,
     ):
         self.model, self.sample, self.layout, self.examples, self.regime = model, sample, layout, examples, regime
         self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
-        self.objective, self.keeper, self.constrain, self.device = objective, keeper, constrain, examples.device
+        self.objective, self.constrain, self.device = objective, constrain, examples.device
+        self.processes, self.keeper = processes, keeper if processes.leads else None
         if not trainable.numel():
             raise UserError("there is nothing to train: no parameter of the network requires gradients")
         self.optimiser = regime.optimiser or SGD(regime.momentum, regime.nesterov)
@@ -120,15 +134,20 @@ class Training:
             {name: b.clone() for name, b in buffers.items()},
             sums=torch.zeros(3 + len(objective.others), dtype=torch.float64, device=self.device),
         )
-        self.progress = keeper.restore(fresh) if keeper else fresh
+        self.progress = self.keeper.restore(fresh) if self.keeper else fresh
         self.augmentation_generator = torch.Generator(self.device)
-        self.attack_generator = torch.Generator(self.device)
+        self.attack_generator = torch.Generator(self.device) if processes.count == 1 else PartGenerator(self.device)
         self.attacked_buffers = {n: b.clone() for n, b in self.progress.buffers.items()} if attack else {}
         # limits of the loss and the penalty, each summed over the examples of an epoch
         exploded = objective.exploded * len(examples)
         self.limits = torch.tensor([exploded, inf], dtype=torch.float64, device=self.device)
-        demand_trainable_last_batch(model, self.initial_state, examples, regime.batch_size, objective)
-        self._take_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
+        alone = ALONE if regime.batch_norm == "synchronised" else processes
+        demand_trainable_last_batch(model, self.initial_state, examples, regime.batch_size, objective, alone)
+        self._recorded_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
+        self.part = WHOLE  # of the present batch
+        if processes.count > 1:
+            demand_replaceable(model.network)
+            self._copy_first_progress()
 
     def steps(self) -> Iterator[None]:
         """Train to the end, with a yield after each step so that several trainings can take turns. Raises `Diverged`.
@@ -137,7 +156,7 @@ class Training:
         generators are reseeded here; the caller restores them (`seeding.preserved_generators`).
         """
         progress, regime = self.progress, self.regime
-        if progress.epoch or progress.step:
+        if self.processes.leads and (progress.epoch or progress.step):
             log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
         examples = len(self.examples)
         speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, examples) / examples, self.examples)
@@ -147,7 +166,8 @@ class Training:
             progress.finish(row)
             if self.keeper:
                 self.keeper.keep(progress)
-            speed.report(row, regime.epochs, self.objective.percent)
+            if self.processes.leads:
+                speed.report(row, regime.epochs, self.objective.percent)
 
     def _epoch(self, epoch: int) -> Iterator[None]:
         """Run the remaining steps of an epoch (counted from 0), with a yield after each."""
@@ -161,17 +181,37 @@ class Training:
         for i, (inputs, targets) in enumerate(batches, progress.step):
             if self.attack:
                 self.attack_generator.manual_seed(derive(self.seed, "attack", epoch, i))
-            reseed(self.device, self.seed, "dropout", epoch, i)
+            rank = [self.processes.rank] if self.processes.rank else []
+            reseed(self.device, self.seed, "dropout", epoch, i, *rank)
             self.model.network.train()
             is_plain = isinstance(inputs, Tensor) and isinstance(targets, Tensor)
-            (self._take_step if is_plain else self._step)(inputs, targets, weights[i], lrs[i])
+            step = self._shared_step if self.processes.count > 1 else self._recorded_step if is_plain else self._step
+            step(inputs, targets, weights[i], lrs[i])
             progress.step = i + 1
             if self.keeper:
                 self.keeper.keep(progress)
             yield
 
+    def _shared_step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
+        """One step on this process's part of a batch, while the other processes take theirs.
+
+        Buffers that may differ between the processes afterwards become those of the first one, as in PyTorch's
+        DistributedDataParallel.
+        """
+        self.part = part = self.processes.part(count_examples(x))
+        if isinstance(self.attack_generator, PartGenerator):
+            self.attack_generator.whole, self.attack_generator.part = part.whole, part.examples
+        norms: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if self.regime.batch_norm == "synchronised":
+            norms = synchronised(self.processes, part)
+        with norms as same_in_all:
+            self._step(select(x, part.examples), select(y, part.examples), weights, lr)
+        same = set(map(id, same_in_all))
+        inexact = [b for b in self.progress.buffers.values() if b.is_floating_point() or b.is_complex()]
+        self.processes.copy_first_([b for b in inexact if id(b) not in same])
+
     def _step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
-        """One step on a batch, at these weights of the control points."""
+        """One step on a batch, or on a part of one, at these weights of the control points."""
         trainable = self.progress.trainable.detach().requires_grad_()  # a new leaf on the same memory
         point = self.sample(trainable, weights)
         flat = point.detach().requires_grad_()  # (d,), a leaf, so that the norm term can be added to its gradient
@@ -192,6 +232,7 @@ class Training:
         """Change what is trained; `point` was computed from `trainable`, and `flat`, its copy, has the gradient."""
         regime, progress, gradient = self.regime, self.progress, flat.grad
         assert gradient is not None  # the loss depends on the parameters, or backward() would have raised
+        self.processes.mean_(gradient, self.part)
         if regime.clip is not None:
             clip_(gradient, regime.clip)
         decay = None
@@ -222,12 +263,21 @@ class Training:
             return attack(predict, x, y, self.attack_generator)
 
     def _accumulate(self, loss: Tensor, flat: Tensor, others: Sequence[Tensor], examples: int) -> None:
-        """Add a step to the sums of its epoch (see `Progress`)."""
+        """Add a step to the sums of its epoch (see `Progress`).
+
+        The terms of several processes are added up at once rather than at the end of the epoch, so that the progress is
+        the same in all after every step: so it can be kept at any time, and be resumed by another number of processes.
+        """
         sums, trained = self.progress.sums, flat[: self.layout.trained_size]
-        sums[0].add_(loss, alpha=examples)
-        sums[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * examples)
-        for total, value in zip(sums[2:-1], others, strict=True):
-            total.add_(value)
+        is_shared = self.processes.count > 1
+        terms, weight = (torch.zeros_like(sums), self.part.weight) if is_shared else (sums, examples)
+        terms[0].add_(loss, alpha=weight)
+        terms[1].add_(torch.dot(trained, trained), alpha=self.regime.weight_decay / 2 * weight)
+        for total, value in zip(terms[2:-1], others, strict=True):
+            total.add_(value, alpha=weight / examples)
+        if is_shared:
+            self.processes.sum_(terms)
+            sums.add_(terms)
         # Counts the steps until a sum exceeds its limit; the sums only grow, so after that no step counts.
         sums[-1].add_((sums[:2] < self.limits).all())
 
@@ -268,6 +318,13 @@ class Training:
     def _augmentation(self, epoch: int, block: int) -> torch.Generator:
         """The generator for the augmentation of a block of batches."""
         return self.augmentation_generator.manual_seed(derive(self.seed, "augmentation", epoch, block))
+
+    def _copy_first_progress(self) -> None:
+        """Set the progress of all processes to that of the first one, which may have been restored."""
+        progress = self.progress
+        self.processes.copy_first_(self._changed_tensors())
+        facts = self.processes.of_first((progress.epoch, progress.step, progress.history))
+        progress.epoch, progress.step, progress.history = facts
 
     def _changed_tensors(self) -> list[Tensor]:
         """All tensors that `_step` changes in place, but for those that it sets first."""

@@ -39,12 +39,15 @@ class Regime:
     clip: float | None = None  # largest norm of the gradient of the loss by the sampled parameters
     warm_up: float = 0.0  # epochs in which the learning rate grows from 0
     schedule_by: str = "epoch"  # or "step": when the schedule is read
+    # of several processes: "synchronised", with the statistics of whole batches, or "per_process", of its part in each
+    batch_norm: str = "synchronised"
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Regime":
-        """The training settings of a config entry, its schedule and its optimiser as objects."""
+        """The training settings of a config entry but `gpus`, its schedule and its optimiser as objects."""
         make_optimiser = plugin_or_none("optimisers", entry.get("optimiser"))
         optimiser = make_optimiser() if make_optimiser else None
+        entry = {key: value for key, value in entry.items() if key != "gpus"}  # of whoever starts the processes
         return cls(**{**entry, "schedule": plugin("schedules", entry["schedule"]), "optimiser": optimiser})
 
     def rate(self, epoch: int, step: int, steps: int) -> float:

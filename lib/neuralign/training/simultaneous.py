@@ -53,13 +53,15 @@ def _take_turns(
 def train_together(trainings: Sequence[Training]) -> Iterator[tuple[int, Progress]]:
     """Run all trainings with `fit_together`; (position, its `Progress`) of each that did not diverge.
 
-    The speed of a step is reported before. If the first training, for which the process was started, has diverged, its
+    Where several processes train one model together, only the first one gets it: it writes the results. The speed of a
+    step is reported before. If the first training, for which the process was started, has diverged, its
     error is raised after all others have been yielded, so that the caller can save those.
     """
     first = trainings[0]
     report_speed(first.model, first.examples, first.regime, first.objective)
     results = fit_together(trainings)
-    yield from ((i, result) for i, result in enumerate(results) if isinstance(result, Progress))
+    if first.processes.leads:
+        yield from ((i, result) for i, result in enumerate(results) if isinstance(result, Progress))
     if isinstance(results[0], Diverged):
         raise results[0]
 

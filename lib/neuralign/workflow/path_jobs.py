@@ -201,6 +201,8 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
     augment = _augment(c, setting)
     training = {k: v for k, v in regime[kind].items() if k not in LATER_KEYS or v != Training.model_fields[k].default}
     settings = {"model": model, "training": training, "attack": attack, "augment": augment}
+    if "gpus" in training:
+        settings["gpus"] = training.pop("gpus")  # processes that the job starts
     plugins += [("schedules", training["schedule"]["use"]), *_uses("augmentations", augment)]
     plugins += _uses("optimisers", [training["optimiser"]] if "optimiser" in training else [])
     _add_objective(c, setting, settings, plugins)

@@ -11,7 +11,7 @@ from neuralign.config.checking.validation import Entry, Validation
 from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.problems import short_repr
 from neuralign.config.references import ObjectError, find, is_object
-from neuralign.config.schema import PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
+from neuralign.config.schema import PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork, Training
 from neuralign.config.signatures import plugins, result, schema
 
 OTHER_DATA = "ArrayDataset"  # what plug-ins of datasets return that make no images
@@ -112,6 +112,13 @@ def _read_training(entry: Entry, raw: Mapping[str, Any], path: str, problems: Va
                     f"{path}.{key}",
                     f"found {short_repr(raw[key])}, a setting of the optimiser that `optimiser` replaces; remove one",
                 )
+
+    count, batch_norm = entry["gpus"], entry["batch_norm"]
+    if count == 1 and batch_norm != Training.model_fields["batch_norm"].default:
+        found = short_repr(batch_norm)
+        problems.note(f"{path}.batch_norm", f"found {found}, which is about several `gpus`, and there is 1; remove it")
+    if count > entry["batch_size"]:
+        problems.note(f"{path}.gpus", f"found {count}, more than the {entry['batch_size']} images of a batch")
 
 
 def _read_augment(entry: Entry, path: str, problems: Validation) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuralign.common.seeding import uniform
 from neuralign.config.options import Count, Flag, PositiveFraction
 from neuralign.networks.model import criterion, logits
 
@@ -41,7 +42,7 @@ def pgd(
     for _ in range(restarts):
         attacked = pixels
         if random_start:
-            noise = torch.rand(pixels.shape, generator=generator, device=generator.device).to(pixels.device)
+            noise = uniform(pixels.shape, generator).to(pixels.device)
             attacked = pixels + (2 * noise - 1) * eps
         for _ in range(steps):
             attacked = attacked.detach().requires_grad_()

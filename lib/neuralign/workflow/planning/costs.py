@@ -94,7 +94,7 @@ def estimation_images(protocol: Settings, sizes: Sizes) -> int:
 
 
 def work(rule: str, settings: Settings, sizes: Sizes, *, has_buffers: bool = True) -> float:
-    """The work of a job, in forward passes of one example; 0 for a rule without networks.
+    """The work of a job, or of each of its processes, in forward passes of one example; 0 for a rule without networks.
 
     `has_buffers`: False for a network that has none, and so no statistics of batch norm to be estimated.
     """
@@ -103,8 +103,9 @@ def work(rule: str, settings: Settings, sizes: Sizes, *, has_buffers: bool = Tru
     return float(WORK[rule](settings, sizes)) if rule in WORK else 0.0
 
 
-def _training(s: Settings, sizes: Sizes) -> int:
-    return s["training"]["epochs"] * sizes.train * (STEP + attack_work(s["attack"]))
+def _training(s: Settings, sizes: Sizes) -> float:
+    """The work of each of its processes."""
+    return s["training"]["epochs"] * sizes.train * (STEP + attack_work(s["attack"])) / s.get("gpus", 1)
 
 
 def _align(s: Settings, sizes: Sizes) -> int:
@@ -147,7 +148,7 @@ def _bound(s: Settings, sizes: Sizes) -> int:
     return s.get("points", 17) * min(s.get("images", 500), sizes.test)
 
 
-WORK: dict[str, Callable[[Settings, Sizes], int]] = {
+WORK: dict[str, Callable[[Settings, Sizes], float]] = {
     "train_endpoint": _training,
     "train_curve": _training,
     "align": _align,
@@ -187,7 +188,8 @@ def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -
     outputs = protocol.get("batch_size", 500) * counts.activations * (2 if has_training_steps(rule, settings) else 1)
     copies = 16 if rule in ("evaluate", "plane") else 8  # eight points at a time share each batch
     copies += _copies_of_optimiser(protocol.get("optimiser"))
-    return data + FLOAT * (copies * counts.parameters + outputs)
+    processes = settings.get("gpus", 1)  # they share the outputs only
+    return processes * (data + FLOAT * copies * counts.parameters) + FLOAT * outputs
 
 
 def _copies_of_optimiser(entry: Settings | None) -> int:

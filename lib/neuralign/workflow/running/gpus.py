@@ -1,4 +1,4 @@
-"""Assign each job one GPU by file locks, which the kernel releases however the job ends.
+"""Assign each job its GPUs, most often one, by file locks, which the kernel releases however the job ends.
 
 Snakemake limits how many jobs use a GPU at the same time, but does not say which device each of them shall use. So each
 device has NEURALIGN_SLOTS_PER_GPU slots (default 1; more let small jobs share a device), each slot has a lock file, and
@@ -12,8 +12,8 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import takewhile
+from contextlib import ExitStack, contextmanager
+from itertools import islice, takewhile
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -38,33 +38,52 @@ def slots() -> list[tuple[str, int]]:
 
 @contextmanager
 def lease(gpus: int) -> Iterator[None]:
-    """Wait for a free slot, hold it during the block, and set CUDA_VISIBLE_DEVICES to its device.
+    """Wait for free slots on so many devices, hold them during the block, and set CUDA_VISIBLE_DEVICES to these.
 
-    `gpus` = 0 hides all devices instead. On a machine without GPUs this does nothing.
+    `gpus` = 0 hides all devices instead. On a machine without GPUs this does nothing. Raises ValueError if there are
+    fewer devices.
     """
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if gpus == 0 or not devices():
         yield
         return
+    if gpus > len(devices()):
+        raise ValueError(
+            f"gpus: this job needs {gpus} GPUs at once, and {len(devices())} are visible to it; lower `gpus` of its "
+            "regime, or compute on the CPU with `snakemake --resources gpu=0`"
+        )
     folder = _folder()
     folder.mkdir(exist_ok=True)
     has_logged = False
     while True:
-        for device, i in slots():
-            with (folder / f"{device}.{i}".replace("/", "_")).open("w") as lock:
-                try:
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # children do not inherit it
-                except BlockingIOError:
-                    continue
-                os.environ["CUDA_VISIBLE_DEVICES"] = device
-                log.info("on GPU %s", device)
+        with ExitStack() as locks:
+            free = list(islice(_free_devices(folder, locks), gpus))
+            if len(free) == gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(free)
+                log.info("on GPU %s", ", ".join(free))
                 yield
                 return
+        # the slots are given back while this waits, so that jobs which need several never wait for each other
         if not has_logged:
-            log.warning("waiting for one of %d GPU slots", len(slots()))
+            log.warning("waiting for %d of %d GPU slots", gpus, len(slots()))
             has_logged = True
         time.sleep(1)
+
+
+def _free_devices(folder: Path, locks: ExitStack) -> Iterator[str]:
+    """Different devices that have a free slot, which `locks` holds from then on."""
+    leased: set[str] = set()
+    for device, i in slots():
+        if device in leased:
+            continue
+        lock = locks.enter_context((folder / f"{device}.{i}".replace("/", "_")).open("w"))
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # children do not inherit it
+        except BlockingIOError:
+            continue
+        leased.add(device)
+        yield device
 
 
 def _folder() -> Path:

@@ -27,6 +27,7 @@ from neuralign.common.files import atomic, date_back, first_output, leftovers, n
 from neuralign.workflow.running import failure, termination, together
 from neuralign.workflow.running.gpus import lease
 from neuralign.workflow.running.notes import entries, hash_inputs, notes
+from neuralign.workflow.running.processes import run_as_one_of_several, run_processes
 
 log = logging.getLogger("neuralign")
 SCRATCH = Path("results", ".scratch")
@@ -41,9 +42,13 @@ def run(main: Callable[..., None]) -> None:
     parser.add_argument("recipe", type=Path, help="the job's recipe, a JSON file under results/recipes")
     parser.add_argument("--key", help="refuse a recipe that has another key than this")
     parser.add_argument("--gpu", type=int, default=1, help="how many GPUs to use where there are any (0: none)")
+    parser.add_argument("--process-in", type=Path, help=argparse.SUPPRESS)  # for `processes.py`: its folder
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     log.setLevel(logging.INFO)
+    if arguments.process_in:
+        run_as_one_of_several(_checked(main, arguments.recipe), arguments.process_in)
+        return
     try:
         recipe = json.loads(arguments.recipe.read_text())
         if arguments.key not in (None, recipe["key"]):
@@ -70,8 +75,7 @@ def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
         inputs = hash_inputs(recipe["inputs"])
         if (seconds := together.take_results(SCRATCH, recipe)) is None:
             seconds = _call_main(main, recipe, began)
-        if os.environ.get("NEURALIGN_CHECK_CLOSURE"):
-            check_closure(recipe)
+        check_closure(recipe)
         now = time.time()
         date_back(map(Path, [*entries(recipe["inputs"]), recipe_path(first_output(recipe))]), latest=now, when=now)
         for output in recipe["outputs"].values():
@@ -100,7 +104,10 @@ def _call_main(main: Callable[..., None], recipe: dict[str, Any], began: float) 
             for job in shared
         ]
         try:
-            main(**deepcopy(arguments), **({"others": deepcopy(others)} if others else {}))
+            if count := arguments.pop("gpus", None):
+                run_processes(count, arguments)
+            else:
+                main(**deepcopy(arguments), **({"others": deepcopy(others)} if others else {}))
         finally:  # also after an error: when this job's training has diverged, those of the others may have succeeded
             share = (time.monotonic() - began) / (1 + len(shared))
             for job in shared:
@@ -112,9 +119,10 @@ def _call_main(main: Callable[..., None], recipe: dict[str, Any], began: float) 
 def _jobs_to_share(main: Callable[..., None], recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
     """The recipes of the other jobs that this process shall do too; `locks` holds their locks.
 
-    There are none where `main` has no parameter `others`. Jobs that another process is at work on are left out.
+    There are none where `main` has no parameter `others`, or where the job has several processes itself. Jobs that
+    another process is at work on are left out.
     """
-    if "others" not in inspect.signature(main).parameters:
+    if "others" not in inspect.signature(main).parameters or "gpus" in recipe["settings"]:
         return
     count = 1
     for candidate in together.candidates(recipe):
@@ -123,11 +131,24 @@ def _jobs_to_share(main: Callable[..., None], recipe: dict[str, Any], locks: Exi
             yield candidate
 
 
+def _checked(main: Callable[..., None], recipe: Path) -> Callable[..., None]:
+    """`main`, and afterwards `check_closure`."""
+
+    def checked(**arguments: Any) -> None:
+        main(**arguments)
+        check_closure(json.loads(recipe.read_text()))
+
+    return checked
+
+
 def check_closure(recipe: dict[str, Any]) -> None:
     """Raise an `AssertionError` if the process has imported modules that the recipe has no digest of.
 
-    An edit of such a module would change results without changing their keys.
+    An edit of such a module would change results without changing their keys. This is for tests: it is checked only if
+    the environment variable NEURALIGN_CHECK_CLOSURE is set.
     """
+    if not os.environ.get("NEURALIGN_CHECK_CLOSURE"):
+        return
     imported = {name for name in sys.modules if name == "neuralign" or name.startswith("neuralign.")}
     from neuralign.workflow.provenance.code_digests import is_runner
 
