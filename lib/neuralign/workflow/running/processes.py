@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuralign.common.files import atomic, discard
+from neuralign.common.memory import BUDGET
 from neuralign.workflow.running import termination
 from neuralign.workflow.running.gpus import devices
 
@@ -76,12 +77,14 @@ def _cause(failed: Mapping[int, int], count: int, folder: Path) -> str:
 
 
 def _environment(rank: int, count: int, folder: str) -> dict[str, str]:
-    """The environment variables of one process: its number, its device, its share of the threads."""
-    threads = {name: n for name, n in os.environ.items() if name.endswith("_THREADS") and n.isdecimal()}
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)} | threads
+    """The environment variables of one process: its number, its device, its share of the threads and of the memory."""
+    shared = {
+        name: n for name, n in os.environ.items() if (name.endswith("_THREADS") or name == BUDGET) and n.isdecimal()
+    }
+    shared = {"OMP_NUM_THREADS": str(os.cpu_count() or 1)} | shared
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     environment = os.environ | {name: str(number) for name, number in numbers.items()}
-    environment |= {name: str(max(1, int(n) // count)) for name, n in threads.items()}
+    environment |= {name: str(max(1, int(n) // count)) for name, n in shared.items()}
     # a file, as a port that is free now may be taken a moment later; the processes are on one machine
     environment |= {"NEURALIGN_RENDEZVOUS": f"file://{folder}/rendezvous", termination.RUN: str(os.getpid())}
     if sys.platform == "linux":
