@@ -7,6 +7,7 @@ the parameters is smallest. Only parameters count, not buffers such as running s
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,44 @@ from neuralign.symmetry.permutations import Block, Blocks, Permutation, Permutat
 
 Matrices = Mapping[str, Tensor]  # group -> (n, n)
 Move = Callable[[str, Tensor, int], Tensor]  # (group, tensor, dimension that is its channels) -> moved tensor
+
+
+class MatchingObjective(Protocol):
+    """What a search over permutations maximises: a polynomial in the matrices of the groups."""
+
+    @property
+    def spec(self) -> PermutationSpec:
+        """Where each group lies."""
+        ...
+
+    @property
+    def single(self) -> frozenset[str]:
+        """The free groups in whose matrix it is affine."""
+        ...
+
+    def value(self, permutation: Permutation) -> float:
+        """Its value at a permutation; groups that are absent stay in place. In float64."""
+        ...
+
+    def gain(self, group: str, before: Permutation, after: Permutation) -> float:
+        """How much it rises from one permutation to another that differs from it in `group` only."""
+        ...
+
+    def score(self, group: str, permutation: Permutation) -> Tensor:
+        """The derivative by the permutation matrix of `group`, (n, n) in float64, at a permutation.
+
+        Entry [i, j] says how well channel i of the target agrees with channel j of the source while all other channels
+        stay where the permutation puts them.
+        """
+        ...
+
+    def soft_value(self, matrices: Matrices) -> Tensor:
+        """Its value where channels are mixed by `matrices`, as by `mix`; a float64 scalar, differentiable."""
+        ...
+
+    def soft_score(self, group: str, matrices: Matrices) -> Tensor:
+        """The derivative by the matrix of `group`, (n, n) in float64, where channels are mixed by `matrices`."""
+        ...
 
 
 class Agreement:
@@ -59,32 +98,36 @@ class Agreement:
         return (squares[0] * squares[1]) ** 0.5
 
     def value(self, permutation: Permutation) -> float:
-        """F at a permutation; groups that it lacks stay in place. In float64."""
+        """See `MatchingObjective`."""
         return self._sum(self.counts, _mover(permutation))
 
     def gain(self, group: str, before: Permutation, after: Permutation) -> float:
-        """How much F rises from one permutation to another that differs from it in `group` only."""
+        """See `MatchingObjective`."""
         return self._sum(self.names[group], _mover(after)) - self._sum(self.names[group], _mover(before))
 
     def soft_value(self, matrices: Matrices) -> Tensor:
-        """F where the source's channels are mixed by `matrices`, as by `mix`; a float64 scalar, differentiable."""
-        source = {name: _wide(self.source[name]) for name in self.counts}
-        device = next(iter(source.values())).device
-        mixed = mix(self.spec, {g: m.to(device) for g, m in matrices.items()}, source)
+        """See `MatchingObjective`."""
+        mixed = self._mixed(matrices)
         products = [torch.dot(_wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
         return torch.stack(products).sum()
 
-    def score(self, group: str, permutation: Permutation) -> Tensor:
-        """The derivative of F by the permutation matrix of `group`, (n, n) in float64, at a permutation.
+    def soft_distance(self, matrices: Matrices) -> Tensor:
+        """The squared distance of the target's parameters to the source's, mixed by `matrices`; as `soft_value`."""
+        mixed = self._mixed(matrices)
+        return torch.stack([(_wide(self.target[n]) - mixed[n]).square().sum() for n in self.counts]).sum()
 
-        Entry [i, j] says how well channel i of the target agrees with channel j of the source while all other channels
-        stay where the permutation puts them.
-        """
-        return self._score(group, _mover(permutation))
+    def score(self, group: str, permutation: Permutation, names: Sequence[str] | None = None) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all."""
+        return self._score(group, _mover(permutation), names)
 
     def soft_score(self, group: str, matrices: Matrices) -> Tensor:
-        """The derivative of F by the matrix of `group`, (n, n) in float64, where channels are mixed by `matrices`."""
+        """See `MatchingObjective`."""
         return self._score(group, _mixer(matrices))
+
+    def _mixed(self, matrices: Matrices) -> dict[str, Tensor]:
+        source = {name: _wide(self.source[name]) for name in self.counts}
+        device = next(iter(source.values())).device
+        return mix(self.spec, {g: m.to(device) for g, m in matrices.items()}, source)
 
     def _sum(self, names: Iterable[str], move: Move) -> float:
         total = 0.0
@@ -93,10 +136,10 @@ class Agreement:
             total += float(torch.dot(_wide(self.target[name]).flatten(), moved.flatten()))
         return total
 
-    def _score(self, group: str, move: Move) -> Tensor:
+    def _score(self, group: str, move: Move, names: Sequence[str] | None = None) -> Tensor:
         size = self.spec.sizes[group]
         total = torch.zeros(size, size, dtype=torch.float64)
-        for name in self.names[group]:
+        for name in self.names[group] if names is None else names:
             target, source = _wide(self.target[name]), _wide(self.source[name])
             for k in range(self.counts[name][group]):  # the product rule: all factors but the k-th are moved
                 moved = act(self.spec, {name: source}, _all_but(k, group, move))[name]

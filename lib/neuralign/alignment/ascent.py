@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neuralign.alignment.agreement import Agreement, Matrices
+from neuralign.alignment.agreement import Agreement, MatchingObjective, Matrices
 from neuralign.alignment.birkhoff import assign, best_step, to_matrix
 from neuralign.alignment.path_loss import midpoint_loss
 from neuralign.alignment.problem import Problem
@@ -35,7 +35,7 @@ def agreement_of(problem: Problem) -> Agreement:
 
 
 def ascend(
-    objective: Agreement,
+    objective: MatchingObjective,
     start: Permutation,
     *,
     sweeps: int,
@@ -61,7 +61,7 @@ def ascend(
     return Found(permutation, objective.value(permutation), sweep)
 
 
-def _best_match(objective: Agreement, group: str, permutation: Permutation) -> tuple[Tensor, float]:
+def _best_match(objective: MatchingObjective, group: str, permutation: Permutation) -> tuple[Tensor, float]:
     """A match of one group, and how much the objective rises with it."""
     score = objective.score(group, permutation)
     match, current = assign(score), permutation[group]
