@@ -9,10 +9,13 @@ STUDY ?= demo
 # run may be removed
 RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
 
-.PHONY: demo test test-slurm check lint lock study bench reference results
+.PHONY: help demo test test-slurm check lint lock study bench reference results
 
 demo: STUDY = demo
-demo: study
+demo: study ## a whole study on handwritten digits, in minutes
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
 
 study: $(READY) ## any study of config.yaml: make study STUDY=paper
 	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; \

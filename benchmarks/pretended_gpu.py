@@ -395,6 +395,7 @@ def pretended_gpu() -> Iterator[Observations]:
             stack.enter_context(patch.object(torch.cuda, name, value))
         stack.enter_context(patch.object(torch, "Generator", _Generator))
         stack.enter_context(patch.object(torch, "autocast", autocast))
+        stack.enter_context(patch.object(Tensor, "pin_memory", lambda self: self.clone()))
         stack.enter_context(patch.object(safetensors.torch, "safe_open", open_safetensors))  # that of `load_file`
         # `module.to` then makes new parameters: those of the CPU cannot become tensors of another class
         torch.__future__.set_overwrite_module_params_on_conversion(True)

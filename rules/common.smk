@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 
+from neuralign.common.memory import BUDGET
 from neuralign.workflow.running import failure
 from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.checking.names import INCOMPLETE
@@ -61,6 +62,7 @@ def command(wildcards, input, resources):
     recipe = RECIPES.written[input.recipe]
     script = Path(workflow.basedir, "scripts", f"{recipe['rule']}.py")
     environment = ["env", f"PYTHONPATH={Path(workflow.basedir, 'lib')}", *failure.KEPT_MEMORY]
+    environment.append(f"{BUDGET}={os.environ.get(BUDGET) or resources.get('mem_mb', '')}")
     python = "python" if workflow.deployment_settings.deployment_method else sys.executable
     gpus = str(resources.get("gpu", 0))
     job = [python, "-P", str(script), input.recipe, "--key", recipe["key"], "--gpu", gpus]

@@ -46,7 +46,7 @@ use rule job as train_curve with:
 
 
 use rule job as evaluate with:
-    """Loss and accuracy along a curve, on clean and on attacked images."""
+    """What the objective measures along a curve, on clean and on attacked test data."""
     input:
         unpack(inputs("evaluate")),
     output:
@@ -60,7 +60,7 @@ use rule job as evaluate with:
 
 
 use rule job as plane with:
-    """Loss and accuracy on a plane through a pair, and the coordinates of the networks on it."""
+    """What the objective measures on a plane through a pair, and the coordinates of the networks on it."""
     input:
         unpack(inputs("plane")),
     output:

@@ -2,7 +2,7 @@
 
 
 use rule job as tabulate with:
-    """The tables of a study: accuracy, robustness, contrasts, paths and points."""
+    """The tables of a study: its methods, robustness, contrasts, paths and points."""
     input:
         unpack(inputs("tabulate")),
     output:

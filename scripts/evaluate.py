@@ -1,4 +1,4 @@
-"""Loss and accuracy along a path, on clean and on attacked test images, as a tidy table."""
+"""The objective's metrics along a path, on the test split, clean and under attacks, as a tidy table."""
 
 import torch
 

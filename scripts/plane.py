@@ -1,4 +1,4 @@
-"""Loss and accuracy on a plane of weight space, as a tidy table, and the coordinates of networks and curve in it.
+"""The objective's metrics on a plane of weight space, as a tidy table, and the coordinates of networks and curve in it.
 
 With a `curve`, the plane goes through its ends and its midpoint. Without one, it goes through both networks as trained
 and through the second one as aligned.

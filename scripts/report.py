@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from neuralign.common.files import atomic
+from neuralign.config.metrics import metrics_of
 from neuralign.report.page import paper_tables
 from neuralign.report.page.page import render
 from neuralign.workflow.running.run import run
@@ -27,20 +28,23 @@ def main(
     *,
     study: dict[str, Any],
     drawings: Sequence[dict[str, Any]],
+    measured: Mapping[str, str] | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page. `drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with. The notes of origin are
-    read from beside the `artefacts`. `missing`: what an unfinished study lacks (`workflow.incomplete.finished_part`).
+    read from beside the `artefacts`. `measured`: the arguments of `metrics_of`. `missing`: what an unfinished study
+    lacks (`workflow.incomplete.finished_part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
-    methods = tables[0]["method"].unique()
+    methods, metrics = tables[0]["method"].unique(), metrics_of(**measured or {})
     page = render(
         *tables,
         drawn=[(Path(figure).read_bytes(), drawing) for figure, drawing in zip(figures, drawings, strict=True)],
-        alignments=paper_tables.alignment_tables(pd.read_csv(alignments)),
-        paper=paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, methods),
+        alignments=paper_tables.alignment_tables(pd.read_csv(alignments), metrics),
+        paper=paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, methods, metrics),
         notes=[json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()],
         study=study,
+        metrics=metrics,
         missing=missing,
     )
     with atomic(html) as temporary:

@@ -22,7 +22,7 @@ FOLDERS = {path.name for path in (*REPOSITORY.iterdir(), *PACKAGE.iterdir()) if 
 WRITTEN = ("results", "logs")  # what jobs write there need not be here
 SUFFIXES = (".py", ".smk", ".md", ".lock", ".toml", ".cff")
 # files of the reader, and plug-ins that docs/extending.md has as examples: their folders must exist
-EXAMPLES = ("nets.py", "svhn.py", "wide.py", "mine.py", "cubic.py", "cosine.py", "blur.py")
+EXAMPLES = ("nets.py", "svhn.py", "wide.py", "mine.py", "cubic.py", "cosine.py", "blur.py", "absolute_error.py")
 ROOTS = (REPOSITORY, PACKAGE, REPOSITORY / "docs")  # paths are relative to one of them
 UNWANTED = re.compile(r"\bissues? *#?\d|(?<!\w)#\d+\b|\breviewers?\b|\bthis session\b", re.IGNORECASE)
 

@@ -35,6 +35,7 @@ from neuralign.datasets.batches import Examples, Inputs, tensors_of
 from neuralign.datasets.images import Images, as_is
 from neuralign.datasets.images import check as check_images
 from neuralign.datasets.loaders import Loader
+from neuralign.datasets.on_disk import OnDisk
 from neuralign.evaluation.along_curve import measure
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.foreign_networks import summary
@@ -304,7 +305,7 @@ def _examples(network: nn.Module, batches: Batches) -> Examples:
         places = " and ".join(f"{name!r} on {device}" for device, name in names_on_devices.items())
         raise UserError(f"network: {places}; all of its tensors must be on one device")
     examples = batches if isinstance(batches, Examples) else Loader(batches, next(iter(names_on_devices), CPU))
-    if isinstance(examples, Images):
+    if isinstance(examples, Images) and not isinstance(examples, OnDisk):
         used = {"pixels": examples.pixels.device, "labels": examples.labels.device}
     else:
         inputs, _ = next(examples.batches(1))

@@ -349,6 +349,13 @@ def test_explain_knows_networks_of_the_config(capsys):
     assert len(facts["groups"]) == 8
 
 
+@pytest.mark.parametrize("inputs", [["--input", "2,6", "--tokens", "50"], ["--input", "2,6:0..49"]])
+def test_a_language_model_of_the_config_has_an_output_for_each_token(capsys, inputs):
+    options = ["--option", "width=8", "--option", "depth=1", "--option", "heads=2", "--json"]
+    facts = json.loads(run(capsys, "explain", "gpt", *options, *inputs))
+    assert facts["certified"] is True and facts["groups"]
+
+
 def test_explain_has_status_1_if_the_certificate_does_not_hold(capsys, monkeypatch):
     monkeypatch.setattr("neuralign.symmetry.certificate.Certificate.holds", False)
     assert (

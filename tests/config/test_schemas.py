@@ -18,7 +18,7 @@ SHIPPED = [(kind, use) for kind in KINDS for use in plugins(kind)]
 
 
 def test_the_plug_ins_of_a_folder_are_the_files_with_a_function_of_their_own_name():
-    assert plugins("networks") == ("googlenet", "gpt", "resnet", "tinyten", "vit")
+    assert plugins("networks") == ("googlenet", "gpt", "mlp", "resnet", "tinyten", "vit")
     assert plugins("curves") == ("bezier", "chain", "segment")
     assert {"checks", "downloads", "pictures", "sources", "storage"}.isdisjoint(plugins("datasets"))
 

@@ -3,6 +3,7 @@
 The archives, images and arrays that are refused are in hostile_archives.py and hostile_images.py.
 """
 
+import errno
 import gzip
 import hashlib
 import importlib.util
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,9 +29,10 @@ from safetensors import safe_open
 from toy_data import arrays, cifar10, cifar100, jpeg, mirror, pixels, python2, python3, sha256, tiny, tree
 
 from neuralign.common.files import PACKAGE
+from neuralign.common.memory import BUDGET
 from neuralign.datasets.checks import check
 from neuralign.datasets.dataset import DataError, Dataset, Split
-from neuralign.datasets.reading import downloads
+from neuralign.datasets.reading import downloads, large_arrays
 from neuralign.datasets.reading.locations import content_digest, local_path
 from neuralign.datasets.sources.cifar import cifar
 from neuralign.datasets.sources.diabetes import diabetes
@@ -40,7 +43,8 @@ from neuralign.datasets.sources.mnist5k import mnist5k
 from neuralign.datasets.sources.npz import npz
 from neuralign.datasets.sources.text import text
 from neuralign.datasets.sources.tiny_imagenet import tiny_imagenet
-from neuralign.datasets.storage import CHUNK, channel_statistics, save
+from neuralign.datasets.splits import content_of, prepare
+from neuralign.datasets.storage import channel_statistics, save
 
 PLUGINS = (cifar, diabetes, digits, folder, idx, mnist5k, npz, text, tiny_imagenet)
 
@@ -61,9 +65,9 @@ def test_a_plugin_takes_the_cache_and_keyword_only_options(plugin):
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
-def test_only_the_modules_of_arrays_in_memory_import_torch():
-    in_memory = ("arrays", "batches", "images", "loaders")
-    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", *in_memory)]
+def test_only_the_modules_of_batches_import_torch():
+    of_batches = ("arrays", "batches", "images", "loaders", "on_disk")
+    files = [p for p in (PACKAGE / "datasets").rglob("*.py") if p.stem not in ("__init__", *of_batches)]
     names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in files]
     lines = [f"import neuralign.{name}" for name in names] + [
         "import sys",
@@ -385,8 +389,9 @@ def test_sources_may_be_local(tmp_path):
 # --- the file that training reads ---
 
 
-def test_the_file_holds_the_dataset_and_can_be_memory_mapped(tmp_path):
-    data = toy(CHUNK + 5)
+def test_the_file_holds_the_dataset_and_can_be_memory_mapped(tmp_path, monkeypatch):
+    monkeypatch.setattr(large_arrays, "BLOCK", 100)
+    data = toy(19)
     save(data, tmp_path / "new/data.safetensors")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["data.safetensors"]
     with safe_open(tmp_path / "new/data.safetensors", "np") as file:
@@ -440,6 +445,89 @@ def test_fetch_data_fetches_checks_and_writes(tmp_path, monkeypatch, server):
     with pytest.raises(DataError, match=r"bad\.npz: no train image of class 1"):
         module.main(str(tmp_path / "c.safetensors"), dataset={"use": "npz", "path": str(tmp_path / "bad.npz")})
     assert not (tmp_path / "c.safetensors").exists()
+
+
+# --- datasets that do not fit into memory ---
+
+
+@pytest.fixture
+def files_without_a_name(monkeypatch):
+    """The sizes of arrays that did not fit into memory, where nothing does."""
+    sizes, allocate = [], os.posix_fallocate
+    monkeypatch.setenv(BUDGET, "0")
+
+    def watched(file, start, size):
+        sizes.append(size)
+        allocate(file, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", watched)
+    monkeypatch.setattr(large_arrays, "BLOCK", 100)
+    return sizes
+
+
+def prepared_bytes(entry: dict, folder: Path) -> bytes:
+    """The file of a dataset; no other file is left."""
+    save(prepare(entry, folder / "archives"), folder / "out")
+    assert {p.name for p in folder.glob("**/*") if p.is_file()} == {"out"}
+    return (folder / "out").read_bytes()
+
+
+@pytest.mark.parametrize("more", [{}, {"validation_fraction": 0.5}, {"content": None}], ids=["as is", "part", "sorted"])
+@pytest.mark.parametrize("kind", ["folder", "npz", "nhwc", "fortran", "compressed"])
+def test_a_dataset_that_does_not_fit_into_memory_gives_the_same_file(tmp_path, monkeypatch, request, kind, more):
+    if kind == "folder":
+        entry = {"use": "folder", "size": 6} | tree(tmp_path / "pets")
+    else:
+        content = arrays(x_train=pixels(8, 3, 4, 4), y_train=np.arange(8) % 2, x_test=pixels(2, 3, 4, 4))
+        if kind != "npz":
+            content |= {name: np.moveaxis(content[name], 1, 3).copy() for name in ("x_train", "x_test")}
+        if kind == "fortran":
+            content |= {name: np.asfortranarray(content[name]) for name in ("x_train", "x_test")}
+        (np.savez_compressed if kind == "compressed" else np.savez)(tmp_path / "data.npz", **content)
+        entry = {"use": "npz", "path": str(tmp_path / "data.npz")}
+    entry |= {"content": content_of(prepare(entry, tmp_path))} if "content" in more else more
+    expected = prepared_bytes(entry, tmp_path / "in memory")
+    sizes = request.getfixturevalue("files_without_a_name")
+    assert prepared_bytes(entry, tmp_path / "on disk") == expected
+    assert len(sizes) >= 2
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda data: data.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x03"), r"has version \(3, 0\) of the format"),
+        (lambda data: data.replace(b"(4, 3, 4, 4)", b"(9, 3, 4, 4)"), "x_train.npy ends 240 bytes too early"),
+        (lambda data: data.replace(b"(4, 3, 4, 4)", b"(2, 3, 4, 4)"), "x_train.npy is longer than its shape"),
+    ],
+)
+def test_a_damaged_large_array_is_refused_in_one_line(tmp_path, files_without_a_name, damage, message):
+    with io.BytesIO() as buffer:
+        np.save(buffer, pixels(4, 3, 4, 4))
+        member = damage(buffer.getvalue())
+    np.savez(tmp_path / "data.npz", **{n: a for n, a in arrays().items() if n != "x_train"})
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("x_train.npy", member)
+    with pytest.raises(DataError, match=f"data.npz: not a readable .npz file of plain arrays: .*{message}"):
+        npz(tmp_path, path=str(tmp_path / "data.npz"))
+
+
+def test_a_wrong_byte_in_a_large_array_is_noticed(tmp_path, files_without_a_name):
+    np.savez(tmp_path / "data.npz", **arrays(x_train=np.full((4, 3, 4, 4), 77, np.uint8)))
+    content = (tmp_path / "data.npz").read_bytes()
+    (tmp_path / "data.npz").write_bytes(content.replace(b"M" * 100, b"N" * 100))
+    with pytest.raises(DataError, match="not a readable .npz file of plain arrays: Bad CRC-32 for file 'x_train.npy'"):
+        npz(tmp_path, path=str(tmp_path / "data.npz"))
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(BUDGET, "0")
+
+    def fail(file, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(OSError, match=f"No space left on device; 48 bytes are needed: '{tmp_path / 'new'}'"):
+        large_arrays.empty((4, 3, 4), np.uint8, tmp_path / "new")
 
 
 # --- the digest of the source, which decides whether a dataset is prepared again ---

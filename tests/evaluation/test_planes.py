@@ -12,6 +12,7 @@ from tiny import assert_same, pictures, plain, randomised, small
 from torch import Tensor
 
 from neuralign.config.catalogue import Catalogue, ConfigError
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.curves.curve import Curve
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
@@ -296,7 +297,7 @@ def test_a_job_knows_its_own_window_only() -> None:
 def test_the_figure_is_drawn_without_warnings(tmp_path: Path, pairs: int, kind: str, column: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = draw(plane_frame(pairs=pairs, kind=kind), column=column)
+        figure = draw(plane_frame(pairs=pairs, kind=kind), CLASSIFICATION, column=column)
         drawing.save(figure, str(tmp_path / "a.png"), str(tmp_path / "a.pdf"))
     rows, columns = (1 if pairs == 1 else 2), (1 if kind == "initial" else 2)
     assert len([axes for axes in figure.axes if axes.get_title()]) == rows * columns
@@ -307,21 +308,21 @@ def test_the_figure_is_drawn_without_warnings(tmp_path: Path, pairs: int, kind: 
 
 
 def test_an_alignment_is_not_called_like_the_method_of_its_name() -> None:
-    figure = draw(plane_frame(kind="initial").assign(alignment="pam_aligned"))
+    figure = draw(plane_frame(kind="initial").assign(alignment="pam_aligned"), CLASSIFICATION)
     assert figure.axes[0].get_title() == "TinyTen, CIFAR-10: pam aligned"
 
 
 def test_methods_of_a_network_share_their_colours_and_networks_do_not() -> None:
     frame = plane_frame(kind="curve", networks=("tinyten", "resnet32"))
     frame.loc[(frame["network"] == "resnet32"), "accuracy"] /= 2
-    figure = draw(frame, column="accuracy", spread=False)
+    figure = draw(frame, CLASSIFICATION, column="accuracy", spread=False)
     ranges = [axes.collections[0].get_clim() for axes in figure.axes if axes.get_title()]
     assert ranges[0] == ranges[1] != ranges[2] == ranges[3]
 
 
 def test_the_figure_shows_the_mean_over_pairs_at_mean_distances() -> None:
     frame = plane_frame(pairs=3, kind="initial")
-    mesh = draw(frame, column="accuracy").axes[0].collections[0]
+    mesh = draw(frame, CLASSIFICATION, column="accuracy").axes[0].collections[0]
     nodes = frame[frame["name"].isna()]
     expected = nodes.groupby(["t2", "t1"])[["x", "accuracy"]].mean()
     assert mesh.get_array().ravel().tolist() == pytest.approx(expected["accuracy"].tolist())
@@ -332,7 +333,7 @@ def test_columns_that_some_planes_have_are_means_over_these_and_the_axes_stay_th
     frame = plane_frame(pairs=3, kind="initial")
     last = frame["name"].isna() & (frame["t1"] == frame["t1"].max()) & (frame["pair"] != "0-1")  # another pair has it
     frame = frame.drop(frame.index[last])
-    figure = draw(frame, column="accuracy")
+    figure = draw(frame, CLASSIFICATION, column="accuracy")
     mean, sd = (axes.collections[0] for axes in figure.axes[:2])
     nodes = frame[frame["name"].isna()]
     expected = nodes.groupby(["t2", "t1"])["accuracy"].mean().unstack()

@@ -14,14 +14,16 @@ from neuralign.symmetry.permutations import PermutationSpec
 SMALL: dict[str, dict[str, Any]] = {
     "googlenet": {"width": 0.1},
     "gpt": {"width": 8, "depth": 1, "heads": 2, "ratio": 2},
+    "mlp": {"width": 8, "depth": 2},
     "resnet": {"depth": 8, "width": 4},
     "tinyten": {"width": 4},
     "vit": {"width": 8, "depth": 1, "heads": 2, "ratio": 2},
 }
-NETWORKS_OF_TOKENS = ("gpt",)  # all others take images
-TRANSFORMERS = ("gpt", "vit")  # all others are made of convolutions, which can be folded and have a bound
-NETWORKS_OF_IMAGES = tuple(name for name in plugins("networks") if name not in NETWORKS_OF_TOKENS)
-CONVOLUTIONAL = tuple(name for name in plugins("networks") if name not in TRANSFORMERS)
+OF_OTHER_DATA = ("gpt", "mlp")  # of tokens and of tables; all others take images
+TRANSFORMERS = ("gpt", "vit")
+NETWORKS_OF_IMAGES = tuple(name for name in plugins("networks") if name not in OF_OTHER_DATA)
+# these can be folded and have a bound
+CONVOLUTIONAL = tuple(name for name in NETWORKS_OF_IMAGES if name not in TRANSFORMERS)
 
 
 def generator(seed: int = 0) -> torch.Generator:

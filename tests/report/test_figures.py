@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 from report_frames import PLACE, load_script, plane_frame
 
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.config.plugins import plugin
 from neuralign.report import drawing, figures
 from neuralign.report.labels import METHODS
@@ -124,7 +125,7 @@ def test_it_draws_states_n_and_saves_the_same_bytes(kind, case, tmp_path):
     frame = TINY[kind][case]
     saved = []
     for i in range(2):
-        figure = plugin("figures", {"use": kind})(frame)
+        figure = plugin("figures", {"use": kind})(frame, CLASSIFICATION)
         paths = [tmp_path / f"{i}.png", tmp_path / f"{i}.pdf"]
         drawing.save(figure, *map(str, paths))
         saved.append([p.read_bytes() for p in paths])
@@ -137,13 +138,13 @@ def test_it_draws_states_n_and_saves_the_same_bytes(kind, case, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_are_keyword_only_with_defaults_and_types(kind):
     function = getattr(__import__(f"neuralign.report.figures.{kind}", fromlist=[kind]), kind)
-    first, *options = inspect.signature(function).parameters.values()
-    assert first.name == "frame" and options
+    first, second, *options = inspect.signature(function).parameters.values()
+    assert (first.name, second.name) == ("frame", "metrics") and options
     assert all(o.kind is o.KEYWORD_ONLY and o.default is not o.empty and o.annotation is not o.empty for o in options)
 
 
 def test_the_path_is_the_mean_over_pairs_with_a_band_of_one_deviation():
-    figure = plugin("figures", {"use": "path"})(path_frame(pairs=3, methods=["aligned"]))
+    figure = plugin("figures", {"use": "path"})(path_frame(pairs=3, methods=["aligned"]), CLASSIFICATION)
     (axes,) = figure.axes
     assert list(axes.lines[0].get_ydata()) == pytest.approx(list(81 - 5 * np.linspace(0, 1, 5)))
     band = axes.collections[0].get_paths()[0].vertices
@@ -153,7 +154,7 @@ def test_the_path_is_the_mean_over_pairs_with_a_band_of_one_deviation():
 
 def test_one_pair_has_no_band():
     for kind, frame in (("path", path_frame(pairs=1)), ("training", training_frame(pairs=1))):
-        figure = plugin("figures", {"use": kind})(frame)
+        figure = plugin("figures", {"use": kind})(frame, CLASSIFICATION)
         bands = [axes for axes in figure.axes if axes.collections]
         assert len(bands) == (0 if kind == "path" else 2)  # endpoints are two seeds even so
 
@@ -166,7 +167,9 @@ def test_there_is_a_panel_per_setting_and_network_of_the_frame():
             path_frame(attacks=["clean", "pgd5"], place=PLACE | {"dataset": "cifar100"}),
         ]
     )
-    figure = plugin("figures", {"use": "path", "attack": "pgd5", "beside_clean": True, "column": "loss"})(frame)
+    figure = plugin("figures", {"use": "path", "attack": "pgd5", "beside_clean": True, "column": "loss"})(
+        frame, CLASSIFICATION
+    )
     assert len(figure.axes) == 8
     assert [axes.get_visible() for axes in figure.axes] == [True] * 5 + [False, True, False]
     assert figure.axes[3].get_title() == "ResNet32, CIFAR-10, standard"
@@ -176,17 +179,17 @@ def test_there_is_a_panel_per_setting_and_network_of_the_frame():
 
 @pytest.mark.parametrize(("show", "n"), [("all", 3), ("curves", 2), ("lines", 1)])
 def test_lines_and_curves_can_be_shown_apart(show, n):
-    assert len(texts(plugin("figures", {"use": "path", "show": show})(path_frame()))) == n
+    assert len(texts(plugin("figures", {"use": "path", "show": show})(path_frame(), CLASSIFICATION))) == n
 
 
 def test_an_attack_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no evaluation under attack 'pgd9'"):
-        plugin("figures", {"use": "path", "attack": "pgd9"})(path_frame())
+        plugin("figures", {"use": "path", "attack": "pgd9"})(path_frame(), CLASSIFICATION)
 
 
 @pytest.mark.parametrize(("layers", "shown"), [(9, 9), (31, 31), (61, 31)])
 def test_layer_labels_do_not_crowd(layers, shown):
-    (axes,) = plugin("figures", {"use": "signature"})(signature_frame(layers=layers)).axes
+    (axes,) = plugin("figures", {"use": "signature"})(signature_frame(layers=layers), CLASSIFICATION).axes
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert len(names) == shown and all(len(name) <= 24 for name in names)
 
@@ -194,7 +197,7 @@ def test_layer_labels_do_not_crowd(layers, shown):
 def test_layers_have_the_names_of_modules_and_several_reads_of_one_are_numbered():
     frame = signature_frame(layers=4).assign(layer=["relu", "stage_0_relu1", "add_1", "relu_2"] * 3)
     frame["group"] = ["conv1", "stage.0.conv1", "conv1", "stage.1.conv1"] * 3
-    (axes,) = plugin("figures", {"use": "signature"})(frame).axes
+    (axes,) = plugin("figures", {"use": "signature"})(frame, CLASSIFICATION).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "conv1 (1 of 2)",
         "stage.0.conv1",
@@ -205,13 +208,13 @@ def test_layers_have_the_names_of_modules_and_several_reads_of_one_are_numbered(
 
 def test_clean_images_stand_left_of_those_under_attack():
     frame = path_frame(attacks=["clean", "pgd5"])
-    left, right = plugin("figures", {"use": "path", "attack": "pgd5", "beside_clean": True})(frame).axes
+    left, right = plugin("figures", {"use": "path", "attack": "pgd5", "beside_clean": True})(frame, CLASSIFICATION).axes
     assert left.get_ylabel() == "accuracy (%)\nclean test images"
     assert right.get_ylabel() == "accuracy (%)\ntest images under pgd5"
 
 
 def test_training_counts_endpoints_by_seed_and_curves_by_pair():
-    figure = plugin("figures", {"use": "training"})(training_frame())
+    figure = plugin("figures", {"use": "training"})(training_frame(), CLASSIFICATION)
     assert texts(figure) == [
         "Endpoints (n = 6 seeds)",
         "Curve, unaligned (n = 3 pairs)",
@@ -226,8 +229,8 @@ def test_a_method_looks_the_same_everywhere_and_unlike_the_others():
         assert len(set(looks)) >= 4
     looks = [str(drawing.look(m)) for m in [*METHODS, "weights", "correlation", "w2_pre", "w2_post"]]
     assert len(set(looks)) == len(looks)
-    curve = drawn(plugin("figures", {"use": "path"})(path_frame()).axes[0])
-    training = drawn(plugin("figures", {"use": "training"})(training_frame()).axes[0])
+    curve = drawn(plugin("figures", {"use": "path"})(path_frame(), CLASSIFICATION).axes[0])
+    training = drawn(plugin("figures", {"use": "training"})(training_frame(), CLASSIFICATION).axes[0])
     colour = drawing.look("aligned")["color"]
     assert curve[colour].get_marker() == training[colour].get_marker() == "o"
 
@@ -243,7 +246,7 @@ def test_drawing_changes_nothing_global():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = dict(matplotlib.rcParams)
-        plugin("figures", {"use": "path"})(path_frame())
+        plugin("figures", {"use": "path"})(path_frame(), CLASSIFICATION)
         assert dict(matplotlib.rcParams) == before
 
 
@@ -263,7 +266,7 @@ def test_plot_reads_frames_with_their_runs(tmp_path, monkeypatch):
 def test_a_midpoint_averages_ends_first_and_its_band_is_over_pairs():
     frame = midpoint_frame(layers=2)
     frame.loc[frame["end"] == "end", "correlation"] += 0.1
-    left, right = plugin("figures", {"use": "midpoint"})(frame).axes
+    left, right = plugin("figures", {"use": "midpoint"})(frame, CLASSIFICATION).axes
     assert [axes.get_title().split(":")[0] for axes in (left, right)] == ["Curve, unaligned", "Curve, aligned"]
     assert list(left.lines[0].get_ydata()) == pytest.approx([0.15, 0.15])
     assert left.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(0.25)
@@ -271,15 +274,15 @@ def test_a_midpoint_averages_ends_first_and_its_band_is_over_pairs():
 
 def test_a_method_that_a_setting_lacks_has_no_panel():
     other = midpoint_frame(methods=["aligned"]).assign(network="resnet32")
-    figure = plugin("figures", {"use": "midpoint"})(pd.concat([midpoint_frame(), other]))
+    figure = plugin("figures", {"use": "midpoint"})(pd.concat([midpoint_frame(), other]), CLASSIFICATION)
     assert [axes.get_visible() for axes in figure.axes] == [True, True, False, True]
 
 
 def test_theory_says_how_well_each_predictor_ranks():
     frame = theory_frame()
     wide = frame.assign(bound=10.0**frame.index)
-    assert plugin("figures", {"use": "theory"})(wide).axes[0].get_xscale() == "log"
-    figure = plugin("figures", {"use": "theory"})(frame)
+    assert plugin("figures", {"use": "theory"})(wide, CLASSIFICATION).axes[0].get_xscale() == "log"
+    figure = plugin("figures", {"use": "theory"})(frame, CLASSIFICATION)
     assert [axes.get_xscale() for axes in figure.axes] == ["linear"] * 4
     assert all(axes.get_title(loc="right").endswith("(n = 6)") for axes in figure.axes)
     points = [line for axes in figure.axes[:1] for line in axes.lines]
@@ -288,7 +291,7 @@ def test_theory_says_how_well_each_predictor_ranks():
 
 def test_signatures_of_networks_without_permutations_are_a_sentence() -> None:
     empty = pd.DataFrame(columns=["layer", "order", "alignment", "dataset", "network", "regime", "pair"])
-    figure = plugin("figures", {"use": "signature"})(empty)
+    figure = plugin("figures", {"use": "signature"})(empty, CLASSIFICATION)
     assert [t.get_text() for axes in figure.axes for t in axes.texts] == [
         "Nothing of these networks may be permuted, so no units are matched."
     ]

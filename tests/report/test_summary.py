@@ -6,7 +6,7 @@ import pytest
 from report_frames import RUN, evaluation, load_script, only, points, run, study
 
 from neuralign.report import summary
-from neuralign.report.labels import rank
+from neuralign.report.labels import label, rank
 
 
 def test_a_constant_accuracy_is_its_own_mean():
@@ -109,6 +109,9 @@ def test_published_values_stand_beside_the_standard_regime_only():
 def test_other_methods_follow_alphabetically():
     names = ["weights", "aligned", "endpoints", "barycentre", "linear_aligned"]
     assert sorted(names, key=rank) == ["endpoints", "linear_aligned", "aligned", "barycentre", "weights"]
+    lines = ["aligned", "linear_transport", "linear_cosine", "linear_unaligned", "linear_aligned"]
+    ordered = ["linear_unaligned", "linear_aligned", "linear_cosine", "linear_transport", "aligned"]
+    assert sorted(lines, key=rank) == ordered and label("linear_cosine") == "Line, cosine"
 
 
 def test_contrasts_are_paired_and_agree_with_scipy():

@@ -5,24 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from whole_study import Study
 from workflow_project import REPOSITORY
 
 from benchmarks.gpu.jobs import Jobs
 from neuralign.common.errors import UserError
-from neuralign.config.catalogue import Catalogue
+from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.files import read_config
+from neuralign.datasets.arrays import Arrays
 from neuralign.symmetry.storage import uses_attention
+from neuralign.training.augmentation import transform_of
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Setting
 from neuralign.workflow.path_jobs import train_endpoint
 
 CONFIG = REPOSITORY / "config.yaml"
 TRAINING = {"epochs": 2, "batch_size": 8, "lr": 0.01, "weight_decay": 0.01, "optimiser": {"use": "adamw"}, "clip": 1.0}
-GRID = {"dataset": "words", "network": "little", "regime": "words", "pair": "1-2", "curve_seed": 1}
+GRID = {"dataset": "words", "network": "gpt", "regime": "words", "pair": "1-2", "curve_seed": 1}
+METHODS = ["linear_unaligned", "linear_aligned", "unaligned", "aligned"]
 OVERLAY: dict[str, Any] = {
     "datasets": {"words": {"use": "text", "path": "words.txt", "context": 12}},
-    "networks": {"little": {"use": "gpt", "width": 8, "depth": 1, "heads": 2}},
+    "networks": {"gpt": {"width": 8, "depth": 1, "heads": 2}},
     "regimes": {
         "words": {
             "objective": {"use": "next_token"},
@@ -31,10 +36,8 @@ OVERLAY: dict[str, Any] = {
             "curve": TRAINING,
         }
     },
-    "alignments": {"heads": {"use": "correlation", "images": 32, "attention": True}},
-    "methods": {"words": {"alignment": "heads", "curve": "bezier"}},
     "evaluations": {"three": {"points": 3, "batch_size": 16}},
-    "studies": {"words": {"title": "Words", "grids": [GRID | {"method": ["words"], "evaluation": "three"}]}},
+    "studies": {"words": {"title": "Words", "grids": [GRID | {"method": METHODS, "evaluation": "three"}]}},
 }
 
 
@@ -59,10 +62,10 @@ def table(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_language_model_is_trained_aligned_connected_and_evaluated(folder: Path) -> None:
-    c = catalogue(folder)
-    done = Jobs(c, folder / "results", "cpu")
-    outputs = {rule: done.make(rule, wildcards) for rule, wildcards, _ in jobs(c, "words") if "study" not in wildcards}
+def test_a_language_model_is_trained_aligned_connected_evaluated_and_reported(folder: Path) -> None:
+    done = Jobs(catalogue(folder), folder / "results", "cpu")
+    study = Study(done, "words")
+    outputs = {rule: done.make(rule, w) for rule, w, _ in jobs(done.catalogue, "words") if "study" not in w}
     history = table(outputs["train_endpoint"]["history"])
     assert list(history[0]) == ["epoch", "lr", "loss", "penalty", "accuracy", "perplexity"]
     assert float(history[1]["loss"]) < float(history[0]["loss"]) < 5.6  # log(256)
@@ -71,12 +74,50 @@ def test_a_language_model_is_trained_aligned_connected_and_evaluated(folder: Pat
     assert [float(row["t"]) for row in rows] == [0.0, 0.5, 1.0]
     assert all(1 < float(row["perplexity"]) < 256 for row in rows)
 
+    lines = study.tables["paths"].set_index("method")
+    assert (lines["perplexity_max"] >= lines["perplexity_min"]).all() and (lines["perplexity_barrier"] >= 0).all()
+    claims = study.tables["claims"].drop_duplicates("claim").set_index("claim")
+    assert claims.loc["worst", "sentence"] == "Alignment improves the worst perplexity on the trained curve."
+    assert claims.loc["worst", "wanted"] == "less" and claims.loc["line", "unit"] == "nats per token"
+    names = ["perplexity_words", "curves_words", "accuracy_words", "loss_words", "signature_words", "training_words"]
+    assert list(study.figures) == names
+    assert "Perplexity and accuracy along the path" in study.page
+    assert "larger loss of the two endpoints, in nats per token." in study.page, "what the barrier is measured in"
+    assert "Worst perplexity</th>" in study.page and "Loss barrier (nats per token)</th>" in study.page
+    assert "one pair does not decide whether alignment changes the worst perplexity on the straight line" in study.page
 
-def test_augmentations_of_a_text_are_refused(folder: Path) -> None:
-    done = Jobs(catalogue(folder, augment=[{"use": "flip"}]), folder / "results", "cpu")
-    setting = {"dataset": "words", "network": "little", "regime": "words"}
+
+def test_augmentations_of_a_text_are_refused_before_any_job(folder: Path) -> None:
+    message = "  regimes.words.augment: found flip, which vary images; words, in words, holds other data, so \\[\\] is"
+    with pytest.raises(ConfigError, match=message):
+        catalogue(folder, augment=[{"use": "flip"}])
+    assert catalogue(folder, augment=[]).entry("regimes", "words")["augment"] == []
+
+
+def test_only_the_regime_that_applies_counts(folder: Path) -> None:
+    overrides = [{"when": {"dataset": "words"}, "augment": []}]
+    assert catalogue(folder, augment=[{"use": "flip"}], overrides=overrides)
+    for place in ("dataset: words", "network: gpt"):
+        key, _, name = place.partition(": ")
+        with pytest.raises(ConfigError, match="regimes.words.augment: found crop, which vary images"):
+            catalogue(folder, overrides=[{"when": {key: name}, "augment": [{"use": "crop"}]}])
+
+
+def test_an_augmentation_under_a_dataset_without_images_is_refused(folder: Path) -> None:
+    overlay = {"datasets": {"table": {"use": "diabetes", "augment": [{"use": "flip"}, {"use": "crop"}]}}}
+    (folder / "table.yaml").write_text(yaml.safe_dump(overlay))
+    message = (
+        "  datasets.table.augment: found flip, crop, which vary images; the plug-in diabetes makes other data, so "
+    )
+    with pytest.raises(ConfigError, match=message):
+        Catalogue(read_config([CONFIG, folder / "table.yaml"]))
+
+
+def test_a_job_refuses_augmentations_of_a_text_too(folder: Path) -> None:
+    """As other programs may call it without a config."""
+    arrays = Arrays(torch.zeros(2, 3), torch.zeros(2, 1))
     with pytest.raises(UserError, match="augment: found flip, which vary images; the dataset holds other data"):
-        done.make("train_endpoint", setting | {"seed": "1"})
+        transform_of([{"use": "flip"}], arrays)
 
 
 def test_an_attack_on_a_language_model_is_refused(folder: Path) -> None:

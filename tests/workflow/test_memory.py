@@ -1,12 +1,16 @@
-"""With the settings of jobs, glibc keeps freed memory."""
+"""The memory of jobs: with their settings glibc keeps what is freed, and they are told how much they were given."""
 
 import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from workflow_project import Project
 
+from neuralign.common.memory import BUDGET
+from neuralign.workflow.planning.costs import JOB_MEMORY
 from neuralign.workflow.running.failure import KEPT_MEMORY
 
 TOUCH = """
@@ -36,3 +40,15 @@ def faults(*settings: str) -> int:
 def test_freed_memory_is_reused_without_page_faults() -> None:
     pages = (8 << 20) // resource.getpagesize()
     assert faults(*KEPT_MEMORY) < pages < faults("MALLOC_TRIM_THRESHOLD_=0")
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_a_job_is_told_how_much_memory_it_was_given(tmp_path: Path) -> None:
+    project = Project.of_repository(tmp_path)
+    code, text = project.dry_run("--printshellcmds")
+    commands = [line for line in text.splitlines() if "scripts/" in line]
+    assert code == 0 and len(commands) > 20, text
+    budgets = {line.split("scripts/")[1].split(".py")[0]: line.split(f"{BUDGET}=")[1].split()[0] for line in commands}
+    assert budgets["train_endpoint"] == budgets["evaluate"] == str(JOB_MEMORY)
+    assert budgets["fetch_data"] == "6000" and budgets["tabulate"] == "2000"

@@ -9,9 +9,11 @@ import yaml
 from workflow_project import REPOSITORY
 
 from neuralign.cli import main
+from neuralign.common.memory import SHARE
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning import plan
 from neuralign.workflow.planning.costs import (
+    JOB_MEMORY,
     Counts,
     Sizes,
     TimedTraining,
@@ -90,6 +92,22 @@ def test_disk_and_memory_are_counted():
     training = memory("train_endpoint", {"training": {"batch_size": 10}}, CIFAR, counts)
     assert training == CIFAR.bytes + 4 * (800 + 2 * 10 * 1000)
     assert memory("evaluate", {"protocol": {"batch_size": 10}}, CIFAR, counts) == CIFAR.bytes + 4 * (1600 + 10 * 1000)
+
+
+def test_of_data_that_stay_on_disk_no_more_counts_than_a_job_would_hold():
+    counts, large = Counts(parameters=100, buffers=20, activations=1000), Sizes(2_000_000, 10, 3, 64, 10)
+    held = SHARE * JOB_MEMORY * 1e6
+    assert large.bytes > 2e10 and memory("fetch_data", {}, large, None) == held == 4e9
+    assert memory("train_endpoint", {"training": {"batch_size": 10}}, large, counts) == held + 4 * (800 + 20_000)
+    rules = (REPOSITORY / "rules" / "common.smk").read_text()
+    assert rules.count(f"needs({JOB_MEMORY}, ") == 2  # for jobs with networks
+
+
+def test_the_state_of_the_optimiser_counts():
+    counts, training = Counts(parameters=100, buffers=20, activations=1000), {"batch_size": 10}
+    with_sgd = memory("train_endpoint", {"training": training}, CIFAR, counts)
+    with_adamw = memory("train_endpoint", {"training": training | {"optimiser": {"use": "adamw"}}}, CIFAR, counts)
+    assert with_adamw == with_sgd + 4 * 2 * 2 * 100  # two means, and as much again during a step
 
 
 def test_a_rate_is_total_seconds_over_total_work():

@@ -18,6 +18,7 @@ from neuralign.config.schema import AlignmentKeys, NetworkKeys
 
 CHECKOUT = PACKAGE.parents[1]  # the folder of the repository, with the workflow and config.yaml
 REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
+CLASSES = 10  # of a network of the config, where neither data nor tokens say how many
 Config = dict[str, Any]
 
 
@@ -256,10 +257,10 @@ def alignment_plugins(arguments: argparse.Namespace, names: Iterable[str]) -> di
     return plugins
 
 
-def build_network(arguments: argparse.Namespace, channels: int) -> Any:
+def build_network(arguments: argparse.Namespace, channels: int, classes: int = CLASSES) -> Any:
     """NETWORK as a model, with weights of seed 0 and without normalisation.
 
-    The number of classes is the default of a callable, and 10 for a network of the config.
+    `classes` are those of a network of the config; a callable has its own default.
     """
     import torch
 
@@ -270,7 +271,7 @@ def build_network(arguments: argparse.Namespace, channels: int) -> Any:
     c = extended_catalogue(config, {"networks": {name: entry}})
     plugin = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
-    return build(plugin, classes=None if is_object(plugin["use"]) else 10, channels=channels)
+    return build(plugin, classes=None if is_object(plugin["use"]) else classes, channels=channels)
 
 
 def example_inputs(arguments: argparse.Namespace) -> Any:
@@ -280,15 +281,11 @@ def example_inputs(arguments: argparse.Namespace) -> Any:
     from neuralign.common.seeding import stream
     from neuralign.datasets.batches import count_examples
 
-    inputs = arguments.input or DEFAULT_INPUT
+    inputs = _described_inputs(arguments)
     names = [given.name for given in inputs]
     if any(names) and (not all(names) or len(set(names)) < len(names)):
         found = ", ".join(name or "one without a name" for name in names)
         raise UsageError(f"--input: found {found}; either every input or none has a name, and each another")
-    if arguments.tokens:
-        if len(inputs) > 1 or inputs[0].name or inputs[0].values or inputs[0].is_bool:
-            raise UsageError("--tokens: it is for one --input of a shape alone; write NAME=N,...:0..999 instead")
-        inputs = [inputs[0]._replace(values=(0, arguments.tokens - 1))]
     draws = stream(0, "example input")
 
     def draw(given: ExampleInput) -> torch.Tensor:
@@ -303,6 +300,16 @@ def example_inputs(arguments: argparse.Namespace) -> Any:
     return dict(zip(names, tensors, strict=True)) if any(names) else tensors if len(tensors) > 1 else tensors[0]
 
 
+def _described_inputs(arguments: argparse.Namespace) -> list[ExampleInput]:
+    """The inputs of --input, with the values of --tokens."""
+    inputs: list[ExampleInput] = arguments.input or DEFAULT_INPUT
+    if not arguments.tokens:
+        return inputs
+    if len(inputs) > 1 or inputs[0].name or inputs[0].values or inputs[0].is_bool:
+        raise UsageError("--tokens: it is for one --input of a shape alone; write NAME=N,...:0..999 instead")
+    return [inputs[0]._replace(values=(0, arguments.tokens - 1))]
+
+
 def example_shapes(arguments: argparse.Namespace) -> Any:
     """The shape of the one input of --input, or the shapes of several as a list, of named ones as {name: shape}."""
     inputs = arguments.input or DEFAULT_INPUT
@@ -312,14 +319,18 @@ def example_shapes(arguments: argparse.Namespace) -> Any:
 
 
 def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
-    """The value of `action(network, example, attention=...)`, on NETWORK and random inputs, both from seed 0."""
+    """The value of `action(network, example, attention=...)`, on NETWORK and random inputs, both from seed 0.
+
+    Where inputs are whole numbers, a network of the config has a class for each of them, for they are its tokens.
+    """
     from neuralign.datasets.batches import tensors_of
     from neuralign.networks.foreign_networks import NetworkError, summary
     from neuralign.networks.model import evaluation_outputs
 
     example = example_inputs(arguments)
     shape = next(tensors_of(example)).shape
-    network = build_network(arguments, shape[1] if len(shape) > 1 else 1).network
+    classes = max((given.values[1] + 1 for given in _described_inputs(arguments) if given.values), default=CLASSES)
+    network = build_network(arguments, shape[1] if len(shape) > 1 else 1, classes).network
     evaluation_outputs(network, example)  # raises UserError if the network does not take these inputs
     try:
         return action(network, example, attention=arguments.attention)

@@ -8,7 +8,10 @@ supplied by the code that calls it. Its keyword-only parameters are the options 
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from neuralign.common.files import PACKAGE
 
 Entry = Mapping[str, Any]
 KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this kind
@@ -40,3 +43,8 @@ def plugin_or_none(kind: str, entry: Entry | None) -> Callable[..., Any] | None:
 def module(kind: str, use: str) -> str:
     """The name of the module of a plug-in."""
     return f"neuralign.{KINDS[kind]}.{use}"
+
+
+def source(kind: str, use: str) -> Path:
+    """The file of a plug-in."""
+    return PACKAGE.parent.joinpath(*module(kind, use).split(".")).with_suffix(".py")

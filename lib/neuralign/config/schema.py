@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.options import (
     Checksum,
     Count,
@@ -28,9 +29,8 @@ from neuralign.config.options import (
 )
 
 # Keys of a training that came after the first results were published. Where they have their default, the settings of a
-# job leave them out, so that those results still are what the config asks for.
+# job leave them out, as they leave out the default objective, so that those results still are what the config asks for.
 LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by")
-OBJECTIVE = {"use": "cross_entropy"}  # the default; left out likewise
 PLACES = ("dataset", "network", "regime")  # the keys of `when` in an override
 
 
@@ -55,7 +55,7 @@ Augmentations = Annotated[list[Any], in_words("list of `{use: ..., options}`, ea
 
 
 class DatasetKeys(Strict):
-    """Labelled images: where they come from, and how training varies them."""
+    """Images with labels, texts or tables: where they come from, and how training varies images."""
 
     augment: Augmentations = Field(
         default=[], description="Random changes of every training image, made in this order."
@@ -142,7 +142,7 @@ class Training(Strict):
     """Training by an optimiser, in epochs over all training images in a new random order."""
 
     epochs: Annotated[Count, Field(le=100_000)] = Field(description="Number of epochs.")
-    batch_size: Count = Field(description="Images per step.")
+    batch_size: Count = Field(description="Examples per step.")
     lr: Positive = Field(description="Learning rate before the schedule.")
     optimiser: Annotated[Any, in_words("`{use: ..., options}`, one of the [optimisers](#optimisers), or null")] = Field(
         default=None, description="What turns gradients into steps; null: stochastic gradient descent with momentum."
@@ -204,10 +204,10 @@ class Method(Strict):
 
 
 class Evaluation(Strict):
-    """How loss and accuracy are measured along a curve. Batch-norm statistics are estimated anew at every point."""
+    """How the objective's metrics are measured along a curve, with new batch-norm statistics at every point."""
 
     points: Points = Field(description="Evenly spaced values of t in [0, 1], both ends included.")
-    batch_size: Count = Field(default=512, description="Images per batch.")
+    batch_size: Count = Field(default=512, description="Examples per batch.")
     images: Count | None = Field(
         default=None, description="Training images for batch-norm statistics; null: the whole training set."
     )
@@ -243,7 +243,7 @@ class CurveWindow(Window):
 
 
 class Plane(Strict):
-    """How loss and accuracy are measured on planes in weight space, for every pair and curve of a grid."""
+    """How the objective's metrics are measured on planes in weight space, for every pair and curve of a grid."""
 
     points: Annotated[Points, Field(le=1001)] = Field(description="Points of the plane's grid in each direction.")
     initial: Window = Field(
@@ -252,7 +252,7 @@ class Plane(Strict):
     curve: CurveWindow = Field(
         default=CurveWindow(), description="Window of the plane through both ends and the middle of a curve."
     )
-    batch_size: Count = Field(default=512, description="Images per batch.")
+    batch_size: Count = Field(default=512, description="Examples per batch.")
     images: Count | None = Field(
         default=None, description="Training images for batch-norm statistics; null: the whole training set."
     )
@@ -280,7 +280,8 @@ class Grid(Strict):
     measures: list[Literal["signature", "midpoint", "bound"]] = Field(
         default=["signature"],
         description="What else is measured: correlations of matched units (`signature`), those of a curve's midpoint "
-        "with its ends (`midpoint`), a bound on the loss of the straight line (`bound`).",
+        "with its ends (`midpoint`), a bound on the loss of the straight line (`bound`; of "
+        "the objective `cross_entropy` alone).",
     )
 
 
@@ -291,10 +292,12 @@ class Study(Strict):
     description: str = Field(default="", description="First paragraph of the report.")
     compared: Annotated[list[str] | None, NameOf("regimes")] = Field(
         default=None,
-        description="Regimes whose accuracies stand beside the published ones of the paper; null: `standard`.",
+        description="Regimes whose accuracies stand beside the published ones of the paper; null: `standard`. Of "
+        "another objective than `cross_entropy` none do.",
     )
     grids: Annotated[list[Any], Field(min_length=1), in_words("list of [grids](#grids)")] = Field(
-        description="Combinations of entries; no two grids of a study may repeat a run."
+        description="Combinations of entries; no two grids of a study may repeat a run, and all regimes have the same "
+        "objective."
     )
 
 

@@ -4,14 +4,12 @@ import ast
 import builtins
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from neuralign.common.files import PACKAGE
 from neuralign.config import options
-from neuralign.config.plugins import module
+from neuralign.config.plugins import source
 
 VOCABULARY = {**vars(builtins), **vars(options)}  # names that annotations of options may use
 
@@ -22,11 +20,6 @@ def plugins(kind: str) -> tuple[str, ...]:
     return tuple(
         sorted(p.stem for p in source(kind, "*").parent.glob("*.py") if _find_function(kind, p.stem) is not None)
     )
-
-
-def source(kind: str, use: str) -> Path:
-    """The file of a plug-in."""
-    return PACKAGE.parent.joinpath(*module(kind, use).split(".")).with_suffix(".py")
 
 
 @cache
@@ -46,6 +39,13 @@ def schema(kind: str, use: str) -> type[BaseModel]:
         value = ... if default is None else ast.literal_eval(default)
         fields[argument.arg] = (annotation, Field(value, description=descriptions.get(argument.arg)))
     return create_model(f"{kind}.{use}", __config__=ConfigDict(extra="forbid"), __doc__=docstring, **fields)
+
+
+@cache
+def result(kind: str, use: str) -> str:
+    """What a plug-in returns, as its signature says: the name of a type."""
+    function = _find_function(kind, use)
+    return ast.unparse(function.returns) if function is not None and function.returns else ""
 
 
 def argument_descriptions(docstring: str) -> dict[str, str]:

@@ -1,16 +1,15 @@
-"""Prepared arrays of any type in the device's memory, and mini-batches of them: what `images.py` is for images."""
+"""Prepared arrays of any type, and mini-batches of them: what `images.py` is for images."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from neuralign.common.errors import UserError
+from neuralign.common.memory import fits
 from neuralign.datasets.batches import (
     Batch,
     Examples,
@@ -23,7 +22,7 @@ from neuralign.datasets.batches import (
     select,
     tensors_of,
 )
-from neuralign.datasets.images import SPLITS
+from neuralign.datasets.on_disk import SPLITS, UNREADABLE, OnDisk, StoredTensor, names_in, open_dataset
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,21 @@ class Arrays(Examples):
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Batches (inputs, targets) in file order. The last one may be smaller."""
-        for start in range(0, len(self), size):
-            yield self.subset(slice(start, start + size)).widened()
+        for part in self.parts(self.slices(size)):
+            yield part.widened()
 
-    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> Batch:
+    def take(self, index: Tensor | slice, transform: Transform, draws: torch.Generator) -> Batch:
         """The examples of `index`. They are not varied: `transform` is for pixels, and nothing is drawn."""
         return self.subset(index).widened()
 
     def widened(self) -> Batch:
         """(inputs, targets) with whole numbers in int64."""
         return map_tensors(_widen, self.inputs), map_tensors(_widen, self.targets)
+
+
+@dataclass(frozen=True)
+class ArraysOnDisk(OnDisk, Arrays):
+    """Arrays that stay on disk: `inputs` and `targets` are on the meta device."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +86,48 @@ class ArrayData:
 
 def holds_arrays(path: str | Path) -> bool:
     """Whether the file of a dataset holds arrays, which `load` reads, rather than images. False for any other file."""
-    try:
-        with safe_open(path, "pt") as file:
-            return "train_inputs" in file.keys()  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError):
-        return False
+    return "train_inputs" in names_in(path)
 
 
 def load(path: str | Path, device: torch.device) -> ArrayData:
-    """The dataset of arrays that the rule `fetch_data` prepared, on `device`. Raises UserError if the file is none."""
+    """The dataset of arrays that the rule `fetch_data` prepared, on `device`. Raises UserError if the file is none.
+
+    Arrays that do not fit into the memory of the device (`common.memory.fits`) stay on disk; their numbers are checked
+    when they are read.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            train, test = (Arrays(file.get_tensor(f"{s}_inputs"), file.get_tensor(f"{s}_targets")) for s in SPLITS)
+        facts, splits = open_dataset(path, ("inputs", "targets"))
         classes, data_facts = tuple(facts["classes"]), dict(facts["data"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not a dataset of arrays that `fetch_data` wrote, or damaged: {error}") from None
-    for split, arrays in zip(SPLITS, (train, test), strict=True):
-        check(arrays, len(classes), f"{path}: {split}_")
-    return ArrayData(train.to(device), test.to(device), classes, data_facts)
+    is_held = fits(sum(tensor.nbytes for split in splits for tensor in split), device)
+
+    def arrays(split: str, inputs: StoredTensor, targets: StoredTensor) -> Arrays:
+        prefix = f"{path}: {split}_"
+        if not is_held:
+            return _on_disk(inputs, targets, len(classes), prefix, device)
+        held = Arrays(inputs.whole(), targets.whole())
+        check(held, len(classes), prefix)
+        return held.to(device)
+
+    train, test = (arrays(name, inputs, targets) for name, (inputs, targets) in zip(SPLITS, splits, strict=True))
+    return ArrayData(train, test, classes, data_facts)
+
+
+def _on_disk(
+    inputs: StoredTensor, targets: StoredTensor, outputs: int, prefix: str, device: torch.device
+) -> ArraysOnDisk:
+    """Arrays that are checked when they are read."""
+
+    def read(rows: Tensor) -> Arrays:
+        arrays = Arrays(inputs.read(rows), targets.read(rows))
+        check(arrays, outputs, prefix)
+        return arrays
+
+    shapes = Arrays(inputs.without_numbers(), targets.without_numbers())
+    _check_counts(shapes, prefix)
+    rows = torch.arange(len(shapes))
+    return ArraysOnDisk(shapes.inputs, shapes.targets, read=read, rows=rows, place=device)
 
 
 def check(arrays: Arrays, outputs: int | None, prefix: str = "") -> None:
@@ -109,14 +136,8 @@ def check(arrays: Arrays, outputs: int | None, prefix: str = "") -> None:
     Targets that are whole numbers must be in 0 .. outputs - 1. None allows any. `prefix` is put before `inputs` and
     `targets` in the message.
     """
-    count, targets = len(arrays), list(tensors_of(arrays.targets))
-    if not count:
-        raise UserError(f"{prefix}inputs are empty; at least one example is needed")
-    for tensor in targets:
-        if tensor.shape[:1] != (count,):
-            raise UserError(
-                f"{prefix}targets have shape {tuple(tensor.shape)}; one for each of {count} inputs is needed"
-            )
+    _check_counts(arrays, prefix)
+    targets = list(tensors_of(arrays.targets))
     for part, tensors in (("inputs", tensors_of(arrays.inputs)), ("targets", targets)):
         for tensor in tensors:
             if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -126,6 +147,18 @@ def check(arrays: Arrays, outputs: int | None, prefix: str = "") -> None:
             least, most = int(tensor.min()), int(tensor.max())  # a comparison in uint8 would take 256 for 0
             if least < 0 or most >= outputs:
                 raise UserError(f"{prefix}targets are in {least} .. {most}; only 0 .. {outputs - 1} are allowed")
+
+
+def _check_counts(arrays: Arrays, prefix: str) -> None:
+    """Raise UserError if there are no inputs, or not as many targets."""
+    count = len(arrays)
+    if not count:
+        raise UserError(f"{prefix}inputs are empty; at least one example is needed")
+    for tensor in tensors_of(arrays.targets):
+        if tensor.shape[:1] != (count,):
+            raise UserError(
+                f"{prefix}targets have shape {tuple(tensor.shape)}; one for each of {count} inputs is needed"
+            )
 
 
 def _widen(tensor: Tensor) -> Tensor:

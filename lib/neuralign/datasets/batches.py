@@ -8,6 +8,7 @@ Targets are anything that the loss understands.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Self
 
 import torch
@@ -26,7 +27,7 @@ AT_ONCE = 2048
 
 
 class Examples(ABC):
-    """Examples in the memory of a device, which are read in batches, in any order."""
+    """Examples that are read in batches, in any order, into the memory of a device."""
 
     noun = "examples"  # what messages call them
 
@@ -51,8 +52,20 @@ class Examples(ABC):
         """Batches in file order, as the network takes them. The last batch may be smaller."""
 
     @abstractmethod
-    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> Batch:
+    def take(self, index: Tensor | slice, transform: Transform, draws: torch.Generator) -> Batch:
         """The examples of `index`, varied by `transform`, which draws from `draws`."""
+
+    def parts(self, indices: Iterable[Tensor | slice]) -> Iterator[Self]:
+        """The examples of each of these indices, in the memory of the device."""
+        return map(self.subset, indices)
+
+    def random_order(self, generator: torch.Generator) -> Tensor:
+        """The indices of all examples in random order, on the device where `subset` and `parts` want them."""
+        return torch.randperm(len(self), generator=generator).to(self.device)
+
+    def slices(self, size: int) -> Iterator[slice]:
+        """Where the batches of `size` examples lie, in file order; the last one may be smaller."""
+        return (slice(start, start + size) for start in range(0, len(self), size))
 
     def batch_sizes(self, size: int) -> list[int]:
         """The numbers of examples of the batches of an epoch with batches of `size`."""
@@ -70,8 +83,8 @@ class Examples(ABC):
 
         `order` draws the order of the examples, `draws` their variation.
         """
-        for index in torch.randperm(len(self), generator=order).to(self.device).split(size):
-            yield self.take(index, transform, draws)
+        for part in self.parts(self.random_order(order).split(size)):
+            yield part.take(slice(None), transform, draws)
 
     def epoch(
         self,
@@ -86,16 +99,14 @@ class Examples(ABC):
         `draws`: number of a block of batches, which are varied at once -> the generator for it. So a training that is
         resumed draws the same numbers.
         """
-        indices = torch.randperm(len(self), generator=order).to(self.device)
         per_block = max(1, AT_ONCE // size)
-        for block in range(first // per_block, -(-len(indices) // (size * per_block))):
-            start = block * per_block
-            part = indices[start * size : (start + per_block) * size]
-            inputs, targets = self.take(part, transform, draws(block))
-            for i in range(-(-len(part) // size)):
-                if start + i >= first:
-                    batch = slice(i * size, (i + 1) * size)
-                    yield select(inputs, batch), select(targets, batch)
+        first_block, skipped = divmod(first, per_block)
+        blocks = self.random_order(order).split(per_block * size)[first_block:]
+        for number, part in enumerate(self.parts(blocks), first_block):
+            inputs, targets = part.take(slice(None), transform, draws(number))
+            for batch in islice(part.slices(size), skipped, None):
+                yield select(inputs, batch), select(targets, batch)
+            skipped = 0
 
 
 def first_examples(batches: Iterable[Batch], count: int) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ import numpy as np
 
 from neuralign.common.errors import join_names
 from neuralign.datasets.dataset import ArrayDataset, DataError, Dataset, Split
+from neuralign.datasets.reading.large_arrays import blocks
 
 TYPES = (np.uint8, np.int8, np.int16, np.int32, np.int64, np.float32, np.float64)  # of arrays other than images
 
@@ -44,9 +45,12 @@ def _check_numbers(array: np.ndarray, subject: str) -> None:
         raise DataError(f"{subject} are {array.dtype}; allowed are {allowed}")
     if not array.size:
         raise DataError(f"{subject} have shape {array.shape}: at least one example is needed")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        first = np.argwhere(~np.isfinite(array))[0]
-        raise DataError(f"{subject}: found {array[tuple(first)]} at index {first.tolist()}; numbers must be finite")
+    for block in blocks(array) if array.dtype.kind == "f" else ():
+        is_finite = np.isfinite(array[block])
+        if not is_finite.all():
+            row, *place = np.argwhere(~is_finite)[0].tolist()
+            first = [block.start + row, *place]
+            raise DataError(f"{subject}: found {array[tuple(first)]} at index {first}; numbers must be finite")
 
 
 def _check_targets(targets: np.ndarray, names: int, subject: str) -> None:

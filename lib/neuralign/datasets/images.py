@@ -1,19 +1,20 @@
-"""Prepared datasets in the device's memory, and mini-batches of them without a Python loop over images."""
+"""Prepared datasets of images, and mini-batches of them without a Python loop over images.
 
-import json
+They are in the memory of the device or, if they do not fit there, on disk (`on_disk.py`).
+"""
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
 from neuralign.common.errors import UserError
+from neuralign.common.memory import fits
 from neuralign.datasets.batches import Examples, Transform
-
-SPLITS = ("train", "test")
+from neuralign.datasets.on_disk import SPLITS, UNREADABLE, OnDisk, StoredTensor, open_dataset
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,17 @@ class Images(Examples):
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (pixels, labels) in file order, pixels float32 in [0, 1]. The last batch may be smaller."""
-        for pixels, labels in zip(self.pixels.split(size), self.labels.split(size), strict=True):
-            yield as_float(pixels), labels
+        for part in self.parts(self.slices(size)):
+            yield as_float(part.pixels), part.labels
 
-    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def take(self, index: Tensor | slice, transform: Transform, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """The augmented images of `index` and their labels."""
         return transform(self.pixels[index], draws), self.labels[index]
+
+
+@dataclass(frozen=True)
+class ImagesOnDisk(OnDisk, Images):
+    """Labelled images that stay on disk: `pixels` is on the meta device, `labels` on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +78,34 @@ class Data:
 def load(path: str | Path, device: torch.device, size: int | None = None) -> Data:
     """The dataset that the rule `fetch_data` prepared, on `device`, its images resized to `size` x `size` pixels.
 
-    None keeps their size. Raises ValueError if the file is no such dataset.
+    None keeps their size. Images that do not fit into the memory of the device (`common.memory.fits`) stay on disk.
+    Raises ValueError if the file is no such dataset.
     """
     try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            train, test = (Images(file.get_tensor(f"{s}_images"), file.get_tensor(f"{s}_labels")) for s in SPLITS)
+        facts, splits = open_dataset(path, ("images", "labels"))
         classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a dataset that `fetch_data` wrote, or damaged: {error}") from None
-    for split, images in zip(SPLITS, (train, test), strict=True):
-        check(images, len(mean), len(classes), f"{path}: {split}_")
-    train, test = (Images(_resize(i.pixels, size), i.labels).to(device) for i in (train, test))
+    for name, (pixels, labels) in zip(SPLITS, splits, strict=True):
+        check(Images(pixels.without_numbers(), labels.read_all()), len(mean), len(classes), f"{path}: {name}_")
+    loaded: list[Images] = [_on_disk(pixels, labels, size, device) for pixels, labels in splits]
+    if fits(sum(images.pixels.nbytes + images.labels.nbytes for images in loaded), device):
+        loaded = [Images(_resize(pixels.whole(), size), labels.whole()).to(device) for pixels, labels in splits]
+    train, test = loaded
     return Data(train, test, classes, mean, std)
+
+
+def _on_disk(pixels: StoredTensor, labels: StoredTensor, size: int | None, device: torch.device) -> ImagesOnDisk:
+    """Images that are resized when they are read."""
+    all_labels = labels.read_all()
+
+    def read(rows: Tensor) -> Images:
+        return Images(_resize(pixels.read(rows), size), all_labels[rows])
+
+    shapes = pixels.without_numbers()
+    if size is not None:
+        shapes = shapes.new_empty(*shapes.shape[:2], size, size)
+    return ImagesOnDisk(shapes, all_labels, read=read, rows=torch.arange(len(all_labels)), place=device)
 
 
 def check(images: Images, channels: int | None, classes: int | None, prefix: str = "") -> None:

@@ -78,7 +78,7 @@ class Loader(Examples):
     def to(self, device: torch.device) -> "Loader":
         return Loader(self.source, device, self.position)
 
-    def take(self, index: Tensor, transform: Transform, draws: torch.Generator) -> NoReturn:
+    def take(self, index: Tensor | slice, transform: Transform, draws: torch.Generator) -> NoReturn:
         self.subset(index)
 
     def batches(self, size: int) -> Iterator[Batch]:

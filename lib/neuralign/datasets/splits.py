@@ -9,6 +9,7 @@ import numpy as np
 from neuralign.config.plugins import Entry, plugin
 from neuralign.datasets.checks import check
 from neuralign.datasets.dataset import ArrayDataset, DataError, Dataset, Split
+from neuralign.datasets.reading import large_arrays
 from neuralign.datasets.reading.locations import source_name
 
 APPLIED_LATER = ("augment", "mean", "std")  # keys of a dataset that the jobs which read its file apply
@@ -21,16 +22,16 @@ def prepare(entry: Entry, archives: Path) -> Dataset:
 
     Args:
         entry: The keys of the entry; those of `APPLIED_LATER` may be missing.
-        archives: The folder for downloaded archives.
+        archives: The folder for downloaded archives, and for arrays that do not fit into memory.
     """
     options = {key: value for key, value in entry.items() if key not in APPLIED_LATER}
     content, fraction = options.pop("content", None), options.pop("validation_fraction", None)
     dataset, source = plugin("datasets", options)(archives), source_name(entry)
     check(dataset, source)
     if content is not None:
-        dataset = _sort_by_digest(dataset, content, source)
+        dataset = _sort_by_digest(dataset, content, source, archives)
     if fraction is not None:
-        dataset = _hold_out(dataset, fraction)
+        dataset = _hold_out(dataset, fraction, archives)
         check(dataset, f"{source}, with validation_fraction {fraction:g}")
     return dataset
 
@@ -50,27 +51,28 @@ def content_of(dataset: Dataset) -> str:
     return _combine_digests(_digests_of_splits(dataset))
 
 
-def _sort_by_digest(dataset: Dataset, content: str, source: str) -> Dataset:
+def _sort_by_digest(dataset: Dataset, content: str, source: str, folder: Path) -> Dataset:
     """The dataset with each split sorted by the digests of its examples. Raises DataError if `content` differs."""
     digests = _digests_of_splits(dataset)
     digest = _combine_digests(digests)
     if digest != content.lower():
         what = "data are" if isinstance(dataset, ArrayDataset) else "images and labels are"
         raise DataError(f"{source}: its {what} not those of `content`; found {digest}, needed {content}")
-    orders = [sorted(range(len(d)), key=d.__getitem__) for d in digests]
-    return replace(dataset, train=_select(dataset.train, orders[0]), test=_select(dataset.test, orders[1]))
+    train, test = (np.array(sorted(range(len(d)), key=d.__getitem__), np.int64) for d in digests)
+    return replace(dataset, train=_select(dataset.train, train, folder), test=_select(dataset.test, test, folder))
 
 
-def _hold_out(dataset: Dataset, fraction: float) -> Dataset:
+def _hold_out(dataset: Dataset, fraction: float, folder: Path) -> Dataset:
     """The dataset with a part of the training examples as its test split, drawn with seed 0; by class for images."""
     train = dataset.train
     strata = np.zeros(len(train.targets)) if isinstance(dataset, ArrayDataset) else train.targets
     is_test = stratified_split(strata, fraction, seed=0)
-    return replace(dataset, train=_select(train, ~is_test), test=_select(train, is_test))
+    parts = [_select(train, np.flatnonzero(mask), folder) for mask in (~is_test, is_test)]
+    return replace(dataset, train=parts[0], test=parts[1])
 
 
-def _select(split: Split, index: np.ndarray | list[int]) -> Split:
-    return Split(split.inputs[index], split.targets[index])
+def _select(split: Split, index: np.ndarray, folder: Path) -> Split:
+    return Split(*(large_arrays.select(array, index, folder) for array in (split.inputs, split.targets)))
 
 
 def _digests_of_splits(dataset: Dataset) -> list[list[bytes]]:

@@ -1,7 +1,6 @@
 """Writes a dataset to one safetensors file, which can be memory-mapped."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ from safetensors.numpy import save_file
 
 from neuralign.common.files import atomic
 from neuralign.datasets.dataset import ArrayDataset, Dataset
-
-CHUNK = 1024  # images at a time for statistics, so that a dataset of several GB is not copied
+from neuralign.datasets.reading import large_arrays
 
 
 def save(dataset: Dataset, path: str | Path) -> None:
@@ -33,7 +31,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
     for split_name, split in (("train", dataset.train), ("test", dataset.test)):
         tensors |= {f"{split_name}_{names[0]}": split.inputs, f"{split_name}_{names[1]}": split.targets}
     with atomic(path) as temporary:
-        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        contiguous = {name: large_arrays.contiguous(array, temporary.parent) for name, array in tensors.items()}
         save_file(contiguous, temporary, {"facts": json.dumps(facts)})
 
 
@@ -43,15 +41,11 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     images: uint8 (n, c, h, w).
     """
     counts = np.zeros((images.shape[1], 256), np.int64)
-    for chunk in _chunks(images):
+    for block in large_arrays.blocks(images):
         for channel, count in enumerate(counts):
-            count += np.bincount(chunk[:, channel].ravel(), minlength=256)
+            count += np.bincount(images[block, channel].ravel(), minlength=256)
     values = np.arange(256) / 255
     shares = counts / counts.sum(1, keepdims=True)  # (c, 256)
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
     return mean.tolist(), std.tolist()
-
-
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    return (array[i : i + CHUNK] for i in range(0, len(array), CHUNK))

@@ -1,5 +1,5 @@
-"""Loss and accuracy along a curve, with batch-norm statistics re-estimated at every point (eval_curve of the paper's
-code)."""
+"""The metrics of an objective along a curve, with batch-norm statistics re-estimated at every point (eval_curve of the
+paper's code)."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -64,7 +64,8 @@ def measure_curve(
 ) -> Iterator[dict[str, Any]]:
     """One row per point of the curve and attack, with the metrics over `images`.
 
-    Columns: t, distance (along the curve from its start), attack, statistics, loss, accuracy, images (their number).
+    Columns: t, distance (along the curve from its start), attack, statistics, the metrics, images (the number of test
+    examples).
     Batch-norm statistics are re-estimated once at every point, in rows whose `statistics` is "reestimated". The ends
     are also measured with their stored buffers, in rows whose `statistics` is "stored".
 

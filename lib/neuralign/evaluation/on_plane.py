@@ -1,4 +1,6 @@
-"""Loss and accuracy on a plane of weight space through three models (the paper's figures 2 and 3; Garipov et al. 2018).
+"""The metrics of an objective on a plane of weight space through three models.
+
+As in the paper's figures 2 and 3, and in Garipov et al. 2018.
 
 A point of the plane has two kinds of coordinates. (x, y) are distances in weight space: the first model is the origin,
 the second lies on the x-axis, and the third has a positive y. (t1, t2) are x and y divided by the x of the second model

@@ -1,6 +1,7 @@
 """What all figures share: the look of each method, the grid of panels, averages over replicates, legends, saving.
 
-The figures are the plug-ins of `figures/`, `name(frame, *, ...options) -> Figure`, where `frame` has one row per value.
+The figures are the plug-ins of `figures/`, `name(frame, metrics, *, ...options) -> Figure`: `frame` has one row per
+value, `metrics` says what the values are.
 """
 
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from neuralign.common.files import atomic
 from neuralign.report.labels import SETTING, label, rank
@@ -28,7 +30,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "pam_aligned": {"color": "#009E73", "marker": "s", "linestyle": "-."},
     "aligned": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
-UNITS = {"accuracy": "accuracy (%)", "loss": "loss (nats)"}
 LONGEST = 24  # characters; of a longer name of a layer the last ones are shown, by which layers differ
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -105,6 +106,13 @@ def draw(axes: Axes, table: pd.DataFrame, column: str, *, markers: int = 9, **lo
     if spread.notna().any():
         low, high = table[column] - spread, table[column] + spread
         axes.fill_between(table.index, low, high, color=looks["color"], alpha=0.18, linewidth=0)
+
+
+def make_logarithmic(axes: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers at its ticks: "20" and not 2 × 10¹."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
 
 
 def layer_names(rows: pd.DataFrame) -> pd.Series:

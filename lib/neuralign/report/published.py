@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.common.quantities import Metrics
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING
 from neuralign.report.statistics import welch_interval
 
@@ -26,8 +28,16 @@ def published_table() -> pd.DataFrame:
     return table.rename(columns=lambda name: name.replace("accuracy", "published"))
 
 
+def is_published(metrics: Metrics) -> bool:
+    """Whether the published numbers are of the headline: they are accuracies of classifiers."""
+    return metrics.headline == CLASSIFICATION.headline
+
+
 def against_published(
-    accuracy: pd.DataFrame, published: pd.DataFrame, compared: Sequence[str] = ("standard",)
+    accuracy: pd.DataFrame,
+    published: pd.DataFrame,
+    compared: Sequence[str] = ("standard",),
+    metrics: Metrics = CLASSIFICATION,
 ) -> pd.DataFrame:
     """One row for each published number and each regime that it is compared with: ours beside it, and a verdict.
 
@@ -35,13 +45,16 @@ def against_published(
     `_std` (percent); n (pairs of ours; for endpoints, networks); difference (ours - published) and its 95 % interval
     by Welch's t, ci_low and ci_high; margin; verdict; reason (why there is no interval). The verdict is "within" if the
     difference is at most the margin or the interval includes zero, else "apart"; "not run" if we have no such number.
-    The interval does not take into account that the published numbers are rounded to 0.1.
+    The interval does not take into account that the published numbers are rounded to 0.1. Without rows where the
+    headline of `metrics` is another than theirs.
 
     Args:
         accuracy: the main table of the study, `summary.accuracy`.
         published: `published_table`.
         compared: the regimes of the study that are compared with the published numbers.
     """
+    if not is_published(metrics):
+        return pd.DataFrame(columns=COLUMNS)
     keys = ["dataset", "network", "method"]
     ours = accuracy[accuracy["regime"].isin(list(compared))]
     numbers = [f"accuracy_{measure}{suffix}" for measure in MARGINS for suffix in ("", "_std")]

@@ -1,11 +1,13 @@
 """Summary tables of a study, from the rows that were measured at the points of its paths.
 
-Accuracies are in percent, losses in nats, lengths are L2 distances in weight space. A "mean" along a path is by arc
-length: the trapezoid rule over the chord lengths, divided by their sum. Every `_std` is a sample standard deviation
-(ddof 1) over pairs, NaN for one pair. The metrics are those of the evaluation code published with Tatro et al. (2020).
+Which quantities there are, and in which units, is said by the study's `Metrics`: of classifiers, the accuracy in
+percent and the loss in nats. Lengths are L2 distances in weight space. A "mean" along a path is by arc length: the
+trapezoid rule over the chord lengths, divided by their sum. Every `_std` is a sample standard deviation (ddof 1) over
+pairs, NaN for one pair. The statistics are those of the evaluation code published with Tatro et al. (2020).
 
 Column names say which mean is meant: `accuracy_mean` is the mean along a path, `accuracy_min` the smallest value on it;
-in tables over pairs they are averages of these over the pairs.
+in tables over pairs they are averages of these over the pairs. Below, columns are named as for classifiers. Other
+scores have columns of the same kind: `r2_mean`, `r2_min`; `perplexity_mean`, `perplexity_max`, as there more is worse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neuralign.common.quantities import Metrics, Quantity
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING, rank
-from neuralign.report.published import published_table
+from neuralign.report.published import is_published, published_table
 from neuralign.report.statistics import paired_interval
 
 KEYS = [*SETTING, "pair", "method", "curve_seed"]  # name a path
-NUMBERS = ["t", "distance", "loss", "accuracy", "images"]  # the columns of a measured point that must be finite numbers
-METRICS = ["accuracy_mean", "accuracy_min", "loss_mean", "loss_max", "loss_barrier", "accuracy_barrier", "length"]
-ROBUST_METRICS = ["accuracy_mean", "loss_mean", "clean_mean", "worst_accuracy", "worst_t", "worst_clean"]
-ROBUST_METRICS += ["best_accuracy", "best_t", "best_clean", "loss_barrier", "accuracy_barrier"]
 CONTRASTS = [  # (method, baseline): the paired difference is method - baseline
     ("aligned", "unaligned"),
     ("linear_aligned", "linear_unaligned"),
@@ -30,10 +30,24 @@ CONTRASTS = [  # (method, baseline): the paired difference is method - baseline
     ("pam_aligned", "pam_unaligned"),
     ("aligned", "pam_aligned"),
 ]
-CONTRASTED = ["accuracy_mean", "accuracy_min", "loss_mean", "loss_barrier"]
 
 
-def tidy(frame: pd.DataFrame, run: Mapping[str, Any], *, source: str) -> pd.DataFrame:
+def along_path(metrics: Metrics) -> list[str]:
+    """The columns of `paths` that are averaged over pairs in the main table."""
+    extremes = [name for q in metrics.scores for name in (q.mean, q.worst)]
+    loss, barriers = metrics.loss, [q.barrier for q in metrics.scores]
+    return list(dict.fromkeys([*extremes, loss.mean, loss.worst, loss.barrier, *barriers, "length"]))
+
+
+def contrasted(metrics: Metrics) -> list[str]:
+    """The columns of `paths` in which methods are compared pair by pair."""
+    extremes = [name for q in metrics.scores for name in (q.mean, q.worst)]
+    return list(dict.fromkeys([*extremes, metrics.loss.mean, metrics.loss.barrier]))
+
+
+def tidy(
+    frame: pd.DataFrame, run: Mapping[str, Any], *, source: str, metrics: Metrics = CLASSIFICATION
+) -> pd.DataFrame:
     """The rows of one evaluation, checked, with the columns KEYS in front, which name its path.
 
     Args:
@@ -43,22 +57,26 @@ def tidy(frame: pd.DataFrame, run: Mapping[str, Any], *, source: str) -> pd.Data
     """
     if missing := [key for key in KEYS if key not in run]:
         raise ValueError(f"{source}: the description of its path lacks {missing}; it has {sorted(run)}")
-    _check(frame, source)
+    _check(frame, source, metrics)
     return frame.reset_index(drop=True).assign(**{key: run[key] for key in KEYS})[[*KEYS, *frame]]
 
 
-def _check(frame: pd.DataFrame, source: str) -> None:
-    for column in [*NUMBERS, "attack", "statistics"]:
+def _check(frame: pd.DataFrame, source: str, metrics: Metrics) -> None:
+    numbers = ["t", "distance", *metrics.names, "images"]  # these must be finite
+    for column in [*numbers, "attack", "statistics"]:
         if column not in frame:
             raise ValueError(f"{source}: column '{column}' is missing; the columns are {list(frame)}")
         values = frame[column]
-        if column in NUMBERS and not pd.api.types.is_numeric_dtype(values):
+        if column in numbers and not pd.api.types.is_numeric_dtype(values):
             raise ValueError(f"{source}: column '{column}' holds text; numbers are allowed")
-        bad = values.isna() | (np.isinf(values) if column in NUMBERS else False)
+        bad = values.isna() | (np.isinf(values) if column in numbers else False)
         if bad.any():
             raise ValueError(f"{source}: column '{column}' is empty or infinite in data row {int(bad.argmax()) + 1}")
-    if not frame["accuracy"].between(0, 100).all():
-        raise ValueError(f"{source}: column 'accuracy' has values outside 0 to 100 percent")
+    for quantity in metrics.quantities:
+        low, high = quantity.possible
+        if not frame[quantity.name].between(low, high).all():
+            unit = " percent" if quantity.unit == "%" else ""
+            raise ValueError(f"{source}: column '{quantity.name}' has values outside {low:g} to {high:g}{unit}")
     if unknown := set(frame["statistics"]) - {"reestimated", "stored"}:
         raise ValueError(f"{source}: column 'statistics' has {sorted(unknown)}; allowed are 'reestimated', 'stored'")
     if not ((frame["attack"] == "clean") & (frame["statistics"] == "reestimated")).any():
@@ -74,14 +92,15 @@ def _check(frame: pd.DataFrame, source: str) -> None:
             raise ValueError(f"{where}: column 't' must start at 0 and end at 1: barriers compare with both ends")
 
 
-def paths(points: pd.DataFrame) -> pd.DataFrame:
+def paths(points: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:
     """One row per path and attack, with re-estimated batch-norm statistics.
 
     Columns: KEYS, attack; accuracy_mean, loss_mean (by arc length); accuracy_min, accuracy_max, loss_max and the t of
     each (`_t`); loss_barrier, accuracy_barrier; length; n_points; images (in the test set); accuracy_min_clean and
     accuracy_max_clean, the clean accuracy at the t of the smallest and the largest accuracy; and clean_mean, the mean
     accuracy of the same path on clean images. A barrier is how much worse the path gets than its worse end:
-    max_t L(t) - max(L(0), L(1)) for the loss, min(A(0), A(1)) - min_t A(t) for the accuracy.
+    max_t L(t) - max(L(0), L(1)) for the loss, min(A(0), A(1)) - min_t A(t) for the accuracy. clean_mean is of the
+    headline.
     """
     rows = []
     reestimated = points[points["statistics"] == "reestimated"]
@@ -91,31 +110,40 @@ def paths(points: pd.DataFrame) -> pd.DataFrame:
     for keys, path in reestimated.groupby(KEYS, sort=False, dropna=False):
         clean = path[path["attack"] == "clean"].set_index("t")
         for attack, curve in path.groupby("attack", sort=False):
-            row = dict(zip(KEYS, keys, strict=True)) | {"attack": attack} | _metrics(curve.set_index("t"))
-            for extreme in ("accuracy_min", "accuracy_max"):
-                row[f"{extreme}_clean"] = clean["accuracy"].get(row[f"{extreme}_t"], np.nan)
-            rows.append(row | {"clean_mean": _mean(clean["accuracy"], clean["distance"])})
+            row = dict(zip(KEYS, keys, strict=True)) | {"attack": attack} | _of_path(curve.set_index("t"), metrics)
+            for q in metrics.scores:
+                for extreme in (q.worst, q.best):
+                    row[f"{extreme}_clean"] = clean[q.name].get(row[f"{extreme}_t"], np.nan)
+            rows.append(row | {"clean_mean": _mean(clean[metrics.headline.name], clean["distance"])})
     return pd.DataFrame(rows)
 
 
-def _metrics(curve: pd.DataFrame) -> dict[str, float]:
-    """The metrics of one path under one attack, from its points by t; see `paths`."""
-    accuracy, loss, distance = curve["accuracy"], curve["loss"], curve["distance"]
-    return {
-        "accuracy_mean": _mean(accuracy, distance),
-        "accuracy_min": accuracy.min(),
-        "accuracy_min_t": accuracy.idxmin(),
-        "accuracy_max": accuracy.max(),
-        "accuracy_max_t": accuracy.idxmax(),
-        "loss_mean": _mean(loss, distance),
-        "loss_max": loss.max(),
-        "loss_max_t": loss.idxmax(),
-        "loss_barrier": loss.max() - max(loss.iloc[0], loss.iloc[-1]),
-        "accuracy_barrier": min(accuracy.iloc[0], accuracy.iloc[-1]) - accuracy.min(),
+def _of_path(curve: pd.DataFrame, metrics: Metrics) -> dict[str, float]:
+    """The statistics of one path under one attack, from its points by t; see `paths`."""
+    distance, row = curve["distance"], dict[str, float]()
+    for q in metrics.scores:
+        row |= _extremes(curve, q, q.worst) | _extremes(curve, q, q.best)
+    row |= _extremes(curve, metrics.loss, metrics.loss.worst)
+    for q in dict.fromkeys([metrics.loss, *metrics.scores]):
+        row[q.barrier] = _barrier(curve[q.name], q)
+    return row | {
         "length": distance.iloc[-1] - distance.iloc[0],
         "n_points": len(curve),
         "images": _common_count(curve["images"]),
     }
+
+
+def _extremes(curve: pd.DataFrame, quantity: Quantity, extreme: str) -> dict[str, float]:
+    """The mean of a quantity along the path, its smallest or largest value, as `extreme` says, and the t of that."""
+    values = curve[quantity.name]
+    value, t = (values.min(), values.idxmin()) if extreme.endswith("_min") else (values.max(), values.idxmax())
+    return {quantity.mean: _mean(values, curve["distance"]), extreme: value, f"{extreme}_t": t}
+
+
+def _barrier(values: pd.Series, quantity: Quantity) -> float:
+    """How much worse the path gets than its worse end."""
+    ends = values.iloc[0], values.iloc[-1]
+    return float(min(ends) - values.min() if quantity.higher_is_better else values.max() - max(ends))
 
 
 def _mean(values: pd.Series, distance: pd.Series) -> float:
@@ -144,7 +172,7 @@ def over_pairs(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -
     return pd.DataFrame(columns).reset_index()
 
 
-def ends(points: pd.DataFrame) -> pd.DataFrame:
+def ends(points: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:
     """The rows at t = 0 and t = 1: one per pair, t, statistics and attack.
 
     All methods of a pair join the same two networks, up to permutations, which do not change the function. So only the
@@ -153,70 +181,86 @@ def ends(points: pd.DataFrame) -> pd.DataFrame:
     """
     by = [*SETTING, "pair", "t", "statistics", "attack"]
     rows = points[points["t"].isin([0.0, 1.0])].copy()
-    first = rows.groupby(by, sort=False)[["method", "accuracy", "loss"]].transform("first")
-    # tolerances for other kernels and batches: 0.25 points or 3 images of accuracy, 0.02 nats + 5 % of loss
-    differs = (rows["accuracy"] - first["accuracy"]).abs() > np.maximum(0.25, 300 / rows["images"]) + 1e-9
-    differs |= (rows["loss"] - first["loss"]).abs() > 0.02 + 0.05 * first["loss"].abs()
+    shares = [q.name for q in metrics.scores if q.is_share]
+    columns = ["method", *shares, "loss"]
+    first = rows.groupby(by, sort=False)[columns].transform("first")
+    # tolerances for other kernels and batches: 0.02 + 5 % of loss, 0.25 points or 3 examples of an accuracy
+    differs = (rows["loss"] - first["loss"]).abs() > 0.02 + 0.05 * first["loss"].abs()
+    for name in shares:
+        differs |= (rows[name] - first[name]).abs() > np.maximum(0.25, 300 / rows["images"]) + 1e-9
     differs &= rows["attack"] == "clean"
     if differs.any():
-        columns = ["method", "accuracy", "loss"]
         row, first_row = (" ".join(map(str, part.loc[differs, columns].iloc[0])) for part in (rows, first))
         place = ", ".join(f"{key} {rows[differs].iloc[0][key]}" for key in by)
         raise ValueError(
-            f"{place}: the same network is measured differently (method, accuracy, loss): {row}; {first_row}"
+            f"{place}: the same network is measured differently ({', '.join(columns)}): {row}; {first_row}"
         )
     return rows.drop_duplicates(by)
 
 
-def endpoint_rows(points: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def endpoint_rows(points: pd.DataFrame, by: Sequence[str], metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:
     """The rows of the method "endpoints": averages over both ends of all pairs, one per combination of `by`.
 
     `_std` is the sample standard deviation over the n_endpoints = 2 n_pairs networks, which says how networks vary. The
     published rows have sqrt(s0^2 + s1^2) / 2 instead, the deviation of the mean of two networks, which is smaller by a
     factor of about sqrt(2).
     """
-    rows = ends(points)
+    rows = ends(points, metrics)
     table = rows[rows["statistics"] == "reestimated"].groupby(list(by), sort=False)
-    stored = rows[rows["statistics"] == "stored"].groupby(list(by), sort=False)["accuracy"]
+    stored = rows[rows["statistics"] == "stored"].groupby(list(by), sort=False)
+    scores = [q.name for q in metrics.scores]
     columns = {"method": table["method"].agg(lambda _: "endpoints")}
-    for name, group in (("accuracy", table["accuracy"]), ("loss", table["loss"]), ("stored_accuracy", stored)):
-        columns |= {f"{name}_mean": group.mean(), f"{name}_mean_std": group.std(ddof=1)}
+    for name in dict.fromkeys([*scores, "loss"]):
+        columns |= {f"{name}_mean": table[name].mean(), f"{name}_mean_std": table[name].std(ddof=1)}
+    for name in scores:
+        columns |= {f"stored_{name}_mean": stored[name].mean(), f"stored_{name}_std": stored[name].std(ddof=1)}
     columns |= {
         "n_pairs": table["pair"].nunique(),
         "n_endpoints": table.size(),
         "images": table["images"].agg(_common_count),
     }
-    return pd.DataFrame(columns).rename(columns={"stored_accuracy_mean_std": "stored_accuracy_std"}).reset_index()
+    return pd.DataFrame(columns).reset_index()
 
 
-def accuracy(points: pd.DataFrame, paths: pd.DataFrame, *, compared: Sequence[str] = ("standard",)) -> pd.DataFrame:
+def accuracy(
+    points: pd.DataFrame,
+    paths: pd.DataFrame,
+    *,
+    compared: Sequence[str] = ("standard",),
+    metrics: Metrics = CLASSIFICATION,
+) -> pd.DataFrame:
     """The main table: one row per setting and method, on clean images, over pairs.
 
     In the regimes `compared`, the published values stand beside ours; in the others these columns are empty.
     """
-    methods = over_pairs(paths[paths["attack"] == "clean"], [*SETTING, "method"], METRICS)
-    endpoints = endpoint_rows(points[points["attack"] == "clean"], SETTING)
+    methods = over_pairs(paths[paths["attack"] == "clean"], [*SETTING, "method"], along_path(metrics))
+    endpoints = endpoint_rows(points[points["attack"] == "clean"], SETTING, metrics)
     table = _ordered([methods, endpoints]).merge(published_table(), how="left", on=["dataset", "network", "method"])
     published_columns = [name for name in table if name.startswith("published_")]
-    table[published_columns] = table[published_columns].where(table["regime"].isin(list(compared)))
-    front = [*SETTING, "method", "accuracy_mean", "accuracy_mean_std", "accuracy_min", "accuracy_min_std", "n_pairs"]
-    front += ["n_endpoints", *published_columns, "stored_accuracy_mean", "stored_accuracy_std"]
+    is_compared = table["regime"].isin(list(compared)) & is_published(metrics)
+    table[published_columns] = table[published_columns].where(is_compared)
+    front = [*SETTING, "method"]
+    front += [f"{name}{std}" for q in metrics.scores for name in (q.mean, q.worst) for std in ("", "_std")]
+    front += ["n_pairs", "n_endpoints", *published_columns]
+    front += [f"stored_{q.name}_{which}" for q in metrics.scores for which in ("mean", "std")]
     return table[front + [name for name in table if name not in front]]
 
 
-def robust(points: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
+def robust(points: pd.DataFrame, paths: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:
     """The table of robustness: one row per setting, attack and method, over pairs.
 
     `worst_accuracy` and `best_accuracy` are the extremes along the path under the attack; `_t` says where they are, and
     `_clean` is the accuracy on clean images there.
     """
-    names = {f"accuracy_{end}": f"{name}_accuracy" for end, name in (("min", "worst"), ("max", "best"))}
-    names |= {f"{old}_{end}": new.replace("accuracy", end) for old, new in names.items() for end in ("t", "clean")}
+    score, loss, names = metrics.headline, metrics.loss, dict[str, str]()
+    for old, end in ((score.worst, "worst"), (score.best, "best")):
+        names |= {old: f"{end}_{score.name}", f"{old}_t": f"{end}_t", f"{old}_clean": f"{end}_clean"}
+    averaged = list(dict.fromkeys([score.mean, loss.mean, "clean_mean", *names.values(), loss.barrier, score.barrier]))
     attacked = paths[paths["attack"] != "clean"].rename(columns=names)
-    methods = over_pairs(attacked, [*SETTING, "attack", "method"], ROBUST_METRICS)
-    endpoints = endpoint_rows(points[points["attack"] != "clean"], [*SETTING, "attack"])
-    clean = endpoint_rows(points[points["attack"] == "clean"], SETTING).set_index(SETTING)
-    clean = clean[["accuracy_mean", "accuracy_mean_std"]].set_axis(["clean_mean", "clean_mean_std"], axis=1)
+    methods = over_pairs(attacked, [*SETTING, "attack", "method"], averaged)
+    endpoints = endpoint_rows(points[points["attack"] != "clean"], [*SETTING, "attack"], metrics)
+    clean = endpoint_rows(points[points["attack"] == "clean"], SETTING, metrics).set_index(SETTING)
+    clean = clean[[score.mean, f"{score.mean}_std"]].set_axis(["clean_mean", "clean_mean_std"], axis=1)
     table = _ordered([methods, endpoints.join(clean, on=SETTING)])
     return table.drop(columns=[name for name in table if name.startswith("stored_")])
 
@@ -229,7 +273,7 @@ def _ordered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return table.loc[order].reset_index(drop=True)
 
 
-def contrasts(paths: pd.DataFrame) -> pd.DataFrame:
+def contrasts(paths: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:
     """Paired differences of two methods: one row per setting, attack, entry of CONTRASTS and metric.
 
     Only pairs that have both methods count. Columns beside the keys: method_mean, baseline_mean, and those of
@@ -237,10 +281,10 @@ def contrasts(paths: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for keys, group in paths.groupby([*SETTING, "attack"], sort=False):
-        values = group.groupby(["method", "pair"], sort=False)[CONTRASTED].mean()
+        values = group.groupby(["method", "pair"], sort=False)[contrasted(metrics)].mean()
         for method, baseline in (pair for pair in CONTRASTS if set(pair) <= set(group["method"])):
             first, second = values.loc[method].align(values.loc[baseline], join="inner")
-            for metric in CONTRASTED:
+            for metric in contrasted(metrics):
                 means = first[metric].mean(), second[metric].mean()
                 interval = paired_interval(first[metric] - second[metric])
                 rows.append([*keys, method, baseline, metric, *means, *interval.values()])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
+from neuralign.common.memory import free_memory
 from neuralign.common.seeding import repeatable_draws
 from neuralign.datasets.batches import Inputs, call, count_examples, map_tensors, tensors_of
 from neuralign.networks.caches import preserved_attributes
@@ -23,7 +24,7 @@ from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import State
 from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.inputs import named_inputs
-from neuralign.symmetry.memory import GIB, free_memory, needed_memory
+from neuralign.symmetry.memory import GIB, needed_memory
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute, permute_when_read
 from neuralign.symmetry.precision import DoublePrecision, double_dtype
 from neuralign.symmetry.tracing.execution import DeterministicNetwork

@@ -1,27 +1,9 @@
-"""How much memory is free, and how much the comparison of two networks needs."""
+"""How much memory the comparison of two networks needs."""
 
-import resource
-from collections.abc import Iterator
-from pathlib import Path
-
-import torch
-
-CGROUPS = Path("/sys/fs/cgroup")
 GIB = 2**30
 MARGIN = (
     1.1  # for what is needed for a moment; the measured need of a vit_b_16 is 0.7, of a resnet101 1.0 of the estimate
 )
-
-
-def free_memory(device: torch.device) -> float:
-    """How many bytes can still be allocated on a device; infinity where the system does not tell.
-
-    On the CPU this is the smallest of what the machine has free, what the control groups of the process (version 2; of
-    a container or a job of Slurm) allow, and the limit of its address space (`ulimit -v`).
-    """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min([*_free_by_machine(), *_free_by_control_groups(), *_free_by_address_space()], default=float("inf"))
 
 
 def needed_memory(itemsize: int, state: int, gradients: int, activations: int) -> int:
@@ -34,37 +16,3 @@ def needed_memory(itemsize: int, state: int, gradients: int, activations: int) -
         activations: numbers in all results of a forward pass, of which the backward pass may need every one.
     """
     return int(itemsize * (state + 2 * gradients + activations) * MARGIN)
-
-
-def _free_by_machine() -> Iterator[int]:
-    """What the kernel can give to a new process without swapping."""
-    if (path := Path("/proc/meminfo")).is_file():
-        lines = (line.split() for line in path.read_text().splitlines())
-        yield from (int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:")
-
-
-def _free_by_control_groups() -> Iterator[int]:
-    """What each control group of this process, from the innermost to the outermost, lets it allocate."""
-    if not (path := Path("/proc/self/cgroup")).is_file():
-        return
-    for line in path.read_text().splitlines():
-        if line.startswith("0::"):
-            innermost = CGROUPS / line.removeprefix("0::").strip("/")
-            for group in (innermost, *innermost.parents):
-                if group.is_relative_to(CGROUPS):
-                    yield from _free_in_control_group(group)
-
-
-def _free_in_control_group(group: Path) -> Iterator[int]:
-    """The limit less what is in use; files in the page cache are not, for they give way."""
-    limit, used, statistics = (group / f"memory.{name}" for name in ("max", "current", "stat"))
-    if limit.is_file() and (most := limit.read_text().strip()) != "max":
-        cached = dict(line.split() for line in statistics.read_text().splitlines())
-        yield int(most) - int(used.read_text()) + int(cached.get("inactive_file", 0))
-
-
-def _free_by_address_space() -> Iterator[int]:
-    """The limit of the address space less its size."""
-    limit, statistics = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
-    if limit != resource.RLIM_INFINITY and statistics.is_file():
-        yield limit - int(statistics.read_text().split()[0]) * resource.getpagesize()

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from neuralign.common.quantities import LOSS
 from neuralign.datasets.batches import Targets
-
-LOSS = "loss"  # the metric that every objective has
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from neuralign.config.catalogue import Catalogue, Entry
-from neuralign.config.schema import LATER_KEYS, OBJECTIVE, Training
+from neuralign.config.metrics import OBJECTIVE
+from neuralign.config.schema import LATER_KEYS, Training
 from neuralign.config.signatures import schema
 from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
@@ -93,7 +94,7 @@ def train_curve(c: Catalogue, setting: Setting, pair: str, alignment: str, curve
 def evaluate(
     c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str, evaluation: str
 ) -> Job:
-    """Loss and accuracy along a curve, clean and under the attacks of the evaluation."""
+    """The objective's metrics along a curve, clean and under the attacks of the evaluation."""
     model, plugins = _model(c, setting, on_curve=True)
     family, protocol = c.entry("curves", curve), setting.entry(c, "evaluations", evaluation)
     attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
@@ -112,7 +113,7 @@ def evaluate(
 
 @rule
 def plane(c: Catalogue, setting: Setting, pair: str, alignment: str, through: str, plane: str) -> Job:
-    """Loss and accuracy on a plane. `through` is INITIAL, or <curve>/<curve seed>."""
+    """The objective's metrics on a plane. `through` is INITIAL, or <curve>/<curve seed>."""
     model, plugins = _model(c, setting, on_curve=True)
     protocol = setting.entry(c, "planes", plane)
     windows = {kind: protocol.pop(kind) for kind in ("initial", "curve")}

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator
 from itertools import product, starmap
 
 from neuralign.config.catalogue import Catalogue, Entry
+from neuralign.config.checking.entries import OTHER_DATA
+from neuralign.config.metrics import OBJECTIVE, metrics_of
+from neuralign.config.signatures import result
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rule
 from neuralign.workflow.path_jobs import INITIAL, places
 from neuralign.workflow.running.notes import entries
@@ -20,8 +23,8 @@ def tabulate(c: Catalogue, study: str) -> Job:
     runs = list(runs_of(c, study))
     return Job(
         {"evaluations": [evaluation_of(r) for r in runs]},
-        {"runs": [_identify(r) for r in runs], "compared": _compared(c, study)},
-        files=["report/published.csv"],
+        {"runs": [_identify(r) for r in runs], "compared": _compared(c, study), **_measured_by(c, study)},
+        files=["report/published.csv", _objective_file(c, study)],
     )
 
 
@@ -39,8 +42,8 @@ def tabulate_claims(c: Catalogue, study: str) -> Job:
     described = {name: [description for description, _ in part] for name, part in parts.items()}
     return Job(
         tables | {name: [file for _, file in part] for name, part in parts.items()},
-        {"runs": described, "compared": _compared(c, study)},
-        files=["report/published.csv"],
+        {"runs": described, "compared": _compared(c, study), **_measured_by(c, study)},
+        files=["report/published.csv", _objective_file(c, study)],
     )
 
 
@@ -48,6 +51,30 @@ def _compared(c: Catalogue, study: str) -> list[str]:
     """The regimes whose accuracies stand beside the published ones."""
     regimes: list[str] | None = c.studies[study]["compared"]
     return ["standard"] if regimes is None else regimes
+
+
+def objective_of(c: Catalogue, study: str) -> str:
+    """The name of the objective of a study; its settings all have the same (`config.checking.check`)."""
+    grid = c.studies[study]["grids"][0]
+    setting = Setting(*(grid[key][0] for key in Setting._fields))
+    name: str = setting.entry(c, "regimes", setting.regime)["objective"]["use"]
+    return name
+
+
+def _measured_by(c: Catalogue, study: str) -> Entry:
+    """The setting `measured` of jobs: the arguments of `metrics_of` that differ from its defaults; {} if none does."""
+    objective, measured = objective_of(c, study), Entry()
+    if objective != OBJECTIVE["use"]:
+        measured["objective"] = objective
+    uses = {c.entry("datasets", name)["use"] for name in _distinct_values(c.studies[study], "dataset")}
+    if any(result("datasets", use) == OTHER_DATA for use in uses):
+        measured["noun"] = "examples"
+    return {"measured": measured} if measured else {}
+
+
+def _objective_file(c: Catalogue, study: str) -> str:
+    """The file in which the objective of a study says what it measures."""
+    return f"training/objectives/{objective_of(c, study)}.py"
 
 
 @rule
@@ -69,7 +96,10 @@ def plot(c: Catalogue, study: str, figure: str) -> Job:
     kind, options, frames = figures(c, study)[figure]
     runs = [run for run, _ in frames]
     return Job(
-        {"frames": [r for _, r in frames]}, {"kind": kind, "options": options, "runs": runs}, [("figures", kind)]
+        {"frames": [r for _, r in frames]},
+        {"kind": kind, "options": options, "runs": runs, **_measured_by(c, study)},
+        [("figures", kind)],
+        files=[_objective_file(c, study)],
     )
 
 
@@ -104,8 +134,8 @@ def report(c: Catalogue, study: str) -> Job:
     captions = [{"name": name, "use": kind, **options} for name, (kind, options, _) in drawings.items()]
     return Job(
         inputs,
-        {"study": settings, "drawings": captions} | missing,
-        files=["report/page/report.html", "report/page/figures.csv"],
+        {"study": settings, "drawings": captions} | _measured_by(c, study) | missing,
+        files=["report/page/report.html", "report/page/figures.csv", _objective_file(c, study)],
     )
 
 
@@ -127,16 +157,19 @@ def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
 def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]]:
     """{figure: (plug-in, its options, [(keys of the run, its CSV table)])} of a study, in the order of the report."""
     drawings: dict[str, tuple[str, Entry, list[tuple[Entry, Ref]]]] = {}
+    metrics = metrics_of(objective_of(c, study))
+    headline, columns = metrics.headline.name, [metrics.headline.name, metrics.loss.name]
     for regime in _distinct_values(c.studies[study], "regime"):
         runs = [run for run in runs_of(c, study) if run["regime"] == regime]
         paths = [(_identify(run), evaluation_of(run)) for run in runs]
         attacks = list(dict.fromkeys(a for r in runs for a in c.entry("evaluations", r["evaluation"])["attacks"]))
-        drawings[f"accuracy_{regime}"] = ("path", {"column": "accuracy"}, paths)
+        drawings[f"{headline}_{regime}"] = ("path", {"column": headline}, paths)
         if any(c.trained(run["curve"]) for run in runs):
-            drawings[f"curves_{regime}"] = ("path", {"column": "accuracy", "show": "curves"}, paths)
-        drawings[f"loss_{regime}"] = ("path", {"column": "loss"}, paths)
+            drawings[f"curves_{regime}"] = ("path", {"column": headline, "show": "curves"}, paths)
+        for column in metrics.names[1:]:
+            drawings[f"{column}_{regime}"] = ("path", {"column": column}, paths)
         for attack in attacks:
-            for column in ("accuracy", "loss"):
+            for column in columns:
                 options = {"column": column, "attack": attack, "beside_clean": True}
                 drawings[f"{column}_{regime}_{attack}"] = ("path", options, paths)
         signatures = list(_signatures(c, runs))
@@ -146,7 +179,7 @@ def figures(c: Catalogue, study: str) -> dict[str, tuple[str, Entry, list[tuple[
         if midpoints:
             drawings[f"midpoint_{regime}"] = ("midpoint", {}, midpoints)
         for dataset, kind, frames in _planes(c, runs):
-            for column in ("accuracy", "loss"):
+            for column in columns:
                 drawings[f"plane_{kind}_{column}_{dataset}_{regime}"] = ("plane", {"column": column}, frames)
         drawings[f"training_{regime}"] = ("training", {}, list(_histories(c, runs)))
     if _measured(c, runs_of(c, study), "bound"):

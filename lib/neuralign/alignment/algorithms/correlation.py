@@ -105,5 +105,4 @@ def _balanced(examples: Examples, count: int) -> Images:
 
 def _shuffled(examples: Examples) -> Examples:
     """The examples in a fixed random order, so that the first of them are a random sample."""
-    order = torch.randperm(len(examples), generator=stream(0, "alignment")).to(examples.device)
-    return examples.subset(order)
+    return examples.subset(examples.random_order(stream(0, "alignment")))

@@ -128,5 +128,6 @@ def _minimise_loss(
 
 def _drawn(examples: Examples, count: int, seed: int) -> Examples:
     """At most `count` of the examples, drawn at random."""
-    order = torch.randperm(len(examples), generator=stream(seed, "sinkhorn"))[:count]
-    return examples if count >= len(examples) else examples.subset(order.to(examples.device))
+    return (
+        examples if count >= len(examples) else examples.subset(examples.random_order(stream(seed, "sinkhorn"))[:count])
+    )

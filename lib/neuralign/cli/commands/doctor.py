@@ -73,7 +73,7 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
     state = {**parameters(model.network), **buffers(model.network)}
     if arguments.checkpoint:
         state = foreign_checkpoints.read(arguments.checkpoint, model, arguments.inside).state
-    example = model.normalise(images.first(2).pixels.float() / 255)
+    example = model.normalise(next(images.batches(2))[0])
     symmetry = trace(model.network, example, attention=arguments.attention)
     methods = {name: plugin("alignments", entry) for name, entry in entries.items()}
     levels, seeds = arguments.noise or recovery.LEVELS, range(arguments.seeds)

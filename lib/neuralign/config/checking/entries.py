@@ -1,16 +1,20 @@
 """One entry of the config at one place: overrides merged in, defaults filled in, every value checked."""
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 from pydantic import BaseModel
 
 from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
+from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.problems import short_repr
 from neuralign.config.references import ObjectError, find, is_object
-from neuralign.config.schema import OBJECTIVE, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
-from neuralign.config.signatures import plugins, schema
+from neuralign.config.schema import PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork
+from neuralign.config.signatures import plugins, result, schema
+
+OTHER_DATA = "ArrayDataset"  # what plug-ins of datasets return that make no images
 
 
 def _merge(raw: Any, place: Mapping[str, str]) -> Any:
@@ -49,6 +53,9 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
         if entry:
             problems.check_names(PLAIN_SECTIONS[section], entry, path)
     match section if entry else None:
+        case "datasets":
+            use = entry.get("use")
+            problems.note(f"{path}.augment", _augment_problem(entry, use, f"the plug-in {use} makes"))
         case "attacks":
             problems.note(path, _attack_problem(entry))
         case "regimes":
@@ -70,6 +77,8 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
                     problems.note(f"{path}.attacks[{i}]", f"is {attack!r}, which occurs before")
         case "studies":
             entry["grids"] = read_grids(entry["grids"], path, problems)
+            _check_augmentations(entry["grids"], f"in {name}", problems)
+            _check_objectives([grid for grid in entry["grids"] if grid], path, problems)
     return entry
 
 
@@ -153,6 +162,28 @@ def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, p
         problems.note(f"{path}.start", f"leads in a circle: {' -> '.join([*chain, start])}")
 
 
+def _check_objectives(grids: list[Entry], path: str, problems: Validation) -> None:
+    """Note a problem if settings of a study have different objectives, or a grid asks for a bound that does not hold.
+
+    Objectives that are not as they should be are left to the check of the regimes.
+    """
+    first_regime: dict[str, str] = {}  # objective -> the first regime that has it
+    for grid in grids:
+        for values in product(*(grid[key] for key in PLACES)):
+            place = dict(zip(PLACES, values, strict=True))
+            raw = problems.sections["regimes"].get(place["regime"])
+            objective = _merge(raw, place).get("objective", OBJECTIVE) if isinstance(raw, Mapping) else None
+            if isinstance(objective, Mapping) and isinstance(use := objective.get("use"), str):
+                first_regime.setdefault(use, place["regime"])
+    if len(first_regime) > 1:
+        each = " and ".join(f"{use!r} (of {regime})" for use, regime in first_regime.items())
+        problems.note(f"{path}.grids", f"found the objectives {each}; a study has one, because its tables compare")
+    for use in first_regime.keys() - {OBJECTIVE["use"]}:
+        if any("bound" in grid["measures"] for grid in grids):
+            text = f"found the measure 'bound', which holds for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
+            problems.note(f"{path}.grids", text)
+
+
 def _attack_problem(entry: Entry) -> str | None:
     """Steps longer than eps are allowed (a single step of 1.25 eps is usual), but not longer than 2 eps.
 
@@ -170,6 +201,31 @@ def _normalisation_problem(mean: list[float] | None, std: list[float] | None) ->
         return None
     lengths = " and ".join("none" if values is None else f"{len(values)}" for values in (mean, std))
     return f"`mean` and `std` must both have one number for each channel, or neither be set; found {lengths}"
+
+
+def _check_augmentations(grids: list[Entry], where: str, problems: Validation) -> None:
+    """Note each regime that augments a dataset without images in a grid. Entries with other problems are left out."""
+    for grid in filter(None, grids):
+        for setting in product(*(grid[key] for key in PLACES)):
+            place = dict(zip(PLACES, setting, strict=True))
+            dataset, regime = (problems.sections[f"{key}s"].get(place[key]) for key in ("dataset", "regime"))
+            if isinstance(regime, Mapping) and isinstance(dataset or {}, Mapping):
+                use = (dataset or {}).get("use", place["dataset"])
+                problem = _augment_problem(_merge(regime, place), use, f"{place['dataset']}, {where}, holds")
+                problems.note(f"regimes.{place['regime']}.augment", problem)
+
+
+def _augment_problem(entry: Entry, use: Any, origin: str) -> str | None:
+    """Augmentations are of images, so an entry must have none if the plug-in `use` of its dataset makes other data.
+
+    `origin`: where the message says these come from.
+    """
+    augment = entry.get("augment")
+    has_images = not isinstance(use, str) or result("datasets", use) != OTHER_DATA
+    if has_images or not augment or not isinstance(augment, list):
+        return None
+    names = ", ".join(str(step["use"]) for step in augment if isinstance(step, Mapping) and "use" in step)
+    return f"found {names or short_repr(augment)}, which vary images; {origin} other data, so [] is needed"
 
 
 def _full_passes_problem(entry: Entry) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from neuralign.datasets.dataset import DataError
+from neuralign.datasets.reading import large_arrays
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp")
@@ -15,7 +16,9 @@ GREYS = ("1", "L", "LA")
 COLOURS = ("P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
-def stack_images(files: Iterable[tuple[str, Path | BytesIO]], count: int, size: int | None) -> tuple[np.ndarray, bool]:
+def stack_images(
+    files: Iterable[tuple[str, Path | BytesIO]], count: int, size: int | None, folder: Path
+) -> tuple[np.ndarray, bool]:
     """RGB images, uint8 (count, 3, h, w), and whether any is coloured.
 
     Raises DataError, which names the file, for one that is no such image or has another size than the first.
@@ -25,6 +28,7 @@ def stack_images(files: Iterable[tuple[str, Path | BytesIO]], count: int, size: 
         count: Number of files.
         size: Height and width to which images are resized, by PIL's bilinear filter with antialiasing; None: they keep
             their size.
+        folder: Where an array that does not fit into memory is kept.
     """
     images, coloured = np.empty((0, 3, 0, 0), np.uint8), False
     for i, (name, file) in enumerate(files):
@@ -32,7 +36,7 @@ def stack_images(files: Iterable[tuple[str, Path | BytesIO]], count: int, size: 
         if size is not None:
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         if i == 0:
-            images = np.empty((count, 3, image.height, image.width), np.uint8)
+            images = large_arrays.empty((count, 3, image.height, image.width), np.uint8, folder)
         if images.shape[2:] != (image.height, image.width):
             raise DataError(
                 f"{name}: {image.height}x{image.width} pixels, but the first image of the split has "

@@ -31,7 +31,10 @@ def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
     if absent := sorted(in_train - in_test):
         raise DataError(f"{root / 'test'}: no image of class {absent[0]}, which has a folder in train")
     label_of = {name: i for i, name in enumerate(classes)}
-    stacks = {s: stack_images(((str(file), file) for file in files), len(files), size) for s, files in files_of.items()}
+    stacks = {
+        split: stack_images(((str(file), file) for file in files), len(files), size, cache)
+        for split, files in files_of.items()
+    }
     channels = 3 if any(coloured for _, coloured in stacks.values()) else 1
     train, test = (
         Split(images[:, :channels], np.array([label_of[file.parent.name] for file in files_of[split]], np.int64))

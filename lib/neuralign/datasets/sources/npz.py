@@ -7,9 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from neuralign.common.memory import fits
 from neuralign.config.options import Text
 from neuralign.datasets.dataset import DataError, Dataset, Split
+from neuralign.datasets.reading import large_arrays
 
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -24,7 +27,7 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
         layout: Which of four axes is that of the channels: the second or the last. With `auto` it is the one of length
             1 or 3; a file in which both or neither have such a length is refused.
     """
-    arrays = _read_arrays(Path(path))
+    arrays = _read_arrays(Path(path), cache)
     splits = [
         Split(_to_nchw(arrays[f"x_{s}"], layout, f"{path}: x_{s}"), _to_int64(arrays[f"y_{s}"], f"{path}: y_{s}"))
         for s in ("train", "test")
@@ -41,17 +44,42 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
     return Dataset(splits[0], splits[1], tuple(str(name) for name in names.tolist()))
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path, folder: Path) -> dict[str, np.ndarray]:
+    """{name: array}; those that do not fit into memory are kept in `folder`."""
     try:
         # opened as a zip archive too, because np.load would also read files of other kinds
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
             if missing := [name for name in NEEDED if name not in file]:
                 raise DataError(f"{path}: has no array {', '.join(missing)}; found {', '.join(file) or 'none'}")
-            return {name: file[name] for name in (*NEEDED, "classes") if name in file}
+            large = {
+                member.filename.removesuffix(".npy"): _read_large(archive, member, folder)
+                for member in archive.infolist()
+                if member.filename.removesuffix(".npy") in NEEDED and not fits(member.file_size)
+            }
+            return {name: file[name] for name in (*NEEDED, "classes") if name in file and name not in large} | large
     except DataError:
         raise
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz file of plain arrays: {error}") from error
+
+
+def _read_large(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> np.ndarray:
+    """The array of a member of the archive, read block by block. Raises ValueError as `np.load` does."""
+    with archive.open(member) as file:
+        if (version := np.lib.format.read_magic(file)) not in HEADERS:
+            raise ValueError(f"{member.filename} has version {version} of the format; allowed are 1.0 and 2.0")
+        shape, is_fortran, dtype = HEADERS[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} has objects; only plain numbers are allowed")
+        array = large_arrays.empty(shape[::-1] if is_fortran else shape, dtype, folder)
+        target = array.reshape(-1).view(np.uint8).data
+        while target:
+            if not (block := file.read(min(large_arrays.BLOCK, len(target)))):
+                raise ValueError(f"{member.filename} ends {len(target)} bytes too early")
+            target[: len(block)], target = block, target[len(block) :]
+        if file.read(1):  # at the end of the member its checksum is verified
+            raise ValueError(f"{member.filename} is longer than its shape {shape} says")
+    return array.T if is_fortran else array
 
 
 def _to_nchw(images: np.ndarray, layout: str, subject: str) -> np.ndarray:

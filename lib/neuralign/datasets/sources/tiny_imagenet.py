@@ -30,7 +30,8 @@ def tiny_imagenet(cache: Path, *, url: Address, checksum: Checksum) -> Dataset:
             classes = sorted({wnid for wnid, _ in train})
             if unknown := sorted({wnid for wnid, _ in test} - set(classes)):
                 raise DataError(f"{path}: validation images of class {unknown[0]}, which has no training images")
-            return Dataset(_read_split(archive, train, classes), _read_split(archive, test, classes), tuple(classes))
+            splits = [_read_split(archive, members, classes, cache) for members in (train, test)]
+            return Dataset(splits[0], splits[1], tuple(classes))
     except (BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path}: not the zip archive of Tiny ImageNet, or damaged: {error}") from error
 
@@ -58,9 +59,9 @@ def _list_validation_members(archive: ZipFile, source: str) -> list[tuple[str, s
     return sorted((wnid, files[file]) for file, wnid in classes.items())
 
 
-def _read_split(archive: ZipFile, members: list[tuple[str, str]], classes: list[str]) -> Split:
-    """The images and labels of (class, member) pairs."""
+def _read_split(archive: ZipFile, members: list[tuple[str, str]], classes: list[str], folder: Path) -> Split:
+    """The images and labels of (class, member) pairs; `folder` as in `stack_images`."""
     files = ((f"{archive.filename}: {name}", BytesIO(archive.read(name))) for _, name in members)
-    images, _ = stack_images(files, len(members), None)
+    images, _ = stack_images(files, len(members), None, folder)
     label_of = {wnid: i for i, wnid in enumerate(classes)}
     return Split(images, np.array([label_of[wnid] for wnid, _ in members], np.int64))

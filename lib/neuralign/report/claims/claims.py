@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.common.quantities import Quantity
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.claims import measurements
 from neuralign.report.claims.evidence import Evidence, Measurement
 from neuralign.report.labels import SETTING
@@ -28,9 +30,18 @@ class Claim:
     id: str
     sentence: str
     source: str
-    direction: str  # "more" or "less" than the bound
+    direction: str  # "more" or "less" than the bound; the other one for a score of which less is better
     measure: Callable[[Evidence], Iterator[Measurement]]
     bound: float = 0.0  # in the unit of the measurement
+    # the same for another score than accuracy, whose label replaces {}; "" if the sentence holds for every score, None
+    # if the claim makes sense for accuracies alone
+    general: str | None = ""
+
+    def sentence_on(self, score: Quantity) -> str | None:
+        """The claim for a study with this headline; None if it makes no sense there."""
+        if score.name == CLASSIFICATION.headline.name or self.general == "":
+            return self.sentence
+        return self.general and self.general.format(score.label)
 
 
 SEVERAL = 3  # settings from which on a claim is also judged over all of them together
@@ -41,17 +52,24 @@ CLAIMS = [
         "Alignment raises the average accuracy on the trained curve.",
         TABLE,
         "more",
-        measurements.contrast("aligned", "unaligned", "accuracy_mean"),
+        measurements.contrast("aligned", "unaligned", "mean"),
+        general="Alignment improves the average {} on the trained curve.",
     ),
     Claim(
         "worst",
         "Alignment raises the worst accuracy on the trained curve.",
         TABLE,
         "more",
-        measurements.contrast("aligned", "unaligned", "accuracy_min"),
+        measurements.contrast("aligned", "unaligned", "worst"),
+        general="Alignment improves the worst {} on the trained curve.",
     ),
     Claim(
-        "worst_most", "The worst accuracy gains more than the average.", TABLE, "more", measurements.worst_gains_more
+        "worst_most",
+        "The worst accuracy gains more than the average.",
+        TABLE,
+        "more",
+        measurements.worst_gains_more,
+        general="The worst {} improves more than the average.",
     ),
     Claim(
         "width",
@@ -66,6 +84,7 @@ CLAIMS = [
         TABLE,
         "more",
         measurements.above_ends,
+        general="The aligned curve has on average a better {} than its endpoints.",
     ),
     Claim(
         "line",
@@ -93,22 +112,23 @@ CLAIMS = [
         "PAM from the unaligned pair is better than no alignment.",
         TABLE,
         "more",
-        measurements.contrast("pam_unaligned", "unaligned", "accuracy_mean", "accuracy_min"),
+        measurements.contrast("pam_unaligned", "unaligned", "mean", "worst"),
     ),
     Claim(
         "pam_start",
         "PAM from the aligned pair is better than PAM from the unaligned one.",
         TABLE,
         "more",
-        measurements.contrast("pam_aligned", "pam_unaligned", "accuracy_mean", "accuracy_min"),
+        measurements.contrast("pam_aligned", "pam_unaligned", "mean", "worst"),
     ),
     Claim(
         "local_accuracy",
         "Alignment is locally optimal: PAM from it adds less than half a point of average accuracy.",
         ABSTRACT,
         "less",
-        measurements.contrast("pam_aligned", "aligned", "accuracy_mean"),
+        measurements.contrast("pam_aligned", "aligned", "mean"),
         0.5,
+        general=None,
     ),
     Claim(
         "local_units",
@@ -161,14 +181,14 @@ CLAIMS = [
         "Between adversarially trained networks, alignment lowers the barrier in the robust loss.",
         ABSTRACT,
         "less",
-        measurements.contrast("aligned", "unaligned", "loss_barrier", attacked=True),
+        measurements.robust_barrier,
     ),
     Claim(
         "robust_best",
         "The most robust network on the aligned path is more robust, and more accurate on clean images.",
         ABSTRACT,
         "more",
-        measurements.contrast("aligned", "unaligned", "accuracy_max", "accuracy_max_clean", attacked=True),
+        measurements.contrast("aligned", "unaligned", "best", "best_clean", attacked=True),
     ),
 ]
 
@@ -192,7 +212,10 @@ def judged(evidence: Evidence, claims: list[Claim] = CLAIMS) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for claim in claims:
-        columns: dict[str, Any] = {"claim": claim.id, "sentence": claim.sentence, "source": claim.source}
+        sentence = claim.sentence_on(evidence.metrics.headline)
+        if sentence is None:
+            continue
+        columns: dict[str, Any] = {"claim": claim.id, "sentence": sentence, "source": claim.source}
         columns |= {"wanted": claim.direction, "bound": claim.bound}
         measured = [m for m in claim.measure(evidence) if m.interval["n"]]
         rows += [columns | _row(m, claim) for m in measured]
@@ -206,7 +229,8 @@ def _row(m: Measurement, claim: Claim, scope: str = "setting") -> dict[str, Any]
     setting = dict(zip(SETTING, m.setting, strict=True)) if scope == "setting" else {}
     row: dict[str, Any] = {"scope": scope, **setting, "attack": m.attack, "measure": m.measure, "unit": m.unit}
     row |= {"decimals": m.digits, "first": m.first, "second": m.second, **m.interval}
-    return row | {"verdict": judge(m.interval, claim.direction, claim.bound)}
+    direction = {"more": "less", "less": "more"}[claim.direction] if m.lower_is_better else claim.direction
+    return row | {"wanted": direction, "verdict": judge(m.interval, direction, claim.bound)}
 
 
 def _over_settings(measured: list[Measurement]) -> Iterator[Measurement]:

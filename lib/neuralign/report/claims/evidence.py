@@ -6,13 +6,15 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.common.quantities import Metrics, Quantity
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING
 from neuralign.report.statistics import paired_interval
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tables of a study. Units: percent, nats, epochs. An empty table says that nothing was measured.
+    """The tables of a study, and what it measures. An empty table says that nothing was measured.
 
     Every row has dataset, network, regime and pair. The other columns:
         points, paths: as in `report.summary`.
@@ -32,6 +34,7 @@ class Evidence:
     moved: pd.DataFrame = field(default_factory=pd.DataFrame)
     midpoints: pd.DataFrame = field(default_factory=pd.DataFrame)
     theory: pd.DataFrame = field(default_factory=pd.DataFrame)
+    metrics: Metrics = CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,30 @@ class Measurement:
     first: float
     second: float
     interval: dict[str, Any]  # difference, ci_low, ci_high, reason; n and n_of: how many of what the mean is over
+    lower_is_better: bool = False  # whether a score is measured of which less is better: claims on scores are reversed
 
 
 def paired(
-    first: pd.Series, second: pd.Series | float, setting: Any, measure: str, unit: str, digits: int, attack: str = ""
+    first: pd.Series,
+    second: pd.Series | float,
+    setting: Any,
+    measure: str,
+    unit: str,
+    digits: int,
+    attack: str = "",
+    score: Quantity | None = None,
 ) -> Measurement:
-    """The mean paired difference of two series by pair, over the pairs that both have."""
+    """The mean paired difference of two series by pair, over the pairs that both have.
+
+    `score`: the quantity that they are of, if a claim says that it gets better, and not that it gets more or less.
+    """
     if isinstance(second, pd.Series):
         first, second = first.align(second, join="inner")
     means = first.mean(), second.mean() if isinstance(second, pd.Series) else second
     interval = paired_interval((first - second).dropna())
     interval |= {"n": interval["n_pairs"], "n_of": "pairs"}
-    return Measurement(tuple(setting), attack, measure, unit, digits, *means, interval)
+    is_reversed = score is not None and not score.higher_is_better
+    return Measurement(tuple(setting), attack, measure, unit, digits, *means, interval, is_reversed)
 
 
 def groups_of(table: pd.DataFrame, by: list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -96,7 +111,7 @@ def alignments(moved: pd.DataFrame) -> pd.DataFrame:
 
     Columns beside these: units; n_pairs; mean and `_std` (ddof 1) over the pairs of `moved`, the number of units that
     are not at their own place, and of `moved_from_start`, the number that are not where the search started. Rows "all"
-    also have the largest certificate, and, for alignments that search, the objective (nats) before and after.
+    also have the largest certificate, and, for alignments that search, the loss before and after.
     """
     counts, objectives = ["units", "moved", "moved_from_start"], ["objective_before", "objective_after"]
     averaged = [*counts[1:], *objectives]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neuralign.common.quantities import Quantity
 from neuralign.report.claims.evidence import (
     Evidence,
     Measurement,
@@ -23,48 +24,65 @@ from neuralign.report.labels import SETTING
 from neuralign.report.published import published_table
 from neuralign.report.statistics import welch_interval
 
-UNITS = {"accuracy": ("points", 2), "loss": ("nats", 3)}  # first word of a metric -> its unit and decimals
-NAMES = {
-    "accuracy_mean": "average accuracy",
-    "accuracy_min": "worst accuracy",
-    "accuracy_max": "best accuracy on the path",
-    "accuracy_max_clean": "clean accuracy there",
-    "loss_barrier": "loss barrier",
+TEXTS = {  # statistic of the headline along a path -> what is measured, in words
+    "mean": "average {}",
+    "worst": "worst {}",
+    "best": "best {} on the path",
+    "best_clean": "clean {} there",
 }
 
 
 Measures = Callable[[Evidence], Iterator[Measurement]]
 
 
-def contrast(method: str, baseline: str, *metrics: str, attacked: bool = False) -> Measures:
-    """`method` minus `baseline` in metrics of `summary.paths`, on clean images, or under every attack."""
+def contrast(method: str, baseline: str, *statistics: str, attacked: bool = False) -> Measures:
+    """`method` minus `baseline` in statistics of the headline along a path (TEXTS), on clean data or under attacks."""
 
     def measure(e: Evidence) -> Iterator[Measurement]:
+        score = e.metrics.headline
+        columns = {"mean": score.mean, "worst": score.worst, "best": score.best, "best_clean": f"{score.best}_clean"}
         for (*setting, attack), means in pairs_of_methods(e.paths, [*SETTING, "attack"], method, baseline):
-            for metric in metrics if (attack != "clean") == attacked else ():
-                unit = UNITS[metric.split("_")[0]]
-                yield paired(means[method][metric], means[baseline][metric], setting, NAMES[metric], *unit, attack)
+            for name in statistics if (attack != "clean") == attacked else ():
+                first, second = (means[m][columns[name]] for m in (method, baseline))
+                yield paired(first, second, setting, TEXTS[name].format(score.label), *_unit(score), attack, score)
 
     return measure
 
 
+def robust_barrier(e: Evidence) -> Iterator[Measurement]:
+    """The barrier in the loss under attack, aligned minus unaligned."""
+    loss = e.metrics.loss
+    for (*setting, attack), means in pairs_of_methods(e.paths, [*SETTING, "attack"], "aligned", "unaligned"):
+        if attack != "clean":
+            first, second = (means[m][loss.barrier] for m in ("aligned", "unaligned"))
+            yield paired(first, second, setting, f"{loss.label} barrier", *_unit(loss), attack)
+
+
+def _unit(quantity: Quantity) -> tuple[str, int]:
+    """The unit of differences of a quantity, and the decimals to show."""
+    return quantity.difference_unit, quantity.decimals
+
+
 def worst_gains_more(e: Evidence) -> Iterator[Measurement]:
-    """Gain of the worst accuracy minus gain of the average, aligned over unaligned."""
+    """Gain of the worst score minus gain of the average, aligned over unaligned."""
+    score = e.metrics.headline
     for setting, means in pairs_of_methods(clean(e.paths), SETTING, "aligned", "unaligned"):
-        worst, average = (means["aligned"][m] - means["unaligned"][m] for m in ("accuracy_min", "accuracy_mean"))
-        yield paired(worst, average, setting, "gain of the worst minus gain of the average", "points", 2)
+        worst, average = (means["aligned"][m] - means["unaligned"][m] for m in (score.worst, score.mean))
+        text = "gain of the worst minus gain of the average"
+        yield paired(worst, average, setting, text, *_unit(score), score=score)
 
 
 def gain_of_largest(e: Evidence) -> Iterator[Measurement]:
-    """Gain in average accuracy of the largest network minus that of the smallest, unpaired (Welch).
+    """Gain in the average score of the largest network minus that of the smallest, unpaired (Welch).
 
     These are the largest and the smallest of the published networks that were run in a dataset and regime.
     """
+    score = e.metrics.headline
     order = list(dict.fromkeys(published_table()["network"]))  # from small to large
     gains: dict[tuple[str, str], dict[str, pd.Series]] = {}
     for (dataset, network, regime), means in pairs_of_methods(clean(e.paths), SETTING, "aligned", "unaligned"):
         if network in order:
-            gain = means["aligned"]["accuracy_mean"] - means["unaligned"]["accuracy_mean"]
+            gain = means["aligned"][score.mean] - means["unaligned"][score.mean]
             gains.setdefault((dataset, regime), {})[network] = gain
     for (dataset, regime), by_network in gains.items():
         if len(by_network) < 2:
@@ -74,11 +92,15 @@ def gain_of_largest(e: Evidence) -> Iterator[Measurement]:
         interval = welch_interval(large_gain, small_gain) | {"n": min(large_gain[2], small_gain[2])}
         interval["n_of"] = "pairs of each"
         text = "gain of the largest minus gain of the smallest network"
-        yield Measurement((dataset, large, regime), "", text, "points", 2, large_gain[0], small_gain[0], interval)
+        means_of_gains, is_reversed = (large_gain[0], small_gain[0]), not score.higher_is_better
+        yield Measurement(
+            (dataset, large, regime), "", text, *_unit(score), *means_of_gains, interval, lower_is_better=is_reversed
+        )
 
 
 def above_ends(e: Evidence) -> Iterator[Measurement]:
-    """Average accuracy on the aligned curve minus the mean of its two ends."""
+    """The average score on the aligned curve minus the mean of its two ends."""
+    score = e.metrics.headline
     if e.points.empty:
         return
     at_ends = e.points[e.points["t"].isin([0.0, 1.0]) & (e.points["method"] == "aligned")]
@@ -86,9 +108,10 @@ def above_ends(e: Evidence) -> Iterator[Measurement]:
     for setting, rows in groups_of(clean(e.paths), SETTING):
         aligned, ends = rows[rows["method"] == "aligned"], in_setting(at_ends, setting)
         if len(aligned) and len(ends):
-            first = aligned.groupby("pair")["accuracy_mean"].mean()
-            second = ends.groupby("pair")["accuracy"].mean()
-            yield paired(first, second, setting, "average on the curve minus mean of its ends", "points", 2)
+            first = aligned.groupby("pair")[score.mean].mean()
+            second = ends.groupby("pair")[score.name].mean()
+            text = "average on the curve minus mean of its ends"
+            yield paired(first, second, setting, text, *_unit(score), score=score)
 
 
 def line_midpoint(e: Evidence) -> Iterator[Measurement]:
@@ -98,7 +121,7 @@ def line_midpoint(e: Evidence) -> Iterator[Measurement]:
     middle = e.points[(e.points["t"] == 0.5) & (e.points["statistics"] == "reestimated")]
     for setting, means in pairs_of_methods(clean(middle), SETTING, "linear_aligned", "linear_unaligned"):
         first, second = (means[m]["loss"] for m in ("linear_aligned", "linear_unaligned"))
-        yield paired(first, second, setting, "loss at t = 1/2 of the line", "nats", 3)
+        yield paired(first, second, setting, "loss at t = 1/2 of the line", *_unit(e.metrics.loss))
 
 
 def early_loss(e: Evidence) -> Iterator[Measurement]:
@@ -109,7 +132,8 @@ def early_loss(e: Evidence) -> Iterator[Measurement]:
             rows_then = compared[compared["epoch"] == max(1, compared["epoch"].max() // part)]
             for _, means in pairs_of_methods(rows_then, SETTING, "aligned", "unaligned"):
                 text = f"training loss after {name} of the epochs"
-                yield paired(means["aligned"]["loss"], means["unaligned"]["loss"], setting, text, "nats", 4)
+                first, second = (means[m]["loss"] for m in ("aligned", "unaligned"))
+                yield paired(first, second, setting, text, e.metrics.loss.unit, e.metrics.loss.decimals + 1)
 
 
 def epochs_needed(e: Evidence) -> Iterator[Measurement]:
@@ -192,7 +216,9 @@ def _midpoints(e: Evidence) -> Iterator[tuple[Any, dict[str, pd.DataFrame]]]:
 def bound_lower(e: Evidence) -> Iterator[Measurement]:
     """The bound on the loss of the straight line, aligned minus unaligned."""
     for setting, means in pairs_of_methods(e.theory, SETTING, "aligned", "unaligned"):
-        yield paired(means["aligned"]["bound"], means["unaligned"]["bound"], setting, "bound on the loss", "nats", 3)
+        yield paired(
+            means["aligned"]["bound"], means["unaligned"]["bound"], setting, "bound on the loss", *_unit(e.metrics.loss)
+        )
 
 
 def bound_ranks(e: Evidence) -> Iterator[Measurement]:

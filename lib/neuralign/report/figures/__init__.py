@@ -1,1 +1,1 @@
-"""Figures: a plug-in is `name(frame, *, ...options) -> Figure`, where `frame` has one row per value."""
+"""Figures: a plug-in is `name(frame, metrics, *, ...options) -> Figure`; `frame` has one row per value."""

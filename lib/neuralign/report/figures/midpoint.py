@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from neuralign.common.quantities import Metrics
 from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.labels import label
@@ -17,11 +18,11 @@ SERIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def midpoint(frame: pd.DataFrame, *, labels: NonNegativeInt = 20) -> Figure:
+def midpoint(frame: pd.DataFrame, metrics: Metrics, *, labels: NonNegativeInt = 20) -> Figure:
     """A row of panels per setting, a column per method: mean correlation, with a band of one standard deviation.
 
     The mean is over the units of a layer, both ends and all pairs; the standard deviation is over pairs. Activations
-    are those of held-out images.
+    are those of held-out examples.
 
     Args:
         labels: Largest number of tick labels.

@@ -1,4 +1,4 @@
-"""Accuracy or loss against the position on the path, as in the figures of Tatro et al. (2020)."""
+"""A score or the loss against the position on the path, as in the figures of Tatro et al. (2020)."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neuralign.common.quantities import Metrics
 from neuralign.config.options import Flag, Text
 from neuralign.report import drawing
 from neuralign.report.labels import label
@@ -13,8 +14,9 @@ from neuralign.report.labels import label
 
 def path(
     frame: pd.DataFrame,
+    metrics: Metrics,
     *,
-    column: Literal["accuracy", "loss"] = "accuracy",
+    column: Text = "accuracy",
     attack: Text = "clean",
     beside_clean: Flag = False,
     show: Literal["all", "curves", "lines"] = "all",
@@ -22,7 +24,7 @@ def path(
     """Panels in a row per dataset and regime, a column per network: mean over pairs with a band of one sample sd.
 
     Args:
-        column: What is drawn.
+        column: What is drawn: a quantity that the objective measures.
         attack: The attack under which it is measured; `clean`: none.
         beside_clean: Whether clean images get panels too: left of those under attack, or above them if there are
             several networks.
@@ -48,8 +50,10 @@ def path(
                 panel.set_title(", ".join(label(place[key]) for key in ("network", "dataset", "regime")))
                 if panel is panels[0] or len(networks) == 1:
                     attack_name = place["attack"]
-                    shown = "clean test images" if attack_name == "clean" else f"test images under {attack_name}"
-                    panel.set_ylabel(f"{drawing.UNITS[column]}\n{shown}")
+                    shown = metrics.tested() if attack_name == "clean" else f"test images under {attack_name}"
+                    panel.set_ylabel(f"{metrics[column].headed()}\n{shown}")
+                if metrics[column].logarithmic:
+                    drawing.make_logarithmic(panel)
         for panel in axes[-1]:
             panel.set_xlabel("position t on the path")
         drawing.legend(figure, drawing.method_entries(frame))

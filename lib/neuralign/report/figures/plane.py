@@ -1,6 +1,6 @@
-"""Accuracy or loss on planes of weight space through three models, as in the figures of Tatro et al. (2020)."""
+"""A score or the loss on planes of weight space through three models, as in the figures of Tatro et al. (2020)."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +9,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from neuralign.config.options import Flag, NonNegativeInt
+from neuralign.common.quantities import Metrics, Quantity
+from neuralign.config.options import Flag, NonNegativeInt, Text
 from neuralign.report import drawing
 from neuralign.report.labels import SETTING, alignment_label, label, rank
 
@@ -23,8 +24,9 @@ DASHED: dict[str, Any] = LINE | {"linestyle": (0, (3, 1.5))}
 
 def plane(
     frame: pd.DataFrame,
+    metrics: Metrics,
     *,
-    column: Literal["accuracy", "loss"] = "accuracy",
+    column: Text = "accuracy",
     spread: Flag = True,
     contours: NonNegativeInt = 6,
 ) -> Figure:
@@ -35,7 +37,7 @@ def plane(
     Bright is good.
 
     Args:
-        column: What is drawn.
+        column: What is drawn: a quantity that the objective measures.
         spread: Whether rows of the sample deviation over pairs are added, where there are several pairs.
         contours: Number of contour lines.
     """
@@ -55,7 +57,7 @@ def plane(
         figure.set_layout_engine("compressed")
         for (setting, kind), panels in zip(rows, axes, strict=True):
             surfaces = values[kind].loc[setting]
-            colours = _colours(surfaces, column, kind)
+            colours = _colours(surfaces, metrics[column], kind)
             for name, panel in zip(names, panels, strict=True):
                 place = dict(zip(SETTING, setting, strict=True)) | {by: name}
                 panel.set_visible(name in surfaces.index)
@@ -66,9 +68,8 @@ def plane(
                     _landmarks(panel, drawing.where(marks, **place), grid)
                     panel.set_title(f"{label(place['network'])}, {label(place['dataset'])}: {name_label(name)}")
             panels[0].set_ylabel(upwards)
-            figure.colorbar(
-                ScalarMappable(**colours), ax=list(panels), label=f"test {drawing.UNITS[column]}, {kind}", aspect=30
-            )
+            bar_label = f"test {metrics[column].headed()}, {kind}"
+            figure.colorbar(ScalarMappable(**colours), ax=list(panels), label=bar_label, aspect=30)
         for panel in axes[-1]:
             panel.set_xlabel("distance in weight space")
         counts = f"{nodes['t1'].nunique()} × {nodes['t2'].nunique()} nodes, {drawing.counted(frame, 'pair')}"
@@ -85,12 +86,13 @@ def _distances(nodes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"x": places["t1"] * x, "y": places["t2"] * y})
 
 
-def _colours(surface: pd.Series, column: str, kind: str) -> dict[str, Any]:
-    """Colour map and scale of a row of panels: logarithmic for losses that span more than a factor of 5."""
+def _colours(surface: pd.Series, quantity: Quantity, kind: str) -> dict[str, Any]:
+    """Colour map and scale of a row of panels: logarithmic where less is better, over more than a factor of 5."""
     low, high = surface.min(), surface.max()
-    logarithmic = column == "loss" and kind == "mean" and 0 < 5 * low < high
+    logarithmic = not quantity.higher_is_better and kind == "mean" and 0 < 5 * low < high
     norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
-    return {"norm": norm, "cmap": {"accuracy": "viridis", "loss": "viridis_r"}[column] if kind == "mean" else "cividis"}
+    bright_is_good = "viridis" if quantity.higher_is_better else "viridis_r"
+    return {"norm": norm, "cmap": bright_is_good if kind == "mean" else "cividis"}
 
 
 def _surface(axes: Axes, surface: pd.DataFrame, grid: pd.DataFrame, colours: dict[str, Any], contours: int) -> None:

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neuralign.common.quantities import Metrics
 from neuralign.config.options import NonNegativeInt
 from neuralign.report import drawing
 from neuralign.report.labels import alignment_label
@@ -11,11 +12,11 @@ from neuralign.report.labels import alignment_label
 NARROW, WIDE = 5.4, 6.9  # inches, with few and with many layers
 
 
-def signature(frame: pd.DataFrame, *, labels: NonNegativeInt = 32) -> Figure:
+def signature(frame: pd.DataFrame, metrics: Metrics, *, labels: NonNegativeInt = 32) -> Figure:
     """A panel per setting: mean correlation of each layer's matched units, with a band of one standard deviation.
 
     The mean is over the units of a layer and over pairs; the standard deviation is over pairs. Activations are those of
-    held-out images. If nothing of the networks may be permuted, the figure says so.
+    held-out examples. If nothing of the networks may be permuted, the figure says so.
 
     Args:
         labels: Largest number of tick labels.

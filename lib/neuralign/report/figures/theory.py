@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neuralign.common.quantities import Metrics
 from neuralign.config.options import Flag
 from neuralign.report import drawing
 from neuralign.report.theory_ranks import PREDICTORS, spearman
@@ -11,7 +12,7 @@ from neuralign.report.theory_ranks import PREDICTORS, spearman
 POINTS = {"linestyle": "none", "markersize": 5.0}
 
 
-def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
+def theory(frame: pd.DataFrame, metrics: Metrics, *, logarithmic: Flag = True) -> Figure:
     """A row of panels per setting, a column per predictor: one point per curve, Spearman's ρ in the title.
 
     Args:
@@ -27,7 +28,7 @@ def theory(frame: pd.DataFrame, *, logarithmic: Flag = True) -> Figure:
                     panel.set_xscale("log")
                 panel.set_xlabel(text)
             row[0].set_title(title, loc="left", y=1.1)
-            row[0].set_ylabel("mean test loss of\nthe trained curve (nats)")
+            row[0].set_ylabel(f"mean test loss of\nthe trained curve ({metrics.loss.unit})")
         drawing.legend(figure, [(text, look | POINTS) for text, look in drawing.method_entries(frame)])
     return figure
 

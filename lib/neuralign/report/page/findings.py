@@ -1,4 +1,4 @@
-"""The main finding in sentences: whether alignment changes the worst accuracy along the path, and by how much.
+"""The main finding in sentences: whether alignment changes the worst score along the path, and by how much.
 
 A change is stated only where the 95 % interval of the paired difference excludes zero.
 """
@@ -9,30 +9,31 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.common.quantities import Metrics, Quantity
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING
-from neuralign.report.page.formatting import number, title
+from neuralign.report.page.formatting import measured, number, title
 
 KINDS = {  # (method, baseline) -> what is compared
     ("aligned", "unaligned"): "the trained curve",
     ("linear_aligned", "linear_unaligned"): "the straight line",
 }
-SMALLEST = 0.005  # percentage points; what is smaller reads as 0.00
 
 
-def sentences(contrasts: pd.DataFrame) -> list[str]:
+def sentences(contrasts: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> list[str]:
     """One sentence per setting and attack, first on the trained curves, then on the straight lines."""
-    return [_sentence(row, kind) for row, kind in _comparisons(contrasts)]
+    return [_sentence(row, kind, metrics.headline) for row, kind in _comparisons(contrasts, metrics.headline)]
 
 
-def overview(contrasts: pd.DataFrame) -> list[str]:
+def overview(contrasts: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> list[str]:
     """A sentence per kind of path that counts its comparisons by what was found; none for a single comparison."""
     counts: dict[str, Counter[str]] = {}
-    for row, kind in _comparisons(contrasts):
-        counts.setdefault(kind, Counter())[_effect(row)] += 1
-    return [_counted(kind, effects) for kind, effects in counts.items() if effects.total() > 1]
+    for row, kind in _comparisons(contrasts, metrics.headline):
+        counts.setdefault(kind, Counter())[_effect(row, metrics.headline)] += 1
+    return [_counted(kind, effects, metrics.headline) for kind, effects in counts.items() if effects.total() > 1]
 
 
-def _counted(kind: str, effects: Counter[str]) -> str:
+def _counted(kind: str, effects: Counter[str], score: Quantity) -> str:
     texts = {
         "raises": "alignment raises it in {}",
         "lowers": "alignment lowers it in {}",
@@ -41,12 +42,13 @@ def _counted(kind: str, effects: Counter[str]) -> str:
         "one pair": "one pair does not decide in {}",
     }
     parts = [text.format(effects[effect]) for effect, text in texts.items() if effects[effect]]
-    return f"Worst accuracy on {kind}, in {effects.total()} comparisons: {', '.join(parts)}."
+    direction = "" if score.higher_is_better else " (lower is better)"
+    return f"Worst {score.label}{direction} on {kind}, in {effects.total()} comparisons: {', '.join(parts)}."
 
 
-def _comparisons(contrasts: pd.DataFrame) -> list[tuple[dict[str, Any], str]]:
+def _comparisons(contrasts: pd.DataFrame, score: Quantity) -> list[tuple[dict[str, Any], str]]:
     """(row of the table of contrasts, what is compared)."""
-    rows = contrasts[(contrasts["metric"] == "accuracy_min") & (contrasts["n_pairs"] > 0)]
+    rows = contrasts[(contrasts["metric"] == score.worst) & (contrasts["n_pairs"] > 0)]
     return [
         (row, kind)
         for (method, baseline), kind in KINDS.items()
@@ -54,24 +56,26 @@ def _comparisons(contrasts: pd.DataFrame) -> list[tuple[dict[str, Any], str]]:
     ]
 
 
-def _effect(row: Mapping[str, Any]) -> str:
+def _effect(row: Mapping[str, Any], score: Quantity) -> str:
     if pd.isna(row["ci_low"]):
         return "one pair"
     if row["ci_low"] <= 0 <= row["ci_high"]:
         return "none"
-    if abs(row["difference"]) < SMALLEST:
+    if abs(row["difference"]) < 0.5 * 10**-score.decimals:  # this reads as 0.00
         return "hardly changes"
     return "raises" if row["difference"] > 0 else "lowers"
 
 
-def _sentence(row: Mapping[str, Any], kind: str) -> str:
+def _sentence(row: Mapping[str, Any], kind: str, score: Quantity) -> str:
     place = title(SETTING, [row[key] for key in SETTING])
-    what = f"the worst accuracy on {kind}" + ("" if row["attack"] == "clean" else f" under the attack {row['attack']}")
-    before, after = (f"{number(row[f'{which}_mean'])} %" for which in ("baseline", "method"))
+    under = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
+    what = f"the worst {score.label} on {kind}{under}"
+    before, after = (measured(row[f"{which}_mean"], score) for which in ("baseline", "method"))
     values = f"{before} unaligned, {after} aligned"
-    difference = f"paired difference {number(row['difference'], sign=True)} points"
-    interval = " to ".join(number(row[end], sign=True) for end in ("ci_low", "ci_high"))
-    effect = _effect(row)
+    unit = f" {score.difference_unit}" if score.difference_unit else ""
+    difference = f"paired difference {number(row['difference'], score.decimals, sign=True)}{unit}"
+    interval = " to ".join(number(row[end], score.decimals, sign=True) for end in ("ci_low", "ci_high"))
+    effect = _effect(row, score)
     if effect == "one pair":
         return (
             f"{place}: one pair does not decide whether alignment changes {what}: {values} ({difference}, n = 1 pair)."

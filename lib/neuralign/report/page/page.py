@@ -7,17 +7,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from neuralign.common.quantities import Metrics, Quantity
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings
-from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread
+from neuralign.report.page.formatting import NONE, Rows, Table, capital, groups, listed, number, span, spread
 from neuralign.report.page.pictures import main_picture, picture_rows, pictures
-
-METRIC_NAMES = {  # metric -> (name, unit, decimals)
-    "accuracy_mean": ("average accuracy", "%", 2),
-    "accuracy_min": ("worst accuracy", "%", 2),
-    "loss_mean": ("average loss", "nats", 3),
-    "loss_barrier": ("loss barrier", "nats", 3),
-}
 
 
 def render(
@@ -29,6 +24,7 @@ def render(
     drawn: Sequence[tuple[bytes, Mapping[str, Any]]],
     notes: Sequence[Mapping[str, Any]],
     study: Mapping[str, Any],
+    metrics: Metrics = CLASSIFICATION,
     alignments: tuple[Table, Table] | None = None,
     paper: Mapping[str, Any] | None = None,
     missing: Mapping[str, Any] | None = None,
@@ -40,29 +36,35 @@ def render(
         drawn: the figures as (PNG, the config entry it was drawn with).
         notes: what was recorded beside each result: rule, wildcards, key, seconds, versions.
         study: the config of the study.
+        metrics: what it measures.
         alignments: of `paper_tables.alignment_tables`, or None.
         paper: of `paper_tables.sections`, or None.
         missing: of `workflow.incomplete.finished_part`; what an unfinished study lacks stands at the top of the page.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    shown = pictures(drawn)
+    shown = pictures(drawn, metrics)
     main_figure = main_picture(shown)
     return environment.from_string(template).render(
         title=("Incomplete: " if missing else "") + (study.get("title") or study.get("name", "Study")),
         missing=missing_table(missing) if missing else None,
         paths=missing["paths"] if missing else None,
         description=study.get("description", ""),
-        facts=facts(accuracy, paths),
-        overview=findings.overview(contrasts),
-        findings=findings.sentences(contrasts),
+        metrics=metrics,
+        score_names=capital(listed(q.label for q in metrics.scores)),
+        all_higher=all(q.higher_is_better for q in metrics.scores),
+        in_units=f", in {metrics.loss.unit}" if metrics.loss.meaning and metrics.loss.unit else "",
+        statistics_matter=statistics_matter(accuracy, metrics),
+        facts=facts(accuracy, paths, metrics),
+        overview=findings.overview(contrasts, metrics),
+        findings=findings.sentences(contrasts, metrics),
         main_picture=main_figure,
-        main=main_table(accuracy),
+        main=main_table(accuracy, metrics),
         robust=robust_tables(robust) if len(robust) else None,
-        contrasts=contrast_table(contrasts) if len(contrasts) else None,
+        contrasts=contrast_table(contrasts, metrics) if len(contrasts) else None,
         alignments=alignments,
         paper=paper,
-        individual=individual_table(paths),
+        individual=individual_table(paths, metrics),
         picture_rows=picture_rows([picture for picture in shown if picture is not main_figure]),
         settings=sections(study),
         times=time_table(notes),
@@ -87,13 +89,14 @@ def missing_table(missing: Mapping[str, Any]) -> Table:
     )
 
 
-def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
+def facts(accuracy: pd.DataFrame, paths: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> dict[str, str]:
     """What was run, in words: {"Datasets": "CIFAR-10, CIFAR-100", ...}."""
 
     def words(values: Iterable[Any]) -> str:
         return ", ".join(label(str(value)) for value in dict.fromkeys(values))
 
     seeds = paths["curve_seed"][~paths["method"].str.startswith("linear_")].dropna()
+    attacks = {"Attacks on them": words(paths["attack"].replace("clean", "none (clean)"))}
     return {
         "Datasets": words(paths["dataset"]),
         "Networks": words(paths["network"]),
@@ -101,9 +104,8 @@ def facts(accuracy: pd.DataFrame, paths: pd.DataFrame) -> dict[str, str]:
         "Pairs of endpoints (their seeds)": words(paths["pair"]),
         "Seeds of the trained curves": words(f"{seed:g}" for seed in sorted(seeds)) or "no curve was trained",
         "Points evaluated on a path": words(sorted(paths["n_points"])),
-        "Test images": words(f"{n:,}" for n in sorted(accuracy["images"])),
-        "Attacks on them": words(paths["attack"].replace("clean", "none (clean)")),
-    }
+        f"Test {metrics.noun}": words(f"{n:,}" for n in sorted(accuracy["images"])),
+    } | (attacks if metrics.noun == "images" else {})
 
 
 def sections(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,29 +114,55 @@ def sections(study: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if k not in ("name", "title", "description", "settings", "catalogue")}
 
 
-def main_table(accuracy: pd.DataFrame) -> Table:
+def main_table(accuracy: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> Table:
     """Mean ± sd along each kind of path, with the published values beside it where there are any."""
     sources = sorted(set(accuracy["published_source"].dropna()))
+    columns: dict[str, tuple[str, int]] = {}  # column of the table -> heading, decimals
+    for q in metrics.scores:
+        for words, column, published in (("Average", q.mean, "published_mean"), ("Worst", q.worst, "published_min")):
+            columns[column] = q.headed(words), q.decimals
+            if sources and q == metrics.headline:
+                columns[published] = "published", 1
+    loss = metrics.loss
+    columns |= {column: (heading, loss.decimals) for column, heading in _of_loss(loss).items()}
+    columns["length"] = "Length", 1
+    stored = {q.mean: f"stored_{q.name}" for q in metrics.scores}
+    has_statistics = statistics_matter(accuracy, metrics)
 
     def rows(r: dict[str, Any]) -> Rows:
-        row = [label(r["method"])]
-        for which in ("mean", "min"):
-            row += [spread(r, f"accuracy_{which}"), *([spread(r, f"published_{which}", 1)] if sources else [])]
-        row += [spread(r, name, 3) for name in ("loss_mean", "loss_max", "loss_barrier")]
-        row += [spread(r, "length", 1), _count(r)]
-        if r["method"] != "endpoints" or pd.isna(r["stored_accuracy_mean"]):
+        row = [label(r["method"]), *(spread(r, name, digits) for name, (_, digits) in columns.items()), _count(r)]
+        if r["method"] != "endpoints" or not has_statistics or pd.isna(r[f"stored_{metrics.headline.name}_mean"]):
             return [row]
-        stored = spread(r, "stored_accuracy_mean", std="stored_accuracy_std")
-        stored_row = ["Endpoints, stored statistics", stored, *[NONE] * (len(row) - 3), row[-1]]
-        return [["Endpoints, re-estimated statistics", *row[1:]], stored_row]
+        cells = [
+            spread(r, f"{stored[name]}_mean", digits, std=f"{stored[name]}_std") if name in stored else NONE
+            for name, (_, digits) in columns.items()
+        ]
+        return [
+            ["Endpoints, re-estimated statistics", *row[1:]],
+            ["Endpoints, stored statistics", *cells, row[-1]],
+        ]
 
-    caption = "Test accuracy and loss along the path, on clean images: mean ± sample standard deviation over n pairs "
-    caption += "(endpoints: over n networks)." + "".join(f" Published: {source}." for source in sources)
-    beside = ["published"] if sources else []
-    head = ["Method", "Average accuracy (%)", *beside, "Worst accuracy (%)", *beside, "Average loss (nats)"]
-    return Table(
-        caption, [*head, "Largest loss (nats)", "Loss barrier (nats)", "Length", "n"], groups(accuracy, SETTING, rows)
-    )
+    caption = f"Test {listed(q.label for q in {**dict.fromkeys(metrics.scores), loss: None})} along the path"
+    caption += ", on clean images" if metrics.noun == "images" else ""
+    caption += ": mean ± sample standard deviation over n pairs (endpoints: over n networks)."
+    caption += "".join(f" Published: {source}." for source in sources)
+    head = ["Method", *(heading for heading, _ in columns.values()), "n"]
+    return Table(caption, head, groups(accuracy, SETTING, rows))
+
+
+def statistics_matter(accuracy: pd.DataFrame, metrics: Metrics) -> bool:
+    """Whether re-estimated statistics give other results than stored ones; they do not without batch norm."""
+    ends = accuracy[accuracy["method"] == "endpoints"]
+    return any((ends[q.mean] != ends[f"stored_{q.name}_mean"]).any() for q in metrics.scores)
+
+
+def _of_loss(loss: Quantity) -> dict[str, str]:
+    """{column of the tables of paths: heading} of the loss."""
+    return {
+        loss.mean: loss.headed("Average"),
+        loss.worst: loss.headed("Largest"),
+        loss.barrier: capital(loss.headed(after="barrier")),
+    }
 
 
 def _count(r: Mapping[str, Any]) -> str:
@@ -168,11 +196,17 @@ def robust_tables(robust: pd.DataFrame) -> tuple[Table, Table]:
     return average, extreme
 
 
-def contrast_table(contrasts: pd.DataFrame) -> Table:
+def contrast_table(contrasts: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> Table:
     """Paired differences with their intervals."""
+    loss = metrics.loss
+    names: dict[str, tuple[str, str, int]] = {}  # metric -> (name, unit, decimals)
+    for q in dict.fromkeys([*metrics.scores, loss]):
+        names[q.mean] = f"average {q.label}", q.unit, q.decimals
+        names[q.worst] = f"worst {q.label}", q.unit, q.decimals
+    names[loss.barrier] = f"{loss.label} barrier", loss.unit, loss.decimals
 
     def rows(r: dict[str, Any]) -> Rows:
-        name, unit, digits = METRIC_NAMES[r["metric"]]
+        name, unit, digits = names[r["metric"]]
         values = [number(r[k], digits) for k in ("method_mean", "baseline_mean")]
         contrast, sd = f"{label(r['method'])} − {label(r['baseline'])}", number(r["difference_std"], digits)
         row = [f"{contrast}: {name}", unit, *values, number(r["difference"], digits, sign=True), sd, span(r, digits)]
@@ -181,21 +215,30 @@ def contrast_table(contrasts: pd.DataFrame) -> Table:
     head = ["Contrast and measure", "Unit", "First", "Second", "Difference", "sd", "95 % t-interval", "n"]
     caption = "Paired differences, first minus second method, over the n pairs that have both: the means of both "
     caption += "methods, and mean, sample standard deviation and interval of the differences. The intervals are not "
-    return Table(caption + "adjusted for their number.", head, groups(contrasts, [*SETTING, "attack"], rows))
+    return Table(
+        caption + "adjusted for their number.", head, groups(contrasts, [*SETTING, "attack"], rows, noun=metrics.noun)
+    )
 
 
-def individual_table(paths: pd.DataFrame) -> Table:
+def individual_table(paths: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> Table:
     """One row per path."""
+    columns: dict[str, tuple[str, int]] = {}  # column of the table -> heading, decimals
+    for q in metrics.scores:
+        columns |= {q.mean: (q.headed("Average"), q.decimals), q.worst: (q.headed("Worst"), q.decimals)}
+        columns[f"{q.worst}_t"] = "at t", 3
+    for column, heading in _of_loss(metrics.loss).items():
+        columns[column] = heading, metrics.loss.decimals
+        if column == metrics.loss.worst:
+            columns[f"{column}_t"] = "at t", 3
+    columns["length"] = "Length", 1
 
     def rows(r: dict[str, Any]) -> Rows:
         seed = NONE if pd.isna(r["curve_seed"]) else f"{r['curve_seed']:g}"
-        row = [f"{label(r['method'])}, pair {r['pair']}", seed, *(number(r[f"accuracy_{k}"]) for k in ("mean", "min"))]
-        row += [number(r["accuracy_min_t"], 3), *(number(r[f"loss_{k}"], 3) for k in ("mean", "max"))]
-        return [[*row, number(r["loss_max_t"], 3), number(r["loss_barrier"], 3), number(r["length"], 1)]]
+        values = [number(r[name], digits) for name, (_, digits) in columns.items()]
+        return [[f"{label(r['method'])}, pair {r['pair']}", seed, *values]]
 
-    head = ["Path", "Curve seed", "Average accuracy (%)", "Worst accuracy (%)", "at t", "Average loss (nats)"]
-    head += ["Largest loss (nats)", "at t", "Loss barrier (nats)", "Length"]
-    return Table("Each path by itself.", head, groups(paths, [*SETTING, "attack"], rows))
+    head = ["Path", "Curve seed", *(heading for heading, _ in columns.values())]
+    return Table("Each path by itself.", head, groups(paths, [*SETTING, "attack"], rows, noun=metrics.noun))
 
 
 def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:

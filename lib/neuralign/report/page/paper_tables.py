@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from neuralign.common.quantities import Metrics
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import METHODS, SETTING, alignment_label, label
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
 
@@ -14,7 +16,11 @@ HEAD = ["Measure", "First", "Second", "Difference", "95 % t-interval", "n"]
 
 
 def sections(
-    published: pd.DataFrame, claims: pd.DataFrame, drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]
+    published: pd.DataFrame,
+    claims: pd.DataFrame,
+    drawings: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    metrics: Metrics = CLASSIFICATION,
 ) -> dict[str, Any]:
     """What the page shows of the paper, by name.
 
@@ -27,16 +33,17 @@ def sections(
         claims: of `claims.judged`.
         drawings: the config entries of the study's figures.
         methods: the study's methods.
+        metrics: what it measures.
     """
     here = (published["verdict"] != "not run").groupby([published["network"], published["dataset"]]).transform("any")
     return {
-        "summary": [numbers_in_words(published), claims_in_words(claims)],
+        "summary": [*([numbers_in_words(published)] if len(published) else []), claims_in_words(claims)],
         "claims": claims_table(claims),
         "not_measured": [f"{r.sentence} ({r.source})" for r in claims[claims["scope"] == "none"].itertuples()],
         "settings": settings_table(claims) if (claims["scope"] == "all settings").any() else None,
         "cells": cells_table(published[here]) if here.any() else None,
         "other_cells": cells_table(published[~here]) if not here.all() else None,
-        "figures": figures_table(drawings, methods),
+        "figures": figures_table(drawings, methods, metrics),
     }
 
 
@@ -154,27 +161,34 @@ def _cell(row: Mapping[str, Any]) -> list[str]:
     return [published, spread(row, "ours"), f"{difference} [{span(row)}]", verdict]
 
 
-def figures_table(drawings: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Table:
-    """Every figure of the paper and which of ours shows the same."""
+def figures_table(
+    drawings: Sequence[Mapping[str, Any]], methods: Sequence[str], metrics: Metrics = CLASSIFICATION
+) -> Table:
+    """Every figure of the paper and which of ours shows the same; our headline takes the place of its accuracy."""
     known = pd.read_csv(Path(__file__).with_name("figures.csv"), keep_default_na=False)
     rows = []
     for row in known.to_dict("records"):
-        ours = [str(i) for i, drawing in enumerate(drawings, 1) if _shows_same(drawing, row)]
+        ours = [str(i) for i, drawing in enumerate(drawings, 1) if _shows_same(drawing, row, metrics)]
         if row["show"] == "criteria" and set(methods) <= METHODS.keys():
             ours = []  # no other criterion than the one of the main table was run
         rows.append([row["shows"], row["source"], "Figure " + ", ".join(ours) if ours else "not run"])
-    return Table("The figures of the paper and ours.", ["Figure of the paper", "Known from", "Here"], [("", rows)])
+    score = metrics.headline
+    instead = "" if score == CLASSIFICATION.headline else f", with {score.label} in place of accuracy"
+    return Table(
+        f"The figures of the paper and ours{instead}.", ["Figure of the paper", "Known from", "Here"], [("", rows)]
+    )
 
 
-def _shows_same(drawing: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _shows_same(drawing: Mapping[str, Any], row: Mapping[str, Any], metrics: Metrics) -> bool:
     attack = "clean" if drawing.get("attack", "clean") == "clean" else "attacked"
     same = drawing.get("use") == row["use"] and row["attack"] in ("", attack)
     same &= str(drawing.get("name", "")).startswith(row["name"])
-    same &= row["column"] in ("", drawing.get("column", "accuracy"))
+    column = metrics.headline.name if row["column"] == CLASSIFICATION.headline.name else row["column"]
+    same &= column in ("", drawing.get("column", metrics.headline.name))
     return bool(same and (row["show"] in ("", "criteria") or drawing.get("show", "all") == row["show"]))
 
 
-def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
+def alignment_tables(alignments: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> tuple[Table, Table] | None:
     """How many units alignments move, from `evidence.alignments`: all groups together, and each; None without any."""
     if alignments.empty:
         return None
@@ -193,7 +207,8 @@ def alignment_tables(alignments: pd.DataFrame) -> tuple[Table, Table] | None:
     together = alignments["group"] == "all"
     caption = "Units that an alignment puts elsewhere: from their own place, and from where the alignment started (the "
     caption += "identity, or another alignment); mean ± sample standard deviation over n pairs. For searches (PAM) the "
-    caption += "objective they lower, before and after: the loss along the curve on the same training batches (nats)."
+    caption += "objective they lower, before and after: the loss along the curve on the same training batches"
+    caption += f" ({metrics.loss.unit})." if metrics.loss.unit else "."
     all_groups = Table(
         caption,
         [*head, "Objective before", "Objective after", "n"],

@@ -17,9 +17,11 @@ from typing import Any
 import pandas as pd
 
 from neuralign.common.files import atomic
+from neuralign.common.quantities import Metrics
+from neuralign.config.metrics import metrics_of
 from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings, paper_tables
-from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, spread
+from neuralign.report.page.formatting import NONE, Rows, Table, capital, groups, listed, number, spread
 from neuralign.report.page.markdown import list_item, markdown_table, rows_as_markdown, wrapped
 from neuralign.report.page.page import contrast_table, facts, individual_table, main_table, origin, robust_tables
 
@@ -61,6 +63,12 @@ class Bundle:
         settings: Mapping[str, Any] = next(n for n in self.notes if n["rule"] == "report")["settings"]["study"]
         return settings
 
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What the study measures."""
+        settings = next(n for n in self.notes if n["rule"] == "report")["settings"]
+        return metrics_of(**settings.get("measured", {}))
+
     def table(self, name: str) -> pd.DataFrame:
         """One of the study's tables; without rows if the study has none of this name."""
         file = self.folder / "studies" / self.name / "tables" / f"{name}.csv"
@@ -87,11 +95,12 @@ def page(published: Iterable[Bundle], where: Path) -> str:
 
 def _chapter(bundle: Bundle, where: Path) -> list[str]:
     accuracy, robust, paths, contrasts = (bundle.table(n) for n in ("accuracy", "robust", "paths", "contrasts"))
-    claims, published = bundle.table("claims"), bundle.table("published")
+    claims, published, metrics = bundle.table("claims"), bundle.table("published"), bundle.metrics
     parts = [f"## {bundle.study['title']}", wrapped(bundle.study["description"]), _figure(bundle, where)]
-    parts += ["### What was run", _list({**facts(accuracy, paths), **_trainings(bundle.study)})]
-    parts += ["### Findings", "\n".join(list_item(sentence) for sentence in findings.sentences(contrasts))]
-    parts += ["### Accuracy and loss", markdown_table(main_table(accuracy))]
+    parts += ["### What was run", _list({**facts(accuracy, paths, metrics), **_trainings(bundle.study)})]
+    parts += ["### Findings", "\n".join(list_item(sentence) for sentence in findings.sentences(contrasts, metrics))]
+    names = listed(q.label for q in {**dict.fromkeys(metrics.scores), metrics.loss: None})
+    parts += [f"### {capital(names)}", markdown_table(main_table(accuracy, metrics))]
     if len(robust):
         parts += ["### Under attack", *map(markdown_table, robust_tables(robust))]
     if len(here := published[published["verdict"] != "not run"]):
@@ -101,19 +110,19 @@ def _chapter(bundle: Bundle, where: Path) -> list[str]:
             markdown_table(paper_tables.cells_table(here)),
         ]
     parts += ["### The paper's claims", _verdicts(claims), markdown_table(paper_tables.claims_table(claims))]
-    parts += ["### Paired differences", markdown_table(contrast_table(contrasts))]
-    parts += ["### Each path", markdown_table(individual_table(paths))]
+    parts += ["### Paired differences", markdown_table(contrast_table(contrasts, metrics))]
+    parts += ["### Each path", markdown_table(individual_table(paths, metrics))]
     parts += ["### Cost and origin", markdown_table(cost_table(bundle.notes)), _list(origin(bundle.notes))]
     return [part for part in parts if part]
 
 
 def short_table(bundle: Bundle) -> str:
     """The main table without losses, as README shows it."""
-    accuracy = bundle.table("accuracy")
+    accuracy, score = bundle.table("accuracy"), bundle.metrics.headline
     has_published = accuracy["published_source"].notna().any()
 
     def rows(r: dict[str, Any]) -> Rows:
-        row = [label(r["method"]), spread(r, "accuracy_mean"), spread(r, "accuracy_min")]
+        row = [label(r["method"]), *(spread(r, name, score.decimals) for name in (score.mean, score.worst))]
         return [[*row, *(spread(r, f"published_{w}", 1) for w in ("mean", "min") if has_published)]]
 
     head = ["", "mean on the path", "worst point", *(["published mean", "published worst"] if has_published else [])]
@@ -126,7 +135,9 @@ def short_table(bundle: Bundle) -> str:
 def readme_part(bundle: Bundle, where: Path) -> str:
     """The results of one study as README shows them: figure, table, findings."""
     pairs = int(bundle.table("paths")["pair"].nunique())
-    text = f"{bundle.study['title']}: test accuracy in %, mean ± sample standard deviation over {pairs} pairs."
+    score = bundle.metrics.headline
+    unit = f" in {score.unit}" if score.unit else ""
+    text = f"{bundle.study['title']}: test {score.label}{unit}, mean ± sample standard deviation over {pairs} pairs."
     return "\n\n".join([_figure(bundle, where), wrapped(f"{text} {bundle.study['description']}"), short_table(bundle)])
 
 
@@ -161,8 +172,9 @@ def _threads(note: Mapping[str, Any]) -> str:
 
 
 def _figure(bundle: Bundle, where: Path) -> str:
-    figure = bundle.figure("accuracy")
-    return f"![Accuracy along the paths]({os.path.relpath(figure, where)})" if figure else ""
+    score = bundle.metrics.headline
+    figure = bundle.figure(score.name)
+    return f"![{capital(score.label)} along the paths]({os.path.relpath(figure, where)})" if figure else ""
 
 
 def _trainings(study: Mapping[str, Any]) -> dict[str, str]:

@@ -6,13 +6,18 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuralign.common.quantities import LOSS, Quantity
 from neuralign.config.options import NonNegative
 from neuralign.networks.model import criterion, logits
-from neuralign.training.objective import LOSS, Metric, Objective
+from neuralign.training.objective import Metric, Objective
 
 # A network that guesses has a loss of log(classes), below 10 nats. A bound relative to the first loss would not work,
 # because a curve starts from well-trained networks, with a loss near 0.
 EXPLODED = 1e4
+METRICS = (
+    Quantity("accuracy", "accuracy", unit="%", higher_is_better=True, decimals=2, possible=(0, 100)),
+    Quantity(LOSS, "loss", unit="nats", function="cross-entropy"),
+)
 
 
 def cross_entropy(*, auxiliary: NonNegative = 0.3) -> Objective:

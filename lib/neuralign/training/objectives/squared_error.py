@@ -1,13 +1,33 @@
 """Squared error of a regression."""
 
 from collections.abc import Mapping
-from math import nan
+from math import inf, nan
 from typing import Any
 
 from torch import Tensor
 
+from neuralign.common.quantities import LOSS, Quantity
 from neuralign.networks.model import logits
-from neuralign.training.objective import LOSS, Metric, Objective
+from neuralign.training.objective import Metric, Objective
+
+METRICS = (
+    Quantity(
+        "r2",
+        "R²",
+        unit="%",
+        higher_is_better=True,
+        decimals=2,
+        possible=(-inf, 100),
+        meaning="The share of the variance of the test targets that the network explains: 100 % less the squared error "
+        "divided by that variance. To always predict the mean of the test targets has 0 %; what is worse is negative.",
+    ),
+    Quantity(
+        LOSS,
+        "loss",
+        function="squared error",
+        meaning="Mean squared difference of outputs and targets, in the squared unit of the dataset's targets.",
+    ),
+)
 
 
 def squared_error() -> Objective:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from neuralign.common.memory import SHARE
 from neuralign.common.tables import align_columns
+from neuralign.config.plugins import plugin
 from neuralign.datasets.dataset import Split
 
 Settings = Mapping[str, Any]
 STEP = 3  # work of a training step per image: forward, and backward with gradients by the weights
 FLOAT = 4  # bytes of a float32
+JOB_MEMORY = 8000  # megabytes that the rules ask for, for a job with networks in its first attempt
 COLUMNS = ["rule", "jobs", "done", "hours left", "disk", "peak memory", "hours from"]
 TRAININGS = ("train_endpoint", "train_curve")  # rules
 
@@ -176,16 +179,33 @@ def memory(rule: str, settings: Settings, sizes: Sizes, counts: Counts | None) -
     """An upper estimate of the peak memory in bytes; None if `counts` are missing.
 
     It is the sum of the data, some copies of the weights, and the outputs of all layers for a batch, which count twice
-    in a training because of their gradients.
+    in a training because of their gradients. Of the data no more counts than a job with JOB_MEMORY holds: if they are
+    larger, they stay on disk.
     """
+    data = min(sizes.bytes, int(SHARE * JOB_MEMORY * 1e6))
     if rule not in WORK:
-        return sizes.bytes if rule == "fetch_data" else 0
+        return data if rule == "fetch_data" else 0
     if counts is None:
         return None
     protocol = settings.get("training") or settings.get("protocol") or settings.get("method") or {}
     outputs = protocol.get("batch_size", 500) * counts.activations * (2 if has_training_steps(rule, settings) else 1)
     copies = 16 if rule in ("evaluate", "plane") else 8  # eight points at a time share each batch
-    return sizes.bytes + FLOAT * (copies * counts.parameters + outputs)
+    copies += _copies_of_optimiser(protocol.get("optimiser"))
+    return data + FLOAT * (copies * counts.parameters + outputs)
+
+
+def _copies_of_optimiser(entry: Settings | None) -> int:
+    """How many times the size of the weights a training with this optimiser takes beyond one with SGD (None).
+
+    Each tensor of its state counts twice, as a step makes another of its size.
+    """
+    if not entry:
+        return 0
+    import torch  # seconds of imports that no other plan needs
+
+    weights = torch.empty(2, device="meta")
+    state = plugin("optimisers", entry)().initial_state(weights)
+    return 2 * sum(tensor.shape == weights.shape for tensor in state.values())
 
 
 def rate(done: Iterable[tuple[float, float]]) -> float | None:

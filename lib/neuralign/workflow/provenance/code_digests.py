@@ -92,8 +92,8 @@ def module_path(name: str) -> Path | None:
 
 
 def file_digest(path: Path) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """The first 16 hexadecimal digits of the SHA-256 of a file's bytes; of Python code, without comments likewise."""
+    return _digest(path) if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @cache
