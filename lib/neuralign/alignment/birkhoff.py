@@ -1,6 +1,7 @@
-"""The Birkhoff polytope of doubly stochastic matrices: projection onto it, and decomposition into permutations."""
+"""The Birkhoff polytope of doubly stochastic matrices: projection onto it, steps within it, and decomposition into
+permutations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +122,20 @@ def assign(score: Tensor) -> Tensor:
 
     _, columns = linear_sum_assignment(score.double().cpu().numpy(), maximize=True)
     return torch.from_numpy(np.ascontiguousarray(columns, dtype=np.int64))
+
+
+def to_matrix(permutation: Tensor) -> Tensor:
+    """The permutation matrix (n, n) in float64: entry [i, permutation[i]] is 1."""
+    return torch.eye(len(permutation), dtype=torch.float64)[permutation]
+
+
+def best_step(function: Callable[[float], float], degree: int) -> float:
+    """The t in [0, 1] at which a polynomial of at most this degree is largest; 0 if it is constant."""
+    ts = np.linspace(0, 1, degree + 1)
+    coefficients = np.linalg.solve(np.vander(ts), [function(t) for t in ts])
+    roots = np.roots(np.polyder(coefficients))
+    inside = [float(r.real) for r in roots if abs(r.imag) < 1e-9 and 0 < r.real < 1]
+    return max([0.0, *inside, 1.0], key=lambda t: float(np.polyval(coefficients, t)))
 
 
 def decompose(matrix: Tensor, *, terms: int, smallest: float = 5e-4) -> tuple[Tensor, Tensor]:

@@ -110,7 +110,11 @@ class Moments:
     def products(self) -> Tensor:
         """(n, n) float64: the means of products of raw values."""
         means = self.means()
-        return self._cross_deviations() / self.count + torch.outer(means[0], means[1])
+        return self.covariance() + torch.outer(means[0], means[1])
+
+    def covariance(self) -> Tensor:
+        """(n, n) float64: the means of products of deviations from the means."""
+        return self._cross_deviations() / self.count
 
     def _squared_deviations(self) -> Tensor:
         """(2, n): the sums of squared deviations from the means."""

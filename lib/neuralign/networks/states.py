@@ -4,7 +4,7 @@ A *state* maps the names of `named_parameters()` and `named_buffers()` to tensor
 ways: it repeats a tied tensor under each of its names, and it lacks the buffers that are not persistent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,23 @@ def state_dict_tensors(network: nn.Module) -> tuple[dict[str, Tensor], dict[str,
     names = canonical_names(network)
     saved = {n: t for n, t in network.state_dict(keep_vars=True).items() if n in names}
     return saved, {n: names[n] for n in saved}
+
+
+def mean_state(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, Tensor]:
+    """The mean of states, or their sum with `weights`, computed in float64 and returned in their dtypes.
+
+    Tensors that are no floating-point or complex numbers, such as counters, are those of the first state.
+    """
+    weights = [1 / len(states)] * len(states) if weights is None else weights
+    mean = {}
+    for name, first in states[0].items():
+        if first.is_floating_point() or first.is_complex():
+            wide = torch.promote_types(first.dtype, torch.float64)
+            terms = [state[name].to(wide) * weight for state, weight in zip(states, weights, strict=True)]
+            mean[name] = torch.stack(terms).sum(0).to(first.dtype)
+        else:
+            mean[name] = first
+    return mean
 
 
 def check_state(where: str, state: State, expected: State) -> None:

@@ -77,7 +77,7 @@ def permute(spec: PermutationSpec, permutation: Permutation, state: State) -> di
     def select(group: str, block: Tensor, dim: int) -> Tensor:
         return block.index_select(dim, permutation[group].to(block.device)) if group in permutation else block
 
-    return _act(spec, state, select)
+    return act(spec, state, select)
 
 
 class ComputedState(Mapping[str, Tensor]):
@@ -126,7 +126,7 @@ def mix(spec: PermutationSpec, matrices: Mapping[str, Tensor], state: State) -> 
             return block
         return torch.tensordot(matrices[group].to(block.dtype), block, ([1], [dim])).movedim(0, dim)
 
-    return _act(replace(spec, axes=other_axes), mixed, mix_block)
+    return act(replace(spec, axes=other_axes), mixed, mix_block)
 
 
 def _simple_axes(
@@ -199,8 +199,8 @@ def check(spec: PermutationSpec, permutation: Permutation) -> None:
             raise ValueError(f"group {group!r}: not a permutation of {spec.sizes[group]} channels")
 
 
-def _act(spec: PermutationSpec, state: State, action: Action) -> dict[str, Tensor]:
-    """`state` with `action` applied wherever a group lies on one of its tensors."""
+def act(spec: PermutationSpec, state: State, action: Action) -> dict[str, Tensor]:
+    """`state` with `action` applied wherever a group lies on one of its tensors, in the order of its dimensions."""
     out = {}
     for name, tensor in state.items():
         for dim, blocks in enumerate(spec.axes.get(name, ())):

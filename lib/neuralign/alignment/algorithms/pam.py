@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuralign.alignment import birkhoff
+from neuralign.alignment.path_loss import mean_loss
 from neuralign.alignment.problem import Problem
-from neuralign.common.seeding import preserved_generators, reseed, stream
+from neuralign.common.seeding import stream
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.curves.families.bezier import bezier
-from neuralign.datasets.batches import count_examples
 from neuralign.networks.buffer_updates import IMAGES
+from neuralign.networks.model import State
 from neuralign.networks.parameters import FlatLayout
 from neuralign.symmetry.permutations import Permutation, identity, mix, permute
 from neuralign.training.loop import Training, demand_trainable_last_batch, fit
@@ -209,23 +210,18 @@ class _Search:
             permutations.append({g: decompositions[g][1][i] for g, i in drawn.items()})
         return permutations
 
-    @torch.no_grad()
     def score(self, permutation: Permutation, batches: int) -> float:
         """The mean loss along the curve, in training mode; batches, t and noise are the same for every permutation."""
-        model, examples, objective = self.problem.model, self.problem.examples, self.problem.objective
+        examples = self.problem.examples
         end = self.layout.flatten(permute(self.spec, permutation, self.end))
         order, draws = stream(self.seed, "scoring order"), stream(self.seed, "scoring draws")
-        model.network.train()
-        total, count = torch.zeros((), device=self.origin.device), 0
         scored = list(islice(examples.shuffled(self.batch_size, self.problem.transform, order, draws), batches))
-        for i, (inputs, targets) in enumerate(scored):
+
+        def state_of(i: int) -> State:
             point = self.point(end, self.offsets, self.weights((i + 0.5) / len(scored)))
-            state = self.layout.views(point) | {n: b.clone() for n, b in self.buffers.items()}
-            with preserved_generators(self.origin.device):
-                reseed(self.origin.device, self.seed, "scoring dropout", i)
-                total += objective.loss(model(state, inputs), targets) * count_examples(inputs)
-            count += count_examples(inputs)
-        return (total / count).item()
+            return self.layout.views(point) | {n: b.clone() for n, b in self.buffers.items()}
+
+        return mean_loss(self.problem, scored, state_of, self.seed)
 
 
 def _proximal_step(x: Tensor, start: Tensor, strength: Tensor) -> None:

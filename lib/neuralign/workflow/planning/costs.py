@@ -77,7 +77,7 @@ def precision_of(settings: Settings) -> str:
 
 def has_training_steps(rule: str, settings: Settings) -> bool:
     """Whether a job takes training steps: a training, or an alignment by gradient descent such as PAM."""
-    return rule in TRAININGS or "epochs" in settings.get("method", {})
+    return rule in TRAININGS or "lr" in settings.get("method", {})
 
 
 def attack_work(entry: Settings | None) -> int:
@@ -110,7 +110,11 @@ def _training(s: Settings, sizes: Sizes) -> float:
 
 def _align(s: Settings, sizes: Sizes) -> int:
     method, attack = s["method"], attack_work(s.get("attack"))
+    if "lr" in method and "epochs" not in method:  # so many steps, or none that read data
+        return 0 if method.get("loss") == "distance" else method["steps"] * method["batch_size"] * (STEP + attack)
     if "epochs" not in method:  # the activations of both networks are computed once, or never
+        if "choose" in method:  # a midpoint for each run
+            return method["restarts"] * method["images"] if method["choose"] == "midpoint" else 0
         return 2 * min(method["images"], sizes.train) * (1 + attack) if "images" in method else 0
     rounds, candidates = method.get("rounds", 1), method.get("candidates", 0)
     scored = min(method.get("scoring_batches", 0) * method["batch_size"], sizes.train)

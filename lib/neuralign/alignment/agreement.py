@@ -1,0 +1,232 @@
+"""The agreement of two networks: the inner product of their parameters when the source's neurons are permuted.
+
+Weight matching maximises it (Ainsworth et al. 2023, section 3.2). On permutations it is largest where the distance of
+the parameters is smallest. Only parameters count, not buffers such as running statistics; no data are needed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from neuralign.networks.model import State
+from neuralign.symmetry.permutations import Block, Blocks, Permutation, PermutationSpec, act, mix
+
+Matrices = Mapping[str, Tensor]  # group -> (n, n)
+Move = Callable[[str, Tensor, int], Tensor]  # (group, tensor, dimension that is its channels) -> moved tensor
+
+
+class MatchingObjective(Protocol):
+    """What a search over permutations maximises: a polynomial in the matrices of the groups."""
+
+    @property
+    def spec(self) -> PermutationSpec:
+        """Where each group lies."""
+        ...
+
+    @property
+    def single(self) -> frozenset[str]:
+        """The free groups in whose matrix it is affine."""
+        ...
+
+    def value(self, permutation: Permutation) -> float:
+        """Its value at a permutation; groups that are absent stay in place. In float64."""
+        ...
+
+    def gain(self, group: str, before: Permutation, after: Permutation) -> float:
+        """How much it rises from one permutation to another that differs from it in `group` only."""
+        ...
+
+    def score(self, group: str, permutation: Permutation) -> Tensor:
+        """The derivative by the permutation matrix of `group`, (n, n) in float64, at a permutation.
+
+        Entry [i, j] says how well channel i of the target agrees with channel j of the source while all other channels
+        stay where the permutation puts them.
+        """
+        ...
+
+    def soft_value(self, matrices: Matrices) -> Tensor:
+        """Its value where channels are mixed by `matrices`, as by `mix`; a float64 scalar, differentiable."""
+        ...
+
+    def soft_score(self, group: str, matrices: Matrices) -> Tensor:
+        """The derivative by the matrix of `group`, (n, n) in float64, where channels are mixed by `matrices`."""
+        ...
+
+
+class Agreement:
+    """The agreement F(P) = sum over parameters of <target, P source>, as a function of the permutation P.
+
+    A group is *single* if F is affine in its permutation matrix: no tensor is multiplied by it twice. The stream of
+    `x + linear(x)` is not single, because it lies on both axes of the weight.
+
+    Args:
+        spec: where each group lies.
+        target: the state of the network that stays.
+        source: the state of the network whose neurons are permuted.
+        names: the tensors of both states that count, if free groups lie on them: the parameters.
+    """
+
+    def __init__(self, spec: PermutationSpec, target: State, source: State, names: Collection[str]):
+        self.spec, self.target, self.source = spec, target, source
+        free = frozenset(spec.free)
+        named = [name for name in names if name in spec.axes and _is_number(target[name])]
+        counts = {name: sum(map(_count_occurrences, spec.axes[name]), Counter()) for name in named}
+        self.counts = {name: count for name, count in counts.items() if not free.isdisjoint(count)}
+        self.names = {g: [name for name, count in self.counts.items() if count[g]] for g in spec.free}
+
+    @cached_property
+    def single(self) -> frozenset[str]:
+        """The free groups that are single."""
+        axes = self.spec.axes
+        return frozenset(g for g in self.spec.free if all(_degree(axes[n], {g}) == 1 for n in self.names[g]))
+
+    @cached_property
+    def degree(self) -> int:
+        """The degree of F as a polynomial along a straight line of matrices."""
+        return max((_degree(self.spec.axes[name], self.spec.free) for name in self.counts), default=0)
+
+    @cached_property
+    def norms(self) -> float:
+        """The product of the norms of both networks' parameters on which free groups lie: an upper bound of F."""
+        squares = [
+            sum(float(_wide(state[n]).square().sum()) for n in self.counts) for state in (self.target, self.source)
+        ]
+        return (squares[0] * squares[1]) ** 0.5
+
+    def value(self, permutation: Permutation) -> float:
+        """See `MatchingObjective`."""
+        return self._sum(self.counts, _mover(permutation))
+
+    def gain(self, group: str, before: Permutation, after: Permutation) -> float:
+        """See `MatchingObjective`."""
+        return self._sum(self.names[group], _mover(after)) - self._sum(self.names[group], _mover(before))
+
+    def soft_value(self, matrices: Matrices) -> Tensor:
+        """See `MatchingObjective`."""
+        mixed = self._mixed(matrices)
+        products = [torch.dot(_wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
+        return torch.stack(products).sum()
+
+    def soft_distance(self, matrices: Matrices) -> Tensor:
+        """The squared distance of the target's parameters to the source's, mixed by `matrices`; as `soft_value`."""
+        mixed = self._mixed(matrices)
+        return torch.stack([(_wide(self.target[n]) - mixed[n]).square().sum() for n in self.counts]).sum()
+
+    def score(self, group: str, permutation: Permutation, names: Sequence[str] | None = None) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all."""
+        return self._score(group, _mover(permutation), names)
+
+    def soft_score(self, group: str, matrices: Matrices) -> Tensor:
+        """See `MatchingObjective`."""
+        return self._score(group, _mixer(matrices))
+
+    def _mixed(self, matrices: Matrices) -> dict[str, Tensor]:
+        source = {name: _wide(self.source[name]) for name in self.counts}
+        device = next(iter(source.values())).device
+        return mix(self.spec, {g: m.to(device) for g, m in matrices.items()}, source)
+
+    def _sum(self, names: Iterable[str], move: Move) -> float:
+        total = 0.0
+        for name in names:
+            moved = act(self.spec, {name: _wide(self.source[name])}, move)[name]
+            total += float(torch.dot(_wide(self.target[name]).flatten(), moved.flatten()))
+        return total
+
+    def _score(self, group: str, move: Move, names: Sequence[str] | None = None) -> Tensor:
+        size = self.spec.sizes[group]
+        total = torch.zeros(size, size, dtype=torch.float64)
+        for name in self.names[group] if names is None else names:
+            target, source = _wide(self.target[name]), _wide(self.source[name])
+            for k in range(self.counts[name][group]):  # the product rule: all factors but the k-th are moved
+                moved = act(self.spec, {name: source}, _all_but(k, group, move))[name]
+                for rows, columns in zip(
+                    _channels(self.spec, name, group, k, target),
+                    _channels(self.spec, name, group, k, moved),
+                    strict=True,
+                ):
+                    total += (rows @ columns.T).cpu()
+        return total
+
+
+def _channels(spec: PermutationSpec, name: str, group: str, occurrence: int, tensor: Tensor) -> list[Tensor]:
+    """The channels of a group at one of its places on a tensor, as rows (n, k)."""
+    rows: list[Tensor] = []
+    seen = 0
+
+    def collect(factor: str, part: Tensor, dim: int) -> Tensor:
+        nonlocal seen
+        if factor == group:
+            if seen == occurrence:
+                rows.append(part.movedim(dim, 0).flatten(1))
+            seen += 1
+        return part
+
+    act(spec, {name: tensor}, collect)
+    return rows
+
+
+def _all_but(occurrence: int, group: str, move: Move) -> Move:
+    """`move` for every factor except one occurrence of a group."""
+    seen = 0
+
+    def move_others(factor: str, part: Tensor, dim: int) -> Tensor:
+        nonlocal seen
+        if factor == group:
+            seen += 1
+            if seen - 1 == occurrence:
+                return part
+        return move(factor, part, dim)
+
+    return move_others
+
+
+def _mover(permutation: Permutation) -> Move:
+    def move(group: str, part: Tensor, dim: int) -> Tensor:
+        return part.index_select(dim, permutation[group].to(part.device)) if group in permutation else part
+
+    return move
+
+
+def _mixer(matrices: Matrices) -> Move:
+    def move(group: str, part: Tensor, dim: int) -> Tensor:
+        if group not in matrices:
+            return part
+        return torch.tensordot(matrices[group].to(part), part, ([1], [dim])).movedim(0, dim)
+
+    return move
+
+
+def _count_occurrences(blocks: Blocks) -> Counter[str]:
+    """How often each group lies on an axis."""
+    total: Counter[str] = Counter()
+    for factor in (factor for block in blocks for factor in block):
+        if isinstance(factor, str):
+            total[factor] += 1
+        elif not isinstance(factor, int):
+            total += _count_occurrences(factor)
+    return total
+
+
+def _degree(axes: Sequence[Blocks], groups: Collection[str]) -> int:
+    """How many factors of these groups multiply the same number of a tensor, at most."""
+
+    def degree_of_block(block: Block) -> int:
+        return sum(
+            int(f in groups) if isinstance(f, str) else 0 if isinstance(f, int) else _degree([f], groups) for f in block
+        )
+
+    return sum(max(map(degree_of_block, blocks), default=0) for blocks in axes)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """A tensor in float64; a complex one has its real and imaginary parts in a last dimension."""
+    real = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
+    return real.double()

@@ -1,0 +1,64 @@
+"""Doubly stochastic matrices of any latent matrices, by Sinkhorn's algorithm, with their gradient."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOST = 200  # iterations until the marginals are within the tolerance, which the implicit gradient needs
+CHECKED = 10  # iterations between two looks at the marginals, each of which waits for the device
+
+
+def sinkhorn(latent: Tensor, *, iterations: int = 20, implicit: bool = True, tolerance: float = 1e-6) -> Tensor:
+    """The doubly stochastic matrix (n, n) that Sinkhorn's algorithm finds from exp(latent); computed in float64.
+
+    Rows and then columns are divided by their sums, in the log domain, `iterations` times.
+
+    `implicit`: the gradient is that of the limit (Pena et al. 2023). It needs no memory for iterations, and is right
+    where the algorithm has converged, so that iterations go on until all row sums are within `tolerance` of 1, or there
+    were 200. Otherwise the gradient is that of the iterations themselves.
+    """
+    wide = latent.double()
+    result = _Implicit.apply(wide, iterations, tolerance) if implicit else _iterate(wide, iterations).exp()
+    return result.to(latent.dtype)
+
+
+def _iterate(log_matrix: Tensor, iterations: int) -> Tensor:
+    for _ in range(iterations):
+        log_matrix = log_matrix - log_matrix.logsumexp(1, keepdim=True)
+        log_matrix = log_matrix - log_matrix.logsumexp(0, keepdim=True)
+    return log_matrix
+
+
+class _Implicit(torch.autograd.Function):
+    """The limit of Sinkhorn's algorithm with the gradient that its marginals determine.
+
+    A change of the latent matrix Z changes log P by dZ minus what keeps rows and columns at 1: dP = P * (dZ - x 1^T -
+    1 y^T). So the gradient of a loss with derivative C by P is P * (C - u 1^T - 1 v^T), where u and v solve
+
+        diag(P 1) u + P v = (P * C) 1,    P^T u + diag(P^T 1) v = (P * C)^T 1.
+
+    Both are determined up to one constant, which changes nothing; the last entry of v is set to zero, and u eliminated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor, iterations: int, tolerance: float) -> Tensor:
+        log_matrix, done = _iterate(latent, iterations), iterations
+        while done < MOST and (log_matrix.exp().sum(1) - 1).abs().max() > tolerance:
+            log_matrix, done = _iterate(log_matrix, CHECKED), done + CHECKED
+        matrix = log_matrix.exp()
+        ctx.save_for_backward(matrix)
+        return matrix
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (matrix,), (gradient,) = ctx.saved_tensors, gradients
+        weighted = matrix * gradient
+        rows, columns = matrix.sum(1), matrix.sum(0)
+        scaled = matrix / rows[:, None]
+        system = torch.diag(columns) - matrix.T @ scaled
+        right = weighted.sum(0) - scaled.T @ weighted.sum(1)
+        v = torch.zeros_like(right)
+        v[:-1] = torch.linalg.solve(system[:-1, :-1], right[:-1])
+        u = (weighted.sum(1) - matrix @ v) / rows
+        return matrix * (gradient - u[:, None] - v), None, None

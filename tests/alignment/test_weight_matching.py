@@ -1,0 +1,229 @@
+"""Agreement, its gradient, and the searches that maximise it, against brute force and other algorithms."""
+
+from dataclasses import replace
+from itertools import permutations as orders
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import quadratic_assignment
+from torch import Tensor, nn
+
+from neuralign.alignment.agreement import Agreement
+from neuralign.alignment.algorithms.frank_wolfe import frank_wolfe
+from neuralign.alignment.algorithms.weights import weights
+from neuralign.alignment.ascent import agreement_of, ascend
+from neuralign.alignment.birkhoff import best_step, to_matrix
+from neuralign.alignment.problem import Problem
+from neuralign.alignment.relaxation import round_groupwise
+from neuralign.datasets.arrays import Arrays
+from neuralign.networks.model import Model, buffers, parameters
+from neuralign.symmetry import permutations
+from neuralign.symmetry.permutations import identity, inverse, permute
+from neuralign.symmetry.tracing.trace import trace_model
+
+DATA_FREE = {"weights": weights, "frank_wolfe": frank_wolfe}
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    layers = [layer for n, m in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(n, m), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def problem_of(make, inputs: int = 5, seed: int = 0) -> Problem:
+    """Two networks with independent random weights, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(network: nn.Module) -> dict[str, Tensor]:
+        tensors = {**parameters(network), **buffers(network)}
+        return {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in tensors.items()}
+
+    model = Model(make().double(), None, None)
+    rows = torch.randn(20, inputs, generator=generator, dtype=torch.float64)
+    examples = Arrays(rows, torch.zeros(20, dtype=torch.int64))
+    states = drawn(model.network), drawn(model.network)
+    return Problem(model, trace_model(model, examples), *states, examples)
+
+
+class Recurrent(nn.Module):
+    """A stream of six units, which is on both axes of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.step, self.last = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(x + self.step(x).relu())
+
+
+def best_value(objective: Agreement) -> float:
+    groups = [[torch.tensor(p) for p in orders(range(objective.spec.sizes[g]))] for g in objective.spec.free]
+    return max(objective.value(dict(zip(objective.spec.free, choice, strict=True))) for choice in product(*groups))
+
+
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys() and all(torch.equal(first[g], second[g]) for g in first)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_search_beats_brute_force_and_frank_wolfe_reaches_it(seed):
+    problem = problem_of(lambda: mlp(5, 3, 3, 2), seed=seed)
+    objective = agreement_of(problem)
+    best = best_value(objective)
+    values = {name: objective.value(method(problem)) for name, method in DATA_FREE.items()}
+    assert max(values.values()) <= best + 1e-9
+    assert values["frank_wolfe"] == pytest.approx(best)
+    assert objective.value(weights(problem, restarts=10)) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_group_on_both_axes_of_a_weight_rises_to_at_least_the_value_of_faq(seed):
+    problem = problem_of(Recurrent, seed=seed)
+    objective = agreement_of(problem)
+    (group,) = objective.spec.free
+    assert group not in objective.single and objective.degree == 2
+    best = best_value(objective)
+    values = [objective.value(method(problem, restarts=10)) for method in DATA_FREE.values()]
+    assert max(values) <= best + 1e-9
+    # the same problem for scipy: the terms with the group once as costs are not part of its quadratic, so they go there
+    target, source = problem.target, problem.source
+    alone = Agreement(objective.spec, target, source, ["step.weight"])
+    faq = quadratic_assignment(
+        target["step.weight"].numpy(),
+        source["step.weight"].numpy(),
+        method="faq",
+        options={"maximize": True, "rng": np.random.default_rng(0)},
+    )
+    assert alone.value({group: torch.from_numpy(faq.col_ind)}) == pytest.approx(faq.fun)
+    runs = [
+        ascend(
+            alone,
+            permutations.random(alone.spec, torch.Generator().manual_seed(i)),
+            sweeps=50,
+            order="graph",
+            generator=torch.Generator(),
+        ).value
+        for i in range(10)
+    ]
+    assert max(runs) >= faq.fun - 1e-9
+
+
+def test_every_accepted_step_raises_the_agreement():
+    problem = problem_of(lambda: mlp(5, 16, 16, 16, 4), seed=1)
+    objective = agreement_of(problem)
+    values = []
+    for sweeps in range(1, 6):
+        generator = torch.Generator().manual_seed(0)
+        found = ascend(objective, identity(objective.spec), sweeps=sweeps, order="random", generator=generator)
+        values.append(found.value)
+        assert found.value == pytest.approx(objective.value(found.permutation), abs=1e-9)
+    assert values == sorted(values) and values[0] > objective.value(identity(objective.spec))
+
+
+def test_with_one_hidden_layer_the_first_sweep_is_the_last_that_changes_anything():
+    found = ascend(
+        agreement_of(problem_of(lambda: mlp(5, 32, 4))),
+        {"0": torch.arange(32)},
+        sweeps=100,
+        order="random",
+        generator=torch.Generator(),
+    )
+    assert found.steps == 2
+
+
+@pytest.mark.parametrize("method", DATA_FREE.values(), ids=DATA_FREE)
+@pytest.mark.parametrize("widths", [(5, 16, 16, 4), (5, 64, 64, 64, 4)], ids=str)
+def test_a_planted_permutation_is_found_also_under_noise(method, widths):
+    problem = problem_of(lambda: mlp(*widths))
+    spec = problem.trace.spec
+    plant = permutations.random(spec, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(4)
+    noisy = {
+        n: t + 0.2 * t.std() * torch.randn(t.shape, generator=generator, dtype=t.dtype)
+        for n, t in problem.target.items()
+    }
+    for source in (problem.target, noisy):
+        permuted = replace(problem, source=permute(spec, plant, source))
+        assert_equal(method(permuted), inverse(plant))
+
+
+@pytest.mark.parametrize("method", DATA_FREE.values(), ids=DATA_FREE)
+def test_methods_are_equivariant(method):
+    problem = problem_of(lambda: mlp(5, 6, 4))  # one hidden layer, where the optimum is unique and found
+    spec = problem.trace.spec
+    p = method(problem)
+    pi = permutations.random(spec, torch.Generator().manual_seed(1))
+    of_source = method(replace(problem, source=permute(spec, pi, problem.source)))
+    assert_equal(of_source, {g: inverse(pi)[g][p[g]] for g in p})
+    of_target = method(replace(problem, target=permute(spec, pi, problem.target)))
+    assert_equal(of_target, {g: p[g][pi[g]] for g in p})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_step_of_frank_wolfe_goes_to_the_maximum_of_the_line(seed):
+    coefficients = np.random.default_rng(seed).normal(size=4)
+    grid = np.linspace(0, 1, 10_001)
+    values = np.polyval(coefficients, grid)
+    best = best_step(lambda t: float(np.polyval(coefficients, t)), 3)
+    assert np.polyval(coefficients, best) >= values.max() - 1e-12
+    assert abs(best - grid[values.argmax()]) <= 1e-4
+
+
+def test_the_degree_is_that_of_the_agreement_along_lines():
+    objective = agreement_of(problem_of(lambda: mlp(5, 6, 7, 4)))
+    assert objective.degree == 2
+    generator = torch.Generator().manual_seed(0)
+    ends = [
+        {
+            g: torch.rand(n, n, generator=generator, dtype=torch.float64)
+            for g, n in objective.spec.sizes.items()
+            if g in objective.spec.free
+        }
+        for _ in range(2)
+    ]
+
+    def along(t):
+        return float(objective.soft_value({g: torch.lerp(ends[0][g], ends[1][g], t) for g in ends[0]}))
+
+    line = np.polynomial.Polynomial.fit([0, 0.5, 1], [along(t) for t in (0, 0.5, 1)], 2)
+    for t in (0.1, 0.3, 0.8):
+        assert line(t) == pytest.approx(along(t), rel=1e-12)
+
+
+def test_rounding_single_groups_loses_nothing():
+    problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
+    objective = agreement_of(problem)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        drawn = [permutations.random(objective.spec, generator) for _ in range(4)]
+        matrices = {g: sum(to_matrix(p[g]) for p in drawn) / 4 for g in objective.spec.free}
+        rounded = round_groupwise(objective, matrices)
+        assert objective.value(rounded) >= float(objective.soft_value(matrices)) - 1e-9
+
+
+def test_frank_wolfe_reports_what_rounding_changed():
+    problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
+    frank_wolfe(problem, polish=False)
+    facts = problem.facts
+    assert facts["images"] == 0 and facts["labels"] is False and facts["steps"] >= 1
+    assert 0 <= facts["entropy"] <= 1 and facts["agreement"] >= facts["relaxed"] - 1e-12
+    assert facts["agreement_before"] < facts["agreement"] <= 1
+
+
+def test_the_run_with_the_lowest_loss_at_the_midpoint_is_chosen():
+    problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
+    permutation = weights(problem, restarts=4, choose="midpoint", images=20)
+    assert problem.facts["images"] == 20 and problem.facts["labels"] is True
+    from neuralign.alignment.path_loss import midpoint_loss
+
+    assert problem.facts["midpoint_loss"] == pytest.approx(midpoint_loss(problem, permutation, 20))
+
+
+def test_running_statistics_do_not_count():
+    problem = problem_of(lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    before = weights(problem)
+    other = {n: t if n in parameters(problem.model.network) else -t for n, t in problem.source.items()}
+    assert_equal(weights(replace(problem, source=other)), before)
+    assert not {"1.running_mean", "1.running_var"} & agreement_of(problem).counts.keys()
