@@ -38,7 +38,7 @@ from neuralign.datasets.images import check as check_images
 from neuralign.datasets.loaders import Loader
 from neuralign.evaluation.along_curve import measure
 from neuralign.merging.comparison import are_the_same, distance, matches, share_of_units
-from neuralign.merging.export import check_suffix, write_card, write_checkpoint
+from neuralign.merging.export import check_suffix, network_with, write_card, write_checkpoint
 from neuralign.merging.merge import check_weights
 from neuralign.merging.selection import (
     Score,
@@ -77,6 +77,7 @@ CPU = torch.device("cpu")
 METHODS = {"none": ["none", "frank_wolfe"], "inputs": ["none", "frank_wolfe", "correlation"]}
 METHODS["labels"] = [*METHODS["inputs"], "sinkhorn"]
 REPAIRS = {"none": ["bias"], "inputs": ["reset", "repair"], "labels": ["reset", "repair"]}
+WORDS = ("auto", "none")  # instead of a method or a repair
 EXACT_METHODS = ["single_pass", "frank_wolfe"]  # of which `compare` takes the closer alignment
 
 
@@ -349,8 +350,8 @@ def merge(
     known = "none" if batches is None else "inputs" if next(examples.batches(1))[1] is None else "labels"
     chosen_methods = METHODS[known] if method == "auto" else [method]
     chosen_repairs = REPAIRS[known] if repair == "auto" else [repair]
-    methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}) for n in chosen_methods}
-    repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}) for n in chosen_repairs}
+    methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
+    repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
     states = [fitted_state(f"network {n}", first, x.state_dict())[0] for n, x in zip(names, networks, strict=True)]
     model, inputs = _copy_into_model(first, examples, mean, std)
     has_classes = loss == "cross_entropy"
@@ -385,7 +386,7 @@ def merge(
         on, labelled = next(iter(measured.items()))
         training = fit if has_classes and known == "labels" else None
         report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, training)}
-    return Merged(_network_with(first, choice.state), permutations, report)
+    return Merged(network_with(first, choice.state), permutations, report)
 
 
 @dataclass(frozen=True)
@@ -408,8 +409,8 @@ class Comparison:
         if self.same_up_to_permutation:
             return "B is A with its neurons permuted"
         return (
-            f"B is not A with its neurons permuted: {self.matched:.0%} of the units match better than chance, where "
-            f"unrelated networks have 5%; the distance falls from {self.distance_before:.3f} to {self.distance_after:.3f}"
+            f"B is not A with its neurons permuted: {self.matched:.0%} of the units match better than chance (about "
+            f"5% if unrelated), and the distance falls from {self.distance_before:.3f} to {self.distance_after:.3f}"
         )
 
 
@@ -444,23 +445,16 @@ def letters(count: int) -> list[str]:
     return [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
 
 
-def _network_with(network: nn.Module, state: State) -> nn.Module:
-    """A copy of the network, in its mode, with the tensors of a state."""
-    copy = evaluation_copy(network, parameters=True)
-    with torch.no_grad():
-        for name, tensor in chain(copy.named_parameters(), copy.named_buffers()):
-            tensor.copy_(state[name])
-    return copy.train(network.training)
-
-
-def _bind_plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
+def _bind_plugin(
+    kind: str, argument: str, use: str, options: dict[str, Any], also: Sequence[str] = ()
+) -> Callable[..., Any]:
     """A plug-in with its options bound. Raises UserError if there is no such plug-in or option.
 
-    `argument` is the name of the argument `use` of the caller, for the message.
+    For the message: `argument` is the name of the argument `use` of the caller, `also` are its other values.
     """
     problems = Validation()
     if use not in plugins(kind):
-        problems.note_not_allowed(argument, "found", use, plugins(kind))
+        problems.note_not_allowed(argument, "found", use, [*also, *plugins(kind)])
         raise UserError(problems.messages[0])
     return plugin(kind, {"use": use, **_validate(schema(kind, use), options, use)})
 

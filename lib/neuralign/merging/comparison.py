@@ -69,7 +69,8 @@ def share_of_units(rows: Collection[Mapping[str, Any]]) -> float:
 def _cosines(spec: PermutationSpec, a: State, b: State, names: Collection[str]) -> dict[str, Tensor]:
     """{free group: the cosine of all weights of each unit in `a` and in `b` (n,)}."""
     weights = [_weights(spec, state, names) for state in (a, b)]
-    return {group: F.cosine_similarity(*(torch.cat(of_state[group], 1) for of_state in weights)) for group in spec.free}
+    first, second = ({group: torch.cat(w[group], 1) for group in spec.free} for w in weights)
+    return {group: F.cosine_similarity(first[group], second[group]) for group in spec.free}
 
 
 def _weights(spec: PermutationSpec, state: State, names: Collection[str]) -> dict[str, list[Tensor]]:

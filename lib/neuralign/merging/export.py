@@ -1,15 +1,18 @@
 """A merged network as a file for other programs: an ordinary state_dict, and a card that says what it is."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import atomic
 from neuralign.common.tensors import save_tensors
+from neuralign.networks.model import State
+from neuralign.symmetry.tracing.execution import evaluation_copy
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -27,6 +30,15 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
         return
     with atomic(path) as temporary:
         torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+
+
+def network_with(network: nn.Module, state: State) -> nn.Module:
+    """A copy of the network, in its mode, with the tensors of a state."""
+    copy = evaluation_copy(network, parameters=True)
+    with torch.no_grad():
+        for name, tensor in chain(copy.named_parameters(), copy.named_buffers()):
+            tensor.copy_(state[name])
+    return copy.train(network.training)
 
 
 def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Path:
