@@ -333,7 +333,7 @@ def merge(
         mean, std, attention: as in `align`.
         names: of the networks, for the report; None: A, B, ...
 
-    The report has: method, repair, weights, certificate, moved (share of units), data ("none", "inputs" or "labels"),
+    The report has: method, repair, shares (the weights), certificate, moved (share of units), data ("none", "inputs" or "labels"),
     examples (how many), tried (all merges with their scores on the validation examples), the facts of the repair,
     sentence. Where it could be measured, on the test examples or else on those for validation: what
     `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
@@ -372,7 +372,7 @@ def merge(
         "method": choice.method,
         "repair": choice.repair,
         "repair_facts": choice.facts,
-        "weights": list(check_weights(weights, len(networks))),
+        "shares": list(check_weights(weights, len(networks))),
         "certificate": choice.alignment.certificate,
         "moved": share_moved(permutations),
         "data": known,

@@ -33,6 +33,14 @@ class Lightning(nn.Module):
         self.model = model
 
 
+class Wrapped(nn.Module):
+    """Has the network below `module`, as data parallel has."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
 def make(seed: int) -> nn.Module:
     names: dict = {}
     exec(NETS, names)
@@ -93,37 +101,15 @@ def test_a_network_merged_with_its_permuted_copy_is_written_as_it_was(capsys, fo
 @pytest.mark.parametrize("first", ["plain.pt", "lightning.ckpt", "timm.pth.tar"])
 def test_checkpoints_of_several_programs_are_merged_and_the_first_gives_the_names(capsys, first):
     others = [f for f in ("plain.pt", "lightning.ckpt", "timm.pth.tar") if f != first]
-    out = run(
-        capsys,
-        "merge",
-        "nets.py:Net",
-        first,
-        *others,
-        "--data",
-        "mine.npz",
-        "-o",
-        "m.pt",
-        "--report",
-        "m.json",
-        "--json",
-        *FAST,
-    )
+    outputs = ("-o", "m.pt", "--report", "m.json", "--json")
+    out = run(capsys, "merge", "nets.py:Net", first, *others, "--data", "mine.npz", *outputs, *FAST)
     facts = json.loads(out)
     assert facts == json.loads(Path("m.json").read_text())
     assert [given["file"] for given in facts["checkpoints"]] == [first, *others] and len(facts["inputs"]) == 3
     assert facts["measured_on"] == "test" and facts["n"] == 20 and facts["examples"] == {"fit": 32, "validation": 8}
-    state = torch.load("m.pt", weights_only=True)
-    wrapped = {"plain.pt": lambda n: n, "lightning.ckpt": Lightning, "timm.pth.tar": lambda n: Wrapped(n)}[first](
-        make(0)
-    )
-    wrapped.load_state_dict(state)
+    wrap = {"lightning.ckpt": Lightning, "timm.pth.tar": Wrapped}.get(first, lambda network: network)
+    wrap(make(0)).load_state_dict(torch.load("m.pt", weights_only=True))
     assert facts["sentence"].startswith("the merge is ")
-
-
-class Wrapped(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
 
 
 def test_without_data_nothing_is_measured(capsys):
@@ -209,9 +195,7 @@ def test_masks_task_vectors_and_states_of_optimisers_are_permuted(capsys, folder
 def test_apply_refuses_in_one_line(capsys, folder, permutation):
     torch.save({"0.weight": torch.zeros(7, 3, 3, 3)}, "large.pt")
     message = refused(capsys, "apply", permutation, "large.pt", "-o", "out.pt")
-    assert (
-        "large.pt: 0.weight: has shape (7, 3, 3, 3); (6, " in message and "that of 0.weight in the network" in message
-    )
+    assert "large.pt: 0.weight: has shape (7, 3, 3, 3); (6, " in message and "that of 0.weight" in message
     torch.save({"x": torch.zeros(2)}, "others.pt")
     assert "others.pt: no tensor has a name of the network (0.bias, " in refused(
         capsys, "apply", permutation, "others.pt", "-o", "out.pt"

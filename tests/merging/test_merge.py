@@ -1,5 +1,6 @@
 """`na.merge` and `na.compare`: what they choose, find, say and refuse."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 from tiny import assert_close, generator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from workflow_project import REPOSITORY
 
 import neuralign as na
 from neuralign.common.errors import UserError
@@ -17,7 +19,7 @@ from neuralign.merging.comparison import are_the_same, distance
 from neuralign.merging.verdict import UNMEASURED
 from neuralign.symmetry.permutations import random
 
-SLOW = {"pam"}  # has tests of its own
+SLOW = {"pam", "sinkhorn", "straight_through"}  # have tests of their own
 
 
 def network(seed: int = 0, norm: bool = False) -> nn.Sequential:
@@ -67,11 +69,7 @@ def test_a_network_merged_with_its_permuted_copy_is_that_network(method):
     a = trained(1, norm=True, steps=20)
     with torch.no_grad():
         b = permuted(a)
-    merged = na.merge(a, b, batches=batches(80), method=method)
-    if method in ("straight_through", "sinkhorn"):  # they may miss a unit or two
-        share = sum(float((p != q).float().mean()) for p, q in zip(*map(dict.values, merged.permutations), strict=True))
-        assert share > 0
-        return
+    merged = na.merge(a, b, batches=[x for x, _ in batches(80)], method=method)
     assert_close(merged.network.state_dict(), a.state_dict(), 1e-6)
     assert merged.report["certificate"] < 1e-9
 
@@ -122,7 +120,7 @@ def test_three_networks_with_weights_and_names():
         weights=[0.5, 0.25, 0.25],
         method="none",
         repair="none",
-        names=["x", "y", "z"],
+        names="xyz",
     )
     states = [net.state_dict() for net in (a, b, c)]
     mean = {n: 0.5 * states[0][n] + 0.25 * states[1][n] + 0.25 * states[2][n] for n in states[0]}
@@ -154,7 +152,7 @@ def test_examples_of_any_structure_are_merged():
         for i in range(3)
     ]
     report = na.merge(Two(1), Two(2), batches=data, method="correlation", loss="squared_error").report
-    assert report["metric"] == "r2" or report["metric"] == "loss"
+    assert report["metric"] == "loss", "the explained variance is no mean over examples"
     assert report["examples"] == {"fit": 24, "validation": 6} and "ensemble" not in report
     assert "of loss" in report["sentence"] or "as good as" in report["sentence"]
 
@@ -181,8 +179,11 @@ def test_a_merge_is_written_as_an_ordinary_checkpoint_with_a_card(tmp_path: Path
         ({"networks": 1, "batches": True}, "networks: found 1; at least 2 are needed"),
         ({}, "batches: found None; examples are needed, or an `example`"),
         ({"batches": True, "weights": [1, 1]}, r"weights: found \[1, 1\]; 2 numbers from 0 that sum to 1 are needed"),
-        ({"batches": True, "method": "magic"}, "method: found 'magic'; allowed"),
-        ({"batches": True, "repair": "magic"}, "repair: found 'magic'; allowed"),
+        ({"batches": True, "method": "magic"}, r"method: found 'magic' \(allowed: auto, none, correlation, "),
+        (
+            {"batches": True, "repair": "magic"},
+            r"repair: found 'magic' \(allowed: auto, none, bias, closed_form, ",
+        ),
         ({"batches": [(torch.randn(1, 5), torch.tensor([1]))]}, "batches: found 1 example; at least 2 are needed"),
         ({"batches": True, "other": nn.Linear(5, 3)}, "network B: tensors are missing for this network"),
         (
@@ -231,3 +232,14 @@ def test_distances_by_hand():
     a, b = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([0.0, 5.0])}
     assert distance(a, b, ["w"]) == pytest.approx(10**0.5 / 5) and distance(a, a, ["w"]) == 0
     assert are_the_same(a, {"w": torch.tensor([3.0, 4.00003])}, ["w"]) and not are_the_same(a, b, ["w"])
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "merging.md").read_text(), re.DOTALL)
+    names: dict = {"__name__": "documentation"}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2 and names["merged"].report["certificate"] < 1e-9
+    assert Path("merged.safetensors").is_file() and Path("merged.safetensors.md").is_file()

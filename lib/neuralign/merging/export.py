@@ -60,7 +60,7 @@ def _card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report:
     name = path.name
     lines = [f"# {name}", "", f"A merge of {len(inputs)} networks, made by neuralign. {_capital(report['sentence'])}."]
     lines += ["", "## What it was made of", ""]
-    for weight, given in zip(report["weights"], inputs, strict=True):
+    for weight, given in zip(report["shares"], inputs, strict=True):
         details = ", ".join(f"{key} `{value}`" for key, value in given.items() if key != "name")
         lines.append(f"* {given['name']}, weight {weight:.6g}" + (f": {details}" if details else ""))
     lines += ["", "## How", "", f"* network: `{network}`", f"* alignment to {inputs[0]['name']}: {report['method']}"]
