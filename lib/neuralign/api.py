@@ -333,9 +333,9 @@ def merge(
         mean, std, attention: as in `align`.
         names: of the networks, for the report; None: A, B, ...
 
-    The report has: method, repair, shares (the weights), certificate, moved (share of units), data ("none", "inputs" or "labels"),
-    examples (how many), tried (all merges with their scores on the validation examples), the facts of the repair,
-    sentence. Where it could be measured, on the test examples or else on those for validation: what
+    The report has: method, repair, repair_facts, shares (the weights), certificate, moved (share of units), data
+    ("none", "inputs" or "labels"), examples (how many), tried (all merges with their scores on the validation examples)
+    and sentence. Where it could be measured, on the test examples or else on those for validation: what
     `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
     alignment changes the function of a network.
     """
