@@ -314,6 +314,7 @@ def merge(
     mean: Normalisation | None = None,
     std: Normalisation | None = None,
     attention: bool = False,
+    greedy: bool = False,
     names: Sequence[str] | None = None,
 ) -> Merged:
     """One network out of several of the same architecture: the mean of the networks, aligned to the first, repaired.
@@ -331,12 +332,14 @@ def merge(
             the better of `reset` and `repair`.
         loss: of the training, as in `align`.
         mean, std, attention: as in `align`.
+        greedy: whether a network is only taken into the mean if the score on the validation examples does not get
+            worse (a greedy soup); needs `batches`, and no `weights`.
         names: of the networks, for the report; None: A, B, ...
 
-    The report has: method, repair, repair_facts, shares (the weights), certificate, moved (share of units), data
-    ("none", "inputs" or "labels"), examples (how many), tried (all merges with their scores on the validation examples)
-    and sentence. Where it could be measured, on the test examples or else on those for validation: what
-    `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
+    The report has: method, repair, repair_facts, members (names), shares (the weights), certificate, moved (share of
+    units), data ("none", "inputs" or "labels"), examples (how many), tried (all merges with their scores on the
+    validation examples) and sentence. Where it could be measured, on the test examples or else on those for validation:
+    what `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
     alignment changes the function of a network.
     """
     if len(networks) < 2:
@@ -346,6 +349,8 @@ def merge(
     check_weights(weights, len(networks))
     if batches is None and example is None:
         raise UserError("batches: found None; examples are needed, or an `example` of the inputs to trace the network")
+    if greedy and (batches is None or weights is not None):
+        raise UserError("greedy: found true; batches are needed, and no weights, because members are chosen")
     examples, objective = _examples(first, [example] if batches is None else batches), _objective(loss, None)
     known = "none" if batches is None else "inputs" if next(examples.batches(1))[1] is None else "labels"
     chosen_methods = METHODS[known] if method == "auto" else [method]
@@ -366,13 +371,14 @@ def merge(
             score = validation_loss(objective, held_out) if known == "labels" else output_distance(held_out)
         symmetry = trace(model.network, inputs, attention=attention)
         problem = Problem(model, symmetry, states[0], states[0], fit, objective=objective)
-        choice = best_merge(problem, states, methods, repairs, score, weights)
+        choice = best_merge(problem, states, methods, repairs, score, weights, greedy)
     permutations = choice.alignment.permutations
     report: dict[str, Any] = {
         "method": choice.method,
         "repair": choice.repair,
         "repair_facts": choice.facts,
-        "shares": list(check_weights(weights, len(networks))),
+        "members": [names[i] for i in choice.members],
+        "shares": _shares(choice.members, weights, len(networks)),
         "certificate": choice.alignment.certificate,
         "moved": share_moved(permutations),
         "data": known,
@@ -438,6 +444,13 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
     before = distance(state, other, weights)
     equal, same = (are_the_same(state, second, weights) for second in (other, aligned))
     return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best])
+
+
+def _shares(members: Sequence[int], weights: Sequence[float] | None, count: int) -> list[float]:
+    """The weights of all networks in a mean of these members; `weights` if they are given."""
+    if weights is not None:
+        return list(check_weights(weights, count))
+    return [1 / len(members) if i in members else 0.0 for i in range(count)]
 
 
 def letters(count: int) -> list[str]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from workflow_project import REPOSITORY
 
 import neuralign as na
+from benchmarks.pretended_gpu import pretended_gpu
 from neuralign.common.errors import UserError
 from neuralign.config.signatures import plugins
 from neuralign.evaluation.calibration import calibration
@@ -128,6 +129,15 @@ def test_three_networks_with_weights_and_names():
     assert len(merged.permutations) == 3 and merged.report["moved"] == 0
 
 
+def test_a_greedy_mean_leaves_out_what_makes_it_worse():
+    a, b, useless = trained(1), trained(2), network(5)
+    report = na.merge(a, permuted(a), useless, batches=batches(), method="frank_wolfe", greedy=True).report
+    assert report["members"] == ["A", "B"] and report["shares"] == [0.5, 0.5, 0]
+    assert report["gain"] == 0
+    full = na.merge(a, b, batches=batches(), method="frank_wolfe", repair="reset", weights=[0.2, 0.8]).report
+    assert full["members"] == ["A", "B"] and full["shares"] == [0.2, 0.8]
+
+
 def test_the_networks_stay_as_they_are():
     a, b = trained(1, norm=True, steps=5), trained(2, norm=True, steps=5)
     before = [{n: t.clone() for n, t in net.state_dict().items()} for net in (a, b)]
@@ -179,6 +189,7 @@ def test_a_merge_is_written_as_an_ordinary_checkpoint_with_a_card(tmp_path: Path
         ({"networks": 1, "batches": True}, "networks: found 1; at least 2 are needed"),
         ({}, "batches: found None; examples are needed, or an `example`"),
         ({"batches": True, "weights": [1, 1]}, r"weights: found \[1, 1\]; 2 numbers from 0 that sum to 1 are needed"),
+        ({"batches": True, "weights": [0.5, 0.5], "greedy": True}, "greedy: found true; batches are needed, and no"),
         ({"batches": True, "method": "magic"}, r"method: found 'magic' \(allowed: auto, none, correlation, "),
         (
             {"batches": True, "repair": "magic"},
@@ -199,6 +210,21 @@ def test_what_does_not_fit_is_refused_in_one_sentence(arguments, message):
         arguments["batches"] = batches(40)
     with pytest.raises(UserError, match=message):
         na.merge(*networks, **arguments)
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_all_is_computed_where_the_network_is(with_labels):
+    data = batches(80) if with_labels else [x for x, _ in batches(80)]
+    a, b = (trained(seed, norm=True, steps=3) for seed in (1, 2))
+    expected = na.merge(a, b, batches=data, method="correlation")
+    with pretended_gpu():
+        a, b = a.cuda(), b.cuda()
+        merged = na.merge(a, b, batches=data, method="correlation")
+        assert all(tensor.is_cuda for tensor in merged.network.state_dict().values())
+        here = {name: tensor.cpu() for name, tensor in merged.network.state_dict().items()}
+        sentence = na.compare(a, merged.network, torch.randn(4, 5, device="cuda")).sentence
+    assert_close(here, expected.network.state_dict(), 1e-5)
+    assert merged.report["sentence"] == expected.report["sentence"] and sentence.startswith("B is not A")
 
 
 # ---- compare

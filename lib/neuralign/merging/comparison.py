@@ -56,7 +56,7 @@ def matches(
         for group, values in _cosines(spec, a, permute(spec, align(shuffled), shuffled), names).items():
             by_chance[group].append(values)
     for group, values in cosines.items():
-        chance = torch.quantile(torch.cat(by_chance[group]), 1 - CHANCE).item()
+        chance = torch.quantile(torch.cat(by_chance[group]).cpu(), 1 - CHANCE).item()
         matched = (values > chance).double().mean().item()
         yield dict(group=group, units=len(values), matched=matched, cosine=values.mean().item(), chance=chance)
 

@@ -20,6 +20,7 @@ from neuralign.datasets.loaders import Loader
 from neuralign.evaluation.barrier import values_of
 from neuralign.merging.layers import forward
 from neuralign.merging.merge import BATCH_SIZE, Merge, Repair, merge_of, repaired
+from neuralign.merging.soups import greedy_soup
 from neuralign.networks.model import Model, State, parameters
 from neuralign.networks.outputs import output_tensors
 from neuralign.symmetry.permutations import Permutation, identity, permute
@@ -46,6 +47,7 @@ class Choice:
     method: str
     repair: str
     alignment: Alignment
+    members: tuple[int, ...]  # the networks in the mean
     state: State
     facts: dict[str, Any]  # of the repair
     tried: list[dict[str, Any]]  # method, repair and score of every merge
@@ -72,6 +74,7 @@ def best_merge(
     repairs: Mapping[str, Repair | None],
     score: Score,
     weights: Sequence[float] | None = None,
+    greedy: bool = False,
 ) -> Choice:
     """The merge with the lowest score over all methods and repairs; the first of equal ones.
 
@@ -82,20 +85,22 @@ def best_merge(
         repairs: name -> repair; None leaves the mean as it is.
         score: of a merge.
         weights: of the networks; None: equal ones.
+        greedy: whether a network is only taken into the mean if the score does not rise (`greedy_soup`).
     """
     tried: list[dict[str, Any]] = []
     best: tuple[float, Choice] | None = None
+    all_members = tuple(range(len(states)))
     for method, align in methods.items():
         alignment = align_to_first(problem, states, align)
         pairs = zip(alignment.permutations, states, strict=True)
         ends = [permute(problem.trace.spec, permutation, state) for permutation, state in pairs]
         for name, repair in repairs.items():
             merge = merge_of(problem.model, problem.trace, ends, problem.examples, weights)
-            state = repaired(merge, repair)
+            members, state = _greedy_soup(merge, repair, score) if greedy else (all_members, repaired(merge, repair))
             value = score(merge, state)
             tried.append({"method": method, "repair": name, "score": value})
             if best is None or value < best[0]:
-                best = value, Choice(method, name, alignment, state, dict(merge.facts), tried)
+                best = value, Choice(method, name, alignment, members, state, dict(merge.facts), tried)
     if best is None:
         raise UserError("no method and repair is left to try")
     return best[1]
@@ -152,6 +157,15 @@ def split_off_validation(examples: Examples, seed: int = 0) -> tuple[Examples, E
     order = torch.randperm(len(examples), generator=stream(seed, "validation"))[:count].to(examples.device)
     held_out = ceil(SHARE * count)
     return examples.subset(order[held_out:]), examples.subset(order[:held_out])
+
+
+def _greedy_soup(merge: Merge, repair: Repair | None, score: Score) -> tuple[tuple[int, ...], State]:
+    """(the networks in the greedy soup, its state, repaired)."""
+
+    def make(ends: Sequence[State]) -> State:
+        return repaired(merge_of(merge.model, merge.trace, ends, merge.examples), repair)
+
+    return greedy_soup(merge.ends, make, lambda state: -score(merge, state))
 
 
 def _main_output(model: Model, state: State, inputs: Inputs) -> Tensor:

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=shared.numbers, metavar="W,W", help="of the checkpoints, with sum 1 (default: equal)"
     )
+    parser.add_argument(
+        "--greedy", action="store_true", help="leave out checkpoints that make the mean worse on validation examples"
+    )
     parser.add_argument("--loss", default="cross_entropy", help="the objective of the training (default: %(default)s)")
     parser.add_argument(
         "-o",
@@ -90,6 +93,7 @@ def _merge(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         repair=arguments.repair,
         loss=arguments.loss,
         attention=arguments.attention,
+        greedy=arguments.greedy,
         **examples,
     )
     names = api.letters(len(read))
@@ -117,7 +121,8 @@ def _format(facts: dict[str, Any], names: list[str]) -> str:
     """All that was tried, the metrics, the files and the sentence."""
     tried = [["method", "repair", "score"]]
     tried += [[row["method"], row["repair"], f"{row['score']:.4g}"] for row in facts["tried"]]
-    lines = [align_columns(tried), "", f"chosen: {facts['method']}, {facts['repair']}"]
+    chosen = f"chosen: {facts['method']}, {facts['repair']}, the mean of {', '.join(facts['members'])}"
+    lines = [align_columns(tried), "", chosen]
     lines.append(f"certified: aligning changes outputs by {facts['certificate']:.1e} of their size")
     if "merged" in facts:
         rows = dict(zip(names, facts["inputs"], strict=True)) | {"merge": facts["merged"]}
