@@ -68,11 +68,11 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins are open below and closed above
     gaps = torch.zeros(BINS, dtype=torch.float64, device=logits.device)
     gaps.index_add_(0, bins, confidence.double() - right)
-    wanted = F.one_hot(labels, logits.shape[1])
+    of_class = probabilities.gather(1, labels[:, None])[:, 0]
     return {
         "error": 100 * (1 - right.mean().item()),
         "nll": F.cross_entropy(logits, labels).item(),
-        "brier": (probabilities - wanted).square().sum(1).mean().item(),
+        "brier": (1 - 2 * of_class + probabilities.square().sum(1)).mean().item(),
         "ece": 100 * gaps.abs().sum().item() / len(labels),
     }
 
