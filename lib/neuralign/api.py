@@ -77,6 +77,7 @@ CPU = torch.device("cpu")
 METHODS = {"none": ["none", "frank_wolfe"], "inputs": ["none", "frank_wolfe", "correlation"]}
 METHODS["labels"] = [*METHODS["inputs"], "sinkhorn"]
 REPAIRS = {"none": ["bias"], "inputs": ["reset", "repair"], "labels": ["reset", "repair"]}
+LARGE = 2_000_000  # parameters above which weight matching replaces Frank-Wolfe, which takes many minutes there
 WORDS = ("auto", "none")  # instead of a method or a repair
 EXACT_METHODS = ["single_pass", "frank_wolfe"]  # of which `compare` takes the closer alignment
 
@@ -327,7 +328,8 @@ def merge(
         test: batches with targets, on which the result is measured once; nothing is chosen by them.
         weights: of the networks, which sum to 1; None: equal ones.
         method: "auto", "none" (the networks are not aligned), or a plug-in of `alignment/algorithms/`. "auto" tries
-            none and Frank-Wolfe; with examples also correlation; with targets also Sinkhorn.
+            none and Frank-Wolfe (for large networks weight matching); with examples also correlation; with targets also
+            Sinkhorn.
         repair: "auto", "none" (the plain mean), or a plug-in of `merging/repairs/`. "auto" is `bias` without data, else
             the better of `reset` and `repair`.
         loss: of the training, as in `align`.
@@ -353,7 +355,7 @@ def merge(
         raise UserError("greedy: found true; batches are needed, and no weights, because members are chosen")
     examples, objective = _examples(first, [example] if batches is None else batches), _objective(loss, None)
     known = "none" if batches is None else "inputs" if next(examples.batches(1))[1] is None else "labels"
-    chosen_methods = METHODS[known] if method == "auto" else [method]
+    chosen_methods = _affordable(METHODS[known], first) if method == "auto" else [method]
     chosen_repairs = REPAIRS[known] if repair == "auto" else [repair]
     methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
     repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
@@ -435,7 +437,7 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
     model, inputs = _copy_into_model(a, examples, None, None)
     symmetry, weights = trace(model.network, inputs, attention=attention), parameters(a)
     problem, spec = Problem(model, symmetry, state, other, examples), symmetry.spec
-    searches = [_bind_plugin("alignments", "method", name, {}) for name in EXACT_METHODS]
+    searches = [_bind_plugin("alignments", "method", name, {}) for name in _affordable(EXACT_METHODS, a)]
     found = [dict(search(problem, method)) for method in searches]
     distances = [distance(state, permute_state(spec, permutation, other), weights) for permutation in found]
     best = min(range(len(found)), key=lambda i: distances[i])
@@ -444,6 +446,12 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
     before = distance(state, other, weights)
     equal, same = (are_the_same(state, second, weights) for second in (other, aligned))
     return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best])
+
+
+def _affordable(methods: Sequence[str], network: nn.Module) -> list[str]:
+    """The methods, for a large network with a faster one in place of Frank-Wolfe."""
+    is_large = sum(parameter.numel() for parameter in network.parameters()) > LARGE
+    return ["weights" if is_large and name == "frank_wolfe" else name for name in methods]
 
 
 def _shares(members: Sequence[int], weights: Sequence[float] | None, count: int) -> list[float]:

@@ -13,6 +13,7 @@ from workflow_project import REPOSITORY
 
 import neuralign as na
 from benchmarks.pretended_gpu import pretended_gpu
+from neuralign import api
 from neuralign.common.errors import UserError
 from neuralign.config.signatures import plugins
 from neuralign.evaluation.calibration import calibration
@@ -90,6 +91,12 @@ def test_auto_tries_what_the_data_allow():
     chosen = min(full["tried"], key=lambda row: row["score"])
     assert (full["method"], full["repair"]) == (chosen["method"], chosen["repair"])
     assert chosen["score"] == pytest.approx(full["merged"]["loss"], rel=1e-5), "measured where it was chosen"
+
+
+def test_large_networks_are_aligned_by_weight_matching(monkeypatch):
+    monkeypatch.setattr(api, "LARGE", 50)
+    report = na.merge(trained(1, steps=2), trained(2, steps=2), example=torch.randn(4, 5)).report
+    assert [row["method"] for row in report["tried"]] == ["none", "weights"]
 
 
 def test_test_examples_decide_nothing_and_are_what_is_reported():
