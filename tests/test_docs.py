@@ -139,7 +139,7 @@ def test_these_checks_notice_a_wrong_page(tmp_path):
     ]
     assert [s for s in spans(page) if is_path(s) and not path_exists(s)] == ["lib/neuralign/setting.py", "no/such.py"]
     assert name_exists("neuralign.api.align") and name_exists("benchmarks.statistics")
-    assert not name_exists("neuralign.api.merge") and not name_exists("neuralign.setting")
+    assert not name_exists("neuralign.api.curve") and not name_exists("neuralign.setting")
     assert is_long("x " * 51) and not is_long("| " * 60) and not is_long("[a](b) " * 20)
     assert UNWANTED.search("as issue 11 says") and UNWANTED.search("see #12") and not UNWANTED.search("# 3 packages")
     page.write_text("# A `b`, and c\n")

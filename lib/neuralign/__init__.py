@@ -1,8 +1,8 @@
 """Neuron alignment and mode connectivity for any PyTorch network.
 
 The packages, in the order in which they build on each other: common, config, datasets, networks, symmetry, curves,
-training, alignment, evaluation, report, workflow, cli. `api` has the calls for programs of your own, which are names of
-this package, too: `neuralign.align` and others.
+training, alignment, evaluation, merging, report, workflow, cli. `api` has the calls for programs of your own, which are
+names of this package, too: `neuralign.align` and others.
 """
 
 

@@ -1,4 +1,4 @@
-"""The Python interface, `import neuralign as na`: `trace`, `align`, `permute`, `connect`, `evaluate`.
+"""The Python interface, `import neuralign as na`: functions to trace, align, connect, merge and compare networks.
 
 They compute what the rules of the workflow compute, for any network and any data. They work on copies, so the network
 keeps its weights and its mode. States, batches and options are checked before anything is computed;
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,19 @@ from neuralign.datasets.images import check as check_images
 from neuralign.datasets.loaders import Loader
 from neuralign.datasets.on_disk import OnDisk
 from neuralign.evaluation.along_curve import measure
+from neuralign.merging.comparison import are_the_same, distance, matches, share_of_units
+from neuralign.merging.export import check_suffix, network_with, write_card, write_checkpoint
+from neuralign.merging.merge import check_weights
+from neuralign.merging.selection import (
+    Score,
+    best_merge,
+    output_distance,
+    parameter_distance,
+    share_moved,
+    split_off_validation,
+    validation_loss,
+)
+from neuralign.merging.verdict import UNMEASURED, judge
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, evaluation_outputs, logits, parameters
@@ -52,13 +66,21 @@ from neuralign.training.loop import Training, fit
 from neuralign.training.objective import LOSS, Metric, Objective
 from neuralign.training.progress import Diverged, Regime
 
-__all__ = ["Aligned", "Images", "UserError", "align", "connect", "evaluate", "permute", "trace"]
+__all__ = ["Aligned", "Comparison", "Images", "Merged", "UserError"]
+__all__ += ["align", "compare", "connect", "evaluate", "merge", "permute", "trace"]
 
 Batches = Examples | Iterable[Any]
 Loss = str | Callable[[Any, Any], Tensor]
 Metrics = Mapping[str, Callable[[Any, Any], Tensor]]
 Normalisation = Sequence[float]
 CPU = torch.device("cpu")
+# what `merge` tries, by what the examples have
+METHODS = {"none": ["none", "frank_wolfe"], "inputs": ["none", "frank_wolfe", "correlation"]}
+METHODS["labels"] = [*METHODS["inputs"], "sinkhorn"]
+REPAIRS = {"none": ["bias"], "inputs": ["reset", "repair"], "labels": ["reset", "repair"]}
+LARGE = 2_000_000  # parameters above which weight matching replaces Frank-Wolfe, which takes many minutes there
+WORDS = ("auto", "none")  # instead of a method or a repair
+EXACT_METHODS = ["single_pass", "frank_wolfe"]  # of which `compare` takes the closer alignment
 
 
 @dataclass(frozen=True)
@@ -263,14 +285,198 @@ def evaluate(
         )
 
 
-def _bind_plugin(kind: str, argument: str, use: str, options: dict[str, Any]) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class Merged:
+    """The result of `merge`."""
+
+    network: nn.Module  # a copy of the first network with the merged weights
+    permutations: tuple[Permutation, ...]  # of each network, into the order of the first
+    report: dict[str, Any]  # how it was made, and how good it is
+
+    def save(self, path: str | Path, names: Sequence[str] | None = None) -> Path:
+        """Write the state_dict to a .safetensors, .pt or .pth file, and a card beside it; returns where the card is.
+
+        `names`: of the networks that were merged, for the card; None: A, B, ...
+        """
+        path, names = Path(path), names or letters(len(self.permutations))
+        check_suffix(path, "path")
+        write_checkpoint(self.network.state_dict(), path)
+        return write_card(path, type(self.network).__name__, [{"name": name} for name in names], self.report)
+
+
+def merge(
+    *networks: nn.Module,
+    batches: Batches | None = None,
+    example: Inputs | None = None,
+    test: Batches | None = None,
+    weights: Sequence[float] | None = None,
+    method: str = "auto",
+    repair: str = "auto",
+    loss: Loss = "cross_entropy",
+    mean: Normalisation | None = None,
+    std: Normalisation | None = None,
+    attention: bool = False,
+    greedy: bool = False,
+    names: Sequence[str] | None = None,
+) -> Merged:
+    """One network out of several of the same architecture: the mean of the networks, aligned to the first, repaired.
+
+    Args:
+        networks: at least two, with their weights.
+        batches: of examples, with targets or without. 20 % of them, drawn at random, are not used to align and repair,
+            but to choose between methods and repairs. At most 10,000 are used. None: no data are used.
+        example: inputs for two examples or more, if there are no `batches`; the network is run on them to trace it.
+        test: batches with targets, on which the result is measured once; nothing is chosen by them.
+        weights: of the networks, which sum to 1; None: equal ones.
+        method: "auto", "none" (the networks are not aligned), or a plug-in of `alignment/algorithms/`. "auto" tries
+            none and Frank-Wolfe (for large networks weight matching); with examples also correlation; with targets also
+            Sinkhorn.
+        repair: "auto", "none" (the plain mean), or a plug-in of `merging/repairs/`. "auto" is `bias` without data, else
+            the better of `reset` and `repair`.
+        loss: of the training, as in `align`.
+        mean, std, attention: as in `align`.
+        greedy: whether a network is only taken into the mean if the score on the validation examples does not get
+            worse (a greedy soup); needs `batches`, and no `weights`.
+        names: of the networks, for the report; None: A, B, ...
+
+    The report has: method, repair, repair_facts, members (names), shares (the weights), certificate, moved (share of
+    units), data ("none", "inputs" or "labels"), examples (how many), tried (all merges with their scores on the
+    validation examples) and sentence. Where it could be measured, on the test examples or else on those for validation:
+    what `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
+    alignment changes the function of a network.
+    """
+    if len(networks) < 2:
+        raise UserError(f"networks: found {len(networks)}; at least 2 are needed")
+    first = networks[0]
+    names = names or letters(len(networks))
+    check_weights(weights, len(networks))
+    if batches is None and example is None:
+        raise UserError("batches: found None; examples are needed, or an `example` of the inputs to trace the network")
+    if greedy and (batches is None or weights is not None):
+        raise UserError("greedy: found true; batches are needed, and no weights, because members are chosen")
+    examples, objective = _examples(first, [example] if batches is None else batches), _objective(loss, None)
+    known = "none" if batches is None else "inputs" if next(examples.batches(1))[1] is None else "labels"
+    chosen_methods = _affordable(METHODS[known], first) if method == "auto" else [method]
+    chosen_repairs = REPAIRS[known] if repair == "auto" else [repair]
+    methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
+    repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
+    states = [fitted_state(f"network {n}", first, x.state_dict())[0] for n, x in zip(names, networks, strict=True)]
+    model, inputs = _copy_into_model(first, examples, mean, std)
+    has_classes = loss == "cross_entropy"
+    measured: dict[str, Examples] = {} if test is None else {"test": _examples(first, test)}
+    for labelled in [*measured.values(), *([examples] if known == "labels" else [])]:
+        _demand_loss(model, labelled, objective, has_classes=has_classes)
+    with _naming_batches(examples):
+        fit, held_out = examples, None
+        score: Score = parameter_distance
+        if known != "none":
+            fit, held_out = split_off_validation(examples)
+            score = validation_loss(objective, held_out) if known == "labels" else output_distance(held_out)
+        symmetry = trace(model.network, inputs, attention=attention)
+        problem = Problem(model, symmetry, states[0], states[0], fit, objective=objective)
+        choice = best_merge(problem, states, methods, repairs, score, weights, greedy)
+    permutations = choice.alignment.permutations
+    report: dict[str, Any] = {
+        "method": choice.method,
+        "repair": choice.repair,
+        "repair_facts": choice.facts,
+        "members": [names[i] for i in choice.members],
+        "shares": _shares(choice.members, weights, len(networks)),
+        "certificate": choice.alignment.certificate,
+        "moved": share_moved(permutations),
+        "data": known,
+        "examples": {} if held_out is None else {"fit": len(fit), "validation": len(held_out)},
+        "tried": choice.tried,
+        "sentence": UNMEASURED,
+    }
+    if known == "labels" and held_out is not None:
+        measured.setdefault("validation", held_out)
+    if measured:
+        on, labelled = next(iter(measured.items()))
+        training = fit if has_classes and known == "labels" else None
+        report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, training)}
+    return Merged(network_with(first, choice.state), permutations, report)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of `compare`."""
+
+    equal: bool  # whether the networks have the same parameters, up to rounding
+    same_up_to_permutation: bool  # whether they have, once B's neurons are permuted
+    matched: float  # share of all units that match better than chance
+    distance_before: float  # of the parameters, divided by the mean of the networks' norms
+    distance_after: float  # when B is aligned
+    layers: tuple[dict[str, Any], ...]  # of each group of units: group, units, matched, cosine, chance
+    permutation: Permutation  # that aligns B to A
+
+    @property
+    def sentence(self) -> str:
+        """What the comparison says."""
+        if self.equal:
+            return "B is A"
+        if self.same_up_to_permutation:
+            return "B is A with its neurons permuted"
+        return (
+            f"B is not A with its neurons permuted: {self.matched:.0%} of the units match better than chance (about "
+            f"5% if unrelated), and the distance falls from {self.distance_before:.3f} to {self.distance_after:.3f}"
+        )
+
+
+def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = False) -> Comparison:
+    """Whether two networks are the same up to a permutation of neurons, and how many units match; no data are used.
+
+    Args:
+        a, b: networks of the same architecture, with their weights.
+        example: inputs for two examples or more, on which the network is run to trace it.
+        attention: as in `align`.
+
+    `merging.comparison.matches` says what chance is. Raises `UserError` if the networks do not fit together.
+    """
+    examples = _examples(a, [example])
+    state, other = (fitted_state(f"network {n}", a, x.state_dict())[0] for n, x in (("A", a), ("B", b)))
+    model, inputs = _copy_into_model(a, examples, None, None)
+    symmetry, weights = trace(model.network, inputs, attention=attention), parameters(a)
+    problem, spec = Problem(model, symmetry, state, other, examples), symmetry.spec
+    searches = [_bind_plugin("alignments", "method", name, {}) for name in _affordable(EXACT_METHODS, a)]
+    found = [dict(search(problem, method)) for method in searches]
+    distances = [distance(state, permute_state(spec, permutation, other), weights) for permutation in found]
+    best = min(range(len(found)), key=lambda i: distances[i])
+    aligned = permute_state(spec, found[best], other)
+    rows = tuple(matches(spec, state, other, weights, lambda b: search(replace(problem, source=b), searches[best])))
+    before = distance(state, other, weights)
+    equal, same = (are_the_same(state, second, weights) for second in (other, aligned))
+    return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best])
+
+
+def _affordable(methods: Sequence[str], network: nn.Module) -> list[str]:
+    """The methods, for a large network with a faster one in place of Frank-Wolfe."""
+    is_large = sum(parameter.numel() for parameter in network.parameters()) > LARGE
+    return ["weights" if is_large and name == "frank_wolfe" else name for name in methods]
+
+
+def _shares(members: Sequence[int], weights: Sequence[float] | None, count: int) -> list[float]:
+    """The weights of all networks in a mean of these members; `weights` if they are given."""
+    if weights is not None:
+        return list(check_weights(weights, count))
+    return [1 / len(members) if i in members else 0.0 for i in range(count)]
+
+
+def letters(count: int) -> list[str]:
+    """Names for networks: A, B, ..., Z, then numbers."""
+    return [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
+
+
+def _bind_plugin(
+    kind: str, argument: str, use: str, options: dict[str, Any], also: Sequence[str] = ()
+) -> Callable[..., Any]:
     """A plug-in with its options bound. Raises UserError if there is no such plug-in or option.
 
-    `argument` is the name of the argument `use` of the caller, for the message.
+    For the message: `argument` is the name of the argument `use` of the caller, `also` are its other values.
     """
     problems = Validation()
     if use not in plugins(kind):
-        problems.note_not_allowed(argument, "found", use, plugins(kind))
+        problems.note_not_allowed(argument, "found", use, [*also, *plugins(kind)])
         raise UserError(problems.messages[0])
     return plugin(kind, {"use": use, **_validate(schema(kind, use), options, use)})
 

@@ -3,7 +3,7 @@
 `run` returns (exit status, facts for --json, text to print). Only the file of the command in use is imported, and it
 imports torch only when the command runs. Exit status:
 
-* 0: the command succeeded; for `explain`, `align` and `verify` also: the check passed;
+* 0: the command succeeded; for `explain`, `align`, `merge` and `verify` also: the check passed;
 * 1: the check did not pass, or a job failed;
 * 2: wrong arguments or input; standard error says why, in one line.
 """
@@ -25,6 +25,9 @@ COMMANDS = {  # name of the command, and of its file in commands/ -> its purpose
     "explain": "say in words which neurons of a network may be permuted, which are frozen and why; with a certificate",
     "align": "align the neurons of checkpoint B to those of checkpoint A",
     "connect": "learn and measure low-loss curves between checkpoints, aligned and unaligned",
+    "merge": "make one checkpoint out of several, aligned and repaired, and say whether it is worth having",
+    "compare": "say whether two checkpoints are the same up to a permutation, and which share of the neurons match",
+    "apply": "apply a permutation of `align` to other tensors with the network's names, such as masks or task vectors",
     "doctor": "permute a network at random and add noise, and measure how much of the permutation alignment recovers",
     "plan": "estimate the jobs, hours, disk and memory that a study takes, without running it",
     "verify": "check that every result agrees with its provenance note, and with its inputs, the config and the code",

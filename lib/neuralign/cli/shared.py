@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuralign.common.errors import UserError
-from neuralign.common.files import PACKAGE
+from neuralign.common.files import PACKAGE, sha256
 from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import lay_over, read_config
@@ -366,6 +366,14 @@ def checkpoint_entries(arguments: argparse.Namespace, files: Iterable[str]) -> d
             name = f"{stem}_{i}"
         entries[name] = entry
     return entries
+
+
+def file_digests(file: str) -> dict[str, Any]:
+    """A checkpoint's file with its digest, or with the digests of its index and shards."""
+    files = checkpoint_files(file).files
+    if len(files) == 1:
+        return {"file": file, "sha256": sha256(files[0])}
+    return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}
 
 
 def config_name(text: str) -> str:

@@ -24,6 +24,7 @@ KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this k
     "optimisers": "training.optimisers",
     "alignments": "alignment.algorithms",
     "curves": "curves.families",
+    "repairs": "merging.repairs",
     "figures": "report.figures",
 }
 

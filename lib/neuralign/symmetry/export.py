@@ -38,8 +38,8 @@ def export(trace: Trace) -> dict[str, Any]:
         all_blocks = spec.axes[name][dim] if name in spec.axes else ()
         blocks = _plain_blocks(trace, all_blocks) if all_blocks else [[size]]
         frozen = trace.frozen.get(f"{name}[{dim}]")
-        if frozen is None and not any(_groups(blocks)):
-            fixed = next((reasons[group] for group in _groups(all_blocks) if group in reasons), NO_UNITS)
+        if frozen is None and not any(groups_on(blocks)):
+            fixed = next((reasons[group] for group in groups_on(all_blocks) if group in reasons), NO_UNITS)
             frozen = UNREACHED if name in trace.unreached else ONE_POSITION if size == 1 else fixed
         return {"size": size, "blocks": blocks, "frozen": frozen}
 
@@ -63,7 +63,7 @@ def rows(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """
     for tensor, axes in data["tensors"].items():
         for i, axis in enumerate(axes):
-            for group in dict.fromkeys(_groups(axis["blocks"])) or [""]:
+            for group in dict.fromkeys(groups_on(axis["blocks"])) or [""]:
                 yield {
                     "tensor": tensor,
                     "axis": i,
@@ -93,7 +93,7 @@ def _plain_factors(trace: Trace, block: Block) -> PlainBlock:
     for factor in block:
         if isinstance(factor, str) and factor not in trace.spec.fixed:
             factors.append(factor)
-        elif isinstance(factor, tuple) and any(_groups(inner := _plain_blocks(trace, factor))):
+        elif isinstance(factor, tuple) and any(groups_on(inner := _plain_blocks(trace, factor))):
             factors.append(inner)
         elif factors and isinstance(factors[-1], int):
             factors[-1] *= extent(trace.spec.sizes, factor)
@@ -104,16 +104,16 @@ def _plain_factors(trace: Trace, block: Block) -> PlainBlock:
 
 def _is_fixed(block: PlainBlock) -> bool:
     """Whether no free group lies on a block."""
-    return not any(_groups([block]))
+    return not any(groups_on([block]))
 
 
-def _groups(blocks: Any) -> Iterator[str]:
+def groups_on(blocks: Any) -> Iterator[str]:
     """The names of the groups in `Blocks` or in plain blocks."""
     for factor in chain(*blocks):
         if isinstance(factor, str):
             yield factor
         elif not isinstance(factor, int):
-            yield from _groups(factor)
+            yield from groups_on(factor)
 
 
 def _reasons_of_groups(trace: Trace) -> dict[str, str]:
@@ -121,7 +121,7 @@ def _reasons_of_groups(trace: Trace) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for name, axes in trace.spec.axes.items():
         for dim, blocks in enumerate(axes):
-            groups = set(_groups(blocks))
+            groups = set(groups_on(blocks))
             if len(groups) == 1 and groups <= trace.spec.fixed and (reason := trace.frozen.get(f"{name}[{dim}]")):
                 reasons.setdefault(groups.pop(), reason)
     return reasons

@@ -7,8 +7,6 @@ from typing import Any
 
 from neuralign.cli import shared
 from neuralign.cli.local_jobs import make
-from neuralign.common.files import atomic, sha256
-from neuralign.common.shards import checkpoint_files
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.job import Setting, ref
 from neuralign.workflow.running.gpus import lease
@@ -35,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Align by the jobs of the rules `import_endpoint` and `align`, and write the files that the options name."""
-    if arguments.output and arguments.output.suffix not in (".safetensors", ".pt", ".pth"):
-        raise shared.UsageError(f"--output: found {arguments.output}; .safetensors, .pt or .pth is needed")
+    from neuralign.merging.export import check_suffix
+
+    if arguments.output:
+        check_suffix(arguments.output, "--output")
     for path in filter(None, (arguments.output, arguments.permutation)):
         path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     config = shared.load_config(arguments)
@@ -76,8 +76,11 @@ def _write_and_report(
     `permutation_file`: the output of the job `align`; `source`: the name of the entry of checkpoint B.
     """
     from neuralign.common.tensors import load_facts, load_tensors, save_tensors
+    from neuralign.merging.export import write_checkpoint
     from neuralign.networks import foreign_checkpoints
+    from neuralign.networks.model import canonical_names
     from neuralign.symmetry.explain import why_all_is_fixed
+    from neuralign.symmetry.other_tensors import spec_as_data
     from neuralign.symmetry.permutations import permute
 
     facts = load_facts(permutation_file)
@@ -85,17 +88,18 @@ def _write_and_report(
     groups = {g: {"units": len(p), "moved": int((p != p.sort().values).sum())} for g, p in permutation.items()}
     report = {"method": arguments.method, "certificate": facts["certificate"], "groups": groups}
     report |= {key: facts[key] for key in ("certificate_precision", "unreached")}
-    report |= {"target": _file_digests(arguments.a), "source": _file_digests(arguments.b)}
-    if arguments.output or not groups:
+    report |= {"target": shared.file_digests(arguments.a), "source": shared.file_digests(arguments.b)}
+    if arguments.output or arguments.permutation or not groups:
         model, trace = _trace_model(arguments, c, setting, source, folder)
     if not groups:
         report["why"] = why_all_is_fixed(trace.frozen)
     if arguments.permutation:
-        save_tensors(dict(permutation), arguments.permutation, facts | report | {"network": arguments.network})
+        data = {"spec": spec_as_data(trace.spec, canonical_names(model.network)), "network": arguments.network}
+        save_tensors(dict(permutation), arguments.permutation, facts | report | data)
         report["permutation"] = str(arguments.permutation)
     if arguments.output:
         b = foreign_checkpoints.read(arguments.b, model, arguments.inside)
-        _write_state(b.renamed(permute(trace.spec, permutation, b.stored)), arguments.output)
+        write_checkpoint(b.renamed(permute(trace.spec, permutation, b.stored)), arguments.output)
         report["output"] = str(arguments.output)
     moved, units = (sum(g[key] for g in groups.values()) for key in ("moved", "units"))
     lines = [f"{g}: {n['moved']} of {n['units']} units moved" for g, n in groups.items()]
@@ -126,24 +130,3 @@ def _trace_model(
     data = make(c, ref("fetch_data", "data", dataset=setting.dataset), folder)
     images, model = load_data_and_model(str(data), settings["model"])
     return model, trace_model(model, images.train, attention=arguments.attention)
-
-
-def _file_digests(file: str) -> dict[str, Any]:
-    """A checkpoint's file with its digest, or with the digests of its index and shards."""
-    files = checkpoint_files(file).files
-    if len(files) == 1:
-        return {"file": file, "sha256": sha256(files[0])}
-    return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}
-
-
-def _write_state(tensors: dict[str, Any], path: Path) -> None:
-    """Write a state_dict as safetensors or by torch.save, by the suffix of `path`."""
-    import torch
-
-    from neuralign.common.tensors import save_tensors
-
-    if path.suffix == ".safetensors":
-        save_tensors(tensors, path)
-        return
-    with atomic(path) as temporary:
-        torch.save({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary)

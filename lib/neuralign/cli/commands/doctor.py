@@ -1,16 +1,12 @@
 """`neuralign doctor`: how reliably alignments recover a known permutation of a network, at several noise levels."""
 
 import argparse
-import tempfile
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from neuralign.cli import shared
-from neuralign.cli.local_jobs import make
+from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.tables import align_columns
-from neuralign.workflow.graph import job
-from neuralign.workflow.job import ref
 from neuralign.workflow.running.gpus import lease
 
 EXAMPLES = [
@@ -68,7 +64,11 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
     from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.tracing.trace import trace
 
-    model, images = _load_model_and_images(arguments) if arguments.data else _build_model_and_random_images(arguments)
+    if arguments.data:
+        data, model = load_data_and_model(arguments)
+        images = data.train
+    else:
+        model, images = _build_model_and_random_images(arguments)
     images = images.first(arguments.images)
     state = {**parameters(model.network), **buffers(model.network)}
     if arguments.checkpoint:
@@ -92,23 +92,6 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
         facts["why"] = why_all_is_fixed(symmetry.frozen)
         return 0, facts, f"{facts['why']}. So there is no permutation to recover."
     return 0, facts, _format_report(facts)
-
-
-def _load_model_and_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The model with weights of seed 0, normalised for the data, and the training images."""
-    from neuralign.networks.setup import load_data_and_model
-
-    config = shared.load_config(arguments)
-    (network, entry), (data, dataset) = shared.network_entry(arguments, config), shared.dataset_entry(arguments, config)
-    overlay = {"networks": {network: entry}, "datasets": {data: dataset}}
-    overlay["regimes"] = {shared.REGIME: shared.regime_entry(normalise=not arguments.no_normalise)}
-    overlay["checkpoints"] = {"any": {"file": "any"}}  # never read: only the settings of its job are needed
-    c = shared.extended_catalogue(config, overlay)
-    wildcards = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
-    with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
-        file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
-        images, model = load_data_and_model(str(file), job(c, "import_endpoint", wildcards).settings["model"], seed=0)
-    return model, images.train
 
 
 def _build_model_and_random_images(arguments: argparse.Namespace) -> tuple[Any, Any]:

@@ -1,0 +1,89 @@
+"""The height of the barrier between the ends of a path, where it is highest, and how certain that is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from neuralign.common.seeding import stream
+from neuralign.datasets.batches import Examples
+from neuralign.networks.model import Model, State
+from neuralign.training.objective import Metric
+
+POINTS = 25  # of the first, even grid
+PRECISION = 1e-3  # of the t of an extremum
+GOLDEN = (sqrt(5) - 1) / 2
+SAMPLES = 2000  # of a bootstrap
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The largest rise of a path above the line between the values of its ends."""
+
+    height: float
+    t: float  # where it is
+    interval: tuple[float, float]  # of 95 %, by bootstrap over examples
+
+
+def find_maximum(function: Callable[[float], float], points: int = POINTS) -> tuple[float, float]:
+    """(t, value) of the maximum of a function on [0, 1], up to PRECISION in t.
+
+    It is evaluated at `points` even places; a golden-section search refines the best of them, between its neighbours.
+    The function is called once for each t.
+    """
+    values: dict[float, float] = {}
+
+    def value(t: float) -> float:
+        if t not in values:
+            values[t] = function(t)
+        return values[t]
+
+    grid = [i / (points - 1) for i in range(points)]
+    best = max(range(points), key=lambda i: value(grid[i]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, points - 1)]
+    while high - low > PRECISION:
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        low, high = (low, right) if value(left) >= value(right) else (left, high)
+    t = max(values, key=lambda t: values[t])
+    return t, values[t]
+
+
+def barrier(losses: Callable[[float], Tensor], *, points: int = POINTS, seed: int = 0) -> Barrier:
+    """The barrier of a path, max over t of L(t) - (1 - t) L(0) - t L(1), and its interval.
+
+    Args:
+        losses: t -> the losses (n,) of n examples, the same in each call, at this point of the path.
+        points: of the first grid of t.
+        seed: of the bootstrap, which draws examples again and keeps the t of the maximum.
+    """
+    start, end = losses(0.0).double(), losses(1.0).double()
+
+    def rises(t: float) -> Tensor:
+        middle = start if t == 0 else end if t == 1 else losses(t).double()
+        return middle - (1 - t) * start - t * end
+
+    t, height = find_maximum(lambda t: rises(t).mean().item(), points)
+    return Barrier(height, t, interval_of_mean(rises(t), seed))
+
+
+def interval_of_mean(values: Tensor, seed: int = 0) -> tuple[float, float]:
+    """The interval of 95 % of the mean of values (n,), by bootstrap."""
+    draws = stream(seed, "bootstrap")
+    values = values.double().cpu()
+    means = torch.stack(
+        [values[torch.randint(len(values), (len(values),), generator=draws)].mean() for _ in range(SAMPLES)]
+    )
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+@torch.no_grad()
+def values_of(model: Model, state: State, examples: Examples, metric: Metric, *, batch_size: int = 512) -> Tensor:
+    """The metric of every example, (n,) in float64 and in its scale, in evaluation mode."""
+    model.network.eval()
+    state = {name: t.detach().clone() for name, t in state.items()}
+    batches = examples.batches(batch_size)
+    values = [metric.values(model(state, inputs), targets).double() for inputs, targets in batches]
+    return metric.scale * torch.cat(values)

@@ -1,0 +1,86 @@
+"""Single networks from a curve: its best point, its exact mean, and several points for an ensemble."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from neuralign.curves.curve import Basis, Curve
+from neuralign.curves.endpoints import Endpoints
+from neuralign.datasets.batches import Examples
+from neuralign.evaluation.barrier import POINTS, find_maximum, values_of
+from neuralign.evaluation.calibration import ensemble, predictions
+from neuralign.merging.merge import with_fresh_statistics
+from neuralign.networks.model import State
+from neuralign.training.objective import LOSS, Objective
+
+ORDER, PIECES = 8, 4  # of the quadrature between two control points; exact for polynomials of degree 15
+
+
+@dataclass(frozen=True)
+class BestPoint:
+    """The point of a curve with the lowest loss on validation examples."""
+
+    t: float  # 0 or 1 if an end is best
+    loss: float
+    state: State
+
+
+def state_at(curve: Curve, ends: Endpoints, t: float, examples: Examples) -> State:
+    """The network at t of a curve, with running statistics re-estimated on `examples`, also at the ends."""
+    return with_fresh_statistics(ends.model, ends.state_on(curve, t), examples)
+
+
+def best_point(
+    curve: Curve, ends: Endpoints, training: Examples, validation: Examples, objective: Objective, points: int = POINTS
+) -> BestPoint:
+    """The point with the lowest validation loss: of an even grid, refined by a golden-section search.
+
+    Args:
+        curve: from the first of the `ends` to the second.
+        ends: both networks.
+        training: examples on which running statistics are re-estimated, at the ends too.
+        validation: examples by whose loss points are compared; no test examples.
+        objective: which has the loss.
+        points: of the grid.
+    """
+
+    def minus_loss(t: float) -> float:
+        state = state_at(curve, ends, t, training)
+        return -values_of(ends.model, state, validation, objective.metrics[LOSS]).mean().item()
+
+    t, value = find_maximum(minus_loss, points)
+    return BestPoint(t, -value, state_at(curve, ends, t, training))
+
+
+def mean_weights(basis: Basis) -> torch.Tensor:
+    """The weights (n,) of the control points in the mean of a curve over t in [0, 1]: the integrals of the basis.
+
+    They are exact for families that are polynomials of degree 15 at most between t = i / (n - 1), as all shipped ones.
+    """
+    count = len(basis(torch.tensor(0.0, dtype=torch.float64)))
+    pieces = PIECES * (count - 1)
+    nodes, shares = np.polynomial.legendre.leggauss(ORDER)  # on [-1, 1]
+    ts = [(piece + (node + 1) / 2) / pieces for piece in range(pieces) for node in nodes]
+    values = torch.stack([basis(torch.tensor(t, dtype=torch.float64)) for t in ts])
+    return torch.tensor(np.tile(shares / (2 * pieces), pieces)) @ values
+
+
+def mean_of_curve(curve: Curve, ends: Endpoints, examples: Examples) -> State:
+    """The mean of the networks on a curve, as of infinitely many even points; statistics re-estimated on `examples`."""
+    vector = curve.at(mean_weights(curve.basis).to(curve.ends))
+    return with_fresh_statistics(ends.model, ends.state_at(vector, (0.5, 0.5)), examples)
+
+
+def curve_ensemble(
+    curve: Curve, ends: Endpoints, training: Examples, examples: Examples, points: int = 5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits (n, classes) of the mean of probabilities of networks on the curve, classes (n,)), on `examples`.
+
+    The networks are at even places, both ends included; one is in the middle. `training` as in `best_point`.
+    """
+    ts: Sequence[float] = [i / (points - 1) for i in range(points)] if points > 1 else [0.5]
+    states: Callable[[float], State] = lambda t: state_at(curve, ends, t, training)  # noqa: E731
+    results = [predictions(ends.model, states(t), examples) for t in ts]
+    return ensemble([logits for logits, _ in results]), results[0][1]

@@ -1,0 +1,93 @@
+"""A merge: the weighted mean of aligned networks, and its repair.
+
+The activations of a mean vary less than those of the networks it is made of, layer by layer more so. A *repair* mends
+that: the plug-ins of `repairs/` are `name(merge, *, ...options) -> state`, the repaired state of the same network. A
+merge is no symmetry: it computes another function than its ends, and no certificate speaks of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralign.common.errors import UserError
+from neuralign.curves.endpoints import endpoints_of
+from neuralign.datasets.batches import Examples
+from neuralign.datasets.images import as_is
+from neuralign.networks.buffer_updates import IMAGES
+from neuralign.networks.model import Model, State, parameters
+from neuralign.networks.states import mean_state
+from neuralign.symmetry.tracing.trace import Trace
+from neuralign.training.batch_norm import Estimate, refresh
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Aligned networks, their mean, and the examples on which a repair may measure activations."""
+
+    model: Model
+    trace: Trace  # of the model: which outputs of a layer are hidden units
+    ends: tuple[State, ...]  # the aligned networks
+    weights: tuple[float, ...]  # how much of each end the merge has; they sum to one
+    state: State  # the weighted mean of the ends
+    examples: Examples
+    facts: dict[str, Any] = field(default_factory=dict)  # what a repair reports besides the state
+
+
+Repair = Callable[[Merge], State]
+
+
+def merge_of(
+    model: Model, trace: Trace, ends: Sequence[State], examples: Examples, weights: Sequence[float] | None = None
+) -> Merge:
+    """The merge of aligned networks, whose state is their mean with these weights; equal ones for None.
+
+    Parameters and running statistics are averaged in float64; all other tensors are as `docs/states.md` says of points
+    between networks. The statistics are not those of the merged network: a repair re-estimates them. Raises UserError
+    if the weights do not fit, or if a tensor that has no mean differs between the ends.
+    """
+    shares = check_weights(weights, len(ends))
+    points = endpoints_of(model, ends, next(examples.batches(IMAGES))[0])
+    vector = mean_state([{"": v} for v in points.vectors], shares)[""]
+    statistics = mean_state([{name: end[name] for name in points.estimated} for end in ends], shares)
+    return Merge(model, trace, tuple(ends), shares, points.state_at(vector, shares) | statistics, examples)
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """The weights of `count` networks, equal ones for None. Raises UserError unless they fit and sum to one."""
+    if weights is None:
+        return (1 / count,) * count
+    if len(weights) != count or not all(isfinite(w) and w >= 0 for w in weights) or abs(sum(weights) - 1) > 1e-6:
+        raise UserError(f"weights: found {list(weights)}; {count} numbers from 0 that sum to 1 are needed")
+    return tuple(float(weight) for weight in weights)
+
+
+def repaired(merge: Merge, repair: Repair | None) -> dict[str, Tensor]:
+    """The repaired state of a merge; the mean as it is for None.
+
+    If the ends are equal, or one has all the weight, the merge is that network and there is nothing to repair.
+    """
+    return dict(merge.state if repair is None or _is_an_end(merge) else repair(merge))
+
+
+def with_fresh_statistics(model: Model, state: State, examples: Examples, seed: int = 0) -> dict[str, Tensor]:
+    """The state with its running statistics re-estimated on all `examples`, in an order drawn by `seed`."""
+    estimate = Estimate.on(examples, as_is, batch_size=even_size(examples), seed=seed)
+    buffers = {name: state[name] for name, _ in model.network.named_buffers()}
+    return {**state, **refresh(model, state, buffers, estimate.sample())}
+
+
+def even_size(examples: Examples) -> int:
+    """A size of batches of about BATCH_SIZE with which the last batch is about as large as the others."""
+    return ceil(len(examples) / max(1, len(examples) // BATCH_SIZE))
+
+
+def _is_an_end(merge: Merge) -> bool:
+    """Whether all ends with a weight have the same parameters."""
+    used = [end for end, weight in zip(merge.ends, merge.weights, strict=True) if weight]
+    return all(torch.equal(end[n], used[0][n]) for end in used[1:] for n in parameters(merge.model.network))

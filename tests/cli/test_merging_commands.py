@@ -1,0 +1,208 @@
+"""`neuralign merge`, `compare` and `apply`, on checkpoints as several programs write them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from neuralign.cli import main
+from neuralign.common.tensors import load_tensors
+from neuralign.symmetry.permutations import inverse, permute, random
+from neuralign.symmetry.tracing.trace import trace
+
+NETS = """
+from torch import nn
+
+def Net(num_classes=4, in_channels=3):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, num_classes))
+"""
+FAST = ("--method", "correlation", "--repair", "repair")
+
+
+class Lightning(nn.Module):
+    """Has the network below `model`, as a module of Lightning has."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+class Wrapped(nn.Module):
+    """Has the network below `module`, as data parallel has."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def make(seed: int) -> nn.Module:
+    names: dict = {}
+    exec(NETS, names)
+    torch.manual_seed(seed)
+    return names["Net"]()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working directory with a network, its data, and checkpoints: B is A with its units in another order."""
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(NETS)
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (60, 3, 9, 9), np.uint8), np.arange(60) % 4
+    np.savez("mine.npz", x_train=pixels[:40], y_train=labels[:40], x_test=pixels[40:], y_test=labels[40:])
+    a = make(1)
+    spec = trace(a, torch.rand(2, 3, 9, 9)).spec
+    planted = random(spec, torch.Generator().manual_seed(2))
+    b = permute(spec, planted, {n: t.detach() for n, t in a.state_dict().items()})
+    save_file(a.state_dict(), "a.safetensors")
+    torch.save({"epoch": 3, "state_dict": {f"module.{n}": t for n, t in b.items()}}, "timm.pth.tar")
+    wrapped = Lightning(make(3)).state_dict()
+    torch.save({"state_dict": wrapped, "pytorch-lightning_version": "2.5", "callbacks": {}}, "lightning.ckpt")
+    torch.save(make(4).state_dict(), "plain.pt")
+    return spec, planted, a
+
+
+def run(capsys, *arguments, status=0):
+    """Standard output of a command that must return `status` and say nothing on standard error."""
+    assert main(arguments) == status
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def refused(capsys, *arguments):
+    """The one line that a refused command prints on standard error."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"neuralign {arguments[0]}: error: ")
+    return err
+
+
+# ---- merge
+
+
+def test_a_network_merged_with_its_permuted_copy_is_written_as_it_was(capsys, folder):
+    files = ("a.safetensors", "timm.pth.tar", "--data", "mine.npz", "-o", "merged.safetensors", *FAST)
+    out = run(capsys, "merge", "nets.py:Net", *files)
+    merged, a = load_file("merged.safetensors"), folder[2].state_dict()
+    assert merged.keys() == a.keys()
+    assert all(torch.allclose(merged[n], a[n], atol=1e-6) for n in a)
+    assert out.endswith("the merge is as good as A, the best input (95 % interval +0.0 to +0.0, n = 20)\n")
+    card = Path("merged.safetensors.md").read_text()
+    assert "* A, weight 0.5: file `a.safetensors`, sha256 `" in card and "network: `nets.py:Net`" in card
+
+
+@pytest.mark.parametrize("first", ["plain.pt", "lightning.ckpt", "timm.pth.tar"])
+def test_checkpoints_of_several_programs_are_merged_and_the_first_gives_the_names(capsys, first):
+    others = [f for f in ("plain.pt", "lightning.ckpt", "timm.pth.tar") if f != first]
+    outputs = ("-o", "m.pt", "--report", "m.json", "--json")
+    out = run(capsys, "merge", "nets.py:Net", first, *others, "--data", "mine.npz", *outputs, *FAST)
+    facts = json.loads(out)
+    assert facts == json.loads(Path("m.json").read_text())
+    assert [given["file"] for given in facts["checkpoints"]] == [first, *others] and len(facts["inputs"]) == 3
+    assert facts["measured_on"] == "test" and facts["n"] == 20 and facts["examples"] == {"fit": 32, "validation": 8}
+    wrap = {"lightning.ckpt": Lightning, "timm.pth.tar": Wrapped}.get(first, lambda network: network)
+    wrap(make(0)).load_state_dict(torch.load("m.pt", weights_only=True))
+    assert facts["sentence"].startswith("the merge is ")
+
+
+def test_without_data_nothing_is_measured(capsys):
+    out = run(capsys, "merge", "nets.py:Net", "plain.pt", "lightning.ckpt", "--input", "2,3,9,9", "-o", "m.safetensors")
+    assert out.endswith("nothing was measured: compare the merge with its inputs before you use it\n")
+    make(0).load_state_dict(load_file("m.safetensors"))
+    assert "Nothing, for there were no labelled data." in Path("m.safetensors.md").read_text()
+
+
+def test_at_most_gives_an_exit_status(capsys):
+    arguments = ("merge", "nets.py:Net", "plain.pt", "lightning.ckpt", "--data", "mine.npz", *FAST, "--json")
+    facts = json.loads(run(capsys, *arguments))
+    allowed, forbidden = max(0.0, -facts["gain"]), -facts["gain"] - 0.1
+    run(capsys, *arguments, "--at-most", str(allowed))
+    if forbidden >= 0:
+        run(capsys, *arguments, "--at-most", str(forbidden), status=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.safetensors"], "CHECKPOINT: found 1; at least two are needed"),
+        (["a.safetensors", "plain.pt", "-o", "m.bin"], "--output: found m.bin; .safetensors, .pt or .pth is needed"),
+        (["a.safetensors", "plain.pt", "--at-most", "1"], "--at-most: the merge can only be measured with --data"),
+        (
+            ["a.safetensors", "plain.pt", "--input", "2,3,9,9", "--method", "x"],
+            "method: found 'x' (allowed: auto, none,",
+        ),
+        (
+            ["a.safetensors", "plain.pt", "--input", "2,3,9,9", "--weights", "1,1"],
+            "weights: found [1.0, 1.0]; 2 numbers",
+        ),
+        (["a.safetensors", "nets.py", "--input", "2,3,9,9"], "nets.py: "),
+    ],
+)
+def test_merge_refuses_in_one_line(capsys, arguments, message):
+    assert message in refused(capsys, "merge", "nets.py:Net", *arguments)
+
+
+# ---- compare
+
+
+def test_compare_recognises_a_permuted_copy_and_a_stranger(capsys):
+    same = run(capsys, "compare", "nets.py:Net", "a.safetensors", "timm.pth.tar", "--input", "2,3,9,9")
+    assert same.endswith("B is A with its neurons permuted\n") and "100%" in same
+    other = run(capsys, "compare", "nets.py:Net", "a.safetensors", "lightning.ckpt", "--input", "2,3,9,9", "--json")
+    facts = json.loads(other)
+    assert not facts["same_up_to_permutation"] and facts["sentence"].startswith("B is not A with its neurons permuted")
+    assert [row["units"] for row in facts["layers"]] == [6, 5] and facts["b"]["file"] == "lightning.ckpt"
+    assert run(capsys, "compare", "nets.py:Net", "plain.pt", "plain.pt", "--input", "2,3,9,9").endswith("B is A\n")
+
+
+# ---- apply
+
+
+@pytest.fixture
+def permutation(capsys):
+    """The file of the permutation that aligns B to A."""
+    files = ("a.safetensors", "timm.pth.tar", "--data", "mine.npz", "--permutation", "p.safetensors")
+    run(capsys, "align", "nets.py:Net", *files)
+    return "p.safetensors"
+
+
+def test_masks_task_vectors_and_states_of_optimisers_are_permuted(capsys, folder, permutation):
+    spec, planted, a = folder
+    found = load_tensors(permutation)
+    assert all(torch.equal(found[g], inverse(planted)[g]) for g in planted)
+    mask = {n: t > 0 for n, t in a.state_dict().items() if t.dim() > 1}
+    of_b = permute(spec, planted, mask)
+    torch.save(of_b, "mask.pt")
+    out = run(capsys, "apply", permutation, "mask.pt", "-o", "out.pt")
+    assert out == "3 tensors permuted, 0 without units of the network left as they are\noutput: out.pt\n"
+    back = torch.load("out.pt", weights_only=True)
+    assert all(torch.equal(back[n], mask[n]) for n in mask)
+    state = {"exp_avg": {f"module.{n}": t * 1.0 for n, t in of_b.items()}, "step": {"count": torch.tensor(3)}}
+    torch.save(state, "adam.pt")
+    facts = json.loads(run(capsys, "apply", permutation, "adam.pt", "-o", "out.safetensors", "--json"))
+    assert facts == {"permuted": 3, "unchanged": ["step.count"], "output": "out.safetensors"}
+    back = load_file("out.safetensors")
+    assert all(torch.equal(back[f"exp_avg.module.{n}"], mask[n] * 1.0) for n in mask) and back["step.count"] == 3
+
+
+def test_apply_refuses_in_one_line(capsys, folder, permutation):
+    torch.save({"0.weight": torch.zeros(7, 3, 3, 3)}, "large.pt")
+    message = refused(capsys, "apply", permutation, "large.pt", "-o", "out.pt")
+    assert "large.pt: 0.weight: has shape (7, 3, 3, 3); (6, " in message and "that of 0.weight" in message
+    torch.save({"x": torch.zeros(2)}, "others.pt")
+    assert "others.pt: no tensor has a name of the network (0.bias, " in refused(
+        capsys, "apply", permutation, "others.pt", "-o", "out.pt"
+    )
+    save_file({"0": torch.arange(6)}, "old.safetensors")
+    assert "old.safetensors: does not say on which tensors the neurons lie" in refused(
+        capsys, "apply", "old.safetensors", "others.pt", "-o", "out.pt"
+    )
+    assert "--output: found out; .safetensors" in refused(capsys, "apply", permutation, "others.pt", "-o", "out")
+    assert not Path("out.pt").exists()
