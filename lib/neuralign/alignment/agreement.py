@@ -20,9 +20,9 @@ from neuralign.symmetry.permutations import Block, Blocks, Permutation, Permutat
 
 Matrices = Mapping[str, Tensor]  # group -> (n, n)
 Move = Callable[[str, Tensor, int], Tensor]  # (group, tensor, dimension that is its channels) -> moved tensor
-# A tensor of more numbers is multiplied in blocks of COLUMNS, each in float32 (in float64 if the tensor is float64), and
-# the blocks are summed in float64. An entry of a score is then within COLUMNS * 2^-24 = 3e-5 of the sum of the products'
-# absolute values, in practice within 1e-7 of it; whether a match is kept is decided by the agreement in float64.
+# A tensor of more numbers is multiplied in blocks of COLUMNS, each in float32 (in float64 if the tensor is float64),
+# which are summed in float64. An entry of a score is then within COLUMNS * 2^-24 = 3e-5 of the sum of its products'
+# absolute values, in practice within 1e-7; whether a match is kept is decided by the agreement in float64.
 LARGE = 2**22
 COLUMNS = 512
 
@@ -90,7 +90,7 @@ class Agreement:
         counts = {name: sum(map(_count_occurrences, spec.axes[name]), Counter()) for name in named}
         self.counts = {name: count for name, count in counts.items() if not free.isdisjoint(count)}
         self.names = {g: [name for name, count in self.counts.items() if count[g]] for g in spec.free}
-        large = {name for name in self.counts if _is_rounded(target[name]) or _is_rounded(source[name])}
+        large = {name for name in self.counts if _is_rounded(target[name]) and _is_rounded(source[name])}
         self.rounded = frozenset(g for g, on in self.names.items() if not large.isdisjoint(on))
 
     @cached_property
@@ -123,14 +123,14 @@ class Agreement:
 
     def soft_value(self, matrices: Matrices) -> Tensor:
         """See `MatchingObjective`."""
-        mixed = self._mixed(matrices)
-        products = [torch.dot(_wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
+        mixed = self.mixed(matrices)
+        products = [torch.dot(wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
         return torch.stack(products).sum()
 
     def soft_distance(self, matrices: Matrices) -> Tensor:
         """The squared distance of the target's parameters to the source's, mixed by `matrices`; as `soft_value`."""
-        mixed = self._mixed(matrices)
-        return torch.stack([(_wide(self.target[n]) - mixed[n]).square().sum() for n in self.counts]).sum()
+        mixed = self.mixed(matrices)
+        return torch.stack([(wide(self.target[n]) - mixed[n]).square().sum() for n in self.counts]).sum()
 
     def score(
         self,
@@ -149,8 +149,9 @@ class Agreement:
         """See `MatchingObjective`."""
         return self._score(group, _mixer(matrices))
 
-    def _mixed(self, matrices: Matrices) -> dict[str, Tensor]:
-        source = {name: _wide(self.source[name]) for name in self.counts}
+    def mixed(self, matrices: Matrices) -> dict[str, Tensor]:
+        """The source's tensors that count, mixed by `matrices`, in float64."""
+        source = {name: wide(self.source[name]) for name in self.counts}
         device = next(iter(source.values())).device
         return mix(self.spec, {g: m.to(device) for g, m in matrices.items()}, source)
 
@@ -212,11 +213,11 @@ def _all_but(occurrence: int, group: str, move: Move) -> Move:
 
 
 def _products(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
-    """Terms (n, n) whose sum is rows @ columns.T, of matrices (n, k) of one dtype; see LARGE."""
+    """Terms (n, n) whose sum is rows @ columns.T, of matrices (n, k); see LARGE."""
     if rows.numel() <= LARGE:
         yield rows.double() @ columns.double().T
         return
-    dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if torch.float64 in (rows.dtype, columns.dtype) else torch.float32
     for a, b in zip(rows.split(COLUMNS, 1), columns.split(COLUMNS, 1), strict=True):
         yield a.to(dtype) @ b.to(dtype).T
 
@@ -224,8 +225,8 @@ def _products(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
 def _mover(permutation: Permutation, averaged: Collection[str] = ()) -> Move:
     def move(group: str, part: Tensor, dim: int) -> Tensor:
         if group in averaged:
-            wide = torch.promote_types(part.dtype, torch.float32)
-            return part.mean(dim, keepdim=True, dtype=wide).to(part.dtype).expand_as(part)
+            precise = torch.promote_types(part.dtype, torch.float32)
+            return part.mean(dim, keepdim=True, dtype=precise).to(part.dtype).expand_as(part)
         return part.index_select(dim, permutation[group].to(part.device)) if group in permutation else part
 
     return move
@@ -281,6 +282,6 @@ def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """The same in float64."""
+def wide(tensor: Tensor) -> Tensor:
+    """A tensor without gradient in float64; a complex one has its parts in a last dimension."""
     return _real(tensor).double()
