@@ -38,7 +38,7 @@ from neuralign.networks.architectures.gpt import gpt
 from neuralign.networks.model import Model, parameters
 from neuralign.networks.states import mean_state
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import ComputedState, PermutationSpec, permute, permute_when_read
+from neuralign.symmetry.permutations import ComputedState, PermutationSpec, permute_when_read
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 HEADS, CONTEXT = 25, 1024

@@ -27,6 +27,7 @@ def main(
     *,
     study: dict[str, Any],
     drawings: Sequence[dict[str, Any]],
+    cohorts: str | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page. `drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with. The notes of origin are
@@ -41,6 +42,7 @@ def main(
         paper=paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, methods),
         notes=[json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()],
         study=study,
+        cohorts=None if cohorts is None else pd.read_csv(cohorts),
         missing=missing,
     )
     with atomic(html) as temporary:

@@ -59,6 +59,8 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             classifiers = OBJECTIVE["use"]
             if entry["attack"] and entry["objective"].get("use", classifiers) != classifiers:
                 problems.note(f"{path}.attack", f"attacks are on classifiers, whose objective is {classifiers!r}")
+        case "cohorts":
+            _check_inner(entry, place, path, problems)
         case "planes":
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
         case "evaluations":
@@ -151,6 +153,19 @@ def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, p
         start = alignments.get(start, {}).get("start")
     if start in chain:
         problems.note(f"{path}.start", f"leads in a circle: {' -> '.join([*chain, start])}")
+
+
+def _check_inner(entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:
+    """Note a problem if the alignment of two networks is null, or starts at another."""
+    name = str(entry.get("inner"))
+    if name not in problems.sections["alignments"]:
+        return  # which is noted already
+    inner = _merge(problems.sections["alignments"][name], place)
+    if inner is None:
+        problems.note(f"{path}.inner", f"found {name!r}, which is null; a method is needed")
+    elif isinstance(inner, Mapping) and inner.get("start") is not None:
+        start = short_repr(inner["start"])
+        problems.note(f"{path}.inner", f"found {name!r}, which starts at {start}; one without `start` is needed")
 
 
 def _attack_problem(entry: Entry) -> str | None:
