@@ -19,6 +19,7 @@ from neuralign.report.published import published_table
 from neuralign.report.statistics import paired_interval
 
 KEYS = [*SETTING, "pair", "method", "curve_seed"]  # name a path
+MERGED = [*SETTING, "members", "cohort", "evaluation"]  # name the mean of several networks
 NUMBERS = ["t", "distance", "loss", "accuracy", "images"]  # the columns of a measured point that must be finite numbers
 METRICS = ["accuracy_mean", "accuracy_min", "loss_mean", "loss_max", "loss_barrier", "accuracy_barrier", "length"]
 ROBUST_METRICS = ["accuracy_mean", "loss_mean", "clean_mean", "worst_accuracy", "worst_t", "worst_clean"]
@@ -207,10 +208,9 @@ def accuracy(points: pd.DataFrame, paths: pd.DataFrame, *, compared: Sequence[st
 def cohorts(run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per attack on the mean of several networks, with re-estimated batch-norm statistics.
 
-    Columns: those of `run` (dataset, network, regime, members, cohort, evaluation); attack, images; accuracy and loss
-    of the `aligned` and of the `unaligned` mean, and `members_...`, the means over the networks themselves, with
-    `best_accuracy`, that of the best of them; agreement_before, agreement, steps and certificate of the alignment, and
-    `images_read` by it, NaN if nothing could be aligned.
+    Columns: MERGED, attack, images; accuracy and loss of the `aligned` and of the `unaligned` mean, and `members_...`,
+    the means over the networks themselves, with `best_accuracy`, that of the best of them; agreement_before, agreement,
+    steps and certificate of the alignment, and `images_read` by it, NaN if nothing could be aligned.
 
     Args:
         run: what identifies the networks and their alignment.
@@ -221,7 +221,8 @@ def cohorts(run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFr
     measured = networks[networks["statistics"] == "reestimated"]
     facts = alignment.iloc[0]
     for attack, part in measured.groupby("attack", sort=False):
-        row: dict[str, Any] = {**run, "attack": attack, "images": int(part["images"].iloc[0])}
+        row: dict[str, Any] = {key: run[key] for key in MERGED}
+        row |= {"attack": attack, "images": int(part["images"].iloc[0])}
         means = {kind: part[part["model"] == f"{kind} mean"].iloc[0] for kind in ("aligned", "unaligned")}
         members = part[~part["model"].isin([f"{kind} mean" for kind in means])]
         for metric in ("accuracy", "loss"):
