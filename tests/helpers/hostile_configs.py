@@ -351,7 +351,7 @@ ENTRIES: list[tuple[Any, ...]] = [
             ({"members": "1", "cohort": "mean"}, "members: found '1': members are two or more different seeds"),
             ({"members": "1-2-1", "cohort": "mean"}, "members: found '1-2-1': members are two or more different"),
             ({"members": "1-2-99999999999", "cohort": "mean"}, "found '1-2-99999999999': a seed is less than"),
-            ({"members": "1-mine", "cohort": "mean"}, "members: no such entry of 'checkpoints': 'mine'", "'mine_a'?"),
+            ({"members": "1-mine", "cohort": "mean"}, "members: no such entry of 'checkpoints': 'mine'", "'mine_b'?"),
             ({"members": ["1-2-3", "3-2-1"], "cohort": "mean"}, "members: 1-2-3 and 3-2-1 are the same networks"),
             ({"members": ["1-2", "1-2"], "cohort": "mean"}, "grids[0].members: has a value twice: ['1-2', '1-2']"),
         ]

@@ -158,14 +158,11 @@ def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, p
 def _check_inner(entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:
     """Note a problem if the alignment of two networks is null, or starts at another."""
     name = str(entry.get("inner"))
-    if name not in problems.sections["alignments"]:
-        return  # which is noted already
-    inner = _merge(problems.sections["alignments"][name], place)
-    if inner is None:
+    raw = problems.sections["alignments"].get(name, {})  # if there is no such entry, that is noted already
+    if raw is None:
         problems.note(f"{path}.inner", f"found {name!r}, which is null; a method is needed")
-    elif isinstance(inner, Mapping) and inner.get("start") is not None:
-        start = short_repr(inner["start"])
-        problems.note(f"{path}.inner", f"found {name!r}, which starts at {start}; one without `start` is needed")
+    elif isinstance(raw, Mapping) and (start := _merge(raw, place).get("start")) is not None:
+        problems.note(f"{path}.inner", f"found {name!r}, which starts at {short_repr(start)}; one without is needed")
 
 
 def _attack_problem(entry: Entry) -> str | None:
