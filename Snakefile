@@ -28,6 +28,7 @@ include: "rules/job.smk"
 include: "rules/data.smk"
 include: "rules/endpoints.smk"
 include: "rules/curves.smk"
+include: "rules/cohorts.smk"
 include: "rules/reports.smk"
 
 
@@ -39,6 +40,7 @@ localrules:  # not submitted on a cluster: fetch_data needs the internet; the ot
     fetch_data,
     tabulate,
     tabulate_claims,
+    tabulate_cohorts,
     tabulate_theory,
     plot,
     report,

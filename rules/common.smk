@@ -14,7 +14,7 @@ from neuralign.workflow.running.gpus import slots
 from neuralign.workflow.incomplete import finished_part, outcome_of
 from neuralign.config.references import ObjectError
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.study_jobs import figures
+from neuralign.workflow.study_jobs import cohorts_of, figures
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -106,6 +106,7 @@ def training(rule, minutes):
 NETWORK = "{wildcards.network} on {wildcards.dataset} ({wildcards.regime})"
 PAIR = "the pair {wildcards.pair} of %s" % NETWORK
 ALIGNED = "%s, aligned by {wildcards.alignment}" % PAIR
+MEMBERS = "the networks {wildcards.members} of %s" % NETWORK
 CURVE = "the curve {wildcards.curve}, seed {wildcards.curve_seed}, of %s" % ALIGNED
 
 
@@ -119,6 +120,8 @@ wildcard_constraints:
     network=known("networks"),
     regime=known("regimes"),
     alignment=known("alignments"),
+    cohort=known("cohorts"),
+    members=rf"(\d+|{known('checkpoints')})(-(\d+|{known('checkpoints')}))+",
     curve=known("curves"),
     evaluation=known("evaluations"),
     plane=known("planes"),
@@ -135,6 +138,8 @@ def products(study):
     """The paths of a study's report, tables and figures."""
     plots = [paths("plot", {"study": study, "figure": figure}) for figure in figures(CATALOGUE, study)]
     outputs = [paths("report", {"study": study}), paths("tabulate", {"study": study}), *plots]
+    if any(True for _ in cohorts_of(CATALOGUE, study)):
+        outputs.append(paths("tabulate_cohorts", {"study": study}))
     return [path for files in outputs for path in files.values()]
 
 

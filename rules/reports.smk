@@ -31,6 +31,18 @@ use rule job as tabulate_claims with:
         "Compare the study {wildcards.study} with the paper"
 
 
+use rule job as tabulate_cohorts with:
+    """The merged networks of a study beside their members."""
+    input:
+        unpack(inputs("tabulate_cohorts")),
+    output:
+        cohorts="results/studies/{study}/tables/cohorts.csv",
+    log:
+        "logs/studies/{study}/cohorts.log",
+    message:
+        "Make the table of merged networks of the study {wildcards.study}"
+
+
 use rule job as tabulate_theory with:
     """The bounds of a study beside the losses of its trained curves."""
     input:

@@ -29,6 +29,7 @@ def main(
     study: dict[str, Any],
     drawings: Sequence[dict[str, Any]],
     measured: Mapping[str, str] | None = None,
+    cohorts: str | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page. `drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with. The notes of origin are
@@ -45,6 +46,7 @@ def main(
         notes=[json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()],
         study=study,
         metrics=metrics,
+        cohorts=None if cohorts is None else pd.read_csv(cohorts),
         missing=missing,
     )
     with atomic(html) as temporary:

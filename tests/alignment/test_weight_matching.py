@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from neuralign.alignment.agreement import Agreement
 from neuralign.alignment.algorithms.frank_wolfe import frank_wolfe
 from neuralign.alignment.algorithms.weights import weights
-from neuralign.alignment.ascent import agreement_of, ascend
+from neuralign.alignment.ascent import agreement_of, ascend, match_in_turn
 from neuralign.alignment.birkhoff import best_step, to_matrix
 from neuralign.alignment.problem import Problem
 from neuralign.alignment.relaxation import round_groupwise
+from neuralign.common.tensors import TensorFile, save_tensors
 from neuralign.datasets.arrays import Arrays
+from neuralign.networks.architectures.gpt import gpt
 from neuralign.networks.model import Model, buffers, parameters
 from neuralign.symmetry import permutations
 from neuralign.symmetry.permutations import identity, inverse, permute
-from neuralign.symmetry.tracing.trace import trace_model
+from neuralign.symmetry.tracing.trace import trace, trace_model
 
 DATA_FREE = {"weights": weights, "frank_wolfe": frank_wolfe}
 
@@ -116,7 +118,7 @@ def test_every_accepted_step_raises_the_agreement():
     values = []
     for sweeps in range(1, 6):
         generator = torch.Generator().manual_seed(0)
-        found = ascend(objective, identity(objective.spec), sweeps=sweeps, order="random", generator=generator)
+        found = ascend(objective, identity(objective.spec), sweeps=sweeps, order="shuffled", generator=generator)
         values.append(found.value)
         assert found.value == pytest.approx(objective.value(found.permutation), abs=1e-9)
     assert values == sorted(values) and values[0] > objective.value(identity(objective.spec))
@@ -127,7 +129,7 @@ def test_with_one_hidden_layer_the_first_sweep_is_the_last_that_changes_anything
         agreement_of(problem_of(lambda: mlp(5, 32, 4))),
         {"0": torch.arange(32)},
         sweeps=100,
-        order="random",
+        order="shuffled",
         generator=torch.Generator(),
     )
     assert found.steps == 2
@@ -227,3 +229,64 @@ def test_running_statistics_do_not_count():
     other = {n: t if n in parameters(problem.model.network) else -t for n, t in problem.source.items()}
     assert_equal(weights(replace(problem, source=other)), before)
     assert not {"1.running_mean", "1.running_var"} & agreement_of(problem).counts.keys()
+
+
+def language_problem() -> Problem:
+    """A small language model and a noisy copy with a planted permutation, also of the heads and within them."""
+    network = gpt(11, 7, width=24, depth=2, heads=4)
+    symmetry = trace(network, torch.zeros(2, 7, dtype=torch.int64), attention=True)
+    draws = torch.Generator().manual_seed(0)
+    target = {n: torch.randn(t.shape, generator=draws) for n, t in parameters(network).items()}
+    noisy = {n: t + 0.2 * torch.randn(t.shape, generator=draws) for n, t in target.items()}
+    planted = permutations.random(symmetry.spec, draws)
+    examples = Arrays(torch.zeros(2, 7, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+    source = permute(symmetry.spec, planted, noisy)
+    return Problem(Model(network, None, None), symmetry, target, source, examples, start=inverse(planted))
+
+
+def test_from_the_barycentre_heads_are_found_whose_channels_are_in_another_order():
+    problem = language_problem()
+    expected = problem.start
+    from_nothing = replace(problem, start=None)
+    assert_equal(weights(from_nothing, begin="barycentre", sweeps=1), dict(expected))
+    assert_equal(match_in_turn(agreement_of(problem)), dict(expected))
+
+
+def test_an_averaged_group_is_mixed_by_the_matrix_of_equal_entries():
+    problem = problem_of(lambda: mlp(5, 4, 3, 2))
+    objective = agreement_of(problem)
+    first, second = objective.spec.free
+    uniform = {first: to_matrix(torch.arange(4)), second: torch.full((3, 3), 1 / 3, dtype=torch.float64)}
+    score = objective.score(first, identity(objective.spec), averaged=[second])
+    assert torch.allclose(score, objective.soft_score(first, uniform), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_large_tensors_are_multiplied_in_blocks_with_a_small_error(monkeypatch, dtype):
+    problem = language_problem()
+    states = [{n: t.to(dtype) for n, t in s.items()} for s in (problem.target, problem.source)]
+    exact = agreement_of(replace(problem, target=states[0], source=states[1]))
+    monkeypatch.setattr("neuralign.alignment.agreement.LARGE", 100)
+    monkeypatch.setattr("neuralign.alignment.agreement.COLUMNS", 7)
+    blocked = agreement_of(replace(problem, target=states[0], source=states[1]))
+    assert blocked.rounded == (frozenset() if dtype == torch.float64 else frozenset(exact.spec.free))
+    assert not exact.rounded
+    at = identity(exact.spec)
+    assert blocked.value(at) == pytest.approx(exact.value(at), rel=1e-12)
+    assert blocked.norms == pytest.approx(exact.norms, rel=1e-12)
+    for group in exact.spec.free:
+        score, expected = blocked.score(group, at), exact.score(group, at)
+        largest = float(expected.abs().max())
+        assert float((score - expected).abs().max()) <= (1e-14 if dtype == torch.float64 else 1e-6) * largest
+    found = weights(replace(problem, target=states[0], source=states[1], start=None), begin="barycentre")
+    assert_equal(found, dict(problem.start))
+
+
+def test_networks_in_files_are_aligned_tensor_by_tensor(tmp_path):
+    problem = language_problem()
+    files = []
+    for name, state in (("target", problem.target), ("source", problem.source)):
+        save_tensors(state, tmp_path / f"{name}.safetensors")
+        files.append(TensorFile(tmp_path / f"{name}.safetensors"))
+    from_files = replace(problem, target=files[0], source=files[1], start=None)
+    assert_equal(weights(from_files), weights(replace(problem, start=None)))

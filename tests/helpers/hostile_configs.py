@@ -28,6 +28,7 @@ regimes:
     endpoint: {epochs: 3, batch_size: 64, lr: 0.1}
     curve: {epochs: 2, batch_size: 64, lr: 0.1}
 alignments: {none: null, correlation: {images: 100}}
+cohorts: {mean: {inner: correlation}}
 curves: {linear: {use: segment}, bezier: {}}
 methods: {unaligned: {alignment: none, curve: bezier}, aligned: {alignment: correlation, curve: bezier}}
 evaluations: {standard: {points: 5}, robust: {points: 5, attacks: [pgd5]}}
@@ -359,6 +360,26 @@ ENTRIES: list[tuple[Any, ...]] = [
         [SMALL["studies"]["small"]["grids"][0], SMALL["studies"]["small"]["grids"][0] | {"pair": ["2-1", "4-3"]}],
         "studies.small.grids[1]: repeats digits/tinyten/standard/2-1/unaligned of grids[0]",
     ),
+    # several networks
+    *[
+        ("studies.small.grids", [SMALL["studies"]["small"]["grids"][0] | merged], *words)
+        for merged, *words in [
+            ({"members": "1-2-3"}, "studies.small.grids[0]: `members` needs `cohort`: which networks are merged"),
+            ({"cohort": "mean"}, "studies.small.grids[0]: `cohort` needs `members`"),
+            ({"members": "1-2-3", "cohort": "men"}, "grids[0].cohort: no such entry of 'cohorts': 'men'", "'mean'?"),
+            ({"members": "1", "cohort": "mean"}, "members: found '1': members are two or more different seeds"),
+            ({"members": "1-2-1", "cohort": "mean"}, "members: found '1-2-1': members are two or more different"),
+            ({"members": "1-2-99999999999", "cohort": "mean"}, "found '1-2-99999999999': a seed is less than"),
+            ({"members": "1-mine", "cohort": "mean"}, "members: no such entry of 'checkpoints': 'mine'", "'mine_b'?"),
+            ({"members": ["1-2-3", "3-2-1"], "cohort": "mean"}, "members: 1-2-3 and 3-2-1 are the same networks"),
+            ({"members": ["1-2", "1-2"], "cohort": "mean"}, "grids[0].members: has a value twice: ['1-2', '1-2']"),
+        ]
+    ],
+    ("cohorts.mean.inner", "non", "cohorts.mean.inner: no such entry of 'alignments': 'non'", "'none'?"),
+    ("cohorts.mean.inner", "none", "cohorts.mean.inner: found 'none', which is null; a method is needed"),
+    ("cohorts.mean.inner", DROP, "cohorts.mean: the key 'inner' is missing"),
+    ("cohorts.mean.sweep", 3, "cohorts.mean: unknown key 'sweep'; did you mean 'sweeps'?"),
+    ("alignments.correlation.start", "none", "cohorts.mean.inner: found 'correlation', which starts at 'none'"),
     # names that would leave their folder, break a wildcard, or be taken for something else
     *[
         (("networks", name), {"use": "tinyten"}, f"networks.{name}: a name has letters, digits, '_', '-' and '.'")

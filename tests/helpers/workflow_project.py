@@ -24,6 +24,7 @@ COPIED = ("Snakefile", "rules", "scripts", "lib", "config.yaml", "envs", "profil
 OVERLAY = "tests/smoke.yaml"
 EVERYTHING = "tests/everything.yaml"  # laid over that
 FOREIGN = "tests/foreign.yaml"  # likewise
+COHORTS = "tests/cohorts.yaml"  # likewise
 # the grid of one pair, with one path under attack
 ONE_PAIR = """
       - dataset: small_digits
@@ -59,7 +60,7 @@ class Project:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, root / name)
         (root / OVERLAY).parent.mkdir()
-        for overlay in (OVERLAY, EVERYTHING, FOREIGN):
+        for overlay in (OVERLAY, EVERYTHING, FOREIGN, COHORTS):
             shutil.copy2(REPOSITORY / overlay, root / overlay)
         return cls(root)
 

@@ -324,3 +324,25 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     assert "nan" not in parsed.text.lower()
     assert [p.name for p in html.parent.iterdir()] == ["report.html"]
     assert caption({"caption": "Mine."}) == "Mine." and caption({"use": "new"}) == "New."
+
+
+def test_merged_networks_stand_beside_their_members():
+    place = {"dataset": "digits", "network": "tinyten", "regime": "demo"}
+    run = place | {"members": "1-2", "cohort": "mean", "evaluation": "demo"}
+    measured = [("aligned mean", 90, 0.5), ("unaligned mean", 30, 2.0), ("1", 94, 0.2), ("2", 96, 0.4)]
+    columns = ["model", "accuracy", "loss"]
+    networks = pd.DataFrame(measured, columns=columns).assign(attack="clean", statistics="reestimated", images=300)
+    stored = networks.tail(2).assign(statistics="stored", accuracy=1)
+    facts = pd.DataFrame({"member": [1, 2], "certificate": [0, 1e-15]}).assign(
+        agreement_before=0.25, agreement=0.75, steps=3, images=0
+    )
+    (row,) = summary.cohorts(run, pd.concat([networks, stored]), facts)
+    assert list(row)[: len(summary.MERGED)] == summary.MERGED
+    assert (row["members_accuracy"], row["best_accuracy"], row["members_loss"]) == (95, 96, pytest.approx(0.3))
+    assert (row["certificate"], row["images_read"], row["images"]) == (1e-15, 0, 300)
+    text = "".join(Page(page(cohorts=pd.DataFrame([row]))).text.split())
+    assert "Onenetworkoutofseveral" in text
+    assert "networks1-290.0030.0095.0096.000.5002.0000.3000.2500.750" in text
+    assert "One network out of several" not in page()
+    (without,) = summary.cohorts(run, networks, facts[["member", "certificate"]])  # nothing could be aligned
+    assert np.isnan(without["agreement"]) and np.isnan(without["images_read"])

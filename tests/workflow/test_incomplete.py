@@ -56,6 +56,16 @@ def test_a_missing_measure_removes_no_path():
     assert {job["rule"] for job in study["missing"]["jobs"]} == {"signature", "plane"}
 
 
+def test_merged_networks_are_in_the_report_if_they_are_finished_and_hold_up_no_path():
+    c = catalogue(members=["1-2-5", "1-2"], cohort=["mean"])
+    merged_with_5 = [(rule, {"members": "1-2-5"}) for rule in ("align_cohort", "evaluate_cohort")]
+    study = finished_part(c, "small", without(("train_endpoint", {"seed": "5"}), *merged_with_5), why)
+    assert study["missing"]["paths"] == [4, 4]
+    assert [(g["members"], g["cohort"]) for g in study["grids"] if "members" in g] == [(["1-2"], ["mean"])]
+    (job,) = study["missing"]["jobs"]
+    assert (job["rule"], job["wildcards"]["seed"], job["paths"]) == ("train_endpoint", "5", 0)
+
+
 def test_without_any_finished_path_the_first_job_is_named():
     study = finished_part(catalogue(), "small", lambda rule, wildcards: False, why)
     assert study["grids"] == []

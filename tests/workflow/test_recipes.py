@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from workflow_project import OVERLAY, REPOSITORY
+from workflow_project import COHORTS, OVERLAY, REPOSITORY
 
 from neuralign.common.files import note_path, recipe_path, sha256
 from neuralign.config.catalogue import Catalogue
@@ -37,6 +37,9 @@ def output_paths(rule, wildcards):
 NAMES = {
     "import_endpoint": ["network"],
     "align": ["permutation", "moved"],
+    "align_cohort": ["permutations", "facts"],
+    "evaluate_cohort": ["networks_table"],
+    "tabulate_cohorts": ["cohorts"],
     "signature": ["signature"],
     "train_curve": ["bends", "history"],
     "evaluate": ["points"],
@@ -59,9 +62,11 @@ def folder(tmp_path, monkeypatch):
 
 
 def config():
-    """config.yaml with the entries of the smoke study."""
-    shipped, smoke = (yaml.safe_load((REPOSITORY / name).read_text()) for name in ("config.yaml", OVERLAY))
-    return {k: v | smoke[k] if k in smoke and k != "default_study" else v for k, v in shipped.items()}
+    """config.yaml with the entries of the studies `smoke` and `merged`."""
+    merged, *overlays = (yaml.safe_load((REPOSITORY / name).read_text()) for name in ("config.yaml", OVERLAY, COHORTS))
+    for overlay in overlays:
+        merged = {k: v | overlay[k] if k in overlay and k != "default_study" else v for k, v in merged.items()}
+    return merged
 
 
 def recipes_of(settings=None):
@@ -77,7 +82,7 @@ def key(rule, wildcards, settings=None):
 
 
 def test_every_rule_has_recipes_with_all_keys(foreign_config):
-    for job in (("report", {"study": "smoke"}), IMPORT):
+    for job in (("report", {"study": "smoke"}), ("report", {"study": "merged"}), IMPORT):
         recipes_of(foreign_config).write(*job)
     written = [json.loads(path.read_text()) for path in Path("results/recipes").rglob("*.json")]
     assert {recipe["rule"] for recipe in written} == RULES.keys()

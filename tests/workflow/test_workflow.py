@@ -15,7 +15,7 @@ import time
 import pytest
 import yaml
 from rerun_table import NOTHING, RerunTable, page
-from workflow_project import EVERYTHING, OVERLAY, REPOSITORY, Project, finished_once, jobs
+from workflow_project import COHORTS, EVERYTHING, OVERLAY, REPOSITORY, Project, finished_once, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -725,6 +725,19 @@ def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project)
     catalogue = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["methods"]
     assert methods >= {name for name in catalogue if name.startswith(("aligned_", "pam_"))} | {"endpoints"}
     assert "fgsm" in project.path("results/studies/everything/tables/robust.csv").read_text()
+
+
+def test_networks_are_merged_by_every_alignment_of_a_cohort(project):
+    project.run("--cores", "2", "--configfile", OVERLAY, COHORTS, target="merged")
+    with project.path("results/studies/merged/tables/cohorts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    entries = yaml.safe_load((REPOSITORY / COHORTS).read_text())["cohorts"]
+    assert [(row["members"], row["cohort"]) for row in rows] == [("1-2-3", name) for name in entries]
+    for row in rows:
+        reads_images = row["cohort"] == "to_first"
+        assert bool(float(row["images_read"])) == reads_images and float(row["certificate"]) < 1e-9
+        assert reads_images or float(row["agreement"]) > float(row["agreement_before"])
+    assert "One network out of several" in project.path("results/studies/merged/report.html").read_text()
 
 
 # ---- rules, environment and lock file

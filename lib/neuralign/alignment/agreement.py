@@ -2,10 +2,13 @@
 
 Weight matching maximises it (Ainsworth et al. 2023, section 3.2). On permutations it is largest where the distance of
 the parameters is smallest. Only parameters count, not buffers such as running statistics; no data are needed.
+
+A tensor is read from the states whenever it is needed, and at most a few are held at a time, so that networks that do
+not fit into memory can be aligned from files (`common.tensors.TensorFile`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +20,11 @@ from neuralign.symmetry.permutations import Block, Blocks, Permutation, Permutat
 
 Matrices = Mapping[str, Tensor]  # group -> (n, n)
 Move = Callable[[str, Tensor, int], Tensor]  # (group, tensor, dimension that is its channels) -> moved tensor
+# A tensor of more numbers is multiplied in blocks of COLUMNS, each in float32 (in float64 if the tensor is float64),
+# which are summed in float64. An entry of a score is then within COLUMNS * 2^-24 = 3e-5 of the sum of its products'
+# absolute values, in practice within 1e-7; whether a match is kept is decided by the agreement in float64.
+LARGE = 2**22
+COLUMNS = 512
 
 
 class MatchingObjective(Protocol):
@@ -30,6 +38,11 @@ class MatchingObjective(Protocol):
     @property
     def single(self) -> frozenset[str]:
         """The free groups in whose matrix it is affine."""
+        ...
+
+    @property
+    def rounded(self) -> frozenset[str]:
+        """The groups whose score is rounded to less than float64."""
         ...
 
     def value(self, permutation: Permutation) -> float:
@@ -77,6 +90,8 @@ class Agreement:
         counts = {name: sum(map(_count_occurrences, spec.axes[name]), Counter()) for name in named}
         self.counts = {name: count for name, count in counts.items() if not free.isdisjoint(count)}
         self.names = {g: [name for name, count in self.counts.items() if count[g]] for g in spec.free}
+        large = {name for name in self.counts if _is_rounded(target[name]) and _is_rounded(source[name])}
+        self.rounded = frozenset(g for g, on in self.names.items() if not large.isdisjoint(on))
 
     @cached_property
     def single(self) -> frozenset[str]:
@@ -93,7 +108,8 @@ class Agreement:
     def norms(self) -> float:
         """The product of the norms of both networks' parameters on which free groups lie: an upper bound of F."""
         squares = [
-            sum(float(_wide(state[n]).square().sum()) for n in self.counts) for state in (self.target, self.source)
+            sum(float(part.double().square().sum()) for n in self.counts for part in _parts(_real(state[n])))
+            for state in (self.target, self.source)
         ]
         return (squares[0] * squares[1]) ** 0.5
 
@@ -107,40 +123,51 @@ class Agreement:
 
     def soft_value(self, matrices: Matrices) -> Tensor:
         """See `MatchingObjective`."""
-        mixed = self._mixed(matrices)
-        products = [torch.dot(_wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
+        mixed = self.mixed(matrices)
+        products = [torch.dot(wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
         return torch.stack(products).sum()
 
     def soft_distance(self, matrices: Matrices) -> Tensor:
         """The squared distance of the target's parameters to the source's, mixed by `matrices`; as `soft_value`."""
-        mixed = self._mixed(matrices)
-        return torch.stack([(_wide(self.target[n]) - mixed[n]).square().sum() for n in self.counts]).sum()
+        mixed = self.mixed(matrices)
+        return torch.stack([(wide(self.target[n]) - mixed[n]).square().sum() for n in self.counts]).sum()
 
-    def score(self, group: str, permutation: Permutation, names: Sequence[str] | None = None) -> Tensor:
-        """See `MatchingObjective`. `names`: the tensors that count; None: all."""
-        return self._score(group, _mover(permutation), names)
+    def score(
+        self,
+        group: str,
+        permutation: Permutation,
+        names: Sequence[str] | None = None,
+        averaged: Collection[str] = (),
+    ) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all.
+
+        `averaged`: groups whose channels are all replaced by their mean, as by the matrix whose entries are all equal.
+        """
+        return self._score(group, _mover(permutation, averaged), names)
 
     def soft_score(self, group: str, matrices: Matrices) -> Tensor:
         """See `MatchingObjective`."""
         return self._score(group, _mixer(matrices))
 
-    def _mixed(self, matrices: Matrices) -> dict[str, Tensor]:
-        source = {name: _wide(self.source[name]) for name in self.counts}
+    def mixed(self, matrices: Matrices) -> dict[str, Tensor]:
+        """The source's tensors that count, mixed by `matrices`, in float64."""
+        source = {name: wide(self.source[name]) for name in self.counts}
         device = next(iter(source.values())).device
         return mix(self.spec, {g: m.to(device) for g, m in matrices.items()}, source)
 
     def _sum(self, names: Iterable[str], move: Move) -> float:
         total = 0.0
         for name in names:
-            moved = act(self.spec, {name: _wide(self.source[name])}, move)[name]
-            total += float(torch.dot(_wide(self.target[name]).flatten(), moved.flatten()))
+            moved = act(self.spec, {name: _real(self.source[name])}, move)[name]
+            for a, b in zip(_parts(_real(self.target[name])), _parts(moved), strict=True):
+                total += float(torch.dot(a.double(), b.double()))
         return total
 
     def _score(self, group: str, move: Move, names: Sequence[str] | None = None) -> Tensor:
         size = self.spec.sizes[group]
         total = torch.zeros(size, size, dtype=torch.float64)
         for name in self.names[group] if names is None else names:
-            target, source = _wide(self.target[name]), _wide(self.source[name])
+            target, source = _real(self.target[name]), _real(self.source[name])
             for k in range(self.counts[name][group]):  # the product rule: all factors but the k-th are moved
                 moved = act(self.spec, {name: source}, _all_but(k, group, move))[name]
                 for rows, columns in zip(
@@ -148,7 +175,8 @@ class Agreement:
                     _channels(self.spec, name, group, k, moved),
                     strict=True,
                 ):
-                    total += (rows @ columns.T).cpu()
+                    for product in _products(rows, columns):
+                        total += product.cpu()
         return total
 
 
@@ -184,8 +212,21 @@ def _all_but(occurrence: int, group: str, move: Move) -> Move:
     return move_others
 
 
-def _mover(permutation: Permutation) -> Move:
+def _products(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
+    """Terms (n, n) whose sum is rows @ columns.T, of matrices (n, k); see LARGE."""
+    if rows.numel() <= LARGE:
+        yield rows.double() @ columns.double().T
+        return
+    dtype = torch.float64 if torch.float64 in (rows.dtype, columns.dtype) else torch.float32
+    for a, b in zip(rows.split(COLUMNS, 1), columns.split(COLUMNS, 1), strict=True):
+        yield a.to(dtype) @ b.to(dtype).T
+
+
+def _mover(permutation: Permutation, averaged: Collection[str] = ()) -> Move:
     def move(group: str, part: Tensor, dim: int) -> Tensor:
+        if group in averaged:
+            precise = torch.promote_types(part.dtype, torch.float32)
+            return part.mean(dim, keepdim=True, dtype=precise).to(part.dtype).expand_as(part)
         return part.index_select(dim, permutation[group].to(part.device)) if group in permutation else part
 
     return move
@@ -222,11 +263,25 @@ def _degree(axes: Sequence[Blocks], groups: Collection[str]) -> int:
     return sum(max(map(degree_of_block, blocks), default=0) for blocks in axes)
 
 
+def _parts(tensor: Tensor) -> Sequence[Tensor]:
+    """The numbers of a tensor in their order, as vectors of at most LARGE."""
+    return tensor.flatten().split(LARGE)
+
+
+def _is_rounded(tensor: Tensor) -> bool:
+    """Whether products with this tensor are computed in float32."""
+    return tensor.dtype != torch.float64 and _real(tensor).numel() > LARGE
+
+
 def _is_number(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """A tensor in float64; a complex one has its real and imaginary parts in a last dimension."""
-    real = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
-    return real.double()
+def _real(tensor: Tensor) -> Tensor:
+    """A tensor without gradient; a complex one has its real and imaginary parts in a last dimension."""
+    return torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A tensor without gradient in float64; a complex one has its parts in a last dimension."""
+    return _real(tensor).double()

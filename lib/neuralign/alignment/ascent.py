@@ -39,7 +39,7 @@ def ascend(
     start: Permutation,
     *,
     sweeps: int,
-    order: Literal["random", "graph"],
+    order: Literal["shuffled", "graph"],
     generator: torch.Generator,
 ) -> Found:
     """The permutation that coordinate ascent ends at: one group after another is matched while the others stay.
@@ -52,7 +52,7 @@ def ascend(
     groups, sweep, changed = list(objective.spec.free), 0, True
     while changed and sweep < sweeps:
         sweep += 1
-        indices = torch.randperm(len(groups), generator=generator).tolist() if order == "random" else range(len(groups))
+        indices = torch.randperm(len(groups), generator=generator).tolist() if order == "shuffled" else range(len(groups))
         changed = False
         for group in (groups[i] for i in indices):
             match, rise = _best_match(objective, group, permutation)
@@ -61,17 +61,32 @@ def ascend(
     return Found(permutation, objective.value(permutation), sweep)
 
 
+def match_in_turn(objective: Agreement) -> dict[str, Tensor]:
+    """The permutation {group: (n,)} that matches the groups once, in the order of the network, from nothing.
+
+    While a group is matched, the channels of each group that has no match yet are replaced by their mean. So heads of
+    an attention can be matched before the channels within them, of which no order is right yet.
+    """
+    permutation: dict[str, Tensor] = {}
+    for group in objective.spec.free:
+        waiting = [g for g in objective.spec.free if g not in permutation]
+        permutation[group] = assign(objective.score(group, permutation, averaged=waiting))
+    return permutation
+
+
 def _best_match(objective: MatchingObjective, group: str, permutation: Permutation) -> tuple[Tensor, float]:
     """A match of one group, and how much the objective rises with it."""
     score = objective.score(group, permutation)
     match, current = assign(score), permutation[group]
-    rows = torch.arange(len(match))
-    if group in objective.single:
+    if group in objective.single and group not in objective.rounded:
+        rows = torch.arange(len(match))
         return match, float((score[rows, match] - score[rows, current]).sum())
 
     def rise(candidate: Tensor) -> float:
         return objective.gain(group, permutation, {**permutation, group: candidate})
 
+    if group in objective.single:
+        return match, rise(match)
     hard = {g: to_matrix(p) for g, p in permutation.items()}
     direction = to_matrix(match) - hard[group]
 

@@ -1,16 +1,26 @@
 """Frank-Wolfe over doubly stochastic matrices, and rounding of what it finds to permutations."""
 
 from math import inf
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from neuralign.alignment.agreement import Agreement, Matrices
+from neuralign.alignment.agreement import MatchingObjective, Matrices
 from neuralign.alignment.birkhoff import assign, best_step, to_matrix
 
 
+class Polynomial(MatchingObjective, Protocol):
+    """An objective whose degree is known."""
+
+    @property
+    def degree(self) -> int:
+        """Its degree along a straight line of matrices."""
+        ...
+
+
 def relax(
-    objective: Agreement, start: Matrices, *, steps: int, tolerance: float
+    objective: Polynomial, start: Matrices, *, steps: int, tolerance: float
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
     """(permutation, doubly stochastic matrices before rounding, steps): all groups are matched at once.
 
@@ -31,7 +41,7 @@ def relax(
     return round_groupwise(objective, matrices), matrices, step
 
 
-def _best_on_line(objective: Agreement, start: Matrices, end: Matrices) -> dict[str, Tensor]:
+def _best_on_line(objective: Polynomial, start: Matrices, end: Matrices) -> dict[str, Tensor]:
     """The matrices on the line from `start` to `end` at which the objective is largest."""
 
     def along(t: float) -> dict[str, Tensor]:
@@ -40,7 +50,7 @@ def _best_on_line(objective: Agreement, start: Matrices, end: Matrices) -> dict[
     return along(best_step(lambda t: float(objective.soft_value(along(t))), objective.degree))
 
 
-def round_groupwise(objective: Agreement, matrices: Matrices) -> dict[str, Tensor]:
+def round_groupwise(objective: Polynomial, matrices: Matrices) -> dict[str, Tensor]:
     """The permutations to which doubly stochastic matrices are rounded, one group after another.
 
     The objective is affine in the matrix of a single group, so that the best permutation of the group is at least as

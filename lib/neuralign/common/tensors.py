@@ -14,6 +14,19 @@ from torch import Tensor
 from neuralign.common.errors import UserError
 from neuralign.common.files import atomic
 
+NAMES_OF_DTYPES = {  # in the headers of safetensors files
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 UNSAVABLE = (torch.complex32, torch.complex128)  # dtypes that the format does not have
 
 
@@ -21,6 +34,32 @@ def load_tensors(path: str, device: torch.device | str = "cpu") -> dict[str, Ten
     """The named tensors of a safetensors file, on `device`. No code in the file is executed, whatever the file is."""
     with _refusing_other_files(path):
         return load_file(path, device=str(device))
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The named tensors of a safetensors file, on the CPU; each is mapped from the file whenever it is read.
+
+    So the tensors take memory only while they are used, and the system may take back what it read of them. They must
+    not be written to. The file must not change.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = path
+        with _refusing_other_files(path), safe_open(path, "pt") as file:
+            self.names = dict.fromkeys(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        with _refusing_other_files(self.path), safe_open(self.path, "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def load_facts(path: str | Path) -> dict[str, Any]:
@@ -45,6 +84,28 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, facts: Mapping
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic(path) as temporary:
         save_file(contiguous, temporary, metadata)
+
+
+def save_when_computed(tensors: Mapping[str, Tensor], path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+    """As `save_tensors`, but each tensor is read from the mapping once, written, and not kept.
+
+    So states that are computed or mapped when they are read need memory for one tensor only.
+    """
+    entries: dict[str, Any] = {"__metadata__": {"facts": json.dumps(dict(facts), sort_keys=True)}} if facts else {}
+    longest = len(json.dumps(entries | {name: ["0" * 300] for name in tensors}))  # of the header, which comes last
+    length = longest + -longest % 8
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        file.seek(8 + length)
+        end = 0
+        for name in tensors:
+            tensor = tensors[name].detach().cpu()
+            demand_savable(path, {name: tensor})
+            start, end = end, end + tensor.nbytes
+            entry = {"dtype": NAMES_OF_DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+            entries[name] = entry
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        file.seek(0)
+        file.write(length.to_bytes(8, "little") + json.dumps(entries).encode().ljust(length))
 
 
 def demand_savable(path: str | Path, tensors: Mapping[str, Tensor]) -> None:

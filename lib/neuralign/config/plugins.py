@@ -23,6 +23,7 @@ KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this k
     "objectives": "training.objectives",
     "optimisers": "training.optimisers",
     "alignments": "alignment.algorithms",
+    "cohorts": "alignment.cohorts",
     "curves": "curves.families",
     "repairs": "merging.repairs",
     "figures": "report.figures",

@@ -124,6 +124,14 @@ class AlignmentKeys(Strict):
     )
 
 
+class CohortKeys(Strict):
+    """Ways to align several networks at once, all in the frame of the first."""
+
+    inner: Annotated[str, NameOf("alignments")] = Field(
+        description="The alignment of two networks that it uses; one without `start`."
+    )
+
+
 class CurveKeys(Strict):
     """Families of curves between two networks in weight space."""
 
@@ -287,6 +295,14 @@ class Grid(Strict):
     plane: Annotated[str | None, NameOf("planes")] = Field(
         default=None, description="How planes are evaluated; null: there are none."
     )
+    members: list[str] = Field(
+        default=[],
+        description="Sets of two or more networks, by seed or checkpoint, to align and average: `1-2-3-4`.",
+    )
+    cohort: Annotated[list[str], NameOf("cohorts")] = Field(
+        default=[],
+        description="Alignments of each set of `members`, whose means are measured in `cohorts.csv`.",
+    )
     measures: list[Literal["signature", "midpoint", "bound"]] = Field(
         default=["signature"],
         description="What else is measured: correlations of matched units (`signature`), those of a curve's midpoint "
@@ -317,6 +333,7 @@ PLUGIN_SECTIONS: dict[str, type[BaseModel]] = {
     "networks": NetworkKeys,
     "attacks": AttackKeys,
     "alignments": AlignmentKeys,
+    "cohorts": CohortKeys,
     "curves": CurveKeys,
 }
 PLAIN_SECTIONS: dict[str, type[BaseModel]] = {

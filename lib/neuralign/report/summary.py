@@ -23,6 +23,7 @@ from neuralign.report.published import is_published, published_table
 from neuralign.report.statistics import paired_interval
 
 KEYS = [*SETTING, "pair", "method", "curve_seed"]  # name a path
+MERGED = [*SETTING, "members", "cohort", "evaluation"]  # name the mean of several networks
 CONTRASTS = [  # (method, baseline): the paired difference is method - baseline
     ("aligned", "unaligned"),
     ("linear_aligned", "linear_unaligned"),
@@ -244,6 +245,36 @@ def accuracy(
     front += ["n_pairs", "n_endpoints", *published_columns]
     front += [f"stored_{q.name}_{which}" for q in metrics.scores for which in ("mean", "std")]
     return table[front + [name for name in table if name not in front]]
+
+
+def cohorts(run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per attack on the mean of several networks, with re-estimated batch-norm statistics.
+
+    Columns: MERGED, attack, images; accuracy and loss of the `aligned` and of the `unaligned` mean, and `members_...`,
+    the means over the networks themselves, with `best_accuracy`, that of the best of them; agreement_before, agreement,
+    steps and certificate of the alignment, and `images_read` by it, NaN if nothing could be aligned.
+
+    Args:
+        run: what identifies the networks and their alignment.
+        networks: the table of `evaluation.of_cohort`.
+        alignment: the facts of the alignment, a row for each network.
+    """
+    rows = []
+    measured = networks[networks["statistics"] == "reestimated"]
+    facts = alignment.iloc[0]
+    for attack, part in measured.groupby("attack", sort=False):
+        row: dict[str, Any] = {key: run[key] for key in MERGED}
+        row |= {"attack": attack, "images": int(part["images"].iloc[0])}
+        means = {kind: part[part["model"] == f"{kind} mean"].iloc[0] for kind in ("aligned", "unaligned")}
+        members = part[~part["model"].isin([f"{kind} mean" for kind in means])]
+        for metric in ("accuracy", "loss"):
+            row |= {f"{kind}_{metric}": values[metric] for kind, values in means.items()}
+            row[f"members_{metric}"] = members[metric].mean()
+        row["best_accuracy"] = members["accuracy"].max()
+        row |= {name: facts.get(name, np.nan) for name in ("agreement_before", "agreement", "steps")}
+        row |= {"certificate": alignment["certificate"].max(), "images_read": facts.get("images", np.nan)}
+        rows.append(row)
+    return rows
 
 
 def robust(points: pd.DataFrame, paths: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:

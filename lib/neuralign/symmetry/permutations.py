@@ -169,6 +169,11 @@ def inverse(permutation: Permutation) -> dict[str, Tensor]:
     return {g: p.argsort() for g, p in permutation.items()}
 
 
+def compose(first: Permutation, second: Permutation) -> dict[str, Tensor]:
+    """The permutation that does what `first` and then `second` do, of the groups of `first`."""
+    return {g: p[second[g]] for g, p in first.items()}
+
+
 def move_counts(permutation: Permutation, start: Permutation, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How many units of each group a permutation moves, as one row per group: the columns MOVES, and the `facts`.
 

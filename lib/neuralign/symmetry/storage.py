@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from neuralign.common.tensors import load_facts, load_tensors, save_tensors
 from neuralign.symmetry.certificate import tolerance_of
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, check, fingerprint
@@ -35,7 +37,17 @@ def load_permutation(path: str, spec: PermutationSpec) -> Permutation:
     Raises ValueError if it has no certificate, or one above the tolerance, or if it belongs to another symmetry than
     `spec`.
     """
-    permutation, facts = load_tensors(path), load_facts(path)
+    permutation = load_certified(path, spec)
+    try:
+        check(spec, permutation)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return permutation
+
+
+def load_certified(path: str, spec: PermutationSpec) -> dict[str, Tensor]:
+    """The tensors of a file that `save_permutation` wrote. Raises as `load_permutation` does for its facts."""
+    tensors, facts = load_tensors(path), load_facts(path)
     certificate = facts.get("certificate")
     if not isinstance(certificate, float | int):
         raise ValueError(f"{path}: a permutation without a certificate; only what an alignment wrote may be used")
@@ -43,11 +55,7 @@ def load_permutation(path: str, spec: PermutationSpec) -> Permutation:
         raise ValueError(f"{path}: its certificate is {certificate:.3g}, allowed is at most {tolerance:.1g}")
     if facts.get("symmetry") != fingerprint(spec):
         raise ValueError(f"{path}: its certificate is of another network, with other groups or sizes")
-    try:
-        check(spec, permutation)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return permutation
+    return tensors
 
 
 def uses_attention(path: str) -> bool:

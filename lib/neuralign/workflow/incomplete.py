@@ -45,13 +45,14 @@ def finished_part(c: Catalogue, study: str, is_current: IsCurrent, outcome: Outc
     paths = [path for grid in complete["grids"] for path in _split_into_paths(grid)]
     kept = [_keep_finished(c, path, is_there) for path in paths]
     grids = [path for path in kept if path is not None]
+    merged = [g for grid in complete["grids"] for g in _split_into_cohorts(grid) if all(map(is_there, _jobs(c, g)))]
     unfinished = [_jobs(c, path).keys() for path, part in zip(paths, kept, strict=True) if part != path]
     rows = [
         {"rule": rule, "wildcards": dict(wildcards), "why": outcome(rule, dict(wildcards)), "paths": count}
         for (rule, wildcards), count in _blocking_jobs(c, complete["grids"], is_there, unfinished).items()
     ]
     missing = {"paths": [len(grids), len(paths)], "jobs": rows}
-    return complete | {"grids": grids, "planned": complete["grids"], "missing": missing}
+    return complete | {"grids": grids + merged, "planned": complete["grids"], "missing": missing}
 
 
 def outcome_of(report: Path, log: Path, key: str) -> str:
@@ -80,10 +81,18 @@ def _last_line(text: str) -> str:
 def _split_into_paths(grid: Entry) -> Iterator[Entry]:
     """The grid as grids of one path each."""
     names = ("dataset", "network", "regime", "method")
+    without_members = {key: value for key, value in grid.items() if key not in ("members", "cohort")}
     for values in product(*(grid[name] for name in names)):
         for pair, seed in zip(grid["pair"], grid["curve_seed"], strict=True):
             choice = {name: [value] for name, value in zip(names, values, strict=True)}
-            yield grid | choice | {"pair": [pair], "curve_seed": [seed]}
+            yield without_members | choice | {"pair": [pair], "curve_seed": [seed]}
+
+
+def _split_into_cohorts(grid: Entry) -> Iterator[Entry]:
+    """The grid as grids of one merged network each, without paths."""
+    names = ("dataset", "network", "regime", "members", "cohort")
+    for values in product(*(grid.get(name, []) for name in names)):
+        yield grid | {name: [value] for name, value in zip(names, values, strict=True)} | {"pair": [], "curve_seed": []}
 
 
 def _keep_finished(c: Catalogue, path: Entry, is_there: Callable[[JobName], bool]) -> Entry | None:

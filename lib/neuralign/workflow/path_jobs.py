@@ -59,15 +59,32 @@ def align(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
     inputs = _path_inputs(c, setting, pair, method.pop("start"))
     if "permutation" in inputs:
         inputs["start"] = inputs.pop("permutation")
-    settings: Entry = {"model": model, "attention": method.pop("attention")}
-    if method.pop("augmented"):
-        settings["augment"] = _augment(c, setting)
-        plugins += _uses("augmentations", settings["augment"])
-    if method.pop("attacked") and (attack := setting.entry(c, "regimes", setting.regime)["attack"]):
-        settings["attack"] = setting.entry(c, "attacks", attack)
-        plugins += _uses("attacks", [settings["attack"]])
-    _add_objective(c, setting, settings, plugins)
+    settings: Entry = {"model": model} | _comparison(c, setting, method, plugins)
     return Job(inputs, settings | {"method": method}, [*plugins, ("alignments", method["use"])], software=NUMERIC)
+
+
+@rule
+def align_cohort(c: Catalogue, setting: Setting, members: str, cohort: str) -> Job:
+    """The permutations of several networks into the frame of the first."""
+    model, plugins = _model(c, setting)
+    method = setting.entry(c, "cohorts", cohort)
+    inner = setting.entry(c, "alignments", method.pop("inner"))
+    del inner["start"]  # is null
+    settings: Entry = {"model": model, "members": members.split("-")} | _comparison(c, setting, inner, plugins)
+    plugins += [("cohorts", method["use"]), ("alignments", inner["use"])]
+    return Job(
+        _cohort_inputs(setting, members), settings | {"method": method, "inner": inner}, plugins, software=NUMERIC
+    )
+
+
+@rule
+def evaluate_cohort(c: Catalogue, setting: Setting, members: str, cohort: str, evaluation: str) -> Job:
+    """Loss and accuracy of several networks and of their mean, clean and under the attacks of the evaluation."""
+    settings, plugins = _evaluation(c, setting, evaluation)
+    settings["members"] = members.split("-")
+    inputs = _cohort_inputs(setting, members)
+    inputs["permutations"] = ref("align_cohort", "permutations", setting, members=members, cohort=cohort)
+    return Job(inputs, settings, plugins, software=NUMERIC)
 
 
 @rule
@@ -95,20 +112,12 @@ def evaluate(
     c: Catalogue, setting: Setting, pair: str, alignment: str, curve: str, curve_seed: str, evaluation: str
 ) -> Job:
     """The objective's metrics along a curve, clean and under the attacks of the evaluation."""
-    model, plugins = _model(c, setting, on_curve=True)
-    family, protocol = c.entry("curves", curve), setting.entry(c, "evaluations", evaluation)
-    attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
-    augment = _augment(c, setting) if protocol.pop("augment") else []
-    if protocol["attacked_statistics"]:
-        protocol["attacked_statistics"] = setting.entry(c, "attacks", protocol["attacked_statistics"])
-        plugins += _uses("attacks", [protocol["attacked_statistics"]])
+    settings, plugins = _evaluation(c, setting, evaluation)
+    family = c.entry("curves", curve)
     inputs = _path_inputs(c, setting, pair, alignment)
     if c.trained(curve):
         inputs["bends"] = _bends(setting, pair, alignment, curve, curve_seed)
-    settings = {"model": model, "curve": family, "augment": augment, "attacks": attacks, "protocol": protocol}
-    plugins += [("curves", family["use"]), *_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
-    _add_objective(c, setting, settings, plugins)
-    return Job(inputs, settings, plugins, software=NUMERIC)
+    return Job(inputs, settings | {"curve": family}, [*plugins, ("curves", family["use"])], software=NUMERIC)
 
 
 @rule
@@ -179,6 +188,11 @@ def _path_inputs(c: Catalogue, setting: Setting, pair: str, alignment: str | Non
     return inputs
 
 
+def _cohort_inputs(setting: Setting, members: str) -> Inputs:
+    """The inputs of a job on several networks."""
+    return _data(setting) | {"networks": [endpoint(setting, member) for member in members.split("-")]}
+
+
 def _model(c: Catalogue, setting: Setting, *, on_curve: bool = False) -> tuple[Entry, Plugins]:
     """(the settings `model` of a job, the plug-ins it needs). With `on_curve`, for networks along a curve, which the
     config can give other options than endpoints.
@@ -207,6 +221,34 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
     plugins += _uses("optimisers", [training["optimiser"]] if "optimiser" in training else [])
     _add_objective(c, setting, settings, plugins)
     return settings, plugins + (_uses("attacks", [attack]) if attack else [])
+
+
+def _comparison(c: Catalogue, setting: Setting, method: Entry, plugins: Plugins) -> Entry:
+    """What an alignment compares networks on, from keys of its entry, which it loses; adds the plug-ins needed."""
+    settings: Entry = {"attention": method.pop("attention")}
+    if method.pop("augmented"):
+        settings["augment"] = _augment(c, setting)
+        plugins += _uses("augmentations", settings["augment"])
+    if method.pop("attacked") and (attack := setting.entry(c, "regimes", setting.regime)["attack"]):
+        settings["attack"] = setting.entry(c, "attacks", attack)
+        plugins += _uses("attacks", [settings["attack"]])
+    _add_objective(c, setting, settings, plugins)
+    return settings
+
+
+def _evaluation(c: Catalogue, setting: Setting, evaluation: str) -> tuple[Entry, Plugins]:
+    """(the settings of an evaluation of networks, the plug-ins it needs)."""
+    model, plugins = _model(c, setting, on_curve=True)
+    protocol = setting.entry(c, "evaluations", evaluation)
+    attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
+    augment = _augment(c, setting) if protocol.pop("augment") else []
+    if protocol["attacked_statistics"]:
+        protocol["attacked_statistics"] = setting.entry(c, "attacks", protocol["attacked_statistics"])
+        plugins += _uses("attacks", [protocol["attacked_statistics"]])
+    settings = {"model": model, "augment": augment, "attacks": attacks, "protocol": protocol}
+    plugins += [*_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
+    _add_objective(c, setting, settings, plugins)
+    return settings, plugins
 
 
 def _add_objective(c: Catalogue, setting: Setting, settings: Entry, plugins: Plugins) -> None:

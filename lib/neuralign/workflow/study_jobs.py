@@ -14,6 +14,7 @@ from neuralign.workflow.running.notes import entries
 # keys of a run that identify its pair, its permutation and its curve; several runs can share a pair or a permutation
 PAIR = (*Setting._fields, "pair")
 ALIGNED = (*PAIR, "alignment")
+COHORT = (*Setting._fields, "members", "cohort")  # likewise, of several networks and their permutations
 CURVE = (*ALIGNED, "curve", "curve_seed")
 
 
@@ -78,6 +79,19 @@ def _objective_file(c: Catalogue, study: str) -> str:
 
 
 @rule
+def tabulate_cohorts(c: Catalogue, study: str) -> Job:
+    """The merged networks of a study beside their members."""
+    runs = list(cohorts_of(c, study))
+    return Job(
+        {
+            "evaluations": [_ref("evaluate_cohort", "networks_table", run, (*COHORT, "evaluation")) for run in runs],
+            "alignments": [_ref("align_cohort", "facts", run, COHORT) for run in runs],
+        },
+        {"runs": runs},
+    )
+
+
+@rule
 def tabulate_theory(c: Catalogue, study: str) -> Job:
     """Every bound of a study beside the loss of the trained curve of the same pair."""
     runs = _measured(c, runs_of(c, study), "bound")
@@ -111,6 +125,8 @@ def report(c: Catalogue, study: str) -> Job:
     inputs |= {n: ref("tabulate_claims", n, study=study) for n in ("alignments", "published", "claims")}
     inputs["figures"] = [ref("plot", "png", study=study, figure=figure) for figure in drawings]
     inputs["artefacts"] = list(artefacts(c, study))
+    if any(True for _ in cohorts_of(c, study)):
+        inputs["cohorts"] = ref("tabulate_cohorts", "cohorts", study=study)
     entry = c.studies[study]
     settings = {"name": study, "title": entry["title"], "description": entry["description"]}
     settings["grids"] = entry.get("planned", entry["grids"])
@@ -144,6 +160,8 @@ def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
     seen: set[Ref] = set()
     pending: list[Ref] = [evaluation_of(run) for run in runs_of(c, study)]
     pending += [r for _, _, frames in figures(c, study).values() for _, r in frames]
+    if any(True for _ in cohorts_of(c, study)):
+        pending += entries(tabulate_cohorts(c, study).inputs)
     while pending:
         file = pending.pop(0)
         if file in seen:
@@ -203,6 +221,17 @@ def runs_of(c: Catalogue, study: str) -> Iterator[Entry]:
                     curve_seed = seed if c.trained(path["curve"]) else 0
                     run = setting._asdict() | {"pair": pair, "method": method, **path, "curve_seed": curve_seed}
                     yield run | {key: grid[key] for key in ("evaluation", "plane", "measures")}
+
+
+def cohorts_of(c: Catalogue, study: str) -> Iterator[Entry]:
+    """The merged networks of a study, each once: dataset, network, regime, members, cohort, evaluation."""
+    seen: set[tuple[str, ...]] = set()
+    for grid in c.studies[study]["grids"]:
+        lists = [*(grid[name] for name in Setting._fields), grid.get("members", []), grid.get("cohort", [])]
+        for values in product(*lists, [grid["evaluation"]]):
+            if values not in seen:
+                seen.add(values)
+                yield dict(zip((*COHORT, "evaluation"), values, strict=True))
 
 
 def _measured(c: Catalogue, runs: Iterable[Entry], measure: str) -> list[Entry]:

@@ -141,7 +141,7 @@ class _Matching:
                 agreement_of(problem),
                 self._permutation("match"),
                 sweeps=self.sweeps,
-                order="random",
+                order="shuffled",
                 generator=generator,
             )
             for group, index in found.permutation.items():

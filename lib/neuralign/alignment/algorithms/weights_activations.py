@@ -23,7 +23,7 @@ def weights_activations(
     batch_size: Count = 64,
     read: Literal["post", "pre"] = "post",
     sweeps: Count = 100,
-    order: Literal["random", "graph"] = "random",
+    order: Literal["shuffled", "graph"] = "shuffled",
     restarts: Count = 1,
     seed: Seed = 0,
 ) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ class _Combined:
 
     def __init__(self, agreement: Agreement, similarities: Mapping[str, Tensor], alpha: float, scale: float):
         self.agreement, self.similarities, self.alpha, self.scale = agreement, similarities, alpha, scale
-        self.spec, self.single = agreement.spec, agreement.single
+        self.spec, self.single, self.rounded = agreement.spec, agreement.single, agreement.rounded
 
     def value(self, permutation: Permutation) -> float:
         similar = sum(self._similarity(group, permutation) for group in self.spec.free)

@@ -66,6 +66,8 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             classifiers = OBJECTIVE["use"]
             if entry["attack"] and entry["objective"].get("use", classifiers) != classifiers:
                 problems.note(f"{path}.attack", f"attacks are on classifiers, whose objective is {classifiers!r}")
+        case "cohorts":
+            _check_inner(entry, place, path, problems)
         case "planes":
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
         case "evaluations":
@@ -189,6 +191,19 @@ def _check_objectives(grids: list[Entry], path: str, problems: Validation) -> No
         if any("bound" in grid["measures"] for grid in grids):
             text = f"found the measure 'bound', which holds for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
             problems.note(f"{path}.grids", text)
+        if any(grid.get("members") for grid in grids):
+            text = f"found `members`, whose table is for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
+            problems.note(f"{path}.grids", text)
+
+
+def _check_inner(entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:
+    """Note a problem if the alignment of two networks is null, or starts at another."""
+    name = str(entry.get("inner"))
+    raw = problems.sections["alignments"].get(name, {})  # if there is no such entry, that is noted already
+    if raw is None:
+        problems.note(f"{path}.inner", f"found {name!r}, which is null; a method is needed")
+    elif isinstance(raw, Mapping) and (start := _merge(raw, place).get("start")) is not None:
+        problems.note(f"{path}.inner", f"found {name!r}, which starts at {short_repr(start)}; one without is needed")
 
 
 def _attack_problem(entry: Entry) -> str | None:

@@ -43,8 +43,20 @@ def pair_problem(pair: str) -> str | None:
     ends = pair.split("-")
     if len(ends) != 2 or ends[0] == ends[1] or not all(map(END.fullmatch, ends)):
         return f"found {short_repr(pair)}: a pair is two different seeds or checkpoints, such as 1-2 or mine_a-mine_b"
+    return _seed_problem(pair, ends)
+
+
+def members_problem(members: str) -> str | None:
+    """Why these are no networks to merge (two or more different seeds or checkpoints, 1-2-3); None if they are."""
+    ends = members.split("-")
+    if len(ends) < 2 or len(set(ends)) < len(ends) or not all(map(END.fullmatch, ends)):
+        return f"found {short_repr(members)}: members are two or more different seeds or checkpoints, such as 1-2-3-4"
+    return _seed_problem(members, ends)
+
+
+def _seed_problem(found: str, ends: list[str]) -> str | None:
     if any(end.isdecimal() and int(end) >= 2**31 for end in ends):
-        return f"found {short_repr(pair)}: a seed is less than {2**31}"
+        return f"found {short_repr(found)}: a seed is less than {2**31}"
     return None
 
 

@@ -27,6 +27,7 @@ def render(
     metrics: Metrics = CLASSIFICATION,
     alignments: tuple[Table, Table] | None = None,
     paper: Mapping[str, Any] | None = None,
+    cohorts: pd.DataFrame | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as HTML, one file that loads nothing.
@@ -39,6 +40,7 @@ def render(
         metrics: what it measures.
         alignments: of `paper_tables.alignment_tables`, or None.
         paper: of `paper_tables.sections`, or None.
+        cohorts: the table of `report.summary.cohorts`, or None.
         missing: of `workflow.incomplete.finished_part`; what an unfinished study lacks stands at the top of the page.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
@@ -64,6 +66,7 @@ def render(
         contrasts=contrast_table(contrasts, metrics) if len(contrasts) else None,
         alignments=alignments,
         paper=paper,
+        cohorts=None if cohorts is None else cohort_table(cohorts),
         individual=individual_table(paths, metrics),
         picture_rows=picture_rows([picture for picture in shown if picture is not main_figure]),
         settings=sections(study),
@@ -71,6 +74,24 @@ def render(
         origin=origin(notes),
         results=results_table(notes),
     )
+
+
+def cohort_table(cohorts: pd.DataFrame) -> Table:
+    """The mean of several networks, before and after alignment, beside the networks themselves."""
+
+    def rows(r: dict[str, Any]) -> Rows:
+        name = f"{label(r['cohort'])}, networks {r['members']}"
+        accuracies = [number(r[f"{which}_accuracy"]) for which in ("aligned", "unaligned", "members", "best")]
+        losses = [number(r[f"{which}_loss"], 3) for which in ("aligned", "unaligned", "members")]
+        return [[name, *accuracies, *losses, number(r["agreement_before"], 3), number(r["agreement"], 3)]]
+
+    head = ["Alignment", "Accuracy of the mean (%)", "unaligned", "networks", "best network", "Loss of the mean (nats)"]
+    head += ["unaligned", "networks", "Agreement before", "after"]
+    caption = (
+        "The mean of several networks, aligned with each other or as they are, beside the networks themselves, with "
+    )
+    caption += "batch-norm statistics estimated anew. The agreement is 1 if all networks are alike."
+    return Table(caption, head, groups(cohorts, [*SETTING, "attack"], rows))
 
 
 def missing_table(missing: Mapping[str, Any]) -> Table:

@@ -122,6 +122,17 @@ def _align(s: Settings, sizes: Sizes) -> int:
     return epochs * sizes.train * (STEP + attack) + (2 + rounds * (candidates + 2)) * scored
 
 
+def _align_cohort(s: Settings, sizes: Sizes) -> int:
+    """That of each network with the first, once; what is aligned with means again depends on when nothing changes."""
+    return (len(s["members"]) - 1) * _align({**s, "method": s["inner"]}, sizes)
+
+
+def _evaluate_cohort(s: Settings, sizes: Sizes) -> int:
+    count, tests = len(s["members"]), 1 + sum(1 + attack_work(a) for a in s["attacks"].values())
+    images = sizes.train if s["protocol"]["full_passes"] else estimation_images(s["protocol"], sizes)
+    return (count + 2) * images + (2 * count + 2) * tests * sizes.test
+
+
 def _signature(s: Settings, sizes: Sizes) -> int:
     return 2 * sizes.test
 
@@ -156,6 +167,8 @@ WORK: dict[str, Callable[[Settings, Sizes], float]] = {
     "train_endpoint": _training,
     "train_curve": _training,
     "align": _align,
+    "align_cohort": _align_cohort,
+    "evaluate_cohort": _evaluate_cohort,
     "signature": _signature,
     "midpoint": _midpoint,
     "evaluate": _evaluate,
