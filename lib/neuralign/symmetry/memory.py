@@ -17,11 +17,11 @@ def free_memory(device: torch.device) -> float:
     """How many bytes can still be allocated on a device; infinity where the system does not tell.
 
     On the CPU this is the smallest of what the machine has free, what the control groups of the process (version 2; of
-    a container or a job of Slurm) allow, and the limit of its address space (`ulimit -v`).
+    a container or a job of Slurm) allow, and the limits of its address space and of its data (`ulimit -v`, `-d`).
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min([*_free_by_machine(), *_free_by_control_groups(), *_free_by_address_space()], default=float("inf"))
+    return min([*_free_by_machine(), *_free_by_control_groups(), *_free_by_process_limits()], default=float("inf"))
 
 
 def needed_memory(itemsize: int, state: int, gradients: int, activations: int) -> int:
@@ -63,8 +63,12 @@ def _free_in_control_group(group: Path) -> Iterator[int]:
         yield int(most) - int(used.read_text()) + int(cached.get("inactive_file", 0))
 
 
-def _free_by_address_space() -> Iterator[int]:
-    """The limit of the address space less its size."""
-    limit, statistics = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
-    if limit != resource.RLIM_INFINITY and statistics.is_file():
-        yield limit - int(statistics.read_text().split()[0]) * resource.getpagesize()
+def _free_by_process_limits() -> Iterator[int]:
+    """The limits of the address space and of the data of this process, less what it has of each."""
+    statistics = Path("/proc/self/statm")
+    if not statistics.is_file():
+        return
+    pages = statistics.read_text().split()  # of the address space first, of data and stack sixth
+    for kind, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        if (limit := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY:
+            yield limit - int(used) * resource.getpagesize()
