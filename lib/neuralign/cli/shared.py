@@ -256,8 +256,8 @@ def alignment_plugins(arguments: argparse.Namespace, names: Iterable[str]) -> di
     return plugins
 
 
-def build_network(arguments: argparse.Namespace, channels: int) -> Any:
-    """NETWORK as a model, with weights of seed 0 and without normalisation.
+def build_network(arguments: argparse.Namespace, channels: int, device: str = "cpu") -> Any:
+    """NETWORK as a model on `device`, with weights of seed 0 and without normalisation.
 
     The number of classes is the default of a callable, and 10 for a network of the config.
     """
@@ -270,7 +270,8 @@ def build_network(arguments: argparse.Namespace, channels: int) -> Any:
     c = extended_catalogue(config, {"networks": {name: entry}})
     plugin = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
-    return build(plugin, classes=None if is_object(plugin["use"]) else 10, channels=channels)
+    with torch.device(device):
+        return build(plugin, classes=None if is_object(plugin["use"]) else 10, channels=channels)
 
 
 def example_inputs(arguments: argparse.Namespace) -> Any:
@@ -311,15 +312,17 @@ def example_shapes(arguments: argparse.Namespace) -> Any:
     return [given.shape for given in inputs] if len(inputs) > 1 else inputs[0].shape
 
 
-def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
+def run_on_example(arguments: argparse.Namespace, action: Any, device: str = "cpu") -> Any:
     """The value of `action(network, example, attention=...)`, on NETWORK and random inputs, both from seed 0."""
-    from neuralign.datasets.batches import tensors_of
+    import torch
+
+    from neuralign.datasets.batches import move, tensors_of
     from neuralign.networks.foreign_networks import NetworkError, summary
     from neuralign.networks.model import evaluation_outputs
 
-    example = example_inputs(arguments)
+    example = move(example_inputs(arguments), torch.device(device))
     shape = next(tensors_of(example)).shape
-    network = build_network(arguments, shape[1] if len(shape) > 1 else 1).network
+    network = build_network(arguments, shape[1] if len(shape) > 1 else 1, device).network
     evaluation_outputs(network, example)  # raises UserError if the network does not take these inputs
     try:
         return action(network, example, attention=arguments.attention)
