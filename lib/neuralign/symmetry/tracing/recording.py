@@ -140,6 +140,8 @@ class Recorder(DeterministicMode):
     def release(self) -> None:
         """Give up all tensors of the run, which need several times the memory of the network. What is known stays."""
         results = {memory_of(r.tensor): r.tensor for r in self.records.values() if r.step is not None}
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            results.pop(memory_of(tensor), None)  # of which a view, such as a transpose, is no result of its own
         self.activations = sum(t.untyped_storage().nbytes() // t.element_size() for t in results.values())
         self.used_parameters = self.reached & {name for name, _ in self.network.named_parameters()}
         self.network = nn.Module()
