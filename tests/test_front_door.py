@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -283,3 +284,77 @@ def test_one_example_is_evaluated_and_torchs_generator_stays_as_it_is() -> None:
     with torch.no_grad():
         assert values["loss"] == pytest.approx((network.eval()(x) - y).square().item(), rel=1e-5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# unusual networks
+
+
+class Counting(nn.Module):
+    """Counts its calls and averages what it sees in buffers, in evaluation mode too; returns a dataclass."""
+
+    @dataclass
+    class Outputs:
+        logits: Tensor
+        kind: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.head = nn.Linear(6, 16), nn.Linear(16, 2)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(16))
+
+    def forward(self, x: Tensor, shift: bool | None = None) -> "Counting.Outputs":
+        hidden = self.hidden(x).relu()
+        with torch.no_grad():
+            self.calls += 1
+            self.average.mul_(0.9).add_(0.1 * hidden.mean(0))
+        return self.Outputs(self.head(hidden - self.average if shift else hidden), "counting")
+
+
+def test_a_network_that_changes_its_buffers_in_evaluation_gives_the_same_numbers_each_time() -> None:
+    torch.manual_seed(0)
+    network = Counting()
+    data = [({"x": x, "shift": True}, torch.arange(len(x)) % 2) for x, _ in loader()]
+    a, b, back = planted(network, data[0][0])
+    aligned = na.align(network, a, b, data)
+    assert_close(aligned.state, a)
+    assert {g: p.tolist() for g, p in aligned.permutation.items()} == {g: p.tolist() for g, p in back.items()}
+    first, second = (na.evaluate(network, a, data) for _ in range(2))
+    assert first == second
+    assert_close(network.state_dict(), a)
+
+
+def test_tied_weights_that_differ_are_refused_and_one_of_two_names_is_enough() -> None:
+    torch.manual_seed(0)
+    network = Tokens(12)
+    network.head.weight = network.embedding.weight
+    state, data = network.state_dict(), sentences()
+    name = next(
+        n for n, t in state.items() if n == "head.weight" and t.data_ptr() == state["embedding.weight"].data_ptr()
+    )
+    aligned = na.align(network, state, {n: t for n, t in state.items() if n != name}, data)
+    assert aligned.certificate < 1e-9
+    with pytest.raises(
+        UserError, match=r"source: embedding.weight, head.weight are one tensor in the network, but dif"
+    ):
+        na.align(network, state, state | {name: state[name] + 1}, data)
+
+
+class Quantised(nn.Module):
+    """Its first weight has 8 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 6).to(torch.float8_e4m3fn), requires_grad=False)
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((x @ self.weight.to(x.dtype).T).relu())
+
+
+def test_quantised_parameters_are_refused() -> None:
+    network = Quantised()
+    with pytest.raises(
+        UserError, match=r"target: weight is quantised \(torch.float8_e4m3fn\); a dense tensor of float16"
+    ):
+        na.align(network, network.state_dict(), network.state_dict(), loader())

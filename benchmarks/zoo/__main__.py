@@ -7,12 +7,7 @@ network is measured in a separate process with limits of time and memory. For on
 """
 
 import argparse
-import json
 import re
-import resource
-import signal
-import subprocess
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -22,50 +17,12 @@ import pandas as pd
 
 from benchmarks.zoo.networks import LIBRARIES, installed, names
 from benchmarks.zoo.page import page
+from benchmarks.zoo.processes import ROOT, measure, print_row
 from neuralign.common.files import atomic
 
-ROOT = Path(__file__).resolve().parents[2]
-WALL_PER_CPU = 10  # the limit of wall seconds, as a multiple of the limit of CPU seconds
 COLUMNS = ["library", "network", "version", "torch", "parameters", "groups", "permutable", "fixed", "reason", "outputs"]
 COLUMNS += ["gradients", "certified", "seconds", "recovered", "attention", "attention_error", "evaluation", "training"]
-COLUMNS += ["noticed", "whole_seconds", "failure"]
-
-
-def measure(library: str, name: str, seconds: int, memory: int) -> dict[str, Any]:
-    """The row of a network, from a process with limits of CPU seconds and GiB; {"failure": why} if it fails.
-
-    CPU time is limited because wall time depends on what else the machine does; a process that hangs is ended too.
-    """
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        resource.setrlimit(resource.RLIMIT_DATA, (memory << 30, memory << 30))
-
-    command = [sys.executable, "-m", "benchmarks.zoo", "--row", library, name]
-    try:
-        done = subprocess.run(command, preexec_fn=limit, timeout=WALL_PER_CPU * seconds, capture_output=True, text=True)
-    except subprocess.TimeoutExpired:
-        return {"failure": f"it takes more than {WALL_PER_CPU * seconds} s"}
-    if done.returncode < 0:
-        ended = signal.Signals(-done.returncode).name
-        return {"failure": f"ended by {ended}, as for want of {memory} GiB or {seconds} s of the processor"}
-    if done.returncode:
-        return {"failure": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][:200]}
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
-def print_row(library: str, name: str) -> None:
-    """Print the row of one network as JSON, in its own process."""
-    import warnings
-
-    import torch
-
-    from benchmarks.zoo.examination import examine
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    print(json.dumps(examine(library, name)))
+COLUMNS += ["noticed", "whole_seconds", "failure", "precision", "peak", "recovered_failure"]
 
 
 def write(table: Path, rows: list[dict[str, Any]]) -> None:
@@ -89,7 +46,9 @@ def main() -> None:
     parser.add_argument("--row", nargs=2, metavar=("LIBRARY", "NETWORK"), help="print the row of one network as JSON")
     arguments = parser.parse_args()
     if arguments.row:
-        print_row(*arguments.row)
+        from benchmarks.zoo.examination import examine
+
+        print_row(lambda: examine(*arguments.row))
         return
     libraries, versions = arguments.library or list(LIBRARIES), installed()
     if absent := [library for library in libraries if library not in versions]:
@@ -103,7 +62,8 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             row = {"library": library, "network": name, "version": versions[library], "torch": version("torch")}
-            row |= measure(library, name, arguments.seconds, arguments.memory)
+            command = ["-m", "benchmarks.zoo", "--row", library, name]
+            row |= measure(command, arguments.seconds, arguments.memory)
             rows = [old for old in rows if (old["library"], old["network"]) != (library, name)] + [row]
             write(table, rows)
             print(f"{library} {name}: {time.perf_counter() - start:.0f} s, {row}", flush=True)

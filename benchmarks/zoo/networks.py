@@ -85,6 +85,7 @@ TIMM: dict[str, tuple[int, bool, dict[str, Any]]] = {
     "res2net50_26w_4s": (64, False, {}),
     "resmlp_12_224": (64, True, {}),
     "resnest14d": (64, False, {}),
+    "resnetv2_50": (64, False, {}),
     "sequencer2d_s": (64, False, {}),
     "skresnet18": (64, False, {}),
     "swin_tiny_patch4_window7_224": (56, True, {"embed_dim": 48}),

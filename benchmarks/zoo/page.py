@@ -20,8 +20,12 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "most frequent reason": lambda row: _format_text(row["reason"]),
     "outputs": lambda row: f"{row['outputs']:.0e}",
     "gradients": lambda row: f"{row['gradients']:.0e}",
+    "precision": lambda row: "" if row["precision"] == "float64" else _format_text(row["precision"]),
+    "peak (GiB)": lambda row: _format_number(row["peak"], ".2f"),
     "tracing (s)": lambda row: f"{row['seconds']:.2f}",
-    "recovered": lambda row: _format_number(row["recovered"], ".3f"),
+    "recovered": lambda row: (
+        _format_number(row["recovered"], ".3f") + ("" if pd.isna(row["recovered_failure"]) else "refused")
+    ),
     "with attention": lambda row: ", ".join(
         filter(None, (_format_number(row["attention"], ".3f"), _format_number(row["attention_error"], ".0e")))
     ),
@@ -36,11 +40,12 @@ MEANINGS = """\
 - permutable: the share of parameters that a permutation of some group moves.
 - fixed: the number of axes of tensors that stay as they are, besides the channels of the images and
   the classes; next to it the most frequent reason.
-- outputs, gradients: their largest change under a random permutation of all groups, in float64,
-  relative to their size.
-- recovered: the share of units that activation matching on 96 random images puts back in place
-  after a random permutation of the network and noise of 0.001 of the standard deviation of each
-  matrix (measured for networks of torchvision with up to 51 million parameters).
+- outputs, gradients: their largest change under a random permutation of all groups, relative to
+  their size, in float64 or the named precision (see docs/measurements.md on large networks).
+- peak: the most memory that the process had at once until then, libraries included.
+- recovered: the share of units that `na.align` puts back in place, by activation matching on 96
+  random inputs, after a random permutation of the network and noise of 0.001 of the standard
+  deviation of each matrix (networks with up to 51 million parameters).
 - with attention: the permutable share and the larger of both changes if heads and channels of
   attentions may be permuted too (networks with up to 100 million parameters).
 - check: a check that does not use the library's certificate. Tensors under a random permutation of

@@ -496,6 +496,11 @@ def test_an_axis_of_several_groups_has_a_row_for_each_and_says_what_it_is_made_o
     assert facts["attention"] is False and facts["input"] == [1, 3, 9, 9]
 
 
+def test_trace_without_weights_finds_the_same_symmetry(capsys):
+    arguments = ["trace", "nets.py:Net", "--input", "1,3,9,9", "--json"]
+    assert json.loads(run(capsys, *arguments, "--meta")) == json.loads(run(capsys, *arguments))
+
+
 def test_trace_writes_the_shapes_of_all_inputs(capsys):
     by_name = ["--input", "tokens=2,4:2..8", "--input", "mask=2,4:bool"]
     by_position = ["--input", "2,4:2..8", "--input", "2,4:bool"]

@@ -27,13 +27,14 @@ def test_a_control_group_limits_the_free_memory(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="the kernel of Linux tells it")
-def test_the_machine_and_the_address_space_limit_the_free_memory() -> None:
+@pytest.mark.parametrize("limit, field", [("RLIMIT_AS", 0), ("RLIMIT_DATA", 5)])
+def test_the_machine_and_the_limits_of_the_process_limit_the_free_memory(limit: str, field: int) -> None:
     assert 0 < free_memory() <= os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
     code = (
         "import resource\n"
         "from neuralign.common.memory import free_memory\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))\n"
+        f"used = int(open('/proc/self/statm').read().split()[{field}]) * resource.getpagesize()\n"
+        f"resource.setrlimit(resource.{limit}, (used + 2**28, used + 2**28))\n"
         "assert 2**27 < free_memory() <= 2**28\n"
     )
     environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
@@ -41,7 +42,7 @@ def test_the_machine_and_the_address_space_limit_the_free_memory() -> None:
 
 
 def test_where_no_file_tells_of_memory_it_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_free_by_machine", "_free_by_control_groups", "_free_by_address_space"):
+    for name in ("_free_by_machine", "_free_by_control_groups", "_free_by_process_limits"):
         monkeypatch.setattr(memory, name, lambda: iter(()))
     assert free_memory() == float("inf")
 

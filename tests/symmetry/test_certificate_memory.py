@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from neuralign.symmetry.certificate import FLOAT32, FLOAT64, Precision, _cast
 from neuralign.symmetry.explain import _perturbed_when_read, perturbed_state
 from neuralign.symmetry.memory import MARGIN, needed_memory
 from neuralign.symmetry.permutations import PermutationSpec, permute, permute_when_read
@@ -35,3 +36,28 @@ def test_a_recorded_run_keeps_no_tensor() -> None:
     assert not recorder.records and not recorder.constants and not list(recorder.network.parameters())
     assert recorder.used_parameters == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert recorder.activations >= 5 * (4 + 4 + 2)
+
+
+def test_views_of_parameters_are_no_activations() -> None:
+    network = nn.Linear(100, 100).eval()  # whose run transposes the weight
+    assert modes.run(network, torch.ones(5, 100), frozenset()).recorder.activations == 5 * 100
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, FLOAT64], ids=str)
+def test_a_copy_of_a_state_has_its_values_strides_and_version_counters(precision: Precision) -> None:
+    state = {
+        "transposed": torch.randn(3, 5).t(),
+        "channels_last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "counter": torch.tensor(3),
+        "empty": torch.zeros(0, 3),
+        "half": torch.randn(70).half(),
+        "complex": torch.randn(3, dtype=torch.complex64),
+    }
+    copies = _cast(nn.Linear(3, 4), state, precision)
+    for name, tensor in state.items():
+        expected = tensor.to(precision.dtype_for(tensor.dtype), copy=True)
+        assert torch.equal(copies[name], expected) and copies[name].dtype == expected.dtype
+        assert copies[name].stride() == expected.stride() and copies[name].data_ptr() % 64 == 0
+    version = copies["half"]._version
+    copies["transposed"].add_(1)  # a network may overwrite its buffers before a backward pass reads other tensors
+    assert copies["half"]._version == version and torch.equal(copies["half"], state["half"].to(copies["half"]))

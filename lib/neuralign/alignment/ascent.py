@@ -52,9 +52,10 @@ def ascend(
     groups, sweep, changed = list(objective.spec.free), 0, True
     while changed and sweep < sweeps:
         sweep += 1
-        indices = torch.randperm(len(groups), generator=generator).tolist() if order == "shuffled" else range(len(groups))
+        if order == "shuffled":
+            groups = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
         changed = False
-        for group in (groups[i] for i in indices):
+        for group in groups:
             match, rise = _best_match(objective, group, permutation)
             if rise > RISE * (1 + abs(value)):
                 permutation[group], value, changed = match, value + rise, True

@@ -257,8 +257,8 @@ def alignment_plugins(arguments: argparse.Namespace, names: Iterable[str]) -> di
     return plugins
 
 
-def build_network(arguments: argparse.Namespace, channels: int, classes: int = CLASSES) -> Any:
-    """NETWORK as a model, with weights of seed 0 and without normalisation.
+def build_network(arguments: argparse.Namespace, channels: int, classes: int = CLASSES, device: str = "cpu") -> Any:
+    """NETWORK as a model on `device`, with weights of seed 0 and without normalisation.
 
     `classes` are those of a network of the config; a callable has its own default.
     """
@@ -271,7 +271,8 @@ def build_network(arguments: argparse.Namespace, channels: int, classes: int = C
     c = extended_catalogue(config, {"networks": {name: entry}})
     plugin = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
-    return build(plugin, classes=None if is_object(plugin["use"]) else classes, channels=channels)
+    with torch.device(device):
+        return build(plugin, classes=None if is_object(plugin["use"]) else classes, channels=channels)
 
 
 def example_inputs(arguments: argparse.Namespace) -> Any:
@@ -318,19 +319,21 @@ def example_shapes(arguments: argparse.Namespace) -> Any:
     return [given.shape for given in inputs] if len(inputs) > 1 else inputs[0].shape
 
 
-def run_on_example(arguments: argparse.Namespace, action: Any) -> Any:
+def run_on_example(arguments: argparse.Namespace, action: Any, device: str = "cpu") -> Any:
     """The value of `action(network, example, attention=...)`, on NETWORK and random inputs, both from seed 0.
 
     Where inputs are whole numbers, a network of the config has a class for each of them, for they are its tokens.
     """
-    from neuralign.datasets.batches import tensors_of
+    import torch
+
+    from neuralign.datasets.batches import move, tensors_of
     from neuralign.networks.foreign_networks import NetworkError, summary
     from neuralign.networks.model import evaluation_outputs
 
-    example = example_inputs(arguments)
+    example = move(example_inputs(arguments), torch.device(device))
     shape = next(tensors_of(example)).shape
     classes = max((given.values[1] + 1 for given in _described_inputs(arguments) if given.values), default=CLASSES)
-    network = build_network(arguments, shape[1] if len(shape) > 1 else 1, classes).network
+    network = build_network(arguments, shape[1] if len(shape) > 1 else 1, classes, device).network
     evaluation_outputs(network, example)  # raises UserError if the network does not take these inputs
     try:
         return action(network, example, attention=arguments.attention)

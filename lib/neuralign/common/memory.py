@@ -25,13 +25,14 @@ def free_memory(device: "torch.device | None" = None) -> float:
     """How many bytes can still be allocated on a device; infinity where the system does not tell.
 
     On the CPU, which is meant by None, this is the smallest of what the machine has free, what the control groups of
-    the process (of a container or a job of Slurm) allow, and the limit of its address space (`ulimit -v`).
+    the process (of a container or a job of Slurm) allow, and the limits of its address space and of its data
+    (`ulimit -v`, `-d`).
     """
     if device is not None and device.type == "cuda":
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
-    return min([*_free_by_machine(), *_free_by_control_groups(), *_free_by_address_space()], default=float("inf"))
+    return min([*_free_by_machine(), *_free_by_control_groups(), *_free_by_process_limits()], default=float("inf"))
 
 
 def fits(size: int, device: "torch.device | None" = None) -> bool:
@@ -75,11 +76,11 @@ def _free_in_control_group(group: Path, version: int = 2) -> Iterator[int]:
         yield int(most) - int((group / used_file).read_text()) + int(statistics.get(cached, 0))
 
 
-def _free_by_address_space() -> Iterator[int]:
-    """The limit of the address space less its size."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
-        yield from (limit - size for size in _process_sizes()[:1])
+def _free_by_process_limits() -> Iterator[int]:
+    """The limits of the address space and of the data of this process, less what it has of each."""
+    for kind, size in zip((resource.RLIMIT_AS, resource.RLIMIT_DATA), _process_sizes()[::2], strict=False):
+        if (limit := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY:
+            yield limit - size
 
 
 def _free_by_budget() -> Iterator[float]:
@@ -87,11 +88,12 @@ def _free_by_budget() -> Iterator[float]:
     if text := os.environ.get(BUDGET):
         if not text.isdecimal():
             raise UserError(f"{BUDGET}: found {text!r}; a whole number of megabytes is needed")
-        yield int(text) * 1e6 - sum(_process_sizes()[1:])
+        yield int(text) * 1e6 - sum(_process_sizes()[1:2])
 
 
 def _process_sizes() -> list[int]:
-    """The bytes of the address space of this process and of its part in memory; [] where the system does not tell."""
+    """Bytes of this process's address space, of its part in memory, and of its data; [] where no system tells."""
     if not (path := Path("/proc/self/statm")).is_file():
         return []
-    return [int(pages) * resource.getpagesize() for pages in path.read_text().split()[:2]]
+    pages = path.read_text().split()
+    return [int(pages[i]) * resource.getpagesize() for i in (0, 1, 5)]

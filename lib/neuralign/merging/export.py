@@ -1,5 +1,6 @@
 """A merged network as a file for other programs: an ordinary state_dict, and a card that says what it is."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,6 @@ from neuralign.common.errors import UserError
 from neuralign.common.files import atomic
 from neuralign.common.tensors import save_tensors
 from neuralign.networks.model import State
-from neuralign.symmetry.tracing.execution import evaluation_copy
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -34,11 +34,11 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def network_with(network: nn.Module, state: State) -> nn.Module:
     """A copy of the network, in its mode, with the tensors of a state."""
-    copy = evaluation_copy(network, parameters=True)
+    twin = copy.deepcopy(network)
     with torch.no_grad():
-        for name, tensor in chain(copy.named_parameters(), copy.named_buffers()):
+        for name, tensor in chain(twin.named_parameters(), twin.named_buffers()):
             tensor.copy_(state[name])
-    return copy.train(network.training)
+    return twin
 
 
 def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Path:

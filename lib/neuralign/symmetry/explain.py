@@ -14,6 +14,10 @@ from neuralign.symmetry.certificate import prove
 from neuralign.symmetry.permutations import Blocks, ComputedState, PermutationSpec, extent
 from neuralign.symmetry.tracing.trace import Trace, trace
 
+# How many random numbers the noise on a network consists of, which is repeated along each tensor. As a prime it divides
+# the length of no row or column, so that no two of them get the same noise.
+NOISE = 131_071
+
 
 def explain(network: nn.Module, example: Inputs, *, attention: bool = False, seed: int = 0) -> dict[str, Any]:
     """The facts about the symmetry of `network`, certified by a random permutation, as plain data.
@@ -143,27 +147,29 @@ def perturbed_state(network: nn.Module, seed: int) -> dict[str, Tensor]:
 def _perturbed_when_read(network: nn.Module, seed: int) -> ComputedState:
     """As `perturbed_state`, but each tensor is computed whenever it is read."""
     generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(NOISE, generator=generator).repeat(2)
     buffers, parameters = dict(network.named_buffers()), dict(network.named_parameters())
-    positions = {}  # name -> state of the generator before the parameter's noise
-    for name, parameter in parameters.items():
-        positions[name] = generator.get_state()
-        _perturb(parameter.detach(), generator)
+    starts = dict(zip(parameters, torch.randint(NOISE, (len(parameters),), generator=generator).tolist(), strict=True))
+    spreads = {name: _spread(parameter.detach()) for name, parameter in parameters.items()}
 
     def compute(name: str) -> Tensor:
         if name in buffers:
             return buffers[name].detach().clone()
-        return _perturb(parameters[name].detach(), generator.set_state(positions[name]))
+        value = parameters[name].detach().clone(memory_format=torch.contiguous_format)
+        if spreads[name]:
+            for part in value.view(-1).split(NOISE):
+                part.add_(noise[starts[name] :][: len(part)].to(part), alpha=spreads[name])
+        return value
 
     return ComputedState([*buffers, *parameters], compute)
 
 
-def _perturb(value: Tensor, generator: torch.Generator) -> Tensor:
-    """A parameter with noise; one of whole numbers as it is."""
+def _spread(value: Tensor) -> float:
+    """A tenth of the standard deviation of a parameter, or of 1 if all its numbers are equal; 0 for whole numbers."""
     if not (value.is_floating_point() or value.is_complex()):
-        return value
-    deviation = value.std() if value.numel() > 1 else value.new_zeros(())
-    spread = 0.1 * (deviation if deviation > 0 else 1.0)
-    return value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value)
+        return 0.0
+    deviation = value.std().item() if value.numel() > 1 else 0.0
+    return 0.1 * (deviation if deviation > 0 else 1.0)
 
 
 def why_all_is_fixed(frozen: Mapping[str, str], most: int = 3) -> str:

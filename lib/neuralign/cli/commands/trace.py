@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}\n{DESCRIPTION}"
     shared.add_network(parser)
     shared.add_example(parser)
+    parser.add_argument(
+        "--meta",
+        action="store_true",
+        help="build NETWORK on PyTorch's meta device, without memory for its weights; refused where its code reads "
+        "numbers",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write, .json or .csv")
 
 
@@ -39,7 +45,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     from neuralign.symmetry.export import export, rows
     from neuralign.symmetry.tracing.trace import trace
 
-    symmetry = export(shared.run_on_example(arguments, trace))
+    symmetry = export(shared.run_on_example(arguments, trace, "meta" if arguments.meta else "cpu"))
     shapes = shared.example_shapes(arguments)
     data = {"network": arguments.network, "input": shapes, "attention": arguments.attention, **symmetry}
     table = list(rows(symmetry))

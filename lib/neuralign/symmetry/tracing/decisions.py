@@ -65,6 +65,8 @@ class PythonReads(TorchFunctionMode):
         if not self.recorder.in_operation and (func in READ_VALUES or func in READ_SHAPE):
             for tensor in [a for a in args if isinstance(a, Tensor)]:
                 self.recorder.note_read(tensor, shape=func in READ_SHAPE)
+                if func in READ_VALUES:  # Python may write to the memory that it gets
+                    self.recorder.keep_parameters(tensor)
         return func(*args, **(kwargs or {}))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import prod
 from typing import Any
 
@@ -185,32 +186,42 @@ def with_copied_buffers(network: nn.Module, state: State) -> dict[str, Tensor]:
     return {n: copies[id(t)] for n, t in tensors.items()}
 
 
-def evaluation_copy(network: nn.Module, *, parameters: bool = False) -> nn.Module:
+def evaluation_copy(network: nn.Module) -> nn.Module:
     """A copy of the network in evaluation mode, with its own buffers and without the option `inplace` of its layers.
 
-    It shares its parameters with `network`, unless `parameters` asks for copies, which a run may change. If the network
-    overrides `train` with code that changes its weights, such as merging adapters into them, the copy has the weights
-    of the mode that `network` is in. Raises UserError if the network cannot be copied.
+    It shares its parameters with `network`. If the network overrides `train` with code that changes its weights, such
+    as merging adapters into them, the copy has its own, with the weights of the mode that `network` is in. Raises
+    UserError if the network cannot be copied.
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise UserError("a network compiled by torch.jit cannot be traced; give the module that it was compiled from")
     overrides_train = any(type(m).train is not nn.Module.train for m in network.modules())
-    twin = _deepcopy(network, parameters or overrides_train)
+    twin = _deepcopy(network, overrides_train)
     if overrides_train:
         twin.train()  # so that the network drops what it computed from its weights for evaluation mode
+        keeps_weights = _have_equal_parameters(twin, network)
     twin.eval()
-    if overrides_train and not all(map(torch.equal, twin.parameters(), network.parameters())):
+    if overrides_train and not _have_equal_parameters(twin, network):
         twin = _deepcopy(network, True)  # whose modes are set without `train`, which would change the weights
         for module in twin.modules():
             module.training = False
+    elif overrides_train and keeps_weights:
+        for copied, parameter in zip(twin.parameters(), network.parameters(), strict=True):
+            copied.data = parameter.data
     for module in twin.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
     return twin
 
 
+def _have_equal_parameters(network: nn.Module, other: nn.Module) -> bool:
+    """Whether the parameters of both have equal values; on the meta device there are none that could differ."""
+    pairs = list(zip_longest(network.parameters(), other.parameters()))
+    return all(a is not None and b is not None and (a.is_meta or torch.equal(a, b)) for a, b in pairs)
+
+
 def _deepcopy(network: nn.Module, parameters: bool) -> nn.Module:
-    """A deep copy, with the parameters of `network` unless `parameters` asks for copies of them."""
+    """A deep copy, with copies of the parameters, or with those of `network`."""
     memo = {id(t): t.detach() for m in network.modules() for t in _computed_tensors(vars(m))}  # see copy.deepcopy
     if not parameters:
         memo |= {id(p): p for p in network.parameters()}

@@ -27,7 +27,7 @@ from neuralign.symmetry.tracing.decisions import Answers, PythonReads, other_bra
 from neuralign.symmetry.tracing.execution import DeterministicNetwork, evaluation_copy
 from neuralign.symmetry.tracing.operations.elementwise import elementwise
 from neuralign.symmetry.tracing.operations.rules import RULES
-from neuralign.symmetry.tracing.recording import Recorder
+from neuralign.symmetry.tracing.recording import Recorder, are_equal
 
 # classes of torch that have no behaviour of their own in training mode
 CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -81,7 +81,7 @@ class Runs:
 
 
 def record(network: nn.Module, example: Inputs) -> Runs:
-    """The runs of `network` on `example` inputs; each runs a copy of it."""
+    """The runs of `network` on `example` inputs; each runs a copy of it, which shares its parameters."""
     modes = {EVALUATION: "", TRAINING: ""}
     trials: list[Run] = []
     training, error = None, None
@@ -133,24 +133,29 @@ def _is_custom(module: nn.Module) -> bool:
 def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: Answers | None = None) -> Run:
     """A recorded run of a copy of `network` on `example`, with the modules named in `training` in training mode.
 
+    The copy shares the parameters of `network`. If the run overwrites any, they get their old values back after it.
+
     `answers`: what Python is to read at decisions, see `decisions.py`. If the network's own code raises an error with
     them, the recorder notes that and the run ends there. Without answers the error is raised.
     """
-    twin = evaluation_copy(network, parameters=True)
+    twin = evaluation_copy(network)
     recorder = Recorder(twin, RULES, elementwise, answers)
     state = {n: t.detach() for n, t in [*twin.named_parameters(), *twin.named_buffers()]}
     for tensor, axes in _input_axes(twin, example):
         recorder.add_input(tensor, axes)
     before = _kept_tensors(twin, state, training)
     draws = repeatable_draws(next(tensors_of(example)).device)
-    with torch.no_grad(), draws, recorder.following_layers(), _noting_python_draws(recorder):
-        with DeterministicNetwork(twin, training).running(state, recorder) as current, PythonReads(recorder):
-            try:
-                outputs = call(twin, example)
-            except Exception:  # of the network's own code
-                if answers is None or recorder.operation_failed:
-                    raise
-                recorder.raised = True
+    try:
+        with torch.no_grad(), draws, recorder.following_layers(), _noting_python_draws(recorder):
+            with DeterministicNetwork(twin, training).running(state, recorder) as current, PythonReads(recorder):
+                try:
+                    outputs = call(twin, example)
+                except Exception:  # of the network's own code
+                    if answers is None or recorder.operation_failed:
+                        raise
+                    recorder.raised = True
+    finally:
+        overwritten = recorder.restore_parameters()
     if recorder.raised:
         recorder.release()
         return Run(training, recorder, frozenset())
@@ -163,7 +168,9 @@ def run(network: nn.Module, example: Inputs, training: frozenset[str], answers: 
     if branches is not None and answers is None:
         recorder.decisions.clear()
     after = _kept_tensors(twin, current, training)
-    changing = {name for name, tensors in after.items() if not _are_equal(tensors, before[name])}
+    assigned = {n for n, _ in network.named_parameters() if current[n] is not state[n]}
+    changing = {name.rpartition(".")[0] for name in overwritten | assigned} & training
+    changing |= {name for name, tensors in after.items() if not _are_equal(tensors, before[name])}
     drawing = {name for layers in recorder.draws for name in [n for n in layers if n in training][-1:]}
     return Run(training, recorder, frozenset(changing | drawing), frozenset(drawing), tuple(branches or ()))
 
@@ -192,22 +199,23 @@ def _noting_python_draws(recorder: Recorder) -> Iterator[None]:
 def _kept_tensors(
     network: nn.Module, state: Mapping[str, Tensor], names: frozenset[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """{module: {name: copy}} of the floating-point tensors of each of the modules `names`, without its submodules.
+    """{module: {name: content}} of the floating-point buffers and attributes of the modules `names`, not of submodules.
 
-    Parameters and buffers are those of `state`, under their names in the module; others are attributes.
+    Buffers are those of `state`. The content is a copy; on the meta device, where there are no values to compare, it
+    says which tensor it is and how often it was written to.
     """
 
+    def content_of(tensor: Tensor) -> Tensor:
+        return torch.tensor([id(tensor), tensor._version]) if tensor.is_meta else tensor.detach().clone()
+
     def tensors_of(name: str, module: nn.Module) -> dict[str, Tensor]:
-        registered = [*dict(module.named_parameters(recurse=False)), *dict(module.named_buffers(recurse=False))]
-        values = {n: state.get(f"{name}.{n}" if name else n) for n in registered} | vars(module)
-        return {n: t.detach().clone() for n, t in values.items() if isinstance(t, Tensor) and t.is_floating_point()}
+        buffers = dict(module.named_buffers(recurse=False))
+        values = {n: state.get(f"{name}.{n}" if name else n) for n in buffers} | vars(module)
+        return {n: content_of(t) for n, t in values.items() if isinstance(t, Tensor) and t.is_floating_point()}
 
     return {name: tensors_of(name, module) for name, module in network.named_modules() if name in names}
 
 
 def _are_equal(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
-    """Whether both have the same names and equal tensors; nan equals nan."""
-    return before.keys() == after.keys() and all(
-        a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
-        for a, b in ((before[n], after[n]) for n in before)
-    )
+    """Whether both have the same names and equal tensors."""
+    return before.keys() == after.keys() and all(are_equal(tensor, after[name]) for name, tensor in before.items())

@@ -88,6 +88,9 @@ class Recorder(DeterministicMode):
         # memory of a constant -> for every reader, the axes that it got and the axes of the tensor that it read
         self.constants: dict[int, list[tuple[Axes, Axes]]] = {}
         self.axis_numbers = count()
+        # memory -> {name: parameter} of those that nothing has overwritten yet
+        self.untouched: dict[int, dict[str, Tensor]] = {}
+        self.overwritten: dict[str, tuple[Tensor, Tensor]] = {}  # name -> parameter, copy of it from before
         self.running: list[tuple[str, bool]] = [("", False)]  # modules, outer to inner: name, whether without children
         self.calls: dict[str, int] = {}  # operation -> calls so far, less one
         self.step_names: dict[str, int] = {}  # name of a step -> uses so far, less one
@@ -105,6 +108,8 @@ class Recorder(DeterministicMode):
                 self.learned.add(name)
             if name in self.learned or name in stored:
                 self.names.setdefault(location_of(tensor), []).append(name)
+        for name, parameter in network.named_parameters():
+            self.untouched.setdefault(memory_of(parameter), {})[name] = parameter.detach()
         for name, tensor in [*parameters, *network.named_buffers()]:
             self.all_names.setdefault(location_of(tensor), []).append(name)
 
@@ -135,9 +140,12 @@ class Recorder(DeterministicMode):
     def release(self) -> None:
         """Give up all tensors of the run, which need several times the memory of the network. What is known stays."""
         results = {memory_of(r.tensor): r.tensor for r in self.records.values() if r.step is not None}
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            results.pop(memory_of(tensor), None)  # of which a view, such as a transpose, is no result of its own
         self.activations = sum(t.untyped_storage().nbytes() // t.element_size() for t in results.values())
         self.used_parameters = self.reached & {name for name, _ in self.network.named_parameters()}
         self.network = nn.Module()
+        self.untouched.clear()
         self.records.clear()
         self.constants.clear()
 
@@ -154,6 +162,7 @@ class Recorder(DeterministicMode):
         written = written_tensors(func, arguments)
         for tensor in written:
             self._end_constant(tensor)
+            self.keep_parameters(tensor)
         operands = {id(t): self._operand(t) for t in tensors_in(arguments.values())}
         digest = _digest(name, [self._provenance(a) for a in arguments.values()])
         self.writes |= {memory_of(tensor): digest for tensor in written}
@@ -248,6 +257,22 @@ class Recorder(DeterministicMode):
         for reader_axes, tensor_axes in self.constants.pop(memory_of(tensor), []):
             for reader_axis, axis in zip(reader_axes, tensor_axes, strict=True):
                 unify(reader_axis, axis, "it is written to")
+
+    def keep_parameters(self, tensor: Tensor) -> None:
+        """Copy the parameters in the memory of a tensor that may be overwritten, for `restore_parameters`."""
+        with torch._C._DisableTorchDispatch():  # the copies are no operations of the network
+            for name, parameter in self.untouched.pop(memory_of(tensor), {}).items():
+                self.overwritten[name] = parameter, parameter.clone()
+
+    def restore_parameters(self) -> set[str]:
+        """Give the parameters that the run overwrote their old values. Returns the names of those that had changed."""
+        changed = {
+            name for name, (after, before) in self.overwritten.items() if after.is_meta or not are_equal(before, after)
+        }
+        for parameter, before in self.overwritten.values():
+            parameter.copy_(before)
+        self.overwritten.clear()
+        return changed
 
     def note_decision(self) -> None:
         """Note a decision: Python reads a value here that another input, or another random draw, would change."""
@@ -357,6 +382,11 @@ def _expanded_dims(call: Call) -> frozenset[int]:
     if len(call.tensors) == 1 and [t.shape for t in call.outputs] == [call.first.shape] and call.name in COPIES:
         return call.records[id(call.first)].expanded
     return frozenset()
+
+
+def are_equal(before: Tensor, after: Tensor) -> bool:
+    """Whether two tensors have the same shape and values; nan equals nan."""
+    return before.shape == after.shape and bool(((before == after) | (before.isnan() & after.isnan())).all())
 
 
 def _digest(*values: Any) -> str:

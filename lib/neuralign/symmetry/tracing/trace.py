@@ -30,9 +30,12 @@ A needlessly frozen axis makes the symmetry smaller, never wrong; and every perm
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
-from neuralign.datasets.batches import Examples, Inputs, count_examples
+from neuralign.common.errors import UserError
+from neuralign.datasets.batches import Examples, Inputs, count_examples, move
+from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model
 from neuralign.symmetry.permutations import PermutationSpec
 from neuralign.symmetry.tracing import modes
@@ -93,10 +96,17 @@ def trace(network: nn.Module, example: Inputs, *, attention: bool = False) -> Tr
     heads of attentions, and channels within heads, may be permuted too. Raises UserError if the network cannot be
     copied, or if the inputs have no tensor or tensors that differ in their numbers of examples; errors that the
     network's code raises in evaluation mode are passed on.
+
+    A network on the meta device is traced there, without memory for weights and activations; `example` may be on any
+    device. Raises UserError if its code reads numbers, which that device does not keep. Where the activations are read
+    is known for the meta device only, which computes an attention by other operations.
     """
     count_examples(example)
     twin = evaluation_copy(network)
-    runs = modes.record(twin, example)
+    if any(parameter.is_meta for parameter in twin.parameters()):
+        runs = _record_on_meta(twin, example)
+    else:
+        runs = modes.record(twin, example)
     main, branches = runs.main, [branch for run in runs.all for branch in run.different_branches]
     recorders = [*(run.recorder for run in runs.all), *branches]
     state = main.recorder.state
@@ -131,6 +141,18 @@ def trace(network: nn.Module, example: Inputs, *, attention: bool = False) -> Tr
         reached=tuple(sorted(set().union(*(recorder.reached for recorder in recorders)))),
         unreached=unreached,
     )
+
+
+def _record_on_meta(network: nn.Module, example: Inputs) -> modes.Runs:
+    """As `modes.record`, for a network with parameters on the meta device, to which its buffers are moved."""
+    for module in network.modules():
+        module._buffers |= {n: None if b is None else b.to("meta") for n, b in module._buffers.items()}
+    try:
+        return modes.record(network, move(example, torch.device("meta")))
+    except RuntimeError as error:
+        raise UserError(
+            f"the network is on the meta device, which keeps no numbers, and cannot be traced there: {summary(error)}"
+        ) from error
 
 
 def trace_model(model: Model, examples: Examples, *, attention: bool = False) -> Trace:
