@@ -307,7 +307,7 @@ def test_layers_may_have_the_names_of_attributes_of_a_graph_module(name):
     [
         (
             {"method": "corelation"},
-            "method: found 'corelation'; did you mean 'correlation'? (allowed: correlation, pam",
+            "method: found 'corelation'; did you mean 'correlation'? (allowed: correlation, covariance, ",
         ),
         ({"imgaes": 3}, "correlation: unknown key 'imgaes'; did you mean 'images'?"),
         ({"batch_size": 0}, "correlation.batch_size: found 0: input should be greater than or equal to 1"),

@@ -21,7 +21,9 @@ from neuralign.datasets.images import Images
 from neuralign.networks.model import Model
 
 CHEAP: dict[str, dict[str, Any]] = {
-    "pam": {"epochs": 2, "batch_size": 6, "candidates": 4, "scoring_batches": 2, "rounds": 2, "bend_epochs": 1}
+    "pam": {"epochs": 2, "batch_size": 6, "candidates": 4, "scoring_batches": 2, "rounds": 2, "bend_epochs": 1},
+    "sinkhorn": {"steps": 2, "batch_size": 6, "iterations": 5},
+    "straight_through": {"epochs": 1, "batch_size": 6, "scoring": 6},
 }
 
 
