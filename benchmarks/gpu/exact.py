@@ -77,7 +77,7 @@ def _same_bits(
     recorded = training()
     first = _tensors(fit(recorded))
     if device == "cuda":
-        graphs = len(getattr(recorded._take_step, "graphs", {}))
+        graphs = len(getattr(recorded._recorded_step, "graphs", {}))
         result.check(f"{what}: recorded, for both sizes of batches", graphs == 2, found=graphs, allowed=2)
     again = _tensors(fit(training()))
     with recording(False):

@@ -154,7 +154,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     ),
     # plug-ins that do not exist
     ("networks.tinyten.use", "resnt", "networks.tinyten.use: no such plug-in 'resnt'; did you mean 'resnet'?"),
-    ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, gpt, resnet,"),
+    ("networks.other", {}, "networks.other.use: no such plug-in 'other' (allowed: googlenet, gpt, mlp, resnet,"),
     ("datasets.digits.use", "checks", "datasets.digits.use: no such plug-in 'checks' (allowed: cifar, diabetes,"),
     ("datasets.digits.use", "../digits", "datasets.digits.use: no such plug-in '../digits'"),
     ("datasets.digits.use", 5, "datasets.digits: must be a mapping with `use`"),

@@ -93,7 +93,7 @@ def training_of(
 
 def trained(training: Training, *, graphs: bool = True) -> Progress:
     if not graphs:
-        training._take_step = training._step
+        training._recorded_step = training._step
     (progress,) = fit_together([training])
     assert isinstance(progress, Progress)
     return progress
@@ -116,7 +116,7 @@ def test_steps_recorded_as_graphs_give_the_bits_of_ordinary_steps(
     make = partial(training_of, network, images, kind, attack=attack, regime=replace(REGIME, precision=precision))
     training = make()
     actual = trained(training)
-    recorder = training._take_step
+    recorder = training._recorded_step
     assert recorder.recordable and len(recorder.graphs) == 2, "a full batch and the last one, of 4 images"
     assert_the_same_bits(actual, trained(make(), graphs=False))
 
@@ -134,7 +134,7 @@ def test_steps_of_adamw_with_clipping_and_warm_up_are_recorded(kind: str, images
     make = partial(training_of, Dropping, images, kind, regime=regime)
     training = make()
     actual = trained(training)
-    recorder = training._take_step
+    recorder = training._recorded_step
     assert recorder.recordable and len(recorder.graphs) == 2
     assert_the_same_bits(actual, trained(make(), graphs=False))
 
@@ -182,5 +182,5 @@ def test_networks_that_a_graph_cannot_repeat_are_not_recorded(
     training = training_of(network, images)
     with caplog.at_level("INFO", logger=cuda_graphs.__name__):
         trained(training)
-    assert not training._take_step.recordable
+    assert not training._recorded_step.recordable
     assert why in caplog.text

@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 
 from neuralign.common.files import PACKAGE, atomic
-from neuralign.common.memory import BUDGET
 from neuralign.workflow.running.notes import LIBRARIES, git, versions
 
 log = logging.getLogger("neuralign")
@@ -84,6 +83,8 @@ def report_path(recipe: Path) -> Path:
 
 def command_of(recipe: Path, gpus: int) -> str:
     """A shell command that runs only this job, from any folder, with as many threads and GPUs and memory as now."""
+    from neuralign.common.memory import BUDGET  # here, as not every job has it in its recipe
+
     environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *KEPT_MEMORY]
     environment += [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", BUDGET) if os.environ.get(name)]
     job = [*environment, sys.executable, "-P", sys.argv[0], str(recipe), "--gpu", str(gpus)]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuralign.common.files import atomic, discard
-from neuralign.common.memory import BUDGET
 from neuralign.workflow.running import termination
 from neuralign.workflow.running.gpus import devices
 
@@ -78,6 +77,8 @@ def _cause(failed: Mapping[int, int], count: int, folder: Path) -> str:
 
 def _environment(rank: int, count: int, folder: str) -> dict[str, str]:
     """The environment variables of one process: its number, its device, its share of the threads and of the memory."""
+    from neuralign.common.memory import BUDGET  # here, as not every job has it in its recipe
+
     shared = {
         name: n for name, n in os.environ.items() if (name.endswith("_THREADS") or name == BUDGET) and n.isdecimal()
     }
