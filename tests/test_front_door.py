@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import neuralign as na
 from neuralign import api
+from neuralign.alignment.activations import LAYOUT_DEPENDENT
 from neuralign.common.errors import UserError
 from neuralign.common.files import PACKAGE
 from neuralign.symmetry.permutations import random
@@ -322,6 +323,30 @@ def test_a_network_that_changes_its_buffers_in_evaluation_gives_the_same_numbers
     first, second = (na.evaluate(network, a, data) for _ in range(2))
     assert first == second
     assert_close(network.state_dict(), a)
+
+
+class Subsampled(nn.Module):
+    """Pixels become the rows of a matrix; of what a linear layer makes of them, every second row and column is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8, bias=False)
+        self.second, self.head = nn.Linear(8, 12, bias=False), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.first(self.stem(x).relu().flatten(2).transpose(1, 2))
+        return self.head(self.second(rows.view(len(x), 6, 6, 8)[:, ::2, ::2].reshape(len(x), 9, 8)).mean(1))
+
+
+def test_activations_are_those_of_the_trace_however_the_weights_lie_in_memory() -> None:
+    """How many views and products there are depends on the order of a feature map's numbers; one of them is a tap."""
+    torch.manual_seed(0)
+    network = Subsampled()
+    batches = [torch.randn(30, 3, 6, 6, generator=generator(seed)) for seed in range(2)]
+    a, b, back = planted(network, batches[0])
+    assert LAYOUT_DEPENDENT & {read.operation for read in na.trace(network, batches[0]).reads.values()}
+    aligned = na.align(network, a, b, batches)
+    assert {g: p.tolist() for g, p in aligned.permutation.items()} == {g: p.tolist() for g, p in back.items()}
 
 
 def test_tied_weights_that_differ_are_refused_and_one_of_two_names_is_enough() -> None:

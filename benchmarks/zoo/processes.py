@@ -43,6 +43,9 @@ def print_row(compute: Callable[[], dict[str, Any]]) -> None:
     """Print a row as JSON, computed on one thread."""
     import torch
 
+    from neuralign.symmetry.memory import return_freed_memory
+
     torch.set_num_threads(1)
+    return_freed_memory()
     warnings.simplefilter("ignore")
     print(json.dumps(compute()))

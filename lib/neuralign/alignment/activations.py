@@ -23,6 +23,13 @@ from neuralign.symmetry.tracing.taps import ACTIVATIONS, Tap, Taps
 
 MomentsByTap = dict[str, dict[Tap, Moments]]  # {group: {tap: moments of the target's and the source's units}}
 
+# Operations of which a network runs more or fewer when its tensors lie in memory in another order. Which of them
+# computes an activation is known for the order of the trace only.
+LAYOUT_DEPENDENT = frozenset(
+    {"addmm", "bmm", "clone", "expand", "mm", "permute", "squeeze", "t", "transpose", "unsqueeze", "view"}
+    | {"_unsafe_view", "_reshape_alias", "as_strided", "copy"}
+)
+
 BATCH = 64  # images per batch; their activations fit the caches of a CPU. 128 was slower, 32 no faster
 
 
@@ -146,7 +153,8 @@ def activation_batches(
     model, states = problem.model, (problem.target, problem.source)
     probe, names = problem.trace.probe(taps, largest=largest)
     probe, probe_states = folded_probe(problem, taps, largest) or (probe, states)
-    networks = list(zip(states, map(_private_copy, probe_states), strict=True))
+    channels_last = LAYOUT_DEPENDENT.isdisjoint(read.operation for read in probe.reads.values())
+    networks = [(s, _private_copy(t, channels_last)) for s, t in zip(states, probe_states, strict=True)]
     attack_generator = stream(0, "activations", device=problem.examples.device)
 
     def activations_of(state: State, probe_state: State, inputs: Inputs, targets: Targets) -> dict[str, Tensor]:
@@ -195,10 +203,14 @@ def folded_probe(problem: Problem, taps: Taps, largest: int | None) -> tuple[Pro
     return fast_probe, [folded.state(state) for state in (problem.target, problem.source)]
 
 
-def _private_copy(state: State) -> State:
+def _private_copy(state: State, channels_last: bool) -> State:
     """A copy of the state whose buffers the network may update.
 
-    Weights of convolutions are stored channels last, as the images are, so that no forward pass has to convert them.
+    `channels_last`: weights of convolutions are stored like that, as the images are, so that no forward pass has to
+    convert them.
     """
-    formats = {n: torch.channels_last if t.dim() == 4 else torch.preserve_format for n, t in state.items()}
-    return {n: t.detach().clone(memory_format=formats[n]) for n, t in state.items()}
+
+    def format_of(tensor: Tensor) -> torch.memory_format:
+        return torch.channels_last if channels_last and tensor.dim() == 4 else torch.preserve_format
+
+    return {n: t.detach().clone(memory_format=format_of(t)) for n, t in state.items()}

@@ -23,7 +23,6 @@ from neuralign.networks.caches import preserved_attributes
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import State
 from neuralign.networks.outputs import output_tensors
-from neuralign.networks.parameters import ALIGNED
 from neuralign.symmetry.inputs import named_inputs
 from neuralign.symmetry.memory import GIB, needed_memory
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute, permute_when_read
@@ -36,7 +35,6 @@ TOLERANCE = 1e-9  # the largest change of outputs and gradients that a certifica
 # largest gradient: a gradient may consist of rounding errors alone, as that of a bias before a batch norm does.
 SMALLEST_GRADIENT = 1e-3
 GRADIENTS_AT_ONCE = 150_000_000  # numbers
-PIECE = 64_000_000  # numbers for which memory is allocated at once
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ def _largest_or_nan(changes: Iterable[float]) -> float:
 def _accepts(network: DeterministicNetwork, state: State, inputs: Inputs, precision: Precision) -> bool:
     """Whether the network runs on inputs without an error."""
     try:
-        with torch.no_grad(), _running(network, _cast(network.network, state, precision), inputs, precision):
+        with torch.no_grad(), _running(network, _cast(state, precision), inputs, precision):
             call(network.network, _cast_inputs(inputs, precision))
     except Exception:  # of any kind, by the network's code
         return False
@@ -265,7 +263,7 @@ def outputs_and_gradients(
     angle brackets; whole numbers have no gradient. Parameters and inputs that the outputs do not depend on are absent
     from the gradients.
     """
-    state = _cast(network.network, state, precision)
+    state = _cast(state, precision)
     variables = {n: state[n].requires_grad_() for n in names if n in state and _can_have_gradient(state[n])}
     inputs = _cast_inputs(inputs, precision)
     for name, tensor in named_inputs(network.network, inputs):
@@ -297,30 +295,9 @@ def _differentiable_outputs(network: DeterministicNetwork, inputs: Inputs) -> li
     return outputs
 
 
-def _cast(network: nn.Module, state: State, precision: Precision) -> dict[str, Tensor]:
-    """A copy of a state of `network` in this precision.
-
-    The numbers lie in large pieces of memory, which go back to the system as soon as the copy is not needed any more.
-    Tensors of some megabytes each would leave gaps that the next ones divide, and the process would grow.
-    """
-    missing = sum(t.numel() for t in (*network.parameters(), *network.buffers())) + ALIGNED * len(state)
-    rest: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # what is left of the last piece
-
-    def copy(tensor: Tensor) -> Tensor:
-        nonlocal missing
-        dtype = precision.dtype_for(tensor.dtype)
-        if tensor.layout != torch.strided or not _can_have_gradient(tensor):
-            return tensor.to(dtype, copy=True)
-        length = -(-tensor.numel() // ALIGNED) * ALIGNED
-        piece = rest.get((dtype, tensor.device))
-        if piece is None or len(piece) < length:
-            piece = torch.empty(max(length, min(PIECE, missing)), dtype=dtype, device=tensor.device)
-        rest[dtype, tensor.device] = piece[length:]
-        missing -= length
-        strides = torch.empty_like(tensor, device="meta").stride()
-        return piece.as_strided(tensor.shape, strides).data.copy_(tensor)  # `data`: with a version counter of its own
-
-    return {name: copy(tensor.detach()) for name, tensor in state.items()}
+def _cast(state: State, precision: Precision) -> dict[str, Tensor]:
+    """A copy of a state in this precision."""
+    return {n: t.detach().to(precision.dtype_for(t.dtype), copy=True) for n, t in state.items()}
 
 
 def _cast_inputs(inputs: Inputs, precision: Precision) -> Inputs:

@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Explain the symmetry of the network. The exit status is 0 if the certificate holds, else 1."""
     from neuralign.symmetry.explain import explain, sentences
+    from neuralign.symmetry.memory import return_freed_memory
 
+    return_freed_memory()
     facts = shared.run_on_example(arguments, explain)
     return int(not facts["certified"]), {"network": arguments.network, **facts}, "\n".join(sentences(facts))
