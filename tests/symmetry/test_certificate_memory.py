@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from neuralign.common.files import PACKAGE
 from neuralign.symmetry.explain import _perturbed_when_read, perturbed_state
 from neuralign.symmetry.memory import MARGIN, needed_memory
 from neuralign.symmetry.permutations import PermutationSpec, permute, permute_when_read
