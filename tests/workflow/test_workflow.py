@@ -333,7 +333,7 @@ def install_metadata(project, package, version):
 def _(project):
     project.replace("rules/common.smk", "needs(8000, minutes, gpu=1)", "needs(9000, minutes, gpu=2)")
     project.replace("rules/job.smk", "    resources:\n", "    threads: 2\n    resources:\n")
-    project.replace("rules/curves.smk", "training(minutes=720)", "training(minutes=730)")
+    project.replace("rules/curves.smk", 'training("train_curve", minutes=720)', 'training("train_curve", minutes=730)')
     project.replace("profiles/default/profile.yaml", "cores: all", "cores: 3")
 
 
