@@ -41,6 +41,7 @@ localrules:  # not submitted on a cluster: fetch_data needs the internet; the ot
     tabulate,
     tabulate_claims,
     tabulate_cohorts,
+    tabulate_merges,
     tabulate_theory,
     plot,
     report,

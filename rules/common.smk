@@ -14,7 +14,7 @@ from neuralign.workflow.running.gpus import slots
 from neuralign.workflow.incomplete import finished_part, outcome_of
 from neuralign.config.references import ObjectError
 from neuralign.workflow.provenance.recipes import Recipes
-from neuralign.workflow.study_jobs import cohorts_of, figures
+from neuralign.workflow.study_jobs import cohorts_of, figures, merges_of
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -125,6 +125,7 @@ wildcard_constraints:
     curve=known("curves"),
     evaluation=known("evaluations"),
     plane=known("planes"),
+    merge=known("merges"),
     through=rf"initial|({known('curves')})/\d+",
     study=rf"({known('studies')})({INCOMPLETE})?",
     pair=rf"(\d+|{known('checkpoints')})-(\d+|{known('checkpoints')})",
@@ -140,6 +141,8 @@ def products(study):
     outputs = [paths("report", {"study": study}), paths("tabulate", {"study": study}), *plots]
     if any(True for _ in cohorts_of(CATALOGUE, study)):
         outputs.append(paths("tabulate_cohorts", {"study": study}))
+    if any(True for _ in merges_of(CATALOGUE, study)):
+        outputs.append(paths("tabulate_merges", {"study": study}))
     return [path for files in outputs for path in files.values()]
 
 

@@ -30,6 +30,22 @@ use rule job as signature with:
         "Correlate the units of %s" % ALIGNED
 
 
+use rule job as merge with:
+    """The mean of a pair, as it is and repaired, and the barrier between both networks."""
+    input:
+        unpack(inputs("merge")),
+    output:
+        models="results/merges/{dataset}/{network}/{regime}/{pair}/{alignment}/{merge}.csv",
+        barrier="results/merges/{dataset}/{network}/{regime}/{pair}/{alignment}/{merge}.barrier.csv",
+        layers="results/merges/{dataset}/{network}/{regime}/{pair}/{alignment}/{merge}.layers.csv",
+    log:
+        "logs/merges/{dataset}/{network}/{regime}/{pair}/{alignment}/{merge}.log",
+    resources:
+        **on_gpu(minutes=360),
+    message:
+        "Merge %s ({wildcards.merge})" % ALIGNED
+
+
 use rule job as train_curve with:
     """The bends of a curve between a pair, and the history of their training."""
     input:

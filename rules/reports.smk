@@ -43,6 +43,20 @@ use rule job as tabulate_cohorts with:
         "Make the table of merged networks of the study {wildcards.study}"
 
 
+use rule job as tabulate_merges with:
+    """The barriers between the networks of a study's pairs, and their means, by alignment."""
+    input:
+        unpack(inputs("tabulate_merges")),
+    output:
+        merges="results/studies/{study}/tables/merges.csv",
+        merges_by_pair="results/studies/{study}/tables/merges_by_pair.csv",
+        merges_contrasts="results/studies/{study}/tables/merges_contrasts.csv",
+    log:
+        "logs/studies/{study}/merges.log",
+    message:
+        "Make the tables of merged pairs of the study {wildcards.study}"
+
+
 use rule job as tabulate_theory with:
     """The bounds of a study beside the losses of its trained curves."""
     input:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from neuralign.common.files import atomic
 from neuralign.config.metrics import metrics_of
-from neuralign.report.page import paper_tables
+from neuralign.report.page import merge_tables, paper_tables
 from neuralign.report.page.page import render
 from neuralign.workflow.running.run import run
 
@@ -30,6 +30,9 @@ def main(
     drawings: Sequence[dict[str, Any]],
     measured: Mapping[str, str] | None = None,
     cohorts: str | None = None,
+    merges: str | None = None,
+    merges_by_pair: str | None = None,
+    merges_contrasts: str | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page. `drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with. The notes of origin are
@@ -38,15 +41,18 @@ def main(
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     methods, metrics = tables[0]["method"].unique(), metrics_of(**measured or {})
+    notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
+    merged = [pd.read_csv(table) for table in (merges, merges_by_pair, merges_contrasts) if table is not None]
     page = render(
         *tables,
         drawn=[(Path(figure).read_bytes(), drawing) for figure, drawing in zip(figures, drawings, strict=True)],
         alignments=paper_tables.alignment_tables(pd.read_csv(alignments), metrics),
         paper=paper_tables.sections(pd.read_csv(published), pd.read_csv(claims), drawings, methods, metrics),
-        notes=[json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()],
+        notes=notes,
         study=study,
         metrics=metrics,
         cohorts=None if cohorts is None else pd.read_csv(cohorts),
+        merges=merge_tables.section(*merged, notes) if merged else None,
         missing=missing,
     )
     with atomic(html) as temporary:

@@ -53,7 +53,6 @@ NESTED_KINDS = {  # kinds of plug-ins that are no section of the config
     "objectives": "What is minimised and measured: `objective` of an entry of `regimes`.",
     "optimisers": "What turns gradients into steps: `optimiser` of a training in `regimes`.",
     "schedules": "What multiplies the learning rate in each epoch: `schedule` of a training in `regimes`.",
-    "repairs": "What mends merged networks, in `na.merge` and `neuralign merge`; the config names none.",
     "figures": "Drawn by the report of a study. Which ones a study has follows from its grids; the config names none.",
 }
 

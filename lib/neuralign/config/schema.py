@@ -132,6 +132,10 @@ class CohortKeys(Strict):
     )
 
 
+class RepairKeys(Strict):
+    """What mends the mean of several networks, whose activations vary less than those of the networks themselves."""
+
+
 class CurveKeys(Strict):
     """Families of curves between two networks in weight space."""
 
@@ -282,6 +286,30 @@ class Plane(Strict):
     seed: Seed = Field(default=0, description="Seed of everything random in the evaluation.")
 
 
+class Merge(Strict):
+    """How the mean of a pair of networks, and the barrier between them, are measured for every alignment of a grid.
+
+    Statistics of batch norm are estimated on training images that are not augmented.
+    """
+
+    repairs: Annotated[list[str], NameOf("repairs")] = Field(
+        default=[], description="Repairs of the mean, each of which is measured beside the mean as it is."
+    )
+    points: Annotated[Points, Field(ge=3)] = Field(
+        default=25, description="Evenly spaced values of t where the barrier is looked for; the best is then refined."
+    )
+    batch_size: Count = Field(default=512, description="Examples per batch.")
+    images: Count | None = Field(
+        default=None,
+        description="Training images for batch-norm statistics on the line; null: the whole training set. How many a "
+        "repair takes is an option of the repair.",
+    )
+    attacks: Annotated[list[str], NameOf("attacks")] = Field(
+        default=[], description="Attacks under which the mean and both networks are measured, beside clean images."
+    )
+    seed: Seed = Field(default=0, description="Seed of everything random in the measurement.")
+
+
 class Grid(Strict):
     """All combinations of what it lists. Each pair goes with its own curve seed."""
 
@@ -294,6 +322,11 @@ class Grid(Strict):
     evaluation: Annotated[str, NameOf("evaluations")] = Field(description="How curves are evaluated.")
     plane: Annotated[str | None, NameOf("planes")] = Field(
         default=None, description="How planes are evaluated; null: there are none."
+    )
+    merge: Annotated[str | None, NameOf("merges")] = Field(
+        default=None,
+        description="How the means of pairs are measured, for `merges.csv`; null: there are none. Of the objective "
+        "`cross_entropy` alone.",
     )
     members: list[str] = Field(
         default=[],
@@ -334,6 +367,7 @@ PLUGIN_SECTIONS: dict[str, type[BaseModel]] = {
     "attacks": AttackKeys,
     "alignments": AlignmentKeys,
     "cohorts": CohortKeys,
+    "repairs": RepairKeys,
     "curves": CurveKeys,
 }
 PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
@@ -342,7 +376,8 @@ PLAIN_SECTIONS: dict[str, type[BaseModel]] = {
     "methods": Method,
     "evaluations": Evaluation,
     "planes": Plane,
+    "merges": Merge,
     "studies": Study,
 }
 SECTIONS = [*PLUGIN_SECTIONS, *PLAIN_SECTIONS]
-OVERRIDABLE = ("networks", "attacks", "alignments", "regimes", "methods", "evaluations", "planes")
+OVERRIDABLE = ("networks", "attacks", "alignments", "regimes", "methods", "evaluations", "planes", "merges")

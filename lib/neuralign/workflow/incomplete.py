@@ -96,19 +96,23 @@ def _split_into_cohorts(grid: Entry) -> Iterator[Entry]:
 
 
 def _keep_finished(c: Catalogue, path: Entry, is_there: Callable[[JobName], bool]) -> Entry | None:
-    """The grid of one path with those measures and planes whose results are there; None if its evaluation is not."""
+    """The grid of one path with those of its measures, plane and merge whose results are there.
+
+    None if those of its evaluation are not.
+    """
 
     def is_finished(grid: Entry) -> bool:
         return all(map(is_there, _jobs(c, grid)))
 
     if is_finished(path):
         return path
-    bare = path | {"measures": [], "plane": None}
+    bare = {key: value for key, value in path.items() if key != "merge"} | {"measures": [], "plane": None}
     if not is_finished(bare):
         return None
     measures = [measure for measure in path["measures"] if is_finished(bare | {"measures": [measure]})]
     plane = path["plane"] if is_finished(bare | {"plane": path["plane"]}) else None
-    return bare | {"measures": measures, "plane": plane}
+    merge = {"merge": path["merge"]} if "merge" in path else {}
+    return bare | {"measures": measures, "plane": plane} | (merge if is_finished(bare | merge) else {})
 
 
 def _blocking_jobs(

@@ -88,6 +88,18 @@ def evaluate_cohort(c: Catalogue, setting: Setting, members: str, cohort: str, e
 
 
 @rule
+def merge(c: Catalogue, setting: Setting, pair: str, alignment: str, merge: str) -> Job:
+    """The mean of a pair, as it is and repaired, and the barrier between its ends."""
+    model, plugins = _model(c, setting, on_curve=True)
+    protocol = setting.entry(c, "merges", merge)
+    repairs = {name: c.entry("repairs", name) for name in protocol.pop("repairs")}
+    attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
+    plugins += [*_uses("repairs", repairs.values()), *_uses("attacks", attacks.values())]
+    settings = {"model": model, "protocol": protocol, "repairs": repairs, "attacks": attacks}
+    return Job(_path_inputs(c, setting, pair, alignment), settings, plugins, software=NUMERIC)
+
+
+@rule
 def signature(c: Catalogue, setting: Setting, pair: str, alignment: str) -> Job:
     """How well the units of a pair correlate, before and after alignment."""
     model, plugins = _model(c, setting)

@@ -92,6 +92,17 @@ def tabulate_cohorts(c: Catalogue, study: str) -> Job:
 
 
 @rule
+def tabulate_merges(c: Catalogue, study: str) -> Job:
+    """The barriers between the networks of a study's pairs, and their means, by alignment."""
+    runs = list(merges_of(c, study))
+    outputs = ("models", "barrier", "layers")
+    return Job(
+        {output: [_ref("merge", output, run, (*ALIGNED, "merge")) for run in runs] for output in outputs},
+        {"runs": [_select(run, ALIGNED) for run in runs]},
+    )
+
+
+@rule
 def tabulate_theory(c: Catalogue, study: str) -> Job:
     """Every bound of a study beside the loss of the trained curve of the same pair."""
     runs = _measured(c, runs_of(c, study), "bound")
@@ -127,6 +138,8 @@ def report(c: Catalogue, study: str) -> Job:
     inputs["artefacts"] = list(artefacts(c, study))
     if any(True for _ in cohorts_of(c, study)):
         inputs["cohorts"] = ref("tabulate_cohorts", "cohorts", study=study)
+    if any(True for _ in merges_of(c, study)):
+        inputs |= {n: ref("tabulate_merges", n, study=study) for n in ("merges", "merges_by_pair", "merges_contrasts")}
     entry = c.studies[study]
     settings = {"name": study, "title": entry["title"], "description": entry["description"]}
     settings["grids"] = entry.get("planned", entry["grids"])
@@ -162,6 +175,8 @@ def artefacts(c: Catalogue, study: str) -> Iterator[Ref]:
     pending += [r for _, _, frames in figures(c, study).values() for _, r in frames]
     if any(True for _ in cohorts_of(c, study)):
         pending += entries(tabulate_cohorts(c, study).inputs)
+    if any(True for _ in merges_of(c, study)):
+        pending += entries(tabulate_merges(c, study).inputs)
     while pending:
         file = pending.pop(0)
         if file in seen:
@@ -220,7 +235,8 @@ def runs_of(c: Catalogue, study: str) -> Iterator[Entry]:
                     # an untrained curve has no randomness, so it has one job for all seeds
                     curve_seed = seed if c.trained(path["curve"]) else 0
                     run = setting._asdict() | {"pair": pair, "method": method, **path, "curve_seed": curve_seed}
-                    yield run | {key: grid[key] for key in ("evaluation", "plane", "measures")}
+                    measured = {key: grid[key] for key in ("evaluation", "plane", "measures")}
+                    yield run | measured | {"merge": grid.get("merge")}
 
 
 def cohorts_of(c: Catalogue, study: str) -> Iterator[Entry]:
@@ -232,6 +248,16 @@ def cohorts_of(c: Catalogue, study: str) -> Iterator[Entry]:
             if values not in seen:
                 seen.add(values)
                 yield dict(zip((*COHORT, "evaluation"), values, strict=True))
+
+
+def merges_of(c: Catalogue, study: str) -> Iterator[Entry]:
+    """The pairs of a study that are merged, for each alignment once."""
+    seen: set[Ref] = set()
+    for run in (run for run in runs_of(c, study) if run["merge"] is not None):
+        file = _ref("merge", "models", run, (*ALIGNED, "merge"))
+        if file not in seen:
+            seen.add(file)
+            yield run
 
 
 def _measured(c: Catalogue, runs: Iterable[Entry], measure: str) -> list[Entry]:

@@ -86,6 +86,7 @@ def pam(
             bend_regime = Regime(bend_epochs, batch_size, bend_lr, momentum, weight_decay, halving)
             search.train_bends(permutation, bend_regime, proximal, round_number)
     problem.facts.update(objective_before=objective_before, objective_after=search.score(permutation, scoring_batches))
+    problem.facts.update(images=len(problem.examples), labels=True)
     return dict(permutation)
 
 

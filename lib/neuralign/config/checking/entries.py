@@ -72,11 +72,12 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
         case "evaluations":
             problems.note(f"{path}.full_passes", _full_passes_problem(entry))
-            for i, attack in enumerate(entry["attacks"]):
-                if attack == "clean":
-                    problems.note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
-                if attack in entry["attacks"][:i]:
-                    problems.note(f"{path}.attacks[{i}]", f"is {attack!r}, which occurs before")
+            _check_attacks(entry, path, problems)
+        case "merges":
+            _check_attacks(entry, path, problems)
+            for i, repair in enumerate(entry["repairs"]):
+                if repair in entry["repairs"][:i]:
+                    problems.note(f"{path}.repairs[{i}]", f"is {repair!r}, which occurs before")
         case "studies":
             entry["grids"] = read_grids(entry["grids"], path, problems)
             _check_augmentations(entry["grids"], f"in {name}", problems)
@@ -194,6 +195,18 @@ def _check_objectives(grids: list[Entry], path: str, problems: Validation) -> No
         if any(grid.get("members") for grid in grids):
             text = f"found `members`, whose table is for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
             problems.note(f"{path}.grids", text)
+        if any(grid.get("merge") for grid in grids):
+            text = f"found `merge`, whose table is for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
+            problems.note(f"{path}.grids", text)
+
+
+def _check_attacks(entry: Entry, path: str, problems: Validation) -> None:
+    """Note a problem for each of `attacks` that occurs before, or is the name of clean images."""
+    for i, attack in enumerate(entry["attacks"]):
+        if attack == "clean":
+            problems.note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
+        if attack in entry["attacks"][:i]:
+            problems.note(f"{path}.attacks[{i}]", f"is {attack!r}, which occurs before")
 
 
 def _check_inner(entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:

@@ -10,8 +10,9 @@ from neuralign.config.problems import short_repr
 from neuralign.config.schema import PLACES, Grid
 
 # keys of a grid that hold one value or a list of several
-LIST_KEYS = tuple(key for key in Grid.model_fields if key not in ("evaluation", "plane", "measures"))
-MERGING = ("members", "cohort")  # keys that a grid may lack; both of them or neither
+LIST_KEYS = tuple(key for key in Grid.model_fields if key not in ("evaluation", "plane", "merge", "measures"))
+MERGING = ("members", "cohort")  # both of them or neither
+OPTIONAL = (*MERGING, "merge")  # keys that a grid may lack
 
 
 def read_grids(grids: list[Any], path: str, problems: Validation) -> list[Entry]:
@@ -54,8 +55,8 @@ def _read_grid(raw: Any, path: str, problems: Validation) -> Entry:
     if len(grid["curve_seed"]) != len(grid["pair"]):
         counts = f"{len(grid['curve_seed'])} seeds for {len(grid['pair'])} pairs"
         problems.note(f"{path}.curve_seed", f"found {counts}; one for each pair, or one for all, is needed")
-    # without members a grid is as it was before there were any, and so are the recipes of its report
-    return {key: value for key, value in grid.items() if value or key not in MERGING}
+    # without these keys a grid is as it was before there were any, and so are the recipes of its report
+    return {key: value for key, value in grid.items() if value or key not in OPTIONAL}
 
 
 def _check_members(grid: Entry, path: str, problems: Validation) -> None:

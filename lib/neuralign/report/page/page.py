@@ -28,6 +28,7 @@ def render(
     alignments: tuple[Table, Table] | None = None,
     paper: Mapping[str, Any] | None = None,
     cohorts: pd.DataFrame | None = None,
+    merges: Mapping[str, Any] | None = None,
     missing: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as HTML, one file that loads nothing.
@@ -41,6 +42,7 @@ def render(
         alignments: of `paper_tables.alignment_tables`, or None.
         paper: of `paper_tables.sections`, or None.
         cohorts: the table of `report.summary.cohorts`, or None.
+        merges: of `merge_tables.section`, or None.
         missing: of `workflow.incomplete.finished_part`; what an unfinished study lacks stands at the top of the page.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
@@ -67,6 +69,7 @@ def render(
         alignments=alignments,
         paper=paper,
         cohorts=None if cohorts is None else cohort_table(cohorts),
+        merges=merges,
         individual=individual_table(paths, metrics),
         picture_rows=picture_rows([picture for picture in shown if picture is not main_figure]),
         settings=sections(study),

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -86,10 +87,13 @@ def notes(
         inputs: its input files with their digests (`hash_inputs`), taken before it began.
         started: when it began, as ISO 8601 text.
         seconds: how long it took.
+
+    `peak_memory` is the largest memory in megabytes that this process has had; jobs that share a process share it.
     """
     common = {name: recipe[name] for name in (*IDENTITY, "key") if name in recipe}
     common |= {"inputs": inputs, "seeds": seeds(recipe["rule"], recipe["settings"])}
-    common |= {"started": started, "seconds": round(seconds, 2), **origin()}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # bytes
+    common |= {"started": started, "seconds": round(seconds, 2), "peak_memory": round(peak / 1e6), **origin()}
     for output in recipe["outputs"].values():
         note = common | {"artefact": output, "sha256": sha256(output)}
         yield note_path(output), note | {"digest": digest(note)}
