@@ -48,7 +48,7 @@ def test_every_key_of_every_model_is_on_the_page():
 
 def test_sections_and_kinds_of_plug_ins_are_chapters():
     chapters = re.findall(r"^## (\w+)$", PAGE, re.MULTILINE)
-    assert chapters == [*SECTIONS, "augmentations", "objectives", "optimisers", "schedules", "repairs", "figures"]
+    assert chapters == [*SECTIONS, "augmentations", "objectives", "optimisers", "schedules", "figures"]
     assert set(KINDS) <= set(chapters)
     links = set(re.findall(r"\]\(#(\w+)\)", PAGE))
     assert links and links <= set(re.findall(r"^#+ (\w+)$", PAGE, re.MULTILINE))

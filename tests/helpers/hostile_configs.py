@@ -29,6 +29,8 @@ regimes:
     curve: {epochs: 2, batch_size: 64, lr: 0.1}
 alignments: {none: null, correlation: {images: 100}}
 cohorts: {mean: {inner: correlation}}
+repairs: {reset: {}, rescale: {use: repair, match: scale}}
+merges: {brief: {repairs: [reset], points: 5}}
 curves: {linear: {use: segment}, bezier: {}}
 methods: {unaligned: {alignment: none, curve: bezier}, aligned: {alignment: correlation, curve: bezier}}
 evaluations: {standard: {points: 5}, robust: {points: 5, attacks: [pgd5]}}
@@ -380,6 +382,14 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("cohorts.mean.inner", DROP, "cohorts.mean: the key 'inner' is missing"),
     ("cohorts.mean.sweep", 3, "cohorts.mean: unknown key 'sweep'; did you mean 'sweeps'?"),
     ("alignments.correlation.start", "none", "cohorts.mean.inner: found 'correlation', which starts at 'none'"),
+    # merged pairs
+    (f"{GRID}.merge", "brif", "studies.small.grids[0].merge: no such entry of 'merges': 'brif'", "'brief'?"),
+    ("merges.brief.repairs", ["reset", "rescal"], "merges.brief.repairs: no such entry of 'repairs': 'rescal'"),
+    ("merges.brief.repairs", ["reset", "reset"], "merges.brief.repairs[1]: is 'reset', which occurs before"),
+    ("merges.brief.points", 2, "merges.brief.points: found 2", "greater than or equal to 3"),
+    ("merges.brief.attacks", ["clean"], "merges.brief.attacks[0]: 'clean' is always measured"),
+    ("repairs.rescale.match", "shift", "repairs.rescale.match: found 'shift'", "'both' or 'scale'"),
+    (("repairs", "mean"), {"use": "reset"}, "repairs.mean: the tables have a network of this name without any repair"),
     # names that would leave their folder, break a wildcard, or be taken for something else
     *[
         (("networks", name), {"use": "tinyten"}, f"networks.{name}: a name has letters, digits, '_', '-' and '.'")

@@ -56,6 +56,14 @@ def test_a_missing_measure_removes_no_path():
     assert {job["rule"] for job in study["missing"]["jobs"]} == {"signature", "plane"}
 
 
+def test_a_missing_merge_removes_no_path():
+    c = catalogue(merge="brief")
+    study = finished_part(c, "small", without(("merge", {"pair": "3-4", "alignment": "none"})), why)
+    assert study["missing"]["paths"] == [4, 4] and [job["rule"] for job in study["missing"]["jobs"]] == ["merge"]
+    unmerged = [(grid["pair"][0], grid["method"][0]) for grid in study["grids"] if "merge" not in grid]
+    assert unmerged == [("3-4", "unaligned")]
+
+
 def test_merged_networks_are_in_the_report_if_they_are_finished_and_hold_up_no_path():
     c = catalogue(members=["1-2-5", "1-2"], cohort=["mean"])
     merged_with_5 = [(rule, {"members": "1-2-5"}) for rule in ("align_cohort", "evaluate_cohort")]

@@ -40,6 +40,8 @@ NAMES = {
     "align_cohort": ["permutations", "facts"],
     "evaluate_cohort": ["networks_table"],
     "tabulate_cohorts": ["cohorts"],
+    "merge": ["models", "barrier", "layers"],
+    "tabulate_merges": ["merges", "merges_by_pair", "merges_contrasts"],
     "signature": ["signature"],
     "train_curve": ["bends", "history"],
     "evaluate": ["points"],

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import yaml
 from rerun_table import NOTHING, RerunTable, page
@@ -727,7 +728,7 @@ def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project)
     assert "fgsm" in project.path("results/studies/everything/tables/robust.csv").read_text()
 
 
-def test_networks_are_merged_by_every_alignment_of_a_cohort(project):
+def test_networks_are_merged_in_pairs_and_by_every_alignment_of_a_cohort(project):
     project.run("--cores", "2", "--configfile", OVERLAY, COHORTS, target="merged")
     with project.path("results/studies/merged/tables/cohorts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -737,7 +738,19 @@ def test_networks_are_merged_by_every_alignment_of_a_cohort(project):
         reads_images = row["cohort"] == "to_first"
         assert bool(float(row["images_read"])) == reads_images and float(row["certificate"]) < 1e-9
         assert reads_images or float(row["agreement"]) > float(row["agreement_before"])
-    assert "One network out of several" in project.path("results/studies/merged/report.html").read_text()
+    pairs = pd.read_csv(project.path("results/studies/merged/tables/merges.csv")).set_index(["alignment", "attack"])
+    assert list(pairs.index) == [(a, attack) for a in ("none", "matched") for attack in ("clean", "fgsm")]
+    assert (pairs["reads"].xs("none") == "nothing").all() and (pairs["reads"].xs("matched") == "images").all()
+    assert pairs.loc[("matched", "clean"), "moved"] > 0 == pairs.loc[("none", "clean"), "moved"]
+    accuracies = [c for c in pairs if c.endswith("_accuracy")]
+    named = ["ends", "ensemble", "mean", "reset", "doubly", "closed_form", "bias"]
+    assert set(accuracies) == {f"{name}_accuracy" for name in named}
+    assert pairs.xs("clean", level=1)[accuracies].notna().all(axis=None)
+    assert (
+        pairs.xs("fgsm", level=1)["barrier"].isna().all() and pairs.xs("fgsm", level=1)["mean_accuracy"].notna().all()
+    )
+    report = project.path("results/studies/merged/report.html").read_text()
+    assert "One network out of several" in report and "One network out of two" in report
 
 
 # ---- rules, environment and lock file

@@ -30,7 +30,6 @@ from neuralign.training.progress import Attack
 
 ENDS = ("first", "second")
 MEAN, ENSEMBLE = "mean", "ensemble"
-MODELS = (*ENDS, ENSEMBLE, MEAN)  # networks that every merge has; an entry of repairs must not have these names
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ from neuralign.config.problems import short_repr
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # allowed in names of folders, which names become
 END = re.compile(r"0|[1-9][0-9]*|[A-Za-z][A-Za-z0-9_.]*")  # one network of a pair: a seed or a checkpoint
 LONGEST = 64  # characters; file names may have 255, and some file systems allow 1,000 for a path of several names
-SECOND_OUTPUTS = (".layers", ".marks")  # follows the name of an entry in the file name of a job's second output
+SECOND_OUTPUTS = (
+    ".barrier",
+    ".layers",
+    ".marks",
+)  # follows the name of an entry in the file name of a job's second output
+MERGES = ("first", "second", "ends", "ensemble", "mean")  # networks that the tables of merges have without any repair
 INCOMPLETE = "_incomplete"  # follows the name of a study in a report made while some of its results are missing
 
 
@@ -32,6 +37,8 @@ def name_problem(section: str, name: Any, names: Collection[Any], rules: Collect
         return f"names that end in {INCOMPLETE!r} are reserved by the workflow; a study needs another"
     if section == "methods" and name == "endpoints":
         return "the tables have rows of this name for the networks themselves; a method needs another"
+    if section == "repairs" and name in MERGES:
+        return "the tables have a network of this name without any repair; a repair needs another"
     for other in names:
         if name in [f"{other}{part}" for part in SECOND_OUTPUTS]:
             return f"{other!r} and {name!r} would write the same files; one of them needs another name"
