@@ -14,4 +14,5 @@ def random(problem: Problem, *, seed: Seed = 0) -> dict[str, Tensor]:
     Args:
         seed: Seed of the permutation.
     """
+    problem.facts["images"] = 0
     return permutations.random(problem.trace.spec, stream(seed, "random alignment"))

@@ -18,7 +18,8 @@ def section(
     """{sentences, tables}, from the tables of `report.merges` and the notes of origin."""
     ordered = _by_barrier(merges)
     sentences = [_ordering(row) for row in agreement_and_barrier(by_pair).to_dict("records")]
-    return {"sentences": sentences, "tables": [_barriers(ordered, contrasts, costs(notes)), _accuracies(ordered)]}
+    tables = [_barriers(ordered, contrasts), _accuracies(ordered), _costs(ordered, costs(notes))]
+    return {"sentences": sentences, "tables": tables}
 
 
 def _by_barrier(merges: pd.DataFrame) -> pd.DataFrame:
@@ -40,30 +41,22 @@ def _ordering(row: Mapping[str, Any]) -> str:
     )
 
 
-def _barriers(merges: pd.DataFrame, contrasts: pd.DataFrame, costs: pd.DataFrame) -> Table:
+def _barriers(merges: pd.DataFrame, contrasts: pd.DataFrame) -> Table:
     """Barriers, and by how much each differs from that of the row above."""
-    clean = merges[merges["attack"] == "clean"].merge(costs, how="left", on=[*SETTING, "alignment"])
-    above = clean.groupby(SETTING, sort=False)["alignment"].shift()
+    clean = merges[merges["attack"] == "clean"]
+    clean = clean.assign(above=clean.groupby(SETTING, sort=False)["alignment"].shift())
     differences = {
         tuple(row[key] for key in (*SETTING, "first", "second", "metric")): row for row in _both_ways(contrasts)
     }
 
     def rows(r: dict[str, Any]) -> Rows:
-        key = (*(r[name] for name in SETTING), r["alignment"], r["above"], "barrier")
-        step = f"{number(row['difference'], 3, sign=True)} ({span(row, 3)})" if (row := differences.get(key)) else NONE
-        cells = [r["reads"], spread(r, "agreement", 3), number(100 * r["moved"], 1)]
+        step = differences.get((*(r[name] for name in SETTING), r["alignment"], r["above"], "barrier"))
+        cells = [r["reads"], spread(r, "agreement", 3)]
         cells += [f"{spread(r, name, 3)}{_interval(r, name)}" for name in BARRIERS]
-        cells += [
-            step,
-            spread(r, "llfc", 3),
-            number(r["seconds"], 1),
-            number(r["memory"], 0),
-            f"{r['certificate']:.0e}",
-        ]
+        cells.append(f"{number(step['difference'], 3, sign=True)} ({span(step, 3)})" if step else NONE)
         return [[alignment_label(r["alignment"]), *cells, number(r["n_pairs"], 0)]]
 
-    head = ["Alignment", "Reads", "Agreement", "Units moved (%)", "Barrier (nats)", "calibrated", "Less the row above"]
-    head += ["Features apart", "Seconds", "Memory (MB)", "Certificate", "n"]
+    head = ["Alignment", "Reads", "Agreement", "Barrier (nats)", "calibrated", "Less the row above", "n"]
     caption = (
         "The barrier on the straight line between both networks: how far the test loss rises at most above the line "
     )
@@ -72,13 +65,32 @@ def _barriers(merges: pd.DataFrame, contrasts: pd.DataFrame, costs: pd.DataFrame
     caption += (
         "its interval, not adjusted for their number. Calibrated: every point and both ends with the temperature "
     )
-    caption += "that is best on the other half of the test images. Agreement: the cosine of the parameters. Features "
-    caption += "apart: one minus the cosine of the features of the middle and of the mean of both ends' features, over "
-    caption += (
-        "all layers. Seconds and memory are of the whole job, which also reads data and certifies the result; the "
+    caption += "that is best on the other half of the test images. Reads: what the method looks at beside the weights. "
+    caption += "Agreement: the cosine of the parameters."
+    return Table(caption, head, groups(clean, SETTING, rows))
+
+
+def _costs(merges: pd.DataFrame, costs: pd.DataFrame) -> Table:
+    """What each alignment moves and takes, and its certificate."""
+    clean = merges[merges["attack"] == "clean"].merge(costs, how="left", on=[*SETTING, "alignment"])
+
+    def rows(r: dict[str, Any]) -> Rows:
+        cells = [number(100 * r["moved"], 1), spread(r, "distance", 2), spread(r, "llfc", 3)]
+        cells += [number(r["seconds"], 1), number(r["memory"], 0), f"{r['certificate']:.0e}"]
+        return [[alignment_label(r["alignment"]), *cells, number(r["n_pairs"], 0)]]
+
+    head = ["Alignment", "Units moved (%)", "Distance", "Features apart", "Seconds", "Memory (MB)", "Certificate", "n"]
+    caption = (
+        "What an alignment moves and takes. Distance: the L2 norm between the parameters of both networks. Features "
     )
-    caption += "certificate is the largest relative change of the outputs."
-    return Table(caption, head, groups(clean.assign(above=above), SETTING, rows))
+    caption += (
+        "apart: one minus the cosine of the features of the middle of the line and of the mean of both networks' "
+    )
+    caption += (
+        "features, over all layers. Seconds and memory are of the whole job, which also reads the data, traces the "
+    )
+    caption += "network and certifies the result; the certificate is the largest relative change of the outputs."
+    return Table(caption, head, groups(clean, SETTING, rows))
 
 
 def _accuracies(merges: pd.DataFrame) -> Table:
