@@ -20,10 +20,18 @@ from neuralign.common.files import atomic
 from neuralign.common.quantities import Metrics
 from neuralign.config.metrics import metrics_of
 from neuralign.report.labels import SETTING, label
-from neuralign.report.page import findings, paper_tables
+from neuralign.report.page import findings, merge_tables, paper_tables
 from neuralign.report.page.formatting import NONE, Rows, Table, capital, groups, listed, number, spread
 from neuralign.report.page.markdown import list_item, markdown_table, rows_as_markdown, wrapped
-from neuralign.report.page.page import contrast_table, facts, individual_table, main_table, origin, robust_tables
+from neuralign.report.page.page import (
+    cohort_table,
+    contrast_table,
+    facts,
+    individual_table,
+    main_table,
+    origin,
+    robust_tables,
+)
 
 INTRODUCTION = """\
 # Published results
@@ -103,6 +111,13 @@ def _chapter(bundle: Bundle, where: Path) -> list[str]:
     parts += [f"### {capital(names)}", markdown_table(main_table(accuracy, metrics))]
     if len(robust):
         parts += ["### Under attack", *map(markdown_table, robust_tables(robust))]
+    if len(merges := bundle.table("merges")):
+        by_pair, differences = bundle.table("merges_by_pair"), bundle.table("merges_contrasts")
+        section = merge_tables.section(merges, by_pair, differences, bundle.notes)
+        parts += ["### One network out of two", *map(wrapped, section["sentences"])]
+        parts += map(markdown_table, section["tables"])
+    if len(cohorts := bundle.table("cohorts")):
+        parts += ["### One network out of several", markdown_table(cohort_table(cohorts))]
     if len(here := published[published["verdict"] != "not run"]):
         parts += [
             "### Beside the published numbers",
