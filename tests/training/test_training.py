@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import count as counted
 from pathlib import Path
 from typing import Any
 
@@ -661,6 +662,20 @@ def test_a_run_that_was_killed_after_the_last_step_of_an_epoch_goes_on(
     resumed, second, third, *_ = [record.getMessage() for record in caplog.records]
     assert resumed == "resumed after epoch 1 of 3, step 2"
     assert second.endswith(" %") and third.endswith(" images/s  0 s left")
+
+
+def test_a_long_epoch_says_every_half_minute_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="neuralign")
+    seconds = counted(step=12)  # the clock is read after every step, and twice where a line is written
+    monkeypatch.setattr("neuralign.training.loop.time.monotonic", lambda: float(next(seconds)))
+    model, regime = perceptron(), replace(REGIME, epochs=1, batch_size=5)
+    train(model, randomised(model.network), pictures(50, side=8), regime)
+    *reminders, last = [record.getMessage() for record in caplog.records]
+    assert [line.split("  ")[0] for line in reminders] == ["epoch 0.30/1", "epoch 0.60/1", "epoch 0.90/1"]
+    assert all(line.endswith(" s left") and " images/s  " in line for line in reminders)
+    assert last.startswith("epoch 1/1  lr ") and "loss" in last
 
 
 @pytest.mark.parametrize("count, batch_size", [(9, 4), (1, 4), (3, 1)])

@@ -34,6 +34,7 @@ from neuralign.training.optimiser import SGD, clip_
 from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
 
 log = logging.getLogger(__name__)
+SILENCE = 30.0  # seconds without a line in the log of a training
 
 
 def objective_of(entry: Entry | None) -> Objective:
@@ -158,16 +159,23 @@ class Training:
         progress, regime = self.progress, self.regime
         if self.processes.leads and (progress.epoch or progress.step):
             log.info("resumed after epoch %d of %d, step %d", progress.epoch, regime.epochs, progress.step)
-        examples = len(self.examples)
-        speed = _Speed(progress.epoch + min(progress.step * regime.batch_size, examples) / examples, self.examples)
+        speed = _Speed(self._epochs_done(), self.examples)
         while progress.epoch < regime.epochs:
-            yield from self._epoch(progress.epoch)
+            for _ in self._epoch(progress.epoch):
+                if self.processes.leads:
+                    speed.remind(self._epochs_done(), regime.epochs)
+                yield
             row = self._history_row(progress.epoch)
             progress.finish(row)
             if self.keeper:
                 self.keeper.keep(progress)
             if self.processes.leads:
                 speed.report(row, regime.epochs, self.objective.percent)
+
+    def _epochs_done(self) -> float:
+        """How many epochs are done, with the part of the present one."""
+        examples = min(self.progress.step * self.regime.batch_size, len(self.examples))
+        return self.progress.epoch + examples / len(self.examples)
 
     def _epoch(self, epoch: int) -> Iterator[None]:
         """Run the remaining steps of an epoch (counted from 0), with a yield after each."""
@@ -341,18 +349,31 @@ def fit(training: Training) -> Progress:
 
 
 class _Speed:
-    """Logs a row of the history, with the examples per second of this process and the time that is left."""
+    """Logs the progress of a training, with the examples per second of this process and the time that is left."""
 
     def __init__(self, epochs_done: float, examples: Examples):
         self.began, self.done, self.examples, self.noun = time.monotonic(), epochs_done, len(examples), examples.noun
+        self.logged = self.began
+
+    def remind(self, epochs_done: float, epochs: int) -> None:
+        """Log how far the training is, if nothing has been logged for SILENCE seconds. Nothing is read from a GPU."""
+        if time.monotonic() - self.logged > SILENCE:
+            log.info("epoch %.2f/%d%s", epochs_done, epochs, self._rate(epochs_done, epochs))
+            self.logged = time.monotonic()
 
     def report(self, row: Row, epochs: int, percent: Container[str]) -> None:
         """Log the row; `percent` are the metrics that are in percent."""
-        epoch, trained = row["epoch"], self.examples * (row["epoch"] - self.done)
+        epoch = row["epoch"]
         metrics = {name: value for name, value in row.items() if name not in ("epoch", "lr", LOSS, "penalty")}
         line = f"epoch {epoch}/{epochs}  lr {row['lr']:.4f}  loss {row[LOSS]:.4f}"
         line += "".join(f"  {name} {value:.2f}{' %' * (name in percent)}" for name, value in metrics.items())
-        if trained:  # zero if the previous process had done the last step of the epoch
-            seconds = (time.monotonic() - self.began) / trained  # per example
-            line += f"  {1 / seconds:.0f} {self.noun}/s  {(epochs - epoch) * self.examples * seconds:.0f} s left"
-        log.info("%s", line)
+        log.info("%s%s", line, self._rate(epoch, epochs))
+        self.logged = time.monotonic()
+
+    def _rate(self, epochs_done: float, epochs: int) -> str:
+        """The words for speed and time left; "" if this process has not trained yet, because it resumed at the end."""
+        trained = self.examples * (epochs_done - self.done)
+        if not trained:
+            return ""
+        seconds = (time.monotonic() - self.began) / trained  # per example
+        return f"  {1 / seconds:.0f} {self.noun}/s  {(epochs - epochs_done) * self.examples * seconds:.0f} s left"
