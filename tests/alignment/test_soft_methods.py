@@ -58,6 +58,25 @@ def test_the_implicit_gradient_is_that_of_five_hundred_iterations_and_of_finite_
         assert implicit.sum(dim).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("apart", [20, 40, 80, 200, 800])
+def test_the_implicit_gradient_is_right_where_a_sharp_matrix_falls_apart_into_blocks(apart):
+    blocks = [latent(2, 1.0, seed) for seed in range(10)]
+    z, weight = torch.block_diag(*blocks), latent(20, 1.0)
+    z = torch.where(torch.block_diag(*map(torch.ones_like, blocks)) > 0, z, -float(apart))
+
+    def gradient(**options) -> Tensor:
+        leaf = z.clone().requires_grad_()
+        return torch.autograd.grad((make_doubly_stochastic(leaf, **options) * weight).sum(), leaf)[0]
+
+    assert torch.allclose(gradient(), gradient(implicit=False, iterations=200), atol=1e-5)
+
+
+def test_sinkhorn_takes_a_temperature_at_which_the_start_is_a_permutation():
+    problem = problem_of(lambda: mlp(5, 8, 8, 4))
+    found = sinkhorn(problem, loss="distance", temperature=0.001, steps=2)
+    assert_equal(found, identity(problem.trace.spec))  # the gradient is zero
+
+
 @pytest.mark.parametrize("options", [{}, {"gradient": "unrolled"}], ids=str)
 def test_sinkhorn_finds_a_planted_permutation_by_the_distance(options):
     problem = problem_of(lambda: mlp(5, 16, 16, 4))
@@ -119,6 +138,28 @@ def test_methods_that_look_at_the_loss_find_nearly_all_of_a_planted_permutation(
     assert all(torch.equal(before[n], t) for n, t in problem.source.items())
 
 
+def test_the_fact_steps_is_the_number_of_steps_that_were_done(trained):
+    done = []
+
+    class Counter:
+        def restore(self, fresh):
+            return fresh
+
+        def keep(self, progress):
+            done.append(progress.step)
+
+    problem = replace(trained, facts={}, keeper=lambda name: Counter())
+    sinkhorn(problem, steps=5, batch_size=200)  # two epochs of 200, 200 and 112 examples
+    assert problem.facts["steps"] == len([step for step in done if step]) == 6
+
+
+def test_straight_through_takes_examples_of_which_one_is_left_alone_in_the_last_batch():
+    problem = problem_of(lambda: mlp(5, 8, 8, 4))
+    assert len(problem.examples) % 19 == 1
+    straight_through(problem, epochs=1, batch_size=19, scoring=20)
+    assert problem.facts["steps"] == 2
+
+
 @pytest.mark.parametrize("method", CHEAP, ids=lambda m: m.__name__)
 @pytest.mark.parametrize("batches", [1, 5, 9])
 def test_they_go_on_after_an_interruption_to_the_same_bits(trained, method, batches, tmp_path):
@@ -177,6 +218,13 @@ def test_alpha_leads_from_weights_to_correlations(trained):
     assert_equal(weights_activations(problem, alpha=0), weights(problem))
     assert problem.facts["images"] == 512 and problem.facts["labels"] is False
     assert share_found(problem, weights_activations(problem)) == 1
+
+
+def test_activations_keep_their_share_where_no_weight_agrees():
+    problem = problem_of(lambda: mlp(5, 8, 4))
+    target = {n: t.abs() for n, t in problem.target.items()}
+    problem = replace(problem, target=target, source={n: -t.abs() for n, t in problem.source.items()})
+    assert_equal(weights_activations(problem, alpha=1 - 1e-9), correlation(problem))
 
 
 def test_permutation_matrices_are_fixed_points_of_sharp_latents():
