@@ -13,7 +13,7 @@ from neuralign.alignment.algorithms.sinkhorn import sinkhorn
 from neuralign.alignment.algorithms.straight_through import _Matching, straight_through
 from neuralign.alignment.algorithms.weights import weights
 from neuralign.alignment.algorithms.weights_activations import weights_activations
-from neuralign.alignment.ascent import agreement_of
+from neuralign.alignment.ascent import agreement_of, ascend
 from neuralign.alignment.birkhoff import assign, to_matrix
 from neuralign.alignment.problem import Problem
 from neuralign.alignment.sinkhorn import sinkhorn as make_doubly_stochastic
@@ -151,6 +151,50 @@ def test_the_fact_steps_is_the_number_of_steps_that_were_done(trained):
     problem = replace(trained, facts={}, keeper=lambda name: Counter())
     sinkhorn(problem, steps=5, batch_size=200)  # two epochs of 200, 200 and 112 examples
     assert problem.facts["steps"] == len([step for step in done if step]) == 6
+
+
+@pytest.mark.parametrize("loss, share", [("midpoint", 0.5), ("random", 0.3)])
+def test_sinkhorn_trains_at_the_middle_or_at_any_point_of_the_line(monkeypatch, loss, share):
+    problem, trainings = problem_of(lambda: mlp(5, 8, 4)), []
+    module = "neuralign.alignment.algorithms.sinkhorn"
+    monkeypatch.setattr(f"{module}.fit", lambda training: trainings.append(training) or training.progress)
+    sinkhorn(problem, loss=loss, temperature=0.1)
+    (training,) = trainings
+    weights_at = training.basis(torch.tensor(0.3, dtype=torch.float64))
+    assert torch.allclose(weights_at, torch.tensor([1 - share, share], dtype=torch.float64))
+    point = training.layout.views(training.sample(training.progress.trainable, weights_at))
+    for name, tensor in point.items():  # at this temperature the first soft permutation is nearly the identity
+        expected = torch.lerp(problem.target[name], problem.source[name], share)
+        assert torch.allclose(tensor, expected, atol=2e-3)
+
+
+def test_straight_through_returns_the_match_with_the_lowest_loss_among_the_ends_of_epochs(monkeypatch):
+    problem, matches, losses = problem_of(lambda: mlp(5, 16, 16, 4)), [], iter([3.0, 1.0, 2.0])
+
+    def loss(_, permutation, images, seed):
+        assert images == 20
+        matches.append({g: p.clone() for g, p in permutation.items()})
+        return next(losses)
+
+    monkeypatch.setattr("neuralign.alignment.algorithms.straight_through.midpoint_loss", loss)
+    found = straight_through(problem, epochs=3, batch_size=10, lr=3.0, scoring=20)
+    assert len(matches) == 3 and problem.facts["midpoint_loss"] == 1
+    assert_equal(found, matches[1])
+    for other in (matches[0], matches[2]):
+        assert any(not torch.equal(found[g], other[g]) for g in found)
+
+
+@pytest.mark.parametrize("every, matchings", [(1, 6), (2, 3), (4, 2)])
+def test_straight_through_matches_in_every_so_many_steps(monkeypatch, every, matchings):
+    problem, starts = problem_of(lambda: mlp(5, 8, 4)), []
+
+    def counted(objective, start, **options):
+        starts.append(start)
+        return ascend(objective, start, **options)
+
+    monkeypatch.setattr("neuralign.alignment.algorithms.straight_through.ascend", counted)
+    straight_through(problem, epochs=2, batch_size=8, every=every, scoring=20)  # 3 steps in an epoch
+    assert len(starts) == matchings
 
 
 def test_straight_through_takes_examples_of_which_one_is_left_alone_in_the_last_batch():

@@ -17,7 +17,7 @@ from neuralign.alignment.ascent import agreement_of, ascend, match_in_turn
 from neuralign.alignment.birkhoff import best_step, to_matrix
 from neuralign.alignment.path_loss import midpoint_loss
 from neuralign.alignment.problem import Problem
-from neuralign.alignment.relaxation import round_groupwise
+from neuralign.alignment.relaxation import relax, round_groupwise
 from neuralign.common.tensors import TensorFile, save_tensors
 from neuralign.datasets.arrays import Arrays
 from neuralign.networks.architectures.gpt import gpt
@@ -204,6 +204,25 @@ def test_rounding_single_groups_loses_nothing():
         matrices = {g: sum(to_matrix(p[g]) for p in drawn) / 4 for g in objective.spec.free}
         rounded = round_groupwise(objective, matrices)
         assert objective.value(rounded) >= float(objective.soft_value(matrices)) - 1e-9
+
+
+@pytest.mark.parametrize("begin, largest", [("barycentre", 1 / 12), ("start", 1.0)])
+def test_frank_wolfe_begins_where_it_is_told_and_new_runs_half_way_to_random_permutations(monkeypatch, begin, largest):
+    problem, starts = problem_of(lambda: mlp(5, 12, 4)), []
+    problem = replace(problem, start={"0": torch.arange(12).flip(0)})
+
+    def noted(objective, start, **options):
+        starts.append(start["0"])
+        return relax(objective, start, **options)
+
+    monkeypatch.setattr("neuralign.alignment.algorithms.frank_wolfe.relax", noted)
+    frank_wolfe(problem, begin=begin, restarts=3)
+    first, *others = starts
+    assert float(first.max()) == pytest.approx(largest)
+    assert begin == "barycentre" or torch.equal(first, to_matrix(problem.start["0"]))
+    for start in others:
+        assert start.amax(0).tolist() == start.amax(1).tolist() == pytest.approx([0.5 + 0.5 / 12] * 12)
+    assert not torch.equal(*others)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
