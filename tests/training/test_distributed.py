@@ -340,15 +340,17 @@ def test_batch_norm_per_process_keeps_the_running_statistics_of_the_first(two: R
 
 
 class Extremes(nn.Module):
-    """A layer that keeps the largest input it has seen, and a table that never changes."""
+    """A layer that keeps the largest input it has seen, how many were large, and a table that never changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("largest", torch.zeros(()))
+        self.register_buffer("large", torch.zeros((), dtype=torch.int64))
         self.register_buffer("table", torch.arange(3.0))
 
     def forward(self, x: Tensor) -> Tensor:
         self.largest = torch.maximum(self.largest, x.detach().max())
+        self.large += (x.detach() > 0.5).sum()
         return x
 
 
@@ -367,7 +369,9 @@ def test_other_buffers_that_a_step_changes_are_those_of_the_first_process(two: R
     first, second = two.run(extremes)
     assert_same(second, first)
     index = torch.randperm(11, generator=stream(1, "order", 0))[:5]
-    assert first["1.largest"].item() == pytest.approx(pictures(11).pixels[index].max().item() / 255)
+    pixels = pictures(11).pixels[index].double() / 255
+    assert first["1.largest"].item() == pytest.approx(pixels.max().item())
+    assert first["1.large"].item() == (pixels > 0.5).sum()
 
 
 def test_a_layer_with_a_synchronisation_of_its_own_is_refused(two: Ranks) -> None:
