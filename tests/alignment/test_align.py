@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from neuralign.alignment.activations import activation_batches, correlations, folded_probe, growing_moments
+from neuralign.alignment.activations import (
+    activation_batches,
+    correlations,
+    folded_probe,
+    growing_moments,
+    unit_moments,
+)
 from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.pam import _Search
 from neuralign.alignment.birkhoff import assign
@@ -473,6 +479,20 @@ def test_transport_minimises_the_distance_of_activations(tinyten: Model, images:
     )
     distance = ((target[:, :, None] - source[:, None, :]) ** 2).sum(0)
     assert plugin("alignments", {"use": "transport"})(problem)["features.conv2"].tolist() == hungarian(-distance)
+
+
+def test_covariance_counts_units_by_how_much_they_vary(tinyten: Model, images: Images) -> None:
+    problem = problem_of(tinyten, images)
+    target, source = (
+        outputs_of(tinyten, dict(s), images, ["features.relu2"])["features.relu2"] for s in sides(problem)
+    )
+    covariances = (target - target.mean(0)).T @ (source - source.mean(0)) / len(target)
+    ((_, moments),) = unit_moments(problem)["features.conv2"].items()
+    np.testing.assert_allclose(moments.covariance(), covariances, rtol=0, atol=1e-10)
+    by_correlation, by_covariance, by_product = (plugin("alignments", {"use": use})(problem) for use in BY_ACTIVATIONS)
+    assert by_covariance["features.conv2"].tolist() == hungarian(covariances)
+    for other in (by_correlation, by_product):
+        assert any(not torch.equal(match, other[group]) for group, match in by_covariance.items())
 
 
 def test_a_stream_may_be_read_at_its_stem_only(images: Images) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.frank_wolfe import frank_wolfe as pairwise_frank_wolfe
+from neuralign.alignment.algorithms.transport import transport
 from neuralign.alignment.algorithms.weights import weights
 from neuralign.alignment.ascent import agreement_of
 from neuralign.alignment.birkhoff import to_matrix
@@ -225,6 +226,17 @@ def test_a_mean_network_has_statistics_of_its_own_where_the_inner_method_reads_a
     of_mean = [mean_state([cohort.states[q] for q in range(3) if q != p])["norm.running_mean"] for p in range(3)]
     assert len(seen) == 3 and not any(torch.allclose(seen[0], m) for m in of_mean)
     assert aligned.facts["images"] == 40
+
+
+@pytest.mark.parametrize(
+    ("inner", "images", "labels"),
+    [(weights, 0, False), (partial(weights, choose="midpoint", images=30), 30, True), (transport, None, None)],
+    ids=["none", "some", "does not say"],
+)
+def test_the_facts_say_what_the_inner_method_has_read(inner, images, labels):
+    cohort = cohort_of(3, inner=inner)
+    mean(cohort, sweeps=1)
+    assert cohort.facts["images"] == images and cohort.facts["labels"] is labels
 
 
 def test_shares_weigh_the_networks_in_the_agreement():

@@ -13,7 +13,7 @@ from neuralign.alignment.algorithms.sinkhorn import sinkhorn
 from neuralign.alignment.algorithms.straight_through import _Matching, straight_through
 from neuralign.alignment.algorithms.weights import weights
 from neuralign.alignment.algorithms.weights_activations import weights_activations
-from neuralign.alignment.ascent import agreement_of
+from neuralign.alignment.ascent import agreement_of, ascend
 from neuralign.alignment.birkhoff import assign, to_matrix
 from neuralign.alignment.problem import Problem
 from neuralign.alignment.sinkhorn import sinkhorn as make_doubly_stochastic
@@ -56,6 +56,25 @@ def test_the_implicit_gradient_is_that_of_five_hundred_iterations_and_of_finite_
         assert implicit[i, j] == pytest.approx(float(ends[0] - ends[1]) / (2 * step), abs=1e-6)
     for dim in (0, 1):  # a constant added to a row or column changes nothing
         assert implicit.sum(dim).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("apart", [20, 40, 80, 200, 800])
+def test_the_implicit_gradient_is_right_where_a_sharp_matrix_falls_apart_into_blocks(apart):
+    blocks = [latent(2, 1.0, seed) for seed in range(10)]
+    z, weight = torch.block_diag(*blocks), latent(20, 1.0)
+    z = torch.where(torch.block_diag(*map(torch.ones_like, blocks)) > 0, z, -float(apart))
+
+    def gradient(**options) -> Tensor:
+        leaf = z.clone().requires_grad_()
+        return torch.autograd.grad((make_doubly_stochastic(leaf, **options) * weight).sum(), leaf)[0]
+
+    assert torch.allclose(gradient(), gradient(implicit=False, iterations=200), atol=1e-5)
+
+
+def test_sinkhorn_takes_a_temperature_at_which_the_start_is_a_permutation():
+    problem = problem_of(lambda: mlp(5, 8, 8, 4))
+    found = sinkhorn(problem, loss="distance", temperature=0.001, steps=2)
+    assert_equal(found, identity(problem.trace.spec))  # the gradient is zero
 
 
 @pytest.mark.parametrize("options", [{}, {"gradient": "unrolled"}], ids=str)
@@ -119,6 +138,72 @@ def test_methods_that_look_at_the_loss_find_nearly_all_of_a_planted_permutation(
     assert all(torch.equal(before[n], t) for n, t in problem.source.items())
 
 
+def test_the_fact_steps_is_the_number_of_steps_that_were_done(trained):
+    done = []
+
+    class Counter:
+        def restore(self, fresh):
+            return fresh
+
+        def keep(self, progress):
+            done.append(progress.step)
+
+    problem = replace(trained, facts={}, keeper=lambda name: Counter())
+    sinkhorn(problem, steps=5, batch_size=200)  # two epochs of 200, 200 and 112 examples
+    assert problem.facts["steps"] == len([step for step in done if step]) == 6
+
+
+@pytest.mark.parametrize("loss, share", [("midpoint", 0.5), ("random", 0.3)])
+def test_sinkhorn_trains_at_the_middle_or_at_any_point_of_the_line(monkeypatch, loss, share):
+    problem, trainings = problem_of(lambda: mlp(5, 8, 4)), []
+    module = "neuralign.alignment.algorithms.sinkhorn"
+    monkeypatch.setattr(f"{module}.fit", lambda training: trainings.append(training) or training.progress)
+    sinkhorn(problem, loss=loss, temperature=0.1)
+    (training,) = trainings
+    weights_at = training.basis(torch.tensor(0.3, dtype=torch.float64))
+    assert torch.allclose(weights_at, torch.tensor([1 - share, share], dtype=torch.float64))
+    point = training.layout.views(training.sample(training.progress.trainable, weights_at))
+    for name, tensor in point.items():  # at this temperature the first soft permutation is nearly the identity
+        expected = torch.lerp(problem.target[name], problem.source[name], share)
+        assert torch.allclose(tensor, expected, atol=2e-3)
+
+
+def test_straight_through_returns_the_match_with_the_lowest_loss_among_the_ends_of_epochs(monkeypatch):
+    problem, matches, losses = problem_of(lambda: mlp(5, 16, 16, 4)), [], iter([3.0, 1.0, 2.0])
+
+    def loss(_, permutation, images, seed):
+        assert images == 20
+        matches.append({g: p.clone() for g, p in permutation.items()})
+        return next(losses)
+
+    monkeypatch.setattr("neuralign.alignment.algorithms.straight_through.midpoint_loss", loss)
+    found = straight_through(problem, epochs=3, batch_size=10, lr=3.0, scoring=20)
+    assert len(matches) == 3 and problem.facts["midpoint_loss"] == 1
+    assert_equal(found, matches[1])
+    for other in (matches[0], matches[2]):
+        assert any(not torch.equal(found[g], other[g]) for g in found)
+
+
+@pytest.mark.parametrize("every, matchings", [(1, 6), (2, 3), (4, 2)])
+def test_straight_through_matches_in_every_so_many_steps(monkeypatch, every, matchings):
+    problem, starts = problem_of(lambda: mlp(5, 8, 4)), []
+
+    def counted(objective, start, **options):
+        starts.append(start)
+        return ascend(objective, start, **options)
+
+    monkeypatch.setattr("neuralign.alignment.algorithms.straight_through.ascend", counted)
+    straight_through(problem, epochs=2, batch_size=8, every=every, scoring=20)  # 3 steps in an epoch
+    assert len(starts) == matchings
+
+
+def test_straight_through_takes_examples_of_which_one_is_left_alone_in_the_last_batch():
+    problem = problem_of(lambda: mlp(5, 8, 8, 4))
+    assert len(problem.examples) % 19 == 1
+    straight_through(problem, epochs=1, batch_size=19, scoring=20)
+    assert problem.facts["steps"] == 2
+
+
 @pytest.mark.parametrize("method", CHEAP, ids=lambda m: m.__name__)
 @pytest.mark.parametrize("batches", [1, 5, 9])
 def test_they_go_on_after_an_interruption_to_the_same_bits(trained, method, batches, tmp_path):
@@ -177,6 +262,13 @@ def test_alpha_leads_from_weights_to_correlations(trained):
     assert_equal(weights_activations(problem, alpha=0), weights(problem))
     assert problem.facts["images"] == 512 and problem.facts["labels"] is False
     assert share_found(problem, weights_activations(problem)) == 1
+
+
+def test_activations_keep_their_share_where_no_weight_agrees():
+    problem = problem_of(lambda: mlp(5, 8, 4))
+    target = {n: t.abs() for n, t in problem.target.items()}
+    problem = replace(problem, target=target, source={n: -t.abs() for n, t in problem.source.items()})
+    assert_equal(weights_activations(problem, alpha=1 - 1e-9), correlation(problem))
 
 
 def test_permutation_matrices_are_fixed_points_of_sharp_latents():

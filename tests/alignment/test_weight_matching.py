@@ -15,8 +15,9 @@ from neuralign.alignment.algorithms.frank_wolfe import frank_wolfe
 from neuralign.alignment.algorithms.weights import weights
 from neuralign.alignment.ascent import agreement_of, ascend, match_in_turn
 from neuralign.alignment.birkhoff import best_step, to_matrix
+from neuralign.alignment.path_loss import midpoint_loss
 from neuralign.alignment.problem import Problem
-from neuralign.alignment.relaxation import round_groupwise
+from neuralign.alignment.relaxation import relax, round_groupwise
 from neuralign.common.tensors import TensorFile, save_tensors
 from neuralign.datasets.arrays import Arrays
 from neuralign.networks.architectures.gpt import gpt
@@ -205,6 +206,37 @@ def test_rounding_single_groups_loses_nothing():
         assert objective.value(rounded) >= float(objective.soft_value(matrices)) - 1e-9
 
 
+@pytest.mark.parametrize("begin, largest", [("barycentre", 1 / 12), ("start", 1.0)])
+def test_frank_wolfe_begins_where_it_is_told_and_new_runs_half_way_to_random_permutations(monkeypatch, begin, largest):
+    problem, starts = problem_of(lambda: mlp(5, 12, 4)), []
+    problem = replace(problem, start={"0": torch.arange(12).flip(0)})
+
+    def noted(objective, start, **options):
+        starts.append(start["0"])
+        return relax(objective, start, **options)
+
+    monkeypatch.setattr("neuralign.alignment.algorithms.frank_wolfe.relax", noted)
+    frank_wolfe(problem, begin=begin, restarts=3)
+    first, *others = starts
+    assert float(first.max()) == pytest.approx(largest)
+    assert begin == "barycentre" or torch.equal(first, to_matrix(problem.start["0"]))
+    for start in others:
+        assert start.amax(0).tolist() == start.amax(1).tolist() == pytest.approx([0.5 + 0.5 / 12] * 12)
+    assert not torch.equal(*others)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_soft_scores_are_in_float64_whatever_the_type_of_the_weights(dtype):
+    problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
+    states = [{n: t.to(dtype) for n, t in state.items()} for state in (problem.target, problem.source)]
+    objective = agreement_of(replace(problem, target=states[0], source=states[1]))
+    matrices = {g: torch.full((12, 12), 1 / 12, dtype=torch.float64).requires_grad_() for g in objective.spec.free}
+    gradients = torch.autograd.grad(objective.soft_value(matrices), list(matrices.values()))
+    for group, gradient in zip(matrices, gradients, strict=True):
+        score = objective.soft_score(group, {g: m.detach() for g, m in matrices.items()})
+        assert torch.allclose(score, gradient, rtol=1e-12, atol=1e-12)
+
+
 def test_frank_wolfe_reports_what_rounding_changed():
     problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
     frank_wolfe(problem, polish=False)
@@ -218,9 +250,28 @@ def test_the_run_with_the_lowest_loss_at_the_midpoint_is_chosen():
     problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
     permutation = weights(problem, restarts=4, choose="midpoint", images=20)
     assert problem.facts["images"] == 20 and problem.facts["labels"] is True
-    from neuralign.alignment.path_loss import midpoint_loss
-
     assert problem.facts["midpoint_loss"] == pytest.approx(midpoint_loss(problem, permutation, 20))
+
+
+def test_more_runs_have_a_lower_loss_at_the_midpoint_but_for_those_without_a_loss(monkeypatch):
+    problem = problem_of(lambda: mlp(5, 12, 12, 4), seed=5)
+    lowest, each = [], []
+
+    def noted(*arguments):
+        each.append(midpoint_loss(*arguments))
+        return each[-1]
+
+    monkeypatch.setattr("neuralign.alignment.ascent.midpoint_loss", noted)
+    for count in (1, 2, 6):
+        each.clear()
+        weights(problem, restarts=count, choose="midpoint", images=20)
+        assert len(each) == count and problem.facts["midpoint_loss"] == min(each)
+        lowest.append(min(each))
+    assert lowest[0] > lowest[-1]  # or the first run would be the best of all
+    losses = iter([float("nan"), 3.0, 2.0, float("nan")])
+    monkeypatch.setattr("neuralign.alignment.ascent.midpoint_loss", lambda *_: next(losses))
+    weights(problem, restarts=4, choose="midpoint", images=20)
+    assert problem.facts["midpoint_loss"] == 2
 
 
 def test_running_statistics_do_not_count():

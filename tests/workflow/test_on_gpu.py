@@ -13,12 +13,16 @@ from benchmarks.alignment import alignment_problem
 from benchmarks.gpu import exact
 from benchmarks.gpu.result import Result
 from benchmarks.pretended_gpu import pretended_gpu
+from neuralign.alignment.common_frame.cohort import Cohort, certificates
+from neuralign.alignment.common_frame.objective import join
 from neuralign.alignment.problem import certify
 from neuralign.api import align, connect, evaluate
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
+from neuralign.datasets.arrays import Arrays
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model
+from neuralign.symmetry.tracing.trace import trace_model
 
 CHEAP: dict[str, dict[str, Any]] = {
     "pam": {"epochs": 2, "batch_size": 6, "candidates": 4, "scoring_batches": 2, "rounds": 2, "bend_epochs": 1},
@@ -58,6 +62,24 @@ def test_every_alignment_method(use: str) -> None:
         permutation = plugin("alignments", {"use": use, **CHEAP.get(use, {})})(problem)
         assert certify(problem, permutation) < 1e-9
         return on_cpu(permutation)
+
+    assert_same(*both(aligned))
+
+
+@pytest.mark.parametrize("use", plugins("cohorts"))
+def test_every_alignment_of_several_networks(use: str) -> None:
+    def aligned(device: str) -> dict[str, Tensor]:
+        draws = torch.Generator().manual_seed(0)
+        rows = torch.randn(12, 5, generator=draws, dtype=torch.float64).to(device)
+        examples = Arrays(rows, torch.arange(12, device=device) % 3)
+        layers = [nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)]
+        model = Model(nn.Sequential(*layers).double(), None, None).to(torch.device(device))
+        states = [{n: t.to(device) for n, t in randomised(model.network, seed).items()} for seed in range(3)]
+        inner = plugin("alignments", {"use": "correlation", "images": 6})
+        cohort = Cohort(model, trace_model(model, examples), states, inner, examples)
+        permutations = plugin("cohorts", {"use": use})(cohort)
+        assert max(proof.error for proof in certificates(cohort, permutations)) < 1e-9
+        return on_cpu(join(permutations))
 
     assert_same(*both(aligned))
 

@@ -1,12 +1,14 @@
 """Jobs that are trained together in one process have the same results as jobs that run alone."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from workflow_project import Project
 
 from neuralign.workflow.running import together
+from neuralign.workflow.running.run import _jobs_to_share
 
 
 def recipe(seed, folder, **more):
@@ -67,6 +69,15 @@ def test_by_default_every_job_runs_alone(folder, monkeypatch):
     for seed in (1, 2):
         write_recipe(folder, recipe(seed, folder))
     assert seeds(together.candidates(recipe(1, folder))) == []
+
+
+@pytest.mark.parametrize("more, expected", [({}, [2]), ({"gpus": 2}, [])], ids=["one process", "two processes"])
+def test_jobs_of_several_processes_run_alone(folder, monkeypatch, more, expected):
+    monkeypatch.setenv("NEURALIGN_TOGETHER", "9")
+    for seed in (1, 2):
+        write_recipe(folder, recipe(seed, folder, **more))
+    with ExitStack() as locks:
+        assert seeds(_jobs_to_share(lambda *, others=(): None, recipe(1, folder, **more), locks)) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "2.5", ""])

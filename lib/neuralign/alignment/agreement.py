@@ -236,7 +236,8 @@ def _mixer(matrices: Matrices) -> Move:
     def move(group: str, part: Tensor, dim: int) -> Tensor:
         if group not in matrices:
             return part
-        return torch.tensordot(matrices[group].to(part), part, ([1], [dim])).movedim(0, dim)
+        matrix = matrices[group].to(part.device, torch.float64)
+        return torch.tensordot(matrix, part.double(), ([1], [dim])).movedim(0, dim)
 
     return move
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Literal
 
 import torch
@@ -111,7 +112,7 @@ def best_of_runs(
     """The best of `count` runs, (number of the run, generator) -> what it found.
 
     `choose`: whether the best has the largest objective, or the lowest training loss at the midpoint of the line to it,
-    on so many `images`.
+    on so many `images`; a loss that is no number is the highest.
     """
     runs = [run(i, stream(seed, "restart", i)) for i in range(count)]
     if choose == "agreement":
@@ -119,7 +120,7 @@ def best_of_runs(
     for result in runs:
         result.facts["midpoint_loss"] = midpoint_loss(problem, result.permutation, images)
     problem.facts.update(images=min(images, len(problem.examples)), labels=True)
-    return min(runs, key=lambda result: result.facts["midpoint_loss"])
+    return min(runs, key=lambda result: (isnan(result.facts["midpoint_loss"]), result.facts["midpoint_loss"]))
 
 
 def start_of_run(problem: Problem, number: int, generator: torch.Generator) -> Permutation:

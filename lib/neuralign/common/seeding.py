@@ -25,8 +25,10 @@ def reseed(device: torch.device, seed: int, *purpose: object) -> None:
 
 
 def global_generator(device: torch.device) -> torch.Generator:
-    """Torch's global generator of `device`."""
-    return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    """Torch's global generator of `device`; "cuda" without a number is the present GPU of this process."""
+    if device.type != "cuda":
+        return torch.default_generator
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 def preserved_generators(device: torch.device) -> AbstractContextManager[None]:

@@ -247,7 +247,9 @@ def accuracy(
     return table[front + [name for name in table if name not in front]]
 
 
-def cohorts(run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFrame) -> list[dict[str, Any]]:
+def cohorts(
+    run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFrame, metrics: Metrics = CLASSIFICATION
+) -> list[dict[str, Any]]:
     """One row per attack on the mean of several networks, with re-estimated batch-norm statistics.
 
     Columns: MERGED, attack, images; accuracy and loss of the `aligned` and of the `unaligned` mean, and `members_...`,
@@ -258,8 +260,9 @@ def cohorts(run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFr
         run: what identifies the networks and their alignment.
         networks: the table of `evaluation.of_cohort`.
         alignment: the facts of the alignment, a row for each network.
+        metrics: what is measured of the networks.
     """
-    rows = []
+    rows, headline = [], metrics.headline
     measured = networks[networks["statistics"] == "reestimated"]
     facts = alignment.iloc[0]
     for attack, part in measured.groupby("attack", sort=False):
@@ -267,10 +270,11 @@ def cohorts(run: Mapping[str, Any], networks: pd.DataFrame, alignment: pd.DataFr
         row |= {"attack": attack, "images": int(part["images"].iloc[0])}
         means = {kind: part[part["model"] == f"{kind} mean"].iloc[0] for kind in ("aligned", "unaligned")}
         members = part[~part["model"].isin([f"{kind} mean" for kind in means])]
-        for metric in ("accuracy", "loss"):
-            row |= {f"{kind}_{metric}": values[metric] for kind, values in means.items()}
-            row[f"members_{metric}"] = members[metric].mean()
-        row["best_accuracy"] = members["accuracy"].max()
+        for name in metrics.names:
+            row |= {f"{kind}_{name}": values[name] for kind, values in means.items()}
+            row[f"members_{name}"] = members[name].mean()
+        of_members = members[headline.name]
+        row[f"best_{headline.name}"] = of_members.max() if headline.higher_is_better else of_members.min()
         row |= {name: facts.get(name, np.nan) for name in ("agreement_before", "agreement", "steps")}
         row |= {"certificate": alignment["certificate"].max(), "images_read": facts.get("images", np.nan)}
         rows.append(row)

@@ -25,6 +25,7 @@ from neuralign.datasets.batches import Examples, Inputs, Targets, Transform, cou
 from neuralign.networks.foreign_networks import summary
 from neuralign.networks.model import Model, State, preserved_modes
 from neuralign.networks.parameters import FlatLayout
+from neuralign.networks.states import OPTIONAL
 from neuralign.training.cuda_graphs import recorded, side_streams
 from neuralign.training.distributed.batch_norm import demand_replaceable, synchronised
 from neuralign.training.distributed.processes import ALONE, WHOLE, Processes
@@ -214,9 +215,9 @@ class Training:
             norms = synchronised(self.processes, part)
         with norms as same_in_all:
             self._step(select(x, part.examples), select(y, part.examples), weights, lr)
-        same = set(map(id, same_in_all))
-        inexact = [b for b in self.progress.buffers.values() if b.is_floating_point() or b.is_complex()]
-        self.processes.copy_first_([b for b in inexact if id(b) not in same])
+        same = set(map(id, same_in_all))  # so are the counters of steps
+        buffers = [b for name, b in self.progress.buffers.items() if not name.endswith(OPTIONAL)]
+        self.processes.copy_first_([b for b in buffers if id(b) not in same])
 
     def _step(self, x: Inputs, y: Targets, weights: Tensor, lr: Tensor) -> None:
         """One step on a batch, or on a part of one, at these weights of the control points."""

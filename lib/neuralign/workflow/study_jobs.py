@@ -87,7 +87,8 @@ def tabulate_cohorts(c: Catalogue, study: str) -> Job:
             "evaluations": [_ref("evaluate_cohort", "networks_table", run, (*COHORT, "evaluation")) for run in runs],
             "alignments": [_ref("align_cohort", "facts", run, COHORT) for run in runs],
         },
-        {"runs": runs},
+        {"runs": runs, **_measured_by(c, study)},
+        files=[_objective_file(c, study)],
     )
 
 

@@ -69,11 +69,14 @@ def sinkhorn(
 
     if loss == "distance":
         latent = _minimise_distance(problem, latent, soft, steps, lr)
-        problem.facts.update(images=0, labels=False)
+        problem.facts.update(images=0, labels=False, steps=steps)
     else:
-        latent = _minimise_loss(problem, latent, soft, loss == "random", steps, batch_size, lr, seed)
-        problem.facts.update(images=min(steps * batch_size, len(problem.examples)), labels=True)
-    problem.facts.update(steps=steps, entropy=row_entropy(soft(latent)))
+        examples = _drawn(problem.examples, steps * batch_size, seed)
+        epochs = ceil(steps * batch_size / len(examples))
+        latent = _minimise_loss(problem, latent, soft, loss == "random", examples, epochs, batch_size, lr, seed)
+        steps_done = epochs * len(examples.batch_sizes(batch_size))
+        problem.facts.update(images=len(examples), labels=True, steps=steps_done)
+    problem.facts["entropy"] = row_entropy(soft(latent))
     return {g: assign(m) for g, m in layout.views(latent).items()}
 
 
@@ -89,7 +92,15 @@ def _minimise_distance(problem: Problem, latent: Tensor, soft: Soft, steps: int,
 
 
 def _minimise_loss(
-    problem: Problem, latent: Tensor, soft: Soft, random: bool, steps: int, batch_size: int, lr: float, seed: int
+    problem: Problem,
+    latent: Tensor,
+    soft: Soft,
+    random: bool,
+    examples: Examples,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
 ) -> Tensor:
     """The latent vector whose soft permutations give the lowest training loss on the line to the source."""
     inputs, _ = next(problem.examples.batches(IMAGES))
@@ -105,8 +116,6 @@ def _minimise_loss(
         t = t if random else torch.full_like(t, 0.5)
         return torch.stack([1 - t, t])
 
-    examples = _drawn(problem.examples, steps * batch_size, seed)
-    epochs = ceil(steps * batch_size / len(examples))
     regime = Regime(epochs, batch_size, lr, 0.0, 0.0, lambda epoch, epochs: 1.0, optimiser=adamw())
     training = Training(
         problem.model,

@@ -71,7 +71,7 @@ def straight_through(
         seed=seed,
         keeper=problem.keeper("straight-through"),
     )
-    matching.state = training.progress.optimiser
+    matching.state = training.progress.optimiser  # which may have been restored
     fit(training)
     matching.compare()
     problem.facts.update(
@@ -89,8 +89,6 @@ class _Matching:
     `state`: "match <group>" and "best <group>" (n,), the "steps" that were begun, and the "lowest loss" of the best.
     """
 
-    state: dict[str, Tensor]
-
     def __init__(
         self,
         problem: Problem,
@@ -107,6 +105,7 @@ class _Matching:
         self.steps_per_epoch = steps_per_epoch
         end = {n: problem.source[n] for n in layout.shapes}
         self.end, self.origin = end, layout.flatten({n: problem.target[n] for n in layout.shapes})
+        self.state = self.initial_state(problem.examples.device)
 
     def initial_state(self, device: torch.device) -> dict[str, Tensor]:
         """The state before the first step."""

@@ -52,7 +52,8 @@ def weights_activations(
     agreement = agreement_of(problem)
     start = problem.start or identity(problem.trace.spec)
     best_scores = torch.cat([agreement.score(g, start).amax(1) for g in agreement.spec.free])
-    objective = _Combined(agreement, correlations, alpha, (1 - alpha) / max(float(best_scores.mean()), 1e-30))
+    # the size of the mean, as all scores may be negative
+    objective = _Combined(agreement, correlations, alpha, (1 - alpha) / max(abs(float(best_scores.mean())), 1e-30))
 
     def run(number: int, generator: torch.Generator) -> Found:
         first = start_of_run(problem, number, generator)

@@ -18,6 +18,7 @@ from neuralign.symmetry.permutations import ComputedState, Permutation, check, i
 from neuralign.training.batch_norm import refresh
 
 IMAGES, BATCH_SIZE = 2000, 256  # for the batch-norm statistics of a mean network
+NOTHING = {"images": 0, "labels": False}  # the facts of what a method has read; None: it does not say
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def report(cohort: Cohort, frame: Frame) -> Permutations:
     objective = JointAgreement.of(cohort)
     before, after = (objective.value(join(each)) for each in (identities(cohort), frame.permutations))
     agreements = {"agreement_before": before / objective.norms, "agreement": after / objective.norms}
-    read = {"images": 0, "labels": False}
-    cohort.facts.update(read | cohort.facts | agreements | {"steps": frame.steps})
+    cohort.facts.update(NOTHING | cohort.facts | agreements | {"steps": frame.steps})
     return frame.permutations
 
 
@@ -88,8 +88,9 @@ def _run(cohort: Cohort, target: State, p: int, start: Permutation | None, name:
     problem = cohort.problem(target, p, start, name)
     permutation = identity(cohort.trace.spec) | dict(cohort.inner(problem))
     check(cohort.trace.spec, permutation)
-    for fact in ("images", "labels"):
-        cohort.facts[fact] = max(cohort.facts.get(fact, 0), problem.facts.get(fact, 0))
+    for fact, nothing in NOTHING.items():
+        values = cohort.facts.get(fact, nothing), problem.facts.get(fact)
+        cohort.facts[fact] = None if None in values else max(values)
     return permutation
 
 
@@ -104,8 +105,8 @@ def _mean_of_others(cohort: Cohort, permutations: Sequence[Permutation], p: int)
 
     @cache
     def estimated() -> dict[str, Tensor]:
-        order = torch.randperm(len(cohort.examples), generator=stream(0, "mean statistics"))[:IMAGES]
-        examples = cohort.examples.subset(order.to(cohort.examples.device))
+        order = cohort.examples.random_order(stream(0, "mean statistics"))
+        examples = cohort.examples.subset(order[:IMAGES])
         return refresh(cohort.model, mean, buffers, examples.batches(BATCH_SIZE))
 
     return ComputedState(mean.keys(), lambda name: mean[name] if name in learned else estimated()[name])

@@ -38,7 +38,7 @@ def idx(
         for name, checksum in zip(FILES, checksums, strict=True)
     ]
     train, test = _split(*files[:2]), _split(*files[2:])
-    return Dataset(train, test, tuple(str(i) for i in range(int(train.targets.max()) + 1)))
+    return Dataset(train, test, tuple(str(i) for i in range(int(train.targets.max(initial=-1)) + 1)))
 
 
 def _split(images: Path, labels: Path) -> Split:

@@ -68,7 +68,7 @@ def render(
         contrasts=contrast_table(contrasts, metrics) if len(contrasts) else None,
         alignments=alignments,
         paper=paper,
-        cohorts=None if cohorts is None else cohort_table(cohorts),
+        cohorts=None if cohorts is None else cohort_table(cohorts, metrics),
         merges=merges,
         individual=individual_table(paths, metrics),
         picture_rows=picture_rows([picture for picture in shown if picture is not main_figure]),
@@ -79,17 +79,22 @@ def render(
     )
 
 
-def cohort_table(cohorts: pd.DataFrame) -> Table:
+def cohort_table(cohorts: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> Table:
     """The mean of several networks, before and after alignment, beside the networks themselves."""
+
+    head, columns = ["Alignment"], dict[str, int]()  # {column: decimals}
+    for quantity in metrics.quantities:
+        compared = {"aligned": capital(quantity.headed(after="of the mean")), "unaligned": "unaligned"}
+        compared |= {"members": "networks"} | ({"best": "best network"} if quantity == metrics.headline else {})
+        head += compared.values()
+        columns |= {f"{which}_{quantity.name}": quantity.decimals for which in compared}
+    head += ["Agreement before", "after"]
+    columns |= {"agreement_before": 3, "agreement": 3}
 
     def rows(r: dict[str, Any]) -> Rows:
         name = f"{label(r['cohort'])}, networks {r['members']}"
-        accuracies = [number(r[f"{which}_accuracy"]) for which in ("aligned", "unaligned", "members", "best")]
-        losses = [number(r[f"{which}_loss"], 3) for which in ("aligned", "unaligned", "members")]
-        return [[name, *accuracies, *losses, number(r["agreement_before"], 3), number(r["agreement"], 3)]]
+        return [[name, *(number(r[column], decimals) for column, decimals in columns.items())]]
 
-    head = ["Alignment", "Accuracy of the mean (%)", "unaligned", "networks", "best network", "Loss of the mean (nats)"]
-    head += ["unaligned", "networks", "Agreement before", "after"]
     caption = (
         "The mean of several networks, aligned with each other or as they are, beside the networks themselves, with "
     )

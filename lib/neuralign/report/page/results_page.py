@@ -117,7 +117,7 @@ def _chapter(bundle: Bundle, where: Path) -> list[str]:
         parts += ["### One network out of two", *map(wrapped, section["sentences"])]
         parts += map(markdown_table, section["tables"])
     if len(cohorts := bundle.table("cohorts")):
-        parts += ["### One network out of several", markdown_table(cohort_table(cohorts))]
+        parts += ["### One network out of several", markdown_table(cohort_table(cohorts, metrics))]
     if len(here := published[published["verdict"] != "not run"]):
         parts += [
             "### Beside the published numbers",
