@@ -105,8 +105,17 @@ def test_settings_of_classifiers_leave_out_what_is_the_default(tmp_path: Path) -
             "studies.patients.grids: found the measure 'bound', which holds for the objective 'cross_entropy' alone, "
             "not 'squared_error'",
         ),
+        (
+            {"merge": "standard"},
+            "studies.patients.grids: found `merge`, whose table is for the objective 'cross_entropy' alone, not",
+        ),
     ],
 )
 def test_what_tables_cannot_compare_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         catalogue(tmp_path, **change)
+
+
+def test_networks_of_a_regression_may_be_merged_in_one_frame(tmp_path: Path) -> None:
+    config = catalogue(tmp_path, members=["1-2-3"], cohort=["mean"])
+    assert config.studies["patients"]["grids"][0]["members"] == ["1-2-3"]

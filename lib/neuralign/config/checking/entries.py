@@ -192,9 +192,6 @@ def _check_objectives(grids: list[Entry], path: str, problems: Validation) -> No
         if any("bound" in grid["measures"] for grid in grids):
             text = f"found the measure 'bound', which holds for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
             problems.note(f"{path}.grids", text)
-        if any(grid.get("members") for grid in grids):
-            text = f"found `members`, whose table is for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
-            problems.note(f"{path}.grids", text)
         if any(grid.get("merge") for grid in grids):
             text = f"found `merge`, whose table is for the objective {OBJECTIVE['use']!r} alone, not {use!r}"
             problems.note(f"{path}.grids", text)
