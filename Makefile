@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 STUDY ?= demo
+# TORCH=cpu installs PyTorch's CPU build, from PyTorch's own index: a sixth of the download, for machines without a GPU
+TORCH ?= default
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # one run at a time (lib/neuralign/workflow/running/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
 # run may be removed
@@ -54,13 +58,22 @@ reference: $(READY) ## the page of all keys of the config, docs/config.md, from 
 
 lock: $(READY) ## pin the dependencies of pyproject.toml anew, for all platforms
 	$(BIN)/pip install --quiet uv
-	{ echo "# Every dependency, pinned for all platforms. Written by \`make lock\`; installed by \`make demo\` and \`make test\`."; \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml; \
+	{ echo "# Every dependency, pinned for all platforms, with the digests of its files. Written by \`make lock\`; installed by"; \
+	  echo "# \`make demo\` and \`make test\`. envs/from_lock.py makes the other lists from this one."; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes \
+		--all-extras --group dev pyproject.toml; \
 	} > requirements.lock.new && mv requirements.lock.new requirements.lock
+	$(BIN)/python envs/from_lock.py files
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+ifeq ($(TORCH),cpu)
+	$(BIN)/python envs/from_lock.py cpu > $(VENV)/cpu.txt
+	$(PIP) -r $(VENV)/cpu.txt
+	$(PIP) --no-deps --index-url $(CPU_INDEX) $$($(BIN)/python envs/from_lock.py torch)
+else
+	$(PIP) -r requirements.lock
+endif
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
