@@ -9,10 +9,6 @@ TORCH ?= default
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# one run at a time (lib/neuralign/workflow/running/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
-# run may be removed
-RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
-
 .PHONY: help demo test test-slurm check lint lock study bench reference results
 
 demo: STUDY = demo
@@ -22,13 +18,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
 
 study: $(READY) ## any study of config.yaml: make study STUDY=paper
-	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; \
-		if $(BIN)/snakemake --cores all --keep-going --quiet rules host -- $(STUDY); then rm -rf results/studies/$(STUDY)_incomplete; exit 0; fi; \
-		if $(BIN)/snakemake --cores all --quiet all -- $(STUDY)_incomplete; then \
-			$(BIN)/neuralign show results/studies/$(STUDY)_incomplete; \
-			echo "INCOMPLETE: something has failed; the report of what is there says what, and why"; fi; exit 1' \
-		|| { code=$$?; [ $$code -ne 75 ] || echo "another run is at work in this folder (results/.running is locked)"; exit $$code; }
-	@$(BIN)/neuralign show results/studies/$(STUDY)
+	@$(BIN)/neuralign run $(STUDY)
 
 test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
