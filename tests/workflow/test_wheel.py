@@ -194,4 +194,4 @@ def test_an_upgrade_makes_due_what_its_code_changed(installed, study, file, chan
 def test_environments_of_conda_are_refused_in_one_line(installed, study):
     done = installed.start(study, "snakemake", "--dry-run", "--sdm", "conda")
     assert done.returncode == 1
-    assert "--software-deployment-method needs a checkout of neuralign: the jobs of the installed" in done.stderr
+    assert "--software-deployment-method needs a checkout of neuralign: the jobs of the installed" in done.stdout
