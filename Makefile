@@ -36,7 +36,7 @@ check: lint test
 lint: $(READY) ## formatting, lint, types, the workflow's own lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules lib/neuralign/cli/study_folder/Snakefile
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
