@@ -42,6 +42,7 @@ class Environment(NamedTuple):
         program = self.root / "bin" / name
         start = [str(program)] if program.exists() else [str(self.root / "bin" / "python"), "-m", name]
         environment = environ() | {"PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        environment["NEURALIGN_CHECK_CLOSURE"] = "1"  # a job that imports a module outside of its recipe fails
         return subprocess.run([*start, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
     def run(self, folder: Path, *command: str) -> str:
