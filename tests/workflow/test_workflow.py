@@ -764,6 +764,7 @@ def test_the_linter_of_snakemake_finds_nothing(fresh):
 
 
 def test_snakefiles_are_formatted():
-    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules", "lib/neuralign/cli/study_folder/Snakefile"]
+    files = ["Snakefile", "rules", "lib/neuralign/cli/study_folder/Snakefile"]
+    command = [sys.executable, "-m", "snakefmt", "--check", *files]
     checked = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
