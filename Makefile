@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 STUDY ?= demo
-
-# one run at a time (lib/neuralign/workflow/running/run_lock.py): whoever holds this lock is alive, so Snakemake's own lock from a killed
-# run may be removed
-RUN := mkdir -p results && flock --nonblock --conflict-exit-code 75 results/.running sh -c
+# TORCH=cpu installs PyTorch's CPU build, from PyTorch's own index: 1.5 GB in all rather than 6.3 (docs/install.md)
+TORCH ?= default
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test test-slurm check lint lock study bench reference results
 
@@ -18,13 +18,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
 
 study: $(READY) ## any study of config.yaml: make study STUDY=paper
-	@$(RUN) '$(BIN)/snakemake --unlock $(STUDY) --quiet all >/dev/null 2>&1; \
-		if $(BIN)/snakemake --cores all --keep-going --quiet rules host -- $(STUDY); then rm -rf results/studies/$(STUDY)_incomplete; exit 0; fi; \
-		if $(BIN)/snakemake --cores all --quiet all -- $(STUDY)_incomplete; then \
-			$(BIN)/neuralign show results/studies/$(STUDY)_incomplete; \
-			echo "INCOMPLETE: something has failed; the report of what is there says what, and why"; fi; exit 1' \
-		|| { code=$$?; [ $$code -ne 75 ] || echo "another run is at work in this folder (results/.running is locked)"; exit $$code; }
-	@$(BIN)/neuralign show results/studies/$(STUDY)
+	@$(BIN)/neuralign run $(STUDY)
 
 test: $(READY) ## every test, including the workflow's
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
@@ -42,7 +36,7 @@ check: lint test
 lint: $(READY) ## formatting, lint, types, the workflow's own lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules lib/neuralign/cli/study_folder/Snakefile
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
@@ -55,13 +49,22 @@ reference: $(READY) ## docs/config.md, the page of all keys of the config, and c
 
 lock: $(READY) ## pin the dependencies of pyproject.toml anew, for all platforms
 	$(BIN)/pip install --quiet uv
-	{ echo "# Every dependency, pinned for all platforms. Written by \`make lock\`; installed by \`make demo\` and \`make test\`."; \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml; \
+	{ echo "# Every dependency, pinned for all platforms, with the digests of its files. Written by \`make lock\`; installed by"; \
+	  echo "# \`make demo\` and \`make test\`. envs/from_lock.py makes the other lists from this one."; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes \
+		--all-extras --group dev pyproject.toml; \
 	} > requirements.lock.new && mv requirements.lock.new requirements.lock
+	$(BIN)/python envs/from_lock.py files
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+ifeq ($(TORCH),cpu)
+	$(BIN)/python envs/from_lock.py cpu > $(VENV)/cpu.txt
+	$(PIP) -r $(VENV)/cpu.txt
+	$(PIP) --no-deps --index-url $(CPU_INDEX) $$($(BIN)/python envs/from_lock.py torch)
+else
+	$(PIP) -r requirements.lock
+endif
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@

@@ -8,19 +8,22 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-sys.path.insert(0, str(Path(workflow.basedir, "lib")))
+# of a checkout; the wheel has no such folder, and its package is on the path
+sys.path.insert(0, str(Path(str(workflow.current_basedir), "lib")))
 
+from neuralign.common.workflow_files import WORKFLOW
+from neuralign.config.files import YamlError, lay_under, read
 from neuralign.workflow.running.run_lock import share
-from neuralign.config.files import YamlError, read
 
 try:  # to refuse, for example, a key that stands twice: Snakemake itself would take the second one
-    for file in (f"{workflow.basedir}/config.yaml", *workflow.overwrite_configfiles):
-        read(file)
+    default, *_ = [read(file) for file in (WORKFLOW / "config.yaml", *workflow.configfiles)]
 except YamlError as error:
     raise WorkflowError(str(error))
 
-
-configfile: f"{workflow.basedir}/config.yaml"
+# not by `configfile`, which would lay the default over the config of a Snakefile that includes this one, and which has no
+# effect in a module
+if not workflow.config_settings.replace_workflow_config:
+    lay_under(config, default)
 
 
 include: "rules/common.smk"

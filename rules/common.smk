@@ -3,8 +3,11 @@
 import os
 import re
 import shlex
+import sys
+from pathlib import Path
 
 from neuralign.common.memory import BUDGET
+from neuralign.common.workflow_files import IS_CHECKOUT, WORKFLOW
 from neuralign.workflow.running import failure
 from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.checking.names import INCOMPLETE
@@ -23,6 +26,13 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 
+if workflow.deployment_settings.deployment_method and not IS_CHECKOUT:
+    raise WorkflowError(
+        "--software-deployment-method needs a checkout of neuralign: the jobs of the installed package run in the "
+        "environment that it is installed in"
+    )
+
+
 os.environ[RUN] = str(os.getpid())  # each job ends when this process does (running/termination.py)
 
 
@@ -35,7 +45,7 @@ def paths(rule, wildcards):
     return {name: str(pattern).format(**wildcards) for name, pattern in getattr(rules, rule).output.items()}
 
 
-RECIPES = Recipes(CATALOGUE, Path(workflow.basedir, "scripts"), paths)
+RECIPES = Recipes(CATALOGUE, paths)
 
 
 def inputs(rule):
@@ -60,8 +70,8 @@ def inputs(rule):
 def command(wildcards, input, resources):
     """The command line of the job. Snakemake reruns no job for a parameter that is made from input and resources."""
     recipe = RECIPES.written[input.recipe]
-    script = Path(workflow.basedir, "scripts", f"{recipe['rule']}.py")
-    environment = ["env", f"PYTHONPATH={Path(workflow.basedir, 'lib')}", *failure.KEPT_MEMORY]
+    script = WORKFLOW / "scripts" / f"{recipe['rule']}.py"
+    environment = failure.environment_of_jobs()
     environment.append(f"{BUDGET}={os.environ.get(BUDGET) or resources.get('mem_mb', '')}")
     python = "python" if workflow.deployment_settings.deployment_method else sys.executable
     gpus = str(resources.get("gpu", 0))

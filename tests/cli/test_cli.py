@@ -176,7 +176,7 @@ def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(caps
         main(["--help"])
     listed = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.M)
     assert end.value.code == 0
-    names = "explain align connect merge compare apply doctor plan verify trace publish restore show".split()
+    names = "init run explain align connect merge compare apply doctor plan verify trace publish restore show".split()
     assert listed == names == list(COMMANDS)
     files = {path.stem for path in (PACKAGE / "cli" / "commands").glob("*.py")}
     assert files - {"__init__"} == set(COMMANDS)

@@ -73,7 +73,7 @@ def config():
 
 def recipes_of(settings=None):
     recipes._content_digest.cache_clear()
-    return Recipes(Catalogue(settings or config()), REPOSITORY / "scripts", output_paths)
+    return Recipes(Catalogue(settings or config()), output_paths)
 
 
 def key(rule, wildcards, settings=None):

@@ -70,10 +70,11 @@ def test_several_processes_can_share_the_lock(tmp_path):
     kill(second)
 
 
-def test_the_makefile_and_the_snakefile_hold_the_same_lock():
+def test_the_makefile_and_the_snakefiles_hold_the_same_lock():
     root = PACKAGE.parents[1]
-    assert f"flock --nonblock --conflict-exit-code 75 {LOCK} " in (root / "Makefile").read_text()
-    assert "onstart:\n    share(Path())\n" in (root / "Snakefile").read_text()
+    assert "\t@$(BIN)/neuralign run $(STUDY)\n" in (root / "Makefile").read_text()
+    for snakefile in (root / "Snakefile", PACKAGE / "cli" / "study_folder" / "Snakefile"):
+        assert "onstart:\n    share(Path())" in snakefile.read_text()
 
 
 def test_the_lock_is_a_lock_of_flock(tmp_path):

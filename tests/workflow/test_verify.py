@@ -90,7 +90,7 @@ def finished(tmp_path_factory):
         patch.chdir(root)
         patch.setattr("neuralign.workflow.running.notes.git", lambda *_: "c" * 40)
         smoke = catalogue()
-        recipes, done = Recipes(smoke, REPOSITORY / "scripts", output_paths), set()
+        recipes, done = Recipes(smoke, output_paths), set()
 
         def make(needed):
             if (needed.rule, needed.wildcards) in done:
@@ -227,7 +227,7 @@ def test_results_made_from_a_replaced_artefact_are_stale_although_its_note_fits(
 
 
 def test_results_made_from_a_result_that_was_made_again_are_stale(results):
-    recipes = Recipes(catalogue(), REPOSITORY / "scripts", output_paths)
+    recipes = Recipes(catalogue(), output_paths)
     fake_job(recipes.of("train_endpoint", SETTING | {"seed": "1"}), "differently")
     assert set(problems(results)) == {"stale"} and problems(results)["stale"] >= made_from(results, ENDPOINT)
 

@@ -22,6 +22,8 @@ import neuralign
 from neuralign.common.errors import UserError
 
 COMMANDS = {  # name of the command, and of its file in commands/ -> its purpose
+    "init": "make a folder for studies of your own: a commented config, profiles and a Snakefile",
+    "run": "run a study by Snakemake in this folder, and print its main table",
     "explain": "say in words which neurons of a network may be permuted, which are frozen and why; with a certificate",
     "align": "align the neurons of checkpoint B to those of checkpoint A",
     "connect": "learn and measure low-loss curves between checkpoints, aligned and unaligned",

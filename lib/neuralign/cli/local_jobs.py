@@ -51,4 +51,4 @@ def load_data_and_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _load_main(rule: str) -> Any:
     """The function `main` of the script of a rule."""
-    return runpy.run_path(str(shared.checkout_file(f"scripts/{rule}.py")))["main"]
+    return runpy.run_path(str(shared.workflow_file(f"scripts/{rule}.py")))["main"]

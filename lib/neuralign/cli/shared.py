@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuralign.common.errors import UserError
-from neuralign.common.files import PACKAGE, sha256
+from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
+from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import lay_over, read_config
 from neuralign.config.references import is_object
 from neuralign.config.schema import AlignmentKeys, NetworkKeys
 
-CHECKOUT = PACKAGE.parents[1]  # the folder of the repository, with the workflow and config.yaml
 REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
 CLASSES = 10  # of a network of the config, where neither data nor tokens say how many
 Config = dict[str, Any]
@@ -54,7 +54,18 @@ def add_configfile(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="laid over config.yaml of the checkout, one after the other, as Snakemake does",
+        help="laid over the default config, and over config.yaml of a folder made by `neuralign init`, one after the "
+        "other, as Snakemake does",
+    )
+
+
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """Add --cores."""
+    parser.add_argument(
+        "--cores",
+        type=count_or_all,
+        default="all",
+        help="number of CPU cores that jobs may use at a time (default: all)",
     )
 
 
@@ -185,20 +196,28 @@ def image_shape(text: str) -> tuple[int, int, int]:
     return count(parts[0]), count(parts[1]), count(parts[2])
 
 
-def checkout_file(name: str) -> Path:
-    """A file of the checkout. Raises UsageError if this package was installed without one."""
-    path = CHECKOUT / name
+def workflow_file(name: str) -> Path:
+    """A file of the workflow. Raises UsageError for a copy of the package that is without it."""
+    path = WORKFLOW / name
     if not path.is_file():
-        raise UsageError(f"no {path}: install from a checkout of the repository, with pip install -e .")
+        raise UsageError(f"no {path}: this copy of neuralign lacks its workflow; install the wheel, or a checkout")
     return path
 
 
+def folder_config() -> list[Path]:
+    """config.yaml of the working directory, if that is a folder made by `neuralign init`; else nothing."""
+    config, snakefile = Path("config.yaml"), Path("Snakefile")
+    if not (config.is_file() and snakefile.is_file()) or WORKFLOW.samefile(Path()):
+        return []
+    return [config] if "neuralign" in snakefile.read_text() else []
+
+
 def load_config(arguments: argparse.Namespace) -> Config:
-    """config.yaml of the checkout with the files of --configfile laid over it; {} without any of them."""
+    """The default config, and laid over it that of the folder and the files of --configfile; {} without any of them."""
     if missing := [f for f in arguments.configfile if not f.is_file()]:
         raise UsageError(f"--configfile: no such file as {missing[0]}")
-    default = CHECKOUT / "config.yaml"
-    return read_config([*([default] if default.is_file() else []), *arguments.configfile])
+    default = WORKFLOW / "config.yaml"
+    return read_config([*([default] if default.is_file() else []), *folder_config(), *arguments.configfile])
 
 
 def check_study(catalogue: Catalogue, study: str) -> None:

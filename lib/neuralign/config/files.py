@@ -52,12 +52,25 @@ def read_config(files: Iterable[Path]) -> dict[str, Any]:
 
 
 def lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Change `config` in place: values of `more` replace those of the same key, at any depth of mappings."""
+    """Change `config` in place: values of `more` replace those of the same key, at any depth of mappings.
+
+    Mappings are copied: those that are one object in `more`, by an anchor of YAML, can be changed apart afterwards.
+    """
     for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+        if isinstance(value, Mapping):
+            if not isinstance(config.get(key), dict):
+                config[key] = {}
             lay_over(config[key], value)
         else:
             config[key] = value
+
+
+def lay_under(config: dict[str, Any], base: Mapping[str, Any]) -> None:
+    """Change `config` in place: what it does not say is as in `base`, at any depth of mappings."""
+    own = dict(config)
+    config.clear()
+    lay_over(config, base)
+    lay_over(config, own)
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,8 +2,6 @@
 
 import argparse
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import yaml
 
 from neuralign.cli import shared
 from neuralign.cli.commands.show import show
+from neuralign.cli.workflow_runs import snakemake, start, unlock
 from neuralign.common.files import atomic
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -19,7 +18,6 @@ EXAMPLES = [
     "neuralign connect ./nets.py:Net a.pt b.pt c.pt d.pt --data my.npz --epochs 50   # two pairs: a-b and c-d",
 ]
 STUDY = "connect"
-LOCKS = Path(".snakemake", "locks")  # where Snakemake has its lock files, in its working directory
 METHODS = {  # method of the study -> its curve
     "linear_unaligned": "linear",
     "linear_aligned": "linear",
@@ -36,12 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("connected"), help="the folder for all files (default: %(default)s)"
     )
     parser.add_argument("--method", default="correlation", help="an alignment of the config (default: correlation)")
-    parser.add_argument(
-        "--cores",
-        type=shared.count_or_all,
-        default="all",
-        help="number of CPU cores that jobs may use at a time (default: all)",
-    )
+    shared.add_cores(parser)
     parser.add_argument("--dry-run", action="store_true", help="write the config and list the jobs; run nothing")
     shared.add_inside(parser)
     shared.add_data(parser, required=True)
@@ -60,48 +53,30 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 
     A second run makes only the results that are missing.
     """
-    snakefile = shared.checkout_file("Snakefile")
     config = shared.load_config(arguments)
     overlay = study_config(arguments, config)
     shared.extended_catalogue(config, overlay)  # raises ConfigError before anything is written
     file = arguments.out / "connect.yaml"
-    configs = [str(f.absolute()) for f in (*arguments.configfile, file)]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
-    command += ["--directory", str(arguments.out.absolute())]
-    command += ["--configfile", *configs, "--cores", arguments.cores, "--quiet", "host"]
-    command += [*(["rules"] if not arguments.verbose else []), "--", STUDY]
+    configs = [*shared.folder_config(), *arguments.configfile, file]
+    options = [*(["rules"] if not arguments.verbose else []), "--cores", arguments.cores]
+    command = snakemake(shared.workflow_file("Snakefile"), arguments.out, configs, *options)
     with exclusive(arguments.out) as lock:
         with atomic(file) as temporary:
             temporary.write_text(
                 "# Written by `neuralign connect`, which overwrites it. It is laid over config.yaml.\n"
                 + yaml.safe_dump(overlay, sort_keys=False)
             )
-        status = _run_snakemake(command, arguments, lock)
-    facts: dict[str, Any] = {"config": str(file), "command": shlex.join(command), "status": status}
+        if arguments.dry_run:
+            status = start([*command, "--dry-run"], STUDY, lock)
+        else:
+            unlock(command, STUDY, arguments.out, lock)
+            status = start(command, STUDY, lock)
+    facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command, "--", STUDY]), "status": status}
     if status or arguments.dry_run:
         outcome = "Snakemake failed; its messages above say where" if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(arguments.out / "results" / "studies" / STUDY)
     return 0, facts | table, text
-
-
-def _run_snakemake(command: list[str], arguments: argparse.Namespace, lock: int) -> int:
-    """Run Snakemake and return its exit status.
-
-    It inherits the file descriptor `lock`, so that the folder stays locked if only this process is killed. Lock files
-    of Snakemake are left from a run that was killed (the folder is locked, so no other run can be active) and are
-    removed first.
-    """
-
-    def run(*options: str) -> int:
-        extended = [*command[:-2], *options, *command[-2:]]  # the last two are "--" and the target
-        return subprocess.run(extended, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode
-
-    if arguments.dry_run:
-        return run("--dry-run")
-    if any((arguments.out / LOCKS).glob("*")):
-        run("--unlock")
-    return run()
 
 
 def study_config(arguments: argparse.Namespace, config: shared.Config) -> shared.Config:

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from neuralign.common.files import PACKAGE
+from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.checking.entries import read_entry
 from neuralign.config.checking.names import name_problem
 from neuralign.config.checking.validation import Validation
 from neuralign.config.problems import printable, short_repr
 from neuralign.config.schema import OVERRIDABLE, PLACES, SECTIONS
 
-RULES = ("all", "job", *(path.stem for path in PACKAGE.parents[1].glob("scripts/*.py")))  # a study must not have these
+RULES = ("all", "job", *(path.stem for path in WORKFLOW.glob("scripts/*.py")))  # a study must not have these
 
 
 def check(config: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.common.files import PACKAGE, atomic, date_back, recipe_path, sha256
+from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.plugins import module
 from neuralign.config.references import is_object
@@ -33,18 +34,18 @@ Paths = Callable[[str, dict[str, str]], dict[str, str]]  # (rule, wildcards) -> 
 
 
 class Recipes:
-    """Recipes of the jobs of one workflow. `scripts`: folder of the scripts; `paths`: the rules' output files."""
+    """Recipes of the jobs of one catalogue. `paths`: the rules' output files."""
 
-    def __init__(self, catalogue: Catalogue, scripts: Path, paths: Paths):
-        self.catalogue, self.scripts, self.paths = catalogue, scripts, paths
+    def __init__(self, catalogue: Catalogue, paths: Paths):
+        self.catalogue, self.paths = catalogue, paths
         self.written: dict[str, dict[str, Any]] = {}  # path -> the recipe that this process has written there
         self._built: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}  # (rule, wildcards) -> recipe
         self._inputs: dict[str, list[Ref]] = {}  # key -> the inputs of the job
 
     @classmethod
     def without_paths(cls, catalogue: Catalogue) -> "Recipes":
-        """Recipes of this package's workflow, good for their keys only: keys do not depend on the paths of outputs."""
-        return cls(catalogue, PACKAGE.parents[1] / "scripts", lambda rule, wildcards: _PlaceholderPaths())
+        """Recipes that are good for their keys only: keys do not depend on the paths of outputs."""
+        return cls(catalogue, lambda rule, wildcards: _PlaceholderPaths())
 
     def of(self, rule: str, wildcards: dict[str, str]) -> dict[str, Any]:
         """The recipe of one job; its `key` identifies the result."""
@@ -131,7 +132,7 @@ class Recipes:
             "rule": rule,
             "wildcards": wildcards,
             "settings": described.settings,
-            "code": code(self.scripts / f"{rule}.py", tuple(described.plugins), tuple(described.files)),
+            "code": code(WORKFLOW / "scripts" / f"{rule}.py", tuple(described.plugins), tuple(described.files)),
             "software": {package: _version(package) for package in described.software},
             "upstream": {name: self._keys(refs) for name, refs in described.inputs.items()},
         }

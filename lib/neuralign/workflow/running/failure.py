@@ -85,10 +85,20 @@ def command_of(recipe: Path, gpus: int) -> str:
     """A shell command that runs only this job, from any folder, with as many threads and GPUs and memory as now."""
     from neuralign.common.memory import BUDGET  # here, as not every job has it in its recipe
 
-    environment = ["env", f"PYTHONPATH={PACKAGE.parent}", *KEPT_MEMORY]
+    environment = environment_of_jobs()
     environment += [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", BUDGET) if os.environ.get(name)]
     job = [*environment, sys.executable, "-P", sys.argv[0], str(recipe), "--gpu", str(gpus)]
     return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(job)}"
+
+
+def environment_of_jobs() -> list[str]:
+    """The beginning of a job's command line: its memory allocator, and in a checkout the path of this package.
+
+    An installed package is on the path already; its folder before the standard library could hide modules of that.
+    """
+    from neuralign.common.workflow_files import IS_CHECKOUT  # here, as no job has it in its recipe
+
+    return ["env", *([f"PYTHONPATH={PACKAGE.parent}"] if IS_CHECKOUT else []), *KEPT_MEMORY]
 
 
 def facts(recipe: Path, command: str, error: BaseException) -> dict[str, Any]:

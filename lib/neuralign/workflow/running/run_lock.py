@@ -1,9 +1,9 @@
 """A lock by which only one run of the workflow is at work in a folder; the kernel releases it when its holder dies.
 
 Snakemake's own lock is a file that remains when a run is killed by SIGKILL, and then has to be removed before the next
-run. Only a process that holds the lock of this module exclusively may remove that file: `make study` (by flock(1)) and
-`neuralign connect` hold it, and the Snakemake that they start inherits it. A Snakemake that was started by hand takes a
-shared lock: it keeps those two out, and Snakemake's own lock keeps out a second Snakemake.
+run. Only a process that holds the lock of this module exclusively may remove that file: `neuralign run`, which is also
+what `make study` does, and `neuralign connect` hold it, and the Snakemake that they start inherits it. A Snakemake that
+was started by hand takes a shared lock: it keeps those two out, and Snakemake's own lock keeps out a second Snakemake.
 """
 
 import fcntl

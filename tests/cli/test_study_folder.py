@@ -1,0 +1,142 @@
+"""`neuralign init` and `neuralign run`, with Snakemake replaced (real runs: tests/workflow/test_wheel.py)."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_project import REPOSITORY
+
+from neuralign.cli import main, shared
+from neuralign.common.errors import UserError
+from neuralign.config.catalogue import Catalogue
+from neuralign.config.files import read_config
+from neuralign.workflow.running.run_lock import exclusive
+
+ACCURACIES = REPOSITORY / "results/published/cifar10_tinyten/studies/cifar10_tinyten/tables"
+FILES = [".gitignore", "Snakefile", "config.yaml", "profiles/default/profile.yaml", "profiles/slurm/profile.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def initialised(tmp_path, monkeypatch, capsys):
+    """What `init` has printed; the working directory is the folder that it has filled."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "mine", "--json"]) == 0
+    monkeypatch.chdir(tmp_path / "mine")
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The starts of Snakemake, as (options, target); `status` has the exit status for each target."""
+
+    def start(command, target, lock):
+        calls.append((command[command.index("--quiet") :], target))
+        if not status.get(target):
+            shutil.copytree(ACCURACIES, Path("results", "studies", target, "tables"), dirs_exist_ok=True)
+        return status.get(target, 0)
+
+    calls, status = [], {}
+    monkeypatch.setattr("neuralign.cli.commands.run.start", start)
+    return calls, status
+
+
+def refused(capsys, *arguments):
+    """The line on standard error of a command that is refused."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+def test_init_writes_the_files_that_it_lists(initialised):
+    listed = json.loads(initialised)
+    assert sorted(str(p.relative_to(".")) for p in Path().rglob("*") if p.is_file()) == sorted(listed["files"]) == FILES
+    assert Path(listed["default_config"]) == REPOSITORY / "config.yaml"
+    assert Path(FILES[-1]).read_text() == (REPOSITORY / FILES[-1]).read_text()
+
+
+def test_init_refuses_before_it_writes_anything(capsys):
+    for name in FILES[:3]:
+        Path(name).unlink()
+    message = "FOLDER: profiles/default/profile.yaml is there already; a folder without it is needed"
+    assert message in refused(capsys, "init", ".")
+    assert not Path("Snakefile").exists()
+
+
+def test_the_config_of_init_extends_the_default_and_its_examples_are_right():
+    default, text = REPOSITORY / "config.yaml", Path("config.yaml").read_text()
+    assert Catalogue(read_config([default, Path("config.yaml")])).default_study == "first"
+    Path("nets.py").write_text("def Net(width): ...\n")
+    examples = [line[2:] for line in text[text.index("# networks:") :].splitlines() if re.match(r"# ( |\w+:$)", line)]
+    Path("examples.yaml").write_text("\n".join(examples))
+    assert list(yaml.safe_load("\n".join(examples))) == ["networks", "checkpoints", "datasets", "regimes"]
+    c = Catalogue(read_config([default, Path("config.yaml"), Path("examples.yaml")]))
+    assert c.entry("regimes", "demo")["curve"]["epochs"] == 40
+
+
+def test_the_config_of_a_folder_is_that_of_all_commands(capsys):
+    assert main(["plan"]) == 0
+    assert "train_endpoint      2     0" in capsys.readouterr().out
+    assert shared.folder_config() == [Path("config.yaml")]
+
+
+def test_a_config_beside_a_foreign_snakefile_is_not_read():
+    Path("Snakefile").write_text("rule all:\n")
+    assert shared.folder_config() == []
+
+
+def test_the_default_config_is_not_laid_over_itself(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert shared.folder_config() == []
+
+
+def test_entries_that_are_one_by_an_anchor_can_be_changed_apart(tmp_path):
+    Path("base.yaml").write_text("a: {x: &x {lr: 1}, y: *x}\n")
+    Path("more.yaml").write_text("a: {x: {lr: 2}}\n")
+    assert read_config([Path("base.yaml"), Path("more.yaml")]) == {"a": {"x": {"lr": 2}, "y": {"lr": 1}}}
+
+
+def test_run_makes_the_default_study_and_prints_its_table(capsys, runs):
+    assert main(["run", "--cores", "2"]) == 0
+    assert runs[0] == [(["--quiet", "host", "rules", "--cores", "2", "--keep-going"], "first")]
+    assert capsys.readouterr().out.endswith("report: results/studies/first/report.html\n")
+
+
+def test_run_passes_options_on_to_snakemake(runs):
+    assert main(["run", "demo", "--", "--workflow-profile", "profiles/slurm"]) == 0
+    assert runs[0][0][0][-2:] == ["--workflow-profile", "profiles/slurm"] and runs[0][0][1] == "demo"
+
+
+def test_run_reports_what_is_finished_after_a_failure_and_removes_that_later(capsys, runs):
+    calls, status = runs
+    status["first"] = 1
+    assert main(["run"]) == 1
+    assert [target for _, target in calls] == ["first", "first_incomplete"]
+    out = capsys.readouterr().out
+    assert "report: results/studies/first_incomplete/report.html" in out and "INCOMPLETE: something has failed" in out
+    status["first"] = 0
+    assert main(["run"]) == 0
+    assert not Path("results/studies/first_incomplete").exists() and Path("results/studies/first").is_dir()
+
+
+def test_run_says_so_where_nothing_is_finished(capsys, runs):
+    runs[1].update(first=1, first_incomplete=1)
+    assert main(["run"]) == 1
+    assert capsys.readouterr().out == "failed; the messages above say where\n"
+
+
+def test_run_refuses_in_one_line(capsys, monkeypatch):
+    assert "no study 'none' in the config (allowed: " in refused(capsys, "run", "none")
+    with exclusive(Path()):
+        assert "another run is at work in . (results/.running there is locked)" in refused(capsys, "run")
+    monkeypatch.setattr("neuralign.cli.workflow_runs.find_spec", lambda name: None)
+    assert "Snakemake is not installed: pip install 'neuralign[workflow]'" in refused(capsys, "run")
+
+
+def test_a_copy_of_the_package_without_its_workflow_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared, "WORKFLOW", tmp_path)
+    with pytest.raises(UserError, match="this copy of neuralign lacks its workflow; install the wheel, or a checkout"):
+        shared.workflow_file("Snakefile")
