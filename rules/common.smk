@@ -11,6 +11,7 @@ from neuralign.common.workflow_files import IS_CHECKOUT, WORKFLOW
 from neuralign.workflow.running import failure
 from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.checking.names import INCOMPLETE
+from neuralign.config.lines import with_lines
 from neuralign.datasets.dataset import DataError
 from neuralign.workflow.running.termination import RUN
 from neuralign.workflow.running.gpus import slots
@@ -23,7 +24,7 @@ from snakemake.exceptions import WorkflowError
 try:
     CATALOGUE = Catalogue(config)
 except ConfigError as error:
-    raise WorkflowError(str(error))
+    raise WorkflowError(str(with_lines(error, [WORKFLOW / "config.yaml", *workflow.configfiles])))
 
 
 if workflow.deployment_settings.deployment_method and not IS_CHECKOUT:

@@ -12,8 +12,9 @@ from neuralign.common.errors import UserError
 from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.common.workflow_files import WORKFLOW
-from neuralign.config.catalogue import Catalogue
+from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.files import lay_over, read_config
+from neuralign.config.lines import with_lines
 from neuralign.config.references import is_object
 from neuralign.config.schema import AlignmentKeys, NetworkKeys
 
@@ -214,10 +215,22 @@ def folder_config() -> list[Path]:
 
 def load_config(arguments: argparse.Namespace) -> Config:
     """The default config, and laid over it that of the folder and the files of --configfile; {} without any of them."""
+    return read_config(_config_files(arguments))
+
+
+def load_catalogue(arguments: argparse.Namespace) -> Catalogue:
+    """The catalogue of `load_config`. Raises ConfigError, whose problems have the files and lines of their keys."""
+    try:
+        return Catalogue(load_config(arguments))
+    except ConfigError as error:
+        raise with_lines(error, _config_files(arguments)) from None
+
+
+def _config_files(arguments: argparse.Namespace) -> list[Path]:
     if missing := [f for f in arguments.configfile if not f.is_file()]:
         raise UsageError(f"--configfile: no such file as {missing[0]}")
     default = WORKFLOW / "config.yaml"
-    return read_config([*([default] if default.is_file() else []), *folder_config(), *arguments.configfile])
+    return [*([default] if default.is_file() else []), *folder_config(), *arguments.configfile]
 
 
 def check_study(catalogue: Catalogue, study: str) -> None:

@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from neuralign.cli import shared
-from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.planning.costs import table
 from neuralign.workflow.planning.plan import Plan
 from neuralign.workflow.running.gpus import lease
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Estimate the cost of the jobs of the study that are not finished."""
-    catalogue = Catalogue(shared.load_config(arguments))
+    catalogue = shared.load_catalogue(arguments)
     study = arguments.study or catalogue.default_study
     shared.check_study(catalogue, study)
     plan = Plan(catalogue, study, arguments.results)

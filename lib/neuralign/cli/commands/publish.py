@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.cli import shared
-from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.bundle import publish
 
 EXAMPLES = [
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Check the results of the study and copy them."""
-    catalogue, study = Catalogue(shared.load_config(arguments)), arguments.study
+    catalogue, study = shared.load_catalogue(arguments), arguments.study
     shared.check_study(catalogue, study)
     bundle = arguments.to or Path("results", "published", study)
     published, missing = publish(catalogue, study, arguments.results, bundle, unfinished=arguments.unfinished)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.cli import shared
-from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.bundle import restore
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Check the bundle and copy those of its results that the config asks for."""
-    catalogue = Catalogue(shared.load_config(arguments))
+    catalogue = shared.load_catalogue(arguments)
     is_of_workflow = arguments.results.name == "results"  # no run is at work in any other folder
     with exclusive(arguments.results.parent) if is_of_workflow else nullcontext():
         outcome = restore(catalogue, arguments.bundle, arguments.results)

@@ -8,7 +8,6 @@ from typing import Any
 from neuralign.cli import shared
 from neuralign.cli.commands.show import show
 from neuralign.cli.workflow_runs import snakemake, start, unlock
-from neuralign.config.catalogue import Catalogue
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """Run the workflow. If jobs fail, make the report of what is finished, which says what is missing and why."""
-    catalogue = Catalogue(shared.load_config(arguments))
+    catalogue = shared.load_catalogue(arguments)
     study = arguments.study or catalogue.default_study
     shared.check_study(catalogue, study)
     snakefile = Path("Snakefile").absolute() if shared.folder_config() else shared.workflow_file("Snakefile")
