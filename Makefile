@@ -44,8 +44,8 @@ results: $(READY) ## docs/results.md and the results in README.md, from results/
 	PYTHONPATH=lib $(BIN)/python -m neuralign.report.page.results_page results/published docs/results.md README.md
 
 reference: $(READY) ## docs/config.md, the page of all keys of the config, and config.schema.json, from the code
-	PYTHONPATH=lib $(BIN)/python -m neuralign.config.reference_page docs/config.md
-	PYTHONPATH=lib $(BIN)/python -m neuralign.config.json_schema config.schema.json
+	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.reference_page docs/config.md
+	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.json_schema config.schema.json
 
 lock: $(READY) ## pin the dependencies of pyproject.toml anew, for all platforms
 	$(BIN)/pip install --quiet uv

@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel
 from workflow_project import REPOSITORY
 
+from neuralign.config.documentation.reference_page import page
 from neuralign.config.plugins import KINDS
-from neuralign.config.reference_page import page
 from neuralign.config.schema import (
     PLAIN_SECTIONS,
     PLUGIN_SECTIONS,
@@ -90,7 +90,10 @@ def test_descriptions_of_arguments_are_read_from_docstrings():
 
 
 def test_the_command_of_the_makefile_writes_it(tmp_path):
-    command = [sys.executable, "-m", "neuralign.config.reference_page", str(tmp_path / "config.md")]
+    command = [sys.executable, "-m", "neuralign.config.documentation.reference_page", str(tmp_path / "config.md")]
     subprocess.run(command, check=True, env={"PYTHONPATH": str(REPOSITORY / "lib")})
     assert (tmp_path / "config.md").read_text() == PAGE
-    assert "python -m neuralign.config.reference_page docs/config.md" in (REPOSITORY / "Makefile").read_text()
+    assert (
+        "python -m neuralign.config.documentation.reference_page docs/config.md"
+        in (REPOSITORY / "Makefile").read_text()
+    )

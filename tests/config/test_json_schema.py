@@ -9,8 +9,8 @@ from jsonschema import Draft7Validator
 from workflow_project import REPOSITORY
 
 from neuralign.config.catalogue import Catalogue
+from neuralign.config.documentation.json_schema import config_schema
 from neuralign.config.files import read
-from neuralign.config.json_schema import config_schema
 from neuralign.config.plugins import KINDS
 from neuralign.config.signatures import plugins, schema
 

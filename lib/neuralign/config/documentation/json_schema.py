@@ -1,9 +1,9 @@
-"""Writes config.schema.json, by which editors complete and check a config: the JSON schema of every section.
+"""Writes the JSON schema of the config, by which editors complete and check it.
 
-    python -m neuralign.config.json_schema config.schema.json
+    python -m neuralign.config.documentation.json_schema FILE
 
 It comes from the same models as the check of the config, but knows less: names of entries are any text, and what
-several keys say together is not checked. The first line of config.yaml names the file.
+several keys say together is not checked. The first line of the default config names the file.
 """
 
 import inspect
