@@ -12,6 +12,7 @@ from neuralign.evaluation.calibration import calibration, ensemble, predictions,
 from neuralign.networks.model import Model, State
 from neuralign.training.objective import LOSS, Objective
 
+AVERAGED = "its running statistics are means of the inputs' statistics, not its own: re-estimate them on training data"
 UNMEASURED = "no labelled data were given, so nothing was measured: compare the merge with its inputs before you use it"
 
 

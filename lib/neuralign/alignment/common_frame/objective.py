@@ -9,8 +9,9 @@ from torch import Tensor
 
 from neuralign.alignment.agreement import Agreement, Matrices, wide
 from neuralign.alignment.common_frame.cohort import Cohort
+from neuralign.common.tensors import ComputedState
 from neuralign.networks.model import State, parameters
-from neuralign.symmetry.permutations import ComputedState, Permutation, PermutationSpec, permute
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
 
 Value = TypeVar("Value")
 
