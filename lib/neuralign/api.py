@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
-from neuralign.common.errors import UserError
+from neuralign.common.errors import UserError, join_names
 from neuralign.common.tensors import ComputedState
 from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
@@ -54,9 +54,9 @@ from neuralign.merging.selection import (
 from neuralign.merging.verdict import AVERAGED, UNMEASURED, judge
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, evaluation_outputs, logits, parameters
+from neuralign.networks.model import Model, State, buffers, evaluation_outputs, logits, parameters
 from neuralign.networks.outputs import output_tensors
-from neuralign.networks.states import fitted_state
+from neuralign.networks.states import OPTIONAL, fitted_state
 from neuralign.symmetry.certificate import CertificateError
 from neuralign.symmetry.permutations import Permutation, PermutationSpec
 from neuralign.symmetry.permutations import permute as permute_state
@@ -79,7 +79,7 @@ CPU = torch.device("cpu")
 METHODS = {"none": ["none", "frank_wolfe"], "inputs": ["none", "frank_wolfe", "correlation"]}
 METHODS["labels"] = [*METHODS["inputs"], "sinkhorn"]
 REPAIRS = {"none": ["bias"], "inputs": ["reset", "repair"], "labels": ["reset", "repair"]}
-LARGE = 2_000_000  # parameters above which weight matching replaces Frank-Wolfe, which takes many minutes there
+LARGE = 5_000_000  # parameters above which weight matching replaces Frank-Wolfe, which takes minutes there
 WORDS = ("auto", "none")  # instead of a method or a repair
 EXACT_METHODS = ["single_pass", "frank_wolfe"]  # of which `compare` takes the closer alignment
 
@@ -451,6 +451,8 @@ def merge_states(
         on, labelled = next(iter(measured.items()))
         training = fit if has_classes and known == "labels" else None
         report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, training)}
+        if on == "validation" and len(choice.tried) > 1:
+            report["sentence"] += "; the same examples chose the method, which flatters the merge"
     return choice.state, permutations, report
 
 
@@ -465,14 +467,16 @@ class Comparison:
     distance_after: float  # when B is aligned
     layers: tuple[dict[str, Any], ...]  # of each group of units: group, units, matched, cosine, chance
     permutation: Permutation  # that aligns B to A
+    other_buffers: tuple[str, ...]  # which differ, once B is aligned; counters of batch norms do not count
 
     @property
     def sentence(self) -> str:
         """What the comparison says."""
-        if self.equal:
-            return "B is A"
-        if self.same_up_to_permutation:
-            return "B is A with its neurons permuted"
+        if self.equal or self.same_up_to_permutation:
+            but = f", but for its buffers: {join_names(list(self.other_buffers))}" if self.other_buffers else ""
+            return f"B is A{'' if self.equal else ' with its neurons permuted'}{but}"
+        if not self.layers:
+            return f"B is not A, at a distance of {self.distance_before:.3f}, and no neuron may be permuted"
         return (
             f"B is not A with its neurons permuted: {self.matched:.0%} of the units match better than chance (about "
             f"5% if unrelated), and the distance falls from {self.distance_before:.3f} to {self.distance_after:.3f}"
@@ -502,7 +506,8 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
     rows = tuple(matches(spec, state, other, weights, lambda b: search(replace(problem, source=b), searches[best])))
     before = distance(state, other, weights)
     equal, same = (are_the_same(state, second, weights) for second in (other, aligned))
-    return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best])
+    others = [name for name in buffers(a) if not name.endswith(OPTIONAL) and not are_the_same(state, aligned, [name])]
+    return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best], tuple(others))
 
 
 def _affordable(methods: Sequence[str], network: nn.Module) -> list[str]:

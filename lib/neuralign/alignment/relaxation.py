@@ -1,5 +1,6 @@
 """Frank-Wolfe over doubly stochastic matrices, and rounding of what it finds to permutations."""
 
+from collections.abc import Collection
 from math import inf
 from typing import Protocol
 
@@ -13,7 +14,16 @@ from neuralign.symmetry.permutations import Permutation
 
 
 class Polynomial(MatchingObjective, Protocol):
-    """An objective whose degree is known."""
+    """An objective whose degree is known, and which is a sum over tensors."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tensors that count."""
+        ...
+
+    def soft_value(self, matrices: Matrices, names: Collection[str] | None = None) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all. The value is the sum over them."""
+        ...
 
     @property
     def degree(self) -> int:
@@ -48,8 +58,21 @@ def relax(
 def _value_and_gradient(objective: Polynomial, matrices: Matrices) -> tuple[float, dict[str, Tensor]]:
     """The objective at these matrices, and {group: its derivative (n, n)}."""
     leaves = {g: m.detach().requires_grad_() for g, m in matrices.items()}
-    value = objective.soft_value(leaves)
-    return float(value.detach()), dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
+    total, gradient = 0.0, {g: torch.zeros_like(m) for g, m in matrices.items()}
+    for name in objective.names:  # tensor by tensor, for the gradient needs several copies of each in float64
+        value = objective.soft_value(leaves, [name])
+        total += float(value.detach())
+        for part, whole in zip(
+            torch.autograd.grad(value, list(leaves.values()), allow_unused=True), gradient.values(), strict=True
+        ):
+            if part is not None:
+                whole += part
+    return total, gradient
+
+
+def soft_value(objective: Polynomial, matrices: Matrices) -> float:
+    """The objective at these matrices, computed tensor by tensor."""
+    return sum(float(objective.soft_value(matrices, [name])) for name in objective.names)
 
 
 def _best_on_line(
@@ -67,7 +90,7 @@ def _best_on_line(
     rise = sum(float((s * (end[g] - start[g])).sum()) for g, s in gradient.items())
     degree = max(2, objective.degree)
     ts = [1.0, *(i / (degree - 1) for i in range(1, degree - 1))]
-    values = [objective.value(vertex), *(float(objective.soft_value(_mixture(start, end, t))) for t in ts[1:])]
+    values = [objective.value(vertex), *(soft_value(objective, _mixture(start, end, t)) for t in ts[1:])]
     powers = np.array([[t**k for k in range(degree, 1, -1)] for t in ts])
     higher = np.linalg.solve(powers, [v - value - rise * t for v, t in zip(values, ts, strict=True)])
     gains = np.array([*higher, rise, 0.0])

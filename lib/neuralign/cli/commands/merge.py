@@ -122,7 +122,7 @@ def _merge(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     if arguments.at_most is not None:
         if facts["metric"] == "loss":
             raise shared.UsageError(f"--at-most: {arguments.loss} has no metric in percent")
-        status = int(-facts["gain"] > arguments.at_most)
+        status = int(not -facts["gain"] <= arguments.at_most)  # also if the gain is not a number
     if arguments.report:
         with atomic(arguments.report) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
