@@ -321,7 +321,7 @@ def test_a_weight_of_zero_is_allowed_for_several_networks():
 
 def test_a_merge_whose_score_is_no_number_is_never_chosen():
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        """Of weights near the mean of the two networks, but not of either, it is no number."""
+        """It is no number for outputs near one, the mean of those of the two networks."""
         return outputs.square().mean() * (float("nan") if abs(outputs[0, 0].item() - 1) < 0.5 else 1.0)
 
     a, b = nn.Linear(2, 1), nn.Linear(2, 1)

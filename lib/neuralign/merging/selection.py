@@ -170,9 +170,7 @@ def best_merge(
                 best, lowest = Choice(method, name, alignment, members, state, merge, tried), value
     if best is None:
         scores = ", ".join(f"{row['method']} and {row['repair']}: {row['score']}" for row in tried)
-        raise UserError(
-            f"no merge has a score that is a finite number ({scores}): the networks or the examples are why"
-        )
+        raise UserError(f"no merge has a score that is a finite number: {scores}")
     return best
 
 
