@@ -32,13 +32,13 @@ from neuralign.alignment.birkhoff import assign
 from neuralign.alignment.problem import Problem
 from neuralign.alignment.recovery import recovered
 from neuralign.common.seeding import stream
-from neuralign.common.tensors import TensorFile, load_tensors, save_tensors, save_when_computed
+from neuralign.common.tensors import ComputedState, TensorFile, load_tensors, save_tensors, save_when_computed
 from neuralign.datasets.arrays import Arrays
 from neuralign.networks.architectures.gpt import gpt
 from neuralign.networks.model import Model, parameters
 from neuralign.networks.states import mean_state
 from neuralign.symmetry import permutations
-from neuralign.symmetry.permutations import ComputedState, PermutationSpec, permute_when_read
+from neuralign.symmetry.permutations import PermutationSpec, permute_when_read
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 HEADS, CONTEXT = 25, 1024

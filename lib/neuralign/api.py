@@ -25,7 +25,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
-from neuralign.common.errors import UserError
+from neuralign.common.errors import UserError, join_names
+from neuralign.common.tensors import ComputedState
 from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
 from neuralign.config.plugins import plugin
@@ -50,12 +51,12 @@ from neuralign.merging.selection import (
     split_off_validation,
     validation_loss,
 )
-from neuralign.merging.verdict import UNMEASURED, judge
+from neuralign.merging.verdict import AVERAGED, UNMEASURED, judge
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, evaluation_outputs, logits, parameters
+from neuralign.networks.model import Model, State, buffers, evaluation_outputs, logits, parameters
 from neuralign.networks.outputs import output_tensors
-from neuralign.networks.states import fitted_state
+from neuralign.networks.states import OPTIONAL, fitted_state
 from neuralign.symmetry.certificate import CertificateError
 from neuralign.symmetry.permutations import Permutation, PermutationSpec
 from neuralign.symmetry.permutations import permute as permute_state
@@ -78,7 +79,7 @@ CPU = torch.device("cpu")
 METHODS = {"none": ["none", "frank_wolfe"], "inputs": ["none", "frank_wolfe", "correlation"]}
 METHODS["labels"] = [*METHODS["inputs"], "sinkhorn"]
 REPAIRS = {"none": ["bias"], "inputs": ["reset", "repair"], "labels": ["reset", "repair"]}
-LARGE = 2_000_000  # parameters above which weight matching replaces Frank-Wolfe, which takes many minutes there
+LARGE = 5_000_000  # parameters above which weight matching replaces Frank-Wolfe, which takes minutes there
 WORDS = ("auto", "none")  # instead of a method or a repair
 EXACT_METHODS = ["single_pass", "frank_wolfe"]  # of which `compare` takes the closer alignment
 
@@ -317,6 +318,7 @@ def merge(
     std: Normalisation | None = None,
     attention: bool = False,
     greedy: bool = False,
+    cohort: str = "mean",
     names: Sequence[str] | None = None,
 ) -> Merged:
     """One network out of several of the same architecture: the mean of the networks, aligned to the first, repaired.
@@ -337,19 +339,68 @@ def merge(
         mean, std, attention: as in `align`.
         greedy: whether a network is only taken into the mean if the score on the validation examples does not get
             worse (a greedy soup); needs `batches`, and no `weights`.
+        cohort: how three networks or more get into one frame by the method, a plug-in of `alignment/cohorts/`: each is
+            aligned to the mean of the others ("mean"), to the first ("reference"), or all at once ("frank_wolfe").
         names: of the networks, for the report; None: A, B, ...
 
-    The report has: method, repair, repair_facts, members (names), shares (the weights), certificate, moved (share of
-    units), data ("none", "inputs" or "labels"), examples (how many), tried (all merges with their scores on the
-    validation examples) and sentence. Where it could be measured, on the test examples or else on those for validation:
-    what `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
-    alignment changes the function of a network.
+    The report has: method, cohort (None for two networks), repair, repair_facts, members (names), shares (the weights),
+    certificate, moved (share of units), data ("none", "inputs" or "labels"), examples (how many), tried (all merges
+    with their scores on the validation examples) and sentence. Where it could be measured, on the test examples or else
+    on those for validation: what `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and
+    `CertificateError` if an alignment changes the function of a network.
     """
     if len(networks) < 2:
         raise UserError(f"networks: found {len(networks)}; at least 2 are needed")
     first = networks[0]
     names = names or letters(len(networks))
-    check_weights(weights, len(networks))
+    state, permutations, report = merge_states(
+        first,
+        [fitted_state(f"network {n}", first, x.state_dict())[0] for n, x in zip(names, networks, strict=True)],
+        names,
+        batches=batches,
+        example=example,
+        test=test,
+        weights=weights,
+        method=method,
+        repair=repair,
+        loss=loss,
+        mean=mean,
+        std=std,
+        attention=attention,
+        greedy=greedy,
+        cohort=cohort,
+    )
+    return Merged(network_with(first, state), permutations, report)
+
+
+def merge_states(
+    first: nn.Module,
+    states: Sequence[State],
+    names: Sequence[str],
+    *,
+    batches: Batches | None,
+    example: Inputs | None,
+    test: Batches | None,
+    weights: Sequence[float] | None,
+    method: str,
+    repair: str,
+    loss: Loss,
+    mean: Normalisation | None,
+    std: Normalisation | None,
+    attention: bool,
+    greedy: bool,
+    cohort: str,
+) -> tuple[State, tuple[Permutation, ...], dict[str, Any]]:
+    """(merged state, permutations, report) of `merge`, whose other arguments these are, for states.
+
+    Without data, states whose tensors are mapped from files need memory for a few tensors and for the certificate only.
+    A tensor of the merged state is then computed when it is read.
+
+    Args:
+        first: the network, with the weights of the first state.
+        states: of the network, checked.
+    """
+    check_weights(weights, len(states))
     if batches is None and example is None:
         raise UserError("batches: found None; examples are needed, or an `example` of the inputs to trace the network")
     if greedy and (batches is None or weights is not None):
@@ -360,7 +411,9 @@ def merge(
     chosen_repairs = REPAIRS[known] if repair == "auto" else [repair]
     methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
     repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
-    states = [fitted_state(f"network {n}", first, x.state_dict())[0] for n, x in zip(names, networks, strict=True)]
+    frame = _bind_plugin("cohorts", "cohort", cohort, {})
+    if known == "none" and repairs[chosen_repairs[0]] and "images" in schema("repairs", chosen_repairs[0]).model_fields:
+        raise UserError(f"repair: {repair!r} reads examples, and there are none; give some (`batches`, --data)")
     model, inputs = _copy_into_model(first, examples, mean, std)
     has_classes = loss == "cross_entropy"
     measured: dict[str, Examples] = {} if test is None else {"test": _examples(first, test)}
@@ -373,21 +426,24 @@ def merge(
             fit, held_out = split_off_validation(examples)
             score = validation_loss(objective, held_out) if known == "labels" else output_distance(held_out)
         symmetry = trace(model.network, inputs, attention=attention)
+        for name, parameter in first.named_parameters() if isinstance(states[0], ComputedState) else ():
+            parameter.data = states[0][name]  # mapped anew: the memory for what the tracer has read is free again
         problem = Problem(model, symmetry, states[0], states[0], fit, objective=objective)
-        choice = best_merge(problem, states, methods, repairs, score, weights, greedy)
+        choice = best_merge(problem, states, methods, repairs, score, weights, greedy, frame, known == "none")
     permutations = choice.alignment.permutations
     report: dict[str, Any] = {
         "method": choice.method,
+        "cohort": cohort if len(states) > 2 and choice.method != "none" else None,
         "repair": choice.repair,
-        "repair_facts": choice.facts,
+        "repair_facts": choice.merge.facts,
         "members": [names[i] for i in choice.members],
-        "shares": _shares(choice.members, weights, len(networks)),
+        "shares": _shares(choice.members, weights, len(states)),
         "certificate": choice.alignment.certificate,
         "moved": share_moved(permutations),
         "data": known,
         "examples": {} if held_out is None else {"fit": len(fit), "validation": len(held_out)},
         "tried": choice.tried,
-        "sentence": UNMEASURED,
+        "sentence": f"{AVERAGED}; {UNMEASURED}" if known == "none" and choice.merge.statistics else UNMEASURED,
     }
     if known == "labels" and held_out is not None:
         measured.setdefault("validation", held_out)
@@ -395,7 +451,9 @@ def merge(
         on, labelled = next(iter(measured.items()))
         training = fit if has_classes and known == "labels" else None
         report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, training)}
-    return Merged(network_with(first, choice.state), permutations, report)
+        if on == "validation" and len(choice.tried) > 1:
+            report["sentence"] += "; the same examples chose the method, which flatters the merge"
+    return choice.state, permutations, report
 
 
 @dataclass(frozen=True)
@@ -409,14 +467,16 @@ class Comparison:
     distance_after: float  # when B is aligned
     layers: tuple[dict[str, Any], ...]  # of each group of units: group, units, matched, cosine, chance
     permutation: Permutation  # that aligns B to A
+    other_buffers: tuple[str, ...]  # which differ, once B is aligned; counters of batch norms do not count
 
     @property
     def sentence(self) -> str:
         """What the comparison says."""
-        if self.equal:
-            return "B is A"
-        if self.same_up_to_permutation:
-            return "B is A with its neurons permuted"
+        if self.equal or self.same_up_to_permutation:
+            but = f", but for its buffers: {join_names(list(self.other_buffers))}" if self.other_buffers else ""
+            return f"B is A{'' if self.equal else ' with its neurons permuted'}{but}"
+        if not self.layers:
+            return f"B is not A, at a distance of {self.distance_before:.3f}, and no neuron may be permuted"
         return (
             f"B is not A with its neurons permuted: {self.matched:.0%} of the units match better than chance (about "
             f"5% if unrelated), and the distance falls from {self.distance_before:.3f} to {self.distance_after:.3f}"
@@ -446,7 +506,8 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
     rows = tuple(matches(spec, state, other, weights, lambda b: search(replace(problem, source=b), searches[best])))
     before = distance(state, other, weights)
     equal, same = (are_the_same(state, second, weights) for second in (other, aligned))
-    return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best])
+    others = [name for name in buffers(a) if not name.endswith(OPTIONAL) and not are_the_same(state, aligned, [name])]
+    return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best], tuple(others))
 
 
 def _affordable(methods: Sequence[str], network: nn.Module) -> list[str]:

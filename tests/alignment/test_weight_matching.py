@@ -14,10 +14,10 @@ from neuralign.alignment.agreement import Agreement
 from neuralign.alignment.algorithms.frank_wolfe import frank_wolfe
 from neuralign.alignment.algorithms.weights import weights
 from neuralign.alignment.ascent import agreement_of, ascend, match_in_turn
-from neuralign.alignment.birkhoff import best_step, to_matrix
+from neuralign.alignment.birkhoff import assign, best_step, to_matrix
 from neuralign.alignment.path_loss import midpoint_loss
 from neuralign.alignment.problem import Problem
-from neuralign.alignment.relaxation import relax, round_groupwise
+from neuralign.alignment.relaxation import _best_on_line, _value_and_gradient, relax, round_groupwise
 from neuralign.common.tensors import TensorFile, save_tensors
 from neuralign.datasets.arrays import Arrays
 from neuralign.networks.architectures.gpt import gpt
@@ -341,3 +341,26 @@ def test_networks_in_files_are_aligned_tensor_by_tensor(tmp_path):
         files.append(TensorFile(tmp_path / f"{name}.safetensors"))
     from_files = replace(problem, target=files[0], source=files[1], start=None)
     assert_equal(weights(from_files), weights(replace(problem, start=None)))
+
+
+@pytest.mark.parametrize("make", [lambda: mlp(5, 6, 7, 4), Recurrent])
+def test_a_step_along_a_line_is_the_best_by_the_objective_itself(make):
+    objective = agreement_of(problem_of(make, seed=3))
+    start = {
+        g: torch.full((n, n), 1 / n, dtype=torch.float64)
+        for g, n in objective.spec.sizes.items()
+        if g in objective.spec.free
+    }
+    value, gradient = _value_and_gradient(objective, start)
+    assert value == pytest.approx(float(objective.soft_value(start)), rel=1e-12)
+    for g in start:
+        assert torch.allclose(gradient[g], objective.soft_score(g, start), rtol=1e-9)
+    vertex = {g: assign(s) for g, s in gradient.items()}
+    t, gain = _best_on_line(objective, start, vertex, value, gradient)
+
+    def rise(t):
+        along = {g: torch.lerp(m, to_matrix(vertex[g]), t) for g, m in start.items()}
+        return float(objective.soft_value(along)) - value
+
+    assert gain == pytest.approx(rise(t), rel=1e-9)
+    assert gain >= max(rise(i / 200) for i in range(201)) - 1e-9 * abs(value)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import neuralign as na
 from neuralign.cli import main
 from neuralign.common.tensors import load_tensors
 from neuralign.symmetry.permutations import inverse, permute, random
@@ -206,3 +207,27 @@ def test_apply_refuses_in_one_line(capsys, folder, permutation):
     )
     assert "--output: found out; .safetensors" in refused(capsys, "apply", permutation, "others.pt", "-o", "out")
     assert not Path("out.pt").exists()
+
+
+def test_two_names_that_are_one_without_wrappers_are_refused(capsys, permutation):
+    torch.save({"0.bias": torch.zeros(6), "module.0.bias": torch.ones(6)}, "twice.pt")
+    message = refused(capsys, "apply", permutation, "twice.pt", "-o", "out.pt")
+    assert "twice.pt: 0.bias and module.0.bias are one name without those of wrappers" in message
+
+
+def test_a_merge_without_data_of_files_is_that_of_the_networks_in_memory(capsys, folder):
+    save_file(make(3).state_dict(), "c.safetensors")
+    arguments = ("a.safetensors", "c.safetensors", "--input", "2,3,9,9", "-o", "m.safetensors", "--method", "weights")
+    facts = json.loads(run(capsys, "merge", "nets.py:Net", *arguments, "--json"))
+    merged = na.merge(folder[2], make(3), example=torch.randn(2, 3, 9, 9), method="weights")
+    written = load_file("m.safetensors")
+    expected = merged.network.state_dict()
+    assert written.keys() == expected.keys() and all(torch.equal(written[n], expected[n]) for n in written)
+    assert facts["tried"] == merged.report["tried"] and facts["certificate"] < 1e-9
+
+
+def test_random_inputs_are_no_data(capsys):
+    arguments = ("merge", "nets.py:Net", "a.safetensors", "plain.pt", "--input", "2,3,9,9")
+    assert "repair: 'repair' reads examples, and there are none" in refused(capsys, *arguments, "--repair", "repair")
+    assert "method: it reads examples, and there are none" in refused(capsys, *arguments, "--method", "covariance")
+    assert "cohort: found 'x' (allowed: frank_wolfe, mean, reference)" in refused(capsys, *arguments, "--cohort", "x")

@@ -483,7 +483,7 @@ def real_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def followers_of_the_nearest_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers that follow the weights are those of the nearest end."""
-    monkeypatch.setattr(endpoints.Endpoints, "_updated_from_weights", lambda self, state: {})
+    monkeypatch.setattr(endpoints.Endpoints, "updated_from_weights", lambda self, state: {})
 
 
 def caches_that_survive_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

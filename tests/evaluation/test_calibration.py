@@ -1,6 +1,6 @@
 """Temperature, calibration, ensembles and barriers: known answers."""
 
-from math import log
+from math import isnan, log, nan
 
 import pytest
 import torch
@@ -129,3 +129,17 @@ def test_the_barrier_of_a_parabola_and_its_interval():
 def test_an_interval_is_the_same_in_every_call():
     values = torch.randn(30, generator=generator(1))
     assert interval_of_mean(values) == interval_of_mean(values) != interval_of_mean(values, seed=1)
+
+
+def test_a_loss_that_is_no_number_is_not_lost():
+    values = [nan if 0.4 < i / 24 < 0.5 else 0.0 for i in range(25)]
+    t, value = find_maximum(lambda t: values[round(24 * t)])
+    assert isnan(value) and 0.4 < t < 0.5
+    found = barrier(lambda t: torch.full((5,), nan if 0.4 < t < 0.5 else 1.0))
+    assert isnan(found.height)
+
+
+def test_a_search_needs_one_new_point_per_step():
+    calls: list[float] = []
+    find_maximum(lambda t: calls.append(t) or -abs(t - 0.37123))
+    assert len(calls) == len(set(calls)) <= 25 + 12

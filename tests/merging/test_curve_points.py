@@ -100,3 +100,10 @@ def test_a_greedy_soup_adds_what_helps_and_begins_with_the_best():
 def test_a_greedy_soup_keeps_what_does_no_harm():
     states = [{"w": torch.tensor(value)} for value in (1.0, 1.0)]
     assert greedy_soup(states, mean_state, lambda state: 5.0)[0] == (0, 1)
+
+
+def test_a_greedy_soup_passes_over_scores_that_are_no_numbers():
+    scores = {0: float("nan"), 1: 0.5, 2: 0.4}
+    states = [{"n": torch.tensor(i)} for i in scores]
+    chosen, soup = greedy_soup(states, lambda ends: {"n": torch.tensor(0)}, lambda state: scores[int(state["n"])])
+    assert chosen == (1,) and soup is states[1]

@@ -18,7 +18,7 @@ from neuralign.common.errors import UserError
 from neuralign.config.signatures import plugins
 from neuralign.evaluation.calibration import calibration
 from neuralign.merging.comparison import are_the_same, distance
-from neuralign.merging.verdict import UNMEASURED
+from neuralign.merging.verdict import AVERAGED, UNMEASURED, _sentence
 from neuralign.symmetry.permutations import random
 
 SLOW = {"pam", "sinkhorn", "straight_through"}  # have tests of their own
@@ -197,6 +197,15 @@ def test_a_merge_is_written_as_an_ordinary_checkpoint_with_a_card(tmp_path: Path
         ({}, "batches: found None; examples are needed, or an `example`"),
         ({"batches": True, "weights": [1, 1]}, r"weights: found \[1, 1\]; 2 numbers from 0 that sum to 1 are needed"),
         ({"batches": True, "weights": [0.5, 0.5], "greedy": True}, "greedy: found true; batches are needed, and no"),
+        (
+            {"example": torch.randn(4, 5), "method": "correlation"},
+            "method: it reads examples, and there are none; give some",
+        ),
+        (
+            {"example": torch.randn(4, 5), "repair": "reset"},
+            "repair: 'reset' reads examples, and there are none; give some",
+        ),
+        ({"batches": True, "cohort": "magic"}, r"cohort: found 'magic' \(allowed: frank_wolfe, mean, reference\)"),
         ({"batches": True, "method": "magic"}, r"method: found 'magic' \(allowed: auto, none, correlation, "),
         (
             {"batches": True, "repair": "magic"},
@@ -276,3 +285,96 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
         exec(block, names)
     assert len(blocks) == 2 and names["merged"].report["certificate"] < 1e-9
     assert Path("merged.safetensors").is_file() and Path("merged.safetensors.md").is_file()
+
+
+# ---- several networks, numbers that are none, and buffers
+
+
+@pytest.mark.parametrize("method", ["weights", "frank_wolfe"])
+def test_three_networks_in_one_frame_are_no_further_apart_than_aligned_to_the_first(method):
+    nets = [trained(seed, steps=20) for seed in (1, 2, 3)]
+    x = torch.randn(4, 5)
+    scores = {
+        cohort: na.merge(*nets, example=x, method=method, cohort=cohort).report for cohort in ("reference", "mean")
+    }
+    assert scores["mean"]["tried"][0]["score"] <= scores["reference"]["tried"][0]["score"] * (1 + 1e-12)
+    assert scores["mean"]["cohort"] == "mean" and scores["mean"]["certificate"] < 1e-9
+
+
+def test_permuted_copies_of_one_network_are_merged_to_it_and_the_card_names_the_frame(tmp_path: Path):
+    a = trained(1, norm=True, steps=20)
+    with torch.no_grad():
+        copies = [permuted(a, seed) for seed in (3, 4)]
+    merged = na.merge(a, *copies, batches=[x for x, _ in batches(80)], method="weights")
+    assert_close(merged.network.state_dict(), a.state_dict(), 1e-6)
+    card = merged.save(tmp_path / "m.pt").read_text()
+    assert "* alignment to A: weights, in one frame of all networks by the cohort method mean" in card
+
+
+def test_a_weight_of_zero_is_allowed_for_several_networks():
+    nets = [trained(seed, steps=5) for seed in (1, 2, 3)]
+    merged = na.merge(*nets, example=torch.randn(4, 5), weights=[0.5, 0.5, 0.0], method="weights", repair="none")
+    third = na.merge(*nets[:2], network(7), example=torch.randn(4, 5), weights=[1.0, 0.0, 0.0], method="weights")
+    assert_close(third.network.state_dict(), nets[0].state_dict(), 0)
+    assert merged.report["shares"] == [0.5, 0.5, 0]
+
+
+def test_a_merge_whose_score_is_no_number_is_never_chosen():
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        """It is no number for outputs near one, the mean of those of the two networks."""
+        return outputs.square().mean() * (float("nan") if abs(outputs[0, 0].item() - 1) < 0.5 else 1.0)
+
+    a, b = nn.Linear(2, 1), nn.Linear(2, 1)
+    for net, value in ((a, 0.0), (b, 2.0)):
+        nn.init.zeros_(net.weight)
+        nn.init.constant_(net.bias, value)
+    data = [(torch.randn(4, 2), torch.zeros(4, 1)) for _ in range(3)]
+    with pytest.raises(UserError, match="no merge has a score that is a finite number: none and reset: nan"):
+        na.merge(a, b, batches=data, loss=loss)
+
+
+def test_a_merge_without_data_says_that_its_statistics_are_means():
+    a, b = trained(1, norm=True, steps=5), trained(2, norm=True, steps=5)
+    merged = na.merge(a, b, example=torch.randn(4, 5), method="none")
+    assert merged.report["sentence"] == f"{AVERAGED}; {UNMEASURED}"
+    mean = (a.state_dict()["1.running_mean"] + b.state_dict()["1.running_mean"]) / 2
+    assert torch.allclose(merged.network.state_dict()["1.running_mean"], mean)
+
+
+def test_what_chose_the_method_is_said_to_flatter_the_merge():
+    a, b = trained(1, steps=20), trained(2, steps=20)
+    flattered = "; the same examples chose the method, which flatters the merge"
+    assert na.merge(a, b, batches=batches(), method="weights").report["sentence"].endswith(flattered)
+    one = na.merge(a, b, batches=batches(), method="weights", repair="reset").report["sentence"]
+    assert not one.endswith(flattered), "nothing was chosen"
+
+
+def test_a_gain_that_may_be_chance_is_said_to_be():
+    facts = {"metric": "accuracy", "best": "A", "gain": 0.4, "interval": [-0.5, 1.3], "n": 9}
+    assert _sentence(facts) == (
+        "the merge is 0.4 points above A, the best input: keep the merge "
+        "(95 % interval -0.5 to +1.3, which may be chance, n = 9)"
+    )
+    assert "chance" not in _sentence({**facts, "interval": [0.1, 1.3]})
+    assert "is not a finite number: do not use the merge" in _sentence({**facts, "gain": float("nan")})
+
+
+def test_networks_with_equal_weights_and_other_statistics_are_not_called_equal():
+    a, b = network(1, norm=True), network(1, norm=True)
+    b[1].running_mean.add_(1)
+    result = na.compare(a, b, torch.randn(4, 5))
+    assert result.equal and result.other_buffers == ("1.running_mean",)
+    assert result.sentence == "B is A, but for its buffers: 1.running_mean"
+
+
+def test_networks_without_free_neurons_are_compared_in_one_sentence():
+    a, b = nn.Linear(3, 2), nn.Linear(3, 2)
+    sentence = na.compare(a, b, torch.randn(4, 3)).sentence
+    assert re.fullmatch(r"B is not A, at a distance of \d\.\d{3}, and no neuron may be permuted", sentence)
+
+
+def test_the_imaginary_parts_of_complex_weights_count():
+    a = {"w": torch.tensor([1.0 + 2.0j, 3.0 - 1.0j])}
+    b = {"w": a["w"].conj().resolve_conj()}
+    assert distance(a, b, ["w"]) == pytest.approx(2 * (16 + 4) ** 0.5 / (2 * 15**0.5))
+    assert not are_the_same(a, b, ["w"]) and are_the_same(a, a, ["w"])

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from tiny import assert_same, randomised
 from torch import nn
 
-from neuralign.networks.foreign_checkpoints import CheckpointError, read
+from neuralign.common.tensors import ComputedState
+from neuralign.networks.foreign_checkpoints import CheckpointError, read, read_mapped
 
 
 @pytest.fixture
@@ -556,3 +557,15 @@ def test_buffers_may_be_infinite_where_the_network_has_them_so(tmp_path):
         torch.save(state | wrong, tmp_path / "a.pt")
         with pytest.raises(CheckpointError, match=message):
             read(tmp_path / "a.pt", model)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_mapped_tensors_are_those_that_are_read(tmp_path, tinyten, half):
+    state = {n: t.half() if half and t.is_floating_point() else t for n, t in tinyten.network.state_dict().items()}
+    save_file(state, tmp_path / "a.safetensors")
+    whole, mapped = read(tmp_path / "a.safetensors", tinyten), read_mapped(tmp_path / "a.safetensors", tinyten)
+    assert_same(dict(mapped.state), dict(whole.state))
+    assert_same(dict(mapped.renamed(mapped.state)), state)
+    assert isinstance(mapped.state, ComputedState)
+    torch.save(state, tmp_path / "a.pt")
+    assert_same(dict(read_mapped(tmp_path / "a.pt", tinyten).state), dict(whole.state))

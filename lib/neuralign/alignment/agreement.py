@@ -89,15 +89,16 @@ class Agreement:
         named = [name for name in names if name in spec.axes and _is_number(target[name])]
         counts = {name: sum(map(_count_occurrences, spec.axes[name]), Counter()) for name in named}
         self.counts = {name: count for name, count in counts.items() if not free.isdisjoint(count)}
-        self.names = {g: [name for name, count in self.counts.items() if count[g]] for g in spec.free}
+        self.names = list(self.counts)
+        self.of_group = {g: [name for name, count in self.counts.items() if count[g]] for g in spec.free}
         large = {name for name in self.counts if _is_rounded(target[name]) and _is_rounded(source[name])}
-        self.rounded = frozenset(g for g, on in self.names.items() if not large.isdisjoint(on))
+        self.rounded = frozenset(g for g, on in self.of_group.items() if not large.isdisjoint(on))
 
     @cached_property
     def single(self) -> frozenset[str]:
         """The free groups that are single."""
         axes = self.spec.axes
-        return frozenset(g for g in self.spec.free if all(_degree(axes[n], {g}) == 1 for n in self.names[g]))
+        return frozenset(g for g in self.spec.free if all(_degree(axes[n], {g}) == 1 for n in self.of_group[g]))
 
     @cached_property
     def degree(self) -> int:
@@ -119,12 +120,12 @@ class Agreement:
 
     def gain(self, group: str, before: Permutation, after: Permutation) -> float:
         """See `MatchingObjective`."""
-        return self._sum(self.names[group], _mover(after)) - self._sum(self.names[group], _mover(before))
+        return self._sum(self.of_group[group], _mover(after)) - self._sum(self.of_group[group], _mover(before))
 
-    def soft_value(self, matrices: Matrices) -> Tensor:
-        """See `MatchingObjective`."""
-        mixed = self.mixed(matrices)
-        products = [torch.dot(wide(self.target[n]).flatten(), mixed[n].flatten()) for n in self.counts]
+    def soft_value(self, matrices: Matrices, names: Collection[str] | None = None) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all."""
+        mixed = self.mixed(matrices, names)
+        products = [torch.dot(wide(self.target[n]).flatten(), tensor.flatten()) for n, tensor in mixed.items()]
         return torch.stack(products).sum()
 
     def soft_distance(self, matrices: Matrices) -> Tensor:
@@ -149,9 +150,9 @@ class Agreement:
         """See `MatchingObjective`."""
         return self._score(group, _mixer(matrices))
 
-    def mixed(self, matrices: Matrices) -> dict[str, Tensor]:
-        """The source's tensors that count, mixed by `matrices`, in float64."""
-        source = {name: wide(self.source[name]) for name in self.counts}
+    def mixed(self, matrices: Matrices, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The source's tensors of these names, mixed by `matrices`, in float64; None: all that count."""
+        source = {name: wide(self.source[name]) for name in (self.counts if names is None else names)}
         device = next(iter(source.values())).device
         return mix(self.spec, {g: m.to(device) for g, m in matrices.items()}, source)
 
@@ -166,7 +167,7 @@ class Agreement:
     def _score(self, group: str, move: Move, names: Sequence[str] | None = None) -> Tensor:
         size = self.spec.sizes[group]
         total = torch.zeros(size, size, dtype=torch.float64)
-        for name in self.names[group] if names is None else names:
+        for name in self.of_group[group] if names is None else names:
             target, source = _real(self.target[name]), _real(self.source[name])
             for k in range(self.counts[name][group]):  # the product rule: all factors but the k-th are moved
                 moved = act(self.spec, {name: source}, _all_but(k, group, move))[name]

@@ -132,7 +132,11 @@ def to_matrix(permutation: Tensor) -> Tensor:
 def best_step(function: Callable[[float], float], degree: int) -> float:
     """The t in [0, 1] at which a polynomial of at most this degree is largest; 0 if it is constant."""
     ts = np.linspace(0, 1, degree + 1)
-    coefficients = np.linalg.solve(np.vander(ts), [function(t) for t in ts])
+    return largest_at(np.linalg.solve(np.vander(ts), [function(t) for t in ts]))
+
+
+def largest_at(coefficients: np.ndarray) -> float:
+    """The t in [0, 1] at which a polynomial, highest power first, is largest; 0 if it is constant."""
     roots = np.roots(np.polyder(coefficients))
     inside = [float(r.real) for r in roots if abs(r.imag) < 1e-9 and 0 < r.real < 1]
     return max([0.0, *inside, 1.0], key=lambda t: float(np.polyval(coefficients, t)))

@@ -12,7 +12,7 @@ from typing import Any
 from neuralign.datasets.batches import Examples, Inputs, Transform, count_examples, map_tensors, select
 from neuralign.datasets.images import as_is
 from neuralign.networks.model import Model, State
-from neuralign.symmetry.certificate import Certificate, prove, require_within
+from neuralign.symmetry.certificate import GRADIENTS_AT_ONCE, Certificate, prove, require_within
 from neuralign.symmetry.permutations import Permutation, check
 from neuralign.symmetry.precision import to_double
 from neuralign.symmetry.tracing.trace import Trace
@@ -48,13 +48,18 @@ def search(problem: Problem, method: Callable[[Problem], Permutation]) -> Permut
     return method(problem) if problem.trace.spec.free else {}
 
 
-def certify(problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float | None = None) -> float:
+def certify(problem: Problem, permutation: Permutation, **options: Any) -> float:
     """The `error` of the `certificate`, whose arguments and exceptions it shares."""
-    return certificate(problem, permutation, images=images, tolerance=tolerance).error
+    return certificate(problem, permutation, **options).error
 
 
 def certificate(
-    problem: Problem, permutation: Permutation, *, images: int = 32, tolerance: float | None = None
+    problem: Problem,
+    permutation: Permutation,
+    *,
+    images: int = 32,
+    tolerance: float | None = None,
+    gradients_at_once: int = GRADIENTS_AT_ONCE,
 ) -> Certificate:
     """The largest relative change of the source's outputs and gradients when its neurons are permuted, in float64.
 
@@ -65,6 +70,7 @@ def certificate(
         permutation: {group: (n,)}; ValueError if it is not admissible.
         tolerance: largest error that is accepted; above it, CertificateError. None: that of the precision in which the
             networks were compared, which is float32 if the network does not run in float64.
+        gradients_at_once: how many numbers of gradients are held at once; for the others the network runs again.
     """
     trace = problem.trace
     check(trace.spec, permutation)
@@ -72,7 +78,7 @@ def certificate(
     inputs, _ = next(problem.examples.batches(images + 1 + 3))
     available = count_examples(inputs)
     batches = [model.normalise(batch) for batch in _batches_of_sizes(inputs, (images, 1, 3))]
-    proof = prove(trace, permutation, problem.source, batches)
+    proof = prove(trace, permutation, problem.source, batches, gradients_at_once=gradients_at_once)
     errors = {"outputs": proof.outputs, "gradients": proof.gradients}
     count = min(sum(proof.batch_sizes), available)
     require_within(errors, proof.precision.tolerance if tolerance is None else tolerance, count)

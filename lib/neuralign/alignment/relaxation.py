@@ -1,17 +1,29 @@
 """Frank-Wolfe over doubly stochastic matrices, and rounding of what it finds to permutations."""
 
+from collections.abc import Collection
 from math import inf
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neuralign.alignment.agreement import MatchingObjective, Matrices
-from neuralign.alignment.birkhoff import assign, best_step, to_matrix
+from neuralign.alignment.birkhoff import assign, largest_at, to_matrix
+from neuralign.symmetry.permutations import Permutation
 
 
 class Polynomial(MatchingObjective, Protocol):
-    """An objective whose degree is known."""
+    """An objective whose degree is known, and which is a sum over tensors."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tensors that count."""
+        ...
+
+    def soft_value(self, matrices: Matrices, names: Collection[str] | None = None) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all. The value is the sum over them."""
+        ...
 
     @property
     def degree(self) -> int:
@@ -29,25 +41,66 @@ def relax(
     gains less than `tolerance` times the objective.
     """
     matrices = {g: m.double() for g, m in start.items()}
-    step, value, before = 0, float(objective.soft_value(matrices)), -inf
-    while step < steps and value - before > tolerance * abs(value):
+    value, gradient = _value_and_gradient(objective, matrices)
+    step, gain = 0, inf
+    while step < steps and gain > tolerance * abs(value):
         step += 1
-        leaves = {g: m.detach().requires_grad_() for g, m in matrices.items()}
-        gradients = torch.autograd.grad(objective.soft_value(leaves), list(leaves.values()))
-        vertices = {g: to_matrix(assign(s)) for g, s in zip(leaves, gradients, strict=True)}
-
-        matrices = _best_on_line(objective, matrices, vertices)
-        before, value = value, float(objective.soft_value(matrices))
+        vertex = {g: assign(s) for g, s in gradient.items()}
+        t, gain = _best_on_line(objective, matrices, vertex, value, gradient)
+        matrices = _mixture(matrices, {g: to_matrix(p) for g, p in vertex.items()}, t)
+        if objective.degree > 2:
+            value, gradient = _value_and_gradient(objective, matrices)
+        else:  # the gradient is affine, so that it is a mixture too, and that at a permutation takes less time
+            value, gradient = value + gain, _mixture(gradient, {g: objective.score(g, vertex) for g in vertex}, t)
     return round_groupwise(objective, matrices), matrices, step
 
 
-def _best_on_line(objective: Polynomial, start: Matrices, end: Matrices) -> dict[str, Tensor]:
-    """The matrices on the line from `start` to `end` at which the objective is largest."""
+def _value_and_gradient(objective: Polynomial, matrices: Matrices) -> tuple[float, dict[str, Tensor]]:
+    """The objective at these matrices, and {group: its derivative (n, n)}."""
+    leaves = {g: m.detach().requires_grad_() for g, m in matrices.items()}
+    total, gradient = 0.0, {g: torch.zeros_like(m) for g, m in matrices.items()}
+    for name in objective.names:  # tensor by tensor, for the gradient needs several copies of each in float64
+        value = objective.soft_value(leaves, [name])
+        total += float(value.detach())
+        for part, whole in zip(
+            torch.autograd.grad(value, list(leaves.values()), allow_unused=True), gradient.values(), strict=True
+        ):
+            if part is not None:
+                whole += part
+    return total, gradient
 
-    def along(t: float) -> dict[str, Tensor]:
-        return {g: torch.lerp(m, end[g], t) for g, m in start.items()}
 
-    return along(best_step(lambda t: float(objective.soft_value(along(t))), objective.degree))
+def soft_value(objective: Polynomial, matrices: Matrices) -> float:
+    """The objective at these matrices, computed tensor by tensor."""
+    return sum(float(objective.soft_value(matrices, [name])) for name in objective.names)
+
+
+def _best_on_line(
+    objective: Polynomial, start: Matrices, vertex: Permutation, value: float, gradient: Matrices
+) -> tuple[float, float]:
+    """(t, gain) where the objective is largest on the line from `start`, at t = 0, to a permutation, at t = 1.
+
+    What is known of the polynomial are its value and derivative at 0 and its value at 1, which takes little time; the
+    rest of its values are computed between them.
+
+    Args:
+        value, gradient: of the objective at the start.
+    """
+    end = {g: to_matrix(p) for g, p in vertex.items()}
+    rise = sum(float((s * (end[g] - start[g])).sum()) for g, s in gradient.items())
+    degree = max(2, objective.degree)
+    ts = [1.0, *(i / (degree - 1) for i in range(1, degree - 1))]
+    values = [objective.value(vertex), *(soft_value(objective, _mixture(start, end, t)) for t in ts[1:])]
+    powers = np.array([[t**k for k in range(degree, 1, -1)] for t in ts])
+    higher = np.linalg.solve(powers, [v - value - rise * t for v, t in zip(values, ts, strict=True)])
+    gains = np.array([*higher, rise, 0.0])
+    t = largest_at(gains)
+    return t, float(np.polyval(gains, t))
+
+
+def _mixture(start: Matrices, end: Matrices, t: float) -> dict[str, Tensor]:
+    """(1 - t) start + t end, for each group."""
+    return {g: torch.lerp(m, end[g], t) for g, m in start.items()}
 
 
 def round_groupwise(objective: Polynomial, matrices: Matrices) -> dict[str, Tensor]:

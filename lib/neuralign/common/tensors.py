@@ -1,7 +1,7 @@
 """Named tensors in safetensors files, with facts about them (any JSON object) in the file's metadata."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,24 @@ class TensorFile(Mapping[str, Tensor]):
         with _refusing_other_files(self.path), safe_open(self.path, "pt") as file:
             tensor: Tensor = file.get_tensor(name)
         return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class ComputedState(Mapping[str, Tensor]):
+    """A state whose tensors are computed whenever they are read, so that it takes no memory itself."""
+
+    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]):
+        self.names, self.compute = dict.fromkeys(names), compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.compute(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

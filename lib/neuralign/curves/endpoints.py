@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -26,51 +26,25 @@ ITERATIONS, CONVERGED = 100, 1e-6
 
 
 @dataclass(frozen=True)
-class Endpoints:
-    """States of a network, each divided into a vector, which a path interpolates, and stored tensors.
-
-    The vector holds the trainable parameters, then other tensors that are interpolated but not trained.
-    """
+class Division:
+    """What becomes of each tensor of several states of a network at a point between them."""
 
     model: Model
-    layout: FlatLayout  # of the vectors
-    vectors: tuple[Tensor, ...]  # (d,) for each state
-    stored: tuple[dict[str, Tensor], ...]  # for each state, the tensors that are not in the vector
-    estimated: frozenset[str]  # stored batch-norm statistics and counters, which are re-estimated at every point
-    from_weights: Mapping[str, nn.Module]  # stored buffer that is updated from the weights alone -> its module
+    interpolated: tuple[str, ...]  # trainable parameters, then other tensors that are interpolated
+    estimated: frozenset[str]  # batch-norm statistics and counters, which are re-estimated at every point
+    from_weights: Mapping[str, nn.Module]  # buffer that is updated from the weights alone -> its module
     uninterpolable: Mapping[str, str]  # tensor that has no value between the states -> why
     inputs: Inputs  # of a few examples, to run the network on
-
-    @property
-    def statistics(self) -> dict[str, Tensor]:
-        """The buffers for `batch_norm.statistics` to re-estimate, with the values of the first state."""
-        return {name: self.stored[0][name] for name in self.estimated}
 
     def demand_interpolable(self) -> None:
         """Raise UserError, which names the tensor, if one has no value between the states."""
         for name, reason in self.uninterpolable.items():
             raise UserError(f"{name!r} differs between the ends of the path, and has no value in between: {reason}")
 
-    def state_at(self, vector: Tensor, shares: Sequence[float]) -> dict[str, Tensor]:
-        """The network's state at a point whose interpolated tensors are `vector` (d,).
-
-        `shares`: how much of each state the point has; they sum to one. Stored tensors are those of the state with the
-        largest share. Its batch-norm statistics still have to be re-estimated, unless the share is 1. Raises UserError
-        between the states if a tensor has no value there.
-        """
-        nearest = max(range(len(shares)), key=lambda i: shares[i])
-        state = self.layout.views(vector) | {n: t.clone() for n, t in self.stored[nearest].items()}
-        if shares[nearest] == 1:
-            return state
-        self.demand_interpolable()
-        return state | self._updated_from_weights(state) if self.from_weights else state
-
-    def state_on(self, curve: Curve, t: float) -> dict[str, Tensor]:
-        """The network's state at t in [0, 1] of a curve from the first state to the second; see `state_at`."""
-        return self.state_at(curve(t), (1 - t, t))
-
-    def _updated_from_weights(self, state: State) -> dict[str, Tensor]:
+    def updated_from_weights(self, state: State) -> dict[str, Tensor]:
         """The buffers that are updated from the weights alone, after passes with their modules in training mode."""
+        if not self.from_weights:
+            return {}
         current = {name: t.clone() for name, t in state.items()}
         with preserved_modes(self.model.network), torch.no_grad(), repeatable_draws(self.model.device):
             self.model.network.eval()
@@ -84,19 +58,50 @@ class Endpoints:
         return {name: current[name] for name in self.from_weights}
 
 
-def endpoints_of(model: Model, states: Sequence[State], inputs: Inputs, *, keep_equal: bool = True) -> Endpoints:
-    """The states, each divided into what a path between them interpolates and what is stored.
+@dataclass(frozen=True)
+class Endpoints(Division):
+    """States of a network, each divided into a vector, which a path interpolates, and stored tensors.
 
-    Raises UserError if the network has other outputs with the two parts of a state than with the state itself.
+    The vector holds the trainable parameters, then other tensors that are interpolated but not trained.
+    """
+
+    layout: FlatLayout  # of the vectors
+    vectors: tuple[Tensor, ...]  # (d,) for each state
+    stored: tuple[dict[str, Tensor], ...]  # for each state, the tensors that are not in the vector
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """The buffers for `batch_norm.statistics` to re-estimate, with the values of the first state."""
+        return {name: self.stored[0][name] for name in self.estimated}
+
+    def state_at(self, vector: Tensor, shares: Sequence[float]) -> dict[str, Tensor]:
+        """The network's state at a point whose interpolated tensors are `vector` (d,).
+
+        `shares`: how much of each state the point has; they sum to one. Stored tensors are those of the state with the
+        largest share. Its batch-norm statistics still have to be re-estimated, unless the share is 1. Raises UserError
+        between the states if a tensor has no value there.
+        """
+        nearest = max(range(len(shares)), key=lambda i: shares[i])
+        state = self.layout.views(vector) | {n: t.clone() for n, t in self.stored[nearest].items()}
+        if shares[nearest] == 1:
+            return state
+        self.demand_interpolable()
+        return state | self.updated_from_weights(state)
+
+    def state_on(self, curve: Curve, t: float) -> dict[str, Tensor]:
+        """The network's state at t in [0, 1] of a curve from the first state to the second; see `state_at`."""
+        return self.state_at(curve(t), (1 - t, t))
+
+
+def divide(model: Model, states: Sequence[State], inputs: Inputs, *, keep_equal: bool = True) -> Division:
+    """The tensors that the states have by their names in a state, divided by what a path between the states does.
 
     Args:
         states: of the model, at least two.
         inputs: of some examples, on which the network is run to see how it updates its buffers.
-        keep_equal: whether untrained tensors that are equal in all states are stored. If False they are in the vector,
-            as those that differ: states that are still to be permuted may differ afterwards.
+        keep_equal: whether untrained tensors that are equal in all states stay as they are. If False they are
+            interpolated, as those that differ: states that are still to be permuted may differ afterwards.
     """
-    names = canonical_names(model.network)
-    states = [{n: state[n] for n in names if names[n] == n and n in state} for state in states]
     first, inputs, trained = states[0], select(inputs, slice(IMAGES)), trainable(model.network)
     differing = {n for n, t in first.items() if any(not torch.equal(state[n], t) for state in states[1:])}
     inexact = {n for n, t in first.items() if t.is_floating_point() or t.is_complex()}
@@ -109,19 +114,28 @@ def endpoints_of(model: Model, states: Sequence[State], inputs: Inputs, *, keep_
     uninterpolable |= {n: updated.unknown[n] for n in differing & updated.unknown.keys()}
     interpolated = (differing if keep_equal else inexact) & constant & inexact - updated.unknown.keys()
     in_vector = [n for n in first if n in trained] + [n for n in first if n in interpolated]
-    layout = FlatLayout.of({n: first[n].detach() for n in in_vector}, untrained=interpolated)
+    return Division(model, tuple(in_vector), frozenset(estimated), updated.from_weights, uninterpolable, inputs)
+
+
+def endpoints_of(model: Model, states: Sequence[State], inputs: Inputs, *, keep_equal: bool = True) -> Endpoints:
+    """The states, each divided into what a path between them interpolates and what is stored.
+
+    Raises UserError if the network has other outputs with the two parts of a state than with the state itself.
+    Arguments are as in `divide`.
+    """
+    names = canonical_names(model.network)
+    states = [{n: state[n] for n in names if names[n] == n and n in state} for state in states]
+    first, division = states[0], divide(model, states, inputs, keep_equal=keep_equal)
+    untrained = set(division.interpolated) - trainable(model.network)
+    layout = FlatLayout.of({n: first[n].detach() for n in division.interpolated}, untrained=untrained)
     ends = Endpoints(
-        model,
-        layout,
-        tuple(layout.flatten(state) for state in states),
-        tuple({n: t.detach().clone() for n, t in state.items() if n not in layout.shapes} for state in states),
-        frozenset(estimated),
-        updated.from_weights,
-        uninterpolable,
-        inputs,
+        **{f.name: getattr(division, f.name) for f in fields(division)},
+        layout=layout,
+        vectors=tuple(layout.flatten(state) for state in states),
+        stored=tuple({n: t.detach().clone() for n, t in state.items() if n not in layout.shapes} for state in states),
     )
     for number, (vector, stored, state) in enumerate(zip(ends.vectors, ends.stored, states, strict=True), 1):
-        demand_same(model, layout.views(vector) | stored, state, inputs, f"end {number} of the path")
+        demand_same(model, layout.views(vector) | stored, state, ends.inputs, f"end {number} of the path")
     return ends
 
 

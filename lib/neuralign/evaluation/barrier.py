@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from functools import cache
+from math import isnan, sqrt
 
 import torch
 from torch import Tensor
@@ -31,22 +32,27 @@ def find_maximum(function: Callable[[float], float], points: int = POINTS) -> tu
     """(t, value) of the maximum of a function on [0, 1], up to PRECISION in t.
 
     It is evaluated at `points` even places; a golden-section search refines the best of them, between its neighbours.
-    The function is called once for each t.
+    The function is called once for each t. A value that is not a number counts as the largest, so that it is not lost.
     """
     values: dict[float, float] = {}
 
-    def value(t: float) -> float:
+    def rank(t: float) -> tuple[bool, float]:
         if t not in values:
             values[t] = function(t)
-        return values[t]
+        return isnan(values[t]), values[t]
 
     grid = [i / (points - 1) for i in range(points)]
-    best = max(range(points), key=lambda i: value(grid[i]))
+    best = max(range(points), key=lambda i: rank(grid[i]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, points - 1)]
-    while high - low > PRECISION:
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        low, high = (low, right) if value(left) >= value(right) else (left, high)
-    t = max(values, key=lambda t: values[t])
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    while high - low > PRECISION:  # each step needs one new point: the other is the one within the smaller interval
+        if rank(left) >= rank(right):
+            high, right = right, left
+            left = high - GOLDEN * (high - low)
+        else:
+            low, left = left, right
+            right = low + GOLDEN * (high - low)
+    t = max(values, key=rank)
     return t, values[t]
 
 
@@ -60,6 +66,7 @@ def barrier(losses: Callable[[float], Tensor], *, points: int = POINTS, seed: in
     """
     start, end = losses(0.0).double(), losses(1.0).double()
 
+    @cache
     def rises(t: float) -> Tensor:
         middle = start if t == 0 else end if t == 1 else losses(t).double()
         return middle - (1 - t) * start - t * end

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neuralign.alignment.agreement import wide
 from neuralign.common.seeding import stream
 from neuralign.networks.model import State
 from neuralign.symmetry.permutations import Permutation, PermutationSpec, act, permute
@@ -20,16 +21,22 @@ def distance(a: State, b: State, names: Collection[str]) -> float:
     """The distance of two networks over these tensors, divided by the mean of their norms."""
     squares = [0.0, 0.0, 0.0]
     for name in names:
-        first, second = a[name].double(), b[name].double()
+        first, second = wide(a[name]), wide(b[name])
         for i, tensor in enumerate((first - second, first, second)):
-            squares[i] += tensor.abs().square().sum().item()
+            squares[i] += tensor.square().sum().item()
     between, *norms = (square**0.5 for square in squares)
     return 2 * between / sum(norms) if sum(norms) else 0.0
 
 
 def are_the_same(a: State, b: State, names: Collection[str]) -> bool:
     """Whether these tensors are equal up to rounding."""
-    return all((a[n] - b[n]).abs().max() <= EQUAL * a[n].abs().max() for n in names if a[n].numel())
+
+    def same(first: Tensor, second: Tensor) -> bool:
+        if torch.equal(first, second) or not (first.is_floating_point() or first.is_complex()):
+            return torch.equal(first, second)
+        return bool((first - second).abs().max() <= EQUAL * first.abs().max())
+
+    return all(same(a[name], b[name]) for name in names)
 
 
 def matches(
@@ -79,7 +86,7 @@ def _weights(spec: PermutationSpec, state: State, names: Collection[str]) -> dic
 
     def collect(group: str, block: Tensor, dim: int) -> Tensor:
         if group in pieces:
-            pieces[group].append(block.movedim(dim, 0).flatten(1).double())
+            pieces[group].append(wide(block.movedim(dim, 0)).flatten(1))
         return block
 
     act(spec, {name: state[name] for name in names}, collect)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, isnan
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def best_point(
 
     def minus_loss(t: float) -> float:
         state = state_at(curve, ends, t, training)
-        return -values_of(ends.model, state, validation, objective.metrics[LOSS]).mean().item()
+        loss = values_of(ends.model, state, validation, objective.metrics[LOSS]).mean().item()
+        return -inf if isnan(loss) else -loss
 
     t, value = find_maximum(minus_loss, points)
     return BestPoint(t, -value, state_at(curve, ends, t, training))

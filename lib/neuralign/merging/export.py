@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import atomic
-from neuralign.common.tensors import save_tensors
+from neuralign.common.tensors import save_when_computed
 from neuralign.networks.model import State
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -26,7 +26,7 @@ def check_suffix(path: Path, argument: str) -> None:
 def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a state_dict as safetensors or by torch.save, by the suffix of `path`; PyTorch alone can load it."""
     if path.suffix == ".safetensors":
-        save_tensors({name: t.clone() for name, t in tensors.items()}, path)  # tied tensors share no memory there
+        save_when_computed(tensors, path)
         return
     with atomic(path) as temporary:
         torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
@@ -63,7 +63,7 @@ def _card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report:
     for weight, given in zip(report["shares"], inputs, strict=True):
         details = ", ".join(f"{key} `{value}`" for key, value in given.items() if key != "name")
         lines.append(f"* {given['name']}, weight {weight:.6g}" + (f": {details}" if details else ""))
-    lines += ["", "## How", "", f"* network: `{network}`", f"* alignment to {inputs[0]['name']}: {report['method']}"]
+    lines += ["", "## How", "", f"* network: `{network}`", f"* alignment to {inputs[0]['name']}: {_method(report)}"]
     lines.append(f"* repair: {report['repair']}")
     lines.append(f"* data: {_data(report)}")
     change = f"the alignment changes outputs and gradients by at most {report['certificate']:.1e} of their size"
@@ -71,6 +71,11 @@ def _card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report:
     lines += _table(inputs, report) if "merged" in report else ["Nothing, for there were no labelled data."]
     lines += ["", "## How to load it", "", "```python", *_loading(name), "```", ""]
     return "\n".join(lines)
+
+
+def _method(report: Mapping[str, Any]) -> str:
+    frame = f", in one frame of all networks by the cohort method {report['cohort']}" if report["cohort"] else ""
+    return f"{report['method']}{frame}"
 
 
 def _data(report: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from neuralign.common.errors import UserError
-from neuralign.curves.endpoints import endpoints_of
+from neuralign.common.tensors import ComputedState
+from neuralign.curves.endpoints import Division, divide
 from neuralign.datasets.batches import Examples
 from neuralign.datasets.images import as_is
 from neuralign.networks.buffer_updates import IMAGES
@@ -36,6 +37,7 @@ class Merge:
     weights: tuple[float, ...]  # how much of each end the merge has; they sum to one
     state: State  # the weighted mean of the ends
     examples: Examples
+    statistics: frozenset[str] = frozenset()  # running statistics, which are not those of the merged network
     facts: dict[str, Any] = field(default_factory=dict)  # what a repair reports besides the state
 
 
@@ -50,12 +52,34 @@ def merge_of(
     Parameters and running statistics are averaged in float64; all other tensors are as `docs/states.md` says of points
     between networks. The statistics are not those of the merged network: a repair re-estimates them. Raises UserError
     if the weights do not fit, or if a tensor that has no mean differs between the ends.
+
+    A tensor of the mean is computed whenever it is read; `dict` of the state holds them all.
     """
     shares = check_weights(weights, len(ends))
-    points = endpoints_of(model, ends, next(examples.batches(IMAGES))[0])
-    vector = mean_state([{"": v} for v in points.vectors], shares)[""]
-    statistics = mean_state([{name: end[name] for name in points.estimated} for end in ends], shares)
-    return Merge(model, trace, tuple(ends), shares, points.state_at(vector, shares) | statistics, examples)
+    division = divide(model, ends, next(examples.batches(IMAGES))[0])
+    return Merge(model, trace, tuple(ends), shares, _mean(division, ends, shares), examples, division.estimated)
+
+
+def _mean(division: Division, ends: Sequence[State], shares: Sequence[float]) -> State:
+    """The mean of the ends, of which each tensor is computed whenever it is read."""
+    nearest = max(range(len(shares)), key=lambda i: shares[i])
+    if shares[nearest] == 1:
+        return ends[nearest]
+    division.demand_interpolable()
+    averaged = {*division.interpolated, *division.estimated}
+
+    def compute(name: str) -> Tensor:
+        if name not in averaged:
+            return ends[nearest][name]
+        return mean_state([{name: end[name]} for end in ends], shares)[name]
+
+    state = ComputedState(ends[0], compute)
+    return changed(state, division.updated_from_weights(state))
+
+
+def changed(state: State, changes: State) -> State:
+    """A state with other values of some tensors; the others are read from `state` when they are needed."""
+    return ComputedState(state, lambda name: changes[name] if name in changes else state[name])
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
@@ -67,12 +91,12 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
     return tuple(float(weight) for weight in weights)
 
 
-def repaired(merge: Merge, repair: Repair | None) -> dict[str, Tensor]:
+def repaired(merge: Merge, repair: Repair | None) -> State:
     """The repaired state of a merge; the mean as it is for None.
 
     If the ends are equal, or one has all the weight, the merge is that network and there is nothing to repair.
     """
-    return dict(merge.state if repair is None or _is_an_end(merge) else repair(merge))
+    return merge.state if repair is None or _is_an_end(merge) else repair(merge)
 
 
 def with_fresh_statistics(model: Model, state: State, examples: Examples, seed: int = 0) -> dict[str, Tensor]:

@@ -4,13 +4,15 @@ Test examples are for the final measurement alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from dataclasses import dataclass, replace
+from math import ceil, inf
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from neuralign.alignment.common_frame import cohort as cohorts
+from neuralign.alignment.common_frame.cohort import Cohort, Permutations
 from neuralign.alignment.problem import Problem, certify, search
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
@@ -23,13 +25,17 @@ from neuralign.merging.merge import BATCH_SIZE, Merge, Repair, merge_of, repaire
 from neuralign.merging.soups import greedy_soup
 from neuralign.networks.model import Model, State, parameters
 from neuralign.networks.outputs import output_tensors
-from neuralign.symmetry.permutations import Permutation, identity, permute
+from neuralign.networks.states import mean_state
+from neuralign.symmetry.certificate import GRADIENTS_AT_ONCE
+from neuralign.symmetry.permutations import Permutation, identity, permute, permute_when_read
 from neuralign.training.objective import LOSS, Objective
 
 Method = Callable[[Problem], Permutation]
+CohortMethod = Callable[[Cohort], Permutations]
 Score = Callable[[Merge, State], float]  # (merge, its state as it is or repaired) -> what is to be small
 SHARE = 0.2  # of the examples, for validation
 LARGEST = 10_000  # number of examples that are used
+SHARE_AT_ONCE = 1 / 4  # of the gradients, in certificates that save memory
 
 
 @dataclass(frozen=True)
@@ -49,22 +55,70 @@ class Choice:
     alignment: Alignment
     members: tuple[int, ...]  # the networks in the mean
     state: State
-    facts: dict[str, Any]  # of the repair
+    merge: Merge  # before the repair, of all networks; with the facts of the repair
     tried: list[dict[str, Any]]  # method, repair and score of every merge
 
 
-def align_to_first(problem: Problem, states: Sequence[State], method: Method | None) -> Alignment:
-    """The alignment of each of `states` to the first by a method of pairs; the identity for None.
+def align_to_first(
+    problem: Problem,
+    states: Sequence[State],
+    method: Method | None,
+    cohort: CohortMethod | None = None,
+    weights: Sequence[float] | None = None,
+    without_data: bool = False,
+) -> Alignment:
+    """The alignment of all `states` in the order of the first; the identity, which needs no certificate, for None.
 
-    `problem`: what all pairs have in common. Raises CertificateError if a permutation changes a network's function.
+    Args:
+        problem: what all alignments have in common.
+        states: of the networks.
+        method: of pairs.
+        cohort: how three networks or more get into one frame by it; None: each is aligned to the first alone.
+        weights: of the networks in the mean, for the cohort. If one is zero it takes equal ones, for it allows no zero.
+        without_data: whether methods may not read the examples, as in `best_merge`.
+
+    Raises CertificateError if a permutation changes a network's function.
     """
-    permutations: list[Permutation] = [identity(problem.trace.spec)]
-    certificates = [0.0]
-    for source in states[1:]:
-        pair = Problem(problem.model, problem.trace, states[0], source, problem.examples, objective=problem.objective)
-        permutations.append(identity(problem.trace.spec) if method is None else dict(search(pair, method)))
-        certificates.append(certify(pair, permutations[-1]))
-    return Alignment(tuple(permutations), max(certificates))
+    spec = problem.trace.spec
+    if method is None:
+        return Alignment(tuple(identity(spec) for _ in states), 0.0)
+    group = Cohort(
+        problem.model,
+        problem.trace,
+        states,
+        method,
+        _NoExamples(problem.examples.device) if without_data else problem.examples,
+        weights=weights if weights and min(weights) > 0 else None,
+        objective=problem.objective,
+    )
+    pairs = [group.problem(states[0], i, None, "merge") for i in range(1, len(states))]
+    if len(states) > 2 and cohort is not None:
+        permutations = tuple(identity(spec) | own for own in cohorts.search(group, cohort))
+    else:
+        permutations = (identity(spec), *(identity(spec) | dict(search(pair, method)) for pair in pairs))
+    numbers = sum(parameter.numel() for parameter in problem.model.network.parameters())
+    at_once = max(1, int(SHARE_AT_ONCE * numbers)) if without_data else GRADIENTS_AT_ONCE
+    certificates = [
+        certify(replace(pair, examples=problem.examples), own, gradients_at_once=at_once)
+        for pair, own in zip(pairs, permutations[1:], strict=True)
+    ]
+    return Alignment(permutations, max(certificates))
+
+
+class _NoExamples(Examples):
+    """Stands for examples that a method may not read, as there are only inputs to run the network on."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def _refuse(self, *arguments: Any) -> NoReturn:
+        raise UserError("method: it reads examples, and there are none; give some (`batches`, --data)")
+
+    __len__ = subset = to = batches = take = _refuse  # type: ignore[assignment]
 
 
 def best_merge(
@@ -75,8 +129,12 @@ def best_merge(
     score: Score,
     weights: Sequence[float] | None = None,
     greedy: bool = False,
+    cohort: CohortMethod | None = None,
+    without_data: bool = False,
 ) -> Choice:
     """The merge with the lowest score over all methods and repairs; the first of equal ones.
+
+    Raises UserError if no score is a number.
 
     Args:
         problem: with the examples on which networks are aligned and repaired.
@@ -86,24 +144,34 @@ def best_merge(
         score: of a merge.
         weights: of the networks; None: equal ones.
         greedy: whether a network is only taken into the mean if the score does not rise (`greedy_soup`).
+        cohort: of three networks or more, as in `align_to_first`.
+        without_data: whether the examples are only inputs to run the network on: a method that reads them is refused.
+            As the networks run a few times only, aligned ones and merges are then computed tensor by tensor whenever
+            they are read, and certificates hold few gradients at once, which takes less memory.
     """
+    spec = problem.trace.spec
+    move = permute_when_read if without_data else permute
     tried: list[dict[str, Any]] = []
-    best: tuple[float, Choice] | None = None
+    best, lowest = None, inf
     all_members = tuple(range(len(states)))
     for method, align in methods.items():
-        alignment = align_to_first(problem, states, align)
-        pairs = zip(alignment.permutations, states, strict=True)
-        ends = [permute(problem.trace.spec, permutation, state) for permutation, state in pairs]
+        alignment = align_to_first(problem, states, align, cohort, weights, without_data)
+        pairs = list(zip(alignment.permutations, states, strict=True))
+        ends = list(states) if align is None else [states[0], *(move(spec, own, state) for own, state in pairs[1:])]
+        merge = merge_of(problem.model, problem.trace, ends, problem.examples, weights)
+        if not without_data:
+            merge = replace(merge, state=dict(merge.state))
         for name, repair in repairs.items():
-            merge = merge_of(problem.model, problem.trace, ends, problem.examples, weights)
+            merge = replace(merge, facts={})
             members, state = _greedy_soup(merge, repair, score) if greedy else (all_members, repaired(merge, repair))
             value = score(merge, state)
             tried.append({"method": method, "repair": name, "score": value})
-            if best is None or value < best[0]:
-                best = value, Choice(method, name, alignment, members, state, dict(merge.facts), tried)
+            if value < lowest:  # which no score is that is not a number
+                best, lowest = Choice(method, name, alignment, members, state, merge, tried), value
     if best is None:
-        raise UserError("no method and repair is left to try")
-    return best[1]
+        scores = ", ".join(f"{row['method']} and {row['repair']}: {row['score']}" for row in tried)
+        raise UserError(f"no merge has a score that is a finite number: {scores}")
+    return best
 
 
 def validation_loss(objective: Objective, validation: Examples) -> Score:
@@ -131,10 +199,16 @@ def output_distance(validation: Examples) -> Score:
 
 
 def parameter_distance(merge: Merge, state: State) -> float:
-    """The score of merges without data: the squared distances of the aligned networks from the first."""
-    names = parameters(merge.model.network)
-    first = merge.ends[0]
-    return sum((end[n].double() - first[n].double()).square().sum().item() for end in merge.ends[1:] for n in names)
+    """The score of merges without data: the mean squared distance of the aligned networks' parameters from their mean.
+
+    Networks count by their weights.
+    """
+    total = 0.0
+    for name in parameters(merge.model.network):
+        mean = mean_state([{name: end[name]} for end in merge.ends], merge.weights)[name]
+        for end, weight in zip(merge.ends, merge.weights, strict=True):
+            total += weight * (end[name] - mean).abs().double().square().sum().item()
+    return total
 
 
 def share_moved(permutations: Sequence[Permutation]) -> float:

@@ -1,6 +1,7 @@
 """Soups: means of several aligned networks, of all of them or of those that help (Wortsman et al. 2022)."""
 
 from collections.abc import Callable, Sequence
+from math import inf, isnan
 
 from neuralign.networks.model import State
 
@@ -17,7 +18,7 @@ def greedy_soup(
         make: some of the states -> their mean, repaired or not.
         score: state -> its accuracy on validation examples; larger is better. The networks are tried in its order.
     """
-    scores = [score(state) for state in states]
+    scores = [-inf if isnan(value := score(state)) else value for state in states]
     best, *others = sorted(range(len(states)), key=lambda i: -scores[i])
     chosen, soup, highest = [best], states[best], scores[best]
     for candidate in others:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from neuralign.common.errors import join_names
-from neuralign.common.shards import CheckpointError
+from neuralign.common.shards import CheckpointError, checkpoint_files
+from neuralign.common.tensors import ComputedState, TensorFile
 from neuralign.networks.foreign_files import Location, read_mappings, shard_hint
 from neuralign.networks.model import Model, State, buffers, parameters
 from neuralign.networks.states import (
@@ -45,15 +46,16 @@ Key = tuple[Location, str]  # the mapping of a tensor in the file, and its name 
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    state: dict[str, Tensor]  # all parameters and buffers by the network's names, with its dtypes, on its device
-    stored: dict[str, Tensor]  # those of them that the file has, by the network's names, as the file has them
+    state: State  # all parameters and buffers by the network's names, with its dtypes, on its device
+    stored: State  # those of them that the file has, by the network's names, as the file has them
     names: dict[str, str]  # {name in the file: name in the network}; the names in the file begin below its mapping
     inside: str  # what the paths of the network's tensors begin with in the file
     unused: list[str]  # names of further tensors in the same mappings
 
-    def renamed(self, state: State) -> dict[str, Tensor]:
-        """A state of the network by the names, and with the dtypes, of the file."""
-        return {in_file: state[name].to(self.stored[name].dtype).clone() for in_file, name in self.names.items()}
+    def renamed(self, state: State) -> ComputedState:
+        """A state of the network by the names, and with the dtypes, of the file; each tensor is computed when read."""
+        names, dtypes = self.names, {name: tensor.dtype for name, tensor in self.stored.items()}
+        return ComputedState(names, lambda in_file: state[names[in_file]].to(dtypes[names[in_file]]))
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,31 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCh
         reason = _why_none_fits(stored, [r for r in readings if inside in (None, r.label)], expected, inside)
         raise CheckpointError(f"{path}: {reason}{shard_hint(path)}")
     return _convert(path, stored, fitting[0], model)
+
+
+def read_mapped(path: str | Path, model: Model, inside: str | None = None) -> ForeignCheckpoint:
+    """As `read`; the tensors of safetensors files are mapped from them whenever they are read, and take no memory else.
+
+    So the files must not change. Those of torch.save are in memory.
+    """
+    checkpoint, files = read(path, model, inside), checkpoint_files(path)
+    try:
+        tensors = {n: file for file in map(TensorFile, files.files[bool(files.shard_of) :]) for n in file}
+    except ValueError:  # a file of torch.save
+        return checkpoint
+    in_file = {name: stored for stored, name in checkpoint.names.items()}
+    dtypes = {name: tensor.dtype for name, tensor in checkpoint.state.items()}
+    others = {name: tensor for name, tensor in checkpoint.state.items() if name not in in_file}
+
+    def stored(name: str) -> Tensor:
+        return tensors[in_file[name]][in_file[name]]
+
+    def converted(name: str) -> Tensor:
+        return others[name] if name in others else stored(name).to(model.device, dtypes[name]).contiguous()
+
+    return replace(
+        checkpoint, state=ComputedState(checkpoint.state, converted), stored=ComputedState(checkpoint.stored, stored)
+    )
 
 
 def _find_readings(stored: dict[Key, Tensor], expected: _Expected) -> Iterator[_Reading]:

@@ -16,6 +16,7 @@ from neuralign.networks.model import Model, State, buffers, canonical_names, par
 
 OPTIONAL = "num_batches_tracked"  # a counter that is read only by norms with `momentum=None` in training mode
 EXTRA = "_extra_state"  # ending of the state_dict key of what `Module.get_extra_state` returns, which is no tensor
+PART = 2**20  # numbers of a mean that are computed at once; in float64 they take little memory beside a network
 PLAIN = "a dense tensor of float16, bfloat16, float32 or float64 is needed"
 
 
@@ -55,13 +56,21 @@ def mean_state(states: Sequence[State], weights: Sequence[float] | None = None) 
     weights = [1 / len(states)] * len(states) if weights is None else weights
     mean = {}
     for name, first in states[0].items():
-        if first.is_floating_point() or first.is_complex():
-            wide = torch.promote_types(first.dtype, torch.float64)
-            terms = [state[name].to(wide) * weight for state, weight in zip(states, weights, strict=True)]
-            mean[name] = torch.stack(terms).sum(0).to(first.dtype)
-        else:
-            mean[name] = first
+        is_number = first.is_floating_point() or first.is_complex()
+        mean[name] = _mean([first, *(state[name] for state in states[1:])], weights) if is_number else first
     return mean
+
+
+def _mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The sum of tensors of one shape with weights, in float64, for so many numbers at once as PART says."""
+    wide = torch.promote_types(tensors[0].dtype, torch.float64)
+
+    def mean(parts: Sequence[Tensor]) -> Tensor:
+        terms = [part.to(wide) * weight for part, weight in zip(parts, weights, strict=True)]
+        return torch.stack(terms).sum(0).to(tensors[0].dtype)
+
+    parts = zip(*(tensor.flatten().split(PART) for tensor in tensors), strict=True)
+    return torch.cat([mean(part) for part in parts]).view(tensors[0].shape)
 
 
 def check_state(where: str, state: State, expected: State) -> None:

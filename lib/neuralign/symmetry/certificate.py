@@ -105,7 +105,13 @@ def tolerance_of(facts: Mapping[str, Any]) -> float:
 
 
 def prove(
-    trace: Trace, permutation: Permutation, state: State, inputs: Sequence[Inputs], *, memory: float | None = None
+    trace: Trace,
+    permutation: Permutation,
+    state: State,
+    inputs: Sequence[Inputs],
+    *,
+    memory: float | None = None,
+    gradients_at_once: int = GRADIENTS_AT_ONCE,
 ) -> Certificate:
     """The certificate of `permutation` for the traced network with `state`.
 
@@ -115,17 +121,26 @@ def prove(
 
     `memory`: bytes that the comparison may need; where float64 needs more, it is made in float32. None: all that is
     free on the device of the inputs.
+    `gradients_at_once`: as in `differences`.
     """
     networks = (trace.network, *trace.others)
 
     def compare(inputs: Sequence[Inputs], precision: Precision) -> list[dict[str, float]]:
         return [
-            differences(network, trace.spec, permutation, state, x, precision=precision)
+            differences(
+                network,
+                trace.spec,
+                permutation,
+                state,
+                x,
+                gradients_at_once=gradients_at_once,
+                precision=precision,
+            )
             for network in networks
             for x in inputs
         ]
 
-    why = problem = _why_too_large(trace, inputs, memory)
+    why = problem = _why_too_large(trace, inputs, memory, gradients_at_once)
     if not why:
         try:
             changes = compare(inputs[:1], FLOAT64)
@@ -153,15 +168,15 @@ def prove(
     )
 
 
-def _why_too_large(trace: Trace, inputs: Sequence[Inputs], memory: float | None) -> str:
+def _why_too_large(trace: Trace, inputs: Sequence[Inputs], memory: float | None, gradients_at_once: int) -> str:
     """Why networks cannot be compared in float64: how much memory that needs. "" if no more than `memory`.
 
-    `memory`: as in `prove`.
+    `memory`, `gradients_at_once`: as in `prove`.
     """
     network = trace.network.network
     sizes = [p.numel() for p in network.parameters()]
     state = sum(sizes) + sum(b.numel() for b in network.buffers())
-    gradients = min(sum(sizes), max(GRADIENTS_AT_ONCE, max(sizes, default=0)))
+    gradients = min(sum(sizes), max(gradients_at_once, max(sizes, default=0)))
     activations = trace.activations * max(map(count_examples, inputs))
     needed = needed_memory(torch.float64.itemsize, state, gradients, activations)
     free = free_memory(next(tensors_of(inputs[0])).device) if memory is None else memory

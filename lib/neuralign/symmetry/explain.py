@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuralign.common.tensors import ComputedState
 from neuralign.datasets.batches import Inputs, count_examples, map_tensors, select
 from neuralign.symmetry import permutations
 from neuralign.symmetry.certificate import prove
-from neuralign.symmetry.permutations import Blocks, ComputedState, PermutationSpec, extent
+from neuralign.symmetry.permutations import Blocks, PermutationSpec, extent
 from neuralign.symmetry.tracing.trace import Trace, trace
 
 # How many random numbers the noise on a network consists of, which is repeated along each tensor. As a prime it divides

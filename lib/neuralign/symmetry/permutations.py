@@ -20,7 +20,7 @@ No function here knows an architecture. This generalises the specification of Gi
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralign.common.tensors import ComputedState
 from neuralign.networks.model import State
 from neuralign.networks.parameters import ALIGNED
 
@@ -78,24 +79,6 @@ def permute(spec: PermutationSpec, permutation: Permutation, state: State) -> di
         return block.index_select(dim, permutation[group].to(block.device)) if group in permutation else block
 
     return act(spec, state, select)
-
-
-class ComputedState(Mapping[str, Tensor]):
-    """A state whose tensors are computed whenever they are read, so that it takes no memory itself."""
-
-    def __init__(self, names: Collection[str], compute: Callable[[str], Tensor]):
-        self.names, self.compute = dict.fromkeys(names), compute
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.names:
-            raise KeyError(name)
-        return self.compute(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def permute_when_read(spec: PermutationSpec, permutation: Permutation, state: State) -> ComputedState:

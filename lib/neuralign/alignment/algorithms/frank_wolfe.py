@@ -9,7 +9,7 @@ from torch import Tensor
 from neuralign.alignment.ascent import Found, agreement_of, ascend, best_of_runs, report, start_of_run
 from neuralign.alignment.birkhoff import to_matrix
 from neuralign.alignment.problem import Problem
-from neuralign.alignment.relaxation import relax, row_entropy
+from neuralign.alignment.relaxation import relax, row_entropy, soft_value
 from neuralign.config.options import Count, Flag, NonNegative, Seed
 
 
@@ -50,7 +50,7 @@ def frank_wolfe(
         permutation, relaxed, count = relax(objective, start, steps=steps, tolerance=tolerance)
         if polish:
             permutation = ascend(objective, permutation, sweeps=100, order="graph", generator=generator).permutation
-        value = float(objective.soft_value(relaxed)) / objective.norms
+        value = soft_value(objective, relaxed) / objective.norms
         facts = {"relaxed": value, "entropy": row_entropy(relaxed)}
         return Found(permutation, objective.value(permutation), count, facts)
 

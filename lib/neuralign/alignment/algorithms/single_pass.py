@@ -24,7 +24,7 @@ def single_pass(problem: Problem) -> dict[str, Tensor]:
         is_last = {
             name: order[group] == max(map(order.__getitem__, objective.counts[name])) for name in objective.counts
         }
-        incoming = [name for name in objective.names[group] if is_last[name]]
+        incoming = [name for name in objective.of_group[group] if is_last[name]]
         permutation[group] = assign(objective.score(group, permutation, incoming))
     report(problem, objective, Found(permutation, objective.value(permutation), 1), 1)
     return permutation

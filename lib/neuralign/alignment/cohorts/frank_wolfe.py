@@ -9,7 +9,7 @@ from neuralign.alignment.birkhoff import to_matrix
 from neuralign.alignment.common_frame.cohort import Cohort, Permutations
 from neuralign.alignment.common_frame.objective import JointAgreement, join, split
 from neuralign.alignment.common_frame.search import Frame, align_to_means, align_to_member, identities, report
-from neuralign.alignment.relaxation import relax, row_entropy
+from neuralign.alignment.relaxation import relax, row_entropy, soft_value
 from neuralign.config.options import Count, Flag, NonNegative, Seed
 
 
@@ -43,7 +43,7 @@ def frank_wolfe(
         start = {g: torch.full_like(m, 1 / len(m)) for g, m in start.items()}
     permutation, relaxed, count = relax(objective, start, steps=steps, tolerance=tolerance)
     permutations = (first[0], *split(permutation, len(first))[1:])
-    cohort.facts["relaxed"] = float(objective.soft_value(relaxed)) / objective.norms
+    cohort.facts["relaxed"] = soft_value(objective, relaxed) / objective.norms
     cohort.facts["entropy"] = row_entropy(relaxed)
     if polish:
         permutations = align_to_means(cohort, permutations, sweeps=100, seed=seed).permutations

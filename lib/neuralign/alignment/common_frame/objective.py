@@ -9,8 +9,9 @@ from torch import Tensor
 
 from neuralign.alignment.agreement import Agreement, Matrices, wide
 from neuralign.alignment.common_frame.cohort import Cohort
+from neuralign.common.tensors import ComputedState
 from neuralign.networks.model import State, parameters
-from neuralign.symmetry.permutations import ComputedState, Permutation, PermutationSpec, permute
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, permute
 
 Value = TypeVar("Value")
 
@@ -75,10 +76,10 @@ class JointAgreement:
         own = split(permutation, len(self.states))[p]
         return self.scales[p] * self._against_others(p, permutation).score(_group(group), own)
 
-    def soft_value(self, matrices: Matrices) -> Tensor:
-        """See `MatchingObjective`."""
-        mixed = self._mixed(matrices)
-        return torch.stack([_agreement([state[name] for state in mixed]) for name in self.names]).sum()
+    def soft_value(self, matrices: Matrices, names: Collection[str] | None = None) -> Tensor:
+        """See `MatchingObjective`. `names`: the tensors that count; None: all."""
+        mixed = self._mixed(matrices, names)
+        return torch.stack([_agreement([state[name] for state in mixed]) for name in mixed[0]]).sum()
 
     def soft_score(self, group: str, matrices: Matrices) -> Tensor:
         """See `MatchingObjective`."""
@@ -88,10 +89,10 @@ class JointAgreement:
         agreement = _with_target(self.agreements[p], others)
         return self.scales[p] * agreement.soft_score(_group(group), split(matrices, len(self.states))[p])
 
-    def _mixed(self, matrices: Matrices) -> list[dict[str, Tensor]]:
-        """The scaled tensors of every network, mixed by its matrices."""
+    def _mixed(self, matrices: Matrices, names: Collection[str] | None = None) -> list[dict[str, Tensor]]:
+        """The scaled tensors of these names of every network, mixed by its matrices; None: all that count."""
         each = split(matrices, len(self.states))
-        mixed = [agreement.mixed(own) for agreement, own in zip(self.agreements, each, strict=True)]
+        mixed = [agreement.mixed(own, names) for agreement, own in zip(self.agreements, each, strict=True)]
         return [{n: s * t for n, t in state.items()} for s, state in zip(self.scales, mixed, strict=True)]
 
     def _against_others(self, p: int, permutation: Permutation) -> Agreement:

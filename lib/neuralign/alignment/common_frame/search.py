@@ -12,9 +12,10 @@ from neuralign.alignment.common_frame.cohort import Cohort, Permutations, in_fra
 from neuralign.alignment.common_frame.objective import JointAgreement, join
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
+from neuralign.common.tensors import ComputedState
 from neuralign.networks.model import State, parameters
 from neuralign.networks.states import mean_state
-from neuralign.symmetry.permutations import ComputedState, Permutation, check, identity, permute
+from neuralign.symmetry.permutations import Permutation, check, identity, permute
 from neuralign.training.batch_norm import refresh
 
 IMAGES, BATCH_SIZE = 2000, 256  # for the batch-norm statistics of a mean network

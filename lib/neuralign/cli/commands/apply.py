@@ -51,6 +51,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         for name, tensor in named.items():
             full = ".".join((*location, name)) if len(mappings) > 1 else name
             path = tuple(part for part in full.split(".") if part not in WRAPPERS)
+            if path in names:
+                raise shared.UsageError(
+                    f"{arguments.tensors}: {names[path]} and {full} are one name without those of wrappers; only "
+                    "one of them can be permuted"
+                )
             names[path], tensors[path] = full, tensor
     try:
         permuted, known = permute_others(spec, permutation, tensors, tied)

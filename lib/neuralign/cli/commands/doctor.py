@@ -72,7 +72,7 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
     images = images.first(arguments.images)
     state = {**parameters(model.network), **buffers(model.network)}
     if arguments.checkpoint:
-        state = foreign_checkpoints.read(arguments.checkpoint, model, arguments.inside).state
+        state = dict(foreign_checkpoints.read(arguments.checkpoint, model, arguments.inside).state)
     example = model.normalise(next(images.batches(2))[0])
     symmetry = trace(model.network, example, attention=arguments.attention)
     methods = {name: plugin("alignments", entry) for name, entry in entries.items()}

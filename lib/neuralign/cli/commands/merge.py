@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--greedy", action="store_true", help="leave out checkpoints that make the mean worse on validation examples"
     )
+    parser.add_argument(
+        "--cohort",
+        default="mean",
+        help="how three checkpoints or more get into one frame: mean, reference or frank_wolfe (default: %(default)s)",
+    )
     parser.add_argument("--loss", default="cross_entropy", help="the objective of the training (default: %(default)s)")
     parser.add_argument(
         "-o",
@@ -71,46 +76,53 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 def _merge(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     """What `run` returns."""
     from neuralign import api
-    from neuralign.merging.export import network_with, write_card, write_checkpoint
+    from neuralign.merging.export import write_card, write_checkpoint
     from neuralign.networks import foreign_checkpoints
-    from neuralign.networks.model import Model, buffers, parameters
+    from neuralign.networks.model import Model
+    from neuralign.symmetry.memory import return_freed_memory
 
-    examples: dict[str, Any]
+    return_freed_memory()
+    examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
     if arguments.data:
         data, model = load_data_and_model(arguments)
-        examples = {"batches": data.train, "test": data.test}
+        examples |= {"batches": data.train, "test": data.test}
         if model.mean is not None:
             examples |= {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
     else:
         example = shared.example_inputs(arguments)
         model = Model(shared.run_on_example(arguments, lambda network, example, attention: network), None, None)
-        examples = {"example": example}
-    read = [foreign_checkpoints.read(file, model, arguments.inside) for file in arguments.checkpoints]
-    merged = api.merge(
-        *(network_with(model.network, checkpoint.state) for checkpoint in read),
+        examples["example"] = example
+    read = foreign_checkpoints.read if arguments.data else foreign_checkpoints.read_mapped
+    checkpoints = [read(file, model, arguments.inside) for file in arguments.checkpoints]
+    states, names = [checkpoint.state for checkpoint in checkpoints], api.letters(len(checkpoints))
+    for name, parameter in model.network.named_parameters():
+        parameter.data = states[0][name]  # frees those that the network was made with
+    state, _, report = api.merge_states(
+        model.network,
+        states,
+        names,
         weights=arguments.weights,
         method=arguments.method,
         repair=arguments.repair,
         loss=arguments.loss,
         attention=arguments.attention,
         greedy=arguments.greedy,
+        cohort=arguments.cohort,
         **examples,
     )
-    names = api.letters(len(read))
     inputs = [
         {"name": name, **shared.file_digests(file)} for name, file in zip(names, arguments.checkpoints, strict=True)
     ]
-    facts = {"network": arguments.network, "checkpoints": inputs, **merged.report}
+    facts = {"network": arguments.network, "checkpoints": inputs, **report}
     if arguments.output:
-        state = {**parameters(merged.network), **buffers(merged.network)}
-        write_checkpoint(read[0].renamed(state), arguments.output)
-        card = write_card(arguments.output, arguments.network, inputs, merged.report)
+        write_checkpoint(checkpoints[0].renamed(state), arguments.output)
+        card = write_card(arguments.output, arguments.network, inputs, report)
         facts |= {"output": str(arguments.output), "card": str(card)}
     status = 0
     if arguments.at_most is not None:
         if facts["metric"] == "loss":
             raise shared.UsageError(f"--at-most: {arguments.loss} has no metric in percent")
-        status = int(-facts["gain"] > arguments.at_most)
+        status = int(not -facts["gain"] <= arguments.at_most)  # also if the gain is not a number
     if arguments.report:
         with atomic(arguments.report) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from neuralign.datasets.batches import select
 from neuralign.merging.layers import Layer, layers_of, observed
-from neuralign.merging.merge import Merge
+from neuralign.merging.merge import Merge, changed
 from neuralign.networks.buffer_updates import IMAGES
-from neuralign.networks.model import parameters, preserved_modes
+from neuralign.networks.model import State, parameters, preserved_modes
 
 
-def bias(merge: Merge, *, shrink: Literal["similarity", "full"] = "similarity") -> dict[str, Tensor]:
+def bias(merge: Merge, *, shrink: Literal["similarity", "full"] = "similarity") -> State:
     """The merged network with smaller biases in deeper layers.
 
     Where networks with weights lambda are merged, a signal is multiplied by about lambda in each layer, so that the
@@ -29,14 +29,15 @@ def bias(merge: Merge, *, shrink: Literal["similarity", "full"] = "similarity") 
     inputs, _ = next(merge.examples.batches(IMAGES))
     layers = layers_of(merge.model, merge.trace.spec, merge.state, inputs)
     depths = _depths(merge, layers, inputs, shrink)
-    state, changed = dict(merge.state), [x for x in layers if x.bias is not None and not x.before_batch_norm]
-    for layer in changed:
+    biases: dict[str, Tensor] = {}
+    scaled = [layer for layer in layers if layer.bias is not None and not layer.before_batch_norm]
+    for layer in scaled:
         assert layer.bias is not None
         terms = zip(merge.weights, merge.ends, strict=True)
         total = torch.stack([weight ** depths[layer.name] * end[layer.bias].double() for weight, end in terms]).sum(0)
-        state[layer.bias] = total.to(state[layer.bias].dtype)
-    merge.facts.update(layers=len(changed), depth=max((depths[x.name] for x in changed), default=1.0))
-    return state
+        biases[layer.bias] = total.to(merge.state[layer.bias].dtype)
+    merge.facts.update(layers=len(scaled), depth=max((depths[x.name] for x in scaled), default=1.0))
+    return changed(merge.state, biases)
 
 
 def _depths(merge: Merge, layers: list[Layer], inputs: Any, shrink: str) -> dict[str, float]:
@@ -45,7 +46,8 @@ def _depths(merge: Merge, layers: list[Layer], inputs: Any, shrink: str) -> dict
     nodes: dict[Any, str] = {}  # node that computes the outputs of a layer -> the layer
 
     def observe(layer: Layer, outputs: Tensor) -> None:
-        nodes[outputs.grad_fn] = layer.name
+        if outputs.grad_fn is not None:  # it is None where the network's code runs without gradients
+            nodes[outputs.grad_fn] = layer.name
 
     trained = parameters(merge.model.network)
     state = {
@@ -56,7 +58,7 @@ def _depths(merge: Merge, layers: list[Layer], inputs: Any, shrink: str) -> dict
         merge.model.network.eval()
         with merge.model.holding(state) as network:
             network(select(inputs, slice(2)))
-    depths: dict[str, float] = {}
+    depths = {layer.name: 1.0 for layer in layers}
     before: dict[Any, float] = {}  # node -> what the layers up to it count for
     pending = list(nodes)
     while pending:
@@ -68,7 +70,7 @@ def _depths(merge: Merge, layers: list[Layer], inputs: Any, shrink: str) -> dict
         pending.pop()
         reached = 0.0 if "Norm" in node.name() else max((before[parent] for parent in parents), default=0.0)
         if node in nodes:
-            depths[nodes[node]] = max(depths.get(nodes[node], 1.0), 1 + reached)
+            depths[nodes[node]] = max(depths[nodes[node]], 1 + reached)
             reached += counts[nodes[node]]
         before[node] = reached
     return depths
