@@ -384,7 +384,7 @@ ENTRIES: list[tuple[Any, ...]] = [
     ("alignments.correlation.start", "none", "cohorts.mean.inner: found 'correlation', which starts at 'none'"),
     # merged pairs
     (f"{GRID}.merge", "brif", "studies.small.grids[0].merge: no such entry of 'merges': 'brif'", "'brief'?"),
-    ("merges.brief.repairs", ["reset", "rescal"], "merges.brief.repairs: no such entry of 'repairs': 'rescal'"),
+    ("merges.brief.repairs", ["reset", "rescal"], "merges.brief.repairs[1]: no such entry of 'repairs': 'rescal'"),
     ("merges.brief.repairs", ["reset", "reset"], "merges.brief.repairs[1]: is 'reset', which occurs before"),
     ("merges.brief.points", 2, "merges.brief.points: found 2", "greater than or equal to 3"),
     ("merges.brief.attacks", ["clean"], "merges.brief.attacks[0]: 'clean' is always measured"),

@@ -700,7 +700,9 @@ def test_several_results_of_a_missing_folder_can_be_planned(fresh):
 def test_a_mistake_in_the_config_stops_before_anything_is_planned(project):
     project.replace(OVERLAY, LR, LR.replace("lr:", "lrr:"))
     code, text = project.dry_run()
-    assert code == 1 and "regimes.plain.endpoint: unknown key 'lrr'; did you mean 'lr'?" in text
+    assert code == 1
+    problem = r"regimes\.plain\.endpoint \(\S*smoke\.yaml, line \d+\): unknown key 'lrr'; did you mean 'lr'\?"
+    assert re.search(problem, text)
     assert "the key 'lr' is missing" in text and "Traceback" not in text and "Job stats" not in text
 
 

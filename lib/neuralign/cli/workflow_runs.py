@@ -11,7 +11,7 @@ from neuralign.cli.shared import UsageError
 LOCKS = Path(".snakemake", "locks")  # where Snakemake has its lock files, in its working directory
 
 
-def snakemake_command(snakefile: Path, folder: Path, configfiles: Iterable[Path], *options: str) -> list[str]:
+def workflow_command(snakefile: Path, folder: Path, configfiles: Iterable[Path], *options: str) -> list[str]:
     """The command line of Snakemake in `folder`, without a target. Raises `UsageError` if it is not installed."""
     if find_spec("snakemake") is None:
         raise UsageError("Snakemake is not installed: pip install 'neuralign[workflow]'")

@@ -9,7 +9,7 @@ import yaml
 
 from neuralign.cli import shared
 from neuralign.cli.commands.show import show
-from neuralign.cli.workflow_runs import snakemake_command, start, unlock
+from neuralign.cli.workflow_runs import start, unlock, workflow_command
 from neuralign.common.files import atomic
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     file = arguments.out / "connect.yaml"
     configs = [*shared.folder_config(), *arguments.configfile, file]
     options = [*(["rules"] if not arguments.verbose else []), "--cores", arguments.cores]
-    command = snakemake_command(shared.workflow_file("Snakefile"), arguments.out, configs, *options)
+    command = workflow_command(shared.workflow_file("Snakefile"), arguments.out, configs, *options)
     with exclusive(arguments.out) as lock:
         with atomic(file) as temporary:
             temporary.write_text(

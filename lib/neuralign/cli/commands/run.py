@@ -7,7 +7,7 @@ from typing import Any
 
 from neuralign.cli import shared
 from neuralign.cli.commands.show import show
-from neuralign.cli.workflow_runs import snakemake_command, start, unlock
+from neuralign.cli.workflow_runs import start, unlock, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     snakefile = Path("Snakefile").absolute() if shared.folder_config() else shared.workflow_file("Snakefile")
     quiet = [] if arguments.verbose or arguments.dry_run else ["rules"]
     options = [*quiet, "--cores", arguments.cores, "--keep-going", *arguments.options]
-    command = snakemake_command(snakefile, Path(), arguments.configfile, *options)
+    command = workflow_command(snakefile, Path(), arguments.configfile, *options)
     incomplete = f"{study}{INCOMPLETE}"
     with exclusive(Path()) as lock:
         if arguments.dry_run:
