@@ -74,7 +74,7 @@ def measure_line(line: Line, points: int) -> dict[str, float]:
 
     def logits(t: float) -> tuple[Tensor, Tensor]:
         if t not in cache:
-            cache[t] = predictions(line.merge.model, line.state_at(t), line.test, batch_size=line.batch_size)
+            cache[t] = _predictions(line, line.state_at(t))
         return cache[t]
 
     def raw(t: float) -> Tensor:
@@ -107,13 +107,15 @@ def measure_models(
         repairs: name -> repair.
         attacks: name -> attack; None for clean examples.
     """
-    merge, heads = line.merge, list[Tensor]()
-    for name, state in zip(ENDS, (line.state_at(0.0), line.state_at(1.0)), strict=True):
-        yield from _rows(line, name, state, attacks, heads)
-    _, labels = predictions(merge.model, merge.ends[0], line.test, batch_size=line.batch_size)
-    yield {"model": ENSEMBLE, "attack": "clean", "images": len(line.test)} | _classify(line, ensemble(heads), labels)
+    ends = {name: line.state_at(t) for name, t in zip(ENDS, (0.0, 1.0), strict=True)}
+    heads = [_predictions(line, state) for state in ends.values()]
+    for (name, state), head in zip(ends.items(), heads, strict=True):
+        yield from _rows(line, name, state, head, attacks)
+    joint = ensemble([logits for logits, _ in heads]), heads[0][1]
+    yield from _rows(line, ENSEMBLE, {}, joint, {"clean": None})
     for name, repair in ({MEAN: None} | dict(repairs)).items():
-        yield from _rows(line, name, repaired(merge, repair), attacks, [])
+        state = repaired(line.merge, repair)
+        yield from _rows(line, name, state, _predictions(line, state), attacks)
 
 
 def temperatures(logits: Tensor, labels: Tensor, seed: int) -> Tensor:
@@ -129,20 +131,23 @@ def temperatures(logits: Tensor, labels: Tensor, seed: int) -> Tensor:
 
 
 def _rows(
-    line: Line, name: str, state: State, attacks: Mapping[str, Attack | None], heads: list[Tensor]
+    line: Line, name: str, state: State, clean: tuple[Tensor, Tensor], attacks: Mapping[str, Attack | None]
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one network, whose logits on clean examples are added to `heads`."""
+    """The rows of one network; `clean`: its logits on clean examples, and their labels."""
     for attack_name, attack in attacks.items():
         row = {"model": name, "attack": attack_name, "images": len(line.test)}
         if attack is None:
-            logits, labels = predictions(line.merge.model, state, line.test, batch_size=line.batch_size)
-            heads.append(logits)
-            yield row | _classify(line, logits, labels)
+            yield row | _classify(line, *clean)
         else:
             generator = stream(line.seed, "evaluation", attack_name, device=line.test.device)
             yield row | measure(
                 line.merge.model, state, line.test, batch_size=line.batch_size, attack=attack, generator=generator
             )
+
+
+def _predictions(line: Line, state: State) -> tuple[Tensor, Tensor]:
+    """(logits, labels) of the test examples."""
+    return predictions(line.merge.model, state, line.test, batch_size=line.batch_size)
 
 
 def _classify(line: Line, logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -161,12 +166,9 @@ def _classify(line: Line, logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 def _compare_parameters(merge: Merge) -> dict[str, float]:
     """{agreement: cosine of the parameters of both ends, distance: L2 norm of their difference}."""
-    target, source = merge.ends
-    agreement = Agreement(merge.trace.spec, target, source, parameters(merge.model.network))
-    squares = [
-        (target[name].double() - source[name].double()).square().sum().item()
-        for name in parameters(merge.model.network)
-    ]
+    (target, source), names = merge.ends, parameters(merge.model.network)
+    agreement = Agreement(merge.trace.spec, target, source, names)
+    squares = [(target[name].double() - source[name].double()).square().sum().item() for name in names]
     return {
         "agreement": agreement.value(identity(merge.trace.spec)) / (agreement.norms or 1.0),
         "distance": sum(squares) ** 0.5,

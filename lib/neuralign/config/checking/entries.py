@@ -75,9 +75,7 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             _check_attacks(entry, path, problems)
         case "merges":
             _check_attacks(entry, path, problems)
-            for i, repair in enumerate(entry["repairs"]):
-                if repair in entry["repairs"][:i]:
-                    problems.note(f"{path}.repairs[{i}]", f"is {repair!r}, which occurs before")
+            _check_repetitions(entry["repairs"], f"{path}.repairs", problems)
         case "studies":
             entry["grids"] = read_grids(entry["grids"], path, problems)
             _check_augmentations(entry["grids"], f"in {name}", problems)
@@ -202,8 +200,14 @@ def _check_attacks(entry: Entry, path: str, problems: Validation) -> None:
     for i, attack in enumerate(entry["attacks"]):
         if attack == "clean":
             problems.note(f"{path}.attacks[{i}]", "'clean' is always measured; name only attacks")
-        if attack in entry["attacks"][:i]:
-            problems.note(f"{path}.attacks[{i}]", f"is {attack!r}, which occurs before")
+    _check_repetitions(entry["attacks"], f"{path}.attacks", problems)
+
+
+def _check_repetitions(names: list[str], path: str, problems: Validation) -> None:
+    """Note a problem for each of the names that occurs before."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            problems.note(f"{path}[{i}]", f"is {name!r}, which occurs before")
 
 
 def _check_inner(entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:

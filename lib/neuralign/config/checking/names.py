@@ -9,11 +9,8 @@ from neuralign.config.problems import short_repr
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # allowed in names of folders, which names become
 END = re.compile(r"0|[1-9][0-9]*|[A-Za-z][A-Za-z0-9_.]*")  # one network of a pair: a seed or a checkpoint
 LONGEST = 64  # characters; file names may have 255, and some file systems allow 1,000 for a path of several names
-SECOND_OUTPUTS = (
-    ".barrier",
-    ".layers",
-    ".marks",
-)  # follows the name of an entry in the file name of a job's second output
+# follows the name of an entry in the file name of a job's second output
+SECOND_OUTPUTS = (".barrier", ".layers", ".marks")
 MERGES = ("first", "second", "ends", "ensemble", "mean")  # networks that the tables of merges have without any repair
 INCOMPLETE = "_incomplete"  # follows the name of a study in a report made while some of its results are missing
 
