@@ -47,13 +47,14 @@ reference: $(READY) ## docs/config.md, the page of all keys of the config, and c
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.reference_page docs/config.md
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.json_schema config.schema.json
 
-lock: $(READY) ## pin the dependencies of pyproject.toml anew, for all platforms
+lock: $(READY) ## pin the dependencies of pyproject.toml for all platforms; UPGRADE=--upgrade: by their newest releases
 	$(BIN)/pip install --quiet uv
+	cp requirements.lock requirements.lock.new # releases that are pinned stay as they are
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(UPGRADE) \
+		--all-extras --group dev --group docs pyproject.toml --output-file requirements.lock.new
 	{ echo "# Every dependency, pinned for all platforms, with the digests of its files. Written by \`make lock\`; installed by"; \
 	  echo "# \`make demo\` and \`make test\`. envs/from_lock.py makes the other lists from this one."; \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes \
-		--all-extras --group dev pyproject.toml; \
-	} > requirements.lock.new && mv requirements.lock.new requirements.lock
+	  sed '/^#/d' requirements.lock.new; } > requirements.lock && rm requirements.lock.new
 	$(BIN)/python envs/from_lock.py files
 
 $(READY): requirements.lock pyproject.toml
