@@ -30,7 +30,7 @@ from neuralign.common.tensors import ComputedState
 from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
 from neuralign.config.plugins import plugin
-from neuralign.config.signatures import plugins, schema
+from neuralign.config.signatures import is_known, names, schema
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets.batches import Examples, Inputs, tensors_of
@@ -536,8 +536,8 @@ def _bind_plugin(
     For the message: `argument` is the name of the argument `use` of the caller, `also` are its other values.
     """
     problems = Validation()
-    if use not in plugins(kind):
-        problems.note_not_allowed(argument, "found", use, [*also, *plugins(kind)])
+    if not is_known(kind, use):
+        problems.note_not_allowed(argument, "found", use, [*also, *names(kind)])
         raise UserError(problems.messages[0])
     return plugin(kind, {"use": use, **_validate(schema(kind, use), options, use)})
 

@@ -52,7 +52,8 @@ class Job:
         inputs: {argument of the script's `main`: the output, or outputs, of other jobs}.
         settings: {argument of the script's `main`: value}, from the config.
         plugins: (kind, name) of the plug-ins that the script loads by name.
-        files: data files that the code reads, relative to the package.
+        files: data files that the code reads, relative to the package; or an object of the user's own code, whose file
+            is read.
         software: distributions on whose version the numbers depend.
         source: the config entry of data from outside the workflow (a download, a file of the user). The job's key
             depends on their content or checksum.

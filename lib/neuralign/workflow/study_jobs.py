@@ -6,6 +6,7 @@ from itertools import product, starmap
 from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.config.checking.entries import OTHER_DATA
 from neuralign.config.metrics import OBJECTIVE, metrics_of
+from neuralign.config.plugins import object_outside
 from neuralign.config.signatures import result
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, describe, ref, rule
 from neuralign.workflow.path_jobs import INITIAL, places
@@ -74,8 +75,9 @@ def _measured_by(c: Catalogue, study: str) -> Entry:
 
 
 def _objective_file(c: Catalogue, study: str) -> str:
-    """The file in which the objective of a study says what it measures."""
-    return f"training/objectives/{objective_of(c, study)}.py"
+    """The file in which the objective of a study says what it measures; of one from outside, its name."""
+    objective = objective_of(c, study)
+    return object_outside("objectives", objective) or f"training/objectives/{objective}.py"
 
 
 @rule

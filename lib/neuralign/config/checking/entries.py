@@ -6,15 +6,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from neuralign.common.errors import UserError
 from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
-from neuralign.config.metrics import OBJECTIVE
+from neuralign.config.metrics import OBJECTIVE, metrics_of
 from neuralign.config.problems import short_repr
-from neuralign.config.references import ObjectError, find, is_object
+from neuralign.config.references import find, is_object
 from neuralign.config.schema import PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork, Training
-from neuralign.config.signatures import plugins, result, schema
+from neuralign.config.signatures import DATA, is_known, names, result, schema
 
-OTHER_DATA = "ArrayDataset"  # what plug-ins of datasets return that make no images
+OTHER_DATA = DATA[1]  # what plug-ins of datasets return that make no images
 
 
 def _merge(raw: Any, place: Mapping[str, str]) -> Any:
@@ -135,24 +136,36 @@ def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys
     `more_keys`: names of keys that the entry may have beside the options, for messages.
     """
     if not isinstance(raw, Mapping) or not isinstance(raw.get("use"), str):
-        allowed = ", ".join(plugins(kind))
+        allowed = ", ".join(names(kind))
         problems.note(path, f"must be a mapping with `use`, one of {allowed}; found {short_repr(raw)}")
         return {}
     use = raw["use"]
-    if kind == "networks" and is_object(use):
-        try:
-            find(use)  # does not import it, so whether the callable takes these options is only known when it is called
-        except ObjectError as error:
-            problems.note(f"{path}.use", str(error))
-            return {}
-        model: type[BaseModel] = ForeignNetwork
-    elif use in plugins(kind):
-        model = schema(kind, use)
-    else:
-        problems.note_not_allowed(f"{path}.use", "no such plug-in", use, plugins(kind))
+    if not is_known(kind, use):
+        problems.note_not_allowed(f"{path}.use", "no such plug-in", use, names(kind))
+        return {}
+    try:
+        model = _find_model(kind, use, more_keys)
+    except UserError as error:
+        problems.note(f"{path}.use", str(error))
         return {}
     options = {key: value for key, value in raw.items() if key != "use"}
     return {"use": use} | problems.validate(model, options, path, more_keys)
+
+
+def _find_model(kind: str, use: str, common_keys: Iterable[str]) -> type[BaseModel]:
+    """The model of the options of a plug-in. Raises UserError for one from outside that does not fit its kind.
+
+    `common_keys`: keys that all entries of the section have, which no option may be called.
+    """
+    if kind == "networks" and is_object(use):
+        find(use)  # does not import it, so whether the callable takes these options is only known when it is called
+        return ForeignNetwork
+    model = schema(kind, use)
+    if taken := sorted(model.model_fields.keys() & {"use", "overrides", *common_keys}):
+        raise UserError(f"{use}: its option {taken[0]!r} has the name of a key of all {kind}; it needs another name")
+    if kind == "objectives":
+        metrics_of(use)
+    return model
 
 
 def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:

@@ -30,6 +30,7 @@ Schema = dict[str, Any]
 FRACTION = {"type": "string", "pattern": r"^\s*[\d.]+\s*/\s*[\d.]+\s*$"}  # a number written as 8/255
 BOUNDS = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum", "ge": "minimum", "le": "maximum"}
 OBJECT = r"^.+:.+$"  # package.module:name or file.py:name
+OUTSIDE = "outside()"  # in place of the name of a plug-in, which it cannot be
 NESTED = {"augment": "augmentations", "objective": "objectives", "optimiser": "optimisers", "schedule": "schedules"}
 
 
@@ -46,7 +47,8 @@ def config_schema() -> Schema:
             f"{kind}.{use}": _with_plugin(kind, use)
             for kind in [*PLUGIN_SECTIONS, *NESTED.values()]
             for use in plugins(kind)
-        },
+        }
+        | {f"{kind}.{OUTSIDE}": _outside(PLUGIN_SECTIONS.get(kind)) for kind in [*PLUGIN_SECTIONS, *NESTED.values()]},
     }
 
 
@@ -59,6 +61,8 @@ def _section(section: str) -> Schema:
     if section == "networks":
         use = {"use": {"type": "string", "pattern": OBJECT, "description": _text(ForeignNetwork.__doc__)}}
         others.append(_entry(use | _properties(ForeignNetwork) | _properties(model), section, ["use"]))
+    else:
+        others.append(_reference(section, OUTSIDE))
     if section == "alignments":
         others.append({"type": "null"})
     either = {use: {"anyOf": [_reference(section, use), *others]} for use in plugins(section)}
@@ -80,6 +84,13 @@ def _reference(kind: str, use: str) -> Schema:
 def _that_names(kind: str, use: str) -> Schema:
     """The schema of an entry that says which plug-in it has."""
     return {"allOf": [_reference(kind, use), {"type": "object", "required": ["use"]}]}
+
+
+def _outside(model: type[BaseModel] | None) -> Schema:
+    """The schema of an entry with a plug-in from outside, whose options only the check of the config knows."""
+    use = {"type": "string", "pattern": OBJECT, "description": "A plug-in from outside."}
+    properties = {"use": use} | (_properties(model) if model else {})
+    return {"type": "object", "properties": properties, "required": ["use"]}
 
 
 def _entry(properties: Schema, section: str, required: list[str]) -> Schema:
@@ -113,7 +124,7 @@ def _nested(model: type[BaseModel], key: str, definitions: Mapping[str, Schema])
         return {"type": "array", "minItems": 1, "items": _grid()}
     if key not in NESTED:
         return None
-    entries = [_that_names(NESTED[key], use) for use in plugins(NESTED[key])]
+    entries = [*(_that_names(NESTED[key], use) for use in plugins(NESTED[key])), _reference(NESTED[key], OUTSIDE)]
     one = {"anyOf": entries}
     return {"type": ["array", "null"], "items": one} if key == "augment" else {"anyOf": [*entries, {"type": "null"}]}
 

@@ -28,7 +28,9 @@ The config says what is computed: the one in the repository, and over it the fil
 combine entries of the other sections.
 
 * `use` names the plug-in of an entry; the plug-in's options are keys of the same entry. Without
-  `use` the plug-in is the one that has the entry's own name.
+  `use` the plug-in is the one that has the entry's own name. A plug-in is one of those below, a
+  function of your own as `folder/file.py:name` or `package.module:name`, or an entry point of an
+  installed package: [extending.md](extending.md#from-outside).
 * `overrides` lets an entry differ from place to place: a list of `{when: {...}, key: value, ...}`.
   The values hold wherever all that `when` names is so: `dataset`, `network`, `regime`. Of several
   that hold, later ones win.

@@ -6,6 +6,7 @@ Imports are followed in the syntax trees, without importing anything: this takes
 import ast
 import hashlib
 import importlib.metadata
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -45,17 +46,46 @@ def external_code(name: str) -> dict[str, str]:
     Of an installed package: {distribution: version}. Else {file: digest} of the file that defines it and of all that
     this imports from the same folder, directly or not.
     """
-    if versions := _installed_versions(name):
-        return versions
-    base, digests, pending = root(name), dict[str, str](), {find(name)}
+    return _installed_versions(name) or {_label(file, name): _digest(file) for file in _files_behind(name)}
+
+
+def file_of(name: str) -> dict[str, str]:
+    """The same of the file alone that defines the object, for what is read from it without running it."""
+    return _installed_versions(name) or {_label(find(name), name): _digest(find(name))}
+
+
+@cache
+def modules_used(name: str) -> frozenset[str]:
+    """The modules of this package that the code behind an object outside of it imports.
+
+    An installed package that does not require this one, such as torchvision, imports none.
+    """
+    packages = _installed_versions(name)
+    if packages and not any(map(_requires_this_package, packages)):
+        return frozenset()
+    return frozenset(module for file in _files_behind(name) for module in _imports(file, relative=True))
+
+
+def _requires_this_package(distribution: str) -> bool:
+    requirements = importlib.metadata.requires(distribution) or []
+    return any(re.match(rf"{PACKAGE.name}\b", requirement) for requirement in requirements)
+
+
+def _files_behind(name: str) -> list[Path]:
+    """The file that defines an object, and all that it imports from the same folder or package, sorted."""
+    base, files, pending = root(name), set[Path](), {find(name)}
+    package = name.partition(":")[0].partition(".")[0] if _installed_versions(name) else ""
     while pending:
         file = pending.pop()
-        label = file.relative_to(base).as_posix()
-        if label not in digests:
+        if file not in files and file.is_relative_to(base / package):
             tree(file)  # raises `ObjectError` for a file that cannot be parsed
-            digests[label] = _digest(file)
+            files.add(file)
             pending |= set(_imported_files(file, base))
-    return dict(sorted(digests.items()))
+    return sorted(files)
+
+
+def _label(file: Path, name: str) -> str:
+    return file.relative_to(root(name)).as_posix()
 
 
 def _installed_versions(name: str) -> dict[str, str]:
@@ -108,13 +138,18 @@ def _digest(path: Path) -> str:
 
 
 @cache
-def _imports(path: Path) -> frozenset[str]:
-    """The modules of this package that a file names in import statements, wherever these stand in it."""
+def _imports(path: Path, *, relative: bool = False) -> frozenset[str]:
+    """The modules of this package that a file names in import statements, wherever these stand in it.
+
+    `relative`: whether the file may have relative imports, as one outside of this package, which do not count.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
+            if relative:
+                continue
             raise ValueError(f"{path}, line {node.lineno}: relative import; write `from neuralign...`")
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}

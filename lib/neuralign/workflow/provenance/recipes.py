@@ -20,12 +20,12 @@ from typing import Any
 from neuralign.common.files import PACKAGE, atomic, date_back, recipe_path, sha256
 from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.catalogue import Catalogue
-from neuralign.config.plugins import module
+from neuralign.config.plugins import module, object_outside
 from neuralign.config.references import is_object
 from neuralign.datasets.reading.locations import content_digest
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
-from neuralign.workflow.provenance.code_digests import closure, external_code, file_digest
+from neuralign.workflow.provenance.code_digests import closure, external_code, file_digest, file_of, modules_used
 from neuralign.workflow.running.notes import entries, key_of, read_note, stands_for
 
 LONG_AGO = 1e9  # seconds since the epoch; older than any result
@@ -192,15 +192,18 @@ def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, .
 
     Args:
         script: the script of the rule.
-        plugins: (kind, name) of each plug-in; the name is that of a module of this package, or of an object of the
-            user's own code (`package.module:name`).
-        files: data files that the code reads, relative to the package.
+        plugins: (kind, name) of each plug-in, of this package or from outside (`config.plugins`).
+        files: data files that the code reads, as in `Job`.
     """
-    modules = [module(kind, name) for kind, name in plugins if not is_object(name)]
-    digests = closure(script, modules) | {name: file_digest(PACKAGE / name) for name in files}
-    for _, name in plugins:
-        if is_object(name):
-            digests |= external_code(name)
+    outside = {plugin: name for plugin in plugins if (name := object_outside(*plugin))}
+    modules = [module(*plugin) for plugin in plugins if plugin not in outside]
+    modules += [imported for name in outside.values() for imported in modules_used(name)]
+    digests = closure(script, modules) | {name: file_digest(PACKAGE / name) for name in files if not is_object(name)}
+    external = [(name, external_code(name)) for name in outside.values()]
+    external += [(name, file_of(name)) for name in files if is_object(name)]
+    for name, of_object in external:
+        for label, digest in of_object.items():  # files of the same name in different folders both count
+            digests[label if digests.get(label, digest) == digest else f"{label} of {name}"] = digest
     return digests
 
 
