@@ -40,8 +40,16 @@ LAYERS = """from torch import nn
 def block(inputs, outputs):
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3), nn.BatchNorm2d(outputs), nn.ReLU())
 """
+METHODS = """from neuralign.alignment.algorithms.correlation import correlation
+from neuralign.config.options import Count
+
+
+def matched(problem, *, images: Count):
+    return correlation(problem, images=images, read="post")
+"""
 TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
 ALL = {"import_endpoint": 2, "align": 1, "signature": 1, "train_curve": 1, "evaluate": 2, "plot": 5} | TABLES
+ALIGNED = {"align": 1, "signature": 1, "train_curve": 1, "evaluate": 1, "plot": 5} | TABLES
 ONE = ALL | {"import_endpoint": 1}
 
 ROWS = RerunTable()
@@ -60,6 +68,7 @@ def write(folder: Path) -> None:
     folder.mkdir()
     (folder / "nets.py").write_text(NETS)
     (folder / "layers.py").write_text(LAYERS)
+    (folder / "methods.py").write_text(METHODS)
     torch.save({"epoch": 7, "state_dict": {f"module.{n}": t for n, t in weights(1).items()}}, folder / "a.pt")
     save_file(weights(2), folder / "b.safetensors")
 
@@ -112,6 +121,16 @@ def _(project):
 @row("A comment in such a file", NOTHING)
 def _(project):
     project.append("theirs/nets.py", "\n# that is all\n")
+
+
+@row("The file of an alignment of your own", ALIGNED)
+def _(project):
+    project.replace("theirs/methods.py", '"post"', '"pre"')
+
+
+@row("Code of this package that such a file imports", ALIGNED)
+def _(project):
+    project.append("lib/neuralign/alignment/algorithms/correlation.py", "\nNEW = 1\n")
 
 
 @row("An option of a network of your own", ALL)

@@ -43,8 +43,8 @@ def is_runner(name: str) -> bool:
 def external_code(name: str) -> dict[str, str]:
     """Digests of the code behind an object outside this package, such as `my_networks:Net` or `nets.py:Net`.
 
-    Of an installed package: {distribution: version}. Else {file: digest} of the file that defines it and of all that
-    this imports from the same folder, directly or not.
+    Of an installed package that does not require this one: {distribution: version}. Else {file: digest} of the file
+    that defines it and of all that this imports from the same folder or package, directly or not.
     """
     return _installed_versions(name) or {_label(file, name): _digest(file) for file in _files_behind(name)}
 
@@ -56,28 +56,20 @@ def file_of(name: str) -> dict[str, str]:
 
 @cache
 def modules_used(name: str) -> frozenset[str]:
-    """The modules of this package that the code behind an object outside of it imports.
-
-    An installed package that does not require this one, such as torchvision, imports none.
-    """
-    packages = _installed_versions(name)
-    if packages and not any(map(_requires_this_package, packages)):
-        return frozenset()
-    return frozenset(module for file in _files_behind(name) for module in _imports(file, relative=True))
-
-
-def _requires_this_package(distribution: str) -> bool:
-    requirements = importlib.metadata.requires(distribution) or []
-    return any(re.match(rf"{PACKAGE.name}\b", requirement) for requirement in requirements)
+    """The modules of this package that the code behind an object outside of it imports."""
+    files = [] if _installed_versions(name) else _files_behind(name)
+    return frozenset(module for file in files for module in _imports(file, relative=True))
 
 
 def _files_behind(name: str) -> list[Path]:
     """The file that defines an object, and all that it imports from the same folder or package, sorted."""
-    base, files, pending = root(name), set[Path](), {find(name)}
-    package = name.partition(":")[0].partition(".")[0] if _installed_versions(name) else ""
+    base, files, file = root(name), set[Path](), find(name)
+    folders = [base / folder for folder in file.relative_to(base).parents[:-1]]
+    pending = {file, *(path for folder in folders if (path := folder / "__init__.py").is_file())}
+    top = file.relative_to(base).parts[0] if _is_installed(name) else ""  # other installed packages do not count
     while pending:
         file = pending.pop()
-        if file not in files and file.is_relative_to(base / package):
+        if file not in files and file.is_relative_to(base / top):
             tree(file)  # raises `ObjectError` for a file that cannot be parsed
             files.add(file)
             pending |= set(_imported_files(file, base))
@@ -89,12 +81,28 @@ def _label(file: Path, name: str) -> str:
 
 
 def _installed_versions(name: str) -> dict[str, str]:
-    """{distribution: version} of an installed package; empty for files and for folders that are not installed."""
-    if name.rpartition(":")[0].endswith(".py") or not {"site-packages", "dist-packages"} & set(find(name).parts):
+    """{distribution: version} of an installed package.
+
+    Empty for files, for folders that are not installed, and for packages that require this one: they are made for it,
+    and may be edited where they are installed.
+    """
+    if not _is_installed(name):
         return {}
     package = name.partition(":")[0].partition(".")[0]
     distributions = importlib.metadata.packages_distributions().get(package, [])
+    if any(map(_requires_this_package, distributions)):
+        return {}
     return {d: importlib.metadata.version(d).split("+")[0] for d in distributions}
+
+
+def _is_installed(name: str) -> bool:
+    is_file = name.rpartition(":")[0].endswith(".py")
+    return not is_file and bool({"site-packages", "dist-packages"} & set(find(name).parts))
+
+
+def _requires_this_package(distribution: str) -> bool:
+    requirements = importlib.metadata.requires(distribution) or []
+    return any(re.match(rf"{PACKAGE.name}\b", requirement) for requirement in requirements)
 
 
 def _imported_files(file: Path, base: Path) -> Iterator[Path]:
