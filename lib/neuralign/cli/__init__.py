@@ -60,7 +60,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     top = _Parser(
         prog="neuralign",
         description="Permutation symmetry of networks, neuron alignment and mode connectivity.",
-        epilog="NETWORK is `package.module:name`, `folder/file.py:name` or a network of the config.",
+        epilog="NETWORK is `package.module:name`, `folder/file.py:name`, a name of a hub or a network of the config.",
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -2,8 +2,10 @@
 
 import argparse
 import inspect
+import logging
 import runpy
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref, ref
 
+log = logging.getLogger("neuralign")
 # {rule: its outputs}
 OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["permutation", "moved"]}
 
@@ -33,8 +36,11 @@ def make(c: Catalogue, output: Ref, folder: Path) -> Path:
     return files[output.output]
 
 
-def load_data_and_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The dataset of --data, and NETWORK as a model with weights of seed 0, normalised for it."""
+def load_data_and_model(arguments: argparse.Namespace, checkpoints: Sequence[str] = ()) -> tuple[Any, Any]:
+    """The dataset of --data, and NETWORK as a model with weights of seed 0, normalised for it.
+
+    Warns if that may not be the normalisation that the checkpoints were trained with.
+    """
     from neuralign.networks import setup
 
     config = shared.load_config(arguments)
@@ -46,7 +52,12 @@ def load_data_and_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
     wildcards = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
         file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
-        return setup.load_data_and_model(str(file), job(c, "import_endpoint", wildcards).settings["model"], seed=0)
+        settings = job(c, "import_endpoint", wildcards).settings["model"]
+        loaded, model = setup.load_data_and_model(str(file), settings, seed=0)
+    for checkpoint in checkpoints:
+        for warning in setup.normalisation_warnings(model, settings, loaded, checkpoint):
+            log.warning(warning)
+    return loaded, model
 
 
 def _load_main(rule: str) -> Any:

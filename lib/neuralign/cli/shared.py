@@ -13,9 +13,10 @@ from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.catalogue import Catalogue, ConfigError
+from neuralign.config.checking.hub_names import parse
 from neuralign.config.files import lay_over, read_config
 from neuralign.config.lines import with_lines
-from neuralign.config.references import is_object
+from neuralign.config.references import is_foreign, is_hub
 from neuralign.config.schema import AlignmentKeys, NetworkKeys
 
 REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
@@ -30,7 +31,10 @@ class UsageError(UserError):
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Add NETWORK and its options to the parser of a command."""
     parser.add_argument(
-        "network", metavar="NETWORK", help="package.module:name, folder/file.py:name, or a network of the config"
+        "network",
+        metavar="NETWORK",
+        help="package.module:name, folder/file.py:name, timm/<model>, hf-hub:<repository>, torchvision:<weights>, or a "
+        "network of the config",
     )
     group = parser.add_argument_group("the network")
     group.add_argument(
@@ -244,18 +248,20 @@ def network_entry(arguments: argparse.Namespace, config: Config) -> tuple[str, C
     network, options = arguments.network, dict(map(_parse_option, arguments.option))
     values = {"input_size": "size", "mean": "mean", "std": "std"}  # key of the entry -> name of the argument
     keys = {key: getattr(arguments, name) for key, name in values.items() if getattr(arguments, name, None) is not None}
-    if is_object(network):
+    if is_hub(network):
+        return _unused_name(parse(network).name, config, "networks"), {"use": network, "options": options, **keys}
+    if is_foreign(network):
         module, _, attribute = network.rpartition(":")
         use = f"{Path(module).absolute()}:{attribute}" if module.endswith(".py") else network
         return _unused_name(attribute, config, "networks"), {"use": use, "options": options, **keys}
     entries = config.get("networks") or {}
     if network not in entries:
         raise UsageError(
-            f"NETWORK: found {network!r}; package.module:name, folder/file.py:name or a network of the config is "
-            f"needed ({', '.join(entries) or 'it has none'})"
+            f"NETWORK: found {network!r}; package.module:name, folder/file.py:name, a name of a hub or a network of "
+            f"the config is needed ({', '.join(entries) or 'it has none'})"
         )
     entry = {"use": network, **(entries[network] or {})}
-    changes = {"options": {**entry.get("options", {}), **options}} if is_object(entry["use"]) else options
+    changes = {"options": {**entry.get("options", {}), **options}} if is_foreign(entry["use"]) else options
     return network, {**entry, **changes, **keys}
 
 
@@ -304,7 +310,7 @@ def build_network(arguments: argparse.Namespace, channels: int, classes: int = C
     plugin = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
     torch.manual_seed(0)
     with torch.device(device):
-        return build(plugin, classes=None if is_object(plugin["use"]) else classes, channels=channels)
+        return build(plugin, classes=None if is_foreign(plugin["use"]) else classes, channels=channels)
 
 
 def example_inputs(arguments: argparse.Namespace) -> Any:
@@ -391,10 +397,12 @@ def checkpoint_entries(arguments: argparse.Namespace, files: Iterable[str]) -> d
     """{name: entry} for checkpoint files in the section `checkpoints`, in their order, named after the files."""
     entries: dict[str, Config] = {}
     for file in files:
-        checkpoint_files(file)  # raises UserError if it does not exist or is no checkpoint
-        path = Path(file).absolute()
-        entry = {"file": str(path)} | ({"inside": arguments.inside} if arguments.inside else {})
-        name = stem = config_name(path.parent.name if path.name.endswith(INDEX) else path.stem)
+        path = Path(file)
+        if not is_hub(file):
+            checkpoint_files(file)  # raises UserError if it does not exist or is no checkpoint
+        entry = {"file": location(file)} | ({"inside": arguments.inside} if arguments.inside else {})
+        stem = parse(file).with_tag if is_hub(file) else path.parent.name if path.name.endswith(INDEX) else path.stem
+        name = stem = config_name(stem)
         for i in range(2, 1000):
             if entries.get(name, entry) == entry:
                 break
@@ -403,8 +411,17 @@ def checkpoint_entries(arguments: argparse.Namespace, files: Iterable[str]) -> d
     return entries
 
 
+def location(file: str) -> str:
+    """The absolute path of a checkpoint file, or the name of one of a hub, as the config has it."""
+    return file if is_hub(file) else str(Path(file).absolute())
+
+
 def file_digests(file: str) -> dict[str, Any]:
-    """A checkpoint's file with its digest, or with the digests of its index and shards."""
+    """A checkpoint's file with its digest, or with the digests of its index and shards; of a hub also its revision."""
+    if is_hub(file):
+        from neuralign.networks.foreign_checkpoints import locate
+
+        return locate(file)[1]
     files = checkpoint_files(file).files
     if len(files) == 1:
         return {"file": file, "sha256": sha256(files[0])}

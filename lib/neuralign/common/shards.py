@@ -40,7 +40,7 @@ def checkpoint_files(path: str | Path) -> CheckpointFiles:
     _refuse_other_kinds(path)
     if path.suffix != ".json":
         return CheckpointFiles((path,), {})
-    shard_of = _read_index(path)
+    shard_of = read_index(path)
     names = sorted(set(shard_of.values()))
     if missing := [name for name in names if not (path.parent / name).is_file()]:
         raise CheckpointError(f"{path}: shards that it names are not in its folder: {join_names(missing)}")
@@ -72,7 +72,7 @@ def _find_in_folder(folder: Path) -> Path:
         )
     visible = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     indices = [p for p in visible if p.name.endswith(INDEX)]
-    indexed = {name for index in indices for name in _read_index(index).values()}
+    indexed = {name for index in indices for name in read_index(index).values()}
     checkpoints = indices + [p for p in visible if p.suffix in SUFFIXES and p.name not in indexed]
     names = join_names([p.name for p in checkpoints])
     if len(checkpoints) == 1 and not is_shard(checkpoints[0]):
@@ -85,7 +85,7 @@ def _find_in_folder(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: contains {len(checkpoints)} checkpoints; name one of {names}")
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def read_index(index: Path) -> dict[str, str]:
     """{tensor: name of its shard}. Refuses names of shards with folders in them, which could lead anywhere."""
     _refuse_other_kinds(index)
     try:

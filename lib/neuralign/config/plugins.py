@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.common.files import PACKAGE
-from neuralign.config.references import find, is_object, load
+from neuralign.config.references import ObjectError, find, is_object, load
 
 Entry = Mapping[str, Any]
 KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this kind
@@ -34,13 +34,18 @@ KINDS = {  # kind of plug-in -> the package whose modules are plug-ins of this k
     "figures": "report.figures",
 }
 
+HUB_MODULE = "neuralign.networks.hubs.networks"  # loads the networks and checkpoints that are named after hubs
+
 
 def plugin(kind: str, entry: Entry) -> Callable[..., Any]:
     """The function of a plug-in with the options of the entry bound. The entry must have passed the config check."""
     options = dict(entry)
     use = options.pop("use")
-    outside = object_outside(kind, use)
-    return partial(load(outside) if outside else getattr(import_module(module(kind, use)), use), **options)
+    if outside := object_outside(kind, use):
+        return partial(load(outside), **options)
+    if not _file_inside(kind, use).is_file():  # its package is not where the job runs
+        raise ObjectError(f"no plug-in {use!r} of {kind} in {PACKAGE.name} or in the packages that are installed here")
+    return partial(getattr(import_module(module(kind, use)), use), **options)
 
 
 def plugin_or_none(kind: str, entry: Entry | None) -> Callable[..., Any] | None:

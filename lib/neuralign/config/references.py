@@ -17,14 +17,26 @@ from typing import Any
 from neuralign.common.errors import UserError
 from neuralign.config.problems import did_you_mean
 
+HUBS = ("timm/", "hf-hub:", "torchvision:")  # beginnings of names
+
 
 class ObjectError(UserError):
     """An object that cannot be found or imported; the message says what was looked for and what exists."""
 
 
+def is_hub(name: str) -> bool:
+    """Whether `name` names a network or a checkpoint of a hub (`checking/hub_names.py`)."""
+    return name.startswith(HUBS)
+
+
 def is_object(name: str) -> bool:
-    """Whether `name` names an object of the user's code, and not a plug-in."""
-    return ":" in name
+    """Whether `name` names an object of the user's code, and not a plug-in or what a hub has."""
+    return ":" in name and not is_hub(name)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a network of this name comes from outside: from the user's code or from a hub."""
+    return is_object(name) or is_hub(name)
 
 
 def find(name: str) -> Path:

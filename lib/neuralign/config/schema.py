@@ -82,18 +82,23 @@ class DatasetKeys(Strict):
 
 
 class NetworkKeys(Strict):
-    """Architectures: one of those below or any importable callable, `package.module:name` or `folder/file.py:name`."""
+    """Architectures: one of those below, any importable callable (`package.module:name` or `folder/file.py:name`), or
+    one of a hub (`timm/<model>`, `hf-hub:<repository>` or `torchvision:<Model>_Weights.<name>`).
+    """
 
     input_size: Side | None = Field(
         default=None,
-        description="Height and width in pixels to which images are resized; null: they keep the dataset's size.",
+        description="Height and width in pixels to which images are resized; null: that of the hub's record for a "
+        "network of a hub, else they keep the dataset's size.",
     )
     mean: list[Fraction] | None = Field(
-        default=None, description="Mean for its normalisation, one per channel, in [0, 1]; null: the dataset's."
+        default=None,
+        description="Mean for its normalisation, one per channel, in [0, 1]; null: the hub's, or the dataset's.",
     )
     std: list[PositiveFraction] | None = Field(
         default=None,
-        description="Standard deviation for its normalisation, one per channel, in [0, 1]; null: the dataset's.",
+        description="Standard deviation for its normalisation, one per channel, in [0, 1]; null: the hub's, or the "
+        "dataset's.",
     )
     on_curve: dict[str, Any] = Field(
         default={},
@@ -102,7 +107,7 @@ class NetworkKeys(Strict):
 
 
 class ForeignNetwork(Strict):
-    """The options of a network that is any importable callable."""
+    """The options of a network that is any importable callable, or of a hub."""
 
     options: dict[str, Any] = Field(default={}, description="Keyword arguments of the callable.")
 
@@ -143,7 +148,10 @@ class CurveKeys(Strict):
 class Checkpoint(Strict):
     """Trained networks of one's own; a pair names them in place of seeds."""
 
-    file: Text = Field(description="Path of a safetensors file, or of a state dict saved by `torch.save`.")
+    file: Text = Field(
+        description="Path of a safetensors file or of a state dict saved by `torch.save`, or a name of a hub: "
+        "`hf-hub:repository@revision:file`, `timm/model.tag`, `torchvision:Model_Weights.name`."
+    )
     inside: Text | None = Field(
         default=None,
         description="What precedes the names of the weights in the file, such as `model`; null: whatever fits.",

@@ -16,6 +16,8 @@ from neuralign.common.memory import fits
 from neuralign.datasets.batches import Examples, Transform
 from neuralign.datasets.on_disk import SPLITS, UNREADABLE, OnDisk, StoredTensor, open_dataset
 
+BILINEAR = "bilinear"  # how images are resized, unless a hub says something else of its network
+
 
 @dataclass(frozen=True)
 class Images(Examples):
@@ -75,11 +77,11 @@ class Data:
         return self.train.pixels.shape[1]
 
 
-def load(path: str | Path, device: torch.device, size: int | None = None) -> Data:
+def load(path: str | Path, device: torch.device, size: int | None = None, interpolation: str = BILINEAR) -> Data:
     """The dataset that the rule `fetch_data` prepared, on `device`, its images resized to `size` x `size` pixels.
 
-    None keeps their size. Images that do not fit into the memory of the device (`common.memory.fits`) stay on disk.
-    Raises ValueError if the file is no such dataset.
+    None keeps their size; `interpolation` is "bilinear" or "bicubic". Images that do not fit into the memory of the
+    device (`common.memory.fits`) stay on disk. Raises ValueError if the file is no such dataset.
     """
     try:
         facts, splits = open_dataset(path, ("images", "labels"))
@@ -88,19 +90,23 @@ def load(path: str | Path, device: torch.device, size: int | None = None) -> Dat
         raise ValueError(f"{path}: not a dataset that `fetch_data` wrote, or damaged: {error}") from None
     for name, (pixels, labels) in zip(SPLITS, splits, strict=True):
         check(Images(pixels.without_numbers(), labels.read_all()), len(mean), len(classes), f"{path}: {name}_")
-    loaded: list[Images] = [_on_disk(pixels, labels, size, device) for pixels, labels in splits]
+    loaded: list[Images] = [_on_disk(pixels, labels, size, device, interpolation) for pixels, labels in splits]
     if fits(sum(images.pixels.nbytes + images.labels.nbytes for images in loaded), device):
-        loaded = [Images(_resize(pixels.whole(), size), labels.whole()).to(device) for pixels, labels in splits]
+        loaded = [
+            Images(_resize(pixels.whole(), size, interpolation), labels.whole()).to(device) for pixels, labels in splits
+        ]
     train, test = loaded
     return Data(train, test, classes, mean, std)
 
 
-def _on_disk(pixels: StoredTensor, labels: StoredTensor, size: int | None, device: torch.device) -> ImagesOnDisk:
+def _on_disk(
+    pixels: StoredTensor, labels: StoredTensor, size: int | None, device: torch.device, interpolation: str
+) -> ImagesOnDisk:
     """Images that are resized when they are read."""
     all_labels = labels.read_all()
 
     def read(rows: Tensor) -> Images:
-        return Images(_resize(pixels.read(rows), size), all_labels[rows])
+        return Images(_resize(pixels.read(rows), size, interpolation), all_labels[rows])
 
     shapes = pixels.without_numbers()
     if size is not None:
@@ -137,9 +143,9 @@ def as_is(pixels: Tensor, _: torch.Generator) -> Tensor:
     return as_float(pixels)
 
 
-def _resize(pixels: Tensor, size: int | None) -> Tensor:
-    """Pixels resized by bilinear interpolation with antialiasing, as PIL does it, as uint8."""
+def _resize(pixels: Tensor, size: int | None, interpolation: str) -> Tensor:
+    """Pixels resized by interpolation with antialiasing, as PIL does it, as uint8."""
     if size is None or tuple(pixels.shape[-2:]) == (size, size):
         return pixels
     chunks: Sequence[Tensor] = pixels.split(4096)  # for less memory
-    return torch.cat([F.interpolate(chunk, (size, size), mode="bilinear", antialias=True) for chunk in chunks])
+    return torch.cat([F.interpolate(chunk, (size, size), mode=interpolation, antialias=True) for chunk in chunks])

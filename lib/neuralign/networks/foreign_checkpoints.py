@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import combinations
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from torch import Tensor
 from neuralign.common.errors import join_names
 from neuralign.common.shards import CheckpointError, checkpoint_files
 from neuralign.common.tensors import ComputedState, TensorFile
+from neuralign.config.references import is_hub
 from neuralign.networks.foreign_files import Location, read_mappings, shard_hint
+from neuralign.networks.foreign_networks import hub_networks
 from neuralign.networks.model import Model, State, buffers, parameters
 from neuralign.networks.states import (
     EXTRA,
@@ -136,11 +139,12 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCh
     that are not finite are refused. Only `num_batches_tracked` may be missing.
 
     Args:
-        path: A checkpoint file, an index of shards, or a folder with one of these.
+        path: A checkpoint file, an index of shards, or a folder with one of these; or a name of a hub.
         model: The model, whose network's names, shapes and dtypes the file must have.
         inside: The keys and prefixes, joined by dots, behind which the network's names begin; "." is the top of the
             file. None: wherever they are, if that is only one place.
     """
+    path, _ = locate(path)
     stored = {(location, name): t for location, tensors in read_mappings(path).items() for name, t in tensors.items()}
     expected = _Expected(*state_dict_tensors(model.network))
     readings = list(_find_readings(stored, expected))
@@ -156,11 +160,23 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCh
     return _convert(path, stored, fitting[0], model)
 
 
+def locate(path: str | Path) -> tuple[str | Path, dict[str, Any]]:
+    """(the file of a checkpoint, what is known of where it is from): that of a hub's name is downloaded if need be.
+
+    Of a file of the user nothing is known.
+    """
+    if not is_hub(str(path)):
+        return path, {}
+    file = hub_networks().fetch(str(path))
+    return file.path, file.record
+
+
 def read_mapped(path: str | Path, model: Model, inside: str | None = None) -> ForeignCheckpoint:
     """As `read`; the tensors of safetensors files are mapped from them whenever they are read, and take no memory else.
 
     So the files must not change. Those of torch.save are in memory.
     """
+    path, _ = locate(path)
     checkpoint, files = read(path, model, inside), checkpoint_files(path)
     try:
         tensors = {n: file for file in map(TensorFile, files.files[bool(files.shard_of) :]) for n in file}

@@ -1,14 +1,20 @@
-"""Builds a network by calling any importable callable: `torchvision.models:resnet18`, `my_net.py:Net`."""
+"""Builds a network by calling an importable callable, `my_net.py:Net`, or the one that a hub's name stands for.
+
+Names of hubs are `timm/resnet18`, `hf-hub:timm/resnet18.a1_in1k` and `torchvision:ResNet18_Weights.DEFAULT`.
+"""
 
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from neuralign.common.errors import UserError
-from neuralign.config.references import load
+from neuralign.config.plugins import HUB_MODULE
+from neuralign.config.references import is_hub, load
 
 # parameters of callables that mean the number of classes, or of channels of the images
 CLASSES = ("num_classes", "classes", "n_classes")
@@ -27,7 +33,7 @@ def construct(use: str, options: Mapping[str, Any], classes: int | None, channel
     those of torchvision need it. If `use` names a module instead of a callable, the network is a copy of it. Raises
     NetworkError.
     """
-    factory = load(use)
+    factory = hub_networks().factory(use) if is_hub(use) else load(use)
     if isinstance(factory, nn.Module):
         if options:
             raise NetworkError(f"{use}: is a module, which takes no options; found {dict(options)}")
@@ -43,6 +49,11 @@ def construct(use: str, options: Mapping[str, Any], classes: int | None, channel
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{use}: returned {type(network).__name__}; a torch.nn.Module is needed")
     return network
+
+
+def hub_networks() -> ModuleType:
+    """The module of networks of hubs, imported by its name: only recipes of jobs with such a network hold its code."""
+    return import_module(HUB_MODULE)
 
 
 def summary(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.stateless import _reparametrize_module
 
 from neuralign.config.plugins import Entry, plugin
-from neuralign.config.references import is_object
+from neuralign.config.references import is_foreign
 from neuralign.datasets.batches import Inputs, call, count_examples, describe
 from neuralign.networks.caches import modules_in_evaluation, preserved_attributes
 from neuralign.networks.foreign_networks import NetworkError, construct, summary
@@ -143,7 +143,7 @@ def build(
         channels: of the images.
         mean, std: of pixels in [0, 1], one number for each channel; None: the network gets the pixels as they are.
     """
-    if is_object(entry["use"]):
+    if is_foreign(entry["use"]):
         network = construct(entry["use"], entry.get("options", {}), classes, channels)
     else:
         network = plugin("networks", entry)(classes, channels)

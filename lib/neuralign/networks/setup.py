@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from neuralign.common.errors import UserError
+from neuralign.config.references import is_hub
 from neuralign.datasets import arrays, images
 from neuralign.datasets.arrays import ArrayData
-from neuralign.datasets.images import Data
-from neuralign.networks.foreign_networks import NetworkError, summary
+from neuralign.datasets.images import BILINEAR, Data
+from neuralign.networks.foreign_networks import NetworkError, hub_networks, summary
 from neuralign.networks.model import Model, build, check_outputs
 
 AnyData = Data | ArrayData
@@ -51,22 +52,68 @@ def load_data_and_model(path: str, settings: dict[str, Any], seed: int | None = 
     Args:
         path: the file of a dataset that the rule `fetch_data` wrote.
         settings: `network` (a config entry), `input_size` (side in pixels; None: as stored), `normalise` (bool), `mean`
-            and `std` (of pixels in [0, 1], one number for each channel; None: those of the dataset).
+            and `std` (of pixels in [0, 1], one number for each channel; None: those of the dataset). For a network of a
+            hub None means what the hub says of it, if it says something that fits the channels.
         seed: of the initialisation. None: torch's global generator is used without seeding it.
 
     Raises as `build_model` does.
     """
-    data = load_data(path, settings["input_size"])
+    prepared = _preparation(settings)
+    side = settings["input_size"]
+    if side is None and prepared is not None and not arrays.holds_arrays(path):
+        side = prepared.side
+    data = load_data(path, side, (prepared and prepared.interpolation) or BILINEAR)
     return data, build_model(path, data, settings, seed)
 
 
-def load_data(path: str, size: int | None) -> AnyData:
+def _preparation(settings: dict[str, Any]) -> Any:
+    """How images are prepared for a network of a hub (`networks.hubs.networks.Preparation`); None for others."""
+    use = settings["network"]["use"]
+    return hub_networks().preparation(use) if is_hub(use) else None
+
+
+def normalisation_warnings(model: Model, settings: dict[str, Any], data: AnyData, checkpoint: str) -> list[str]:
+    """What may be wrong with the normalisation of a network whose weights are from somebody else's checkpoint.
+
+    `settings`: as in `load_data_and_model`; `checkpoint`: a file, or a name of a hub.
+    """
+    if not (settings["normalise"] and isinstance(data, Data)):
+        return []
+    known = hub_networks().preparation(checkpoint) if is_hub(checkpoint) else None
+    used = [(t.flatten().tolist() if t is not None else []) for t in (model.mean, model.std)]
+    if known is not None and known.mean is not None:
+        needed = [list(known.mean), list(known.std)]
+        if all(
+            len(a) == len(b) and max(abs(x - y) for x, y in zip(a, b, strict=True)) < 1e-3
+            for a, b in zip(used, needed, strict=True)
+        ):
+            return []
+        text = "mean {} and std {}".format
+        return [f"{checkpoint}: was trained with {text(*needed)}, and the network gets {text(*map(_rounded, used))}"]
+    if settings["mean"] is not None or _fitting(_preparation(settings), data) is not None:
+        return []
+    return [
+        f"{checkpoint}: the normalisation that it was trained with is not known, so pixels are normalised by mean "
+        f"{_rounded(used[0])} and std {_rounded(used[1])} of the training images; give `mean` and `std` of the network"
+    ]
+
+
+def _rounded(numbers: list[float]) -> list[float]:
+    return [round(number, 4) for number in numbers]
+
+
+def _fitting(prepared: Any, data: AnyData) -> Any:
+    """The preparation if it has one number for each channel of the data; else None."""
+    return prepared if prepared is not None and prepared.mean and len(prepared.mean) == data.channels else None
+
+
+def load_data(path: str, size: int | None, interpolation: str = BILINEAR) -> AnyData:
     """The prepared dataset at `path`, on this job's device, its images resized to `size` x `size` pixels.
 
     None keeps their size. Raises UserError if a dataset that holds no images is to be resized.
     """
     if not arrays.holds_arrays(path):
-        return images.load(path, device(), size)
+        return images.load(path, device(), size, interpolation)
     if size is not None:
         raise UserError(f"{path}: holds arrays, not images, and `input_size` {size} is for images; remove it")
     return arrays.load(path, device())
@@ -79,7 +126,8 @@ def build_model(path: str, data: AnyData, settings: dict[str, Any], seed: int | 
     and ValueError if `mean` and `std` do not have one number for each channel.
     """
     is_normalised = settings["normalise"] and isinstance(data, Data)
-    mean, std = (settings[k] or getattr(data, k) for k in ("mean", "std")) if is_normalised else (None, None)
+    otherwise = _fitting(_preparation(settings), data) or data
+    mean, std = (settings[k] or getattr(otherwise, k) for k in ("mean", "std")) if is_normalised else (None, None)
     if seed is not None:
         torch.manual_seed(seed)
     if mean is not None and len(mean) != data.channels:

@@ -1,9 +1,11 @@
 """Descriptions of the jobs for one path: data, endpoints, alignment, curve, and its measurements. Torch-free."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.config.metrics import OBJECTIVE
+from neuralign.config.references import is_hub
 from neuralign.config.schema import LATER_KEYS, Training
 from neuralign.config.signatures import schema
 from neuralign.datasets.splits import APPLIED_LATER
@@ -41,14 +43,10 @@ def import_endpoint(c: Catalogue, setting: Setting, checkpoint: str) -> Job:
     """One network from a checkpoint of the user's own."""
     model, plugins = _model(c, setting)
     entry = c.entry("checkpoints", checkpoint)
-    return Job(
-        _data(setting),
-        {"model": model, "checkpoint": entry},
-        plugins,
-        software=NUMERIC,
-        source={"checkpoint": entry["file"]},
-        places=["checkpoint.file"],
-    )
+    described = partial(Job, _data(setting), {"model": model, "checkpoint": entry}, software=NUMERIC)
+    if is_hub(entry["file"]):  # the job downloads it, so here its name stands for its content
+        return described([*plugins, ("checkpoints", entry["file"])])
+    return described(plugins, source={"checkpoint": entry["file"]}, places=["checkpoint.file"])
 
 
 @rule
@@ -214,6 +212,8 @@ def _model(c: Catalogue, setting: Setting, *, on_curve: bool = False) -> tuple[E
     entry |= options_on_curve if on_curve else {}
     normalise = setting.entry(c, "regimes", setting.regime)["normalise"]
     model: Entry = {"network": entry, "input_size": size, "normalise": normalise}
+    if is_hub(entry["use"]):  # what the hub says comes before what the dataset says; the job asks the hub
+        data = {"mean": None, "std": None}
     model["mean"] = (mean or data["mean"]) if normalise else None
     model["std"] = (std or data["std"]) if normalise else None
     return model, [("networks", entry["use"])]

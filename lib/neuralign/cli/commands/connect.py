@@ -86,7 +86,7 @@ def study_config(arguments: argparse.Namespace, config: shared.Config) -> shared
     (network, entry), (data, dataset) = shared.network_entry(arguments, config), shared.dataset_entry(arguments, config)
     checkpoints = shared.checkpoint_entries(arguments, arguments.checkpoints)
     name_of = {str(entry["file"]): name for name, entry in checkpoints.items()}
-    names = [name_of[str(Path(file).absolute())] for file in arguments.checkpoints]
+    names = [name_of[shared.location(file)] for file in arguments.checkpoints]
     pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
     training = {key: getattr(arguments, key) for key in ("epochs", "batch_size", "lr", "weight_decay")}
     training["schedule"] = {"use": "plateau"}

@@ -65,7 +65,7 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
     from neuralign.symmetry.tracing.trace import trace
 
     if arguments.data:
-        data, model = load_data_and_model(arguments)
+        data, model = load_data_and_model(arguments, [arguments.checkpoint] if arguments.checkpoint else [])
         images = data.train
     else:
         model, images = _build_model_and_random_images(arguments)

@@ -84,7 +84,7 @@ def _merge(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     return_freed_memory()
     examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
     if arguments.data:
-        data, model = load_data_and_model(arguments)
+        data, model = load_data_and_model(arguments, arguments.checkpoints)
         examples |= {"batches": data.train, "test": data.test}
         if model.mean is not None:
             examples |= {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}

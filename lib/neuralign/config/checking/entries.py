@@ -7,11 +7,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from neuralign.common.errors import UserError
+from neuralign.config.checking.hub_names import check_name, check_network
 from neuralign.config.checking.studies import read_grids
 from neuralign.config.checking.validation import Entry, Validation
 from neuralign.config.metrics import OBJECTIVE, metrics_of
 from neuralign.config.problems import short_repr
-from neuralign.config.references import find, is_object
+from neuralign.config.references import find, is_hub, is_object
 from neuralign.config.schema import PLACES, PLAIN_SECTIONS, PLUGIN_SECTIONS, ForeignNetwork, Training
 from neuralign.config.signatures import DATA, is_known, names, result, schema
 
@@ -59,6 +60,8 @@ def read_entry(section: str, name: str, place: Mapping[str, str], path: str, pro
             problems.note(f"{path}.augment", _augment_problem(entry, use, f"the plug-in {use} makes"))
         case "attacks":
             problems.note(path, _attack_problem(entry))
+        case "checkpoints":
+            problems.note(f"{path}.file", _checkpoint_problem(entry["file"]))
         case "regimes":
             for kind in ("endpoint", "curve"):
                 _read_training(entry[kind], raw[kind], f"{path}.{kind}", problems)
@@ -140,7 +143,7 @@ def _read_plugin(kind: str, raw: Any, path: str, problems: Validation, more_keys
         problems.note(path, f"must be a mapping with `use`, one of {allowed}; found {short_repr(raw)}")
         return {}
     use = raw["use"]
-    if not is_known(kind, use):
+    if not (is_known(kind, use) or (kind == "networks" and is_hub(use))):
         problems.note_not_allowed(f"{path}.use", "no such plug-in", use, names(kind))
         return {}
     try:
@@ -157,6 +160,9 @@ def _find_model(kind: str, use: str, common_keys: Iterable[str]) -> type[BaseMod
 
     `common_keys`: keys that all entries of the section have, which no option may be called.
     """
+    if kind == "networks" and is_hub(use):
+        check_network(use)
+        return ForeignNetwork
     if kind == "networks" and is_object(use):
         find(use)  # does not import it, so whether the callable takes these options is only known when it is called
         return ForeignNetwork
@@ -166,6 +172,16 @@ def _find_model(kind: str, use: str, common_keys: Iterable[str]) -> type[BaseMod
     if kind == "objectives":
         metrics_of(use)
     return model
+
+
+def _checkpoint_problem(file: str) -> str | None:
+    """What is wrong with the name of a checkpoint of a hub; whether files exist shows when jobs are planned."""
+    try:
+        if is_hub(file):
+            check_name(file)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _check_start(name: str, entry: Entry, place: Mapping[str, str], path: str, problems: Validation) -> None:

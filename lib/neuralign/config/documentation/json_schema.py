@@ -59,7 +59,7 @@ def _section(section: str) -> Schema:
         return result | {"additionalProperties": _entry(_properties(model), section, _required(model))}
     others = [_that_names(section, use) for use in plugins(section)]
     if section == "networks":
-        use = {"use": {"type": "string", "pattern": OBJECT, "description": _text(ForeignNetwork.__doc__)}}
+        use = {"use": {"type": "string", "pattern": f"{OBJECT}|^timm/", "description": _text(ForeignNetwork.__doc__)}}
         others.append(_entry(use | _properties(ForeignNetwork) | _properties(model), section, ["use"]))
     else:
         others.append(_reference(section, OUTSIDE))

@@ -20,8 +20,9 @@ from typing import Any
 from neuralign.common.files import PACKAGE, atomic, date_back, recipe_path, sha256
 from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.catalogue import Catalogue
-from neuralign.config.plugins import module, object_outside
-from neuralign.config.references import is_object
+from neuralign.config.checking.hub_names import DISTRIBUTIONS, hub_of
+from neuralign.config.plugins import HUB_MODULE, module, object_outside
+from neuralign.config.references import is_hub, is_object
 from neuralign.datasets.reading.locations import content_digest
 from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref
@@ -192,15 +193,18 @@ def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, .
 
     Args:
         script: the script of the rule.
-        plugins: (kind, name) of each plug-in, of this package or from outside (`config.plugins`).
+        plugins: (kind, name) of each plug-in, of this package or from outside (`config.plugins`), or of what a hub has.
         files: data files that the code reads, as in `Job`.
     """
-    outside = {plugin: name for plugin in plugins if (name := object_outside(*plugin))}
-    modules = [module(*plugin) for plugin in plugins if plugin not in outside]
+    hubs = [plugin for plugin in plugins if is_hub(plugin[1])]
+    outside = {plugin: name for plugin in plugins if plugin not in hubs and (name := object_outside(*plugin))}
+    modules = [module(*plugin) for plugin in plugins if plugin not in (*hubs, *outside)]
+    modules += [HUB_MODULE] if hubs else []
     modules += [imported for name in outside.values() for imported in modules_used(name)]
     digests = closure(script, modules) | {name: file_digest(PACKAGE / name) for name in files if not is_object(name)}
     external = [(name, external_code(name)) for name in outside.values()]
     external += [(name, file_of(name)) for name in files if is_object(name)]
+    external += [(name, {library: _version(library)}) for _, name in hubs for library in [DISTRIBUTIONS[hub_of(name)]]]
     for name, of_object in external:
         for label, digest in of_object.items():  # files of the same name in different folders both count
             digests[label if digests.get(label, digest) == digest else f"{label} of {name}"] = digest

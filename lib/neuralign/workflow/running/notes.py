@@ -24,6 +24,8 @@ IDENTITY = ("rule", "wildcards", "settings", "code", "software", "source", "plac
 LIBRARIES = {  # {distribution: module} whose versions are noted where the module is imported
     "torch": "torch",
     "torchvision": "torchvision",
+    "timm": "timm",
+    "huggingface-hub": "huggingface_hub",
     "numpy": "numpy",
     "scipy": "scipy",
     "pandas": "pandas",
@@ -78,7 +80,7 @@ def hash_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def notes(
-    recipe: Mapping[str, Any], inputs: Mapping[str, Any], started: str, seconds: float
+    recipe: Mapping[str, Any], inputs: Mapping[str, Any], started: str, seconds: float, reported: Mapping[str, Any]
 ) -> Iterator[tuple[str, Note]]:
     """(path, note) for every output of a finished job.
 
@@ -87,6 +89,7 @@ def notes(
         inputs: its input files with their digests (`hash_inputs`), taken before it began.
         started: when it began, as ISO 8601 text.
         seconds: how long it took.
+        reported: what the job says of its results that the recipe cannot know, such as warnings; {} if nothing.
 
     `peak_memory` is the largest memory in megabytes that this process has had; jobs that share a process share it.
     """
@@ -94,6 +97,7 @@ def notes(
     common |= {"inputs": inputs, "seeds": seeds(recipe["rule"], recipe["settings"])}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # bytes
     common |= {"started": started, "seconds": round(seconds, 2), "peak_memory": round(peak / 1e6), **origin()}
+    common |= {"reported": dict(reported)} if reported else {}
     for output in recipe["outputs"].values():
         note = common | {"artefact": output, "sha256": sha256(output)}
         yield note_path(output), note | {"digest": digest(note)}

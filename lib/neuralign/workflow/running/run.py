@@ -3,7 +3,7 @@
 Each input, output and setting of the recipe becomes an argument of that name. A `main` with a parameter `scratch` also
 gets a folder for its checkpoints, which is kept if the job fails; one with a parameter `others` gets the arguments of
 other jobs that it shall do in the same process (`together.py`). When `main` has returned, a note of origin is written
-beside each output.
+beside each output, with what `main` returned, if anything.
 """
 
 import argparse
@@ -30,12 +30,13 @@ from neuralign.workflow.running.notes import entries, hash_inputs, notes
 from neuralign.workflow.running.processes import run_as_one_of_several, run_processes
 
 log = logging.getLogger("neuralign")
+Main = Callable[..., dict[str, Any] | None]  # of a script
 SCRATCH = Path("results", ".scratch")
 TOGETHER = "together"  # content of a job's lock file while the process of another job does it too
 LOCK_TIMEOUT = 10.0  # seconds to wait for an earlier process of the same job, which may still be ending
 
 
-def run(main: Callable[..., None]) -> None:
+def run(main: Main) -> None:
     """The command line of a script. Exits with status 1 after a failure and 128 + n after signal n."""
     termination.obey_signals()
     parser = argparse.ArgumentParser(description=inspect.getmodule(main).__doc__)
@@ -64,7 +65,7 @@ def run(main: Callable[..., None]) -> None:
     failure.forget(arguments.recipe)
 
 
-def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
+def perform(main: Main, recipe: dict[str, Any]) -> None:
     """Do one job: call `main`, or take its results if another job has made them, and write the notes of origin."""
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     with _locked_outputs(recipe):
@@ -73,25 +74,28 @@ def perform(main: Callable[..., None], recipe: dict[str, Any]) -> None:
             for old in [Path(note_path(output)), *leftovers(output), *leftovers(note_path(output))]:
                 old.unlink(missing_ok=True)
         inputs = hash_inputs(recipe["inputs"])
+        reported: dict[str, Any] = {}
         if (seconds := together.take_results(SCRATCH, recipe)) is None:
-            seconds = _call_main(main, recipe, began)
+            seconds, reported = _call_main(main, recipe, began)
         check_closure(recipe)
         now = time.time()
         date_back(map(Path, [*entries(recipe["inputs"]), recipe_path(first_output(recipe))]), latest=now, when=now)
         for output in recipe["outputs"].values():
             _sync_to_disk(output)
-        for path, note in notes(recipe, inputs, started, seconds):
+        for path, note in notes(recipe, inputs, started, seconds, reported):
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
     log.info("%s done in %.1f s", recipe["rule"], time.monotonic() - began)
 
 
-def _call_main(main: Callable[..., None], recipe: dict[str, Any], began: float) -> float:
-    """Run the job and the jobs that it shares its process with; return this job's share of the wall time in seconds.
+def _call_main(main: Main, recipe: dict[str, Any], began: float) -> tuple[float, dict[str, Any]]:
+    """Run the job and the jobs that it shares its process with.
 
+    Returns this job's share of the wall time in seconds, and what it reports for its notes, without what is empty.
     `began`: when the job started, by `time.monotonic()`.
     """
     arguments = recipe["inputs"] | recipe["outputs"] | recipe["settings"] | _scratch_argument(main, recipe["key"])
+    reported: dict[str, Any] | None = None
     with ExitStack() as locks:
         shared = list(_jobs_to_share(main, recipe, locks))
         for job in shared:
@@ -107,16 +111,16 @@ def _call_main(main: Callable[..., None], recipe: dict[str, Any], began: float) 
             if count := arguments.pop("gpus", None):
                 run_processes(count, arguments)
             else:
-                main(**deepcopy(arguments), **({"others": deepcopy(others)} if others else {}))
+                reported = main(**deepcopy(arguments), **({"others": deepcopy(others)} if others else {}))
         finally:  # also after an error: when this job's training has diverged, those of the others may have succeeded
             share = (time.monotonic() - began) / (1 + len(shared))
             for job in shared:
                 if not together.mark_complete(SCRATCH, job, share):
                     log.warning("no result for %s: it will be trained by its own job", first_output(job))
-    return share
+    return share, {name: value for name, value in (reported or {}).items() if value}
 
 
-def _jobs_to_share(main: Callable[..., None], recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
+def _jobs_to_share(main: Main, recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
     """The recipes of the other jobs that this process shall do too; `locks` holds their locks.
 
     There are none where `main` has no parameter `others`, or where the job has several processes itself. Jobs that
@@ -131,7 +135,7 @@ def _jobs_to_share(main: Callable[..., None], recipe: dict[str, Any], locks: Exi
             yield candidate
 
 
-def _checked(main: Callable[..., None], recipe: Path) -> Callable[..., None]:
+def _checked(main: Main, recipe: Path) -> Callable[..., None]:
     """`main`, and afterwards `check_closure`."""
 
     def checked(**arguments: Any) -> None:
@@ -156,7 +160,7 @@ def check_closure(recipe: dict[str, Any]) -> None:
         raise AssertionError(f"{recipe['rule']} ran modules outside its recipe: {sorted(unknown)}")
 
 
-def _scratch_argument(main: Callable[..., None], key: str) -> dict[str, Path]:
+def _scratch_argument(main: Main, key: str) -> dict[str, Path]:
     """{"scratch": the folder of this key}, which is created; empty for a `main` without that parameter."""
     if "scratch" not in inspect.signature(main).parameters:
         return {}

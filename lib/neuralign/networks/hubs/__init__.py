@@ -1,0 +1,1 @@
+"""Networks and checkpoints of hubs: timm, Hugging Face, torchvision."""
