@@ -79,7 +79,10 @@ def normalisation_warnings(model: Model, settings: dict[str, Any], data: AnyData
     """
     if not (settings["normalise"] and isinstance(data, Data)):
         return []
-    known = hub_networks().preparation(checkpoint) if is_hub(checkpoint) else None
+    try:
+        known = hub_networks().preparation(checkpoint) if is_hub(checkpoint) else None
+    except UserError:  # its repository cannot be asked, so the user has to say it
+        known = None
     used = [(t.flatten().tolist() if t is not None else []) for t in (model.mean, model.std)]
     if known is not None and known.mean is not None:
         needed = [list(known.mean), list(known.std)]

@@ -63,20 +63,21 @@ def repository_file(name: str, parts: HubName, candidates: tuple[str, ...]) -> t
 
     Raises UserError if the repository or the revision does not exist, or if the hub would have to be asked and cannot.
     """
-    from huggingface_hub import constants, errors, hf_hub_download
+    from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
 
-    unreachable = False
+    revision, unreachable = parts.revision or None, False
     for candidate in candidates:
         try:
-            path = hf_hub_download(parts.name, candidate, revision=parts.revision or None, local_files_only=unreachable)
+            path = hf_hub_download(parts.name, candidate, revision=revision, local_files_only=unreachable)
             return candidate, Path(path)
         except errors.LocalEntryNotFoundError:  # not in the cache, and the hub cannot be asked
-            unreachable = True
+            if try_to_load_from_cache(parts.name, candidate, revision=revision) is not _CACHED_NO_EXIST:
+                unreachable = True
         except errors.EntryNotFoundError:
             continue
         except errors.RevisionNotFoundError as error:
             raise UserError(f"{name}: the repository {parts.name} has no revision {parts.revision!r}") from error
-        except (errors.RepositoryNotFoundError, errors.HFValidationError, OSError) as error:
+        except Exception as error:  # no such repository, no access to it, a full disk, any error of the network
             raise UserError(f"{name}: the repository {parts.name} cannot be read: {first_line(str(error))}") from error
     if not unreachable:
         return None
