@@ -69,6 +69,18 @@ def test_a_script_that_changes_its_settings_does_not_change_the_note():
     assert json.loads(Path(note_path(OUT)).read_text())["settings"] == {"word": {"use": "it"}}
 
 
+def test_what_a_script_returns_is_in_the_note_without_what_is_empty():
+    def main(data, out, *, word):
+        Path(out).write_text(word)
+        return {"checkpoint": {"revision": "1"}, "warnings": []}
+
+    perform(main, recipe())
+    note = json.loads(Path(note_path(OUT)).read_text())
+    assert note["reported"] == {"checkpoint": {"revision": "1"}}
+    perform(write_word, recipe())
+    assert "reported" not in json.loads(Path(note_path(OUT)).read_text())
+
+
 def test_an_input_dated_in_the_future_is_dated_back_so_that_outputs_are_newer():
     """Snakemake deletes outputs that are older than an input."""
     later = Path("data").stat().st_mtime + 1e6
