@@ -458,6 +458,9 @@ def test_a_recipe_names_the_checkpoint_and_the_version_of_the_library_and_does_n
     assert made["settings"]["checkpoint"]["file"] == "hf-hub:me/net@v1"
     assert made["key"] != recipe("timm/test_resnet", "hf-hub:me/net@v2")["key"]
     assert not (caches / "hub").exists()
+    Path("nets.py").write_text("class Net: pass\n")
+    code = recipe("nets.py:Net", "hf-hub:me/net")["code"]
+    assert "timm" not in code and code["neuralign.networks.hubs.files"]
     assert recipe("torchvision:ResNet18_Weights.DEFAULT", "timm/test_resnet", "train_endpoint")["code"]["torchvision"]
 
 

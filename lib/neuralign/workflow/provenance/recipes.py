@@ -204,7 +204,10 @@ def code(script: Path, plugins: tuple[tuple[str, str], ...], files: tuple[str, .
     digests = closure(script, modules) | {name: file_digest(PACKAGE / name) for name in files if not is_object(name)}
     external = [(name, external_code(name)) for name in outside.values()]
     external += [(name, file_of(name)) for name in files if is_object(name)]
-    external += [(name, {library: _version(library)}) for _, name in hubs for library in [DISTRIBUTIONS[hub_of(name)]]]
+    for kind, name in hubs:
+        if (kind, hub_of(name)) != ("checkpoints", "hf-hub"):  # which no library computes anything of
+            library = DISTRIBUTIONS[hub_of(name)]
+            external.append((name, {library: _version(library)}))
     for name, of_object in external:
         for label, digest in of_object.items():  # files of the same name in different folders both count
             digests[label if digests.get(label, digest) == digest else f"{label} of {name}"] = digest
