@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
         with lease(1):
             plan.calibrate()
     rows = list(plan.rows())
-    devices = sorted({str(note.get("device")) for note in plan.notes.values()})
-    calibration = plan.calibration.get("device")
+    devices = sorted({str(note.get("device")) for note in plan.estimator.notes.values()})
+    calibration = plan.estimator.calibration.get("device")
     lines = [
         table(rows),
         "",
