@@ -7,7 +7,7 @@ from typing import Any
 
 from neuralign.cli import shared
 from neuralign.cli.commands.show import show
-from neuralign.cli.workflow_runs import start, unlock, workflow_command
+from neuralign.cli.workflow_runs import introduce, start, unlock, view_options, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -37,13 +37,15 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
     shared.check_study(catalogue, study)
     snakefile = Path("Snakefile").absolute() if shared.folder_config() else shared.workflow_file("Snakefile")
     quiet = [] if arguments.verbose or arguments.dry_run else ["rules"]
-    options = [*quiet, "--cores", arguments.cores, "--keep-going", *arguments.options]
+    view = [] if arguments.dry_run else view_options(arguments.options, verbose=arguments.verbose)
+    options = [*quiet, "--cores", arguments.cores, "--keep-going", *view, *arguments.options]
     command = workflow_command(snakefile, Path(), arguments.configfile, *options)
     incomplete = f"{study}{INCOMPLETE}"
     with exclusive(Path()) as lock:
         if arguments.dry_run:
             status = start([*command, "--dry-run"], study, lock)
             return int(status != 0), {"study": study, "status": status}, "nothing was run"
+        introduce(study, catalogue.studies[study])
         unlock(command, study, Path(), lock)
         status = start(command, study, lock)
         if not status:

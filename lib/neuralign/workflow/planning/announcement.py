@@ -15,10 +15,11 @@ from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import RULES
 from neuralign.workflow.planning.estimator import Estimator
 from neuralign.workflow.progress.run_state import Estimate
-from neuralign.workflow.progress.words import duration
+from neuralign.workflow.progress.words import count, duration
 
 DAY = 86_400.0  # seconds
-SMALLER = 5  # so many smaller studies are named
+CANDIDATES = 8  # so many of the other studies, those with the fewest paths, are estimated: a tenth of a second each
+SMALLER = 5  # so many of these are named
 WITHOUT_NETWORKS = ("plot", "report")  # rules that need seconds; their descriptions take longest to make
 
 
@@ -53,7 +54,7 @@ def announce(config: dict[str, Any], dag: Any, logger: logging.Logger) -> None:
 
 
 def in_words(
-    catalogue: Catalogue, estimator: Estimator, study: str, count: int, seconds: float, is_measured: bool
+    catalogue: Catalogue, estimator: Estimator, study: str, number: int, seconds: float, is_measured: bool
 ) -> str:
     """What is said before a long run.
 
@@ -61,13 +62,13 @@ def in_words(
         catalogue: the config.
         estimator: estimates jobs of that config.
         study: the name of the study that is about to run.
-        count: how many jobs are due.
+        number: how many jobs are due.
         seconds: their estimated time.
         is_measured: whether it comes from measured times.
     """
     guess = f"; a rough guess, `neuralign plan {study} --calibrate` times this machine" if not is_measured else ""
-    lines = [f"This is a long run: {count} jobs, about {duration(seconds)} if one runs at a time{guess}."]
-    others = sorted(_smaller_studies(catalogue, estimator, study, seconds))
+    lines = [f"This is a long run: {count(number, 'job')}, about {duration(seconds)} if one runs at a time{guess}."]
+    others = sorted(_smaller_studies(catalogue, estimator, study, seconds))[:SMALLER]
     if others:
         lines.append("Smaller studies, if nothing of them is done yet:")
         width = max(len(name) for _, name in others)
@@ -90,7 +91,7 @@ def _estimate(estimator: Estimator, dag: Any, job: Any) -> Estimate | None:
 def _smaller_studies(
     catalogue: Catalogue, estimator: Estimator, study: str, seconds: float
 ) -> Iterator[tuple[float, str]]:
-    """(seconds, name) of the smallest other studies, by their number of paths, that take less than `seconds`."""
+    """(seconds, name) of those of the other studies with few paths that take less than `seconds`."""
 
     def paths(name: str) -> int:
         grids = catalogue.studies[name]["grids"]
@@ -98,7 +99,7 @@ def _smaller_studies(
         return sum(len(grid["pair"]) * prod(len(grid[axis]) for axis in axes) for grid in grids)
 
     others = [name for name in catalogue.studies if name != study]
-    for name in sorted(others, key=paths)[:SMALLER]:
+    for name in sorted(others, key=paths)[:CANDIDATES]:
         estimates = [
             estimator.seconds_or_guess(rule, wildcards, job.settings)[0]
             for rule, wildcards, job in jobs(catalogue, name)

@@ -129,7 +129,7 @@ class Display:
         failed, blocked = state.failed.values(), len(state.blocked())
         line = f"{done:,} of {count(total, 'job')} done in {took}"
         if failed:
-            line += f"; {len(failed)} failed" + (f", and {blocked} that need them could not run" if blocked else "")
+            line += f"; {len(failed)} failed" + (f", which kept {blocked} from running" if blocked else "")
         else:
             line += "; the run was ended before the others. What is done is kept: the next run continues"
         return [line, *(f"  failed: {job.sentence}: {job.log}" for job in failed)]

@@ -10,6 +10,7 @@ EPOCH = re.compile(r"epoch (\d+(?:\.\d+)?)/(\d+)\b")
 SPEED = re.compile(r"  (\d+) (\w+)/s  (\d+) s left$")
 COUNT = re.compile(r"^(\d+) of (\d+)  ")  # points of a plane
 RESUMED = "resumed after epoch"
+INTERRUPTED = ("ended by SIGINT", "KeyboardInterrupt")  # by Ctrl-C (running/termination.py)
 REPORT = "this job alone:"  # with this begin the lines that a failed job writes about itself (running/failure.py)
 
 
@@ -53,6 +54,11 @@ def has_resumed(log: Path) -> bool:
             return RESUMED in file.read(TAIL).decode(errors="replace")
     except OSError:
         return False
+
+
+def was_interrupted(log: Path) -> bool:
+    """Whether a job has ended because of Ctrl-C."""
+    return any(STAMP.sub("", line).startswith(INTERRUPTED) for line in last_lines(log)[-1:])
 
 
 def last_lines(log: Path) -> list[str]:

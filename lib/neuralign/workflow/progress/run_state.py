@@ -101,8 +101,9 @@ class RunState:
         return job
 
     def fail(self, number: int, now: float) -> Job | None:
-        """A job has failed; None if it is not known, or was known to have failed."""
-        job = self._end(number, now)
+        """A job has failed; None if it is not known, was known to have failed, or has been interrupted."""
+        if (job := self._end(number, now)) and job.log and job_log.was_interrupted(job.log):
+            return None
         if job:
             self.failed[number] = job
             self.stages[job.rule].failed += 1

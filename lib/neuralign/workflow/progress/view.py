@@ -1,7 +1,5 @@
 """The view of a run on a terminal, as one block of lines that fits into it."""
 
-from collections.abc import Iterator
-
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -11,29 +9,27 @@ from neuralign.workflow.progress.run_state import Job, RunState, Stage
 from neuralign.workflow.progress.words import clock, count, duration, stage
 
 BAR = 20  # columns of a bar, where there is space for it
-BAR_STYLES = {"style": "bright_black", "complete_style": "green", "finished_style": "green"}
 WIDE = 60  # a narrower terminal has no bars
-FAILURES = 2  # so many logs of failed jobs are named
 
 
 def draw(state: RunState, now: float, width: int, height: int) -> RenderableType:
-    """What there is to see, in at most `height` lines: a headline, the stages, the running jobs, the last failures.
+    """What there is to see, in at most `height` lines: how far the run is, the stages, the running jobs.
 
     If there are too many lines, stages that are done go first, then those that have not begun, then running jobs.
     """
-    failures = list(_failures(state))
-    free = height - 1 - len(failures)
+    headlines = _headlines(state, now, width)
+    free = height - len(headlines)
     running = sorted(state.running.values(), key=lambda job: (job.step is None, job.started))
     shown_jobs = running[: max(1, free // 2)]
     stages = _stages_that_fit(state.stages, free - len(shown_jobs) - (len(running) > len(shown_jobs)))
-    lines: list[RenderableType] = [_headline(state, now)]
+    lines: list[RenderableType] = list(headlines)
     if stages:
         lines.append(_stage_table(stages, width))
     if running:
         lines.append(_job_table(shown_jobs, now, width))
     if len(running) > len(shown_jobs):
         lines.append(Text(f"  and {count(len(running) - len(shown_jobs), 'other job')}", style="dim"))
-    return Group(*lines, *failures)
+    return Group(*lines)
 
 
 def time_left(state: RunState, now: float) -> str:
@@ -44,15 +40,16 @@ def time_left(state: RunState, now: float) -> str:
     return f"about {duration(seconds)} left" if seconds >= 1 else "nearly done"
 
 
-def _headline(state: RunState, now: float) -> Text:
-    """How many jobs are done, and the time that has passed and that is left."""
+def _headlines(state: RunState, now: float, width: int) -> list[Text]:
+    """How many jobs are done, and the time that has passed and that is left; in two lines if they do not fit in one."""
     done, total = state.counts()
-    line = Text(", ".join(state.targets), style="bold")
-    line.append("  " if state.targets else "").append(f"{done:,} of {count(total, 'job')} done", style="not bold")
-    if state.failed:
-        line.append(f"  {len(state.failed)} failed", style="red")
     left = time_left(state, now) or "time left: known when the first job has been timed"
-    return line.append(f"  {clock(now - state.began)}  {left}", style="not bold dim")
+    jobs = Text(", ".join(state.targets), style="bold", no_wrap=True, overflow="ellipsis")
+    jobs.append("  " if state.targets else "").append(f"{done:,} of {count(total, 'job')} done", style="not bold")
+    if state.failed:
+        jobs.append(f"  {len(state.failed)} failed", style="red")
+    times = Text(f"{clock(now - state.began)}  {left}", style="not bold dim", no_wrap=True, overflow="ellipsis")
+    return [jobs, times] if jobs.cell_len + 2 + times.cell_len > width else [jobs.append("  ").append(times)]
 
 
 def _stages_that_fit(stages: dict[str, Stage], height: int) -> dict[str, Stage]:
@@ -79,7 +76,9 @@ def _stage_table(stages: dict[str, Stage], width: int) -> Table:
     for rule, of_rule in stages.items():
         is_done = of_rule.done >= of_rule.total
         style = "dim" if is_done else "bold" if of_rule.running else ""
-        bar = ProgressBar(max(1, of_rule.total), of_rule.done, BAR, **BAR_STYLES)
+        bar = ProgressBar(
+            max(1, of_rule.total), of_rule.done, style="bright_black", complete_style="green", finished_style="green"
+        )
         name, numbers = Text(f"  {stage(rule)}", style=style), Text(f"{of_rule.done:,}/{of_rule.total:,}", style=style)
         failed = Text(f"{of_rule.failed} failed" if of_rule.failed else "", style="red")
         table.add_row(name, *([bar] if width >= WIDE else []), numbers, failed)
@@ -96,12 +95,6 @@ def _job_table(jobs: list[Job], now: float, width: int) -> Table:
         step = (job.step.text if width >= WIDE else job.step.text.split("  ")[0]) if job.step else ""
         table.add_row(Text(f"> {job.sentence}"), Text(step, style="cyan"), Text(clock(job.seconds(now)), style="dim"))
     return table
-
-
-def _failures(state: RunState) -> Iterator[Text]:
-    """One line with the log of each of the last failed jobs."""
-    for job in list(state.failed.values())[-FAILURES:]:
-        yield Text(f"failed: {job.log or job.sentence}", style="red", no_wrap=True, overflow="ellipsis")
 
 
 def lines_of(console: Console, view: RenderableType, width: int) -> list[str]:
