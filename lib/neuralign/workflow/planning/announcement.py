@@ -40,7 +40,7 @@ def announce(config: dict[str, Any], dag: Any, logger: logging.Logger) -> None:
         due = [job for job in dag.needrun_jobs() if not job.is_norun]
         targets = sorted({job.rule.name for job in dag.needrun_jobs() if job.is_norun})
         catalogue = Catalogue(config)
-        estimator = Estimator(catalogue, Path("results"))
+        estimator = Estimator(catalogue, Path("results"), makes_data=False)
         estimates = {dag.jobid(job): estimate for job in due if (estimate := _estimate(estimator, dag, job))}
         logger.info(None, extra={"estimates": estimates, "targets": targets})
         seconds = sum(estimate.seconds for estimate in estimates.values())
@@ -91,14 +91,20 @@ def _estimate(estimator: Estimator, dag: Any, job: Any) -> Estimate | None:
 def _smaller_studies(
     catalogue: Catalogue, estimator: Estimator, study: str, seconds: float
 ) -> Iterator[tuple[float, str]]:
-    """(seconds, name) of those of the other studies with few paths that take less than `seconds`."""
+    """(seconds, name) of those of the other studies with few paths that take less than `seconds`.
+
+    Studies of datasets whose sizes are not known yet are left out.
+    """
+
+    def datasets(name: str) -> set[str]:
+        return {dataset for grid in catalogue.studies[name]["grids"] for dataset in grid["dataset"]}
 
     def paths(name: str) -> int:
         grids = catalogue.studies[name]["grids"]
         axes = ("dataset", "network", "regime", "method")
         return sum(len(grid["pair"]) * prod(len(grid[axis]) for axis in axes) for grid in grids)
 
-    others = [name for name in catalogue.studies if name != study]
+    others = [n for n in catalogue.studies if n != study and all(map(estimator.known_sizes, datasets(n)))]
     for name in sorted(others, key=paths)[:CANDIDATES]:
         estimates = [
             estimator.seconds_or_guess(rule, wildcards, job.settings)[0]

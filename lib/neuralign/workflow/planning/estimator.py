@@ -33,14 +33,22 @@ CALIBRATION = ".calibration.json"
 # convolutions keep most of the resolution of an image (docs/measurements.md). Large networks take 10 times as long.
 ROUGHLY_ON_CPU = 1e-7  # with one thread
 ROUGHLY_ON_GPU = 2e-9
+NOMINAL = Sizes(train=10_000, test=2_000, channels=1, side=32, classes=10)
 START_UP = 3.0  # seconds until a job has started Python and imported its libraries, which notes do not count
 
 
 class Estimator:
-    """Estimates for the jobs of one config, from what lies in a results folder."""
+    """Estimates for the jobs of one config, from what lies in a results folder.
 
-    def __init__(self, catalogue: Catalogue, results: Path):
-        self.catalogue, self.results = catalogue, results
+    Args:
+        catalogue: the config.
+        results: the folder.
+        makes_data: whether a dataset of unknown sizes is made, which may take minutes. Else it counts as `NOMINAL`, so
+            that only the ratios between its jobs are right.
+    """
+
+    def __init__(self, catalogue: Catalogue, results: Path, *, makes_data: bool = True):
+        self.catalogue, self.results, self.makes_data = catalogue, results, makes_data
         self.notes = read_notes(results)
         file = results / CALIBRATION
         self.calibration: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -76,15 +84,18 @@ class Estimator:
         return work(rule, settings, sizes) * per_pass + START_UP, False
 
     def sizes(self, dataset: str, side: int | None = None) -> Sizes:
-        """Sizes of a dataset, from its file, else from sizes.csv, else by making it. `side`: if images are resized."""
+        """Sizes of a dataset, if need be by making it or `NOMINAL`. `side`: if images are resized."""
         if dataset not in self._sizes:
+            known = self.known_sizes(dataset)
             entry = self.catalogue.entry("datasets", dataset)
-            file = self.results / "data" / f"{dataset}.safetensors"
-            self._sizes[dataset] = (
-                sizes_in_file(file) if file.exists() else published_sizes(entry) or sizes_by_making(entry)
-            )
+            self._sizes[dataset] = known or (sizes_by_making(entry) if self.makes_data else NOMINAL)
         sizes = self._sizes[dataset]
         return Sizes(sizes.train, sizes.test, sizes.channels, side or sizes.side, sizes.classes)
+
+    def known_sizes(self, dataset: str) -> Sizes | None:
+        """Sizes of a dataset from its file, else from sizes.csv; None if they are in neither."""
+        file = self.results / "data" / f"{dataset}.safetensors"
+        return sizes_in_file(file) if file.exists() else published_sizes(self.catalogue.entry("datasets", dataset))
 
     def sizes_of(self, wildcards: Wildcards, settings: Settings) -> Sizes:
         """Sizes of the dataset of a job, with images as the job's network sees them."""
