@@ -18,7 +18,7 @@ def draw(state: RunState, now: float, width: int, height: int) -> RenderableType
     If there are too many lines, stages that are done go first, then those that have not begun, then running jobs.
     """
     headlines = _headlines(state, now, width)
-    free = height - len(headlines)
+    free = height - len(headlines) - 1  # a line between stages and jobs
     running = sorted(state.running.values(), key=lambda job: (job.step is None, job.started))
     shown_jobs = running[: max(1, free // 2)]
     stages = _stages_that_fit(state.stages, free - len(shown_jobs) - (len(running) > len(shown_jobs)))
@@ -26,6 +26,7 @@ def draw(state: RunState, now: float, width: int, height: int) -> RenderableType
     if stages:
         lines.append(_stage_table(stages, width))
     if running:
+        lines.append(Text(""))
         lines.append(_job_table(shown_jobs, now, width))
     if len(running) > len(shown_jobs):
         lines.append(Text(f"  and {count(len(running) - len(shown_jobs), 'other job')}", style="dim"))
