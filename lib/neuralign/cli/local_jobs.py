@@ -11,7 +11,6 @@ from neuralign.cli.configs import extended_catalogue, load_config, workflow_file
 from neuralign.cli.entries import REGIME, dataset_entry, network_entry, regime_entry
 from neuralign.cli.options import ImageOptions, NetworkOptions
 from neuralign.config.catalogue import Catalogue
-from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref, ref
 
 # {rule: its outputs}
@@ -20,6 +19,8 @@ OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["pe
 
 def make(c: Catalogue, output: Ref, folder: Path) -> Path:
     """The file of a job's output in `folder`. If it does not exist, the job and those that it needs are run."""
+    from neuralign.workflow.graph import job  # imports numpy, which the help does without
+
     job_name = "-".join([output.rule, *(value for _, value in output.wildcards)])
     files = {name: folder / name / job_name for name in OUTPUTS[output.rule]}
     if not files[output.output].exists():
@@ -40,6 +41,7 @@ def load_data_and_model(
 ) -> tuple[Any, Any]:
     """The dataset of --data, and NETWORK as a model with weights of seed 0, normalised for it."""
     from neuralign.networks import setup
+    from neuralign.workflow.graph import job
 
     config = load_config(configfile)
     name, entry = network_entry(network, config, images)
