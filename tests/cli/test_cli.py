@@ -181,7 +181,7 @@ def parsed(command, arguments):
 def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(capsys, arguments):
     assert main(arguments) == 0
     listed = re.findall(r"^  (\w+)  ", capsys.readouterr().out, re.M)
-    names = "init plan run show align connect merge compare apply explain trace doctor verify publish restore".split()
+    names = "init plan run show align connect export merge compare apply explain trace doctor verify publish restore".split()
     assert listed == names == list(COMMANDS)
     files = {path.stem for path in (PACKAGE / "cli" / "commands").glob("*.py")}
     assert files - {"__init__"} == set(COMMANDS)
