@@ -24,11 +24,10 @@ def write_help(command: Any, ctx: Any) -> str:
     """
     console = Console(highlight=False, width=min(shutil.get_terminal_size().columns, WIDEST_TEXT))
     with console.capture() as capture:
-        console.print(Text.assemble(("Usage: ", HEADING), f"{ctx.command_path} {_usage(command, ctx)}"))
+        _print_text(console, Text.assemble(("Usage: ", HEADING), f"{ctx.command_path} {_usage(command, ctx)}"))
         for paragraph in command.help.split("\n\n"):
             console.print()
-            for line in _wrapped(console, _styled(" ".join(paragraph.split())), console.width):
-                console.print(line)
+            _print_text(console, _styled(" ".join(paragraph.split())))
         for title, rows in _sections(command, ctx):
             console.print(Text(f"\n{title}", HEADING))
             width = max(len(name) for name, _ in rows if len(name) <= WIDEST_NAME)
@@ -80,6 +79,12 @@ def _usage(command: Any, ctx: Any) -> str:
         elif parameter.required:
             pieces.append(f"{max(parameter.opts, key=len)} {parameter.metavar}")
     return " ".join(pieces)
+
+
+def _print_text(console: Console, text: Text) -> None:
+    """A paragraph."""
+    for line in _wrapped(console, text, console.width):
+        console.print(line)
 
 
 def _print_row(console: Console, name: str, text: str, width: int) -> None:
