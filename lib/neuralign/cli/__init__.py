@@ -45,4 +45,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     from neuralign.cli.application import application
 
-    return application(sys.argv[1:] if argv is None else argv)
+    return application(GROUPS, sys.argv[1:] if argv is None else argv)

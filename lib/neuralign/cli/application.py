@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from typing import Annotated, Any, get_type_hints
@@ -20,13 +20,13 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import neuralign
-from neuralign.cli import COMMANDS, GROUPS
 from neuralign.cli.help import write_help
 from neuralign.cli.options import Json, Verbose
 from neuralign.common.errors import UserError
 from neuralign.config.problems import did_you_mean
 
 PROGRAM = "neuralign"
+Groups = Mapping[str, Mapping[str, str]]  # heading in the help -> {name of a command: its purpose}
 DESCRIPTION = """Permutation symmetry of networks, neuron alignment and mode connectivity.
 
 NETWORK is `package.module:name`, `folder/file.py:name` or a network of the config."""
@@ -61,10 +61,12 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
         """The command that the first argument names, and the arguments after it."""
         name, *rest = args
-        if name in COMMANDS:
+        if name in self.commands:
             return name, load_command(name), rest
         if not ctx.resilient_parsing:
-            ctx.fail(f"COMMAND: found {name!r}{did_you_mean(name, COMMANDS)} (allowed: {', '.join(COMMANDS)})")
+            ctx.fail(
+                f"COMMAND: found {name!r}{did_you_mean(name, self.commands)} (allowed: {', '.join(self.commands)})"
+            )
         return name, None, rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -72,10 +74,11 @@ class Commands(TyperGroup):
         formatter.write(write_help(self, ctx))
 
 
-def application(arguments: Sequence[str]) -> int:
+def application(groups: Groups, arguments: Sequence[str]) -> int:
     """Run the command that the arguments name and return the exit status; without arguments, print the help."""
+    commands = get_command(_commands(groups))
     try:
-        status = get_command(_commands())(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        status = commands(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:  # arguments that the command does not take
         ctx = getattr(error, "ctx", None)
         program = ctx.command_path if ctx else PROGRAM
@@ -95,7 +98,7 @@ def load_command(name: str) -> TyperCommand:
     return command
 
 
-def _commands() -> typer.Typer:
+def _commands(groups: Groups) -> typer.Typer:
     """The application with the names and purposes of all commands, which the help and the completion list."""
     app = typer.Typer(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -106,7 +109,7 @@ def _commands() -> typer.Typer:
         ] = False,
     ) -> None: ...
 
-    for group, commands in GROUPS.items():
+    for group, commands in groups.items():
         for name, purpose in commands.items():
             app.command(name, help=purpose, rich_help_panel=group)(lambda: None)
     return app

@@ -30,7 +30,7 @@ def _names(ctx: typer.Context, section: str, incomplete: str) -> list[str]:
     from neuralign.cli.configs import load_config
 
     try:
-        config = load_config(ctx.params.get("configfile"))
+        entries = load_config(ctx.params.get("configfile")).get(section)
     except UserError:  # a config that cannot be read: the command says so when it runs; the shell has no place for it
         return []
-    return [name for name in config.get(section) or {} if name.startswith(incomplete)]
+    return [name for name in entries if name.startswith(incomplete)] if isinstance(entries, dict) else []
