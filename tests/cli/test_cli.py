@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from safetensors.torch import load_file, save_file
 
 import neuralign
 from neuralign.cli import COMMANDS, main
-from neuralign.cli.application import load_command
 from neuralign.cli.commands import explain
-from neuralign.cli.options import ExampleInput, ExampleOptions, NetworkOptions
+from neuralign.cli.commands.list import KINDS
+from neuralign.cli.devices import on_device
+from neuralign.cli.interface.application import load_command
+from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import load
 from neuralign.networks import setup
@@ -709,10 +711,84 @@ def test_commands_that_compute_on_a_gpu_hold_a_slot_of_it(capsys, monkeypatch, a
         yield
         held.pop()
 
-    monkeypatch.setattr(f"neuralign.cli.commands.{arguments[0]}.lease", lease)
+    monkeypatch.setattr("neuralign.cli.devices.lease", lease)
     monkeypatch.setattr(setup, "device", lambda: placed.append(list(held)) or torch.device("cpu"))
     run(capsys, *arguments)
     assert placed and all(gpus == [1] for gpus in placed) and not held
+
+
+DEVICES = {
+    "align": ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+    "connect": ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+    "merge": ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+    "doctor": ["nets.py:Net", "--data", "mine.npz"],
+    "compare": ["nets.py:Net", "a.safetensors", "b.pt", "--input", "2,3,9,9"],
+}
+
+
+@pytest.mark.parametrize("command", DEVICES)
+@pytest.mark.parametrize(
+    ("device", "visible", "message"),
+    [
+        ("gpu", "", "--device: found 'gpu', cpu, cuda or cuda:N is needed"),
+        ("cuda", "", "--device: found 'cuda', and no GPU is visible here; `cpu` is allowed"),
+        ("cuda:2", "3,5", "--device: found 'cuda:2', and there is no such GPU (allowed: cpu, cuda:0, cuda:1)"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(capsys, monkeypatch, command, device, visible, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert message in refused(capsys, command, *DEVICES[command], "--device", device)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and not Path("connected").exists()
+
+
+@pytest.mark.parametrize(("device", "slots", "visible"), [("cpu", 0, ""), ("cuda:1", 1, "5"), ("cuda", 1, "3,5")])
+def test_a_device_is_the_only_one_that_is_visible(monkeypatch, device, slots, visible):
+    held = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr("neuralign.cli.devices.lease", lambda gpus: held.append(gpus) or nullcontext())
+    monkeypatch.setattr(setup, "device", lambda: torch.device("cuda"))
+    with on_device(device):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and held == [slots]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use a GPU")
+def test_a_gpu_that_torch_cannot_use_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    message = refused(capsys, "align", *DEVICES["align"], "--device", "cuda")
+    assert "CUDA_VISIBLE_DEVICES names the GPU 0, which torch" in message and "cannot use: " in message
+
+
+def test_without_data_a_gpu_is_refused(capsys):
+    for command, arguments in {"merge": ["a.safetensors", "b.pt"], "doctor": []}.items():
+        message = refused(capsys, command, "nets.py:Net", *arguments, "--device", "cuda")
+        assert "--device: found 'cuda'; without --data all is computed on the CPU" in message
+
+
+# ---- list
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_says_of_everything_what_it_is(capsys, kind):
+    lines = run(capsys, "list", kind).splitlines()
+    rows = json.loads(run(capsys, "list", kind, "--json"))[kind]
+    assert [line.split()[0] for line in lines] == ["name", *(row["name"] for row in rows)] and len(rows) > 1
+    assert all(row["what"] for row in rows)
+
+
+def test_list_has_the_plug_ins_options_and_jobs(capsys):
+    networks = {row["name"]: row for row in json.loads(run(capsys, "list", "networks", "--json"))["networks"]}
+    assert networks["resnet32"]["plug-in"] == "resnet" and networks["resnet32"]["options"] == {"depth": 32}
+    studies = {row["name"]: row for row in json.loads(run(capsys, "list", "studies", "--json"))["studies"]}
+    assert studies["demo"]["jobs"] > 50 and studies["demo"]["what"] == "Neuron alignment on handwritten digits"
+    Path("more.yaml").write_text("networks: {mine: {use: 'nets.py:Net', options: {width: 8}}}\n")
+    text = run(capsys, "list", "networks", "--configfile", "more.yaml")
+    assert re.search(r"^mine +\S*nets.py:Net +options=\S.* +the object \S*nets.py:Net$", text, re.M)
+
+
+def test_list_refuses_other_kinds(capsys):
+    message = "KIND: found 'study'; did you mean 'studies'? (allowed: networks, methods, datasets, studies, curves,"
+    assert message in refused(capsys, "list", "study")
 
 
 # ---- doctor

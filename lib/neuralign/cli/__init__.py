@@ -18,6 +18,7 @@ GROUPS = {  # heading in the help -> {name of the command, and of its file in co
         "plan": "estimate the jobs, hours, disk and memory of a study",
         "run": "run a study by Snakemake, and print its main table",
         "show": "print the main table of a finished study",
+        "list": "list the studies, networks, methods and datasets of the config",
     },
     "Checkpoints": {
         "align": "permute the neurons of checkpoint B to match those of A",
@@ -43,6 +44,6 @@ COMMANDS = {name: purpose for commands in GROUPS.values() for name, purpose in c
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    from neuralign.cli.application import application
+    from neuralign.cli.interface.application import application
 
     return application(GROUPS, sys.argv[1:] if argv is None else argv)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.cli.configs import Config, UsageError, extended_catalogue
-from neuralign.cli.options import ImageOptions, NetworkOptions
+from neuralign.cli.interface.options import ImageOptions, NetworkOptions
 from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.references import is_object

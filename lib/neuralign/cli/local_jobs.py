@@ -9,7 +9,8 @@ from typing import Any
 
 from neuralign.cli.configs import extended_catalogue, load_config, workflow_file
 from neuralign.cli.entries import REGIME, dataset_entry, network_entry, regime_entry
-from neuralign.cli.options import ImageOptions, NetworkOptions
+from neuralign.cli.interface.options import ImageOptions, NetworkOptions
+from neuralign.common.logs.progress import report
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.job import Ref, ref
 
@@ -29,6 +30,7 @@ def make(c: Catalogue, output: Ref, folder: Path) -> Path:
         for file in files.values():
             file.parent.mkdir(parents=True, exist_ok=True)
         main = _load_main(output.rule)
+        report(job_name.replace("_", " "), 0, 0)
         scratch = {"scratch": folder / "scratch" / job_name} if "scratch" in inspect.signature(main).parameters else {}
         for path in scratch.values():
             path.mkdir(parents=True)

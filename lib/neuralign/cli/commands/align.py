@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import UsageError, extended_catalogue, load_config
+from neuralign.cli.devices import on_device
 from neuralign.cli.entries import (
     REGIME,
     alignment_entry,
@@ -17,11 +18,19 @@ from neuralign.cli.entries import (
     network_entry,
     regime_entry,
 )
+from neuralign.cli.interface.options import (
+    CheckpointA,
+    ConfigFiles,
+    Data,
+    Device,
+    ImageOptions,
+    Inside,
+    Method,
+    NetworkOptions,
+)
 from neuralign.cli.local_jobs import make
-from neuralign.cli.options import CheckpointA, ConfigFiles, Data, ImageOptions, Inside, Method, NetworkOptions
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.job import Setting, ref
-from neuralign.workflow.running.gpus import lease
 
 DESCRIPTION = "Align the neurons of checkpoint B to those of checkpoint A."
 EXAMPLES = [
@@ -50,6 +59,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="write the permutation, with its certificate (.safetensors)"),
     ] = None,
+    device: Device = None,
     inside: Inside = None,
     configfile: ConfigFiles = None,
 ) -> tuple[int, dict[str, Any], str]:
@@ -86,7 +96,7 @@ def run(
     )
     setting = Setting(data_name, network_name, REGIME)
     job = ref("align", "permutation", setting, pair="-".join(endpoints), alignment=alignment)
-    with lease(1), tempfile.TemporaryDirectory(prefix="neuralign-") as temporary:
+    with on_device(device), tempfile.TemporaryDirectory(prefix="neuralign-") as temporary:
         folder = Path(temporary)
         try:
             file = make(c, job, folder)

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from neuralign.cli.devices import on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.examples import run_on_example
-from neuralign.cli.options import CheckpointA, ConfigFiles, ExampleOptions, Inside, NetworkOptions
+from neuralign.cli.interface.options import CheckpointA, ConfigFiles, Device, ExampleOptions, Inside, NetworkOptions
 from neuralign.common.tables import align_columns
 
 DESCRIPTION = "Say whether two checkpoints are the same up to a permutation, and which share of the neurons match."
@@ -22,6 +23,7 @@ def run(
     a: CheckpointA,
     b: Annotated[str, typer.Argument(metavar="B", help="the checkpoint that is compared with it")],
     example: ExampleOptions,
+    device: Device = None,
     inside: Inside = None,
     configfile: ConfigFiles = None,
 ) -> tuple[int, dict[str, Any], str]:
@@ -37,7 +39,8 @@ def run(
         first, second = (network_with(module, state) for state in states)
         return api.compare(first, second, inputs, attention=attention)
 
-    result = run_on_example(network, configfile, example, compare)
+    with on_device(device or "cpu"):
+        result = run_on_example(network, configfile, example, compare, (device or "cpu").partition(":")[0])
     facts = {key: value for key, value in asdict(result).items() if key != "permutation"}
     facts |= {"sentence": result.sentence, "network": network.network}
     facts |= {"a": file_digests(a), "b": file_digests(b)}

@@ -10,6 +10,7 @@ import yaml
 
 from neuralign.cli.commands.show import show
 from neuralign.cli.configs import Config, UsageError, extended_catalogue, folder_config, load_config, workflow_file
+from neuralign.cli.devices import select_device
 from neuralign.cli.entries import (
     REGIME,
     alignment_entry,
@@ -18,10 +19,11 @@ from neuralign.cli.entries import (
     network_entry,
     regime_entry,
 )
-from neuralign.cli.options import (
+from neuralign.cli.interface.options import (
     ConfigFiles,
     Cores,
     Data,
+    Device,
     ImageOptions,
     Inside,
     Method,
@@ -89,6 +91,7 @@ def run(
     method: Method = "correlation",
     cores: Cores = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="write the config and list the jobs; run nothing")] = False,
+    device: Device = None,
     inside: Inside = None,
     configfile: ConfigFiles = None,
     verbose: Verbose = False,
@@ -97,12 +100,18 @@ def run(
 
     A second run makes only the results that are missing.
     """
+    select_device(device)
     config = load_config(configfile)
     overlay = study_config(config, network, checkpoints, data, images, curves, method, inside)
     extended_catalogue(config, overlay)  # raises ConfigError before anything is written
     file = out / "connect.yaml"
     configs = [*folder_config(), *(configfile or ()), file]
-    options = [*(["rules"] if not verbose else []), "--cores", cores]
+    options = [
+        *(["rules"] if not verbose else []),
+        "--cores",
+        cores,
+        *(["--resources", "gpu=0"] if device == "cpu" else []),
+    ]
     command = workflow_command(workflow_file("Snakefile"), out, configs, *options)
     with exclusive(out) as lock:
         with atomic(file) as temporary:

@@ -1,18 +1,18 @@
 """`neuralign doctor`: how reliably alignments recover a known permutation of a network, at several noise levels."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from neuralign.cli import completions
 from neuralign.cli.configs import UsageError, load_config
+from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import alignment_plugins
 from neuralign.cli.examples import build_network
-from neuralign.cli.local_jobs import load_data_and_model
-from neuralign.cli.options import (
+from neuralign.cli.interface import completions
+from neuralign.cli.interface.options import (
     ConfigFiles,
+    Device,
     ImageOptions,
     ImageShape,
     Inside,
@@ -22,8 +22,8 @@ from neuralign.cli.options import (
     image_shape,
     number_from_0,
 )
+from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.tables import align_columns
-from neuralign.workflow.running.gpus import lease
 
 DESCRIPTION = "Permute a network at random and add noise, and measure how much of the permutation alignment recovers."
 EXAMPLES = [
@@ -63,12 +63,15 @@ def run(
             help="shape of the random images that are used without --data (default: 3,32,32)",
         ),
     ] = None,
+    device: Device = None,
     inside: Inside = None,
     configfile: ConfigFiles = None,
 ) -> tuple[int, dict[str, Any], str]:
     """Measure the share of recovered units. The exit status is 0, however small the share is."""
     if data and input:
         raise UsageError("--input is the shape of random images and cannot be combined with --data")
+    if not data:
+        demand_cpu(device)
     entries = alignment_plugins(methods, load_config(configfile))
 
     from neuralign.alignment import recovery
@@ -79,7 +82,7 @@ def run(
     from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.tracing.trace import trace
 
-    with lease(1) if data else nullcontext():  # without data it runs on the CPU
+    with on_device(device if data else "cpu"):
         if data:
             dataset, model = load_data_and_model(network, configfile, data, normalisation)
             examples = dataset.train

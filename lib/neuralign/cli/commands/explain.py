@@ -3,7 +3,8 @@
 from typing import Any
 
 from neuralign.cli.examples import run_on_example
-from neuralign.cli.options import ConfigFiles, ExampleOptions, NetworkOptions
+from neuralign.cli.interface.options import ConfigFiles, ExampleOptions, NetworkOptions
+from neuralign.common.logs.progress import report
 
 DESCRIPTION = "Say in words which neurons of a network may be permuted, which are frozen and why; with a certificate."
 EXAMPLES = [
@@ -21,5 +22,6 @@ def run(
     from neuralign.symmetry.memory import return_freed_memory
 
     return_freed_memory()
+    report("tracing, and certifying on random permutations", 0, 0)
     facts = run_on_example(network, configfile, example, explain)
     return int(not facts["certified"]), {"network": network.network, **facts}, "\n".join(sentences(facts))

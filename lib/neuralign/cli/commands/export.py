@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import UsageError
+from neuralign.cli.devices import on_device
+from neuralign.cli.interface.options import Device
 from neuralign.common.files import sha256
-from neuralign.workflow.running.gpus import lease
 from neuralign.workflow.running.notes import Note, entries, read_note
 
 DESCRIPTION = "Write one network of a trained curve as an ordinary checkpoint: its best point, its mean, or any other."
@@ -33,6 +34,7 @@ def run(
             help="`best` by the loss on training images (default), `mean` of the whole curve, or a place such as t=0.5",
         ),
     ] = "best",
+    device: Device = None,
 ) -> tuple[int, dict[str, Any], str]:
     """Write the network and its card, and measure it beside the ends of the curve."""
     from neuralign.merging.curve_points import parse_point
@@ -41,7 +43,7 @@ def run(
     check_suffix(output, "--output")
     place = parse_point(point)
     note = checked_note(curve)
-    with lease(1):
+    with on_device(device):
         return _export(curve, note, place, output)
 
 

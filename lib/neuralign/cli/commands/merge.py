@@ -1,18 +1,18 @@
 """`neuralign merge`: one checkpoint out of several, aligned and repaired, and whether it is worth having."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from neuralign.cli.configs import UsageError
+from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.examples import example_inputs, run_on_example
-from neuralign.cli.local_jobs import load_data_and_model
-from neuralign.cli.options import (
+from neuralign.cli.interface.options import (
     ConfigFiles,
+    Device,
     ExampleOptions,
     ImageOptions,
     Inside,
@@ -22,9 +22,9 @@ from neuralign.cli.options import (
     number_from_0,
     numbers,
 )
+from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.files import atomic
 from neuralign.common.tables import align_columns
-from neuralign.workflow.running.gpus import lease
 
 DESCRIPTION = "Make one checkpoint out of several, aligned and repaired, and say whether it is worth having."
 EXAMPLES = [
@@ -83,6 +83,7 @@ def run(
             help="status 1 if the merge is more than so many points below the best checkpoint",
         ),
     ] = None,
+    device: Device = None,
     inside: Inside = None,
     configfile: ConfigFiles = None,
 ) -> tuple[int, dict[str, Any], str]:
@@ -100,7 +101,9 @@ def run(
     if at_most is not None and not data:
         raise UsageError("--at-most: the merge can only be measured with --data")
     return_freed_memory()
-    with lease(1) if data else nullcontext():  # without data it runs on the CPU
+    if not data:
+        demand_cpu(device)
+    with on_device(device if data else "cpu"):
         examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
         if data:
             dataset, model = load_data_and_model(network, configfile, data, images)

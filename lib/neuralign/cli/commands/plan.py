@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import check_study, load_catalogue
-from neuralign.cli.options import ConfigFiles, Results, StudyOrDefault
+from neuralign.cli.interface.options import ConfigFiles, Results, StudyOrDefault
 from neuralign.workflow.planning.costs import table
 from neuralign.workflow.planning.plan import Plan
 from neuralign.workflow.running.gpus import lease

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import check_study, load_catalogue
-from neuralign.cli.options import ConfigFiles, Results, Study
+from neuralign.cli.interface.options import ConfigFiles, Results, Study
 from neuralign.workflow.provenance.bundle import publish
 
 DESCRIPTION = "Copy the finished results of a study, with their provenance notes, to a folder that can be published."

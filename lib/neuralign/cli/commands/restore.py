@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import load_catalogue
-from neuralign.cli.options import ConfigFiles, Results
+from neuralign.cli.interface.options import ConfigFiles, Results
 from neuralign.workflow.provenance.bundle import restore
 from neuralign.workflow.running.run_lock import exclusive
 

@@ -8,7 +8,7 @@ import typer
 
 from neuralign.cli.commands.show import show
 from neuralign.cli.configs import check_study, folder_config, load_catalogue, workflow_file
-from neuralign.cli.options import ConfigFiles, Cores, StudyOrDefault, Verbose
+from neuralign.cli.interface.options import ConfigFiles, Cores, StudyOrDefault, Verbose
 from neuralign.cli.workflow_runs import start, unlock, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive

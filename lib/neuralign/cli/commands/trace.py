@@ -10,7 +10,7 @@ import typer
 
 from neuralign.cli.configs import UsageError
 from neuralign.cli.examples import example_shapes, run_on_example
-from neuralign.cli.options import ConfigFiles, ExampleOptions, NetworkOptions
+from neuralign.cli.interface.options import ConfigFiles, ExampleOptions, NetworkOptions
 from neuralign.common.files import atomic
 from neuralign.common.tables import write_rows
 

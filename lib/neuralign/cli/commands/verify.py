@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import UsageError, load_config
-from neuralign.cli.options import ConfigFiles
+from neuralign.cli.interface.options import ConfigFiles
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.consistency import Results, check_results, read_results
 from neuralign.workflow.provenance.lineage import as_text, lineage_of

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, NewType, TypeVar
 
 import typer
 
-from neuralign.cli import completions
+from neuralign.cli.interface import completions
 
 NETWORK, DATA = "The network", "The data"  # panels of the help
 Value = TypeVar("Value")
@@ -115,6 +115,14 @@ def image_shape(text: str) -> ImageShape:
     if len(parts) != 3:
         raise typer.BadParameter(f"found {text!r}, channels,height,width are needed, such as 3,32,32")
     return ImageShape(*map(count, parts))
+
+
+@for_text
+def device(text: str) -> str:
+    """The name of a device."""
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", text):
+        raise typer.BadParameter(f"found {text!r}, cpu, cuda or cuda:N is needed")
+    return text
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,15 @@ Inside = Annotated[
 ]
 Method = Annotated[
     str, typer.Option(metavar="NAME", help="an alignment of the config", autocompletion=completions.alignments)
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        parser=device,
+        metavar="DEVICE",
+        help="cpu, cuda or cuda:N (default: a free GPU, or the CPU where there is none)",
+        autocompletion=completions.devices,
+    ),
 ]
 Cores = Annotated[
     str,

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from typing import Annotated, Any, get_type_hints
@@ -20,8 +21,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import neuralign
-from neuralign.cli.help import write_help
-from neuralign.cli.options import Json, Verbose
+from neuralign.cli.interface.help import write_help
+from neuralign.cli.interface.options import Json, Verbose
+from neuralign.cli.interface.progress import StandardError, bars
 from neuralign.common.errors import UserError
 from neuralign.config.problems import did_you_mean
 
@@ -132,10 +134,11 @@ def _printing(name: str, run: Callable[..., tuple[int, Any, str]]) -> Callable[.
         as_json, verbose = values.pop("as_json"), values["verbose"]
         if "verbose" not in inspect.signature(run).parameters:
             del values["verbose"]
-        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        logging.basicConfig(format="%(message)s", handlers=[StandardError()])
         logging.getLogger(PROGRAM).setLevel(logging.INFO if verbose else logging.WARNING)
         try:
-            status, facts, text = run(**_grouped(run, values))
+            with bars() if not verbose else nullcontext():
+                status, facts, text = run(**_grouped(run, values))
         except (UserError, OSError) as error:
             _print_error(f"{PROGRAM} {name}", _on_one_line(error))
             return 2

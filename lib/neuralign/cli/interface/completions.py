@@ -25,6 +25,14 @@ def studies(ctx: typer.Context, incomplete: str) -> list[str]:
     return _names(ctx, "studies", incomplete)
 
 
+def devices(incomplete: str) -> list[str]:
+    """The CPU, and the GPUs of this machine."""
+    from neuralign.workflow.running import gpus
+
+    names = [f"cuda:{i}" for i in range(len(gpus.devices()))]
+    return [name for name in ["cpu", *(["cuda"] if names else []), *names] if name.startswith(incomplete)]
+
+
 def _names(ctx: typer.Context, section: str, incomplete: str) -> list[str]:
     """The names of a section of the config, with the files of --configfile, that begin with what is typed."""
     from neuralign.cli.configs import load_config
