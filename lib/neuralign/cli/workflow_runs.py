@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from neuralign.cli.shared import UsageError
+from neuralign.cli.configs import UsageError
 
 LOCKS = Path(".snakemake", "locks")  # where Snakemake has its lock files, in its working directory
 
