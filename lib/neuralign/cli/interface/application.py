@@ -31,7 +31,8 @@ PROGRAM = "neuralign"
 Groups = Mapping[str, Mapping[str, str]]  # heading in the help -> {name of a command: its purpose}
 DESCRIPTION = """Permutation symmetry of networks, neuron alignment and mode connectivity.
 
-NETWORK is `package.module:name`, `folder/file.py:name`, `timm/<model>`, `hf-hub:<repository>` or a network of the config."""
+NETWORK is `package.module:name`, `folder/file.py:name`, a name of a hub such as `timm/<model>`, or a network of the
+config."""
 
 
 class Command(TyperCommand):
