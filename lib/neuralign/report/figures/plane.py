@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from neuralign.common.quantities import Metrics, Quantity
 from neuralign.config.options import Flag, NonNegativeInt, Text
-from neuralign.report import drawing
+from neuralign.report import drawing, planes
 from neuralign.report.labels import SETTING, alignment_label, label, rank
 
 SYMBOLS = {"theta1": r"$\theta_1$", "theta2": r"$\theta_2$", "P theta2": r"$P\theta_2$", "midpoint": r"$r(1/2)$"}
@@ -44,8 +44,7 @@ def plane(
     by, name_label = ("method", label) if "method" in frame else ("alignment", alignment_label)
     names = sorted(frame[by].unique(), key=rank)
     nodes, marks = frame[frame["name"].isna()], frame[frame["name"].notna()]
-    each = nodes.groupby([*SETTING, by, "t2", "t1", "pair"])[column].mean().groupby([*SETTING, by, "t2", "t1"])
-    values = {"mean": each.mean(), "sd": each.std(ddof=1).dropna()}
+    values = planes.over_pairs(nodes, by, column)
     settings = drawing.present(frame, SETTING)
     varied = set(values["sd"].index.droplevel([by, "t2", "t1"])) if spread else set()
     sizes = nodes.groupby([*SETTING, by])[["x", "y"]].agg(lambda d: d.max() - d.min())
@@ -62,7 +61,7 @@ def plane(
                 place = dict(zip(SETTING, setting, strict=True)) | {by: name}
                 panel.set_visible(name in surfaces.index)
                 if panel.get_visible():
-                    grid = _distances(drawing.where(nodes, **place))
+                    grid = planes.distances(drawing.where(nodes, **place))
                     _surface(panel, surfaces.loc[name].unstack(), grid, colours, contours)
                     panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
                     _landmarks(panel, drawing.where(marks, **place), grid)
@@ -78,19 +77,11 @@ def plane(
     return figure
 
 
-def _distances(nodes: pd.DataFrame) -> pd.DataFrame:
-    """The distances x, y of every node (t2, t1) of any pair, with the mean units of length over the pairs."""
-    units = (nodes[c] / nodes[t].where(nodes[t] != 0) for c, t in (("x", "t1"), ("y", "t2")))
-    x, y = (unit.groupby(nodes["pair"]).mean().mean() for unit in units)  # lengths of t1 = 1 and t2 = 1
-    places = nodes[["t2", "t1"]].drop_duplicates().set_index(["t2", "t1"], drop=False).sort_index()
-    return pd.DataFrame({"x": places["t1"] * x, "y": places["t2"] * y})
-
-
 def _colours(surface: pd.Series, quantity: Quantity, kind: str) -> dict[str, Any]:
     """Colour map and scale of a row of panels: logarithmic where less is better, over more than a factor of 5."""
     low, high = surface.min(), surface.max()
-    logarithmic = not quantity.higher_is_better and kind == "mean" and 0 < 5 * low < high
-    norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
+    is_logarithmic = kind == "mean" and planes.is_logarithmic(surface, quantity)
+    norm = LogNorm(low, high) if is_logarithmic else Normalize(low, high)
     bright_is_good = "viridis" if quantity.higher_is_better else "viridis_r"
     return {"norm": norm, "cmap": bright_is_good if kind == "mean" else "cividis"}
 
@@ -109,10 +100,7 @@ def _surface(axes: Axes, surface: pd.DataFrame, grid: pd.DataFrame, colours: dic
 
 def _landmarks(axes: Axes, marks: pd.DataFrame, grid: pd.DataFrame) -> None:
     """Draw a dot per model and pair, a symbol at the mean of each model, and the curve, or else straight lines."""
-    first, last = grid.index[0], grid.index[-1]  # (t2, t1) of opposite corners
-    width, height = grid.max() - grid.min()
-    x, y = width / (last[1] - first[1]), height / (last[0] - first[0])  # lengths of t1 = 1 and t2 = 1
-    places = marks.assign(x=marks["t1"] * x, y=marks["t2"] * y)
+    places = planes.placed(marks, grid)
     models = places[places["name"] != "curve"]
     means = models.groupby("name", sort=False)[["x", "y"]].mean()
     curve = places[places["name"] == "curve"].groupby("t")[["x", "y"]].mean()
