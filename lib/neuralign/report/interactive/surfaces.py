@@ -9,6 +9,7 @@ import pandas as pd
 
 from neuralign.common.quantities import Quantity
 from neuralign.report.interactive.view import numbers
+from neuralign.report.planes import landmarks
 
 SYMBOLS = {"theta1": "θ₁", "theta2": "θ₂", "P theta2": "Pθ₂", "midpoint": "r(½)"}
 TICKS = 5  # of a logarithmic colour bar
@@ -143,9 +144,7 @@ def _landmarks(marks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
 
     The line is the mean curve; without a curve it goes from the first network to each of the others, with gaps (NaN).
     """
-    models = marks[marks["name"] != "curve"]
-    means = models.groupby("name", sort=False)[["x", "y"]].mean()
-    curve = marks[marks["name"] == "curve"].groupby("t")[["x", "y"]].mean()
+    models, means, curve = landmarks(marks)
     if len(curve):
         return models, means, curve, "solid"
     gap = pd.DataFrame({"x": [np.nan], "y": [np.nan]})
