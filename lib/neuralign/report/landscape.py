@@ -70,6 +70,7 @@ def draw(landscape: Landscape) -> Figure:
             planes.draw_landmarks(panel, landscape.marks(), grid)
             panel.set(xlabel="distance in weight space", ylabel="distance in weight space")
             figure.colorbar(ScalarMappable(**colours), ax=panel, label=quantity.headed(), aspect=30)
+        figure.set_layout_engine("compressed")
         figure.suptitle(landscape.title, fontsize=9)
     return figure
 

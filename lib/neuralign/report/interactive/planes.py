@@ -95,7 +95,7 @@ def view_of(
         # maps are drawn before what lies on them
         sorted(traces, key=lambda trace: trace["type"].startswith("scatter")),
         {
-            "margin": {"l": 60, "r": 10, "t": 34, "b": 50},
+            "margin": {"l": 60, "r": 10, "t": 56, "b": 50},
             "showlegend": False,
             "hovermode": "closest",
             "meta": {"axis": "distance in weight space"},

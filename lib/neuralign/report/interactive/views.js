@@ -80,7 +80,7 @@
           xaxis: { title: { text: "x" } }, yaxis: { title: { text: "y" } }, zaxis: { title: { text: "" } } };
         inPanel.forEach((trace) => { trace.scene = `scene${suffix}`; });
       } else {
-        const sameScale = FLATTEST < ratio && ratio < STEEPEST ? { scaleanchor: `x${suffix}`, constrain: "domain" } : {};
+        const sameScale = FLATTEST < ratio && ratio < STEEPEST ? { scaleanchor: `x${suffix}`, constrain: "domain", constraintoward: "top" } : {};
         layout[`xaxis${suffix}`] = { domain: x, anchor: `y${suffix}`, title, constrain: "domain" };
         layout[`yaxis${suffix}`] = { domain: y, anchor: `x${suffix}`, title: column ? {} : title, ...sameScale };
         inPanel.forEach((trace) => Object.assign(trace, { xaxis: `x${suffix}`, yaxis: `y${suffix}` }));
