@@ -77,10 +77,12 @@
       if (inPanel.some((trace) => trace.type === "surface")) {
         const height = Math.min(STEEPEST, Math.max(FLATTEST, ratio));
         layout[`scene${suffix}`] = { domain: { x, y }, aspectmode: "manual", aspectratio: { x: 1, y: height, z: 0.7 },
+          camera: { eye: { x: -1.2, y: -1.5, z: 1.1 } },
           xaxis: { title: { text: "x" } }, yaxis: { title: { text: "y" } }, zaxis: { title: { text: "" } } };
         inPanel.forEach((trace) => { trace.scene = `scene${suffix}`; });
       } else {
-        const sameScale = FLATTEST < ratio && ratio < STEEPEST ? { scaleanchor: `x${suffix}`, constrain: "domain", constraintoward: "top" } : {};
+        const linked = { scaleanchor: `x${suffix}`, constrain: "domain", constraintoward: "top" };
+        const sameScale = FLATTEST < ratio && ratio < STEEPEST ? linked : {};
         layout[`xaxis${suffix}`] = { domain: x, anchor: `y${suffix}`, title, constrain: "domain" };
         layout[`yaxis${suffix}`] = { domain: y, anchor: `x${suffix}`, title: column ? {} : title, ...sameScale };
         inPanel.forEach((trace) => Object.assign(trace, { xaxis: `x${suffix}`, yaxis: `y${suffix}` }));
