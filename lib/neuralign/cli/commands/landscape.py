@@ -1,15 +1,29 @@
 """`neuralign landscape`: the loss and the other metrics on a plane of weight space through one to three checkpoints."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from neuralign.cli import shared
+import typer
+
+from neuralign.cli.configs import UsageError
+from neuralign.cli.devices import on_device
+from neuralign.cli.entries import file_digests
+from neuralign.cli.interface.options import (
+    ConfigFiles,
+    Data,
+    Device,
+    ImageOptions,
+    Inside,
+    NetworkOptions,
+    Numbers,
+    count,
+    numbers,
+)
 from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.tables import align_columns, write_rows
-from neuralign.workflow.running.gpus import lease
 
+DESCRIPTION = "Draw loss and accuracy around a checkpoint, or on a plane through two or three."
 EXAMPLES = [
     "neuralign landscape torchvision.models:resnet18 a.pt --data my_images/   # random directions around it",
     "neuralign landscape ./nets.py:Net a.pt b.pt --data my.npz --align correlation -o plane.png",
@@ -18,103 +32,99 @@ EXAMPLES = [
 SUFFIXES = (".html", ".png", ".pdf", ".svg", ".csv")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    shared.add_network(parser)
-    add = parser.add_argument
-    add(
-        "checkpoints",
-        metavar="CHECKPOINT",
-        nargs="+",
-        help="A: random directions; A B; or A B C: the plane through them",
-    )
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("landscape.html"),
-        metavar="FILE",
-        help="an interactive page (.html), a picture (.png, .pdf, .svg) or the numbers (.csv) (default: %(default)s)",
-    )
-    add(
-        "--align",
-        default="none",
-        metavar="METHOD",
-        help="align B and C to A first; of A and B, draw the plane through A, B and B aligned (default: none)",
-    )
-    add("--points", type=shared.count, default=21, help="points of the grid in each direction (default: 21)")
-    add(
-        "--extent",
-        type=shared.numbers,
-        metavar="LOW,HIGH[,LOW,HIGH]",
-        help="the window, as in --extent=-1,2, of both axes or of each: A is at 0, and what spans the axis at 1 "
-        "(default: -0.5,1.5 between checkpoints, -1,1 along random directions)",
-    )
-    add("--seed", type=int, default=0, help="of the random directions (default: 0)")
-    add("--split", choices=["test", "train"], default="test", help="what is measured (default: test)")
-    add("--loss", default="cross_entropy", help="the objective of the training (default: %(default)s)")
-    add(
-        "--statistics",
-        choices=["reestimated", "stored"],
-        default="reestimated",
-        help="of batch norm: estimated anew at every point, or those of the nearest checkpoint (default: reestimated)",
-    )
-    add(
-        "--images",
-        type=shared.count,
-        default=10_000,
-        help="training examples on which they are estimated, at most (default: 10000)",
-    )
-    shared.add_inside(parser)
-    shared.add_data(parser, required=True)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    network: NetworkOptions,
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT", help="A: random directions around it; A B; or A B C: a plane through them"
+        ),
+    ],
+    images: ImageOptions,
+    data: Data,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="an interactive page (.html), a picture (.png, .pdf, .svg) or the numbers (.csv)",
+        ),
+    ] = Path("landscape.html"),
+    align: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="align B and C to A first; of A and B, draw the plane through A, B and B aligned",
+        ),
+    ] = "none",
+    points: Annotated[int, typer.Option(parser=count, metavar="N", help="of the grid in each direction")] = 21,
+    extent: Annotated[
+        Numbers | None,
+        typer.Option(
+            parser=numbers,
+            metavar="LOW,HIGH[,LOW,HIGH]",
+            help="the window, of both axes or of each: A is at 0, and what spans the axis at 1 (default: -0.5,1.5 "
+            "between checkpoints, -1,1 along random directions)",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="of the random directions")] = 0,
+    split: Annotated[Literal["test", "train"], typer.Option(help="what is measured")] = "test",
+    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
+    statistics: Annotated[
+        Literal["reestimated", "stored"],
+        typer.Option(help="of batch norm: estimated anew at every point, or those of the nearest checkpoint"),
+    ] = "reestimated",
+    estimated_on: Annotated[
+        int, typer.Option(parser=count, metavar="N", help="training examples for these statistics, at most")
+    ] = 10_000,
+    device: Device = None,
+    inside: Inside = None,
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
     """Measure the plane and write it to a file."""
     from neuralign import api
     from neuralign.networks import foreign_checkpoints
 
-    files, output, extent = arguments.checkpoints, arguments.output, arguments.extent or []
-    if len(files) > 3:
-        raise shared.UsageError(f"CHECKPOINT: found {len(files)}; one, two or three are needed")
+    window: list[float] = list(extent or [])
+    if len(checkpoints) > 3:
+        raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; one, two or three are needed")
     if output.suffix not in SUFFIXES:
-        raise shared.UsageError(
-            f"--output: found {str(output)!r}; a name that ends with {', '.join(SUFFIXES)} is needed"
-        )
-    if len(extent) not in (0, 2, 4):
-        raise shared.UsageError(f"--extent: found {len(extent)} numbers; two or four are needed")
-    with lease(1):
-        data, model = load_data_and_model(arguments)
+        raise UsageError(f"--output: found {str(output)!r}; a name that ends with {', '.join(SUFFIXES)} is needed")
+    if len(window) not in (0, 2, 4):
+        raise UsageError(f"--extent: found {len(window)} numbers; two or four are needed")
+    with on_device(device):
+        dataset, model = load_data_and_model(network, configfile, data, images)
         normalisation = {}
         if model.mean is not None:
             normalisation = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
         landscape = api.landscape(
             model.network,
-            [foreign_checkpoints.read(file, model, arguments.inside).state for file in files],
-            data.train,
-            test=data.test if arguments.split == "test" else data.train,
-            method=arguments.align,
-            points=arguments.points,
-            t1=extent[:2] or None,
-            t2=extent[-2:] or None,
-            seed=arguments.seed,
-            statistics=arguments.statistics,
-            images=arguments.images,
-            loss=arguments.loss,
-            attention=arguments.attention,
+            [foreign_checkpoints.read(file, model, inside).state for file in checkpoints],
+            dataset.train,
+            test=dataset.test if split == "test" else dataset.train,
+            method=align,
+            points=points,
+            t1=window[:2] or None,
+            t2=window[-2:] or None,
+            seed=seed,
+            statistics=statistics,
+            images=estimated_on,
+            loss=loss,
+            attention=network.attention,
             **normalisation,
         )
     rows = list(landscape.rows())
-    names = dict(zip(api.letters(len(files)), files, strict=True))
-    caption = _caption(names, [model["name"] for model in landscape.models], arguments.align, arguments.seed)
+    names = dict(zip(api.letters(len(checkpoints)), checkpoints, strict=True))
+    caption = _caption(names, [row["name"] for row in landscape.models], align, seed)
+    title = f"{network.network.rpartition(':')[2]} on {Path(data).stem}, {split} data"
     if output.suffix == ".csv":
         write_rows(rows, output)
     else:
-        _draw(rows, landscape.models, arguments, caption)
-    checkpoints = [{"name": name, **shared.file_digests(file)} for name, file in names.items()]
+        _draw(rows, landscape.models, loss, title, caption, output)
     facts = {
-        "network": arguments.network,
-        "checkpoints": checkpoints,
+        "network": network.network,
+        "checkpoints": [{"name": name, **file_digests(file)} for name, file in names.items()],
         "plane": caption,
         "models": landscape.models,
         "unit": landscape.unit,
@@ -128,16 +138,17 @@ def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
 def _draw(
     rows: Sequence[Mapping[str, float]],
     models: Sequence[Mapping[str, Any]],
-    arguments: argparse.Namespace,
+    loss: str,
+    title: str,
     caption: str,
+    output: Path,
 ) -> None:
     """Write the page or the picture."""
     from neuralign.config.metrics import metrics_of
     from neuralign.report import landscape
 
-    metrics = landscape.measured(metrics_of(arguments.loss), rows[0])
-    title = f"{arguments.network.rpartition(':')[2]} on {Path(arguments.data).stem}, {arguments.split} data"
-    landscape.write(landscape.Landscape(rows, models, metrics, title, caption), arguments.output)
+    metrics = landscape.measured(metrics_of(loss), rows[0])
+    landscape.write(landscape.Landscape(rows, models, metrics, title, caption), output)
 
 
 def _caption(files: Mapping[str, str], models: Sequence[str], method: str, seed: int) -> str:
