@@ -69,11 +69,14 @@ def run(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="of the random directions")] = 0,
-    split: Annotated[Literal["test", "train"], typer.Option(help="what is measured")] = "test",
+    split: Annotated[Literal["test", "train"], typer.Option(metavar="test|train", help="what is measured")] = "test",
     loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
     statistics: Annotated[
         Literal["reestimated", "stored"],
-        typer.Option(help="of batch norm: estimated anew at every point, or those of the nearest checkpoint"),
+        typer.Option(
+            metavar="reestimated|stored",
+            help="of batch norm: estimated anew at every point, or those of the nearest checkpoint",
+        ),
     ] = "reestimated",
     estimated_on: Annotated[
         int, typer.Option(parser=count, metavar="N", help="training examples for these statistics, at most")
