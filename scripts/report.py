@@ -9,6 +9,7 @@ import pandas as pd
 
 from neuralign.common.files import atomic
 from neuralign.config.metrics import metrics_of
+from neuralign.report.interactive.study import views
 from neuralign.report.page import merge_tables, paper_tables
 from neuralign.report.page.page import render
 from neuralign.workflow.running.run import run
@@ -19,6 +20,7 @@ def main(
     robust: str,
     contrasts: str,
     paths: str,
+    points: str,
     alignments: str,
     published: str,
     claims: str,
@@ -29,6 +31,8 @@ def main(
     study: dict[str, Any],
     drawings: Sequence[dict[str, Any]],
     measured: Mapping[str, str] | None = None,
+    planes: Sequence[str] = (),
+    plane_runs: Sequence[dict[str, Any]] = (),
     cohorts: str | None = None,
     merges: str | None = None,
     merges_by_pair: str | None = None,
@@ -36,8 +40,8 @@ def main(
     missing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page. `drawings[i]` is the config entry that `figures[i]` (PNG) was drawn with. The notes of origin are
-    read from beside the `artefacts`. `measured`: the arguments of `metrics_of`. `missing`: what an unfinished study
-    lacks (`workflow.incomplete.finished_part`).
+    read from beside the `artefacts`. `measured`: the arguments of `metrics_of`. `planes`: grids and marks, `planes[i]`
+    of `plane_runs[i]`. `missing`: what an unfinished study lacks (`workflow.incomplete.finished_part`).
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     methods, metrics = tables[0]["method"].unique(), metrics_of(**measured or {})
@@ -54,6 +58,11 @@ def main(
         cohorts=None if cohorts is None else pd.read_csv(cohorts),
         merges=merge_tables.section(*merged, notes) if merged else None,
         missing=missing,
+        views=views(
+            pd.read_csv(points),
+            [(pd.read_csv(plane), run) for plane, run in zip(planes, plane_runs, strict=True)],
+            metrics,
+        ),
     )
     with atomic(html) as temporary:
         temporary.write_text(page, encoding="utf-8")

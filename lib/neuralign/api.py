@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
@@ -29,7 +29,7 @@ from neuralign.common.errors import UserError, join_names
 from neuralign.common.logs.progress import report as report_progress
 from neuralign.common.tensors import ComputedState
 from neuralign.config.checking.validation import Validation
-from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
+from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Points, Positive, Range, Seed
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import is_known, names, schema
 from neuralign.curves.curve import straight_line
@@ -40,6 +40,8 @@ from neuralign.datasets.images import check as check_images
 from neuralign.datasets.loaders import Loader
 from neuralign.datasets.on_disk import OnDisk
 from neuralign.evaluation.along_curve import measure
+from neuralign.evaluation.directions import CORNERS
+from neuralign.evaluation.landscape import Landscape, landscape_of
 from neuralign.merging.comparison import are_the_same, distance, matches, share_of_units
 from neuralign.merging.export import check_suffix, network_with, write_card, write_checkpoint
 from neuralign.merging.merge import Merge, check_weights
@@ -68,8 +70,8 @@ from neuralign.training.loop import Training, fit
 from neuralign.training.objective import LOSS, Metric, Objective
 from neuralign.training.progress import Diverged, Regime
 
-__all__ = ["Aligned", "Comparison", "Images", "Merged", "UserError"]
-__all__ += ["align", "compare", "connect", "evaluate", "merge", "permute", "trace"]
+__all__ = ["Aligned", "Comparison", "Images", "Landscape", "Merged", "UserError"]
+__all__ += ["align", "compare", "connect", "evaluate", "landscape", "merge", "permute", "trace"]
 
 Batches = Examples | Iterable[Any]
 Loss = str | Callable[[Any, Any], Tensor]
@@ -285,6 +287,96 @@ def evaluate(
         return measure(
             model, fitted, examples, batch_size=batch_size, attack=None, generator=generator, objective=objective
         )
+
+
+class _LandscapeOptions(BaseModel):
+    """The allowed values of the options of `landscape`."""
+
+    points: Annotated[Points, Field(le=1001)]
+    t1: Range | None
+    t2: Range | None
+    seed: Seed
+    statistics: Literal["reestimated", "stored"]
+    images: Count | None
+    batch_size: Count
+
+
+def landscape(
+    network: nn.Module,
+    states: Sequence[State],
+    batches: Batches,
+    *,
+    test: Batches | None = None,
+    method: str = "none",
+    points: int = 21,
+    t1: Sequence[float] | None = None,
+    t2: Sequence[float] | None = None,
+    seed: int = 0,
+    statistics: str = "reestimated",
+    images: int | None = 10_000,
+    loss: Loss = "cross_entropy",
+    metrics: Metrics | None = None,
+    batch_size: int = 512,
+    mean: Normalisation | None = None,
+    std: Normalisation | None = None,
+    attention: bool = False,
+) -> Landscape:
+    """The loss and the other metrics on a plane of weight space through one, two or three states of a network.
+
+    Three states span the plane. Two span it with a random direction, or, with a `method`, with the second one aligned
+    to the first. One spans it with two random directions. Each filter of a random direction has the norm of that filter
+    in the first state, and biases and the parameters of norms do not move (Li et al. 2018, arXiv:1712.09913). Both axes
+    of the plane are perpendicular, so the second direction is the part that is perpendicular to the first.
+
+    Args:
+        network: the architecture of the states.
+        states: one to three states or state_dicts of `network`; they are called A, B and C.
+        batches: of the training examples, on which networks are aligned and batch-norm statistics estimated.
+        test: the examples on which metrics are measured, with targets. None: `batches`.
+        method: name of a plug-in of `alignment/algorithms/`: B and C are aligned to A first. "none": they are not.
+        points: of the grid in each direction. If the third network lies beside the default window, columns are added.
+        t1, t2: the window that is looked at, two numbers each. The second point that spans the plane is at t1 = 1, the
+            third at the height t2 = 1. None: from -0.5 to 1.5 between networks, from -1 to 1 along random directions.
+        seed: of the directions, and of the order of the training examples.
+        statistics: of batch norm: "reestimated" at every point, or "stored", those of the nearest network.
+        images: the number of training examples on which they are re-estimated; None: all.
+        loss, metrics, batch_size, mean, std: as in `evaluate`.
+        attention: as in `align`.
+
+    Raises `UserError` if arguments do not fit together, or if the states do not span a plane.
+    """
+    if not 1 <= len(states) <= CORNERS:
+        raise UserError(f"states: found {len(states)}; one, two or three are needed")
+    if method != "none" and len(states) == 1:
+        raise UserError(f"method: found {method!r}, but there is no second state to align")
+    values = dict(points=points, t1=t1, t2=t2, seed=seed, statistics=statistics, images=images, batch_size=batch_size)
+    options = _validate(_LandscapeOptions, values, "landscape")
+    examples, objective = _examples(network, batches), _objective(loss, metrics)
+    tested = examples if test is None else _examples(network, test)
+    model, _ = _copy_into_model(network, tested, mean, std)
+    _demand_loss(model, tested, objective, has_classes=loss == "cross_entropy")
+    named = dict(zip(letters(len(states)), states, strict=True))
+    fitted = {name: fitted_state(f"state {name}", network, state)[0] for name, state in named.items()}
+    if method != "none":
+        fitted = _aligned_to_first(
+            network, fitted, examples, method, loss=loss, mean=mean, std=std, attention=attention
+        )
+    size, window = options["batch_size"], (options["t1"], options["t2"])
+    estimate = None
+    if statistics == "reestimated":
+        estimate = Estimate.on(examples, as_is, batch_size=size, seed=options["seed"], images=options["images"])
+    chosen = {name: options[name] for name in ("points", "seed", "batch_size")}
+    with _naming_batches(tested):
+        return landscape_of(model, fitted, estimate, tested, window=window, objective=objective, **chosen)
+
+
+def _aligned_to_first(
+    network: nn.Module, states: dict[str, dict[str, Tensor]], examples: Examples, method: str, **options: Any
+) -> dict[str, dict[str, Tensor]]:
+    """The first state and the others aligned to it; of two, the second one also as it is, if there is one."""
+    (name, first), *others = states.items()
+    aligned = {f"{n} aligned": align(network, first, state, examples, method, **options).state for n, state in others}
+    return {name: first} | (dict(others) if len(others) == 1 else {}) | aligned
 
 
 @dataclass(frozen=True)

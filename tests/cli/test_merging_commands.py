@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -148,6 +149,48 @@ def test_at_most_gives_an_exit_status(capsys):
 )
 def test_merge_refuses_in_one_line(capsys, arguments, message):
     assert message in refused(capsys, "merge", "nets.py:Net", *arguments)
+
+
+# ---- landscape
+
+
+def test_a_landscape_is_written_as_data_as_a_picture_and_as_a_page(capsys, folder):
+    arguments = ("landscape", "nets.py:Net", "a.safetensors", "plain.pt", "--data", "mine.npz", "--points", "3")
+    facts = json.loads(run(capsys, *arguments, "-o", "plane.csv", "--json"))
+    table = pd.read_csv("plane.csv")
+    assert list(table) == ["x", "y", "t1", "t2", "loss", "accuracy"] and len(table) == 9 and facts["points"] == [3, 3]
+    assert facts["extremes"]["loss"] == [table["loss"].min(), table["loss"].max()]
+    assert facts["plane"] == (
+        "The plane through A, B and a random direction with the norms of A's filters (seed 0); "
+        "A = a.safetensors, B = plain.pt."
+    )
+    text = run(capsys, *arguments, "--align", "weights", "--split", "train", "-o", "plane.html", "--extent=-1,2")
+    assert "through A, B, B aligned; A = a.safetensors, B = plain.pt, aligned by weights.\n3 x 3 points" in text
+    page = Path("plane.html").read_text()
+    assert "Net on mine, train data" in page and "B aligned" in page
+    run(capsys, *arguments[:3], "--data", "mine.npz", "--points", "2", "-o", "plane.svg")
+    assert Path("plane.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.safetensors"] * 4, "CHECKPOINT: found 4; one, two or three are needed"),
+        (
+            ["a.safetensors", "-o", "a.gif"],
+            "--output: found 'a.gif'; a name that ends with .html, .png, .pdf, .svg, .csv",
+        ),
+        (["a.safetensors", "--extent", "1,2,3"], "--extent: found 3 numbers; two or four are needed"),
+        (["a.safetensors", "--extent", "1,0"], "landscape.t1: found [1.0, 0.0]: the smaller number comes first"),
+        (["a.safetensors", "--points", "1"], "landscape.points: found 1: input should be greater than or equal to 2"),
+        (["a.safetensors", "a.safetensors"], "A, B: no plane: its points 1 and 2 are the same model"),
+        (["a.safetensors", "other.pt"], "other.pt: "),
+    ],
+)
+def test_landscape_refuses_in_one_line(capsys, arguments, message):
+    torch.save(nn.Linear(2, 3).state_dict(), "other.pt")
+    assert message in refused(capsys, "landscape", "nets.py:Net", *arguments, "--data", "mine.npz")
+    assert not Path("landscape.html").exists()
 
 
 # ---- compare

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from report_frames import load_script, moved, study
 
+from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report import published, summary
 from neuralign.report.claims import claims
 from neuralign.report.claims.evidence import Evidence, alignments
+from neuralign.report.interactive.paths import paths_view
 from neuralign.report.page import findings, paper_tables
 from neuralign.report.page import page as report
 from neuralign.report.page.pictures import caption, main_picture, picture_rows, pictures
@@ -47,7 +49,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text += data
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
@@ -132,6 +135,19 @@ def test_the_figures_are_embedded_with_alternative_texts():
     (image,) = Page(page()).all("img")
     assert base64.b64decode(image["src"].partition(",")[2]) == PNG
     assert image["alt"] == "A figure."
+
+
+def test_interactive_views_stand_for_the_figures_of_their_topic_on_a_screen_and_figures_stay_for_print():
+    drawn = [{"use": "path"}, {"use": "path", "column": "loss"}, {"use": "signature"}, {"use": "plane"}]
+    views = [paths_view(study(), CLASSIFICATION)]
+    html = page(drawn=[(PNG, drawing) for drawing in drawn], views=views)
+    parsed = Page(html)
+    assert len(parsed.all("img")) == 4, "for print, and for readers without JavaScript"
+    rows = [attributes["class"] for attributes in parsed.all("div") if "pictures" in attributes.get("class", "")]
+    assert rows == ["pictures columns2 still", "pictures columns2", "pictures columns2"]
+    assert "@media screen { .interactive:not(.printed) .still { display: none; } }" in html
+    assert "@media print { .interactive .view, .interactive .views { display: none; } }" in html
+    assert html == page(drawn=[(PNG, drawing) for drawing in drawn], views=views)
 
 
 def test_tables_have_captions_and_scopes():
@@ -300,9 +316,9 @@ def test_numbers_are_rounded_and_have_separators(value, digits, sign, text):
 def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monkeypatch):
     rows = study()
     paths = summary.paths(rows)
-    tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths]
+    tables = [summary.accuracy(rows, paths), summary.robust(rows, paths), summary.contrasts(paths), paths, rows]
     tables += [t.iloc[:0] if name == "alignments" else t for name, t in claim_tables(rows).items()]
-    names = ["accuracy", "robust", "contrasts", "paths", "published", "claims", "alignments"]
+    names = ["accuracy", "robust", "contrasts", "paths", "points", "published", "claims", "alignments"]
     inputs = {name: str(tmp_path / f"{name}.csv") for name in names}
     for name, table in zip(names, tables, strict=True):
         table.to_csv(inputs[name], index=False)
@@ -322,6 +338,7 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     assert "Test loss along the path" in parsed.all("img")[0]["alt"]
     assert "86.67" in parsed.text and "c0ffee" in parsed.text
     assert "nan" not in parsed.text.lower()
+    assert [attributes.get("id") for attributes in parsed.all("figure")] == ["view-paths", None]
     assert [p.name for p in html.parent.iterdir()] == ["report.html"]
     assert caption({"caption": "Mine."}) == "Mine." and caption({"use": "new"}) == "New."
 

@@ -24,6 +24,7 @@ GROUPS = {  # heading in the help -> {name of the command, and of its file in co
         "align": "permute the neurons of checkpoint B to match those of A",
         "connect": "learn and measure low-loss curves between checkpoints",
         "export": "write one network of a trained curve as a checkpoint",
+        "landscape": "draw loss and accuracy around a checkpoint, or between several",
         "merge": "make one checkpoint out of several, aligned and repaired",
         "compare": "say whether B is A with its neurons permuted",
         "apply": "apply a permutation to masks, task vectors and the like",

@@ -37,6 +37,8 @@ COLOURS = (
 )
 MARKERS = ("P", "X", "p", "h", "<", ">", "d", "*")
 LINES: tuple[Any, ...] = ((0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1)))
+# metadata of a format that would differ from run to run
+UNDATED: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 LEGEND_ROWS = 5  # of a legend that the height of a sheet has room for
 LEGEND_ROW = 0.165  # inches
 LONGEST = 24  # characters; of a longer name of a layer the last ones are shown, by which layers differ
@@ -202,7 +204,12 @@ def where(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 def save(figure: Figure, png: str, pdf: str) -> None:
     """Write the figure in both formats, atomically and without dates: the same drawing gives the same bytes."""
-    undated: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     for kind, path in (("png", png), ("pdf", pdf)):
-        with style(), atomic(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=170, metadata=undated[kind])
+        with atomic(path) as temporary:
+            write(figure, temporary, kind)
+
+
+def write(figure: Figure, file: Any, kind: str) -> None:
+    """Write the figure as "png", "pdf" or "svg" to a path or a stream, without dates."""
+    with style(), matplotlib.rc_context({"svg.hashsalt": "neuralign"}):
+        figure.savefig(file, format=kind, dpi=170, metadata=UNDATED[kind])

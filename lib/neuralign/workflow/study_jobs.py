@@ -17,6 +17,12 @@ PAIR = (*Setting._fields, "pair")
 ALIGNED = (*PAIR, "alignment")
 COHORT = (*Setting._fields, "members", "cohort")  # likewise, of several networks and their permutations
 CURVE = (*ALIGNED, "curve", "curve_seed")
+PAGE_FILES = [  # that the page of a study is made with, beside code
+    "report/page/report.html",
+    "report/page/figures.csv",
+    "report/interactive/views.html",
+    "report/interactive/views.js",
+]
 
 
 @rule
@@ -135,10 +141,14 @@ def plot(c: Catalogue, study: str, figure: str) -> Job:
 def report(c: Catalogue, study: str) -> Job:
     """The report of a study. It reads tables, figures, and the notes of origin of all results they were made from."""
     drawings = figures(c, study)
-    inputs: Inputs = {n: ref("tabulate", n, study=study) for n in ("accuracy", "robust", "contrasts", "paths")}
+    inputs: Inputs = {
+        n: ref("tabulate", n, study=study) for n in ("accuracy", "robust", "contrasts", "paths", "points")
+    }
     inputs |= {n: ref("tabulate_claims", n, study=study) for n in ("alignments", "published", "claims")}
     inputs["figures"] = [ref("plot", "png", study=study, figure=figure) for figure in drawings]
     inputs["artefacts"] = list(artefacts(c, study))
+    planes = {frame: run for kind, _, frames in drawings.values() if kind == "plane" for run, frame in frames}
+    inputs |= {"planes": list(planes)} if planes else {}
     if any(True for _ in cohorts_of(c, study)):
         inputs["cohorts"] = ref("tabulate_cohorts", "cohorts", study=study)
     if any(True for _ in merges_of(c, study)):
@@ -154,8 +164,8 @@ def report(c: Catalogue, study: str) -> Job:
         "regimes": _distinct_values(entry, "regime"),
         "evaluations": list(dict.fromkeys(g["evaluation"] for g in entry["grids"])),
     }
-    if planes := list(dict.fromkeys(g["plane"] for g in entry["grids"] if g["plane"])):
-        used["planes"] = planes
+    if protocols := list(dict.fromkeys(g["plane"] for g in entry["grids"] if g["plane"])):
+        used["planes"] = protocols
     settings["catalogue"] = {section: {n: c.entry(section, n) for n in names} for section, names in used.items()}
     for dataset in settings["catalogue"]["datasets"].values():
         for key in dataset.keys() & set(places(dataset)):
@@ -163,11 +173,12 @@ def report(c: Catalogue, study: str) -> Job:
     attacks = [r["attack"] for r in settings["catalogue"]["regimes"].values() if r["attack"]]
     attacks += [a for e in settings["catalogue"]["evaluations"].values() for a in e["attacks"]]
     settings["catalogue"]["attacks"] = {name: c.entry("attacks", name) for name in dict.fromkeys(attacks)}
+    plane_runs = {"plane_runs": list(planes.values())} if planes else {}
     captions = [{"name": name, "use": kind, **options} for name, (kind, options, _) in drawings.items()]
     return Job(
         inputs,
-        {"study": settings, "drawings": captions} | _measured_by(c, study) | missing,
-        files=["report/page/report.html", "report/page/figures.csv", _objective_file(c, study)],
+        {"study": settings, "drawings": captions, **plane_runs, **_measured_by(c, study), **missing},
+        files=[*PAGE_FILES, _objective_file(c, study)],
     )
 
 

@@ -9,10 +9,12 @@ from jinja2 import Environment, StrictUndefined
 
 from neuralign.common.quantities import Metrics, Quantity
 from neuralign.config.metrics import CLASSIFICATION
+from neuralign.report.interactive.embedding import embed
+from neuralign.report.interactive.view import View
 from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings
 from neuralign.report.page.formatting import NONE, Rows, Table, capital, groups, listed, number, span, spread
-from neuralign.report.page.pictures import main_picture, picture_rows, pictures
+from neuralign.report.page.pictures import TOPICS_OF_VIEWS, main_picture, picture_rows, pictures
 
 
 def render(
@@ -30,6 +32,7 @@ def render(
     cohorts: pd.DataFrame | None = None,
     merges: Mapping[str, Any] | None = None,
     missing: Mapping[str, Any] | None = None,
+    views: Sequence[View] = (),
 ) -> str:
     """The page as HTML, one file that loads nothing.
 
@@ -44,6 +47,8 @@ def render(
         cohorts: the table of `report.summary.cohorts`, or None.
         merges: of `merge_tables.section`, or None.
         missing: of `workflow.incomplete.finished_part`; what an unfinished study lacks stands at the top of the page.
+        views: interactive ones. On a screen they stand for the figures of the same topic, if the reader's browser can
+            run them; printed, the figures are there.
     """
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -71,6 +76,8 @@ def render(
         cohorts=None if cohorts is None else cohort_table(cohorts, metrics),
         merges=merges,
         individual=individual_table(paths, metrics),
+        views=embed(views) if views else None,
+        interactive={topic for view in views for topic in TOPICS_OF_VIEWS[view.name]},
         picture_rows=picture_rows([picture for picture in shown if picture is not main_figure]),
         settings=sections(study),
         times=time_table(notes),

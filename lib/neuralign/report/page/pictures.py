@@ -10,6 +10,7 @@ from neuralign.common.quantities import Metrics
 from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.page.formatting import capital
 
+TOPICS_OF_VIEWS = {"paths": ("path", "path under attack"), "planes": ("plane",)}  # figures whose numbers a view has
 WIDEST_HALF = 1000  # pixels of a PNG; a wider figure has so many panels that it takes the whole width of the page
 
 

@@ -1,0 +1,177 @@
+"""`neuralign landscape`: the loss and the other metrics on a plane of weight space through one to three checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from neuralign.cli.configs import UsageError
+from neuralign.cli.devices import on_device
+from neuralign.cli.entries import file_digests
+from neuralign.cli.interface.options import (
+    ConfigFiles,
+    Data,
+    Device,
+    ImageOptions,
+    Inside,
+    NetworkOptions,
+    Numbers,
+    count,
+    numbers,
+)
+from neuralign.cli.local_jobs import load_data_and_model
+from neuralign.common.tables import align_columns, write_rows
+
+DESCRIPTION = "Draw loss and accuracy around a checkpoint, or on a plane through two or three."
+EXAMPLES = [
+    "neuralign landscape torchvision.models:resnet18 a.pt --data my_images/   # random directions around it",
+    "neuralign landscape ./nets.py:Net a.pt b.pt --data my.npz --align correlation -o plane.png",
+    "neuralign landscape ./nets.py:Net a.pt b.pt c.pt --data my.npz --points 41 -o plane.csv",
+]
+SUFFIXES = (".html", ".png", ".pdf", ".svg", ".csv")
+
+
+def run(
+    network: NetworkOptions,
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT", help="A: random directions around it; A B; or A B C: a plane through them"
+        ),
+    ],
+    images: ImageOptions,
+    data: Data,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="an interactive page (.html), a picture (.png, .pdf, .svg) or the numbers (.csv)",
+        ),
+    ] = Path("landscape.html"),
+    align: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="align B and C to A first; of A and B, draw the plane through A, B and B aligned",
+        ),
+    ] = "none",
+    points: Annotated[int, typer.Option(parser=count, metavar="N", help="of the grid in each direction")] = 21,
+    extent: Annotated[
+        Numbers | None,
+        typer.Option(
+            parser=numbers,
+            metavar="LOW,HIGH[,LOW,HIGH]",
+            help="the window, of both axes or of each: A is at 0, and what spans the axis at 1 (default: -0.5,1.5 "
+            "between checkpoints, -1,1 along random directions)",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="of the random directions")] = 0,
+    split: Annotated[Literal["test", "train"], typer.Option(metavar="test|train", help="what is measured")] = "test",
+    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
+    statistics: Annotated[
+        Literal["reestimated", "stored"],
+        typer.Option(
+            metavar="reestimated|stored",
+            help="of batch norm: estimated anew at every point, or those of the nearest checkpoint",
+        ),
+    ] = "reestimated",
+    estimated_on: Annotated[
+        int, typer.Option(parser=count, metavar="N", help="training examples for these statistics, at most")
+    ] = 10_000,
+    device: Device = None,
+    inside: Inside = None,
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
+    """Measure the plane and write it to a file."""
+    from neuralign import api
+    from neuralign.networks import foreign_checkpoints
+
+    window: list[float] = list(extent or [])
+    if len(checkpoints) > 3:
+        raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; one, two or three are needed")
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"--output: found {str(output)!r}; a name that ends with {', '.join(SUFFIXES)} is needed")
+    if len(window) not in (0, 2, 4):
+        raise UsageError(f"--extent: found {len(window)} numbers; two or four are needed")
+    with on_device(device):
+        dataset, model = load_data_and_model(network, configfile, data, images)
+        normalisation = {}
+        if model.mean is not None:
+            normalisation = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+        landscape = api.landscape(
+            model.network,
+            [foreign_checkpoints.read(file, model, inside).state for file in checkpoints],
+            dataset.train,
+            test=dataset.test if split == "test" else dataset.train,
+            method=align,
+            points=points,
+            t1=window[:2] or None,
+            t2=window[-2:] or None,
+            seed=seed,
+            statistics=statistics,
+            images=estimated_on,
+            loss=loss,
+            attention=network.attention,
+            **normalisation,
+        )
+    rows = list(landscape.rows())
+    names = dict(zip(api.letters(len(checkpoints)), checkpoints, strict=True))
+    caption = _caption(names, [row["name"] for row in landscape.models], align, seed)
+    title = f"{network.network.rpartition(':')[2]} on {Path(data).stem}, {split} data"
+    if output.suffix == ".csv":
+        write_rows(rows, output)
+    else:
+        _draw(rows, landscape.models, loss, title, caption, output)
+    facts = {
+        "network": network.network,
+        "checkpoints": [{"name": name, **file_digests(file)} for name, file in names.items()],
+        "plane": caption,
+        "models": landscape.models,
+        "unit": landscape.unit,
+        "extremes": {name: [grid.min().item(), grid.max().item()] for name, grid in landscape.values.items()},
+        "points": list(next(iter(landscape.values.values())).shape),
+        "output": str(output),
+    }
+    return 0, facts, _format(facts)
+
+
+def _draw(
+    rows: Sequence[Mapping[str, float]],
+    models: Sequence[Mapping[str, Any]],
+    loss: str,
+    title: str,
+    caption: str,
+    output: Path,
+) -> None:
+    """Write the page or the picture."""
+    from neuralign.config.metrics import metrics_of
+    from neuralign.report import landscape
+
+    metrics = landscape.measured(metrics_of(loss), rows[0])
+    landscape.write(landscape.Landscape(rows, models, metrics, title, caption), output)
+
+
+def _caption(files: Mapping[str, str], models: Sequence[str], method: str, seed: int) -> str:
+    """What the plane goes through."""
+    names = ", ".join(f"{name} = {Path(file).name}" for name, file in files.items())
+    through = f"The plane through {', '.join(models)}"
+    if len(models) < 3:
+        directions = "a random direction" if len(models) == 2 else "two random directions"
+        through += f" and {directions} with the norms of A's filters (seed {seed})"
+    return f"{through}; {names}{f', aligned by {method}' if method != 'none' else ''}."
+
+
+def _format(facts: Mapping[str, Any]) -> str:
+    """The metrics at the checkpoints, the smallest and largest on the plane, and the file."""
+    metrics = list(facts["extremes"])
+    table = [["", *metrics]]
+    table += [[row["name"], *(f"{row[name]:.4g}" for name in metrics)] for row in facts["models"]]
+    for i, which in enumerate(("smallest on the plane", "largest")):
+        table.append([which, *(f"{facts['extremes'][name][i]:.4g}" for name in metrics)])
+    rows, columns = facts["points"]
+    return "\n".join(
+        [facts["plane"], f"{columns} x {rows} points", align_columns(table), f"written: {facts['output']}"]
+    )
