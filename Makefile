@@ -9,7 +9,7 @@ TORCH ?= default
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slurm check lint lock study bench reference results
+.PHONY: help demo test test-slurm check lint lock study bench reference results site
 
 demo: STUDY = demo
 demo: study ## a whole study on handwritten digits, in minutes
@@ -46,6 +46,9 @@ results: $(READY) ## docs/results.md and the results in README.md, from results/
 reference: $(READY) ## docs/config.md, the page of all keys of the config, and config.schema.json, from the code
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.reference_page docs/config.md
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.json_schema config.schema.json
+
+site: $(READY) ## the site, in build/site, from docs/; its tutorials run for a minute
+	OMP_NUM_THREADS=1 $(BIN)/python docs/site/make_site.py build/site
 
 lock: $(READY) ## pin the dependencies of pyproject.toml for all platforms; UPGRADE=--upgrade: by their newest releases
 	$(BIN)/pip install --quiet uv

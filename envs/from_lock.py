@@ -24,11 +24,13 @@ dependencies:
   - pip =25.3
   - pip:
 """
+BASE = "docker.io/library/python:3.11.14-slim-bookworm"
+DIGEST = "sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d"  # of all its platforms
 CONTAINER = """#
 # podman build --file envs/Containerfile --tag neuralign .
 # podman run --rm --volume "$PWD:/study" neuralign run first     # in a folder made by `neuralign init`
 
-FROM docker.io/library/python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
+FROM {base}
 
 COPY envs/requirements.txt /source/envs/requirements.txt
 RUN pip install --no-cache-dir --require-hashes --requirement /source/envs/requirements.txt
@@ -118,7 +120,7 @@ def files() -> dict[str, str]:
         "envs/requirements.txt": HEAD.format("For `pip install -r`: all extras, without the tools of developers.")
         + requirements(pins),
         "envs/neuralign.yaml": HEAD.format("For `snakemake --sdm conda`.") + conda(pins),
-        "envs/Containerfile": HEAD.format("An image with all extras.") + CONTAINER,
+        "envs/Containerfile": HEAD.format("An image with all extras.") + CONTAINER.format(base=f"{BASE}@{DIGEST}"),
     }
 
 

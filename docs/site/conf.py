@@ -1,4 +1,4 @@
-"""Sphinx's settings. `build.py` collects the pages and runs Sphinx with them."""
+"""Sphinx's settings. `make_site.py` collects the pages and runs Sphinx with them."""
 
 import inspect
 import re

@@ -20,19 +20,21 @@ OUTPUT = "```{{code-block}} text\n:class: output\n\n{}\n```\n"
 def executed(text: str, page: str, target: Path) -> str:
     """The page `text`, named `page` in tracebacks, with its outputs; figures are written beside `target`."""
     names: dict[str, object] = {"__name__": "__main__"}
-    parts = BLOCK.split(text)
-    figures = 0
-    for i in range(1, len(parts), 2):
-        line = "".join(parts[:i]).count("\n") + 1
-        code = parts[i].removeprefix("```python\n").removesuffix("```\n")
-        printed = io.StringIO()
-        with redirect_stdout(printed):
-            exec(compile("\n" * line + code, page, "exec"), names)
-        outputs = [OUTPUT.format(printed.getvalue().rstrip())] if printed.getvalue() else []
-        for image in _figures(target, figures):
-            outputs.append(f"![Drawn by the block above]({image})\n")
-            figures += 1
-        parts[i] = "\n".join([parts[i], *outputs])
+    parts: list[str] = []
+    lines = figures = 0
+    for part in BLOCK.split(text):
+        parts.append(part)
+        if part.startswith("```python\n"):
+            code = part.removeprefix("```python\n").removesuffix("```\n")
+            printed = io.StringIO()
+            with redirect_stdout(printed):
+                exec(compile("\n" * (lines + 1) + code, page, "exec"), names)  # tracebacks have the lines of the page
+            if printed.getvalue():
+                parts.append("\n" + OUTPUT.format(printed.getvalue().rstrip()))
+            for image in _figures(target, figures):
+                parts.append(f"\n![Drawn by the block above]({image})\n")
+                figures += 1
+        lines += part.count("\n")
     return "".join(parts)
 
 
@@ -42,10 +44,10 @@ def _figures(target: Path, count: int) -> list[str]:
         return []
     from matplotlib import pyplot
 
-    files = []
-    for count, number in enumerate(pyplot.get_fignums(), start=count + 1):
-        files.append(f"{target.stem}-{count}.png")
-        pyplot.figure(number).savefig(target.with_name(files[-1]), dpi=150)
+    figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
+    files = [f"{target.stem}-{count + i + 1}.png" for i in range(len(figures))]
+    for figure, file in zip(figures, files, strict=True):
+        figure.savefig(target.with_name(file), dpi=150)
     pyplot.close("all")
     return files
 

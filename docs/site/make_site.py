@@ -1,4 +1,4 @@
-"""The site, as HTML: `make site`, or `python docs/site/build.py TARGET`.
+"""The site, as HTML: `make site`, or `python docs/site/make_site.py TARGET`.
 
 The pages are those of the repository, in the same folders, so that a link works on both; the tutorials with what their
 code prints and draws; pages for modules and published studies, which are generated; and `pages/`, the landing page and
