@@ -449,8 +449,7 @@ def merge_states(
         measured.setdefault("validation", held_out)
     if measured:
         on, labelled = next(iter(measured.items()))
-        training = fit if has_classes and known == "labels" else None
-        report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, training)}
+        report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, has_classes)}
         if on == "validation" and len(choice.tried) > 1:
             report["sentence"] += "; the same examples chose the method, which flatters the merge"
     return choice.state, permutations, report

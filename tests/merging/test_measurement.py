@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from neuralign.datasets.arrays import Arrays
 from neuralign.datasets.images import as_is
-from neuralign.merging.measurement import Line, measure_line, measure_models, temperatures
+from neuralign.evaluation.calibration import temperatures
+from neuralign.merging.measurement import Line, measure_line, measure_models
 from neuralign.merging.merge import merge_of
 from neuralign.merging.repairs.reset import reset
 from neuralign.networks.model import Model

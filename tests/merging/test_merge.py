@@ -350,13 +350,13 @@ def test_what_chose_the_method_is_said_to_flatter_the_merge():
 
 
 def test_a_gain_that_may_be_chance_is_said_to_be():
-    facts = {"metric": "accuracy", "best": "A", "gain": 0.4, "interval": [-0.5, 1.3], "n": 9}
+    facts = {"what": "merge", "metric": "accuracy", "best": "A", "gain": 0.4, "interval": [-0.5, 1.3], "n": 9}
     assert _sentence(facts) == (
         "the merge is 0.4 points above A, the best input: keep the merge "
         "(95 % interval -0.5 to +1.3, which may be chance, n = 9)"
     )
     assert "chance" not in _sentence({**facts, "interval": [0.1, 1.3]})
-    assert "is not a finite number: do not use the merge" in _sentence({**facts, "gain": float("nan")})
+    assert "is not a finite number: do not use it" in _sentence({**facts, "gain": float("nan")})
 
 
 def test_networks_with_equal_weights_and_other_statistics_are_not_called_equal():

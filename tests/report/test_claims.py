@@ -134,6 +134,16 @@ def test_faster_training_is_supported_by_losses_and_by_epochs():
     assert row["first"] == 4 and row["second"] == 8 and row["verdict"] == "supported"
 
 
+@pytest.mark.parametrize(("epochs", "parts"), [(1, []), (2, ["half"]), (3, ["half"]), (4, ["a quarter", "half"])])
+def test_parts_shorter_than_an_epoch_are_not_compared(epochs, parts):
+    losses = pd.DataFrame({"epoch": np.arange(1, epochs + 1), "loss": 1 / np.arange(1, epochs + 1)})
+    runs = [losses.assign(**PLACE, pair=pair, method=m) for pair in PAIRS for m in ("aligned", "unaligned")]
+    table = claims.judged(Evidence(histories=pd.concat(runs)))
+    measures = {f"training loss after {part} of the epochs" for part in parts}
+    assert set(table.loc[table["claim"] == "faster", "measure"].dropna()) - {""} == measures
+    assert (verdicts(table)["sooner"] == {"not measured"}) == (epochs == 1)
+
+
 def test_the_epochs_of_other_methods_do_not_count_as_a_curves_own():
     epochs = {"unaligned": 8, "aligned": 8, "pam_aligned": 24}
     parts = [

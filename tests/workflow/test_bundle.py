@@ -9,6 +9,7 @@ import sys
 import pytest
 from workflow_project import OVERLAY, Project, environ, finished_once
 
+from neuralign.workflow.provenance.bundle import _first_difference
 from neuralign.workflow.running.run_lock import exclusive
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
@@ -132,3 +133,11 @@ def test_an_unfinished_study_is_published_only_on_demand(project):
     status, text = neuralign(project, "publish", "smoke", "--to", "part", "--unfinished")
     assert status == 0 and "not finished, so not in it: 1 jobs, such as report smoke" in text
     assert project.path(f"part/{ENDPOINT}").exists() and not project.path("part/studies/smoke/report.html").exists()
+
+
+def test_lists_that_differ_are_told_by_what_only_one_of_them_has():
+    old, new = [{"pair": "1-2"}, {"pair": "3-4"}], [{"pair": "1-2"}, {"pair": "5-6"}, {"pair": "7-8"}]
+    told = "1 only in the bundle, such as {'pair': '3-4'}, and 2 only in the config, such as {'pair': '5-6'}"
+    assert _first_difference({"runs": old}, {"runs": new}) == f"runs: {told}"
+    assert _first_difference({"runs": old[::-1]}, {"runs": old}) == "runs: another order"
+    assert _first_difference({"runs": old}, {"runs": old}) is None

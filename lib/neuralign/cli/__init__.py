@@ -27,6 +27,7 @@ COMMANDS = {  # name of the command, and of its file in commands/ -> its purpose
     "explain": "say in words which neurons of a network may be permuted, which are frozen and why; with a certificate",
     "align": "align the neurons of checkpoint B to those of checkpoint A",
     "connect": "learn and measure low-loss curves between checkpoints, aligned and unaligned",
+    "export": "write one network of a trained curve as an ordinary checkpoint: its best point, its mean, or any other",
     "merge": "make one checkpoint out of several, aligned and repaired, and say whether it is worth having",
     "compare": "say whether two checkpoints are the same up to a permutation, and which share of the neurons match",
     "apply": "apply a permutation of `align` to other tensors with the network's names, such as masks or task vectors",

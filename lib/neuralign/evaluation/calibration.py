@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neuralign.common.errors import UserError
+from neuralign.common.seeding import stream
 from neuralign.datasets.batches import Examples
 from neuralign.networks.model import Model, State, logits
 
@@ -42,8 +43,8 @@ def predictions(model: Model, state: State, examples: Examples, *, batch_size: i
 def temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature T with the lowest cross-entropy of logits / T, by Brent's method on log T.
 
-    `logits` (n, classes) and `labels` (n,) of training or validation examples. It is from COLDEST to HOTTEST; where all
-    are right by far it is the former.
+    `logits` (n, classes) and `labels` (n,) of examples that it is not judged by. It is from COLDEST to HOTTEST; the
+    former where all are right by far.
     """
     bounds = (log(COLDEST), log(HOTTEST))
     found = minimize_scalar(
@@ -74,6 +75,27 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "nll": F.cross_entropy(logits, labels).item(),
         "brier": (1 - 2 * of_class + probabilities.square().sum(1)).mean().item(),
         "ece": 100 * gaps.abs().sum().item() / len(labels),
+    }
+
+
+def temperatures(logits: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """The temperature (n, 1) of every example, fitted on the half of the examples that it is not in.
+
+    `logits` (n, classes), `labels` (n,). The halves are drawn by `seed`.
+    """
+    halves = torch.randperm(len(labels), generator=stream(seed, "halves")).to(labels.device).chunk(2)
+    fitted = torch.empty(len(labels), 1, dtype=logits.dtype, device=logits.device)
+    for half, other in zip(halves, reversed(halves), strict=True):
+        fitted[half] = temperature(logits[other], labels[other])
+    return fitted
+
+
+def calibrated_metrics(logits: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
+    """{calibrated_nll, with `temperatures`; temperature, the geometric mean of those of both halves}."""
+    fitted = temperatures(logits, labels, seed)
+    return {
+        "calibrated_nll": F.cross_entropy(logits / fitted, labels).item(),
+        "temperature": fitted.log().mean().exp().item(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Single networks from a curve: its best point, its exact mean, and several points for an ensemble."""
+"""Single networks from a curve: its best point, any other, its exact mean, and several points for an ensemble."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from math import inf, isnan
 import numpy as np
 import torch
 
+from neuralign.common.errors import UserError
 from neuralign.curves.curve import Basis, Curve
 from neuralign.curves.endpoints import Endpoints
 from neuralign.datasets.batches import Examples
@@ -26,6 +27,35 @@ class BestPoint:
     t: float  # 0 or 1 if an end is best
     loss: float
     state: State
+
+
+BEST, MEAN = "best", "mean"  # names of points; the others are t
+
+
+def parse_point(text: str) -> str | float:
+    """The point of a curve that a text names: BEST, MEAN, or t from 0 to 1. Raises UserError for other texts."""
+    if text in (BEST, MEAN):
+        return text
+    try:
+        t = float(text.removeprefix("t="))
+    except ValueError:
+        t = -1.0
+    if not 0 <= t <= 1:  # which is no number that is not one either
+        raise UserError(f"point: found {text!r}; best, mean, or t from 0 to 1 is needed, such as t=0.5")
+    return t
+
+
+def named_point(
+    point: str | float, curve: Curve, ends: Endpoints, training: Examples, validation: Examples, objective: Objective
+) -> tuple[float | None, State]:
+    """(its t, or None for the mean; its state) of the point that `parse_point` returns. The rest as in `best_point`."""
+    if point == MEAN:
+        return None, mean_of_curve(curve, ends, training)
+    if point == BEST:
+        best = best_point(curve, ends, training, validation, objective)
+        return best.t, best.state
+    t = float(point)
+    return t, state_at(curve, ends, t, training)
 
 
 def state_at(curve: Curve, ends: Endpoints, t: float, examples: Examples) -> State:

@@ -1,4 +1,4 @@
-"""A merged network as a file for other programs: an ordinary state_dict, and a card that says what it is."""
+"""A network as a file for other programs: an ordinary state_dict, and a card that says what it is."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def network_with(network: nn.Module, state: State) -> nn.Module:
 
 
 def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Path:
-    """Write the card of the checkpoint at `path` beside it, as `<name>.md`, and return where it is.
+    """Write the card of the merge at `path` beside it, as `<name>.md`, and return where it is.
 
     Args:
         path: of the checkpoint.
@@ -50,27 +50,57 @@ def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], re
         inputs: {name, and what else is known: file, digest} of each network that was merged.
         report: of the merge, as of `neuralign.api.merge`.
     """
+    made_of = [_details(given, f", weight {share:.6g}") for share, given in zip(report["shares"], inputs, strict=True)]
+    change = f"the alignment changes outputs and gradients by at most {report['certificate']:.1e} of their size"
+    how = [
+        f"network: `{network}`",
+        f"alignment to {inputs[0]['name']}: {_method(report)}",
+        f"repair: {report['repair']}",
+        f"data: {_data(report)}",
+        f"certificate: {change}; the merge itself is another function",
+    ]
+    return _write_card(path, f"A merge of {len(inputs)} networks", made_of, how, inputs, report)
+
+
+def write_point_card(
+    path: Path, how: Sequence[str], inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
+) -> Path:
+    """Write the card of a network on a curve, as `write_card` does.
+
+    Args:
+        path: of the checkpoint.
+        how: lines on how it was made.
+        inputs: {name, and what else is known: file, digest} of the networks at the ends.
+        report: of its measurement, as of `merging.verdict.judge`.
+    """
+    return _write_card(path, "A network on a trained curve", [_details(i) for i in inputs], how, inputs, report)
+
+
+def _write_card(
+    path: Path,
+    what: str,
+    made_of: Sequence[str],
+    how: Sequence[str],
+    inputs: Sequence[Mapping[str, Any]],
+    report: Mapping[str, Any],
+) -> Path:
+    sentence = report["sentence"]
+    lines = [f"# {path.name}", "", f"{what}, made by neuralign. {sentence[0].upper()}{sentence[1:]}."]
+    for title, items in {"What it was made of": made_of, "How": how}.items():
+        lines += ["", f"## {title}", "", *(f"* {item}" for item in items)]
+    lines += ["", "## Measured", ""]
+    lines += _table(inputs, report) if "merged" in report else ["Nothing, for there were no labelled data."]
+    lines += ["", "## How to load it", "", "```python", *_loading(path.name), "```", ""]
     card = path.with_name(f"{path.name}.md")
     with atomic(card) as temporary:
-        temporary.write_text(_card(path, network, inputs, report))
+        temporary.write_text("\n".join(lines))
     return card
 
 
-def _card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> str:
-    name = path.name
-    lines = [f"# {name}", "", f"A merge of {len(inputs)} networks, made by neuralign. {_capital(report['sentence'])}."]
-    lines += ["", "## What it was made of", ""]
-    for weight, given in zip(report["shares"], inputs, strict=True):
-        details = ", ".join(f"{key} `{value}`" for key, value in given.items() if key != "name")
-        lines.append(f"* {given['name']}, weight {weight:.6g}" + (f": {details}" if details else ""))
-    lines += ["", "## How", "", f"* network: `{network}`", f"* alignment to {inputs[0]['name']}: {_method(report)}"]
-    lines.append(f"* repair: {report['repair']}")
-    lines.append(f"* data: {_data(report)}")
-    change = f"the alignment changes outputs and gradients by at most {report['certificate']:.1e} of their size"
-    lines += [f"* certificate: {change}; the merge itself is another function", "", "## Measured", ""]
-    lines += _table(inputs, report) if "merged" in report else ["Nothing, for there were no labelled data."]
-    lines += ["", "## How to load it", "", "```python", *_loading(name), "```", ""]
-    return "\n".join(lines)
+def _details(given: Mapping[str, Any], more: str = "") -> str:
+    """The name of a network with what else is known of it."""
+    details = ", ".join(f"{key} `{value}`" for key, value in given.items() if key != "name")
+    return f"{given['name']}{more}" + (f": {details}" if details else "")
 
 
 def _method(report: Mapping[str, Any]) -> str:
@@ -89,7 +119,7 @@ def _data(report: Mapping[str, Any]) -> str:
 def _table(inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> list[str]:
     """A table of all metrics, as lines of Markdown."""
     rows = {given["name"]: row for given, row in zip(inputs, report["inputs"], strict=True)}
-    rows |= {"merge": report["merged"]} | (
+    rows |= {report["what"]: report["merged"]} | (
         {"ensemble of the inputs": report["ensemble"]} if "ensemble" in report else {}
     )
     columns = list(report["merged"])
@@ -105,7 +135,3 @@ def _loading(name: str) -> list[str]:
     if name.endswith(".safetensors"):
         return ["from safetensors.torch import load_file", "", f'network.load_state_dict(load_file("{name}"))']
     return ["import torch", "", f'network.load_state_dict(torch.load("{name}", weights_only=True))']
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]

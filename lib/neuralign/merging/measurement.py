@@ -20,7 +20,7 @@ from neuralign.curves.endpoints import Endpoints, endpoints_of
 from neuralign.datasets.batches import Examples
 from neuralign.evaluation.along_curve import measure
 from neuralign.evaluation.barrier import barrier
-from neuralign.evaluation.calibration import calibration, ensemble, predictions, temperature
+from neuralign.evaluation.calibration import calibrated_metrics, calibration, ensemble, predictions, temperatures
 from neuralign.merging.merge import Merge, Repair, repaired
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import State, parameters
@@ -118,18 +118,6 @@ def measure_models(
         yield from _rows(line, name, state, _predictions(line, state), attacks)
 
 
-def temperatures(logits: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """The temperature (n, 1) of every example, fitted on the half of the examples that it is not in.
-
-    `logits` (n, classes), `labels` (n,). The halves are drawn by `seed`.
-    """
-    halves = torch.randperm(len(labels), generator=stream(seed, "halves")).to(labels.device).chunk(2)
-    fitted = torch.empty(len(labels), 1, dtype=logits.dtype, device=logits.device)
-    for half, other in zip(halves, reversed(halves), strict=True):
-        fitted[half] = temperature(logits[other], labels[other])
-    return fitted
-
-
 def _rows(
     line: Line, name: str, state: State, clean: tuple[Tensor, Tensor], attacks: Mapping[str, Attack | None]
 ) -> Iterator[dict[str, Any]]:
@@ -152,15 +140,14 @@ def _predictions(line: Line, state: State) -> tuple[Tensor, Tensor]:
 
 def _classify(line: Line, logits: Tensor, labels: Tensor) -> dict[str, float]:
     """The columns of a network on clean examples."""
-    values = calibration(logits, labels)
-    fitted = temperatures(logits, labels, line.seed)
+    values = calibration(logits, labels) | calibrated_metrics(logits, labels, line.seed)
     return {
         "accuracy": 100 - values["error"],
         "loss": values["nll"],
         "brier": values["brier"],
         "ece": values["ece"],
-        "calibrated_loss": F.cross_entropy(logits / fitted, labels).item(),
-        "temperature": fitted.log().mean().exp().item(),
+        "calibrated_loss": values["calibrated_nll"],
+        "temperature": values["temperature"],
     }
 
 

@@ -125,11 +125,14 @@ def line_midpoint(e: Evidence) -> Iterator[Measurement]:
 
 
 def early_loss(e: Evidence) -> Iterator[Measurement]:
-    """Training loss of the curve after a quarter and after half of its epochs, aligned minus unaligned."""
+    """Training loss of the curve after a quarter and after half of its epochs, aligned minus unaligned.
+
+    A part shorter than an epoch is left out, as the history of a training has one loss an epoch.
+    """
     for setting, rows in groups_of(e.histories, SETTING):
         compared = rows[rows["method"].isin(["aligned", "unaligned"])]  # other methods may have other numbers of epochs
         for part, name in ((4, "a quarter"), (2, "half")):
-            rows_then = compared[compared["epoch"] == max(1, compared["epoch"].max() // part)]
+            rows_then = compared[compared["epoch"] == compared["epoch"].max() // part]
             for _, means in pairs_of_methods(rows_then, SETTING, "aligned", "unaligned"):
                 text = f"training loss after {name} of the epochs"
                 first, second = (means[m]["loss"] for m in ("aligned", "unaligned"))
@@ -139,7 +142,8 @@ def early_loss(e: Evidence) -> Iterator[Measurement]:
 def epochs_needed(e: Evidence) -> Iterator[Measurement]:
     """Epochs until the training loss is at most the final one of the unaligned curve, aligned minus unaligned.
 
-    A curve that never gets there counts as one epoch more than it was trained.
+    A curve that never gets there counts as one epoch more than it was trained. Of trainings of a single epoch nothing
+    is said.
     """
     for setting, rows in groups_of(e.histories, SETTING):
         runs = {
@@ -147,7 +151,7 @@ def epochs_needed(e: Evidence) -> Iterator[Measurement]:
             for m in ("aligned", "unaligned")
         }
         pairs = runs["aligned"].columns.intersection(runs["unaligned"].columns)
-        if len(pairs):
+        if len(pairs) and len(runs["unaligned"]) > 1:
             level = runs["unaligned"][pairs].iloc[-1]
             first, second = (_first_epochs(runs[m][pairs], level) for m in ("aligned", "unaligned"))
             yield paired(first, second, setting, "epochs to the unaligned curve's last training loss", "epochs", 1)

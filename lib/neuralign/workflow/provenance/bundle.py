@@ -183,7 +183,13 @@ def _first_difference(bundle: Any, config: Any, name: str = "") -> str | None:
             if reason := _first_difference(*pair, f"{name}.{key}".lstrip(".")):
                 return reason
         return None
-    return None if bundle == config else f"{name}: {bundle} in the bundle, {config} in the config"
+    if bundle == config:
+        return None
+    if not (isinstance(bundle, list) and isinstance(config, list)):
+        return f"{name}: {bundle} in the bundle, {config} in the config"
+    only = {"bundle": [x for x in bundle if x not in config], "config": [x for x in config if x not in bundle]}
+    parts = [f"{len(own)} only in the {place}, such as {own[0]}" for place, own in only.items() if own]
+    return f"{name}: {', and '.join(parts) or 'another order'}"
 
 
 def _as_read(settings: Mapping[str, Any]) -> Any:

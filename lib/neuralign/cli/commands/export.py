@@ -1,0 +1,104 @@
+"""`neuralign export`: one network of a trained curve, as an ordinary checkpoint."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from neuralign.cli.shared import UsageError
+from neuralign.common.files import sha256
+from neuralign.workflow.running.gpus import lease
+from neuralign.workflow.running.notes import Note, entries, read_note
+
+EXAMPLES = [
+    "neuralign export results/curves/digits/tinyten/demo/1-2/correlation/bezier/1.safetensors -o best.safetensors",
+    "neuralign export connected/results/curves/.../1.safetensors --point mean -o mean.pt",
+]
+WHAT = "network on the curve"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    add = parser.add_argument
+    add("curve", metavar="CURVE", type=Path, help="a trained curve, with its note: results/curves/.../1.safetensors")
+    add(
+        "--point",
+        default="best",
+        help="`best` by the loss on training images (default), `mean` of the whole curve, or a place such as t=0.5",
+    )
+    add("-o", "--output", type=Path, required=True, help="the checkpoint, with a card: .safetensors, .pt or .pth")
+
+
+def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+    """Write the network and its card, and measure it beside the ends of the curve."""
+    from neuralign.merging.curve_points import parse_point
+    from neuralign.merging.export import check_suffix
+
+    check_suffix(arguments.output, "--output")
+    point = parse_point(arguments.point)
+    note = checked_note(arguments.curve)
+    with lease(1):
+        return _export(arguments.curve, note, point, arguments.output)
+
+
+def checked_note(curve: Path) -> Note:
+    """The note of a trained curve. Raises UsageError if there is none, or if it does not fit the files."""
+    if not curve.is_file():
+        raise UsageError(f"CURVE: no such file as {curve}")
+    note = read_note(curve)
+    if note.get("rule") != "train_curve" or not curve.name.endswith(".safetensors"):
+        raise UsageError(f"CURVE: {curve} has no note of a trained curve beside it; results/curves/... is needed")
+    root = _root(curve, note)
+    for file, digest in [(curve, note["sha256"]), *((root / i["path"], i["sha256"]) for i in entries(note["inputs"]))]:
+        if not file.is_file():
+            raise UsageError(f"CURVE: {file}, which the curve was trained with, does not exist")
+        if sha256(file) != digest:
+            raise UsageError(f"CURVE: {file} has changed since the curve was trained; see `neuralign verify`")
+    return note
+
+
+def _root(curve: Path, note: Note) -> Path:
+    """The folder that the paths in the note start from."""
+    return curve.absolute().parents[len(Path(note["artefact"]).parts) - 1]
+
+
+def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[int, dict[str, Any], str]:
+    """What `run` returns."""
+    from neuralign.curves.storage import open_path
+    from neuralign.merging.curve_points import named_point
+    from neuralign.merging.export import write_checkpoint, write_point_card
+    from neuralign.merging.selection import split_off_validation
+    from neuralign.merging.verdict import judge
+    from neuralign.networks.setup import load_data_and_model
+    from neuralign.training.loop import objective_of
+
+    files = {name: str(_root(curve, note) / entry["path"]) for name, entry in note["inputs"].items()}
+    settings = note["settings"]
+    data, model = load_data_and_model(files.pop("data"), settings["model"])
+    path = open_path(model, data.train, **files, curve=settings["curve"], bends=str(curve))
+    objective = objective_of(settings.get("objective"))
+    training, validation = split_off_validation(data.train)
+    t, state = named_point(point, path.curve, path.endpoints, training, validation, objective)
+    write_checkpoint(state, output)
+    place = "the mean over all t" if t is None else f"t = {t:.4g}"
+    names = [f"network {member}" for member in note["wildcards"]["pair"].split("-")]
+    inputs = [
+        {"name": name, **{key: note["inputs"][end][key] for key in ("path", "sha256")}}
+        for name, end in zip(names, ("target", "source"), strict=True)
+    ]
+    has_classes = "objective" not in settings
+    report = judge(model, path.states, state, data.test, objective, names, has_classes, WHAT)
+    report |= {"curve": str(curve), "point": point, "t": t, "measured_on": "test", "output": str(output)}
+    how = [f"network: `{settings['model']['network']}`"]
+    if model.mean is not None and model.std is not None:
+        mean, std = ([round(x, 6) for x in values.flatten().tolist()] for values in (model.mean, model.std))
+        how.append(f"inputs: pixels x in [0, 1], as (x - mean) / std with mean {mean} and std {std}")
+    how += [
+        f"curve: `{note['artefact']}`, {settings['curve']}",
+        f"alignment of {names[1]}: {note['wildcards']['alignment']}",
+        f"place: {place}"
+        + (f", which has the lowest loss on {len(validation)} training examples" if point == "best" else ""),
+        f"running statistics: re-estimated on {len(training)} training examples",
+    ]
+    card = write_point_card(output, how, inputs, report)
+    lines = [f"{place} of {curve}", report["sentence"], f"output: {output}", f"card: {card}"]
+    return 0, report | {"card": str(card)}, "\n".join(lines)
