@@ -28,7 +28,7 @@ BASE = "docker.io/library/python:3.11.14-slim-bookworm"
 DIGEST = "sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d"  # of all its platforms
 CONTAINER = """#
 # podman build --file envs/Containerfile --tag neuralign .
-# podman run --rm --volume "$PWD:/study" neuralign run first     # in a folder made by `neuralign init`
+# docs/install.md says how to run it.
 
 FROM {base}
 

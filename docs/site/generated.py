@@ -20,8 +20,7 @@ MODULE = """\
 MODULES = """\
 # Modules
 
-What the pages of this site name, besides [the calls of the package itself](../api.md). Everything else may change
-without notice.
+What the pages of this site name, besides [the calls of the package itself](../api.md).
 
 | module | what it has |
 | --- | --- |
@@ -105,7 +104,8 @@ def module_pages(repository: Path, folder: Path) -> None:
 def _first_sentence(file: Path) -> str:
     """The first sentence of a module's docstring."""
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return re.split(r"(?<=[.:])\s", " ".join(docstring.split("\n\n")[0].split()))[0].rstrip(":").replace("|", "\\|")
+    paragraph = " ".join(docstring.split("\n\n")[0].split()).replace("|", "\\|")
+    return re.split(r"(?<=\.)(?<!\bal\.)\s(?=[A-Z])", paragraph)[0]
 
 
 def gallery(published: Path, folder: Path) -> None:
