@@ -22,6 +22,8 @@ extensions = [
 ]
 root_doc = "index"
 myst_enable_extensions = ["colon_fence"]
+# a line of these pages may begin with a per cent sign, which is no comment elsewhere
+myst_disable_syntax = ["myst_line_comment", "myst_block_break", "myst_target"]
 myst_heading_anchors = 4  # as GitHub names them, so that links to headings work there and here
 
 default_role = "code"  # `x` in docstrings is code, as in Markdown
