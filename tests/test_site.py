@@ -1,11 +1,15 @@
 """The site: how pages are executed and checked, and that every page is in it. `make site` builds the whole of it."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from markdown_it.renderer import RendererHTML
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.mdit import create_md_parser
 from workflow_project import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "docs" / "site"))
@@ -88,6 +92,14 @@ def test_links_that_lead_nowhere_and_files_from_elsewhere_are_found(tmp_path):
         "a.html loads https://fonts.org/f.woff from elsewhere",
         "s.css loads https://cdn.org/t.css from elsewhere",
     ]
+
+
+def test_pages_are_read_as_plain_markdown():
+    """What only MyST reads otherwise than GitHub is off: comments, breaks of blocks, targets."""
+    settings = runpy.run_path(str(SITE / "conf.py"))
+    config = MdParserConfig(disable_syntax=settings["myst_disable_syntax"])
+    html = create_md_parser(config, RendererHTML).render("5\n% of\n+++ and\n(a)= b\n")
+    assert html == "<p>5\n% of\n+++ and\n(a)= b</p>\n"
 
 
 def test_every_page_is_in_the_contents_of_a_section():

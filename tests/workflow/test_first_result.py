@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from workflow_project import REPOSITORY, environ
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 PAGE = (REPOSITORY / "docs" / "tutorials" / "first-result.md").read_text()
 SHORT = "regimes: {demo: {endpoint: {epochs: 1}, curve: {epochs: 1}}}\n"
 
