@@ -16,7 +16,7 @@ functions (outputs, targets) -> scalar, or one number for each example.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
 from neuralign.common.errors import UserError, join_names
+from neuralign.common.logs.progress import report as report_progress
 from neuralign.common.tensors import ComputedState
 from neuralign.config.checking.validation import Validation
 from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Positive, Seed
@@ -41,7 +42,7 @@ from neuralign.datasets.on_disk import OnDisk
 from neuralign.evaluation.along_curve import measure
 from neuralign.merging.comparison import are_the_same, distance, matches, share_of_units
 from neuralign.merging.export import check_suffix, network_with, write_card, write_checkpoint
-from neuralign.merging.merge import check_weights
+from neuralign.merging.merge import Merge, check_weights
 from neuralign.merging.selection import (
     Score,
     best_merge,
@@ -425,6 +426,7 @@ def merge_states(
         if known != "none":
             fit, held_out = split_off_validation(examples)
             score = validation_loss(objective, held_out) if known == "labels" else output_distance(held_out)
+        score = _reporting(score, "trying merges", len(methods) * len(repairs))
         symmetry = trace(model.network, inputs, attention=attention)
         for name, parameter in first.named_parameters() if isinstance(states[0], ComputedState) else ():
             parameter.data = states[0][name]  # mapped anew: the memory for what the tracer has read is free again
@@ -507,6 +509,18 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
     equal, same = (are_the_same(state, second, weights) for second in (other, aligned))
     others = [name for name in buffers(a) if not name.endswith(OPTIONAL) and not are_the_same(state, aligned, [name])]
     return Comparison(equal, same, share_of_units(rows), before, distances[best], rows, found[best], tuple(others))
+
+
+def _reporting(score: Score, what: str, total: int) -> Score:
+    """The score, which reports how many merges had one; a greedy choice asks more than `total` times."""
+    done = count(1)
+
+    def reporting_score(merge: Merge, state: State) -> float:
+        value = score(merge, state)
+        report_progress(what, min(next(done), total), total)
+        return value
+
+    return reporting_score
 
 
 def _affordable(methods: Sequence[str], network: nn.Module) -> list[str]:

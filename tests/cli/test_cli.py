@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import neuralign
-from neuralign.cli import COMMANDS, main, parser
+from neuralign.cli import COMMANDS, main
+from neuralign.cli.commands import explain
+from neuralign.cli.commands.list import KINDS
+from neuralign.cli.devices import on_device
+from neuralign.cli.interface.application import load_command
+from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
 from neuralign.common.files import PACKAGE
 from neuralign.config.references import load
 from neuralign.networks import setup
@@ -153,9 +158,7 @@ def shell(*arguments):
 def imports(*commands):
     """The top-level packages that a process has imported after it has run these commands, lists of arguments."""
     program = "import sys\nfrom neuralign.cli import main\n"
-    program += (
-        f"for arguments in {commands}:\n try:\n  main(arguments)\n except SystemExit as end:\n  assert not end.code\n"
-    )
+    program += f"for arguments in {commands}:\n assert main(arguments) < 2\n"
     program += "print('imported:', *{name.split('.')[0] for name in sys.modules})"
     done = shell("-c", program)
     assert done.returncode == 0, done.stderr
@@ -163,37 +166,49 @@ def imports(*commands):
 
 
 def test_an_error_without_a_message_is_named_by_its_class(monkeypatch, capsys):
-    def time_out(arguments):
+    def time_out(folder):
         raise TimeoutError
 
-    monkeypatch.setattr("neuralign.cli.commands.show.run", time_out)
+    monkeypatch.setattr("neuralign.cli.commands.show.show", time_out)
     assert main(["show", "results/studies/demo"]) == 2
     assert capsys.readouterr().err == "neuralign show: error: TimeoutError\n"
 
 
-def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["--help"])
-    listed = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.M)
-    assert end.value.code == 0
-    names = "init run explain align connect merge compare apply doctor plan verify trace publish restore show".split()
-    assert listed == names == list(COMMANDS)
+def parsed(command, arguments):
+    """The values of the arguments and options of a command."""
+    return load_command(command).make_context(command, arguments).params
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(capsys, arguments):
+    assert main(arguments) == 0
+    listed = re.findall(r"^  (\w+)  ", capsys.readouterr().out, re.M)
+    assert listed == list(COMMANDS)
     files = {path.stem for path in (PACKAGE / "cli" / "commands").glob("*.py")}
     assert files - {"__init__"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples_that_parse(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
+    assert main([command, "--help"]) == 0
     printed = capsys.readouterr().out
-    assert end.value.code == 0 and "examples:" in printed and "--json" in printed
+    assert "\nExamples\n" in printed and "--json" in printed
     examples = import_module(f"neuralign.cli.commands.{command}").EXAMPLES
     assert examples
     for example in examples:
-        name, *arguments = example.split("#")[0].split()
-        assert name == "neuralign" and parser(command).parse_args(arguments).command == command
+        program, name, *arguments = shlex.split(example, comments=True)
+        assert (program, name) == ("neuralign", command) and parsed(command, arguments)
         assert example in printed
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_fits_any_terminal_and_has_no_frames_and_no_colours_in_a_pipe(monkeypatch, capsys, columns, command):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([command, "--help"]) == 0
+    text, _, _ = capsys.readouterr().out.partition("\nExamples\n")  # which are not wrapped, to be copied
+    assert max(map(len, text.splitlines())) <= min(columns, 120)
+    assert text.isascii() and "\x1b" not in text and not re.search(r" $", text, re.M)
 
 
 def documented_commands():
@@ -209,7 +224,7 @@ def documented_commands():
 @pytest.mark.parametrize("line", documented_commands())
 def test_commands_in_the_documentation_and_makefile_parse(line):
     _, command, *arguments = shlex.split(line)
-    assert parser(command).parse_args([command, *arguments]).command == command
+    assert parsed(command, arguments)
 
 
 def test_the_version_is_that_of_the_project(capsys):
@@ -229,7 +244,7 @@ def test_the_commands_run_from_a_copy_of_the_code_that_has_no_version(tmp_path):
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r})\n"
     program += "from neuralign.cli import main; main(['show', '-h'])"
     done = shell("-c", program)
-    assert done.returncode == 0 and done.stdout.startswith("usage: neuralign show"), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("Usage: neuralign show"), done.stderr
 
 
 def test_the_package_has_no_other_attributes_and_a_marker_of_types():
@@ -238,12 +253,15 @@ def test_the_package_has_no_other_attributes_and_a_marker_of_types():
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_help_version_and_show_import_no_library():
+def test_help_and_version_import_no_library():
+    assert not {"torch", "numpy", "pydantic", "yaml"} & imports([], ["--help"], ["--version"])
+
+
+def test_show_imports_no_library_of_numbers():
     study = Path("results", "studies", "one")
     (study / "tables").mkdir(parents=True)
     (study / "tables" / "accuracy.csv").write_text(ACCURACIES)
-    commands = [["--help"], ["--version"], ["show", "--help"], ["show", str(study)]]
-    assert not {"torch", "numpy", "pydantic", "yaml"} & imports(*commands)
+    assert not {"torch", "numpy", "yaml"} & imports(["show", "--help"], ["show", str(study)])
 
 
 def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
@@ -257,21 +275,40 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "neuralign: error: the following arguments are required: COMMAND"),
-        (["explian"], "neuralign: error: argument COMMAND: invalid choice: 'explian' (choose from "),
-        (["explain", "nets.py:Net", "--inputs", "1"], "neuralign: error: unrecognized arguments: --inputs 1"),
-        (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: argument --input: found '3', a shape"),
+        (["explian"], "neuralign: error: COMMAND: found 'explian'; did you mean 'explain'? (allowed: init, plan, "),
+        (["--verison"], "neuralign: error: no such option as --verison; did you mean '--version'?"),
+        (
+            ["explain", "nets.py:Net", "--inputs", "1"],
+            "neuralign explain: error: no such option as --inputs; did you mean '--input'? (see neuralign explain --h",
+        ),
+        (["explain", "nets.py:Net", "--input", "3"], "neuralign explain: error: --input: found '3', a shape such as 1"),
         (
             ["trace", "nets.py:Net", "--input", "tokens=1,16:int64"],
-            "neuralign trace: error: argument --input: found 'tokens=1,16:int64', an input such as 1,3,64,64, "
+            "neuralign trace: error: --input: found 'tokens=1,16:int64', an input such as 1,3,64,64, "
             "tokens=1,16:0..999 or mask=1,16:bool is needed",
         ),
-        (["explain", "nets.py:Net", "--input", "2,4:9..5"], "neuralign explain: error: argument --input: found '2,4:9"),
+        (["explain", "nets.py:Net", "--input", "2,4:9..5"], "neuralign explain: error: --input: found '2,4:9..5', an"),
         (
             ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--cores", "zero"],
-            "neuralign connect: error: argument --cores: found 'zero', a whole number from 1 or `all` is needed",
+            "neuralign connect: error: --cores: found 'zero', a whole number from 1 or `all` is needed",
         ),
-        (["verify"], "neuralign verify: error: the following arguments are required: FOLDER"),
+        (
+            ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--lr", "fast"],
+            "neuralign connect: error: --lr: found 'fast', a number is needed",
+        ),
+        (
+            ["merge", "nets.py:Net", "a.pt", "--weights", "half"],
+            "neuralign merge: error: --weights: found 'half', numbers such as 0.485,0.456,0.406 are needed",
+        ),
+        (
+            ["doctor", "nets.py:Net", "--input", "3,32"],
+            "neuralign doctor: error: --input: found '3,32', channels,height,width are needed, such as 3,32,32",
+        ),
+        (["verify"], "neuralign verify: error: the following arguments are required: FOLDER (see neuralign verify -"),
+        (["apply"], "neuralign apply: error: the following arguments are required: PERMUTATION, TENSORS, -o/--output"),
+        (["show", "one", "two"], "neuralign show: error: unrecognized arguments: two (see neuralign show --help)"),
+        (["plan", "--results"], "neuralign plan: error: --results: a value is needed (see neuralign plan --help)"),
+        (["plan", "--json=yes"], "neuralign plan: error: --json: takes no value (see neuralign plan --help)"),
         (["show", "nowhere"], "neuralign show: error: nowhere: has no tables/accuracy.csv; the folder of a"),
     ],
 )
@@ -282,9 +319,22 @@ def test_misuse_has_status_2_and_one_line(arguments, message):
 
 
 def test_configfile_may_be_repeated_or_have_several_files():
-    together = parser("plan").parse_args(["plan", "--configfile", "a.yaml", "b.yaml"])
-    apart = parser("plan").parse_args(["plan", "--configfile", "a.yaml", "--configfile", "b.yaml"])
-    assert together.configfile == apart.configfile == [Path("a.yaml"), Path("b.yaml")]
+    together = parsed("plan", ["--configfile", "a.yaml", "b.yaml", "--json"])
+    apart = parsed("plan", ["--configfile", "a.yaml", "--configfile=b.yaml", "--json"])
+    assert together["configfile"] == apart["configfile"] == [Path("a.yaml"), Path("b.yaml")] and together["as_json"]
+
+
+def test_values_of_an_option_end_at_the_next_option():
+    values = parsed("doctor", ["x", "--noise", "0", "1e-2", ".5", "--methods", "transport"])
+    assert values["noise"] == [0, 0.01, 0.5] and values["methods"] == ["transport"]
+    values = parsed("run", ["--configfile", "a.yaml", "--", "demo", "--workflow-profile", "x"])
+    assert values["study"] == "demo" and list(values["options"]) == ["--workflow-profile", "x"]
+
+
+def test_a_command_is_a_function_of_its_options():
+    network = NetworkOptions("nets.py:Net", option=["width=8"])
+    status, facts, text = explain.run(network, ExampleOptions(input=[ExampleInput([2, 3, 9, 9])]))
+    assert status == 0 and sorted(facts["groups"].values()) == [5, 8] and "8 units" in text
 
 
 # ---- show
@@ -661,10 +711,84 @@ def test_commands_that_compute_on_a_gpu_hold_a_slot_of_it(capsys, monkeypatch, a
         yield
         held.pop()
 
-    monkeypatch.setattr(f"neuralign.cli.commands.{arguments[0]}.lease", lease)
+    monkeypatch.setattr("neuralign.cli.devices.lease", lease)
     monkeypatch.setattr(setup, "device", lambda: placed.append(list(held)) or torch.device("cpu"))
     run(capsys, *arguments)
     assert placed and all(gpus == [1] for gpus in placed) and not held
+
+
+DEVICES = {
+    "align": ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+    "connect": ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+    "merge": ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"],
+    "doctor": ["nets.py:Net", "--data", "mine.npz"],
+    "compare": ["nets.py:Net", "a.safetensors", "b.pt", "--input", "2,3,9,9"],
+}
+
+
+@pytest.mark.parametrize("command", DEVICES)
+@pytest.mark.parametrize(
+    ("device", "visible", "message"),
+    [
+        ("gpu", "", "--device: found 'gpu', cpu, cuda or cuda:N is needed"),
+        ("cuda", "", "--device: found 'cuda', and no GPU is visible here; `cpu` is allowed"),
+        ("cuda:2", "3,5", "--device: found 'cuda:2', and there is no such GPU (allowed: cpu, cuda:0, cuda:1)"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(capsys, monkeypatch, command, device, visible, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert message in refused(capsys, command, *DEVICES[command], "--device", device)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and not Path("connected").exists()
+
+
+@pytest.mark.parametrize(("device", "slots", "visible"), [("cpu", 0, ""), ("cuda:1", 1, "5"), ("cuda", 1, "3,5")])
+def test_a_device_is_the_only_one_that_is_visible(monkeypatch, device, slots, visible):
+    held = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr("neuralign.cli.devices.lease", lambda gpus: held.append(gpus) or nullcontext())
+    monkeypatch.setattr(setup, "device", lambda: torch.device("cuda"))
+    with on_device(device):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and held == [slots]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use a GPU")
+def test_a_gpu_that_torch_cannot_use_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    message = refused(capsys, "align", *DEVICES["align"], "--device", "cuda")
+    assert "CUDA_VISIBLE_DEVICES names the GPU 0, which torch" in message and "cannot use: " in message
+
+
+def test_without_data_a_gpu_is_refused(capsys):
+    for command, arguments in {"merge": ["a.safetensors", "b.pt"], "doctor": []}.items():
+        message = refused(capsys, command, "nets.py:Net", *arguments, "--device", "cuda")
+        assert "--device: found 'cuda'; without --data all is computed on the CPU" in message
+
+
+# ---- list
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_says_of_everything_what_it_is(capsys, kind):
+    lines = run(capsys, "list", kind).splitlines()
+    rows = json.loads(run(capsys, "list", kind, "--json"))[kind]
+    assert [line.split()[0] for line in lines] == ["name", *(row["name"] for row in rows)] and len(rows) > 1
+    assert all(row["what"] for row in rows)
+
+
+def test_list_has_the_plug_ins_options_and_jobs(capsys):
+    networks = {row["name"]: row for row in json.loads(run(capsys, "list", "networks", "--json"))["networks"]}
+    assert networks["resnet32"]["plug-in"] == "resnet" and networks["resnet32"]["options"] == {"depth": 32}
+    studies = {row["name"]: row for row in json.loads(run(capsys, "list", "studies", "--json"))["studies"]}
+    assert studies["demo"]["jobs"] > 50 and studies["demo"]["what"] == "Neuron alignment on handwritten digits"
+    Path("more.yaml").write_text("networks: {mine: {use: 'nets.py:Net', options: {width: 8}}}\n")
+    text = run(capsys, "list", "networks", "--configfile", "more.yaml")
+    assert re.search(r"^mine +\S*nets.py:Net +options=\S.* +the object \S*nets.py:Net$", text, re.M)
+
+
+def test_list_refuses_other_kinds(capsys):
+    message = "KIND: found 'study'; did you mean 'studies'? (allowed: networks, methods, datasets, studies, curves,"
+    assert message in refused(capsys, "list", "study")
 
 
 # ---- doctor
@@ -710,9 +834,9 @@ def test_doctor_refuses_in_one_line(capsys, arguments, message):
 
 @pytest.mark.parametrize("level", ["nan", "-1", "inf", "much"])
 def test_noise_must_be_a_number_from_0(capsys, level):
-    with pytest.raises(SystemExit) as end:
-        main(["doctor", "nets.py:Net", f"--noise={level}"])
-    assert end.value.code == 2 and f"found '{level}', a number from 0 is needed" in capsys.readouterr().err
+    assert f"--noise: found '{level}', a number from 0 is needed" in refused(
+        capsys, "doctor", "nets.py:Net", f"--noise={level}"
+    )
 
 
 def test_doctor_refuses_two_kinds_of_images(capsys):

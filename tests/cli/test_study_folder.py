@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workflow_project import REPOSITORY
 
-from neuralign.cli import main, shared
+from neuralign.cli import configs, main
 from neuralign.common.errors import UserError
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import read_config
@@ -80,17 +80,17 @@ def test_the_config_of_init_extends_the_default_and_its_examples_are_right():
 def test_the_config_of_a_folder_is_that_of_all_commands(capsys):
     assert main(["plan"]) == 0
     assert "train_endpoint      2     0" in capsys.readouterr().out
-    assert shared.folder_config() == [Path("config.yaml")]
+    assert configs.folder_config() == [Path("config.yaml")]
 
 
 def test_a_config_beside_a_foreign_snakefile_is_not_read():
     Path("Snakefile").write_text("rule all:\n")
-    assert shared.folder_config() == []
+    assert configs.folder_config() == []
 
 
 def test_the_default_config_is_not_laid_over_itself(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    assert shared.folder_config() == []
+    assert configs.folder_config() == []
 
 
 def test_entries_that_are_one_by_an_anchor_can_be_changed_apart(tmp_path):
@@ -137,6 +137,6 @@ def test_run_refuses_in_one_line(capsys, monkeypatch):
 
 
 def test_a_copy_of_the_package_without_its_workflow_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(shared, "WORKFLOW", tmp_path)
+    monkeypatch.setattr(configs, "WORKFLOW", tmp_path)
     with pytest.raises(UserError, match="this copy of neuralign lacks its workflow; install the wheel, or a checkout"):
-        shared.workflow_file("Snakefile")
+        configs.workflow_file("Snakefile")

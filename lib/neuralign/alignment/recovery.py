@@ -4,6 +4,7 @@ The permutation is known, so the share of units that a method puts back in place
 network and these images. It says nothing about how similar two trained networks are.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from neuralign.alignment.activations import unit_moments
 from neuralign.alignment.problem import Problem
+from neuralign.common.logs.progress import report
 from neuralign.common.seeding import stream
 from neuralign.datasets.images import Images
 from neuralign.networks.model import Model, State
@@ -50,11 +52,14 @@ def examine(
     """
     results: dict[tuple[str, float, str], list[float]] = {}
     sizes = {group: trace.spec.sizes[group] for group in trace.spec.free}
+    seeds = list(seeds)
+    done, total = itertools.count(), len(seeds) * len(levels) * len(methods)
     for seed in seeds if sizes else ():
         planted = random(trace.spec, stream(seed, "planted permutation"))
         for level in levels:
             noisy_copy = permute(trace.spec, planted, add_noise(model, state, level, seed))
             for name, method in methods.items():
+                report("recovering permutations", next(done), total)
                 shares = recovered(planted, method(Problem(model, trace, state, noisy_copy, images)))
                 overall = sum(shares[g] * n for g, n in sizes.items()) / sum(sizes.values())
                 for group, share in {**shares, "": overall}.items():

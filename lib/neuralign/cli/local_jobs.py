@@ -1,15 +1,17 @@
 """Runs jobs of the workflow without Snakemake: the scripts of their rules, one after another in this process."""
 
-import argparse
 import inspect
 import runpy
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralign.cli import shared
+from neuralign.cli.configs import extended_catalogue, load_config, workflow_file
+from neuralign.cli.entries import REGIME, dataset_entry, network_entry, regime_entry
+from neuralign.cli.interface.options import ImageOptions, NetworkOptions
+from neuralign.common.logs.progress import report
 from neuralign.config.catalogue import Catalogue
-from neuralign.workflow.graph import job
 from neuralign.workflow.job import Ref, ref
 
 # {rule: its outputs}
@@ -18,6 +20,8 @@ OUTPUTS = {"fetch_data": ["data"], "import_endpoint": ["network"], "align": ["pe
 
 def make(c: Catalogue, output: Ref, folder: Path) -> Path:
     """The file of a job's output in `folder`. If it does not exist, the job and those that it needs are run."""
+    from neuralign.workflow.graph import job  # imports numpy, which the help does without
+
     job_name = "-".join([output.rule, *(value for _, value in output.wildcards)])
     files = {name: folder / name / job_name for name in OUTPUTS[output.rule]}
     if not files[output.output].exists():
@@ -26,6 +30,7 @@ def make(c: Catalogue, output: Ref, folder: Path) -> Path:
         for file in files.values():
             file.parent.mkdir(parents=True, exist_ok=True)
         main = _load_main(output.rule)
+        report(job_name.replace("_", " "), 0, 0)
         scratch = {"scratch": folder / "scratch" / job_name} if "scratch" in inspect.signature(main).parameters else {}
         for path in scratch.values():
             path.mkdir(parents=True)
@@ -33,22 +38,26 @@ def make(c: Catalogue, output: Ref, folder: Path) -> Path:
     return files[output.output]
 
 
-def load_data_and_model(arguments: argparse.Namespace) -> tuple[Any, Any]:
+def load_data_and_model(
+    network: NetworkOptions, configfile: Sequence[Path] | None, data: str, images: ImageOptions
+) -> tuple[Any, Any]:
     """The dataset of --data, and NETWORK as a model with weights of seed 0, normalised for it."""
     from neuralign.networks import setup
+    from neuralign.workflow.graph import job
 
-    config = shared.load_config(arguments)
-    (network, entry), (data, dataset) = shared.network_entry(arguments, config), shared.dataset_entry(arguments, config)
-    overlay = {"networks": {network: entry}, "datasets": {data: dataset}}
-    overlay["regimes"] = {shared.REGIME: shared.regime_entry(normalise=not arguments.no_normalise)}
+    config = load_config(configfile)
+    name, entry = network_entry(network, config, images)
+    data_name, dataset = dataset_entry(data, config)
+    overlay = {"networks": {name: entry}, "datasets": {data_name: dataset}}
+    overlay["regimes"] = {REGIME: regime_entry(normalise=not images.no_normalise)}
     overlay["checkpoints"] = {"any": {"file": "any"}}  # never read: only the settings of its job are needed
-    c = shared.extended_catalogue(config, overlay)
-    wildcards = {"dataset": data, "network": network, "regime": shared.REGIME, "checkpoint": "any"}
+    c = extended_catalogue(config, overlay)
+    wildcards = {"dataset": data_name, "network": name, "regime": REGIME, "checkpoint": "any"}
     with tempfile.TemporaryDirectory(prefix="neuralign-") as folder:
-        file = make(c, ref("fetch_data", "data", dataset=data), Path(folder))
+        file = make(c, ref("fetch_data", "data", dataset=data_name), Path(folder))
         return setup.load_data_and_model(str(file), job(c, "import_endpoint", wildcards).settings["model"], seed=0)
 
 
 def _load_main(rule: str) -> Any:
     """The function `main` of the script of a rule."""
-    return runpy.run_path(str(shared.workflow_file(f"scripts/{rule}.py")))["main"]
+    return runpy.run_path(str(workflow_file(f"scripts/{rule}.py")))["main"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from neuralign.cli.shared import UsageError
+from neuralign.cli.configs import UsageError
 
 LOCKS = Path(".snakemake", "locks")  # where Snakemake has its lock files, in its working directory
 

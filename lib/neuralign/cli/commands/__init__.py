@@ -1,1 +1,1 @@
-"""The commands of `neuralign`: one file per command, with `EXAMPLES`, `add_arguments(parser)` and `run(arguments)`."""
+"""The commands of `neuralign`: one file per command, with `EXAMPLES` and `run`, whose parameters are its options."""

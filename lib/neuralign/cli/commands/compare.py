@@ -1,44 +1,49 @@
 """`neuralign compare`: whether two checkpoints are the same network up to a permutation of its neurons."""
 
-import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from neuralign.cli import shared
+import typer
+
+from neuralign.cli.devices import on_device
+from neuralign.cli.entries import file_digests
+from neuralign.cli.examples import run_on_example
+from neuralign.cli.interface.options import CheckpointA, ConfigFiles, Device, ExampleOptions, Inside, NetworkOptions
 from neuralign.common.tables import align_columns
 
+DESCRIPTION = "Say whether two checkpoints are the same up to a permutation, and which share of the neurons match."
 EXAMPLES = [
     "neuralign compare torchvision.models:resnet18 a.pt b.pt --input 2,3,64,64",
     "neuralign compare ./nets.py:Net a.pt b.safetensors --input 2,3,32,32 --json",
 ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    shared.add_network(parser)
-    parser.add_argument("a", metavar="A", help="a checkpoint: .safetensors, or a state_dict saved by torch.save")
-    parser.add_argument("b", metavar="B", help="the checkpoint that is compared with it")
-    shared.add_inside(parser)
-    shared.add_example(parser)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    network: NetworkOptions,
+    a: CheckpointA,
+    b: Annotated[str, typer.Argument(metavar="B", help="the checkpoint that is compared with it")],
+    example: ExampleOptions,
+    device: Device = None,
+    inside: Inside = None,
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
     """Compare by weights alone. The exit status is 0, whatever the result."""
     from neuralign import api
     from neuralign.merging.export import network_with
     from neuralign.networks import foreign_checkpoints
     from neuralign.networks.model import Model
 
-    def compare(network: Any, example: Any, *, attention: bool) -> api.Comparison:
-        model = Model(network, None, None)
-        states = [foreign_checkpoints.read(file, model, arguments.inside).state for file in (arguments.a, arguments.b)]
-        a, b = (network_with(network, state) for state in states)
-        return api.compare(a, b, example, attention=attention)
+    def compare(module: Any, inputs: Any, *, attention: bool) -> api.Comparison:
+        model = Model(module, None, None)
+        states = [foreign_checkpoints.read(file, model, inside).state for file in (a, b)]
+        first, second = (network_with(module, state) for state in states)
+        return api.compare(first, second, inputs, attention=attention)
 
-    result = shared.run_on_example(arguments, compare)
+    with on_device(device or "cpu"):
+        result = run_on_example(network, configfile, example, compare, (device or "cpu").partition(":")[0])
     facts = {key: value for key, value in asdict(result).items() if key != "permutation"}
-    facts |= {"sentence": result.sentence, "network": arguments.network}
-    facts |= {"a": shared.file_digests(arguments.a), "b": shared.file_digests(arguments.b)}
+    facts |= {"sentence": result.sentence, "network": network.network}
+    facts |= {"a": file_digests(a), "b": file_digests(b)}
     return 0, facts, _format(result.layers, result.sentence)
 
 

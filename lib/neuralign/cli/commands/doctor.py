@@ -1,61 +1,79 @@
 """`neuralign doctor`: how reliably alignments recover a known permutation of a network, at several noise levels."""
 
-import argparse
-from contextlib import nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from neuralign.cli import shared
+import typer
+
+from neuralign.cli.configs import UsageError, load_config
+from neuralign.cli.devices import demand_cpu, on_device
+from neuralign.cli.entries import alignment_plugins
+from neuralign.cli.examples import build_network
+from neuralign.cli.interface import completions
+from neuralign.cli.interface.options import (
+    ConfigFiles,
+    Device,
+    ImageOptions,
+    ImageShape,
+    Inside,
+    NetworkOptions,
+    OptionalData,
+    count,
+    image_shape,
+    number_from_0,
+)
 from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.tables import align_columns
-from neuralign.workflow.running.gpus import lease
 
+DESCRIPTION = "Permute a network at random and add noise, and measure how much of the permutation alignment recovers."
 EXAMPLES = [
     "neuralign doctor torchvision.models:resnet18 --option num_classes=10 --input 3,32,32",
     "neuralign doctor ./nets.py:Net --data my.npz --checkpoint a.pt --methods correlation transport",
 ]
 METHODS = ["correlation", "correlation_pre", "transport", "transport_pre"]
+SHAPE = ImageShape(3, 32, 32)  # of random images
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    shared.add_network(parser)
-    parser.add_argument("--checkpoint", metavar="FILE", help="the weights (default: initial weights of seed 0)")
-    parser.add_argument(
-        "--methods", nargs="+", default=METHODS, metavar="NAME", help="alignments of the config (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--noise",
-        nargs="+",
-        type=shared.noise_level,
-        default=None,
-        metavar="LEVEL",
-        help="standard deviation of the noise, relative to that of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
-    )
-    parser.add_argument("--seeds", type=shared.count, default=3, help="number of random permutations (default: 3)")
-    parser.add_argument(
-        "--images", type=shared.count, default=256, help="number of images for alignment (default: 256)"
-    )
-    parser.add_argument(
-        "--input",
-        type=shared.image_shape,
-        metavar="C,H,W",
-        help="shape of the random images that are used without --data (default: 3,32,32)",
-    )
-    shared.add_inside(parser)
-    shared.add_data(parser, required=False)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    network: NetworkOptions,
+    normalisation: ImageOptions,
+    data: OptionalData = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="FILE", help="the weights (default: initial weights of seed 0)")
+    ] = None,
+    methods: Annotated[
+        list[str],
+        typer.Option(metavar="NAME...", help="alignments of the config", autocompletion=completions.alignments),
+    ] = METHODS,
+    noise: Annotated[
+        list[float] | None,
+        typer.Option(
+            parser=number_from_0,
+            metavar="LEVEL...",
+            help="standard deviation of the noise, relative to that of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(parser=count, metavar="N", help="number of random permutations")] = 3,
+    images: Annotated[int, typer.Option(parser=count, metavar="N", help="number of images for alignment")] = 256,
+    input: Annotated[
+        ImageShape | None,
+        typer.Option(
+            parser=image_shape,
+            metavar="C,H,W",
+            help="shape of the random images that are used without --data (default: 3,32,32)",
+        ),
+    ] = None,
+    device: Device = None,
+    inside: Inside = None,
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
     """Measure the share of recovered units. The exit status is 0, however small the share is."""
-    if arguments.data and arguments.input:
-        raise shared.UsageError("--input is the shape of random images and cannot be combined with --data")
-    entries = shared.alignment_plugins(arguments, arguments.methods)
-    with lease(1) if arguments.data else nullcontext():  # without data it runs on the CPU
-        return _examine(arguments, entries)
+    if data and input:
+        raise UsageError("--input is the shape of random images and cannot be combined with --data")
+    if not data:
+        demand_cpu(device)
+    entries = alignment_plugins(methods, load_config(configfile))
 
-
-def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
-    """What `run` returns, for these alignments {name: entry of the config}."""
     from neuralign.alignment import recovery
     from neuralign.alignment.problem import Problem
     from neuralign.config.plugins import plugin
@@ -64,26 +82,27 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
     from neuralign.symmetry.explain import why_all_is_fixed
     from neuralign.symmetry.tracing.trace import trace
 
-    if arguments.data:
-        data, model = load_data_and_model(arguments)
-        images = data.train
-    else:
-        model, images = _build_model_and_random_images(arguments)
-    images = images.first(arguments.images)
-    state = {**parameters(model.network), **buffers(model.network)}
-    if arguments.checkpoint:
-        state = dict(foreign_checkpoints.read(arguments.checkpoint, model, arguments.inside).state)
-    example = model.normalise(next(images.batches(2))[0])
-    symmetry = trace(model.network, example, attention=arguments.attention)
-    methods = {name: plugin("alignments", entry) for name, entry in entries.items()}
-    levels, seeds = arguments.noise or recovery.LEVELS, range(arguments.seeds)
-    rows = recovery.examine(model, symmetry, state, images, methods, levels=levels, seeds=seeds)
+    with on_device(device if data else "cpu"):
+        if data:
+            dataset, model = load_data_and_model(network, configfile, data, normalisation)
+            examples = dataset.train
+        else:
+            model, examples = _build_model_and_random_images(network, configfile, images, input or SHAPE)
+        examples = examples.first(images)
+        state = {**parameters(model.network), **buffers(model.network)}
+        if checkpoint:
+            state = dict(foreign_checkpoints.read(checkpoint, model, inside).state)
+        symmetry = trace(model.network, model.normalise(next(examples.batches(2))[0]), attention=network.attention)
+        algorithms = {name: plugin("alignments", entry) for name, entry in entries.items()}
+        levels = noise or recovery.LEVELS
+        rows = recovery.examine(model, symmetry, state, examples, algorithms, levels=levels, seeds=range(seeds))
+        silent = recovery.silent_units(Problem(model, symmetry, state, state, examples))
     facts = {
-        "network": arguments.network,
-        "weights": arguments.checkpoint or "fresh",
-        "images": f"{len(images)} images of {arguments.data}" if arguments.data else f"{len(images)} random images",
-        "n": arguments.seeds,
-        "silent": recovery.silent_units(Problem(model, symmetry, state, state, images)),
+        "network": network.network,
+        "weights": checkpoint or "fresh",
+        "images": f"{len(examples)} images of {data}" if data else f"{len(examples)} random images",
+        "n": seeds,
+        "silent": silent,
         "trusted": recovery.TRUSTED,
         "breaks": recovery.breaking_levels(rows),
         "rows": rows,
@@ -94,16 +113,17 @@ def _examine(arguments: argparse.Namespace, entries: dict[str, Any]) -> tuple[in
     return 0, facts, _format_report(facts)
 
 
-def _build_model_and_random_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
+def _build_model_and_random_images(
+    network: NetworkOptions, configfile: list[Path] | None, images: int, shape: ImageShape
+) -> tuple[Any, Any]:
     """The model with weights of seed 0 and without normalisation, and random images."""
     from neuralign.alignment import recovery
     from neuralign.networks.model import evaluation_outputs
 
-    shape = arguments.input or (3, 32, 32)
-    model, images = shared.build_network(arguments, shape[0]), recovery.random_images(arguments.images, shape)
+    model, examples = build_network(network, configfile, shape.channels), recovery.random_images(images, shape)
     # raises UserError if the network does not take such images
-    evaluation_outputs(model.network, model.normalise(images.first(2).pixels.float() / 255))
-    return model, images
+    evaluation_outputs(model.network, model.normalise(examples.first(2).pixels.float() / 255))
+    return model, examples
 
 
 def _format_report(facts: dict[str, Any]) -> str:

@@ -1,14 +1,17 @@
 """`neuralign export`: one network of a trained curve, as an ordinary checkpoint."""
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from neuralign.cli.shared import UsageError
+import typer
+
+from neuralign.cli.configs import UsageError
+from neuralign.cli.devices import on_device
+from neuralign.cli.interface.options import Device
 from neuralign.common.files import sha256
-from neuralign.workflow.running.gpus import lease
 from neuralign.workflow.running.notes import Note, entries, read_note
 
+DESCRIPTION = "Write one network of a trained curve as an ordinary checkpoint: its best point, its mean, or any other."
 EXAMPLES = [
     "neuralign export results/curves/digits/tinyten/demo/1-2/correlation/bezier/1.safetensors -o best.safetensors",
     "neuralign export connected/results/curves/.../1.safetensors --point mean -o mean.pt",
@@ -16,28 +19,32 @@ EXAMPLES = [
 WHAT = "network on the curve"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    add = parser.add_argument
-    add("curve", metavar="CURVE", type=Path, help="a trained curve, with its note: results/curves/.../1.safetensors")
-    add(
-        "--point",
-        default="best",
-        help="`best` by the loss on training images (default), `mean` of the whole curve, or a place such as t=0.5",
-    )
-    add("-o", "--output", type=Path, required=True, help="the checkpoint, with a card: .safetensors, .pt or .pth")
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    curve: Annotated[
+        Path, typer.Argument(metavar="CURVE", help="a trained curve, with its note: results/curves/.../1.safetensors")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="the checkpoint, with a card: .safetensors, .pt or .pth"),
+    ],
+    point: Annotated[
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="`best` by the loss on training images (default), `mean` of the whole curve, or a place such as t=0.5",
+        ),
+    ] = "best",
+    device: Device = None,
+) -> tuple[int, dict[str, Any], str]:
     """Write the network and its card, and measure it beside the ends of the curve."""
     from neuralign.merging.curve_points import parse_point
     from neuralign.merging.export import check_suffix
 
-    check_suffix(arguments.output, "--output")
-    point = parse_point(arguments.point)
-    note = checked_note(arguments.curve)
-    with lease(1):
-        return _export(arguments.curve, note, point, arguments.output)
+    check_suffix(output, "--output")
+    place = parse_point(point)
+    note = checked_note(curve)
+    with on_device(device):
+        return _export(curve, note, place, output)
 
 
 def checked_note(curve: Path) -> Note:

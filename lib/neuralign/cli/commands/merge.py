@@ -1,17 +1,32 @@
 """`neuralign merge`: one checkpoint out of several, aligned and repaired, and whether it is worth having."""
 
-import argparse
 import json
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from neuralign.cli import shared
+import typer
+
+from neuralign.cli.configs import UsageError
+from neuralign.cli.devices import demand_cpu, on_device
+from neuralign.cli.entries import file_digests
+from neuralign.cli.examples import example_inputs, run_on_example
+from neuralign.cli.interface.options import (
+    ConfigFiles,
+    Device,
+    ExampleOptions,
+    ImageOptions,
+    Inside,
+    NetworkOptions,
+    Numbers,
+    OptionalData,
+    number_from_0,
+    numbers,
+)
 from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.files import atomic
 from neuralign.common.tables import align_columns
-from neuralign.workflow.running.gpus import lease
 
+DESCRIPTION = "Make one checkpoint out of several, aligned and repaired, and say whether it is worth having."
 EXAMPLES = [
     "neuralign merge torchvision.models:resnet18 a.pt b.pt --data my_images/ -o merged.safetensors",
     "neuralign merge ./nets.py:Net a.pt b.pt c.pt --data my.npz --at-most 1 --report merge.json",
@@ -19,112 +34,116 @@ EXAMPLES = [
 ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    shared.add_network(parser)
-    parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", help="two checkpoints or more: A B [C ...]")
-    parser.add_argument(
-        "--method",
-        default="auto",
-        help="`none`, or a method of alignment (default: the best of several)",
-    )
-    parser.add_argument("--repair", default="auto", help="`none`, or a repair (default: the better of two)")
-    parser.add_argument(
-        "--weights", type=shared.numbers, metavar="W,W", help="of the checkpoints, with sum 1 (default: equal)"
-    )
-    parser.add_argument(
-        "--greedy", action="store_true", help="leave out checkpoints that make the mean worse on validation examples"
-    )
-    parser.add_argument(
-        "--cohort",
-        default="mean",
-        help="how three checkpoints or more get into one frame: mean, reference or frank_wolfe (default: %(default)s)",
-    )
-    parser.add_argument("--loss", default="cross_entropy", help="the objective of the training (default: %(default)s)")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        help="write the merge, with A's names, and a card: .safetensors, .pt or .pth",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write all facts as JSON")
-    parser.add_argument(
-        "--at-most",
-        type=shared.noise_level,
-        metavar="POINTS",
-        help="status 1 if the merge is more than so many points below the best checkpoint",
-    )
-    shared.add_inside(parser)
-    shared.add_example(parser)
-    shared.add_data(parser, required=False)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    network: NetworkOptions,
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT", help="two checkpoints or more: A B [C ...]")
+    ],
+    example: ExampleOptions,
+    images: ImageOptions,
+    data: OptionalData = None,
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="`none`, or a method of alignment (default: the best of several)"),
+    ] = "auto",
+    repair: Annotated[
+        str, typer.Option(metavar="NAME", help="`none`, or a repair (default: the better of two)")
+    ] = "auto",
+    weights: Annotated[
+        Numbers | None,
+        typer.Option(parser=numbers, metavar="W,W", help="of the checkpoints, with sum 1 (default: equal)"),
+    ] = None,
+    greedy: Annotated[
+        bool,
+        typer.Option("--greedy", help="leave out checkpoints that make the mean worse on validation examples"),
+    ] = False,
+    cohort: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="how three checkpoints or more get into one frame: mean, reference or frank_wolfe",
+        ),
+    ] = "mean",
+    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="write the merge, with A's names, and a card: .safetensors, .pt or .pth",
+        ),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="write all facts as JSON")] = None,
+    at_most: Annotated[
+        float | None,
+        typer.Option(
+            parser=number_from_0,
+            metavar="POINTS",
+            help="status 1 if the merge is more than so many points below the best checkpoint",
+        ),
+    ] = None,
+    device: Device = None,
+    inside: Inside = None,
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
     """Merge, and write the files that the options name. The status is 1 if the merge is worse than --at-most allows."""
-    from neuralign.merging.export import check_suffix
-
-    if len(arguments.checkpoints) < 2:
-        raise shared.UsageError(f"CHECKPOINT: found {len(arguments.checkpoints)}; at least two are needed")
-    if arguments.output:
-        check_suffix(arguments.output, "--output")
-    if arguments.at_most is not None and not arguments.data:
-        raise shared.UsageError("--at-most: the merge can only be measured with --data")
-    with lease(1) if arguments.data else nullcontext():  # without data it runs on the CPU
-        return _merge(arguments)
-
-
-def _merge(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
-    """What `run` returns."""
     from neuralign import api
-    from neuralign.merging.export import write_card, write_checkpoint
+    from neuralign.merging.export import check_suffix, write_card, write_checkpoint
     from neuralign.networks import foreign_checkpoints
     from neuralign.networks.model import Model
     from neuralign.symmetry.memory import return_freed_memory
 
+    if len(checkpoints) < 2:
+        raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; at least two are needed")
+    if output:
+        check_suffix(output, "--output")
+    if at_most is not None and not data:
+        raise UsageError("--at-most: the merge can only be measured with --data")
     return_freed_memory()
-    examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
-    if arguments.data:
-        data, model = load_data_and_model(arguments)
-        examples |= {"batches": data.train, "test": data.test}
-        if model.mean is not None:
-            examples |= {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
-    else:
-        example = shared.example_inputs(arguments)
-        model = Model(shared.run_on_example(arguments, lambda network, example, attention: network), None, None)
-        examples["example"] = example
-    read = foreign_checkpoints.read if arguments.data else foreign_checkpoints.read_mapped
-    checkpoints = [read(file, model, arguments.inside) for file in arguments.checkpoints]
-    states, names = [checkpoint.state for checkpoint in checkpoints], api.letters(len(checkpoints))
-    for name, parameter in model.network.named_parameters():
-        parameter.data = states[0][name]  # frees those that the network was made with
-    state, _, report = api.merge_states(
-        model.network,
-        states,
-        names,
-        weights=arguments.weights,
-        method=arguments.method,
-        repair=arguments.repair,
-        loss=arguments.loss,
-        attention=arguments.attention,
-        greedy=arguments.greedy,
-        cohort=arguments.cohort,
-        **examples,
-    )
-    inputs = [
-        {"name": name, **shared.file_digests(file)} for name, file in zip(names, arguments.checkpoints, strict=True)
-    ]
-    facts = {"network": arguments.network, "checkpoints": inputs, **report}
-    if arguments.output:
-        write_checkpoint(checkpoints[0].renamed(state), arguments.output)
-        card = write_card(arguments.output, arguments.network, inputs, report)
-        facts |= {"output": str(arguments.output), "card": str(card)}
+    if not data:
+        demand_cpu(device)
+    with on_device(device if data else "cpu"):
+        examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
+        if data:
+            dataset, model = load_data_and_model(network, configfile, data, images)
+            examples |= {"batches": dataset.train, "test": dataset.test}
+            if model.mean is not None:
+                examples |= {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+        else:
+            examples["example"] = example_inputs(example)
+            module = run_on_example(network, configfile, example, lambda module, inputs, attention: module)
+            model = Model(module, None, None)
+        read = foreign_checkpoints.read if data else foreign_checkpoints.read_mapped
+        contents = [read(file, model, inside) for file in checkpoints]
+        states, names = [content.state for content in contents], api.letters(len(contents))
+        for name, parameter in model.network.named_parameters():
+            parameter.data = states[0][name]  # frees those that the network was made with
+        state, _, outcome = api.merge_states(
+            model.network,
+            states,
+            names,
+            weights=weights,
+            method=method,
+            repair=repair,
+            loss=loss,
+            attention=network.attention,
+            greedy=greedy,
+            cohort=cohort,
+            **examples,
+        )
+    inputs = [{"name": name, **file_digests(file)} for name, file in zip(names, checkpoints, strict=True)]
+    facts = {"network": network.network, "checkpoints": inputs, **outcome}
+    if output:
+        write_checkpoint(contents[0].renamed(state), output)
+        facts |= {"output": str(output), "card": str(write_card(output, network.network, inputs, outcome))}
     status = 0
-    if arguments.at_most is not None:
+    if at_most is not None:
         if facts["metric"] == "loss":
-            raise shared.UsageError(f"--at-most: {arguments.loss} has no metric in percent")
-        status = int(not -facts["gain"] <= arguments.at_most)  # also if the gain is not a number
-    if arguments.report:
-        with atomic(arguments.report) as temporary:
+            raise UsageError(f"--at-most: {loss} has no metric in percent")
+        status = int(not -facts["gain"] <= at_most)  # also if the gain is not a number
+    if report:
+        with atomic(report) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
     return status, facts, _format(facts, names)
 

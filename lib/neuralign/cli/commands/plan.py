@@ -1,38 +1,37 @@
 """`neuralign plan`: an estimate of the jobs, hours, disk and memory of a study, rule by rule, before it runs."""
 
-import argparse
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from neuralign.cli import shared
+import typer
+
+from neuralign.cli.configs import check_study, load_catalogue
+from neuralign.cli.interface.options import ConfigFiles, Results, StudyOrDefault
 from neuralign.workflow.planning.costs import table
 from neuralign.workflow.planning.plan import Plan
 from neuralign.workflow.running.gpus import lease
 
+DESCRIPTION = "Estimate the jobs, hours, disk and memory that a study takes, without running it."
 EXAMPLES = [
     "neuralign plan paper",
     "neuralign plan paper --calibrate   # times a few steps of every network before: under a minute",
 ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("study", metavar="STUDY", nargs="?", help="a study of the config (default: its default_study)")
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="before the estimate, time a few training steps of every network",
-    )
-    shared.add_results(parser)
-    shared.add_configfile(parser)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    study: StudyOrDefault = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="before the estimate, time a few training steps of every network")
+    ] = False,
+    results: Results = Path("results"),
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
     """Estimate the cost of the jobs of the study that are not finished."""
-    catalogue = shared.load_catalogue(arguments)
-    study = arguments.study or catalogue.default_study
-    shared.check_study(catalogue, study)
-    plan = Plan(catalogue, study, arguments.results)
-    if arguments.calibrate:
+    catalogue = load_catalogue(configfile)
+    study = study or catalogue.default_study
+    check_study(catalogue, study)
+    plan = Plan(catalogue, study, results)
+    if calibrate:
         with lease(1):
             plan.calibrate()
     rows = list(plan.rows())

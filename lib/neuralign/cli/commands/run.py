@@ -1,16 +1,19 @@
 """`neuralign run`: a study made by the workflow in the working directory, and its main table."""
 
-import argparse
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from neuralign.cli import shared
+import typer
+
 from neuralign.cli.commands.show import show
+from neuralign.cli.configs import check_study, folder_config, load_catalogue, workflow_file
+from neuralign.cli.interface.options import ConfigFiles, Cores, StudyOrDefault, Verbose
 from neuralign.cli.workflow_runs import start, unlock, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
+DESCRIPTION = "Run a study by Snakemake in this folder, and print its main table."
 EXAMPLES = [
     "neuralign run            # the default study of the config",
     "neuralign run demo --cores 2",
@@ -20,28 +23,30 @@ EXAMPLES = [
 STUDIES = Path("results", "studies")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    add = parser.add_argument
-    add("study", metavar="STUDY", nargs="?", help="a study of the config (default: its default_study)")
-    add("options", metavar="OPTION", nargs="*", help="after --: options that are passed on to Snakemake")
-    shared.add_cores(parser)
-    add("--dry-run", action="store_true", help="list the jobs, and why they are due; run nothing")
-    shared.add_configfile(parser)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    study: StudyOrDefault = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="OPTION", help="after --: options that are passed on to Snakemake"),
+    ] = None,
+    cores: Cores = "all",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the jobs, and why they are due; run nothing")
+    ] = False,
+    configfile: ConfigFiles = None,
+    verbose: Verbose = False,
+) -> tuple[int, dict[str, Any], str]:
     """Run the workflow. If jobs fail, make the report of what is finished, which says what is missing and why."""
-    catalogue = shared.load_catalogue(arguments)
-    study = arguments.study or catalogue.default_study
-    shared.check_study(catalogue, study)
-    snakefile = Path("Snakefile").absolute() if shared.folder_config() else shared.workflow_file("Snakefile")
-    quiet = [] if arguments.verbose or arguments.dry_run else ["rules"]
-    options = [*quiet, "--cores", arguments.cores, "--keep-going", *arguments.options]
-    command = workflow_command(snakefile, Path(), arguments.configfile, *options)
+    catalogue = load_catalogue(configfile)
+    study = study or catalogue.default_study
+    check_study(catalogue, study)
+    snakefile = Path("Snakefile").absolute() if folder_config() else workflow_file("Snakefile")
+    quiet = [] if verbose or dry_run else ["rules"]
+    all_options = [*quiet, "--cores", cores, "--keep-going", *(options or ())]
+    command = workflow_command(snakefile, Path(), configfile or (), *all_options)
     incomplete = f"{study}{INCOMPLETE}"
     with exclusive(Path()) as lock:
-        if arguments.dry_run:
+        if dry_run:
             status = start([*command, "--dry-run"], study, lock)
             return int(status != 0), {"study": study, "status": status}, "nothing was run"
         unlock(command, study, Path(), lock)

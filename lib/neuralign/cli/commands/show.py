@@ -1,9 +1,10 @@
 """`neuralign show`: the main table of a study as text, and where its report is."""
 
-import argparse
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from neuralign.common.errors import UserError
 from neuralign.common.quantities import Metrics
@@ -11,17 +12,15 @@ from neuralign.common.tables import align_columns
 from neuralign.config.metrics import CLASSIFICATION, metrics_of
 from neuralign.workflow.running.notes import read_note
 
+DESCRIPTION = "Print the main table of a finished study, and where its report is."
 EXAMPLES = ["neuralign show results/studies/demo"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.add_argument("study", type=Path, metavar="FOLDER", help="the folder of a study: results/studies/NAME")
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    study: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder of a study: results/studies/NAME")],
+) -> tuple[int, dict[str, Any], str]:
     """The main table of a study, and the path of its report."""
-    return 0, *show(arguments.study)
+    return 0, *show(study)
 
 
 def show(folder: Path) -> tuple[dict[str, Any], str]:

@@ -1,15 +1,18 @@
 """`neuralign verify`: whether all results agree with their provenance notes, their inputs, the config and the code."""
 
-import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from neuralign.cli import shared
+import typer
+
+from neuralign.cli.configs import UsageError, load_config
+from neuralign.cli.interface.options import ConfigFiles
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.consistency import Results, check_results, read_results
 from neuralign.workflow.provenance.lineage import as_text, lineage_of
 
+DESCRIPTION = "Check that every result agrees with its provenance note, and with its inputs, the config and the code."
 EXAMPLES = [
     "neuralign verify results/",
     "neuralign verify copy/ --ignore-config   # a copy of a results folder, or of parts of it",
@@ -17,27 +20,35 @@ EXAMPLES = [
 ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    add = parser.add_argument
-    add("results", type=Path, metavar="FOLDER", help="a results folder, or a copy of one or of parts of it")
-    add("--ignore-config", action="store_true", help="do not compare results with the config and the code")
-    add("--trace", metavar="ARTEFACT", help="print the files that this result was made from, down to the data")
-    add("--where", metavar="COLUMN=VALUE", nargs="+", default=[], help="with --trace: only these rows of the table")
-    add("--column", help="with --trace: print only this column of the rows")
-    shared.add_configfile(parser)
-
-
-def run(arguments: argparse.Namespace) -> tuple[int, dict[str, Any], str]:
+def run(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="a results folder, or a copy of one or of parts of it")
+    ],
+    ignore_config: Annotated[
+        bool, typer.Option("--ignore-config", help="do not compare results with the config and the code")
+    ] = False,
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="ARTEFACT", help="print the files that this result was made from, down to the data"),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE...", help="with --trace: only these rows of the table"),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="with --trace: print only this column of the rows")
+    ] = None,
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
     """Compare the notes with the digests of all results, with each other, and with the config and the code."""
-    if (arguments.where or arguments.column) and not arguments.trace:
-        raise shared.UsageError("--where and --column need --trace")
-    start, results = time.monotonic(), read_results(arguments.results)
-    config = None if arguments.ignore_config else shared.load_config(arguments)
+    if (where or column) and not trace:
+        raise UsageError("--where and --column need --trace")
+    start, results = time.monotonic(), read_results(folder)
+    config = None if ignore_config else load_config(configfile)
     findings, not_compared = check_results(results, Catalogue(config) if config else None)
     lineage = None
-    if arguments.trace:
-        lineage = lineage_of(results, findings, arguments.trace, arguments.where, arguments.column)
+    if trace:
+        lineage = lineage_of(results, findings, trace, where or [], column)
         artefacts = {node["artefact"] for node in lineage["nodes"]}
         findings = [finding for finding in findings if finding.path in artefacts]
     facts = {

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import atomic, note_path, recipe_path, sha256
+from neuralign.common.logs.progress import track
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import job_name
@@ -76,7 +77,8 @@ def publish(
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".bundle.") as temporary:
         part = Path(temporary, "new")
-        for path in [*chosen, *map(note_path, chosen)]:
+        files = [*chosen, *map(note_path, chosen)]
+        for path in track(files, "copying", len(files)):
             _copy(results / path, part / path)
         for data in _data_of(found, chosen):
             recipe = path_in_folder(recipe_path(f"results/{data}"))
@@ -109,7 +111,7 @@ def restore(catalogue: Catalogue, bundle: Path, results: Path) -> Restored:
             "restore to another folder with --results"
         )
     as_older = []
-    for path in chosen:
+    for path in track(chosen, "restoring", len(chosen)):
         note, key = found.notes[path], comparison.key(path)
         if path in there and stands_for(read_note(results / path), key):
             continue

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from neuralign.common.errors import UserError
 from neuralign.common.files import sha256
+from neuralign.common.logs.progress import track
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.provenance.recipes import Recipes
 from neuralign.workflow.running.notes import IDENTITY, Note, digest, flat, key_of, stands_for
@@ -66,7 +67,8 @@ class Results:
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 self.edited[artefact] = str(error)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-            self.hashes = dict(zip(self.artefacts, pool.map(sha256, (root / a for a in self.artefacts)), strict=True))
+            digests = pool.map(sha256, (root / artefact for artefact in self.artefacts))
+            self.hashes = dict(zip(self.artefacts, track(digests, "hashing", len(self.artefacts)), strict=True))
         self.readers: dict[str, dict[str, str]] = defaultdict(dict)
         for reader, note in self.notes.items():
             for _, _, entry in flat(note["inputs"]):

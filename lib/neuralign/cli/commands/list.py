@@ -1,0 +1,114 @@
+"""`neuralign list`: what the config has of a kind, and what each of it is."""
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from shutil import get_terminal_size
+from typing import Annotated, Any
+
+import typer
+
+from neuralign.cli.configs import Config, UsageError, load_catalogue, load_config
+from neuralign.cli.interface.options import ConfigFiles
+from neuralign.common.logs.progress import track
+from neuralign.common.tables import align_columns
+from neuralign.config.catalogue import Catalogue
+from neuralign.config.metrics import metrics_of
+from neuralign.config.problems import did_you_mean
+from neuralign.config.references import is_object
+from neuralign.config.signatures import module_docstring, plugins
+
+DESCRIPTION = """List what the config has of a kind, with its plug-in, its options and what it is.
+
+Methods are the alignments that `--method` takes, metrics what each objective of a training measures. `neuralign plan
+STUDY` says how many hours a study takes, and docs/config.md what all options mean.
+"""
+EXAMPLES = [
+    "neuralign list studies",
+    "neuralign list methods --json",
+    "neuralign list networks --configfile mine.yaml",
+]
+SECTIONS = {  # kind -> section of the config, and kind of plug-in
+    "networks": "networks",
+    "methods": "alignments",
+    "datasets": "datasets",
+    "curves": "curves",
+    "attacks": "attacks",
+}
+LONG, NARROWEST = 16, 24  # characters: of an option whose value is left out, and of the last column on a terminal
+KINDS = ["networks", "methods", "datasets", "studies", "curves", "attacks", "metrics"]
+
+
+def complete_kinds(incomplete: str) -> list[str]:
+    """The kinds that begin with what is typed."""
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def run(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}", autocompletion=complete_kinds)
+    ],
+    configfile: ConfigFiles = None,
+) -> tuple[int, dict[str, Any], str]:
+    """A table with a row for each entry."""
+    if kind not in KINDS:
+        raise UsageError(f"KIND: found {kind!r}{did_you_mean(kind, KINDS)} (allowed: {', '.join(KINDS)})")
+    catalogue = load_catalogue(configfile)
+    if kind == "studies":
+        rows = list(_studies(catalogue))
+    else:
+        config = load_config(configfile)
+        rows = list(_metrics()) if kind == "metrics" else list(_entries(catalogue, config, SECTIONS[kind]))
+    return 0, {kind: rows}, _table(rows) if rows else f"the config has no {kind}"
+
+
+def _entries(catalogue: Catalogue, config: Config, section: str) -> Iterator[dict[str, Any]]:
+    """Name, plug-in, options and description of the entries of a section that name a plug-in."""
+    for name, keys in (config.get(section) or {}).items():
+        entry = catalogue.entry(section, name)
+        if entry is not None:
+            use = entry.get("use", name)
+            text = f"the object {use}" if is_object(use) else _first_line(module_docstring(section, use))
+            options = {key: value for key, value in (keys or {}).items() if key not in ("use", "overrides")}
+            yield {"name": name, "plug-in": use, "options": options, "what": text}
+
+
+def _studies(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
+    """Name, number of jobs and title of every study."""
+    from neuralign.workflow.graph import jobs
+
+    for name, study in track(catalogue.studies.items(), "counting jobs", len(catalogue.studies)):
+        yield {"name": name, "jobs": sum(1 for _ in jobs(catalogue, name)), "what": study["title"]}
+
+
+def _metrics() -> Iterator[dict[str, Any]]:
+    """Name, objective and description of all that objectives measure."""
+    for objective in plugins("objectives"):
+        for quantity in metrics_of(objective).quantities:
+            text = f"{quantity.label}{f' in {quantity.unit}' if quantity.unit else ''}"
+            yield {"name": quantity.name, "objective": objective, "what": text}
+
+
+def _first_line(docstring: str) -> str:
+    return docstring.partition("\n\n")[0].replace("\n", " ")
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """A line for each row; on a terminal the last column is wrapped."""
+    cells = [list(rows[0]), *([_as_text(value) for value in row.values()] for row in rows)]
+    if not sys.stdout.isatty():
+        return align_columns(cells)
+    used = sum(max(map(len, column)) + 2 for column in zip(*(row[:-1] for row in cells), strict=True))
+    width = max(get_terminal_size().columns - used, NARROWEST)
+    lines: list[list[str]] = []
+    for *beginning, what in cells:
+        first, *more = textwrap.wrap(what, width)
+        lines += [[*beginning, first], *([*("" for _ in beginning), line] for line in more)]
+    return align_columns(lines)
+
+
+def _as_text(value: Any) -> str:
+    """A value in a cell: options as `depth=32 width=8`, and of long ones the name alone."""
+    if not isinstance(value, dict):
+        return str(value)
+    return " ".join(f"{key}={option if len(str(option)) <= LONG else '...'}" for key, option in value.items())

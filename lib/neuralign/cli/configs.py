@@ -1,0 +1,68 @@
+"""The config that a command works with, and the files of the workflow."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from neuralign.common.errors import UserError
+from neuralign.common.workflow_files import WORKFLOW
+from neuralign.config.catalogue import Catalogue, ConfigError
+from neuralign.config.files import lay_over, read_config
+from neuralign.config.lines import with_lines
+
+Config = dict[str, Any]
+
+
+class UsageError(UserError):
+    """Arguments that contradict each other, or that name something that does not exist."""
+
+
+def workflow_file(name: str) -> Path:
+    """A file of the workflow. Raises UsageError for a copy of the package that is without it."""
+    path = WORKFLOW / name
+    if not path.is_file():
+        raise UsageError(f"no {path}: this copy of neuralign lacks its workflow; install the wheel, or a checkout")
+    return path
+
+
+def folder_config() -> list[Path]:
+    """config.yaml of the working directory, if that is a folder made by `neuralign init`; else nothing."""
+    config, snakefile = Path("config.yaml"), Path("Snakefile")
+    if not (config.is_file() and snakefile.is_file()) or WORKFLOW.samefile(Path()):
+        return []
+    return [config] if "neuralign" in snakefile.read_text() else []
+
+
+def load_config(configfiles: Iterable[Path] | None) -> Config:
+    """The default config, and laid over it that of the folder and the files of --configfile; {} without any of them."""
+    return read_config(_config_files(configfiles))
+
+
+def load_catalogue(configfiles: Iterable[Path] | None) -> Catalogue:
+    """The catalogue of `load_config`. Raises ConfigError, whose problems have the files and lines of their keys."""
+    try:
+        return Catalogue(load_config(configfiles))
+    except ConfigError as error:
+        raise with_lines(error, _config_files(configfiles)) from None
+
+
+def extended_catalogue(config: Config, overlay: Mapping[str, Any]) -> Catalogue:
+    """The catalogue of a config with an overlay. Raises ConfigError."""
+    merged = json.loads(json.dumps(config))
+    lay_over(merged, overlay)
+    return Catalogue(merged)
+
+
+def check_study(catalogue: Catalogue, study: str) -> None:
+    """Raise `UsageError` if the config has no study of this name."""
+    if study not in catalogue.studies:
+        raise UsageError(f"no study {study!r} in the config (allowed: {', '.join(catalogue.studies)})")
+
+
+def _config_files(configfiles: Iterable[Path] | None) -> list[Path]:
+    files = list(configfiles or ())
+    if missing := [f for f in files if not f.is_file()]:
+        raise UsageError(f"--configfile: no such file as {missing[0]}")
+    default = WORKFLOW / "config.yaml"
+    return [*([default] if default.is_file() else []), *folder_config(), *files]

@@ -1,0 +1,132 @@
+"""The entries of a config that stand for what the options of a command say. Torch-free."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from neuralign.cli.configs import Config, UsageError, extended_catalogue
+from neuralign.cli.interface.options import ImageOptions, NetworkOptions
+from neuralign.common.files import sha256
+from neuralign.common.shards import INDEX, checkpoint_files
+from neuralign.config.references import is_object
+from neuralign.config.schema import AlignmentKeys
+
+REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
+NO_IMAGES = ImageOptions()  # of commands without data
+
+
+def network_entry(network: NetworkOptions, config: Config, images: ImageOptions = NO_IMAGES) -> tuple[str, Config]:
+    """(the name, the entry) of NETWORK for the section `networks` of a config."""
+    name, options = network.network, dict(map(_parse_option, network.option or ()))
+    values = {"input_size": images.size, "mean": images.mean, "std": images.std}
+    keys = {key: value for key, value in values.items() if value is not None}
+    if is_object(name):
+        module, _, attribute = name.rpartition(":")
+        use = f"{Path(module).absolute()}:{attribute}" if module.endswith(".py") else name
+        return _unused_name(attribute, config, "networks"), {"use": use, "options": options, **keys}
+    entries = config.get("networks") or {}
+    if name not in entries:
+        raise UsageError(
+            f"NETWORK: found {name!r}; package.module:name, folder/file.py:name or a network of the config is "
+            f"needed ({', '.join(entries) or 'it has none'})"
+        )
+    entry = {"use": name, **(entries[name] or {})}
+    changes = {"options": {**entry.get("options", {}), **options}} if is_object(entry["use"]) else options
+    return name, {**entry, **changes, **keys}
+
+
+def dataset_entry(data: str, config: Config) -> tuple[str, Config]:
+    """(the name, the entry) of --data for the section `datasets` of a config."""
+    path, entries = Path(data), config.get("datasets") or {}
+    if data in entries:
+        return data, {"use": data, **(entries[data] or {})}
+    if path.is_dir():
+        return _unused_name(path.absolute().name, config, "datasets"), {"use": "folder", "path": str(path.absolute())}
+    if path.suffix == ".npz" and path.is_file():
+        return _unused_name(path.stem, config, "datasets"), {"use": "npz", "path": str(path.absolute())}
+    raise UsageError(
+        f"--data: found {data!r}; a folder, a .npz file or a dataset of the config is needed ({', '.join(entries)})"
+    )
+
+
+def alignment_plugins(names: Iterable[str], config: Config) -> dict[str, Config]:
+    """{name: `use` and options of its plug-in} of alignments of the config.
+
+    Keys of all alignments, such as `start`, are left out: only the workflow can do what they say.
+    """
+    entries = {name: entry for name, entry in (config.get("alignments") or {}).items() if entry is not None}
+    c, plugins = extended_catalogue(config, {}), {}
+    for name in names:
+        if name not in entries:
+            raise UsageError(f"no alignment {name!r} in the config (allowed: {', '.join(entries)})")
+        entry = c.entry("alignments", name)
+        plugins[name] = {key: value for key, value in entry.items() if key not in AlignmentKeys.model_fields}
+    return plugins
+
+
+def alignment_entry(name: str, config: Config, *, attention: bool) -> tuple[str, dict[str, Config]]:
+    """(the name of the alignment for --method, the entries to lay over the section `alignments` for it).
+
+    With `attention` this is a copy of the entry of the config with `attention: true`.
+    """
+    entry = (config.get("alignments") or {}).get(name)
+    if not attention or entry is None:
+        return name, {}
+    return f"{name}_attention", {f"{name}_attention": {"use": name, **entry, "attention": True}}
+
+
+def checkpoint_entries(files: Iterable[str], inside: str | None) -> dict[str, Config]:
+    """{name: entry} for checkpoint files in the section `checkpoints`, in their order, named after the files."""
+    entries: dict[str, Config] = {}
+    for file in files:
+        checkpoint_files(file)  # raises UserError if it does not exist or is no checkpoint
+        path = Path(file).absolute()
+        entry = {"file": str(path)} | ({"inside": inside} if inside else {})
+        name = stem = config_name(path.parent.name if path.name.endswith(INDEX) else path.stem)
+        for i in range(2, 1000):
+            if entries.get(name, entry) == entry:
+                break
+            name = f"{stem}_{i}"
+        entries[name] = entry
+    return entries
+
+
+def file_digests(file: str) -> dict[str, Any]:
+    """A checkpoint's file with its digest, or with the digests of its index and shards."""
+    files = checkpoint_files(file).files
+    if len(files) == 1:
+        return {"file": file, "sha256": sha256(files[0])}
+    return {"file": file, "shards": {shard.name: sha256(shard) for shard in files}}
+
+
+def config_name(text: str) -> str:
+    """`text`, changed so that every section of the config accepts it as a name."""
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", text)
+    return name if re.match("[A-Za-z]", name) else f"n{name}"
+
+
+def _unused_name(text: str, config: Config, section: str) -> str:
+    """A name made from `text` that no entry of the section has; entries of the same name would be merged."""
+    name = config_name(text)
+    while name in (config.get(section) or {}):
+        name = f"my_{name}"
+    return name
+
+
+def regime_entry(*, normalise: bool, training: Config | None = None) -> Config:
+    """The entry REGIME of the section `regimes`. Without `training`, for commands that train nothing."""
+    training = training or {"epochs": 1, "batch_size": 1, "lr": 1.0}
+    return {"endpoint": dict(training), "curve": dict(training), "normalise": normalise}
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    """(name, value) of the text NAME=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise UsageError(f"--option: found {text!r}, NAME=VALUE is needed, such as num_classes=10")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

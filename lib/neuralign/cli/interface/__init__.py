@@ -1,0 +1,1 @@
+"""What typer needs: the application, its options and their completion, the help and the bars."""

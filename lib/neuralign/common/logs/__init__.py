@@ -1,0 +1,1 @@
+"""What the library tells to programs that listen to its loggers."""
