@@ -8,6 +8,8 @@ STUDY ?= demo
 TORCH ?= default
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# for downloads of minutes, with the bars of pip where somebody sees them
+PIP_SHOWN := @[ -t 1 ] || export PIP_QUIET=1; $(BIN)/python -m pip install --disable-pip-version-check
 
 .PHONY: help demo test test-slurm check lint lock study bench reference results site
 
@@ -61,14 +63,19 @@ lock: $(READY) ## pin the dependencies of pyproject.toml for all platforms; UPGR
 	$(BIN)/python envs/from_lock.py files
 
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	@echo "neuralign and its dependencies are installed into $(VENV), once, and again when the pinned versions change:"
 ifeq ($(TORCH),cpu)
-	$(BIN)/python envs/from_lock.py cpu > $(VENV)/cpu.txt
-	$(PIP) -r $(VENV)/cpu.txt
-	$(PIP) --no-deps --index-url $(CPU_INDEX) $$($(BIN)/python envs/from_lock.py torch)
+	@echo "1.5 GB on disk with PyTorch's CPU build, a few minutes of download. Ctrl-C is safe: the same command continues."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python envs/from_lock.py cpu > $(VENV)/cpu.txt
+	$(PIP_SHOWN) -r $(VENV)/cpu.txt
+	$(PIP_SHOWN) --no-deps --index-url $(CPU_INDEX) $$($(BIN)/python envs/from_lock.py torch)
 else
-	$(PIP) -r requirements.lock
+	@echo "6.3 GB on disk, most of it PyTorch's CUDA build, a few minutes of download. Without an NVIDIA GPU, 1.5 GB do:"
+	@echo "end this by Ctrl-C, remove $(VENV), and add TORCH=cpu to the command. Without that, the same command continues."
+	@$(PYTHON) -m venv $(VENV)
+	$(PIP_SHOWN) -r requirements.lock
 endif
-	$(PIP) --no-deps --no-build-isolation --editable .
-	touch $@
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@

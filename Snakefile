@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.19")
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(str(workflow.current_basedir), "lib")))
 
 from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.files import YamlError, lay_under, read
+from neuralign.workflow.planning.announcement import announce
 from neuralign.workflow.running.run_lock import share
 
 try:  # to refuse, for example, a key that stands twice: Snakemake itself would take the second one
@@ -37,6 +39,7 @@ include: "rules/reports.smk"
 
 onstart:
     share(Path())
+    announce(config, workflow.dag, logger)
 
 
 localrules:  # not submitted on a cluster: fetch_data needs the internet; the others take seconds

@@ -101,8 +101,16 @@ def test_entries_that_are_one_by_an_anchor_can_be_changed_apart(tmp_path):
 
 def test_run_makes_the_default_study_and_prints_its_table(capsys, runs):
     assert main(["run", "--cores", "2"]) == 0
-    assert runs[0] == [(["--quiet", "host", "rules", "--cores", "2", "--keep-going"], "first")]
-    assert capsys.readouterr().out.endswith("report: results/studies/first/report.html\n")
+    assert runs[0] == [(["--quiet", "host", "rules", "--cores", "2", "--keep-going", "--logger", "neuralign"], "first")]
+    out, err = capsys.readouterr()
+    assert out.endswith("report: results/studies/first/report.html\n")
+    assert err.startswith("Study first: ") and "their logs to logs/. After Ctrl-C" in " ".join(err.split())
+
+
+def test_run_shows_snakemakes_own_lines_on_request_and_in_a_dry_run(runs):
+    assert main(["run", "--verbose"]) == main(["run", "--dry-run"]) == 0
+    assert main(["run", "demo", "--", "--logger", "rich"]) == 0
+    assert [options.count("--logger") for options, _ in runs[0]] == [0, 0, 1]
 
 
 def test_run_passes_options_on_to_snakemake(runs):

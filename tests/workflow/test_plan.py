@@ -11,7 +11,7 @@ from workflow_project import REPOSITORY
 from neuralign.cli import main
 from neuralign.common.memory import SHARE
 from neuralign.config.catalogue import Catalogue
-from neuralign.workflow.planning import plan
+from neuralign.workflow.planning import estimator, plan
 from neuralign.workflow.planning.costs import (
     JOB_MEMORY,
     Counts,
@@ -180,16 +180,16 @@ def test_recipes_and_published_results_are_not_read_as_notes(tmp_path):
     for place in ("recipes", "published/other/recipes", "published/other"):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / place / "x.csv.json").write_text(json.dumps(note))
-    assert plan.read_notes(tmp_path) == {}
+    assert estimator.read_notes(tmp_path) == {}
     (tmp_path / "x.csv.json").write_text(json.dumps(note))
-    assert list(plan.read_notes(tmp_path).values()) == [note]
+    assert list(estimator.read_notes(tmp_path).values()) == [note]
 
 
 def test_a_calibration_is_kept_for_later_plans(catalogue, tmp_path, monkeypatch):
     measured = {"device": "x", "networks": {}}
     monkeypatch.setattr("neuralign.workflow.planning.calibration.calibrate", lambda trainings: measured)
     plan.Plan(catalogue, "demo", tmp_path).calibrate()
-    assert plan.Plan(catalogue, "demo", tmp_path).calibration == measured
+    assert plan.Plan(catalogue, "demo", tmp_path).estimator.calibration == measured
 
 
 def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
@@ -197,7 +197,7 @@ def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
     trainings = [(w, j) for rule, w, j in first.jobs if rule == "train_endpoint"]
     recipes = plan.Recipes.without_paths(catalogue)
     wildcards, job = trainings[0]
-    sizes = first.sizes_of(wildcards, job)
+    sizes = first.estimator.sizes_of(wildcards, job.settings)
     assert (sizes.train + sizes.test, sizes.side) == (1797, 16)
     passes = work("train_endpoint", job.settings, sizes)
     note = {"rule": "train_endpoint", "wildcards": wildcards, "settings": job.settings, "device": "CPU"}
@@ -217,7 +217,7 @@ def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
 
 def test_hours_come_from_a_calibration(catalogue, tmp_path):
     job = next(j for rule, _, j in plan.jobs(catalogue, "demo") if rule == "train_endpoint")
-    sizes = plan.Plan(catalogue, "demo", tmp_path).sizes("digits")
+    sizes = plan.Plan(catalogue, "demo", tmp_path).estimator.sizes("digits")
     key = json.dumps([job.settings["model"]["network"], 1, 16, 10], sort_keys=True)
     known = {"parameters": 100, "buffers": 10, "activations": 50, "train": 0.001, "forward": 0.0005}
     (tmp_path / ".calibration.json").write_text(json.dumps({"device": "x", "networks": {key: known}}))
@@ -241,19 +241,26 @@ def test_times_of_one_precision_are_not_used_for_another(tmp_path):
         ("tinyten", "float32"),
     ]
     place, job = next((w, j) for r, w, j in made.jobs if r == "train_endpoint" and w["regime"] == "demo")
-    passes = work("train_endpoint", job.settings, made.sizes("digits"))
+    passes = work("train_endpoint", job.settings, made.estimator.sizes("digits"))
     other = json.loads(json.dumps(job.settings)) | {"training": job.settings["training"] | {"precision": "float32"}}
     note = {"rule": "train_endpoint", "wildcards": place, "settings": other, "seconds": 1.0, "key": "x"}
     (tmp_path / "x.safetensors.json").write_text(json.dumps(note))
-    assert plan.Plan(catalogue, "demo", tmp_path)._seconds("train_endpoint", place, job) == (None, "unknown")
+    assert plan.Plan(catalogue, "demo", tmp_path).estimator.seconds("train_endpoint", place, job.settings) == (
+        None,
+        "unknown",
+    )
     key = json.dumps([job.settings["model"]["network"], 1, 16, 10], sort_keys=True)
     known = {"parameters": 1, "buffers": 1, "activations": 1, "train": 0.001, "forward": 0.1}
     for more, expected in (({}, (None, "unknown")), ({"train bfloat16": 0.01}, (passes * 0.01, "calibration"))):
         networks = {"device": "x", "networks": {key: known | more}}
         (tmp_path / ".calibration.json").write_text(json.dumps(networks))
-        assert plan.Plan(catalogue, "demo", tmp_path)._seconds("train_endpoint", place, job) == expected
+        assert (
+            plan.Plan(catalogue, "demo", tmp_path).estimator.seconds("train_endpoint", place, job.settings) == expected
+        )
     (tmp_path / "x.safetensors.json").write_text(json.dumps(note | {"settings": job.settings, "seconds": 7.0}))
-    assert plan.Plan(catalogue, "demo", tmp_path)._seconds("train_endpoint", place, job)[0] == pytest.approx(7.0)
+    assert plan.Plan(catalogue, "demo", tmp_path).estimator.seconds("train_endpoint", place, job.settings)[
+        0
+    ] == pytest.approx(7.0)
 
 
 def test_calibration_counts_and_times_a_network(monkeypatch):

@@ -4,19 +4,24 @@ Every row of docs/reruns.md is one test here, and every such test one row there.
 study (tests/smoke.yaml) and asserts what the next run would do, job by job.
 """
 
+import contextlib
 import csv
+import fcntl
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pandas as pd
 import pytest
 import yaml
 from rerun_table import NOTHING, RerunTable, page
-from workflow_project import COHORTS, EVERYTHING, OVERLAY, REPOSITORY, Project, finished_once, jobs
+from workflow_project import COHORTS, EVERYTHING, OVERLAY, REPOSITORY, Project, environ, finished_once, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -783,3 +788,41 @@ def test_snakefiles_are_formatted():
     command = [sys.executable, "-m", "snakefmt", "--check", *files]
     checked = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_run_has_a_view_on_a_terminal_and_lines_elsewhere(project):
+    """`neuralign run` draws a figure and writes the report on a terminal of 70 columns, and again into a pipe."""
+    command = [sys.executable, "-m", "neuralign", "run", "smoke", "--cores", "2", "--configfile", OVERLAY]
+    environment = environ() | {"PYTHONPATH": str(project.path("lib")), "TERM": "xterm"}
+    figure = next(project.path("results/studies/smoke/figures").glob("*.png"))
+    figure.unlink()
+    status, text = run_on_terminal(command, project.root, environment, columns=70)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert status == 0 and plain.startswith("Study smoke: A smoke test.")
+    (_, *views, end) = re.split(r"\x1b\[\d+F\x1b\[J", plain)
+    assert "smoke  0 of 2 jobs done" in plain and "> Draw the figure " in plain and views
+    assert max(len(line) for view in views for line in view.splitlines()) < 70
+    assert end.startswith("2 jobs done in ") and "report: results/studies/smoke/report.html" in end
+    figure.unlink()
+    run = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0 and "\x1b" not in run.stderr, run.stderr
+    lines = [re.sub(r"^[\d:]{8}  ", "", line) for line in run.stderr.splitlines()]
+    assert "2 jobs to do: 1 plot, 1 report" in lines
+    assert [line.split()[0] for line in lines if line.startswith(("start ", "done "))] == ["start", "done"] * 2
+    assert any(
+        re.fullmatch(r"done    Write the report of the study smoke  \(.*\)  2 of 2  nearly done", x) for x in lines
+    )
+
+
+def run_on_terminal(command, folder, environment, columns):
+    """(exit status, all output) of a command whose streams are a terminal of so many columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    output = b""
+    with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error
+        while part := os.read(ours, 65536):
+            output += part
+    os.close(ours)
+    return process.wait(), output.decode().replace("\r\n", "\n")

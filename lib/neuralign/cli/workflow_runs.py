@@ -1,10 +1,13 @@
 """Runs of Snakemake by commands, in a folder that the command holds the lock of."""
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from neuralign.cli.configs import UsageError
 
@@ -18,6 +21,25 @@ def workflow_command(snakefile: Path, folder: Path, configfiles: Iterable[Path],
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder.absolute())]
     files = [str(file.absolute()) for file in configfiles]
     return [*command, *(["--configfile", *files] if files else []), "--quiet", "host", *options]
+
+
+def view_options(options: Sequence[str], *, verbose: bool) -> list[str]:
+    """The options of Snakemake for the view of a run (lib/snakemake_logger_plugin_neuralign).
+
+    None if `options`, those of the user, name a logger, or if Snakemake's own lines are asked for (`verbose`).
+    """
+    has_logger = any(option.partition("=")[0] == "--logger" for option in options)
+    return [] if verbose or has_logger else ["--logger", "neuralign"]
+
+
+def introduce(study: str, entry: Mapping[str, Any]) -> None:
+    """Print what a study does, by its config entry, and where its files will be."""
+    paragraphs = [
+        f"Study {study}: {entry['title'].rstrip('.')}. {entry.get('description', '')}".strip(),
+        "Its jobs write to results/, and their logs to logs/. After Ctrl-C, the same command continues.",
+    ]
+    width = min(100, shutil.get_terminal_size().columns)
+    print(*(textwrap.fill(text, width) for text in paragraphs), sep="\n", file=sys.stderr, flush=True)
 
 
 def unlock(command: list[str], target: str, folder: Path, lock: int) -> None:

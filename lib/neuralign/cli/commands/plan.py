@@ -35,8 +35,8 @@ def run(
         with lease(1):
             plan.calibrate()
     rows = list(plan.rows())
-    devices = sorted({str(note.get("device")) for note in plan.notes.values()})
-    calibration = plan.calibration.get("device")
+    devices = sorted({str(note.get("device")) for note in plan.estimator.notes.values()})
+    calibration = plan.estimator.calibration.get("device")
     lines = [
         table(rows),
         "",

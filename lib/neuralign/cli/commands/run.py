@@ -9,7 +9,7 @@ import typer
 from neuralign.cli.commands.show import show
 from neuralign.cli.configs import check_study, folder_config, load_catalogue, workflow_file
 from neuralign.cli.interface.options import ConfigFiles, Cores, StudyOrDefault, Verbose
-from neuralign.cli.workflow_runs import start, unlock, workflow_command
+from neuralign.cli.workflow_runs import introduce, start, unlock, view_options, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -42,13 +42,15 @@ def run(
     check_study(catalogue, study)
     snakefile = Path("Snakefile").absolute() if folder_config() else workflow_file("Snakefile")
     quiet = [] if verbose or dry_run else ["rules"]
-    all_options = [*quiet, "--cores", cores, "--keep-going", *(options or ())]
+    view = [] if dry_run else view_options(options or (), verbose=verbose)
+    all_options = [*quiet, "--cores", cores, "--keep-going", *view, *(options or ())]
     command = workflow_command(snakefile, Path(), configfile or (), *all_options)
     incomplete = f"{study}{INCOMPLETE}"
     with exclusive(Path()) as lock:
         if dry_run:
             status = start([*command, "--dry-run"], study, lock)
             return int(status != 0), {"study": study, "status": status}, "nothing was run"
+        introduce(study, catalogue.studies[study])
         unlock(command, study, Path(), lock)
         status = start(command, study, lock)
         if not status:

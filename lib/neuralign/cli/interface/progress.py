@@ -32,6 +32,13 @@ class _Bars(logging.Handler):
         super().__init__()
         self.progress = progress
         self.tasks: dict[str, Any] = {}
+        self.is_due = False
+
+    def appear(self) -> None:
+        """Show the bars from now on, if there are any: a command that draws something itself has none."""
+        self.is_due = True
+        if self.tasks:
+            self.progress.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show what the record tells; a `total` of 0 means that nobody knows how much there is to do."""
@@ -42,6 +49,8 @@ class _Bars(logging.Handler):
             self.tasks[what] = self.progress.add_task(what, total=total or None, count="")
         count = f"{done} of {total}, time left" if total else ""
         self.progress.update(self.tasks[what], completed=done, total=total or None, count=count)
+        if self.is_due:
+            self.progress.start()
 
 
 @contextmanager
@@ -60,7 +69,8 @@ def bars(console: Any = None, seconds: float = SECONDS) -> Iterator[None]:
     left = [TextColumn("{task.fields[count]}"), TimeRemainingColumn()]
     console = console or Console(stderr=True)
     progress = Progress(*columns, *left, console=console, transient=True, speed_estimate_period=HOUR)
-    handler, timer = _Bars(progress), Timer(seconds, progress.start)
+    handler = _Bars(progress)
+    timer = Timer(seconds, handler.appear)
     timer.daemon = True
     before = log.level, log.propagate
     log.addHandler(handler)

@@ -23,15 +23,22 @@ def sizes_in_file(file: Path) -> Sizes:
 
 
 def published_sizes(entry: Mapping[str, Any]) -> Sizes | None:
-    """Sizes from sizes.csv, by the plug-in of the config entry; None if the plug-in is not in that table."""
+    """Sizes from sizes.csv, by the plug-in of the config entry; None if the plug-in is not in that table.
+
+    What a cell does not say is an option of the plug-in. Splits by class may differ from these sizes by some examples.
+    """
     with Path(__file__).with_name("sizes.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["use"] == entry["use"]:
-                train, test, channels, side = (int(row[k]) for k in ("train", "test", "channels", "side"))
+                train, test = int(row["train"]), int(row["test"] or 0)
+                if not test:
+                    test = round(entry["test_fraction"] * train)
+                    train -= test
                 if entry["validation_fraction"]:
                     test = round(entry["validation_fraction"] * train)
                     train -= test
-                return Sizes(train, test, channels, side, int(row["classes"] or entry["classes"]))
+                side, classes = int(row["side"] or entry["size"]), int(row["classes"] or entry["classes"])
+                return Sizes(train, test, int(row["channels"]), side, classes)
     return None
 
 

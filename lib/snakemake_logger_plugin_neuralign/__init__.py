@@ -1,0 +1,42 @@
+"""The logger plug-in of Snakemake that `--logger neuralign` names; `neuralign run` uses it.
+
+Snakemake finds such plug-ins by the name of a top-level package. What it does is in `neuralign.workflow.progress`.
+"""
+
+from logging import LogRecord
+from sys import stderr
+
+from rich.console import Console
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+
+from neuralign.workflow.progress.display import Display
+
+
+class LogHandler(LogHandlerBase):
+    """Shows the progress of a run instead of Snakemake's own lines. A dry run has Snakemake's own."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = True  # what `--quiet` leaves out of Snakemake's lines is needed here
+    has_formatter = False
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        no_color = True if self.common_settings.nocolor else None  # None: as the terminal and NO_COLOR say
+        self.display = None if self.common_settings.dryrun else Display(Console(stderr=True, no_color=no_color))
+
+    def emit(self, record: LogRecord) -> None:
+        """Show what a record says. An error here is printed, and does not end the run."""
+        try:
+            if self.display:
+                self.display.handle(record)
+            elif text := self.format(record):
+                print(text, file=stderr)
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """End the view with a summary."""
+        if self.display:
+            self.display.close()
+        super().close()
