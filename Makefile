@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # for downloads of minutes, with the bars of pip where somebody sees them
 PIP_SHOWN := @[ -t 1 ] || export PIP_QUIET=1; $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-slurm check lint lock study bench reference results
+.PHONY: help demo test test-slurm check lint lock study bench reference results site
 
 demo: STUDY = demo
 demo: study ## a whole study on handwritten digits, in minutes
@@ -48,6 +48,9 @@ results: $(READY) ## docs/results.md and the results in README.md, from results/
 reference: $(READY) ## docs/config.md, the page of all keys of the config, and config.schema.json, from the code
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.reference_page docs/config.md
 	PYTHONPATH=lib $(BIN)/python -m neuralign.config.documentation.json_schema config.schema.json
+
+site: $(READY) ## the site, in build/site, from docs/; its tutorials run for a minute
+	OMP_NUM_THREADS=1 $(BIN)/python docs/site/make_site.py build/site
 
 lock: $(READY) ## pin the dependencies of pyproject.toml for all platforms; UPGRADE=--upgrade: by their newest releases
 	$(BIN)/pip install --quiet uv

@@ -1,6 +1,6 @@
 """What is generated from requirements.lock, which `make lock` writes. Needs nothing but the standard library.
 
-python envs/from_lock.py files    # write envs/requirements.txt and envs/neuralign.yaml
+python envs/from_lock.py files    # write envs/requirements.txt, envs/neuralign.yaml and envs/Containerfile
 python envs/from_lock.py cpu      # print the lock without PyTorch and without what only its CUDA build needs
 python envs/from_lock.py torch    # print the pins of PyTorch that this leaves out
 """
@@ -23,6 +23,33 @@ dependencies:
   - python =3.11
   - pip =25.3
   - pip:
+"""
+BASE = "docker.io/library/python:3.11.14-slim-bookworm"
+DIGEST = "sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d"  # of all its platforms
+CONTAINER = """#
+# podman build --file envs/Containerfile --tag neuralign .
+# docs/install.md says how to run it.
+
+FROM {base}
+
+COPY envs/requirements.txt /source/envs/requirements.txt
+RUN pip install --no-cache-dir --require-hashes --requirement /source/envs/requirements.txt
+
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE Snakefile config.yaml /source/
+COPY lib /source/lib
+COPY rules /source/rules
+COPY scripts /source/scripts
+COPY envs /source/envs
+COPY profiles /source/profiles
+RUN pip install --no-cache-dir --no-deps --no-build-isolation /source \\
+    && rm -rf /source \\
+    && useradd --create-home --uid 1000 neuralign \\
+    && install --directory --owner neuralign /study
+
+USER neuralign
+WORKDIR /study
+ENTRYPOINT ["neuralign"]
+CMD ["--help"]
 """
 
 
@@ -93,6 +120,7 @@ def files() -> dict[str, str]:
         "envs/requirements.txt": HEAD.format("For `pip install -r`: all extras, without the tools of developers.")
         + requirements(pins),
         "envs/neuralign.yaml": HEAD.format("For `snakemake --sdm conda`.") + conda(pins),
+        "envs/Containerfile": HEAD.format("An image with all extras.") + CONTAINER.format(base=f"{BASE}@{DIGEST}"),
     }
 
 

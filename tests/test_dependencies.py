@@ -77,7 +77,7 @@ def test_the_lock_pins_everything_by_digest_and_names_no_host():
 
 
 def test_the_lock_fulfils_the_metadata_and_the_tools_of_developers():
-    lists = [PROJECT["project"]["dependencies"], *EXTRAS.values(), PROJECT["dependency-groups"]["dev"]]
+    lists = [PROJECT["project"]["dependencies"], *EXTRAS.values(), *PROJECT["dependency-groups"].values()]
     requirements = [Requirement(line) for lines in lists for line in lines]
     for requirement in requirements:
         versions = [pin.version for pin in PINS if pin.name == requirement.name.lower()]

@@ -13,13 +13,14 @@ from neuralign.config.references import defined_names
 WIDTH = 100
 HISTORY = REPOSITORY / "CHANGELOG.md"  # names what there was, too
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "DECISIONS.md")),
+    *(REPOSITORY / f"{n}.md" for n in ("README", "DECISIONS", "CONTRIBUTING", "SECURITY", "CODE_OF_CONDUCT")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
+    *sorted((REPOSITORY / "docs" / "tutorials").glob("*.md")),
     *sorted((REPOSITORY / "results").glob("*.md")),
     *sorted((REPOSITORY / "results" / "published").glob("*.md")),
 ]
 FOLDERS = {path.name for path in (*REPOSITORY.iterdir(), *PACKAGE.iterdir()) if not path.name.startswith((".", "_"))}
-WRITTEN = ("results", "logs")  # what jobs write there need not be here
+WRITTEN = ("results", "logs", "build")  # what is written there need not be here
 SUFFIXES = (".py", ".smk", ".md", ".lock", ".toml", ".cff")
 # files of the reader, and plug-ins that docs/extending.md has as examples: their folders must exist
 EXAMPLES = ("nets.py", "svhn.py", "wide.py", "mine.py", "cubic.py", "cosine.py", "blur.py", "absolute_error.py")

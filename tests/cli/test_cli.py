@@ -214,7 +214,7 @@ def test_the_help_fits_any_terminal_and_has_no_frames_and_no_colours_in_a_pipe(m
 def documented_commands():
     """All lines of documentation pages and of the Makefile that run `neuralign`."""
     root = PACKAGE.parents[1]
-    pages = [root / "README.md", root / "Makefile", *sorted((root / "docs").glob("*.md"))]
+    pages = [root / "README.md", root / "Makefile", *sorted((root / "docs").glob("**/*.md"))]
     lines = [line for page in pages for line in page.read_text().splitlines()]
     return [
         match[1] for line in lines if (match := re.match(r"(?:\t+@?\$\(BIN\)/)?(neuralign .*?)( +#.*|; \\)?$", line))

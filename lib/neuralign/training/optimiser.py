@@ -52,5 +52,5 @@ class SGD:
 
 
 def clip_(gradient: Tensor, largest: float) -> None:
-    """Scale a gradient in place so that its norm is at most `largest`, as torch.nn.utils.clip_grad_norm_ does."""
+    """Scale a gradient in place so that its norm is at most `largest`, as `torch.nn.utils.clip_grad_norm_` does."""
     gradient.mul_((largest / (gradient.norm() + 1e-6)).clamp(max=1.0))

@@ -92,14 +92,17 @@ class Trace:
 def trace(network: nn.Module, example: Inputs, *, attention: bool = False) -> Trace:
     """The permutation symmetry of `network`, from runs of copies of it; `network` itself does not change.
 
-    `example`: inputs as `datasets/batches.py` describes them; images (n, c, ...) are normalised. `attention`: whether
-    heads of attentions, and channels within heads, may be permuted too. Raises UserError if the network cannot be
-    copied, or if the inputs have no tensor or tensors that differ in their numbers of examples; errors that the
-    network's code raises in evaluation mode are passed on.
+    Args:
+        network: any network; its code must run in evaluation mode.
+        example: inputs as `datasets/batches.py` describes them; images (n, c, ...) are normalised.
+        attention: whether heads of attentions, and channels within heads, may be permuted too.
+
+    Raises `UserError` if the network cannot be copied, or if the inputs have no tensor or tensors that differ in their
+    numbers of examples; errors that the network's code raises in evaluation mode are passed on.
 
     A network on the meta device is traced there, without memory for weights and activations; `example` may be on any
-    device. Raises UserError if its code reads numbers, which that device does not keep. Where the activations are read
-    is known for the meta device only, which computes an attention by other operations.
+    device. Raises `UserError` if its code reads numbers, which that device does not keep. Where the activations are
+    read is known for the meta device only, which computes an attention by other operations.
     """
     count_examples(example)
     twin = evaluation_copy(network)
