@@ -6,8 +6,8 @@ Snakemake imports every logger plug-in that is installed, whatever runs. So `neu
 is used: the Snakefile of a checkout would else get the installed package instead of its own.
 """
 
+import sys
 from logging import LogRecord
-from sys import stderr
 from typing import TYPE_CHECKING
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -42,7 +42,7 @@ class LogHandler(LogHandlerBase):
             if self.display:
                 self.display.handle(record)
             elif text := self.format(record):
-                print(text, file=stderr)
+                print(text, file=sys.stderr)
         except Exception:
             self.handleError(record)
 

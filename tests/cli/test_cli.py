@@ -422,7 +422,7 @@ def test_explain_has_status_1_if_the_certificate_does_not_hold(capsys, monkeypat
         (["nets.py:Secretive", "--input", "1,3,9,9"], "the network returns a generator; tensors, or tuples"),
         (
             ["tinytenn"],
-            "folder/file.py:name or a network of the config is needed (tiny",
+            "folder/file.py:name, a name of a hub or a network of the config is needed (tiny",
         ),
         (["nets.py:Net", "--option", "depth=3"], "unexpected keyword argument 'depth'"),
         (["nets.py:Net", "--option", "width"], "--option: found 'width', NAME=VALUE is needed"),
