@@ -150,9 +150,10 @@ def refused(capsys, *arguments):
 # ---- help, version, misuse
 
 
-def shell(*arguments):
+def shell(*arguments, stdout=subprocess.PIPE):
     environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def imports(*commands):
@@ -209,6 +210,12 @@ def test_the_help_fits_any_terminal_and_has_no_frames_and_no_colours_in_a_pipe(m
     text, _, _ = capsys.readouterr().out.partition("\nExamples\n")  # which are not wrapped, to be copied
     assert max(map(len, text.splitlines())) <= min(columns, 120)
     assert text.isascii() and "\x1b" not in text and not re.search(r" $", text, re.M)
+
+
+def test_a_narrow_terminal_leaves_space_for_the_texts(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["landscape", "--help"]) == 0
+    assert "\n  --json            print one JSON\n" in capsys.readouterr().out
 
 
 def documented_commands():
@@ -309,6 +316,12 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
         (["show", "one", "two"], "neuralign show: error: unrecognized arguments: two (see neuralign show --help)"),
         (["plan", "--results"], "neuralign plan: error: --results: a value is needed (see neuralign plan --help)"),
         (["plan", "--json=yes"], "neuralign plan: error: --json: takes no value (see neuralign plan --help)"),
+        (["plan", "--conf", "a.yaml"], "neuralign plan: error: no such option as --conf; did you mean '--configfile'?"),
+        (
+            ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--out", "--dry-run"],
+            "neuralign connect: error: --out: a value is needed; found --dry-run (see neuralign connect --help)",
+        ),
+        (["run", "--configfile", "--", "demo"], "neuralign run: error: --configfile: a value is needed; found -- (see"),
         (["show", "nowhere"], "neuralign show: error: nowhere: has no tables/accuracy.csv; the folder of a"),
     ],
 )
@@ -316,6 +329,20 @@ def test_misuse_has_status_2_and_one_line(arguments, message):
     done = shell("-m", "neuralign", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_what_a_network_prints_is_none_of_the_json(capsys):
+    Path("loud.py").write_text(NETS + "print('the data are read')\n")
+    assert main(["explain", "./loud.py:Net", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["certified"] and err == "the data are read\n"
+
+
+def test_output_that_cannot_be_written_is_an_error_of_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = shell("-m", "neuralign", "list", "curves", stdout=full)
+    message = "neuralign list: error: standard output: [Errno 28] No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_configfile_may_be_repeated_or_have_several_files():
