@@ -3,8 +3,8 @@
 Snakemake finds such plug-ins by the name of a top-level package. What it does is in `neuralign.workflow.progress`.
 """
 
+import sys
 from logging import LogRecord
-from sys import stderr
 
 from rich.console import Console
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -23,7 +23,9 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         no_color = True if self.common_settings.nocolor else None  # None: as the terminal and NO_COLOR say
-        self.display = None if self.common_settings.dryrun else Display(Console(stderr=True, no_color=no_color))
+        is_terminal = None if sys.stderr.isatty() else False  # for rich, FORCE_COLOR would make a terminal of a file
+        console = Console(stderr=True, no_color=no_color, force_terminal=is_terminal)
+        self.display = None if self.common_settings.dryrun else Display(console)
 
     def emit(self, record: LogRecord) -> None:
         """Show what a record says. An error here is printed, and does not end the run."""
@@ -31,7 +33,7 @@ class LogHandler(LogHandlerBase):
             if self.display:
                 self.display.handle(record)
             elif text := self.format(record):
-                print(text, file=stderr)
+                print(text, file=sys.stderr)
         except Exception:
             self.handleError(record)
 

@@ -261,6 +261,12 @@ def test_the_last_line_that_says_so_tells_how_far_a_job_is(tmp_path, line, text,
     assert job_log.last_step(log, since=1010, now=1011) is None, "the log of an earlier attempt"
 
 
+def test_codes_for_terminals_and_bytes_of_a_log_do_not_reach_the_terminal(tmp_path):
+    log = tmp_path / "job.log"
+    log.write_bytes(b"\x1b[31mno space\x1b[0m left\n\xff\x00\x1b[2J\x9bbinary\n12:00:00  epoch 1/2\x07  loss 0.5\n")
+    assert job_log.last_lines(log) == ["no space left", "\ufffd\ufffdbinary", "12:00:00  epoch 1/2  loss 0.5"]
+
+
 def test_a_log_that_is_not_there_says_nothing(tmp_path):
     log = tmp_path / "x.log"
     assert job_log.last_step(log, 0, 1) is None and job_log.cause(log, 8) == [] and not job_log.has_resumed(log)
@@ -479,3 +485,23 @@ def test_snakemake_finds_the_plug_in_which_prints_a_dry_run_as_snakemake_does(ca
     handler.close()
     printed = capsys.readouterr().err
     assert "1 job to do: 1 align" in printed and printed.endswith("What is done is kept: the next run continues\n")
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_variables_that_ask_for_colours_make_no_view_in_a_file(capsys, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    handler = (
+        LoggerPluginRegistry().get_plugin("neuralign").log_handler(SimpleNamespace(nocolor=False, dryrun=False), None)
+    )
+    handler.emit(record(event="run_info", stats={"align": 1, "total": 1}))
+    handler.emit(started(1, "align"))
+    handler.close()
+    assert "  start   align\n" in capsys.readouterr().err
+
+
+def test_a_terminal_that_cannot_replace_lines_has_lines(now, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    display = Display(Console(file=StringIO(), force_terminal=True, width=80), now)
+    feed(display, now, *plan(), started(1, "train_endpoint", "Train seed 1"))
+    display.close()
+    assert "  start   Train seed 1\n" in display.console.file.getvalue()

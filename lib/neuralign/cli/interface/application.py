@@ -151,7 +151,7 @@ def _printing(name: str, run: Callable[..., tuple[int, Any, str]]) -> Callable[.
             print(json.dumps(facts) if as_json else text, flush=True)
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again at exit
-            if not isinstance(error, BrokenPipeError):  # that is no error: the reader has closed the pipe, as `head` does
+            if not isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as `head` does: no error
                 _print_error(f"{PROGRAM} {name}", f"standard output: {_on_one_line(error)}")
                 return 2
         return int(status)

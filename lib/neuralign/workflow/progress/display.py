@@ -29,14 +29,14 @@ class Display:
     """What a logger plug-in of Snakemake does with records.
 
     Args:
-        console: standard error. If it is a terminal, there is a view.
+        console: standard error. If it is a terminal whose lines can be replaced, there is a view.
         now: the clock, in seconds since 1970.
     """
 
     def __init__(self, console: Console, now: Callable[[], float] = time.time):
         self.console, self.now = console, now
         self.state = RunState(began=now())
-        self.block = Block(console) if console.is_terminal else None
+        self.block = Block(console) if console.is_terminal and not console.is_dumb_terminal else None
         self.lock = threading.RLock()
         self.is_closed = threading.Event()
         self.has_begun = self.has_summary = False
