@@ -18,15 +18,19 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from workflow_project import REPOSITORY
 
 import neuralign
 from neuralign.cli import COMMANDS, main
 from neuralign.cli.commands import explain
 from neuralign.cli.commands.list import KINDS
+from neuralign.cli.configs import absolute_paths
 from neuralign.cli.devices import on_device
 from neuralign.cli.interface.application import load_command
 from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
 from neuralign.common.files import PACKAGE
+from neuralign.config.catalogue import Catalogue
+from neuralign.config.files import read_config
 from neuralign.config.references import load
 from neuralign.networks import setup
 from neuralign.symmetry.explain import perturbed_state
@@ -890,6 +894,38 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
 def test_connect_refuses_in_one_line_and_writes_nothing(capsys, arguments, message):
     assert message in refused(capsys, "connect", "nets.py:Net", *arguments, "--data", "mine.npz")
     assert not Path("connected").exists()
+
+
+def test_connect_finds_the_files_that_the_config_names_by_relative_paths(monkeypatch):
+    Path("own.yaml").write_text(
+        """
+        networks: {mine: {use: "./nets.py:Net"}, elsewhere: {use: "neuralign.api:align"}}
+        datasets: {mine: {use: npz, path: mine.npz}}
+        checkpoints: {first: {file: a.safetensors}, later: {file: later.pt}, far: {file: "hf-hub:org/name"}}
+        regimes: {mine: {endpoint: {epochs: 1, batch_size: 8, lr: 0.1}, curve: {epochs: 1, batch_size: 8, lr: 0.1}}}
+        """
+    )
+    monkeypatch.setattr("neuralign.cli.commands.connect.start", lambda *_: 0)
+    arguments = ["mine", "a.safetensors", "b.pt", "--data", "mine", "--configfile", "own.yaml", "--dry-run"]
+    assert main(["connect", *arguments, "--out", "far/away"]) == 0
+    monkeypatch.chdir("far/away")
+    c = Catalogue(read_config([REPOSITORY / "config.yaml", Path("../../own.yaml"), Path("connect.yaml")]))
+    here = str(Path("../..").resolve())
+    assert c.entry("networks", "mine")["use"] == f"{here}/nets.py:Net"
+    assert c.entry("datasets", "mine")["path"] == f"{here}/mine.npz"
+    files = {name: c.entry("checkpoints", name)["file"] for name in ("first", "later", "far")}
+    assert files == {"first": f"{here}/a.safetensors", "later": "later.pt", "far": "hf-hub:org/name"}
+    assert c.entry("networks", "elsewhere")["use"] == "neuralign.api:align"
+
+
+def test_paths_in_lists_and_overrides_are_made_absolute_with_their_list():
+    config = {"regimes": {"x": {"augment": [{"use": "flip"}, {"use": "nets.py:f"}], "lr": 1}}, "default_study": "x"}
+    config["datasets"] = {"d": {"overrides": [{"when": {"regime": "x"}, "path": "mine.npz"}]}}
+    here = Path.cwd()
+    assert absolute_paths(config) == {
+        "regimes": {"x": {"augment": [{"use": "flip"}, {"use": f"{here}/nets.py:f"}]}},
+        "datasets": {"d": {"overrides": [{"when": {"regime": "x"}, "path": f"{here}/mine.npz"}]}},
+    }
 
 
 def test_connect_is_refused_while_another_run_works_in_its_folder(capsys):

@@ -211,7 +211,7 @@ def _repeat_options(command: TyperCommand, arguments: list[str]) -> list[str]:
 
 def _check_values(command: TyperCommand, ctx: Any, arguments: list[str]) -> None:
     """Refuse an option in the place of a value: click would take the second one of `--out --dry-run` for a folder."""
-    options = {name: p for p in command.get_params(ctx) for name in p.opts if name.startswith("-")}
+    options: dict[str, Any] = {name: p for p in command.get_params(ctx) for name in p.opts if name.startswith("-")}
     for name, value in pairwise(arguments):
         if name == "--":
             return
