@@ -176,9 +176,13 @@ def test_messages_are_shown_unless_they_say_what_is_seen_anyway(display, now):
     hidden = ["Building DAG of jobs...", "None", "WorkflowError:\nAt least one job did not complete successfully."]
     feed(display, now, *(record(msg=text) for text in [*hidden[:2], *shown]))
     feed(display, now, record(logging.ERROR, hidden[2], event="error"))
+    command = "RuleException:\nCalledProcessError in file \"{}\", line 17:\nCommand 'set -euo pipefail; ...'"
+    feed(display, now, record(logging.ERROR, command.format("/x/neuralign/rules/job.smk"), event="error"))
+    feed(display, now, record(logging.ERROR, command.format("/x/Snakefile"), event="error"))
     feed(display, now, record(logging.ERROR, "SyntaxError in file Snakefile", event="error"))
     feed(display, now, record(event="resources_info", msg="Provided cores: 2"))
     display.close()
+    shown += command.format("/x/Snakefile").splitlines()  # of a rule of the user, which may have no log
     assert display.text().splitlines() == [*shown, "SyntaxError in file Snakefile"]  # and no summary: nothing ran
 
 
@@ -311,6 +315,12 @@ def test_the_view_fits_into_the_terminal(busy_state, now, width):
     assert running.startswith("> Train tiny") and "epoch 10/40" in running and running.endswith("1:15")
     if width == 120:
         assert "Train tinyten on digits (demo), seed 2 " in running and "2,140 images/s" in running
+
+
+def test_numbers_are_not_cut_in_a_very_narrow_terminal(busy_state, now):
+    _, _, trainings, alignments, reports, *_ = view(busy_state, now(), 24)
+    assert trainings.split()[-2:] == ["e…", "1/2"] and "0/1" in reports
+    assert alignments.split()[-3:] == ["0/1", "1", "failed"]
 
 
 def test_a_low_terminal_shows_what_is_at_work(now):

@@ -5,6 +5,7 @@ Elsewhere each job has a line when it starts and one when it ends.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,9 @@ INTERVAL = 0.5  # seconds between two redraws
 CAUSE = 8  # so many of the last lines of the log of a failed job are shown
 # beginnings of messages of Snakemake that say what is seen here anyway, and of those below warnings that are shown
 SEEN = ("Exiting because a job execution failed", "At least one job did not complete", "WorkflowError:\nAt least one")
+COMMAND_FAILED = re.compile(
+    r'RuleException:\nCalledProcessError in file "[^"\n]*rules/job\.smk"'
+)  # a job of ours: FAILED
 SHOWN = ("Nothing to be done", "Creating conda environment", "Downloading and installing", "Environment for")
 
 
@@ -111,7 +115,7 @@ class Display:
     def _message(self, record: logging.LogRecord) -> None:
         message = str(record.msg or "").strip()
         is_shown = record.levelno >= logging.WARNING or message.startswith(SHOWN)
-        if message and is_shown and not message.startswith(SEEN):
+        if message and is_shown and not (message.startswith(SEEN) or COMMAND_FAILED.match(message)):
             self._print(message, "yellow" if record.levelno == logging.WARNING else "")
 
     def _time_and_progress(self, job: Job, now: float) -> str:
