@@ -136,6 +136,14 @@ def test_run_says_so_where_nothing_is_finished(capsys, runs):
     assert capsys.readouterr().out == "failed; the messages above say where\n"
 
 
+def test_a_run_that_was_killed_is_to_be_continued_and_has_no_report(capsys, runs):
+    runs[1]["first"] = -9
+    assert main(["run"]) == 1
+    assert [target for _, target in runs[0]] == ["first"]
+    text = "Snakemake was ended by signal 9; what is done is kept, and the same command continues\n"
+    assert capsys.readouterr().out == text
+
+
 def test_run_refuses_in_one_line(capsys, monkeypatch):
     assert "no study 'none' in the config (allowed: " in refused(capsys, "run", "none")
     with exclusive(Path()):

@@ -41,7 +41,7 @@ from neuralign.cli.interface.options import (
     count,
     number,
 )
-from neuralign.cli.workflow_runs import start, unlock, workflow_command
+from neuralign.cli.workflow_runs import failure, start, unlock, workflow_command
 from neuralign.common.files import atomic
 from neuralign.config.files import lay_over
 from neuralign.workflow.running.run_lock import exclusive
@@ -138,7 +138,7 @@ def run(
             status = start(command, STUDY, lock)
     facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command, "--", STUDY]), "status": status}
     if status or dry_run:
-        outcome = "Snakemake failed; its messages above say where" if status else "nothing was run"
+        outcome = failure(status) if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(out / "results" / "studies" / STUDY)
     return 0, facts | table, text

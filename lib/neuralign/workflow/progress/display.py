@@ -21,11 +21,10 @@ from neuralign.workflow.progress.words import count, duration, stage
 
 INTERVAL = 0.5  # seconds between two redraws
 CAUSE = 8  # so many of the last lines of the log of a failed job are shown
-# beginnings of messages of Snakemake that say what is seen here anyway, and of those below warnings that are shown
+# beginnings of messages of Snakemake: SEEN say what is seen here anyway, SHOWN are shown although they are no warnings
 SEEN = ("Exiting because a job execution failed", "At least one job did not complete", "WorkflowError:\nAt least one")
-COMMAND_FAILED = re.compile(
-    r'RuleException:\nCalledProcessError in file "[^"\n]*rules/job\.smk"'
-)  # a job of ours: FAILED
+# the command of a failed job of this workflow, whose sentence and log are shown; rules of others may have no log
+COMMAND_FAILED = re.compile(r'RuleException:\nCalledProcessError in file "[^"\n]*rules/job\.smk"')
 SHOWN = ("Nothing to be done", "Creating conda environment", "Downloading and installing", "Environment for")
 
 
