@@ -116,6 +116,8 @@ def test_run_shows_snakemakes_own_lines_on_request_and_in_a_dry_run(runs):
 def test_run_passes_options_on_to_snakemake(runs):
     assert main(["run", "demo", "--", "--workflow-profile", "profiles/slurm"]) == 0
     assert runs[0][0][0][-2:] == ["--workflow-profile", "profiles/slurm"] and runs[0][0][1] == "demo"
+    assert main(["run", "--cores", "2", "--", "--retries", "1"]) == 0
+    assert runs[0][1][0][-2:] == ["--retries", "1"] and runs[0][1][1] == "first"
 
 
 def test_run_reports_what_is_finished_after_a_failure_and_removes_that_later(capsys, runs):
