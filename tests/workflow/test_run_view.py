@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from io import StringIO
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
-from workflow_project import REPOSITORY
+from workflow_project import REPOSITORY, environ
 
 from neuralign.cli.workflow_runs import view_options
 from neuralign.config.catalogue import Catalogue
@@ -515,3 +517,11 @@ def test_a_terminal_that_cannot_replace_lines_has_lines(now, monkeypatch):
     feed(display, now, *plan(), started(1, "train_endpoint", "Train seed 1"))
     display.close()
     assert "  start   Train seed 1\n" in display.console.file.getvalue()
+
+
+def test_snakemake_imports_the_plugin_and_not_the_package():
+    """It imports all logger plug-ins before the Snakefile, which in a checkout puts the checkout's own code first."""
+    code = "import sys, snakemake_logger_plugin_neuralign; print([m for m in sys.modules if m.startswith('neuralign')])"
+    environment = environ() | {"PYTHONPATH": str(REPOSITORY / "lib")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
