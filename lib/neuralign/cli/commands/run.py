@@ -38,7 +38,8 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     """Run the workflow. If jobs fail, make the report of what is finished, which says what is missing and why."""
     if study and study.startswith("-"):  # `neuralign run -- --retries 1`: the default study, and an option of Snakemake
-        study, options = None, [study, *(options or ())]
+        options = [study, *(options or ())]
+        study = None
     catalogue = load_catalogue(configfile)
     study = study or catalogue.default_study
     check_study(catalogue, study)
