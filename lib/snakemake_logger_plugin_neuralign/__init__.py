@@ -34,7 +34,8 @@ class LogHandler(LogHandlerBase):
         from neuralign.workflow.progress.display import Display
 
         no_color = True if self.common_settings.nocolor else None  # None: as the terminal and NO_COLOR say
-        return Display(Console(stderr=True, no_color=no_color))
+        is_terminal = None if sys.stderr.isatty() else False  # for rich, FORCE_COLOR would make a terminal of a file
+        return Display(Console(stderr=True, no_color=no_color, force_terminal=is_terminal))
 
     def emit(self, record: LogRecord) -> None:
         """Show what a record says. An error here is printed, and does not end the run."""
