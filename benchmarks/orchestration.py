@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.timing import Row, count, interleaved, limit, row
 from neuralign.common.files import note_path, sha256
-from neuralign.workflow.planning.plan import read_notes
+from neuralign.workflow.planning.estimator import read_notes
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(p.stem for p in (REPOSITORY / "scripts").glob("*.py"))
