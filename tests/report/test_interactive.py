@@ -216,6 +216,7 @@ def test_a_page_of_one_view_holds_plotly_and_loads_and_sends_nothing() -> None:
         assert tag not in ("link", "iframe") and "href" not in attributes
     rest = html.replace(bundle, "")
     assert "http" not in rest and 'plotlyServerURL: ""' in rest and '"sendChartToCloud"' in rest
+    assert "responsive: false" in rest, "with `responsive` plotly loses the height of a figure when a window changes"
     assert "A &lt;plane&gt;" in html and base64.b64encode(b"png").decode() in html
 
 
