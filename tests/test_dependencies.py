@@ -16,7 +16,14 @@ import from_lock
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 # module -> the distribution that it is of, where that has another name
-DISTRIBUTIONS = {"annotated_types": "annotated-types", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "annotated_types": "annotated-types",
+    "huggingface_hub": "huggingface-hub",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "snakemake_interface_logger_plugins": "snakemake-interface-logger-plugins",
+    "yaml": "pyyaml",
+}
 PINS = from_lock.read_lock()
 
 
@@ -39,15 +46,18 @@ def imported(paths: list[Path]) -> dict[str, str]:
 
 
 def test_the_core_is_all_that_the_library_and_its_commands_import():
-    """Only the report, and two datasets that are inside scikit-learn, need what the extra `workflow` has besides."""
+    """Only the report, the view of a run, and two datasets that are inside scikit-learn, need the extra `workflow`."""
     library = REPOSITORY / "lib" / "neuralign"
     of_workflow = [
         *library.glob("report/**/*.py"),
         *(library / f"datasets/sources/{n}.py" for n in ("digits", "diabetes")),
+        *REPOSITORY.glob("lib/snakemake_logger_plugin_neuralign/*.py"),
     ]
-    files = [path for path in library.rglob("*.py") if path not in of_workflow]
+    of_hubs = list(library.glob("networks/hubs/*.py"))
+    files = [path for path in library.rglob("*.py") if path not in (*of_workflow, *of_hubs)]
     assert len(files) > 200 and set(imported(files)) == declared()
     assert set(imported(of_workflow)) - declared() == declared("workflow") - declared() - {"snakemake"}
+    assert set(imported(of_hubs)) - declared() == declared("hub") - declared()
 
 
 def test_the_scripts_and_rules_need_the_extra_workflow_only():

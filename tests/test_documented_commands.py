@@ -25,7 +25,7 @@ STUDIES |= {"first", "mine"}  # that of `neuralign init`, and the one that docs/
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # whose arguments no test here knows: of the shell, of Slurm, of others
-OTHERS = {"cd", ".", "git", "sbatch", "squeue", "scancel", "conda", "torchrun", "podman", "pytest"}
+OTHERS = {"pytest", "cd", ".", "git", "sbatch", "squeue", "scancel", "conda", "torchrun", "podman"}
 
 
 def blocks(text: str) -> list[str]:

@@ -18,15 +18,19 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from workflow_project import REPOSITORY
 
 import neuralign
 from neuralign.cli import COMMANDS, main
 from neuralign.cli.commands import explain
 from neuralign.cli.commands.list import KINDS
+from neuralign.cli.configs import absolute_paths
 from neuralign.cli.devices import on_device
 from neuralign.cli.interface.application import load_command
 from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
 from neuralign.common.files import PACKAGE
+from neuralign.config.catalogue import Catalogue
+from neuralign.config.files import read_config
 from neuralign.config.references import load
 from neuralign.networks import setup
 from neuralign.symmetry.explain import perturbed_state
@@ -150,9 +154,10 @@ def refused(capsys, *arguments):
 # ---- help, version, misuse
 
 
-def shell(*arguments):
+def shell(*arguments, stdout=subprocess.PIPE):
     environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ["PATH"]}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def imports(*commands):
@@ -209,6 +214,12 @@ def test_the_help_fits_any_terminal_and_has_no_frames_and_no_colours_in_a_pipe(m
     text, _, _ = capsys.readouterr().out.partition("\nExamples\n")  # which are not wrapped, to be copied
     assert max(map(len, text.splitlines())) <= min(columns, 120)
     assert text.isascii() and "\x1b" not in text and not re.search(r" $", text, re.M)
+
+
+def test_a_narrow_terminal_leaves_space_for_the_texts(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["landscape", "--help"]) == 0
+    assert "\n  --json            print one JSON\n" in capsys.readouterr().out
 
 
 def documented_commands():
@@ -309,6 +320,12 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
         (["show", "one", "two"], "neuralign show: error: unrecognized arguments: two (see neuralign show --help)"),
         (["plan", "--results"], "neuralign plan: error: --results: a value is needed (see neuralign plan --help)"),
         (["plan", "--json=yes"], "neuralign plan: error: --json: takes no value (see neuralign plan --help)"),
+        (["plan", "--conf", "a.yaml"], "neuralign plan: error: no such option as --conf; did you mean '--configfile'?"),
+        (
+            ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--out", "--dry-run"],
+            "neuralign connect: error: --out: a value is needed; found --dry-run (see neuralign connect --help)",
+        ),
+        (["run", "--configfile", "--", "demo"], "neuralign run: error: --configfile: a value is needed; found -- (see"),
         (["show", "nowhere"], "neuralign show: error: nowhere: has no tables/accuracy.csv; the folder of a"),
     ],
 )
@@ -316,6 +333,20 @@ def test_misuse_has_status_2_and_one_line(arguments, message):
     done = shell("-m", "neuralign", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_what_a_network_prints_is_none_of_the_json(capsys):
+    Path("loud.py").write_text(NETS + "print('the data are read')\n")
+    assert main(["explain", "./loud.py:Net", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["certified"] and err == "the data are read\n"
+
+
+def test_output_that_cannot_be_written_is_an_error_of_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = shell("-m", "neuralign", "list", "curves", stdout=full)
+    message = "neuralign list: error: standard output: [Errno 28] No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_configfile_may_be_repeated_or_have_several_files():
@@ -422,7 +453,7 @@ def test_explain_has_status_1_if_the_certificate_does_not_hold(capsys, monkeypat
         (["nets.py:Secretive", "--input", "1,3,9,9"], "the network returns a generator; tensors, or tuples"),
         (
             ["tinytenn"],
-            "folder/file.py:name or a network of the config is needed (tiny",
+            "folder/file.py:name, a name of a hub or a network of the config is needed (tiny",
         ),
         (["nets.py:Net", "--option", "depth=3"], "unexpected keyword argument 'depth'"),
         (["nets.py:Net", "--option", "width"], "--option: found 'width', NAME=VALUE is needed"),
@@ -863,6 +894,38 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
 def test_connect_refuses_in_one_line_and_writes_nothing(capsys, arguments, message):
     assert message in refused(capsys, "connect", "nets.py:Net", *arguments, "--data", "mine.npz")
     assert not Path("connected").exists()
+
+
+def test_connect_finds_the_files_that_the_config_names_by_relative_paths(monkeypatch):
+    Path("own.yaml").write_text(
+        """
+        networks: {mine: {use: "./nets.py:Net"}, elsewhere: {use: "neuralign.api:align"}}
+        datasets: {mine: {use: npz, path: mine.npz}}
+        checkpoints: {first: {file: a.safetensors}, later: {file: later.pt}, far: {file: "hf-hub:org/name"}}
+        regimes: {mine: {endpoint: {epochs: 1, batch_size: 8, lr: 0.1}, curve: {epochs: 1, batch_size: 8, lr: 0.1}}}
+        """
+    )
+    monkeypatch.setattr("neuralign.cli.commands.connect.start", lambda *_: 0)
+    arguments = ["mine", "a.safetensors", "b.pt", "--data", "mine", "--configfile", "own.yaml", "--dry-run"]
+    assert main(["connect", *arguments, "--out", "far/away"]) == 0
+    monkeypatch.chdir("far/away")
+    c = Catalogue(read_config([REPOSITORY / "config.yaml", Path("../../own.yaml"), Path("connect.yaml")]))
+    here = str(Path("../..").resolve())
+    assert c.entry("networks", "mine")["use"] == f"{here}/nets.py:Net"
+    assert c.entry("datasets", "mine")["path"] == f"{here}/mine.npz"
+    files = {name: c.entry("checkpoints", name)["file"] for name in ("first", "later", "far")}
+    assert files == {"first": f"{here}/a.safetensors", "later": "later.pt", "far": "hf-hub:org/name"}
+    assert c.entry("networks", "elsewhere")["use"] == "neuralign.api:align"
+
+
+def test_paths_in_lists_and_overrides_are_made_absolute_with_their_list():
+    config = {"regimes": {"x": {"augment": [{"use": "flip"}, {"use": "nets.py:f"}], "lr": 1}}, "default_study": "x"}
+    config["datasets"] = {"d": {"overrides": [{"when": {"regime": "x"}, "path": "mine.npz"}]}}
+    here = Path.cwd()
+    assert absolute_paths(config) == {
+        "regimes": {"x": {"augment": [{"use": "flip"}, {"use": f"{here}/nets.py:f"}]}},
+        "datasets": {"d": {"overrides": [{"when": {"regime": "x"}, "path": f"{here}/mine.npz"}]}},
+    }
 
 
 def test_connect_is_refused_while_another_run_works_in_its_folder(capsys):

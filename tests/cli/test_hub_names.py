@@ -70,6 +70,9 @@ def test_a_merge_warns_once_for_each_checkpoint_whose_normalisation_is_not_known
     caplog.clear()
     run(capsys, *command, "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
     assert caplog.messages == []
+    command = ["landscape", "nets.py:net", "hf-hub:me/a", "--data", "my.npz", "--points", "2", "-o", "plane.csv"]
+    run(capsys, *command)
+    assert [message.partition(", so")[0] for message in caplog.messages] == [f"hf-hub:me/a: {unknown}"]
 
 
 def test_a_wrong_name_is_one_line(capsys):

@@ -116,6 +116,8 @@ def test_run_shows_snakemakes_own_lines_on_request_and_in_a_dry_run(runs):
 def test_run_passes_options_on_to_snakemake(runs):
     assert main(["run", "demo", "--", "--workflow-profile", "profiles/slurm"]) == 0
     assert runs[0][0][0][-2:] == ["--workflow-profile", "profiles/slurm"] and runs[0][0][1] == "demo"
+    assert main(["run", "--cores", "2", "--", "--retries", "1"]) == 0
+    assert runs[0][1][0][-2:] == ["--retries", "1"] and runs[0][1][1] == "first"
 
 
 def test_run_reports_what_is_finished_after_a_failure_and_removes_that_later(capsys, runs):
@@ -134,6 +136,14 @@ def test_run_says_so_where_nothing_is_finished(capsys, runs):
     runs[1].update(first=1, first_incomplete=1)
     assert main(["run"]) == 1
     assert capsys.readouterr().out == "failed; the messages above say where\n"
+
+
+def test_a_run_that_was_killed_is_to_be_continued_and_has_no_report(capsys, runs):
+    runs[1]["first"] = -9
+    assert main(["run"]) == 1
+    assert [target for _, target in runs[0]] == ["first"]
+    text = "Snakemake was ended by signal 9; what is done is kept, and the same command continues\n"
+    assert capsys.readouterr().out == text
 
 
 def test_run_refuses_in_one_line(capsys, monkeypatch):

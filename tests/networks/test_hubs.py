@@ -29,6 +29,7 @@ from neuralign.networks.model import build
 from neuralign.networks.setup import load_data_and_model
 from neuralign.workflow.provenance import recipes
 from neuralign.workflow.provenance.recipes import Recipes
+from neuralign.workflow.running.notes import origin
 
 SCRIPTS = PACKAGE.parents[1] / "scripts"
 OLD, NEW = "1" * 40, "2" * 40  # revisions
@@ -44,6 +45,7 @@ def caches(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch"))
+    monkeypatch.setattr(files, "REVISIONS", {})
     networks.preparation.cache_clear()
     return tmp_path
 
@@ -115,6 +117,7 @@ def test_a_name_is_taken_apart():
         ),
         ("hf-hub:me/net:../../x", "found 'hf-hub:me/net:../../x'; hf-hub:<repository>"),
         ("hf-hub:me/net:a/../../x", "found 'hf-hub:me/net:a/../../x'; hf-hub:<repository>"),
+        ("hf-hub:me/net@a/../../x", "found 'hf-hub:me/net@a/../../x'; hf-hub:<repository>"),
         ("torchvision:resnet18", "found 'torchvision:resnet18'; torchvision:<Model>_Weights.<name> is needed"),
         ("torchvision:ResNet81_Weights.DEFAULT", "torchvision has no ResNet81_Weights; did you mean 'ResNet"),
         ("torchvision:ResNet18_Weights.IMAGENET", "ResNet18_Weights has IMAGENET1K_V1, DEFAULT, and no IMAGENET"),
@@ -302,6 +305,15 @@ def test_a_repository_without_a_network_of_timm_is_refused():
     put("me/net", {"config.json": b'{"model_type": "bert"}'})
     with pytest.raises(UserError, match="hf-hub:me/net: its config.json names no `architecture` of timm"):
         construct("hf-hub:me/net", {}, 5, 3)
+    for key, value, message in (
+        ("architecture", "hf-hub:other/net", "timm has no|found 'timm/hf-hub:other/net'"),
+        ("architecture", "resnt18", "timm/resnt18: timm has no model 'resnt18'; did you mean 'resnet18'"),
+        ("model_args", {"checkpoint_path": "/a.pt"}, "has checkpoint_path in `model_args`, no argument of a network"),
+    ):
+        put("me/more", {"config.json": json.dumps(TIMM | {key: value}).encode()})
+        with pytest.raises(UserError, match=f"hf-hub:me/more: its config.json:? .*({message})"):
+            construct("hf-hub:me/more", {}, 5, 3)
+        Path("hub/models--me--more/snapshots", NEW, "config.json").unlink()
     put("me/bad", {"config.json": b"[1]"})
     with pytest.raises(UserError, match="hf-hub:me/bad: its config.json holds a list; a mapping is needed"):
         construct("hf-hub:me/bad", {}, 5, 3)
@@ -389,6 +401,15 @@ def test_an_import_reports_where_the_weights_are_from(data, caplog):
     assert reported["warnings"] == [] and not caplog.records
     for name, tensor in load_file("network.safetensors").items():
         assert torch.equal(tensor, weights()[name])
+
+
+def test_the_note_of_every_job_has_the_commit_that_a_name_without_one_stood_for(data):
+    put("me/net", {"config.json": json.dumps(TIMM).encode()}, revision=OLD, branch="v1")
+    assert "hub" not in origin()
+    load_data_and_model(data, settings(f"hf-hub:me/net@{OLD}"))
+    assert "hub" not in origin(), "a commit stands for itself"
+    load_data_and_model(data, settings("hf-hub:me/net@v1"))
+    assert origin()["hub"] == {"hf-hub:me/net@v1": OLD}
 
 
 @pytest.mark.parametrize(

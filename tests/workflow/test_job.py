@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from lone_job import OUT, SCRIPT, change_into, recipe, start_job, until, wait_for_exit
+from lone_job import OUT, SCRIPT, change_into, command, job_environment, recipe, start_job, until, wait_for_exit
 
 from neuralign.common.files import atomic, leftovers, note_path, sha256
-from neuralign.workflow.provenance.code_digests import closure
+from neuralign.workflow.provenance.code_digests import closure, external_code
 from neuralign.workflow.running import run
 from neuralign.workflow.running.notes import digest
 from neuralign.workflow.running.run import check_closure, perform
@@ -154,6 +154,21 @@ def test_a_recipe_of_another_key_is_refused():
         in text
     )
     assert not OUT.exists()
+
+
+@pytest.mark.parametrize("edited", ["mine.py", "helper.py"])
+def test_code_of_the_user_that_was_edited_after_the_planning_is_refused(edited):
+    Path("mine.py").write_text("import helper\ndef hop(data): return helper.n\n")
+    Path("helper.py").write_text("n = 1\n")
+    code = external_code("./mine.py:hop")
+    settings = {"word": {"steps": [{"inner": {"use": "./mine.py:hop"}}]}}
+    line = command("hello", settings=settings, code=code)
+    subprocess.run(line, env=job_environment(), check=True)
+    OUT.unlink()
+    Path(edited).write_text(Path(edited).read_text() + "more = 2\n")
+    done = subprocess.run(line, env=job_environment(), capture_output=True, text=True)
+    message = "./mine.py:hop: its code has been edited since this run was planned; start it again"
+    assert done.returncode == 1 and message in done.stderr and not OUT.exists()
 
 
 def test_help_describes_the_script_and_its_options():

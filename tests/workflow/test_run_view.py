@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from io import StringIO
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
-from workflow_project import REPOSITORY
+from workflow_project import REPOSITORY, environ
 
 from neuralign.cli.workflow_runs import view_options
 from neuralign.config.catalogue import Catalogue
@@ -176,9 +178,13 @@ def test_messages_are_shown_unless_they_say_what_is_seen_anyway(display, now):
     hidden = ["Building DAG of jobs...", "None", "WorkflowError:\nAt least one job did not complete successfully."]
     feed(display, now, *(record(msg=text) for text in [*hidden[:2], *shown]))
     feed(display, now, record(logging.ERROR, hidden[2], event="error"))
+    command = "RuleException:\nCalledProcessError in file \"{}\", line 17:\nCommand 'set -euo pipefail; ...'"
+    feed(display, now, record(logging.ERROR, command.format("/x/neuralign/rules/job.smk"), event="error"))
+    feed(display, now, record(logging.ERROR, command.format("/x/Snakefile"), event="error"))
     feed(display, now, record(logging.ERROR, "SyntaxError in file Snakefile", event="error"))
     feed(display, now, record(event="resources_info", msg="Provided cores: 2"))
     display.close()
+    shown += command.format("/x/Snakefile").splitlines()  # of a rule of the user, which may have no log
     assert display.text().splitlines() == [*shown, "SyntaxError in file Snakefile"]  # and no summary: nothing ran
 
 
@@ -261,6 +267,12 @@ def test_the_last_line_that_says_so_tells_how_far_a_job_is(tmp_path, line, text,
     assert job_log.last_step(log, since=1010, now=1011) is None, "the log of an earlier attempt"
 
 
+def test_codes_for_terminals_and_bytes_of_a_log_do_not_reach_the_terminal(tmp_path):
+    log = tmp_path / "job.log"
+    log.write_bytes(b"\x1b[31mno space\x1b[0m left\n\xff\x00\x1b[2J\x9bbinary\n12:00:00  epoch 1/2\x07  loss 0.5\n")
+    assert job_log.last_lines(log) == ["no space left", "\ufffd\ufffdbinary", "12:00:00  epoch 1/2  loss 0.5"]
+
+
 def test_a_log_that_is_not_there_says_nothing(tmp_path):
     log = tmp_path / "x.log"
     assert job_log.last_step(log, 0, 1) is None and job_log.cause(log, 8) == [] and not job_log.has_resumed(log)
@@ -305,6 +317,12 @@ def test_the_view_fits_into_the_terminal(busy_state, now, width):
     assert running.startswith("> Train tiny") and "epoch 10/40" in running and running.endswith("1:15")
     if width == 120:
         assert "Train tinyten on digits (demo), seed 2 " in running and "2,140 images/s" in running
+
+
+def test_numbers_are_not_cut_in_a_very_narrow_terminal(busy_state, now):
+    _, _, trainings, alignments, reports, *_ = view(busy_state, now(), 24)
+    assert trainings.split()[-2:] == ["e…", "1/2"] and "0/1" in reports
+    assert alignments.split()[-3:] == ["0/1", "1", "failed"]
 
 
 def test_a_low_terminal_shows_what_is_at_work(now):
@@ -479,3 +497,31 @@ def test_snakemake_finds_the_plug_in_which_prints_a_dry_run_as_snakemake_does(ca
     handler.close()
     printed = capsys.readouterr().err
     assert "1 job to do: 1 align" in printed and printed.endswith("What is done is kept: the next run continues\n")
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_variables_that_ask_for_colours_make_no_view_in_a_file(capsys, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    handler = (
+        LoggerPluginRegistry().get_plugin("neuralign").log_handler(SimpleNamespace(nocolor=False, dryrun=False), None)
+    )
+    handler.emit(record(event="run_info", stats={"align": 1, "total": 1}))
+    handler.emit(started(1, "align"))
+    handler.close()
+    assert "  start   align\n" in capsys.readouterr().err
+
+
+def test_a_terminal_that_cannot_replace_lines_has_lines(now, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    display = Display(Console(file=StringIO(), force_terminal=True, width=80), now)
+    feed(display, now, *plan(), started(1, "train_endpoint", "Train seed 1"))
+    display.close()
+    assert "  start   Train seed 1\n" in display.console.file.getvalue()
+
+
+def test_snakemake_imports_the_plugin_and_not_the_package():
+    """It imports all logger plug-ins before the Snakefile, which in a checkout puts the checkout's own code first."""
+    code = "import sys, snakemake_logger_plugin_neuralign; print([m for m in sys.modules if m.startswith('neuralign')])"
+    environment = environ() | {"PYTHONPATH": str(REPOSITORY / "lib")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -281,6 +281,18 @@ def test_notes_that_disagree_about_an_artefact_are_reported_where_it_was_not_cop
     assert problems(results) == {"chain broken": {ENDPOINT}}
 
 
+def test_results_of_different_commits_of_a_repository_are_reported(results, capsys):
+    name, old, new = "hf-hub:me/net", "1" * 40, "2" * 40
+    edit_note(results / ENDPOINT, hub={name: old}, started="2026-01-01T00:00:00+00:00")
+    assert problems(results) == {}
+    status, text = run(capsys, "results", "--ignore-config")
+    assert status == 0 and f"named without a commit, so that nothing is due if a hub changes them: {name}\n" in text
+    edit_note(results / CURVE, hub={name: new}, started="2026-01-02T00:00:00+00:00")
+    (finding,) = disagreements(Results(results))
+    text = f"made from {name} when that was commit {old[:12]}; {CURVE} was made from {new[:12]}: name a commit"
+    assert finding == ("chain broken", ENDPOINT, text)
+
+
 def test_an_artefact_replaced_together_with_its_note_is_not_detected(results):
     """A limit that docs/provenance.md states."""
     page = results / "report/smoke/html.txt"

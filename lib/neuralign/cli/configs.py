@@ -12,6 +12,7 @@ from neuralign.config.files import lay_over, read_config
 from neuralign.config.lines import with_lines
 
 Config = dict[str, Any]
+PATHS = {("datasets", "path"), ("checkpoints", "file")}  # (section, key) of paths of the user's files
 
 
 class UsageError(UserError):
@@ -54,10 +55,38 @@ def extended_catalogue(config: Config, overlay: Mapping[str, Any]) -> Catalogue:
     return Catalogue(merged)
 
 
+def absolute_paths(config: Config) -> Config:
+    """What is to be laid over a config so that it means the same in any folder: its relative paths, made absolute.
+
+    They are those of files with plug-ins and networks, of data and of checkpoints. What does not exist here is left.
+    """
+    return _changes(config, {section: _absolute(entries, section, "") for section, entries in config.items()})
+
+
 def check_study(catalogue: Catalogue, study: str) -> None:
     """Raise `UsageError` if the config has no study of this name."""
     if study not in catalogue.studies:
         raise UsageError(f"no study {study!r} in the config (allowed: {', '.join(catalogue.studies)})")
+
+
+def _absolute(value: Any, section: str, key: str) -> Any:
+    """The value of a key, at any depth of a section, with absolute paths."""
+    if isinstance(value, Mapping):
+        return {name: _absolute(part, section, name) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_absolute(part, section, key) for part in value]
+    if not isinstance(value, str):
+        return value
+    module, sign, attribute = value.rpartition(":") if key == "use" else (value, "", "")
+    is_path = module.endswith(".py") if key == "use" else (section, key) in PATHS
+    return f"{Path(module).absolute()}{sign}{attribute}" if is_path and Path(module).exists() else value
+
+
+def _changes(before: Any, after: Any) -> Any:
+    """The parts of a mapping that differ; a list as a whole, for one that is laid over another replaces it."""
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
+        return after
+    return {name: _changes(before[name], part) for name, part in after.items() if part != before[name]}
 
 
 def _config_files(configfiles: Iterable[Path] | None) -> list[Path]:

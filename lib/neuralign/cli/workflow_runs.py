@@ -51,6 +51,13 @@ def unlock(command: list[str], target: str, folder: Path, lock: int) -> None:
         start([*command, "--unlock"], target, lock)
 
 
+def failure(status: int) -> str:
+    """What to say after a run of Snakemake that has failed."""
+    if status < 0:
+        return f"Snakemake was ended by signal {-status}; what is done is kept, and the same command continues"
+    return "failed; the messages above say where"
+
+
 def start(command: list[str], target: str, lock: int) -> int:
     """Run Snakemake and return its exit status. An interrupt is waited for, and then ends this process, too.
 

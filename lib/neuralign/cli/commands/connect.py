@@ -9,7 +9,15 @@ import typer
 import yaml
 
 from neuralign.cli.commands.show import show
-from neuralign.cli.configs import Config, UsageError, extended_catalogue, folder_config, load_config, workflow_file
+from neuralign.cli.configs import (
+    Config,
+    UsageError,
+    absolute_paths,
+    extended_catalogue,
+    folder_config,
+    load_config,
+    workflow_file,
+)
 from neuralign.cli.devices import select_device
 from neuralign.cli.entries import (
     REGIME,
@@ -33,8 +41,9 @@ from neuralign.cli.interface.options import (
     count,
     number,
 )
-from neuralign.cli.workflow_runs import start, unlock, workflow_command
+from neuralign.cli.workflow_runs import failure, start, unlock, workflow_command
 from neuralign.common.files import atomic
+from neuralign.config.files import lay_over
 from neuralign.workflow.running.run_lock import exclusive
 
 DESCRIPTION = "Learn and measure low-loss curves between checkpoints, aligned and unaligned."
@@ -105,6 +114,8 @@ def run(
     config = load_config(configfile)
     overlay = study_config(config, network, checkpoints, data, images, curves, method, inside)
     extended_catalogue(config, overlay)  # raises ConfigError before anything is written
+    lay_over(config, overlay)
+    lay_over(overlay, absolute_paths(config))  # the workflow runs in `out`
     file = out / "connect.yaml"
     configs = [*folder_config(), *(configfile or ()), file]
     options = [
@@ -127,7 +138,7 @@ def run(
             status = start(command, STUDY, lock)
     facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command, "--", STUDY]), "status": status}
     if status or dry_run:
-        outcome = "Snakemake failed; its messages above say where" if status else "nothing was run"
+        outcome = failure(status) if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(out / "results" / "studies" / STUDY)
     return 0, facts | table, text

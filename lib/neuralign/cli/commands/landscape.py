@@ -102,7 +102,7 @@ def run(
     if len(window) not in (0, 2, 4):
         raise UsageError(f"--extent: found {len(window)} numbers; two or four are needed")
     with on_device(device):
-        dataset, model = load_data_and_model(network, configfile, data, images)
+        dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
         normalisation = {}
         if model.mean is not None:
             normalisation = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}

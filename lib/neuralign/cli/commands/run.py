@@ -9,7 +9,7 @@ import typer
 from neuralign.cli.commands.show import show
 from neuralign.cli.configs import check_study, folder_config, load_catalogue, workflow_file
 from neuralign.cli.interface.options import ConfigFiles, Cores, StudyOrDefault, Verbose
-from neuralign.cli.workflow_runs import introduce, start, unlock, view_options, workflow_command
+from neuralign.cli.workflow_runs import failure, introduce, start, unlock, view_options, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -37,6 +37,9 @@ def run(
     verbose: Verbose = False,
 ) -> tuple[int, dict[str, Any], str]:
     """Run the workflow. If jobs fail, make the report of what is finished, which says what is missing and why."""
+    if study and study.startswith("-"):  # `neuralign run -- --retries 1`: the default study, and an option of Snakemake
+        options = [study, *(options or ())]
+        study = None
     catalogue = load_catalogue(configfile)
     study = study or catalogue.default_study
     check_study(catalogue, study)
@@ -55,8 +58,8 @@ def run(
         status = start(command, study, lock)
         if not status:
             shutil.rmtree(STUDIES / incomplete, ignore_errors=True)
-        elif start(command, incomplete, lock):
-            return 1, {"study": study, "status": status}, "failed; the messages above say where"
+        elif status < 0 or start(command, incomplete, lock):  # a run that was killed is to be continued, not reported
+            return 1, {"study": study, "status": status}, failure(status)
     table, text = show(STUDIES / (incomplete if status else study))
     if status:
         text += "\nINCOMPLETE: something has failed; the report of what is there says what, and why"

@@ -57,6 +57,7 @@ def run(
         "findings": [finding._asdict() for finding in findings],
         "absent": results.absent(),
         "not_in_config": not_compared,
+        "without_commit": results.without_commit(),
         "trace": lineage,
     }
     lines = [as_text(lineage) if lineage else _summarise(results, time.monotonic() - start, not_compared), ""]
@@ -74,4 +75,6 @@ def _summarise(results: Results, seconds: float, not_compared: list[str]) -> str
         lines.append(f"missing, so not compared: {len(absent)} inputs, such as {absent[0]}")
     if not_compared:
         lines.append(f"not compared with the config and code: {len(not_compared)} results, such as {not_compared[0]}")
+    if names := results.without_commit():
+        lines.append(f"named without a commit, so that nothing is due if a hub changes them: {', '.join(names)}")
     return "\n".join(lines)

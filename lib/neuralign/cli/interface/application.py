@@ -11,9 +11,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -40,6 +41,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As click does, after a look at all arguments at once."""
+        if not ctx.resilient_parsing:
+            _check_values(self, ctx, args)
         args = _repeat_options(self, args)
         try:
             given, rest, _ = self.make_parser(ctx).parse_args(list(args))
@@ -138,15 +141,19 @@ def _printing(name: str, run: Callable[..., tuple[int, Any, str]]) -> Callable[.
         logging.basicConfig(format="%(message)s", handlers=[StandardError()])
         logging.getLogger(PROGRAM).setLevel(logging.INFO if verbose else logging.WARNING)
         try:
-            with bars() if not verbose else nullcontext():
+            # what code of the user prints, such as that of NETWORK, is none of the JSON
+            with redirect_stdout(sys.stderr) if as_json else nullcontext(), bars() if not verbose else nullcontext():
                 status, facts, text = run(**_grouped(run, values))
         except (UserError, OSError) as error:
             _print_error(f"{PROGRAM} {name}", _on_one_line(error))
             return 2
         try:
             print(json.dumps(facts) if as_json else text, flush=True)
-        except BrokenPipeError:  # the reader has closed the pipe, as `head` does; no error at exit for it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again at exit
+            if not isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as `head` does: no error
+                _print_error(f"{PROGRAM} {name}", f"standard output: {_on_one_line(error)}")
+                return 2
         return int(status)
 
     options = [p for p in _flat_parameters(run) if p.name != "verbose"]
@@ -202,6 +209,16 @@ def _repeat_options(command: TyperCommand, arguments: list[str]) -> list[str]:
     return repeated
 
 
+def _check_values(command: TyperCommand, ctx: Any, arguments: list[str]) -> None:
+    """Refuse an option in the place of a value: click would take the second one of `--out --dry-run` for a folder."""
+    options: dict[str, Any] = {name: p for p in command.get_params(ctx) for name in p.opts if name.startswith("-")}
+    for name, value in pairwise(arguments):
+        if name == "--":
+            return
+        if name in options and not options[name].is_flag and (value == "--" or value.partition("=")[0] in options):
+            ctx.fail(f"{name}: a value is needed; found {value}")
+
+
 def _problem(error: typer.TyperException) -> str:
     """What is wrong with the arguments, in the words of this program: option, what was found, what is allowed."""
     if isinstance(error, typer.BadParameter):
@@ -212,7 +229,8 @@ def _problem(error: typer.TyperException) -> str:
     options = {name: p for p in ctx.command.get_params(ctx) for name in p.opts if name.startswith("-")}
     if option in options:
         return f"{option}: {'takes no value' if options[option].is_flag else 'a value is needed'}"
-    return f"no such option as {option}{did_you_mean(option, options)}"
+    longer = [name for name in options if name.startswith(option)]  # this one is meant, however much is left out
+    return f"no such option as {option}{did_you_mean(option, longer) or did_you_mean(option, options)}"
 
 
 def _name(parameter: Any) -> str:

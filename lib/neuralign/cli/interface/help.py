@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDEST_NAME = 30  # columns; the text of an option with a longer name begins on the line below it
+MARGIN = 4  # columns before the texts, where all names are longer
 WIDEST_TEXT = 120  # columns: longer lines are hard to read
 TEXTS = {  # of options that click and typer add
     "help": "show this help",
@@ -30,7 +31,8 @@ def write_help(command: Any, ctx: Any) -> str:
             _print_text(console, _styled(" ".join(paragraph.split())))
         for title, rows in _sections(command, ctx):
             console.print(Text(f"\n{title}", HEADING))
-            width = max(len(name) for name, _ in rows if len(name) <= WIDEST_NAME)
+            widest = min(WIDEST_NAME, console.width // 2 - 4)
+            width = max((len(name) for name, _ in rows if len(name) <= widest), default=MARGIN)
             for name, text in rows:
                 _print_row(console, name, text, width)
         if command.epilog:

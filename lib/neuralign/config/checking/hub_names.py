@@ -52,7 +52,7 @@ def parse(name: str) -> HubName:
     """A name of a hub, taken apart. Raises UserError if it has another form than the names of its hub."""
     hub = hub_of(name)
     parts = re.fullmatch(PATTERNS[hub], name)
-    if not parts or ".." in (parts.groupdict().get("file") or ""):
+    if not parts or any(".." in (parts.groupdict().get(key) or "") for key in ("revision", "file")):  # parts of paths
         advice = f"; a file in a folder of this name is written ./{name}" if hub == "timm" else ""
         raise UserError(f"found {name!r}; {FORMS[hub]} is needed{advice}")
     return HubName(hub, **{key: value or "" for key, value in parts.groupdict().items()})

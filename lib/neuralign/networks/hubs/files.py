@@ -19,6 +19,9 @@ from neuralign.config.problems import did_you_mean
 
 # files of a repository that may be its checkpoint, in the order in which they are looked for
 CHECKPOINTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+REVISIONS: dict[
+    str, str
+] = {}  # {repository, @ and branch or tag if named: the commit that this process has read of it}
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def repository_file(name: str, parts: HubName, candidates: tuple[str, ...]) -> t
     for candidate in candidates:
         try:
             path = hf_hub_download(parts.name, candidate, revision=revision, local_files_only=unreachable)
+            _note_revision(parts, _revision(Path(path), candidate))
             return candidate, Path(path)
         except errors.LocalEntryNotFoundError:  # not in the cache, and the hub cannot be asked
             if try_to_load_from_cache(parts.name, candidate, revision=revision) is not _CACHED_NO_EXIST:
@@ -95,7 +99,7 @@ def _from_repository(name: str, parts: HubName) -> HubFile:
     if found is None:
         raise UserError(f"{name}: the repository {parts.name} has no {' or '.join(candidates)}; name a file of it")
     file, path = found
-    revision = path.parts[path.parts.index("snapshots", -3 - file.count("/")) + 1]
+    revision = _revision(path, file)
     record: dict[str, Any] = {"name": name, "repository": parts.name, "revision": revision, "file": file}
     if not file.endswith(INDEX):
         return HubFile(path, record | {"sha256": sha256(path)})
@@ -106,6 +110,17 @@ def _from_repository(name: str, parts: HubName) -> HubFile:
             raise UserError(f"{name}: the repository {parts.name} has no {shard}, which {file} names")
         shards[shard] = sha256(place[1])
     return HubFile(path, record | {"shards": {path.name: sha256(path), **shards}})
+
+
+def _revision(path: Path, file: str) -> str:
+    """The commit of a file in the cache, .../snapshots/<commit>/<file>."""
+    return path.parts[path.parts.index("snapshots", -3 - file.count("/")) + 1]
+
+
+def _note_revision(parts: HubName, commit: str) -> None:
+    """Keep in mind which commit a name without one stood for; the note of a job has it (running/notes.py)."""
+    if parts.revision != commit:
+        REVISIONS[f"hf-hub:{parts.name}{'@' if parts.revision else ''}{parts.revision}"] = commit
 
 
 def _from_address(name: str, address: str) -> HubFile:

@@ -1,5 +1,6 @@
 """Networks of hubs, and how the images that they were trained on were prepared."""
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,21 @@ def factory(use: str) -> Callable[..., nn.Module]:
             f"{use}: its config.json names no `architecture` of timm, so the network cannot be built from it; name the "
             "network as package.module:name, and the repository as its checkpoint"
         )
-    return partial(_build_with_timm, architecture, config.get("model_args") or {}, default=config.get("num_classes"))
+    arguments = config.get("model_args") or {}
+    _check_record(use, architecture, arguments)
+    return partial(_build_with_timm, architecture, arguments, default=config.get("num_classes"))
+
+
+def _check_record(use: str, architecture: str, arguments: Mapping[str, Any]) -> None:
+    """Raise UserError if a repository's record is of more than a network: of other weights, files or repositories."""
+    import timm
+
+    try:
+        check_network(f"timm/{architecture}")
+    except UserError as error:
+        raise UserError(f"{use}: its config.json: {error}") from error
+    if taken := sorted(inspect.signature(timm.create_model).parameters.keys() & arguments.keys()):
+        raise UserError(f"{use}: its config.json has {', '.join(taken)} in `model_args`, no argument of a network")
 
 
 def _build_with_timm(

@@ -5,6 +5,7 @@ Elsewhere each job has a line when it starts and one when it ends.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from neuralign.workflow.progress.words import count, duration, stage
 
 INTERVAL = 0.5  # seconds between two redraws
 CAUSE = 8  # so many of the last lines of the log of a failed job are shown
-# beginnings of messages of Snakemake that say what is seen here anyway, and of those below warnings that are shown
+# beginnings of messages of Snakemake: SEEN say what is seen here anyway, SHOWN are shown although they are no warnings
 SEEN = ("Exiting because a job execution failed", "At least one job did not complete", "WorkflowError:\nAt least one")
+# the command of a failed job of this workflow, whose sentence and log are shown; rules of others may have no log
+COMMAND_FAILED = re.compile(r'RuleException:\nCalledProcessError in file "[^"\n]*rules/job\.smk"')
 SHOWN = ("Nothing to be done", "Creating conda environment", "Downloading and installing", "Environment for")
 
 
@@ -29,14 +32,14 @@ class Display:
     """What a logger plug-in of Snakemake does with records.
 
     Args:
-        console: standard error. If it is a terminal, there is a view.
+        console: standard error. If it is a terminal whose lines can be replaced, there is a view.
         now: the clock, in seconds since 1970.
     """
 
     def __init__(self, console: Console, now: Callable[[], float] = time.time):
         self.console, self.now = console, now
         self.state = RunState(began=now())
-        self.block = Block(console) if console.is_terminal else None
+        self.block = Block(console) if console.is_terminal and not console.is_dumb_terminal else None
         self.lock = threading.RLock()
         self.is_closed = threading.Event()
         self.has_begun = self.has_summary = False
@@ -111,7 +114,7 @@ class Display:
     def _message(self, record: logging.LogRecord) -> None:
         message = str(record.msg or "").strip()
         is_shown = record.levelno >= logging.WARNING or message.startswith(SHOWN)
-        if message and is_shown and not message.startswith(SEEN):
+        if message and is_shown and not (message.startswith(SEEN) or COMMAND_FAILED.match(message)):
             self._print(message, "yellow" if record.levelno == logging.WARNING else "")
 
     def _time_and_progress(self, job: Job, now: float) -> str:

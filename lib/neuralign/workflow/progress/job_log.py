@@ -9,6 +9,7 @@ STAMP = re.compile(r"^\d\d:\d\d:\d\d  ")
 EPOCH = re.compile(r"epoch (\d+(?:\.\d+)?)/(\d+)\b")
 SPEED = re.compile(r"  (\d+) (\w+)/s  (\d+) s left$")
 COUNT = re.compile(r"^(\d+) of (\d+)  ")  # points of a plane
+CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # would act on the terminal
 RESUMED = "resumed after epoch"
 INTERRUPTED = ("ended by SIGINT", "KeyboardInterrupt")  # by Ctrl-C (running/termination.py)
 REPORT = "this job alone:"  # with this begin the lines that a failed job writes about itself (running/failure.py)
@@ -62,7 +63,7 @@ def was_interrupted(log: Path) -> bool:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The last lines of a log; none if it cannot be read."""
+    """The last lines of a log, without codes for terminals; none if it cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -70,7 +71,7 @@ def last_lines(log: Path) -> list[str]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return lines[1:] if size > TAIL else lines
+    return [CONTROLS.sub("", line) for line in (lines[1:] if size > TAIL else lines)]
 
 
 def cause(log: Path, count: int) -> list[str]:

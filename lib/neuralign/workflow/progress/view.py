@@ -68,8 +68,11 @@ def _stages_that_fit(stages: dict[str, Stage], height: int) -> dict[str, Stage]:
 
 def _stage_table(stages: dict[str, Stage], width: int) -> Table:
     """One line for each stage: its name, a bar, how many of its jobs are done, how many have failed."""
+    numbers_of = {rule: f"{of_rule.done:,}/{of_rule.total:,}" for rule, of_rule in stages.items()}
+    failures_of = {rule: f"{of_rule.failed} failed" if of_rule.failed else "" for rule, of_rule in stages.items()}
+    taken = sum(max(map(len, column.values())) + 1 for column in (numbers_of, failures_of))
     table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(1, width - taken))  # numbers are never cut
     if width >= WIDE:
         table.add_column(width=BAR)
     table.add_column(justify="right", no_wrap=True)
@@ -80,8 +83,8 @@ def _stage_table(stages: dict[str, Stage], width: int) -> Table:
         bar = ProgressBar(
             max(1, of_rule.total), of_rule.done, style="bright_black", complete_style="green", finished_style="green"
         )
-        name, numbers = Text(f"  {stage(rule)}", style=style), Text(f"{of_rule.done:,}/{of_rule.total:,}", style=style)
-        failed = Text(f"{of_rule.failed} failed" if of_rule.failed else "", style="red")
+        name, numbers = Text(f"  {stage(rule)}", style=style), Text(numbers_of[rule], style=style)
+        failed = Text(failures_of[rule], style="red")
         table.add_row(name, *([bar] if width >= WIDE else []), numbers, failed)
     return table
 

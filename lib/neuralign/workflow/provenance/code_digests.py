@@ -7,7 +7,7 @@ import ast
 import hashlib
 import importlib.metadata
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +52,15 @@ def external_code(name: str) -> dict[str, str]:
 def file_of(name: str) -> dict[str, str]:
     """The same of the file alone that defines the object, for what is read from it without running it."""
     return _installed_versions(name) or {_label(find(name), name): _digest(find(name))}
+
+
+def is_edited(name: str, code: Mapping[str, str]) -> bool:
+    """Whether a file behind an object outside this package has another digest than in the `code` of a recipe."""
+    for label, digest in external_code(name).items():
+        planned = {code[key] for key in (label, f"{label} of {name}") if key in code}
+        if planned and digest not in planned:
+            return True
+    return False
 
 
 @cache

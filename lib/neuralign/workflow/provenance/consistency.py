@@ -78,6 +78,10 @@ class Results:
         """The SHA-256 of an artefact by its note, or of the file if it has no note; None if both are missing."""
         return self.notes[path]["sha256"] if path in self.notes else self.hashes.get(path)
 
+    def without_commit(self) -> list[str]:
+        """Names of repositories of a hub that artefacts were made from and that name no commit."""
+        return sorted({name for note in self.notes.values() for name in note.get("hub", {})})
+
     def absent(self) -> list[str]:
         """Inputs of artefacts in this folder that are not in it themselves, neither as a file nor by a note."""
         return sorted(path for path in self.readers if self.digest_of(path) is None)
@@ -135,6 +139,7 @@ def disagreements(results: Results) -> Iterator[Finding]:
         if len(set(results.readers[path].values())) > 1:
             readings = ", ".join(f"{sha[:12]} by {reader}" for reader, sha in sorted(results.readers[path].items()))
             yield Finding("chain broken", path, f"not here, and different content of it was read: {readings}")
+    yield from _moved_repositories(results)
 
 
 def _broken_links(results: Results, path: str, note: Note) -> Iterator[Finding]:
@@ -149,6 +154,18 @@ def _broken_links(results: Results, path: str, note: Note) -> Iterator[Finding]:
         if origin is not None and not stands_for(origin, keys[name, i]):
             text = f"its {name}, {source}: the key is {origin['key']}, and was {keys[name, i]}"
             yield Finding("chain broken", path, text)
+
+
+def _moved_repositories(results: Results) -> Iterator[Finding]:
+    """Findings where a name of a hub that names no commit stood for another commit than when the newest was made."""
+    newest_first = sorted(results.notes.items(), key=lambda item: str(item[1].get("started")), reverse=True)
+    newest: dict[str, tuple[str, str]] = {}  # name -> commit, artefact
+    for path, note in newest_first:
+        for name, commit in note.get("hub", {}).items():
+            last, other = newest.setdefault(name, (commit, path))
+            if commit != last:
+                text = f"made from {name} when that was commit {commit[:12]}; {other} was made from {last[:12]}"
+                yield Finding("chain broken", path, f"{text}: name a commit")
 
 
 def out_of_date(results: Results, catalogue: Catalogue) -> tuple[list[Finding], list[str]]:
@@ -176,7 +193,14 @@ def _check_note(note: Any) -> Note:
     if note["key"] != key_of(note):
         raise ValueError("its key is not that of its recipe")
     entries = list(flat(note["inputs"]))
-    texts = [note["artefact"], note["sha256"], *(entry[key] for _, _, entry in entries for key in ("path", "sha256"))]
+    if not isinstance(hub := note.get("hub", {}), dict):
+        raise ValueError("its `hub` is no mapping of names to commits")
+    texts = [
+        *hub.values(),
+        note["artefact"],
+        note["sha256"],
+        *(entry[key] for _, _, entry in entries for key in ("path", "sha256")),
+    ]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("its paths and digests must be text")
     if [entry[:2] for entry in entries] != [key[:2] for key in flat(note["upstream"])]:

@@ -144,8 +144,11 @@ def read_note(output: str | Path) -> Note:
 
 
 def origin() -> dict[str, Any]:
-    """Commit, versions of the libraries in use, platform, device, its precision and threads of this process."""
-    torch = sys.modules.get("torch")
+    """Commit, versions of the libraries in use, platform, device, its precision and threads of this process.
+
+    Where it has read repositories of a hub that are named without a commit, also `hub`, {name: commit}.
+    """
+    torch, hub = sys.modules.get("torch"), sys.modules.get("neuralign.networks.hubs.files")
     on_gpu = torch is not None and torch.cuda.is_available()
     commit = git("rev-parse", "HEAD")
     return {
@@ -156,7 +159,7 @@ def origin() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch and on_gpu else "CPU",
         "tf32": bool(torch and on_gpu and torch.backends.cudnn.allow_tf32),  # whether float32 convolutions run in TF32
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-    }
+    } | ({"hub": dict(hub.REVISIONS)} if hub and hub.REVISIONS else {})
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

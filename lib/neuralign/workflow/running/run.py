@@ -56,6 +56,7 @@ def run(main: Main) -> None:
             sys.exit(
                 f"{arguments.recipe}: the config or the code has changed since this run was planned; start it again"
             )
+        _refuse_edited_code(recipe)
         termination.end_with_run()
         with lease(arguments.gpu):
             perform(main, recipe)
@@ -63,6 +64,28 @@ def run(main: Main) -> None:
         failure.report(arguments.recipe, arguments.gpu, error)
         sys.exit(1)
     failure.forget(arguments.recipe)
+
+
+def _refuse_edited_code(recipe: dict[str, Any]) -> None:
+    """Exit if the user's code is not that of the recipe: the result would be kept as that of the code before."""
+    if names := [name for name in _plugins(recipe["settings"]) if ":" in name]:
+        # not before: a job without such plug-ins imports nothing of the config
+        from neuralign.config.references import is_object
+        from neuralign.workflow.provenance.code_digests import is_edited
+
+        for name in filter(is_object, names):
+            if is_edited(name, recipe["code"]):
+                sys.exit(f"{name}: its code has been edited since this run was planned; start it again")
+
+
+def _plugins(settings: Any) -> Iterator[str]:
+    """What the settings of a job name by `use`, at any depth."""
+    if isinstance(settings, dict):
+        if isinstance(settings.get("use"), str):
+            yield settings["use"]
+        settings = list(settings.values())
+    for part in settings if isinstance(settings, list) else ():
+        yield from _plugins(part)
 
 
 def perform(main: Main, recipe: dict[str, Any]) -> None:
