@@ -12,6 +12,8 @@ from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 from workflow_project import REPOSITORY
 
+from neuralign import api
+
 sys.path.append(str(REPOSITORY / "docs" / "site"))
 import checks
 import generated
@@ -110,6 +112,12 @@ def test_every_page_is_in_the_contents_of_a_section():
     pages += [p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "docs" / "tutorials").glob("*.md")]
     missing = [page for page in pages if page.removesuffix(".md") not in entries]
     assert len(pages) > 25 and missing == []
+
+
+def test_every_call_of_the_library_is_on_its_page():
+    page = (SITE / "pages" / "api.md").read_text()
+    described = re.findall(r"auto(?:function|class):: neuralign\.(\w+)$", page, re.MULTILINE)
+    assert sorted(described) == sorted(api.__all__)
 
 
 def test_modules_that_the_documentation_names_have_a_page(tmp_path):

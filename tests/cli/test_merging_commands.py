@@ -1,6 +1,7 @@
 """`neuralign merge`, `compare` and `apply`, on checkpoints as several programs write them."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,13 @@ def test_landscape_refuses_in_one_line(capsys, arguments, message):
     torch.save(nn.Linear(2, 3).state_dict(), "other.pt")
     assert message in refused(capsys, "landscape", "nets.py:Net", *arguments, "--data", "mine.npz")
     assert not Path("landscape.html").exists()
+
+
+def test_a_landscape_that_cannot_be_drawn_is_refused_before_it_is_computed(capsys, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly", None)  # as if it were not installed
+    arguments = ("landscape", "nets.py:Net", "a.safetensors", "--data", "mine.npz", "--points", "2")
+    assert "--output: .html needs plotly: pip install 'neuralign[workflow]'" in refused(capsys, *arguments)
+    assert main([*arguments, "-o", "numbers.csv"]) == 0 and Path("numbers.csv").is_file()
 
 
 # ---- compare

@@ -168,6 +168,7 @@ A, B = weights(1), weights(2)
         ([A, B, (A + B) / 2], {}, "A, B, C: no plane: its three models lie on a line"),
         ([A], {"points": 1}, "landscape.points: found 1: input should be greater than or equal to 2"),
         ([A], {"t1": (1, 0)}, "landscape.t1: found (1, 0): the smaller number comes first"),
+        ([A, B], {"t2": (0, 1e-12)}, "t1 [-0.5, 1.5], t2 [0.0, 1e-12]: too narrow; neighbours of the grid are nearer"),
         ([A], {"statistics": "none"}, "landscape.statistics: found 'none'"),
         ([A], {"method": "weights"}, "method: found 'weights', but there is no second state to align"),
         ([A, B], {"method": "weight"}, "method: found 'weight'; did you mean 'weights'?"),

@@ -4,6 +4,7 @@ from math import sqrt
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import assert_close, generator
 from torch import nn
 
@@ -14,6 +15,7 @@ from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets.arrays import Arrays
 from neuralign.evaluation.calibration import predictions
 from neuralign.merging.curve_points import best_point, curve_ensemble, mean_of_curve, mean_weights, state_at
+from neuralign.merging.export import write_network
 from neuralign.merging.soups import greedy_soup
 from neuralign.networks.model import Model
 from neuralign.networks.states import mean_state
@@ -107,3 +109,27 @@ def test_a_greedy_soup_passes_over_scores_that_are_no_numbers():
     states = [{"n": torch.tensor(i)} for i in scores]
     chosen, soup = greedy_soup(states, lambda ends: {"n": torch.tensor(0)}, lambda state: scores[int(state["n"])])
     assert chosen == (1,) and soup is states[1]
+
+
+class Tied(nn.Module):
+    """One matrix under two names, and a buffer that a checkpoint does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(7, 5), nn.Linear(5, 7, bias=False)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("mask", torch.ones(5), persistent=False)
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens) * self.mask)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_written_network_with_tied_weights_can_be_loaded_without_this_library(tmp_path, suffix):
+    network, file = Tied(), tmp_path / f"it{suffix}"
+    state = {"embedding.weight": torch.randn(7, 5, generator=generator(1)), "mask": torch.ones(5)}
+    write_network(network, state, file)
+    network.load_state_dict(load_file(file) if suffix == ".safetensors" else torch.load(file, weights_only=True))
+    assert (
+        torch.equal(network.head.weight, state["embedding.weight"]) and network.head.weight is network.embedding.weight
+    )

@@ -155,6 +155,18 @@ def test_networks_and_curve_lie_on_the_surface() -> None:
         assert around.min() <= z <= around.max()
 
 
+@pytest.mark.parametrize("worst", [np.inf, np.nan])
+def test_a_mean_over_pairs_is_blank_where_one_of_them_has_no_finite_value(worst: float) -> None:
+    frame = plane_frame()
+    node = frame["name"].isna() & (frame["t1"] > 1) & (frame["t2"] > 1)
+    frame.loc[node & (frame["pair"] == "0-1"), "loss"] = worst
+    view = planes_view([frame], CLASSIFICATION)
+    (field, *_) = (t for t in shown(view, quantity="loss", drawn="map", scale="raw") if t["type"] == "contour")
+    rows = view.arrays[field["z"][1:]]
+    assert [[value is None for value in row].count(True) for row in rows] == [0, 0, 0, 1, 1]
+    assert 0 < field["zmin"] < field["zmax"] < np.inf
+
+
 # pages
 
 
@@ -204,6 +216,7 @@ def test_a_page_of_one_view_holds_plotly_and_loads_and_sends_nothing() -> None:
         assert tag not in ("link", "iframe") and "href" not in attributes
     rest = html.replace(bundle, "")
     assert "http" not in rest and 'plotlyServerURL: ""' in rest and '"sendChartToCloud"' in rest
+    assert "responsive: false" in rest, "with `responsive` plotly loses the height of a figure when a window changes"
     assert "A &lt;plane&gt;" in html and base64.b64encode(b"png").decode() in html
 
 

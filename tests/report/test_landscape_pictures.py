@@ -1,6 +1,9 @@
 """Pictures and pages of landscapes: every format, with one network to three, the same bytes each time."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,11 @@ def landscape(models: int = 3, metrics: Metrics = CLASSIFICATION) -> Landscape:
     named = zip("ABC", [(0.0, 0.0), (1.0, 0.0), (0.5, 1.0)], strict=True)
     networks = [{"name": name} | row(*place) for name, place in named]
     return Landscape([row(*place) for place in places], networks[:models], metrics, "A title", "What it shows.")
+
+
+def changed(shown: Landscape, value: Callable[[dict[str, Any]], dict[str, Any]]) -> Landscape:
+    """With other values in the rows of the grid."""
+    return replace(shown, rows=[dict(row) | value(dict(row)) for row in shown.rows])
 
 
 def traces(shown: View, **chosen: str) -> list[Any]:
@@ -63,3 +71,26 @@ def test_the_view_has_the_values_and_the_networks_at_their_heights() -> None:
 
 def test_only_what_was_measured_is_shown() -> None:
     assert measured(metrics_of("next_token"), ["x", "loss"]).names == ["loss"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".html"])
+@pytest.mark.parametrize("worst", [inf, nan])
+@pytest.mark.parametrize("first", [-2.0, 1.0])
+def test_values_that_are_no_numbers_are_left_blank(first: float, worst: float, suffix: str, tmp_path: Path) -> None:
+    blank = changed(landscape(), lambda row: {"loss": worst if row["x"] >= first else row["loss"]})
+    write(blank, tmp_path / f"it{suffix}")
+    (field, *_) = (t for t in traces(view(blank), quantity="loss", drawn="map") if t["type"] == "contour")
+    assert (field["zmin"] is None) == (first < 0), "no value is a number"
+    assert [value is None for value in view(blank).arrays["loss"][0]] == [x >= first for x in (-2, 0, 2, 4)]
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+def test_flat_and_steep_planes_are_stretched_to_pictures_of_a_usual_size(factor: float) -> None:
+    width, height = draw(changed(landscape(), lambda row: {"y": row["y"] * factor})).get_size_inches()
+    assert 0.2 < height / width < 1.2
+
+
+def test_the_picture_shows_the_window_though_networks_lie_beside_it() -> None:
+    beside = changed(landscape(), lambda row: {"t2": row["t2"] + 5, "y": row["y"] + 15})
+    for panel in (axes for axes in draw(beside).axes if axes.get_xlabel()):
+        assert panel.get_ylim() == (12, 18) and panel.get_xlim() == (-2, 4)

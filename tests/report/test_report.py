@@ -145,6 +145,7 @@ def test_interactive_views_stand_for_the_figures_of_their_topic_on_a_screen_and_
     assert len(parsed.all("img")) == 4, "for print, and for readers without JavaScript"
     rows = [attributes["class"] for attributes in parsed.all("div") if "pictures" in attributes.get("class", "")]
     assert rows == ["pictures columns2 still", "pictures columns2", "pictures columns2"]
+    assert "Show the printed figures of paths and planes\ntoo (Figure 2).</label>" in html, "1 is the main one"
     assert "@media screen { .interactive:not(.printed) .still { display: none; } }" in html
     assert "@media print { .interactive .view, .interactive .views { display: none; } }" in html
     assert html == page(drawn=[(PNG, drawing) for drawing in drawn], views=views)

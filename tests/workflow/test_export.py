@@ -81,6 +81,8 @@ def test_files_that_are_no_curve_or_have_changed_are_refused(capsys, results):
     assert "no such file as nothing" in refused(capsys, "nothing", "-o", "x.pt")
     assert "has no note of a trained curve beside it" in refused(capsys, results / ENDS[0], "-o", "x.pt")
     assert "--output: found x.npz" in refused(capsys, results / CURVE, "-o", "x.npz")
+    for file in (CURVE, ENDS[0]):
+        assert "is a result of the study" in refused(capsys, results / CURVE, "-o", results / file)
     (results / ENDS[1]).write_bytes((results / ENDS[0]).read_bytes())
     assert f"{results / ENDS[1]} has changed since the curve was trained" in refused(
         capsys, results / CURVE, "-o", "x.pt"

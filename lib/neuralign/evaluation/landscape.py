@@ -83,6 +83,8 @@ def landscape_of(
     is_extended = len(states) == CORNERS and window == (None, None)
     nodes = on_plane.covering(plane, t1, t2, points) if is_extended else on_plane.grid(t1, t2, points)
     places = [(round(x, DIGITS), round(y, DIGITS)) for x, y in nodes]
+    if len({*places}) < len(nodes):
+        raise UserError(f"t1 {list(t1)}, t2 {list(t2)}: too narrow; neighbours of the grid are nearer than 1e-{DIGITS}")
     at_states = [(0.0, 0.0), (1.0, 0.0), (plane.corners[2, 0].item() / plane.unit[0], 1.0)][: len(states)]
     if estimate is None:  # no statistics are left to estimate, so no example of these is read
         ends, estimate = replace(ends, estimated=frozenset()), Estimate(lambda: [], lambda: [])

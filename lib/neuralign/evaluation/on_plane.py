@@ -76,7 +76,7 @@ def plane_through(first: Tensor, second: Tensor, third: Tensor) -> Plane:
     perpendicular -= (perpendicular @ x_axis) * x_axis  # once more, against rounding
     third_y = perpendicular.norm()
     if third_y < FLATTEST * to_third.norm():
-        raise ValueError("no plane: its three models lie on a line (is the curve trained?)")
+        raise ValueError("no plane: its three models lie on a line, as the middle of an untrained curve does")
     zero = torch.zeros_like(length)
     corners = torch.stack([zero, zero, length, zero, third_x, third_y]).view(3, 2)
     return Plane(points, torch.stack([x_axis, perpendicular / third_y]), corners)

@@ -32,6 +32,11 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
         torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
 
 
+def write_network(network: nn.Module, state: State, path: Path) -> None:
+    """Write a state of the network as its state_dict has it: with all names of tied tensors, and what is saved only."""
+    write_checkpoint(network_with(network, state).state_dict(), path)
+
+
 def network_with(network: nn.Module, state: State) -> nn.Module:
     """A copy of the network, in its mode, with the tensors of a state."""
     twin = copy.deepcopy(network)

@@ -19,7 +19,7 @@ from neuralign.report.interactive.surfaces import Panel, fields, marks_on_map, m
 from neuralign.report.interactive.view import Choice, Option, View, numbers
 
 CONTOURS = 8
-FLAT = 0.6  # height of a plane over its width below which axes have scales of their own
+FLAT, STEEP = 0.6, 1.6  # heights of a plane over its width between which both axes have the same scale
 PICTURES = (".png", ".pdf", ".svg")
 
 
@@ -34,8 +34,8 @@ class Landscape:
     caption: str  # what the plane goes through
 
     def surface(self, metric: str) -> pd.DataFrame:
-        """The values of a metric, a row for each t2 and a column for each t1."""
-        return pd.DataFrame(self.rows).set_index(["t2", "t1"])[metric].unstack()
+        """The values of a metric, a row for each t2 and a column for each t1; NaN for those that are infinite."""
+        return planes.only_finite(pd.DataFrame(self.rows).set_index(["t2", "t1"])[metric].unstack())
 
     def marks(self) -> pd.DataFrame:
         return pd.DataFrame(self.models).assign(t=None)
@@ -59,16 +59,18 @@ def draw(landscape: Landscape) -> Figure:
     rows = pd.DataFrame(landscape.rows)
     grid = rows.set_index(["t2", "t1"])[["x", "y"]]
     shape = (grid["y"].max() - grid["y"].min()) / (grid["x"].max() - grid["x"].min())
+    height = min(max(shape, FLAT), STEEP)  # of a panel over its width
     with drawing.style():
         quantities = landscape.metrics.quantities
-        figure, axes = drawing.sheet(1, len(quantities), width=3.6, height=2.6 * max(shape, FLAT) + 0.35)
+        figure, axes = drawing.sheet(1, len(quantities), width=3.6, height=2.6 * height + 0.35)
         for quantity, panel in zip(quantities, axes[0], strict=True):
             surface = landscape.surface(quantity.name)
             colours = planes.colours(surface.stack(), quantity, "mean")
             planes.draw_surface(panel, surface, grid, colours, CONTOURS)
-            panel.set(aspect="equal") if shape > FLAT else panel.set_box_aspect(FLAT)
+            panel.set(aspect="equal") if height == shape else panel.set_box_aspect(height)
             planes.draw_landmarks(panel, landscape.marks(), grid)
             panel.set(xlabel="distance in weight space", ylabel="distance in weight space")
+            panel.set(ylim=(grid["y"].min(), grid["y"].max()))  # a network may lie outside the window
             figure.colorbar(ScalarMappable(**colours), ax=panel, label=quantity.headed(), aspect=30)
         figure.set_layout_engine("compressed")
         figure.suptitle(landscape.title, fontsize=9)

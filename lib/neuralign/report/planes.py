@@ -1,7 +1,8 @@
 """What figures and interactive views of planes share: means over pairs at equal (t1, t2), distances of places, maps."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
@@ -14,13 +15,23 @@ SYMBOLS = {"theta1": r"$\theta_1$", "theta2": r"$\theta_2$", "P theta2": r"$P\th
 LINE: dict[str, Any] = {"color": "white", "linewidth": 1.2, "path_effects": [withStroke(linewidth=2.2, foreground="k")]}
 HALO = [withStroke(linewidth=1.8, foreground="white")]
 DASHED: dict[str, Any] = LINE | {"linestyle": (0, (3, 1.5))}
+Values = TypeVar("Values", pd.Series, pd.DataFrame)
 FACTOR = 5  # between the largest and the smallest value, from which on colours are logarithmic if less is better
 
 
 def over_pairs(nodes: pd.DataFrame, by: str, column: str) -> dict[str, pd.Series]:
-    """The "mean" over pairs of a column, and its "sd" (ddof 1), by SETTING, `by`, t2 and t1."""
-    each = nodes.groupby([*SETTING, by, "t2", "t1", "pair"])[column].mean().groupby([*SETTING, by, "t2", "t1"])
-    return {"mean": each.mean(), "sd": each.std(ddof=1).dropna()}
+    """The "mean" over pairs of a column, and its "sd" (ddof 1), by SETTING, `by`, t2 and t1.
+
+    A mean is NaN where the value of any pair is infinite or no number.
+    """
+    values = nodes.assign(**{column: nodes[column].fillna(np.inf)})  # pandas would leave NaN out of the mean
+    each = values.groupby([*SETTING, by, "t2", "t1", "pair"])[column].mean().groupby([*SETTING, by, "t2", "t1"])
+    return {"mean": only_finite(each.mean()), "sd": each.std(ddof=1).dropna()}
+
+
+def only_finite(values: Values) -> Values:
+    """Values with NaN, which figures leave blank, for those that are infinite, which no scale of colours has."""
+    return values.where(np.isfinite(values))
 
 
 def distances(nodes: pd.DataFrame) -> pd.DataFrame:

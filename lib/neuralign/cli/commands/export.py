@@ -43,6 +43,10 @@ def run(
     check_suffix(output, "--output")
     place = parse_point(point)
     note = checked_note(curve)
+    root = _root(curve, note)
+    for file in (curve, *(root / entry["path"] for entry in entries(note["inputs"]))):
+        if output.exists() and output.samefile(file):
+            raise UsageError(f"--output: {output} is a result of the study; another name is needed")
     with on_device(device):
         return _export(curve, note, place, output)
 
@@ -72,7 +76,7 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
     """What `run` returns."""
     from neuralign.curves.storage import open_path
     from neuralign.merging.curve_points import named_point
-    from neuralign.merging.export import write_checkpoint, write_point_card
+    from neuralign.merging.export import write_network, write_point_card
     from neuralign.merging.selection import split_off_validation
     from neuralign.merging.verdict import judge
     from neuralign.networks.setup import load_data_and_model
@@ -85,7 +89,7 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
     objective = objective_of(settings.get("objective"))
     training, validation = split_off_validation(data.train)
     t, state = named_point(point, path.curve, path.endpoints, training, validation, objective)
-    write_checkpoint(state, output)
+    write_network(model.network, state, output)
     place = "the mean over all t" if t is None else f"t = {t:.4g}"
     names = [f"network {member}" for member in note["wildcards"]["pair"].split("-")]
     inputs = [
@@ -104,8 +108,9 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
         f"alignment of {names[1]}: {note['wildcards']['alignment']}",
         f"place: {place}"
         + (f", which has the lowest loss on {len(validation)} training examples" if point == "best" else ""),
-        f"running statistics: re-estimated on {len(training)} training examples",
     ]
+    if path.endpoints.statistics:
+        how.append(f"running statistics: re-estimated on {len(training)} training examples")
     card = write_point_card(output, how, inputs, report)
     lines = [f"{place} of {curve}", report["sentence"], f"output: {output}", f"card: {card}"]
     return 0, report | {"card": str(card)}, "\n".join(lines)

@@ -1,6 +1,7 @@
 """`neuralign landscape`: the loss and the other metrics on a plane of weight space through one to three checkpoints."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ EXAMPLES = [
     "neuralign landscape ./nets.py:Net a.pt b.pt c.pt --data my.npz --points 41 -o plane.csv",
 ]
 SUFFIXES = (".html", ".png", ".pdf", ".svg", ".csv")
+DRAWN_WITH = ("jinja2", "matplotlib", "pandas", "plotly")  # packages that not every installation has
 
 
 def run(
@@ -94,6 +96,9 @@ def run(
         raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; one, two or three are needed")
     if output.suffix not in SUFFIXES:
         raise UsageError(f"--output: found {str(output)!r}; a name that ends with {', '.join(SUFFIXES)} is needed")
+    missing = [name for name in DRAWN_WITH if find_spec(name) is None]
+    if output.suffix != ".csv" and missing:
+        raise UsageError(f"--output: {output.suffix} needs {', '.join(missing)}: pip install 'neuralign[workflow]'")
     if len(window) not in (0, 2, 4):
         raise UsageError(f"--extent: found {len(window)} numbers; two or four are needed")
     with on_device(device):

@@ -5,7 +5,8 @@
   const WIDTH = 330, HEIGHT = 370; // of a panel, in pixels: the least width, and the height
   // nothing leaves the page: without the button that sends the figure to a server
   const UNUSED = ["sendChartToCloud", "sendDataToCloud", "select2d", "lasso2d", "tableRotation"];
-  const CONFIG = { responsive: true, displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: UNUSED };
+  // Plotly's own `responsive` forgets the height of a figure at the first change of the window
+  const CONFIG = { responsive: false, displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: UNUSED };
   const FLATTEST = 0.6, STEEPEST = 1.6; // height over width of planes whose axes have one scale
 
   async function loadPlotly() {
@@ -41,7 +42,7 @@
   function figure(view, chosen, width) {
     const layout = structuredClone(view.layout);
     const axis = { zeroline: false, gridcolor: "#e4e4e4", linecolor: "#1d2329", showline: true, ticks: "outside" };
-    Object.assign(layout, { paper_bgcolor: "#fff", plot_bgcolor: "#fff", uirevision: view.name });
+    Object.assign(layout, { width, paper_bgcolor: "#fff", plot_bgcolor: "#fff", uirevision: view.name });
     layout.font = { family: "DejaVu Sans, system-ui, sans-serif", size: 12, color: "#1d2329" };
     for (const { key, options } of view.choices)
       for (const option of options)
@@ -148,18 +149,19 @@
     const chosen = Object.fromEntries(view.choices.map(({ key, options, several }) =>
       [key, new Set((several ? options : options.slice(0, 1)).map((option) => option.value))]));
     const canvas = element.querySelector(".canvas");
+    let width = 0; // of the figure
     const redraw = () => {
       settle(view, chosen, form);
-      const { traces, layout } = figure(view, chosen, canvas.clientWidth);
+      width = canvas.clientWidth; // changes with the window, and when a scroll bar appears; 0 while it is hidden
+      const { traces, layout } = figure(view, chosen, width);
       Plotly.react(canvas, traces, layout, CONFIG);
     };
     const form = controls(view, chosen, redraw);
     canvas.before(form);
     redraw();
-    let width = canvas.clientWidth;
-    window.addEventListener("resize", () => {
-      if (canvas.clientWidth !== width) { width = canvas.clientWidth; redraw(); }
-    });
+    new ResizeObserver(() => requestAnimationFrame(() => {
+      if (canvas.clientWidth && canvas.clientWidth !== width) redraw();
+    })).observe(canvas);
   }
 
   async function main() {
