@@ -801,7 +801,8 @@ def test_a_run_has_a_view_on_a_terminal_and_lines_elsewhere(project):
     assert status == 0 and plain.startswith("Study smoke: A smoke test.")
     (_, *views, end) = re.split(r"\x1b\[\d+F\x1b\[J", plain)
     assert "smoke  0 of 2 jobs done" in plain and "> Draw the figure " in plain and views
-    assert max(len(line) for view in views for line in view.splitlines()) < 70
+    drawn = [line for view in views for line in view.splitlines() if line.startswith(("smoke  ", "  ", "> "))]
+    assert max(map(len, drawn)) < 70  # messages of Snakemake, such as on files that are late, stand above the view
     assert end.startswith("2 jobs done in ") and "report: results/studies/smoke/report.html" in end
     figure.unlink()
     run = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
