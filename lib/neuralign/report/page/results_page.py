@@ -41,8 +41,10 @@ INTRODUCTION = """\
 Every study below was computed by this workflow. Its trained networks, permutations, curves, tables,
 figures and report lie in `results/published/<study>`, each file with a note of its origin. The
 command `neuralign restore results/published/<study>` checks all of them and puts them where the
-workflow looks for them; after that `snakemake <study>` computes only what you have changed. What
-the columns mean: [outputs.md](outputs.md).
+workflow looks for them; after that `snakemake <study>` computes only what you have changed. (Those
+that are older than this command can only be verified:
+[results/published](../results/published/README.md) says which.) What the columns mean:
+[outputs.md](outputs.md).
 """
 MARKS = ("<!-- results: begin, written by `make results` -->", "<!-- results: end -->")  # around README's results
 SECONDS_PER_HOUR = 3600
