@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from neuralign.cli import main
 from neuralign.networks.foreign_networks import construct
-from neuralign.networks.hubs import networks
+from neuralign.networks.hubs import files, networks
 
 REVISION = "3" * 40
 NETWORK = ["timm/test_resnet", "--option", "layers=[1,1,1,1]"]
@@ -28,6 +28,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(files, "REVISIONS", {})
     networks.preparation.cache_clear()
     for seed, name in enumerate("ab"):
         snapshot = Path("hub", f"models--me--{name}", "snapshots", REVISION)

@@ -19,9 +19,8 @@ from neuralign.config.problems import did_you_mean
 
 # files of a repository that may be its checkpoint, in the order in which they are looked for
 CHECKPOINTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-REVISIONS: dict[
-    str, str
-] = {}  # {repository, @ and branch or tag if named: the commit that this process has read of it}
+# {name of a repository, with @ and its branch or tag if one is named: the commit that this process has read of it}
+REVISIONS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
