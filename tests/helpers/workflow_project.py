@@ -175,6 +175,11 @@ def finished_once(folders: pytest.TempPathFactory, name: str, run: Callable[[Pro
     return Project(root)
 
 
+def finished_smoke(folders: pytest.TempPathFactory) -> Project:
+    """The study of OVERLAY, run to its end; never edit it."""
+    return finished_once(folders, "smoke", lambda p: p.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1"))
+
+
 def jobs(text: str) -> dict[str, int]:
     """The table "Job stats" of Snakemake's output; nothing if there is nothing to do."""
     if "Job stats:" not in text:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from workflow_project import OVERLAY, Project, environ, finished_once
+from workflow_project import OVERLAY, Project, environ, finished_smoke
 
 from neuralign.workflow.provenance.bundle import _first_difference
 from neuralign.workflow.running.run_lock import exclusive
@@ -31,7 +31,7 @@ def neuralign(project: Project, *arguments: str) -> tuple[int, str]:
 @pytest.fixture(scope="session")
 def published(tmp_path_factory) -> Project:
     """A checkout without results, with a bundle of the smoke study; never edited."""
-    finished = finished_once(tmp_path_factory, "smoke", lambda p: p.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1"))
+    finished = finished_smoke(tmp_path_factory)
     source = finished.copied(tmp_path_factory.mktemp("source") / "project")
     status, text = neuralign(source, "publish", "smoke", "--to", BUNDLE)
     assert status == 0 and "results, " in text, text

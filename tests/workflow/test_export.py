@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from workflow_project import Project, finished_once
+from workflow_project import Project, finished_smoke
 
 from neuralign.cli import main
 
@@ -19,7 +19,7 @@ ENDS = ("endpoints/small_digits/tiny/plain/1.safetensors", "endpoints/small_digi
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
     """The smoke study, run to its end; never edited."""
-    return finished_once(tmp_path_factory, "smoke", lambda p: p.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1"))
+    return finished_smoke(tmp_path_factory)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import yaml
 from rerun_table import NOTHING, RerunTable, page
-from workflow_project import COHORTS, EVERYTHING, OVERLAY, REPOSITORY, Project, environ, finished_once, jobs
+from workflow_project import COHORTS, EVERYTHING, OVERLAY, REPOSITORY, Project, environ, finished_smoke, jobs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -52,7 +52,7 @@ row = ROWS.row
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
     """The smoke study, run to its end; never edited."""
-    return finished_once(tmp_path_factory, "smoke", lambda p: p.run("--cores", "2", NEURALIGN_CHECK_CLOSURE="1"))
+    return finished_smoke(tmp_path_factory)
 
 
 @pytest.fixture

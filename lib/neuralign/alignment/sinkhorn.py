@@ -40,13 +40,12 @@ def _scale(log_matrix: Tensor, iterations: int) -> Tensor:
     `log_matrix` (n, n) comes from an iteration: columns sum to 1, and rows to at least 1 / n^2. So the factors are far
     from the limits of float64 when they go into the matrix, after CHECKED iterations at most.
     """
-    while iterations:
+    for first in range(0, iterations, CHECKED):
         matrix, columns = log_matrix.exp(), log_matrix.new_ones(len(log_matrix))
-        for _ in range(min(iterations, CHECKED)):
+        for _ in range(min(iterations - first, CHECKED)):
             rows = 1 / (matrix @ columns)
             columns = 1 / (matrix.T @ rows)
         log_matrix = log_matrix + rows.log()[:, None] + columns.log()
-        iterations -= min(iterations, CHECKED)
     return log_matrix
 
 
@@ -63,12 +62,11 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, latent: Tensor, iterations: int, tolerance: float) -> Tensor:
-        log_matrix, done = _iterate(latent, 1), 1
-        if iterations > 1:
-            log_matrix, done = _scale(log_matrix, iterations - 1), iterations
-        while done < MOST and (log_matrix.exp().sum(1) - 1).abs().max() > tolerance:
-            log_matrix, done = _scale(log_matrix, CHECKED), done + CHECKED
+        log_matrix, done = _scale(_iterate(latent, 1), iterations - 1), iterations
         matrix = log_matrix.exp()
+        while done < MOST and (matrix.sum(1) - 1).abs().max() > tolerance:
+            log_matrix, done = _scale(log_matrix, CHECKED), done + CHECKED
+            matrix = log_matrix.exp()
         ctx.save_for_backward(matrix)
         return matrix
 

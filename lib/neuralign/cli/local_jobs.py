@@ -72,6 +72,13 @@ def load_data_and_model(
     return loaded, model
 
 
+def normalisation_of(model: Any) -> dict[str, Any]:
+    """{"mean", "std": numbers of each channel} by which a model normalises pixels in [0, 1]; empty if it does not."""
+    if model.mean is None:
+        return {}
+    return {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+
+
 def _load_main(rule: str) -> Any:
     """The function `main` of the script of a rule."""
     return runpy.run_path(str(workflow_file(f"scripts/{rule}.py")))["main"]

@@ -8,8 +8,9 @@ import typer
 from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import on_device
 from neuralign.cli.interface.options import Device
+from neuralign.cli.local_jobs import normalisation_of
 from neuralign.common.files import sha256
-from neuralign.workflow.running.notes import Note, entries, read_note
+from neuralign.workflow.running.notes import Note, read_note
 
 DESCRIPTION = "Write one network of a trained curve as an ordinary checkpoint: its best point, its mean, or any other."
 EXAMPLES = [
@@ -42,37 +43,37 @@ def run(
 
     check_suffix(output, "--output")
     place = parse_point(point)
-    note = checked_note(curve)
-    root = _root(curve, note)
-    for file in (curve, *(root / entry["path"] for entry in entries(note["inputs"]))):
-        if output.exists() and output.samefile(file):
-            raise UsageError(f"--output: {output} is a result of the study; another name is needed")
+    note, inputs = _checked_note(curve)
+    if output.exists() and any(map(output.samefile, [curve, *inputs.values()])):
+        raise UsageError(f"--output: {output} is a result of the study; another name is needed")
     with on_device(device):
-        return _export(curve, note, place, output)
+        return _export(curve, note, inputs, place, output)
 
 
-def checked_note(curve: Path) -> Note:
-    """The note of a trained curve. Raises UsageError if there is none, or if it does not fit the files."""
+def _checked_note(curve: Path) -> tuple[Note, dict[str, Path]]:
+    """(the note of a trained curve, the files that it was trained with, by name).
+
+    Raises UsageError if there is no such note, or if it does not fit the files.
+    """
     if not curve.is_file():
         raise UsageError(f"CURVE: no such file as {curve}")
     note = read_note(curve)
     if note.get("rule") != "train_curve" or not curve.name.endswith(".safetensors"):
         raise UsageError(f"CURVE: {curve} has no note of a trained curve beside it; results/curves/... is needed")
-    root = _root(curve, note)
-    for file, digest in [(curve, note["sha256"]), *((root / i["path"], i["sha256"]) for i in entries(note["inputs"]))]:
+    root = curve.absolute().parents[len(Path(note["artefact"]).parts) - 1]  # from which paths in the note start
+    inputs = {name: root / entry["path"] for name, entry in note["inputs"].items()}
+    digests = [note["sha256"], *(entry["sha256"] for entry in note["inputs"].values())]
+    for file, digest in zip([curve, *inputs.values()], digests, strict=True):
         if not file.is_file():
             raise UsageError(f"CURVE: {file}, which the curve was trained with, does not exist")
         if sha256(file) != digest:
             raise UsageError(f"CURVE: {file} has changed since the curve was trained; see `neuralign verify`")
-    return note
+    return note, inputs
 
 
-def _root(curve: Path, note: Note) -> Path:
-    """The folder that the paths in the note start from."""
-    return curve.absolute().parents[len(Path(note["artefact"]).parts) - 1]
-
-
-def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[int, dict[str, Any], str]:
+def _export(
+    curve: Path, note: Note, inputs: dict[str, Path], point: str | float, output: Path
+) -> tuple[int, dict[str, Any], str]:
     """What `run` returns."""
     from neuralign.curves.storage import open_path
     from neuralign.merging.curve_points import named_point
@@ -82,7 +83,7 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
     from neuralign.networks.setup import load_data_and_model
     from neuralign.training.loop import objective_of
 
-    files = {name: str(_root(curve, note) / entry["path"]) for name, entry in note["inputs"].items()}
+    files = {name: str(file) for name, file in inputs.items()}
     settings = note["settings"]
     data, model = load_data_and_model(files.pop("data"), settings["model"])
     path = open_path(model, data.train, **files, curve=settings["curve"], bends=str(curve))
@@ -92,7 +93,7 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
     write_network(model.network, state, output)
     place = "the mean over all t" if t is None else f"t = {t:.4g}"
     names = [f"network {member}" for member in note["wildcards"]["pair"].split("-")]
-    inputs = [
+    ends = [
         {"name": name, **{key: note["inputs"][end][key] for key in ("path", "sha256")}}
         for name, end in zip(names, ("target", "source"), strict=True)
     ]
@@ -100,8 +101,8 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
     report = judge(model, path.states, state, data.test, objective, names, has_classes, WHAT)
     report |= {"curve": str(curve), "point": point, "t": t, "measured_on": "test", "output": str(output)}
     how = [f"network: `{settings['model']['network']}`"]
-    if model.mean is not None and model.std is not None:
-        mean, std = ([round(x, 6) for x in values.flatten().tolist()] for values in (model.mean, model.std))
+    if normalisation := normalisation_of(model):
+        mean, std = ([round(x, 6) for x in normalisation[name]] for name in ("mean", "std"))
         how.append(f"inputs: pixels x in [0, 1], as (x - mean) / std with mean {mean} and std {std}")
     how += [
         f"curve: `{note['artefact']}`, {settings['curve']}",
@@ -111,6 +112,6 @@ def _export(curve: Path, note: Note, point: str | float, output: Path) -> tuple[
     ]
     if path.endpoints.statistics:
         how.append(f"running statistics: re-estimated on {len(training)} training examples")
-    card = write_point_card(output, how, inputs, report)
+    card = write_point_card(output, how, ends, report)
     lines = [f"{place} of {curve}", report["sentence"], f"output: {output}", f"card: {card}"]
     return 0, report | {"card": str(card)}, "\n".join(lines)

@@ -21,7 +21,7 @@ from neuralign.cli.interface.options import (
     count,
     numbers,
 )
-from neuralign.cli.local_jobs import load_data_and_model
+from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
 from neuralign.common.tables import align_columns, write_rows
 
 DESCRIPTION = "Draw loss and accuracy around a checkpoint, or on a plane through two or three."
@@ -103,9 +103,6 @@ def run(
         raise UsageError(f"--extent: found {len(window)} numbers; two or four are needed")
     with on_device(device):
         dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
-        normalisation = {}
-        if model.mean is not None:
-            normalisation = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
         landscape = api.landscape(
             model.network,
             [foreign_checkpoints.read(file, model, inside).state for file in checkpoints],
@@ -120,7 +117,7 @@ def run(
             images=estimated_on,
             loss=loss,
             attention=network.attention,
-            **normalisation,
+            **normalisation_of(model),
         )
     rows = list(landscape.rows())
     names = dict(zip(api.letters(len(checkpoints)), checkpoints, strict=True))

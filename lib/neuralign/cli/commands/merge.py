@@ -22,7 +22,7 @@ from neuralign.cli.interface.options import (
     number_from_0,
     numbers,
 )
-from neuralign.cli.local_jobs import load_data_and_model
+from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
 from neuralign.common.files import atomic
 from neuralign.common.tables import align_columns
 
@@ -107,9 +107,7 @@ def run(
         examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
         if data:
             dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
-            examples |= {"batches": dataset.train, "test": dataset.test}
-            if model.mean is not None:
-                examples |= {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+            examples |= {"batches": dataset.train, "test": dataset.test, **normalisation_of(model)}
         else:
             examples["example"] = example_inputs(example)
             module = run_on_example(network, configfile, example, lambda module, inputs, attention: module)
