@@ -17,6 +17,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+class FailuresAtOnce:
+    """Names a test as soon as it has failed: the list at the end is lost where a later test hangs."""
+
+    def __init__(self, terminal: pytest.TerminalReporter):
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.terminal.write_line(f"\nfailed: {report.nodeid} ({report.when})")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    plugins = session.config.pluginmanager
+    if terminal := plugins.get_plugin("terminalreporter"):  # the processes of xdist have none
+        plugins.register(FailuresAtOnce(terminal))
+
+
 @pytest.fixture(params=tiny.NETWORKS_OF_IMAGES)
 def model(request: pytest.FixtureRequest) -> Model:
     """A small model of every network plug-in for images in turn."""

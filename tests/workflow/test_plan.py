@@ -77,6 +77,7 @@ def test_an_evaluation_is_a_pass_for_the_statistics_and_one_for_each_test_image(
     assert work("evaluate", few, CIFAR) == 65 * 1000 + 5 * 51_000 + 67 * 10_000
     few["protocol"]["images"] = 50_000
     assert work("evaluate", few, CIFAR) == 65 * 50_000 + 67 * 10_000
+    assert work("evaluate", few, CIFAR, has_buffers=False) == 67 * 10_000
 
 
 def test_the_passes_of_planes_and_alignments_are_counted():
@@ -287,7 +288,14 @@ def test_calibration_of_a_language_model_reads_its_text(tmp_path, monkeypatch):
     study.calibrate()
     rows = {row["rule"]: row for row in study.rows()}
     assert rows["train_endpoint"]["hours"] > 0 and rows["train_endpoint"]["source"] == "calibration"
-    assert rows["evaluate"]["hours"] < rows["train_endpoint"]["hours"]  # there are no statistics to be estimated
+    (measured,) = json.loads((tmp_path / ".calibration.json").read_text())["networks"].values()
+    assert measured["buffers"] == 0  # so there are no statistics to be estimated
+    passes = sum(
+        work(rule, job.settings, study.estimator.sizes_of(wildcards, job.settings), has_buffers=False)
+        for rule, wildcards, job in study.jobs
+        if rule == "evaluate"
+    )
+    assert rows["evaluate"]["hours"] == pytest.approx(passes * measured["forward"] / 3600)
 
 
 def test_on_a_gpu_the_time_to_record_a_step_does_not_count(monkeypatch):
