@@ -13,7 +13,7 @@ from lone_job import OUT, SCRIPT, change_into, command, job_environment, recipe,
 
 from neuralign.common.files import atomic, leftovers, note_path, sha256
 from neuralign.workflow.provenance.code_digests import closure, external_code
-from neuralign.workflow.running import run
+from neuralign.workflow.running import elapsed, run
 from neuralign.workflow.running.notes import digest
 from neuralign.workflow.running.run import check_closure, perform
 
@@ -222,6 +222,29 @@ def test_a_job_deletes_the_half_written_files_of_a_killed_one():
         assert len(leftovers(OUT)) == 1
         wait_for_exit(start_job("hello"), 0)
         assert not leftovers(OUT) and temporary.exists()
+
+
+def test_the_seconds_of_a_job_count_killed_processes_up_to_their_last_checkpoint():
+    def die(data, out, *, word, scratch):
+        checkpoint = scratch / "progress"
+        checkpoint.write_text("half")
+        os.utime(checkpoint, (time.time() + 100,) * 2)
+        raise KeyboardInterrupt
+
+    def die_at_once(data, out, *, word, scratch):
+        raise KeyboardInterrupt
+
+    def finish(data, out, *, word, scratch):
+        Path(out).write_text(word)
+
+    for main in (die, die_at_once):
+        with pytest.raises(KeyboardInterrupt):
+            perform(main, recipe())
+    record = run.SCRATCH / recipe()["key"] / elapsed.RECORD
+    began = json.loads(record.read_text()) | {"began": time.time() + 75, "sharing": 2}  # 25 s more, of two jobs
+    record.write_text(json.dumps(began))
+    perform(finish, recipe())
+    assert json.loads(Path(note_path(OUT)).read_text())["seconds"] == pytest.approx(100 + 12.5, abs=3)
 
 
 def test_a_main_without_a_scratch_argument_gets_no_scratch_folder():

@@ -87,8 +87,8 @@ def notes(
     Args:
         recipe: the recipe of the job.
         inputs: its input files with their digests (`hash_inputs`), taken before it began.
-        started: when it began, as ISO 8601 text.
-        seconds: how long it took.
+        started: when its last process began, as ISO 8601 text.
+        seconds: how long it took, with earlier processes that were killed.
         reported: what the job says of its results that the recipe cannot know, such as warnings; {} if nothing.
 
     `peak_memory` is the largest memory in megabytes that this process has had; jobs that share a process share it.

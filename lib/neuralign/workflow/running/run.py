@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from neuralign.common.files import atomic, date_back, first_output, leftovers, note_path, recipe_path
-from neuralign.workflow.running import failure, termination, together
+from neuralign.workflow.running import elapsed, failure, termination, together
 from neuralign.workflow.running.gpus import lease
 from neuralign.workflow.running.notes import entries, hash_inputs, notes
 from neuralign.workflow.running.processes import run_as_one_of_several, run_processes
@@ -114,13 +114,15 @@ def perform(main: Main, recipe: dict[str, Any]) -> None:
 def _call_main(main: Main, recipe: dict[str, Any], began: float) -> tuple[float, dict[str, Any]]:
     """Run the job and the jobs that it shares its process with.
 
-    Returns this job's share of the wall time in seconds, and what it reports for its notes, without what is empty.
+    Returns the seconds of this job, and what it reports for its notes, without what is empty. The seconds are its share
+    of the wall time, with that of earlier processes that were killed.
     `began`: when the job started, by `time.monotonic()`.
     """
     arguments = recipe["inputs"] | recipe["outputs"] | recipe["settings"] | _scratch_argument(main, recipe["key"])
     reported: dict[str, Any] | None = None
     with ExitStack() as locks:
         shared = list(_jobs_to_share(main, recipe, locks))
+        earlier = {job["key"]: _begin(main, job, 1 + len(shared)) for job in (recipe, *shared)}
         for job in shared:
             log.info("together with %s", first_output(job))
         others = [
@@ -138,9 +140,15 @@ def _call_main(main: Main, recipe: dict[str, Any], began: float) -> tuple[float,
         finally:  # also after an error: when this job's training has diverged, those of the others may have succeeded
             share = (time.monotonic() - began) / (1 + len(shared))
             for job in shared:
-                if not together.mark_complete(SCRATCH, job, share):
+                if not together.mark_complete(SCRATCH, job, earlier[job["key"]] + share):
                     log.warning("no result for %s: it will be trained by its own job", first_output(job))
-    return share, {name: value for name, value in (reported or {}).items() if value}
+    return earlier[recipe["key"]] + share, {name: value for name, value in (reported or {}).items() if value}
+
+
+def _begin(main: Main, recipe: dict[str, Any], sharing: int) -> float:
+    """The seconds of earlier processes of a job (`elapsed.py`); 0 where it has no checkpoints to continue from."""
+    folder = _scratch_argument(main, recipe["key"]).get("scratch")
+    return elapsed.begin(folder, sharing) if folder else 0.0
 
 
 def _jobs_to_share(main: Main, recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:

@@ -52,7 +52,7 @@ def stored_outputs(scratch: Path, recipe: Recipe) -> dict[str, str]:
 def mark_complete(scratch: Path, recipe: Recipe, seconds: float) -> bool:
     """Record that all stored outputs of a job are complete, with their hashes; False, and no record, if any is missing.
 
-    `seconds`: the job's share of the wall time.
+    `seconds`: the job's share of the wall time, with that of earlier processes.
     """
     paths = stored_outputs(scratch, recipe)
     if not all(Path(path).is_file() for path in paths.values()):
