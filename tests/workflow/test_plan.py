@@ -120,8 +120,10 @@ def test_the_state_of_the_optimiser_counts():
     assert with_adamw == with_sgd + 4 * 2 * 2 * 100  # two means, and as much again during a step
 
 
-def test_a_rate_is_total_seconds_over_total_work():
-    assert rate([(10, 100), (20, 50), (1, 0)]) == pytest.approx(0.2) and rate([]) is None
+def test_a_rate_is_the_median_over_all_passes():
+    assert rate([(10, 100), (20, 50), (1, 0)]) == pytest.approx(0.1) and rate([]) is None
+    assert rate([(1, 10), (3, 10)]) == pytest.approx(0.2) and rate([(1, 10)]) == pytest.approx(0.1)
+    assert rate([(590, 1), (507, 1), (815, 1), (5882, 1), (572, 1)]) == 590, "the fourth was paused"
 
 
 def test_the_grid_of_the_paper_has_the_published_number_of_runs(catalogue):

@@ -236,9 +236,17 @@ def _copies_of_optimiser(entry: Settings | None) -> int:
 
 
 def rate(done: Iterable[tuple[float, float]]) -> float | None:
-    """Seconds per forward pass over all finished jobs, (seconds, forward passes) each; None if there are none."""
-    pairs = [(seconds, passes) for seconds, passes in done if passes]
-    return sum(s for s, _ in pairs) / sum(p for _, p in pairs) if pairs else None
+    """Seconds per forward pass of finished jobs, (seconds, forward passes) each; None if there are none.
+
+    It is the median over all passes, so that a few jobs on a machine that was busy or paused do not count.
+    """
+    by_rate = sorted((seconds / passes, passes) for seconds, passes in done if passes)
+    half, counted = sum(passes for _, passes in by_rate) / 2, 0.0
+    for (lower, passes), (upper, _) in zip(by_rate, [*by_rate[1:], *by_rate[-1:]], strict=True):
+        counted += passes
+        if counted >= half:
+            return lower if counted > half else (lower + upper) / 2
+    return None
 
 
 def total(values: Iterable[Any]) -> Any:
