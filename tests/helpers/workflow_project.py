@@ -36,7 +36,7 @@ ONE_PAIR = """
         evaluation: brief_attacked
 """
 # beginnings of the environment variables that would change a run
-REMOVED = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH")
+REMOVED = ("NEURALIGN_", "SNAKEMAKE_", "CUDA_VISIBLE_DEVICES", "SLURM_", "PYTHONPATH", "COLUMNS", "LINES")
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["snakemake.cli", "pydantic", "workflow_project"])
