@@ -905,7 +905,7 @@ def test_connect_finds_the_files_that_the_config_names_by_relative_paths(monkeyp
         regimes: {mine: {endpoint: {epochs: 1, batch_size: 8, lr: 0.1}, curve: {epochs: 1, batch_size: 8, lr: 0.1}}}
         """
     )
-    monkeypatch.setattr("neuralign.cli.commands.connect.start", lambda *_: 0)
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda *_: 0)
     arguments = ["mine", "a.safetensors", "b.pt", "--data", "mine", "--configfile", "own.yaml", "--dry-run"]
     assert main(["connect", *arguments, "--out", "far/away"]) == 0
     monkeypatch.chdir("far/away")
@@ -918,6 +918,29 @@ def test_connect_finds_the_files_that_the_config_names_by_relative_paths(monkeyp
     assert c.entry("networks", "elsewhere")["use"] == "neuralign.api:align"
 
 
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ([], ["--quiet", "host", "rules", "--logger", "neuralign", "--cores", "all"]),
+        (["--verbose"], ["--quiet", "host", "--cores", "all"]),
+        (["--dry-run"], ["--quiet", "host", "--dry-run", "--cores", "all"]),
+    ],
+)
+def test_connect_has_the_view_of_run_and_only_json_on_standard_output(capsys, monkeypatch, option, options):
+    commands = []
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda command, *_: commands.append(command) or 1)
+    arguments = ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"]
+    assert main(["connect", *arguments, *option, "--json"]) == 1
+    assert commands[0][commands[0].index("--quiet") :] == options
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert out.count("\n") == 1 and facts["status"] == 1 and "--dry-run" not in facts["command"]
+    assert main(["connect", *arguments, *option]) == 1
+    assert capsys.readouterr().out.startswith("failed; the messages above say where, with paths in connected\nto run ")
+    introduction = "Study connect: Curves between checkpoints of nets.py:Net. Its jobs write to connected/results/,"
+    assert err == "" if "--dry-run" in option else " ".join(err.split()).startswith(introduction)
+
+
 def test_paths_in_lists_and_overrides_are_made_absolute_with_their_list():
     config = {"regimes": {"x": {"augment": [{"use": "flip"}, {"use": "nets.py:f"}], "lr": 1}}, "default_study": "x"}
     config["datasets"] = {"d": {"overrides": [{"when": {"regime": "x"}, "path": "mine.npz"}]}}
@@ -926,6 +949,35 @@ def test_paths_in_lists_and_overrides_are_made_absolute_with_their_list():
         "regimes": {"x": {"augment": [{"use": "flip"}, {"use": f"{here}/nets.py:f"}]}},
         "datasets": {"d": {"overrides": [{"when": {"regime": "x"}, "path": f"{here}/mine.npz"}]}},
     }
+
+
+def connected_network(network):
+    """What the config of a dry run of `connect` in another folder says that NETWORK is."""
+    assert main(["connect", network, "a.safetensors", "b.pt", "--data", "mine.npz", "--dry-run", "--out", "far"]) == 0
+    ((_, entry),) = read_config([Path("far/connect.yaml")])["networks"].items()
+    return entry["use"]
+
+
+def test_connect_finds_a_module_of_the_working_directory_in_its_folder(capsys, monkeypatch):
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda *_: 0)
+    assert connected_network("nets:Net") == f"{Path.cwd()}/nets.py:Net"
+    monkeypatch.setattr(sys, "path", [str(Path.cwd()), *sys.path])  # by `python -m neuralign`
+    assert connected_network("nets:Net") == f"{Path.cwd()}/nets.py:Net"
+
+
+def test_connect_refuses_a_package_that_no_job_finds(capsys, monkeypatch):
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda *_: 0)
+    Path("package").mkdir()
+    Path("package", "__init__.py").write_text("")
+    shutil.copy("nets.py", "package/nets.py")
+    message = (
+        "package.nets:Net: its package is found in the working directory only, and the jobs run in another folder; "
+        f"install the package, or have {Path.cwd()} in PYTHONPATH"
+    )
+    arguments = ["package.nets:Net", "a.safetensors", "b.pt", "--data", "mine.npz"]
+    assert message in refused(capsys, "connect", *arguments) and not Path("connected").exists()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path.cwd())])  # as PYTHONPATH does
+    assert connected_network("package.nets:Net") == "package.nets:Net"
 
 
 def test_connect_is_refused_while_another_run_works_in_its_folder(capsys):

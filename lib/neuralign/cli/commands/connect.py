@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ from neuralign.cli.interface.options import (
     count,
     number,
 )
-from neuralign.cli.workflow_runs import failure, start, unlock, workflow_command
+from neuralign.cli.workflow_runs import failure, run_study, workflow_command
 from neuralign.common.files import atomic
 from neuralign.config.files import lay_over
 from neuralign.workflow.running.run_lock import exclusive
@@ -118,27 +119,19 @@ def run(
     lay_over(overlay, absolute_paths(config))  # the workflow runs in `out`
     file = out / "connect.yaml"
     configs = [*folder_config(), *(configfile or ()), file]
-    options = [
-        *(["rules"] if not verbose else []),
-        "--cores",
-        cores,
-        *(["--resources", "gpu=0"] if device == "cpu" else []),
-    ]
-    command = workflow_command(workflow_file("Snakefile"), out, configs, *options)
+    options = ["--cores", cores, *(["--resources", "gpu=0"] if device == "cpu" else [])]
+    snakefile = workflow_file("Snakefile")
+    command = partial(workflow_command, snakefile, out, configs, options, verbose=verbose)
     with exclusive(out) as lock:
         with atomic(file) as temporary:
             temporary.write_text(
                 "# Written by `neuralign connect`, which overwrites it. It is laid over config.yaml.\n"
                 + yaml.safe_dump(overlay, sort_keys=False)
             )
-        if dry_run:
-            status = start([*command, "--dry-run"], STUDY, lock)
-        else:
-            unlock(command, STUDY, out, lock)
-            status = start(command, STUDY, lock)
-    facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command, "--", STUDY]), "status": status}
+        status = run_study(command(dry_run=dry_run), STUDY, overlay["studies"][STUDY], out, lock)
+    facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command(), "--", STUDY]), "status": status}
     if status or dry_run:
-        outcome = failure(status) if status else "nothing was run"
+        outcome = failure(status, out) if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(out / "results" / "studies" / STUDY)
     return 0, facts | table, text
