@@ -1,6 +1,7 @@
 """`neuralign merge`, `compare` and `apply`, on checkpoints as several programs write them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def test_a_network_merged_with_its_permuted_copy_is_written_as_it_was(capsys, fo
     assert out.endswith("the merge is as good as A, the best input (95 % interval +0.0 to +0.0, n = 20)\n")
     card = Path("merged.safetensors.md").read_text()
     assert "* A, weight 0.5: file `a.safetensors`, sha256 `" in card and "network: `nets.py:Net`" in card
+    _, *rows, _ = out.partition("examples:\n")[2].partition("\n\n")[0].splitlines()  # the last is the ensemble
+    assert [row.split()[0] for row in rows] == ["A", "B", "merge"]
+    assert all(f"| {' | '.join(row.split())} |" in card for row in rows), "the card has the rows of the text"
+    assert "| ensemble of the inputs |" in card and "\nensemble of the inputs  " in out
+
+
+def test_the_card_lists_the_shards_of_an_input(capsys, folder):
+    Path("shards").mkdir()
+    tensors = {n: t.detach() for n, t in folder[2].state_dict().items()}
+    for i, names in enumerate((list(tensors)[:2], list(tensors)[2:])):
+        save_file({n: tensors[n] for n in names}, f"shards/m-{i}.safetensors")
+    index = {"weight_map": {n: f"m-{int(i > 1)}.safetensors" for i, n in enumerate(tensors)}}
+    Path("shards/m.safetensors.index.json").write_text(json.dumps(index))
+    run(capsys, "merge", "nets.py:Net", "shards", "plain.pt", "--input", "2,3,9,9", "-o", "m.pt")
+    card = Path("m.pt.md").read_text()
+    assert re.search(r"\* A, weight 0.5: file `shards`\n(  \* `m[^ ]*`: `[0-9a-f]{64}`\n){3}\* B, ", card)
 
 
 @pytest.mark.parametrize("first", ["plain.pt", "lightning.ckpt", "timm.pth.tar"])

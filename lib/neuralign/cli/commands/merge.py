@@ -148,17 +148,15 @@ def run(
 
 def _format(facts: dict[str, Any], names: list[str]) -> str:
     """All that was tried, the metrics, the files and the sentence."""
+    from neuralign.merging.export import metrics_table
+
     tried = [["method", "repair", "score"]]
     tried += [[row["method"], row["repair"], f"{row['score']:.4g}"] for row in facts["tried"]]
     chosen = f"chosen: {facts['method']}, {facts['repair']}, the mean of {', '.join(facts['members'])}"
     lines = [align_columns(tried), "", chosen]
     lines.append(f"certified: aligning changes outputs by {facts['certificate']:.1e} of their size")
     if "merged" in facts:
-        rows = dict(zip(names, facts["inputs"], strict=True)) | {"merge": facts["merged"]}
-        rows |= {"ensemble": facts["ensemble"]} if "ensemble" in facts else {}
-        columns = [name for name in facts["merged"] if name != "error"]
-        table = [["", *columns]]
-        table += [[name, *(f"{row[c]:.4g}" if c in row else "" for c in columns)] for name, row in rows.items()]
-        lines += ["", f"on n = {facts['n']} {facts['measured_on']} examples:", align_columns(table)]
+        table = align_columns(metrics_table(names, facts))
+        lines += ["", f"on n = {facts['n']} {facts['measured_on']} examples:", table]
     lines += ["", *(f"{key}: {facts[key]}" for key in ("output", "card") if key in facts), facts["sentence"]]
     return "\n".join(lines)
