@@ -27,7 +27,8 @@ from neuralign.cli.commands.list import KINDS
 from neuralign.cli.configs import absolute_paths
 from neuralign.cli.devices import on_device
 from neuralign.cli.interface.application import load_command
-from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
+from neuralign.cli.interface.options import ExampleOptions, NetworkOptions
+from neuralign.cli.interface.parsers import ExampleInput
 from neuralign.common.files import PACKAGE
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import read_config
@@ -193,6 +194,31 @@ def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(caps
     assert files - {"__init__"} == set(COMMANDS)
 
 
+NUMERIC = {
+    *("N", "RATE", "DECAY", "POINTS", "LEVEL...", "W,W", "R,G,B", "C,H,W", "LOW,HIGH[,LOW,HIGH]"),
+    *("[NAME=]N,...[:VALUES]", "PLACE"),
+}
+
+
+def numeric_options():
+    """(command, arguments that it needs, option) of all options of numbers, by their metavar."""
+    for name in COMMANDS:
+        parameters = load_command(name).params
+        needed = [[p.opts[0], "x"] if p.param_type_name == "option" else ["x"] for p in parameters if p.required]
+        for parameter in parameters:
+            if parameter.metavar in NUMERIC:
+                yield name, [word for words in needed for word in words], parameter.opts[-1]
+
+
+@pytest.mark.parametrize(("command", "needed", "option"), list(numeric_options()))
+@pytest.mark.parametrize("value", ["nan", "-inf", "much", ""])
+def test_an_option_that_takes_numbers_refuses_other_values_before_any_work(capsys, command, needed, option, value):
+    if option == "--point":  # of which the suffix of --output is checked before
+        needed = [word if word != "x" else "x.pt" for word in needed]
+    message = refused(capsys, command, *needed, f"{option}={value}")
+    assert re.search(rf"error: (-\w/)?{option}: found '{value}'[;,] ", message), message
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples_that_parse(command, capsys):
     assert main([command, "--help"]) == 0
@@ -305,11 +331,11 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
         ),
         (
             ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--lr", "fast"],
-            "neuralign connect: error: --lr: found 'fast', a number is needed",
+            "neuralign connect: error: --lr: found 'fast'; needed is a number, above 0",
         ),
         (
             ["merge", "nets.py:Net", "a.pt", "--weights", "half"],
-            "neuralign merge: error: --weights: found 'half', numbers such as 0.485,0.456,0.406 are needed",
+            "neuralign merge: error: --weights: found 'half'; needed is a number, at least 0; commas separate several",
         ),
         (
             ["doctor", "nets.py:Net", "--input", "3,32"],
@@ -689,7 +715,7 @@ def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, fold
         (["a.safetensors", "b.pt", "--inside", "ema"], "contains no tensor of the network inside 'ema'"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
-            "no alignment 'corelation' in the config (allowed: random, corr",
+            "--method: no alignment 'corelation' in the config; did you mean 'correlation'? (allowed: random, corr",
         ),
         (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "File exists: '/dev/null'"),
         (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is needed"),
@@ -865,7 +891,7 @@ def test_doctor_refuses_in_one_line(capsys, arguments, message):
 
 @pytest.mark.parametrize("level", ["nan", "-1", "inf", "much"])
 def test_noise_must_be_a_number_from_0(capsys, level):
-    assert f"--noise: found '{level}', a number from 0 is needed" in refused(
+    assert f"--noise: found '{level}'; needed is a number, at least 0" in refused(
         capsys, "doctor", "nets.py:Net", f"--noise={level}"
     )
 
@@ -884,10 +910,10 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
     [
         (["a.safetensors"], "CHECKPOINT: found 1; pairs are needed"),
         (["a.safetensors", "a.safetensors"], "a pair is two different seeds or checkpoints"),
-        (["a.safetensors", "b.pt", "--points", "1"], "evaluations.connect.points: found 1"),
+        (["a.safetensors", "b.pt", "--points", "1"], "--points: found '1'; needed is a whole number, from 2 to 10,001"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
-            "no such entry of 'alignments': 'corelation'; did",
+            "--method: no alignment 'corelation' in the config; did you mean 'correlation'? (allowed: ",
         ),
     ],
 )

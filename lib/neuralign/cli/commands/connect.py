@@ -23,6 +23,7 @@ from neuralign.cli.devices import select_device
 from neuralign.cli.entries import (
     REGIME,
     alignment_entry,
+    alignment_plugins,
     checkpoint_entries,
     dataset_entry,
     location,
@@ -39,9 +40,8 @@ from neuralign.cli.interface.options import (
     Method,
     NetworkOptions,
     Verbose,
-    count,
-    number,
 )
+from neuralign.cli.interface.parsers import count, value_of
 from neuralign.cli.workflow_runs import failure, run_study, workflow_command
 from neuralign.common.files import atomic
 from neuralign.config.files import lay_over
@@ -67,28 +67,36 @@ class CurveOptions:
     """How curves are trained and evaluated."""
 
     epochs: Annotated[
-        int, typer.Option(parser=count, metavar="N", help="epochs of training for each curve", rich_help_panel=CURVES)
+        int,
+        typer.Option(
+            parser=value_of("Epochs"), metavar="N", help="epochs of training for each curve", rich_help_panel=CURVES
+        ),
     ] = 20
     batch_size: Annotated[
         int, typer.Option(parser=count, metavar="N", help="images in a training step", rich_help_panel=CURVES)
     ] = 128
     lr: Annotated[
-        float, typer.Option(parser=number, metavar="RATE", help="initial learning rate", rich_help_panel=CURVES)
+        float,
+        typer.Option(parser=value_of("Positive"), metavar="RATE", help="initial learning rate", rich_help_panel=CURVES),
     ] = 0.02
     weight_decay: Annotated[
-        float, typer.Option(parser=number, metavar="DECAY", help="weight decay", rich_help_panel=CURVES)
+        float,
+        typer.Option(parser=value_of("NonNegative"), metavar="DECAY", help="weight decay", rich_help_panel=CURVES),
     ] = 5e-4
     seed: Annotated[
         int,
         typer.Option(
-            parser=count,
+            parser=value_of("Seed"),
             metavar="N",
             help="seed of the first pair, counted up for the others",
             rich_help_panel=CURVES,
         ),
     ] = 1
     points: Annotated[
-        int, typer.Option(parser=count, metavar="N", help="points evaluated on each curve", rich_help_panel=CURVES)
+        int,
+        typer.Option(
+            parser=value_of("Points"), metavar="N", help="points evaluated on each curve", rich_help_panel=CURVES
+        ),
     ] = 17
 
 
@@ -158,6 +166,7 @@ def study_config(
     pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
     training = {key: getattr(curves, key) for key in ("epochs", "batch_size", "lr", "weight_decay")}
     training["schedule"] = {"use": "plateau"}
+    alignment_plugins("--method", [method], config)  # raises UsageError if the config has no such alignment
     alignment, alignments = alignment_entry(method, config, attention=network.attention)
     alignment_of = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {

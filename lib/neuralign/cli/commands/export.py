@@ -42,7 +42,7 @@ def run(
     from neuralign.merging.export import check_suffix
 
     check_suffix(output, "--output")
-    place = parse_point(point)
+    place = parse_point(point, "--point")
     note, inputs = _checked_note(curve)
     if output.exists() and any(map(output.samefile, [curve, *inputs.values()])):
         raise UsageError(f"--output: {output} is a result of the study; another name is needed")
