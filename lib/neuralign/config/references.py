@@ -172,7 +172,12 @@ def _append_to_path(folder: str) -> None:
         sys.path.append(folder)
 
 
+def definitions(file: Path) -> list[str]:
+    """The public functions and classes of a file of Python. Raises ObjectError if its syntax is wrong."""
+    return [n.name for n in tree(file).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+
+
 def _list_definitions(file: Path) -> str:
     """The first public functions and classes of a file, for messages."""
-    names = [n.name for n in tree(file).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+    names = definitions(file)
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"

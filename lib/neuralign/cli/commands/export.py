@@ -7,6 +7,7 @@ import typer
 
 from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import on_device
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import Device
 from neuralign.cli.local_jobs import normalisation_of
 from neuralign.common.files import sha256
@@ -32,6 +33,7 @@ def run(
         str,
         typer.Option(
             metavar="PLACE",
+            autocompletion=completions.words("best", "mean", "t="),
             help="`best` by the loss on training images (default), `mean` of the whole curve, or a place such as t=0.5",
         ),
     ] = "best",

@@ -10,12 +10,14 @@ import typer
 from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import on_device
 from neuralign.cli.entries import file_digests
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
     Data,
     Device,
     ImageOptions,
     Inside,
+    Loss,
     NetworkOptions,
 )
 from neuralign.cli.interface.parsers import Numbers, count, one_of, value_of, values_of
@@ -56,6 +58,7 @@ def run(
         str,
         typer.Option(
             metavar="METHOD",
+            autocompletion=completions.plugins("alignments", "none"),
             help="align B and C to A first; of A and B, draw the plane through A, B and B aligned",
         ),
     ] = "none",
@@ -73,15 +76,22 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(parser=value_of("Seed"), metavar="N", help="of the random directions")] = 0,
     split: Annotated[
-        str, typer.Option(parser=one_of("test", "train"), metavar="test|train", help="what is measured")
+        str,
+        typer.Option(
+            parser=one_of("test", "train"),
+            metavar="test|train",
+            help="what is measured",
+            autocompletion=completions.words("test", "train"),
+        ),
     ] = "test",
-    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
+    loss: Loss = "cross_entropy",
     statistics: Annotated[
         str,
         typer.Option(
             parser=one_of("reestimated", "stored"),
             metavar="reestimated|stored",
             help="of batch norm: estimated anew at every point, or those of the nearest checkpoint",
+            autocompletion=completions.words("reestimated", "stored"),
         ),
     ] = "reestimated",
     estimated_on: Annotated[

@@ -10,12 +10,14 @@ from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.examples import example_inputs, run_on_example
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
     Device,
     ExampleOptions,
     ImageOptions,
     Inside,
+    Loss,
     NetworkOptions,
     OptionalData,
 )
@@ -45,10 +47,19 @@ def run(
     data: OptionalData = None,
     method: Annotated[
         str,
-        typer.Option(metavar="NAME", help="`none`, or a method of alignment (default: the best of several)"),
+        typer.Option(
+            metavar="NAME",
+            help="`none`, or a method of alignment (default: the best of several)",
+            autocompletion=completions.plugins("alignments", *CHOSEN),
+        ),
     ] = "auto",
     repair: Annotated[
-        str, typer.Option(metavar="NAME", help="`none`, or a repair (default: the better of two)")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="`none`, or a repair (default: the better of two)",
+            autocompletion=completions.plugins("repairs", *CHOSEN),
+        ),
     ] = "auto",
     weights: Annotated[
         Numbers | None,
@@ -65,9 +76,10 @@ def run(
         typer.Option(
             metavar="NAME",
             help="how three checkpoints or more get into one frame: mean, reference or frank_wolfe",
+            autocompletion=completions.plugins("cohorts"),
         ),
     ] = "mean",
-    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
+    loss: Loss = "cross_entropy",
     output: Annotated[
         Path | None,
         typer.Option(

@@ -141,6 +141,12 @@ Inside = Annotated[
 Method = Annotated[
     str, typer.Option(metavar="NAME", help="an alignment of the config", autocompletion=completions.alignments)
 ]
+Loss = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="the objective of the training", autocompletion=completions.plugins("objectives")
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -152,7 +158,12 @@ Device = Annotated[
 ]
 Cores = Annotated[
     str,
-    typer.Option(parser=count_or_all, metavar="N", help="number of CPU cores that jobs may use at a time"),
+    typer.Option(
+        parser=count_or_all,
+        metavar="N",
+        help="number of CPU cores that jobs may use at a time",
+        autocompletion=completions.words("all"),
+    ),
 ]
 Results = Annotated[Path, typer.Option(metavar="FOLDER", help="folder of the workflow's results")]
 Study = Annotated[
