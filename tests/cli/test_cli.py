@@ -242,6 +242,13 @@ def test_the_help_fits_any_terminal_and_has_no_frames_and_no_colours_in_a_pipe(m
     assert text.isascii() and "\x1b" not in text and not re.search(r" $", text, re.M)
 
 
+def test_the_help_shows_defaults_also_zero(capsys):
+    assert main(["landscape", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--seed N seed of the random directions (default: 0)" in text
+    assert "--points N points of the grid in each direction (default: 21)" in text and "--no-normalise NETWORK" in text
+
+
 def test_a_narrow_terminal_leaves_space_for_the_texts(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["landscape", "--help"]) == 0

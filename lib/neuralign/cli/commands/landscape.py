@@ -43,8 +43,8 @@ def run(
             metavar="CHECKPOINT", help="A: random directions around it; A B; or A B C: a plane through them"
         ),
     ],
-    images: ImageOptions,
     data: Data,
+    images: ImageOptions,
     output: Annotated[
         Path,
         typer.Option(
@@ -63,7 +63,7 @@ def run(
         ),
     ] = "none",
     points: Annotated[
-        int, typer.Option(parser=value_of("GridPoints"), metavar="N", help="of the grid in each direction")
+        int, typer.Option(parser=value_of("GridPoints"), metavar="N", help="points of the grid in each direction")
     ] = 21,
     extent: Annotated[
         Numbers | None,
@@ -74,13 +74,13 @@ def run(
             "between checkpoints, -1,1 along random directions)",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=value_of("Seed"), metavar="N", help="of the random directions")] = 0,
+    seed: Annotated[int, typer.Option(parser=value_of("Seed"), metavar="N", help="seed of the random directions")] = 0,
     split: Annotated[
         str,
         typer.Option(
             parser=one_of("test", "train"),
             metavar="test|train",
-            help="what is measured",
+            help="the data that is measured on",
             autocompletion=completions.words("test", "train"),
         ),
     ] = "test",
@@ -90,7 +90,7 @@ def run(
         typer.Option(
             parser=one_of("reestimated", "stored"),
             metavar="reestimated|stored",
-            help="of batch norm: estimated anew at every point, or those of the nearest checkpoint",
+            help="batch-norm statistics: estimated anew at every point, or those of the nearest checkpoint",
             autocompletion=completions.words("reestimated", "stored"),
         ),
     ] = "reestimated",

@@ -64,7 +64,9 @@ def run(
     weights: Annotated[
         Numbers | None,
         typer.Option(
-            parser=values_of("NonNegative"), metavar="W,W", help="of the checkpoints, with sum 1 (default: equal)"
+            parser=values_of("NonNegative"),
+            metavar="W,W",
+            help="weights of the checkpoints, with sum 1 (default: equal)",
         ),
     ] = None,
     greedy: Annotated[
