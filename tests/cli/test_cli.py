@@ -890,10 +890,14 @@ def test_doctor_says_that_nothing_may_be_permuted(capsys):
     [
         (["nets.py:Net", "--input", "3,2,2"], "the network does not take an input of shape (2, 3, 2, 2)"),
         (["nets.py:Net", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such file"),
+        (
+            ["nets.py:Net", "--images", "99999999"],
+            "--images: found 99999999 random images of 3,32,32, which are 3.1e+11 numbers; at most 1e+09 are allowed",
+        ),
     ],
 )
 def test_doctor_refuses_in_one_line(capsys, arguments, message):
-    assert message in refused(capsys, "doctor", *arguments, "--images", "8", "--seeds", "1")
+    assert message in refused(capsys, "doctor", "--images", "8", *arguments, "--seeds", "1")
 
 
 @pytest.mark.parametrize("level", ["nan", "-1", "inf", "much"])

@@ -97,7 +97,8 @@ def normalisation_warnings(model: Model, settings: dict[str, Any], data: AnyData
         return []
     return [
         f"{checkpoint}: the normalisation that it was trained with is not known, so pixels are normalised by mean "
-        f"{_rounded(used[0])} and std {_rounded(used[1])} of the training images; give `mean` and `std` of the network"
+        f"{_rounded(used[0])} and std {_rounded(used[1])} of the training images; give those of the network: --mean "
+        "and --std, or `mean` and `std` of its config entry"
     ]
 
 

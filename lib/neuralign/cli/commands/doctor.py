@@ -18,7 +18,7 @@ from neuralign.cli.interface.options import (
     NetworkOptions,
     OptionalData,
 )
-from neuralign.cli.interface.parsers import ImageShape, count, image_shape, value_of
+from neuralign.cli.interface.parsers import ImageShape, count, image_shape, too_large, value_of
 from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.tables import align_columns
 
@@ -69,6 +69,8 @@ def run(
         raise UsageError("--input is the shape of random images and cannot be combined with --data")
     if not data:
         demand_cpu(device)
+        if problem := too_large([images, *(input or SHAPE)]):
+            raise UsageError(f"--images: found {images} random images of {','.join(map(str, input or SHAPE))}{problem}")
     entries = alignment_plugins("--methods", methods, load_config(configfile))
 
     from neuralign.alignment import recovery

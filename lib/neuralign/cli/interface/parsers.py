@@ -4,7 +4,7 @@ What an option may be that the config has too is said once, by a type of `config
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from math import prod
 from typing import Any, NamedTuple, NewType, TypeVar
@@ -99,12 +99,15 @@ def count_or_all(text: str) -> str:
     return text
 
 
-def _check_size(text: str, sizes: list[int]) -> None:
+def _check_size(text: str, sizes: Sequence[int]) -> None:
     """Refuse a shape that no memory holds."""
-    if prod(sizes) > LARGEST:
-        raise typer.BadParameter(
-            f"found {text!r}, which are {prod(sizes):.1e} numbers; at most {LARGEST:.0e} are allowed"
-        )
+    if problem := too_large(sizes):
+        raise typer.BadParameter(f"found {text!r}{problem}")
+
+
+def too_large(sizes: Sequence[int]) -> str:
+    """The words on a shape that no memory holds; "" for any other."""
+    return f", which are {prod(sizes):.1e} numbers; at most {LARGEST:.0e} are allowed" if prod(sizes) > LARGEST else ""
 
 
 @for_text
