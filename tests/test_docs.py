@@ -1,30 +1,36 @@
 """Documentation pages: the paths, names and targets of links exist, and lines have at most 100 columns."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from workflow_project import REPOSITORY
 
 from neuralign.common.files import PACKAGE
-from neuralign.config.references import defined_names
+from neuralign.config.references import defined_names, find
 
 WIDTH = 100
 HISTORY = REPOSITORY / "CHANGELOG.md"  # names what there was, too
 PAGES = [
     *(REPOSITORY / f"{n}.md" for n in ("README", "DECISIONS", "CONTRIBUTING", "SECURITY", "CODE_OF_CONDUCT")),
-    *sorted((REPOSITORY / "docs").glob("*.md")),
-    *sorted((REPOSITORY / "docs" / "tutorials").glob("*.md")),
+    *(
+        page
+        for folder in (".", "tutorials", "plugin_template")
+        for page in sorted((REPOSITORY / "docs" / folder).glob("*.md"))
+    ),
     *sorted((REPOSITORY / "results").glob("*.md")),
     *sorted((REPOSITORY / "results" / "published").glob("*.md")),
 ]
 FOLDERS = {path.name for path in (*REPOSITORY.iterdir(), *PACKAGE.iterdir()) if not path.name.startswith((".", "_"))}
+TEMPLATE = REPOSITORY / "docs" / "plugin_template"
 WRITTEN = ("results", "logs", "build")  # what is written there need not be here
 SUFFIXES = (".py", ".smk", ".md", ".lock", ".toml", ".cff")
 # files of the reader, and plug-ins that docs/extending.md has as examples: their folders must exist
 EXAMPLES = ("nets.py", "svhn.py", "wide.py", "mine.py", "cubic.py", "cosine.py", "blur.py", "absolute_error.py")
-ROOTS = (REPOSITORY, PACKAGE, REPOSITORY / "docs")  # paths are relative to one of them
+ROOTS = (REPOSITORY, PACKAGE, REPOSITORY / "docs")  # paths are relative to one of them, or to the page's own folder
 UNWANTED = re.compile(r"\bissues? *#?\d|(?<!\w)#\d+\b|\breviewers?\b|\bthis session\b", re.IGNORECASE)
 
 
@@ -56,11 +62,11 @@ def is_path(span: str) -> bool:
     return first not in WRITTEN and ((bool(rest) and first in FOLDERS) or span.endswith(SUFFIXES))
 
 
-def path_exists(span: str) -> bool:
+def path_exists(span: str, page: Path) -> bool:
     """Whether a path, or what a pattern stands for, exists; a bare name may lie in any folder of the code."""
     if Path(span).name in EXAMPLES:
         return any((root / span).parent.is_dir() for root in ROOTS)
-    if any(list(root.glob(span)) for root in ROOTS):
+    if any(list(root.glob(span)) for root in (*ROOTS, page.parent)):
         return True
     return "/" not in span and any(list((REPOSITORY / folder).rglob(span)) for folder in ("lib", "scripts", "tests"))
 
@@ -96,7 +102,7 @@ def is_long(line: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
 def test_paths_that_a_page_names_exist(page):
-    assert [span for span in spans(page) if is_path(span) and not path_exists(span)] == []
+    assert [span for span in spans(page) if is_path(span) and not path_exists(span, page)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
@@ -128,6 +134,21 @@ def test_a_page_does_not_mention_issues_or_reviewers(page):
     assert [line for _, line in prose(page) if UNWANTED.search(line)] == []
 
 
+def test_the_template_of_plug_ins_has_what_its_page_and_its_entry_points_name(monkeypatch):
+    """tests/workflow/test_plugin_template.py builds and runs it."""
+    monkeypatch.chdir(TEMPLATE)
+    points = tomllib.loads(Path("pyproject.toml").read_text())["project"]["entry-points"]
+    kinds = {group.removeprefix("neuralign."): names for group, names in points.items()}
+    files = {name: find(target) for names in kinds.values() for name, target in names.items()}
+    rows = re.findall(r"^\| `(\w+)` \| (\w+).*\| `(\S+)` \|$", Path("README.md").read_text(), re.MULTILINE)
+    assert {name: Path(file).absolute() for name, _, file in rows} == files
+    assert {(f"{kind}s", name) for name, kind, _ in rows} == {(kind, name) for kind in kinds for name in kinds[kind]}
+    named = re.findall(r'use: "(\S+?:\w+)"', Path("README.md").read_text())
+    assert named and all(find(name).is_file() for name in named)
+    settings = yaml.safe_load(Path("config.yaml").read_text())
+    assert all(name in str(settings) for name in files), "the study uses each of them"
+
+
 def test_these_checks_notice_a_wrong_page(tmp_path):
     """The checks above see a wrong page."""
     page = tmp_path / "page.md"
@@ -138,7 +159,10 @@ def test_these_checks_notice_a_wrong_page(tmp_path):
         "rules/*.smk",
         "no/such.py",
     ]
-    assert [s for s in spans(page) if is_path(s) and not path_exists(s)] == ["lib/neuralign/setting.py", "no/such.py"]
+    assert [s for s in spans(page) if is_path(s) and not path_exists(s, page)] == [
+        "lib/neuralign/setting.py",
+        "no/such.py",
+    ]
     assert name_exists("neuralign.api.align") and name_exists("benchmarks.statistics")
     assert not name_exists("neuralign.api.curve") and not name_exists("neuralign.setting")
     assert is_long("x " * 51) and not is_long("| " * 60) and not is_long("[a](b) " * 20)

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
@@ -29,9 +29,18 @@ from neuralign.common.errors import UserError, join_names
 from neuralign.common.logs.progress import report as report_progress
 from neuralign.common.tensors import ComputedState
 from neuralign.config.checking.validation import Validation
-from neuralign.config.options import Count, FractionBelowOne, NonNegative, NonNegativeInt, Points, Positive, Range, Seed
+from neuralign.config.options import (
+    Count,
+    FractionBelowOne,
+    GridPoints,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    Range,
+    Seed,
+)
 from neuralign.config.plugins import plugin
-from neuralign.config.signatures import is_known, names, schema
+from neuralign.config.signatures import check_known, schema
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets.batches import Examples, Inputs, tensors_of
@@ -292,7 +301,7 @@ def evaluate(
 class _LandscapeOptions(BaseModel):
     """The allowed values of the options of `landscape`."""
 
-    points: Annotated[Points, Field(le=1001)]
+    points: GridPoints
     t1: Range | None
     t2: Range | None
     seed: Seed
@@ -640,10 +649,7 @@ def _bind_plugin(
 
     For the message: `argument` is the name of the argument `use` of the caller, `also` are its other values.
     """
-    problems = Validation()
-    if not is_known(kind, use):
-        problems.note_not_allowed(argument, "found", use, [*also, *names(kind)])
-        raise UserError(problems.messages[0])
+    check_known(argument, kind, use, also)
     return plugin(kind, {"use": use, **_validate(schema(kind, use), options, use)})
 
 

@@ -27,7 +27,8 @@ from neuralign.cli.commands.list import KINDS
 from neuralign.cli.configs import absolute_paths
 from neuralign.cli.devices import on_device
 from neuralign.cli.interface.application import load_command
-from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
+from neuralign.cli.interface.options import ExampleOptions, NetworkOptions
+from neuralign.cli.interface.parsers import ExampleInput
 from neuralign.common.files import PACKAGE
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import read_config
@@ -193,6 +194,31 @@ def test_help_lists_exactly_the_commands_and_the_folder_has_a_file_for_each(caps
     assert files - {"__init__"} == set(COMMANDS)
 
 
+NUMERIC = {
+    *("N", "RATE", "DECAY", "POINTS", "LEVEL...", "W,W", "R,G,B", "C,H,W", "LOW,HIGH[,LOW,HIGH]"),
+    *("[NAME=]N,...[:VALUES]", "PLACE"),
+}
+
+
+def numeric_options():
+    """(command, arguments that it needs, option) of all options of numbers, by their metavar."""
+    for name in COMMANDS:
+        parameters = load_command(name).params
+        needed = [[p.opts[0], "x"] if p.param_type_name == "option" else ["x"] for p in parameters if p.required]
+        for parameter in parameters:
+            if parameter.metavar in NUMERIC:
+                yield name, [word for words in needed for word in words], parameter.opts[-1]
+
+
+@pytest.mark.parametrize(("command", "needed", "option"), list(numeric_options()))
+@pytest.mark.parametrize("value", ["nan", "-inf", "much", ""])
+def test_an_option_that_takes_numbers_refuses_other_values_before_any_work(capsys, command, needed, option, value):
+    if option == "--point":  # of which the suffix of --output is checked before
+        needed = [word if word != "x" else "x.pt" for word in needed]
+    message = refused(capsys, command, *needed, f"{option}={value}")
+    assert re.search(rf"error: (-\w/)?{option}: found '{value}'[;,] ", message), message
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples_that_parse(command, capsys):
     assert main([command, "--help"]) == 0
@@ -214,6 +240,13 @@ def test_the_help_fits_any_terminal_and_has_no_frames_and_no_colours_in_a_pipe(m
     text, _, _ = capsys.readouterr().out.partition("\nExamples\n")  # which are not wrapped, to be copied
     assert max(map(len, text.splitlines())) <= min(columns, 120)
     assert text.isascii() and "\x1b" not in text and not re.search(r" $", text, re.M)
+
+
+def test_the_help_shows_defaults_also_zero(capsys):
+    assert main(["landscape", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--seed N seed of the random directions (default: 0)" in text
+    assert "--points N points of the grid in each direction (default: 21)" in text and "--no-normalise NETWORK" in text
 
 
 def test_a_narrow_terminal_leaves_space_for_the_texts(monkeypatch, capsys):
@@ -305,11 +338,11 @@ def test_the_help_of_commands_plan_and_verify_import_no_torch(tmp_path):
         ),
         (
             ["connect", "nets.py:Net", "a.pt", "b.pt", "--data", "x.npz", "--lr", "fast"],
-            "neuralign connect: error: --lr: found 'fast', a number is needed",
+            "neuralign connect: error: --lr: found 'fast'; needed is a number, above 0",
         ),
         (
             ["merge", "nets.py:Net", "a.pt", "--weights", "half"],
-            "neuralign merge: error: --weights: found 'half', numbers such as 0.485,0.456,0.406 are needed",
+            "neuralign merge: error: --weights: found 'half'; needed is a number, at least 0; commas separate several",
         ),
         (
             ["doctor", "nets.py:Net", "--input", "3,32"],
@@ -689,7 +722,7 @@ def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, fold
         (["a.safetensors", "b.pt", "--inside", "ema"], "contains no tensor of the network inside 'ema'"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
-            "no alignment 'corelation' in the config (allowed: random, corr",
+            "--method: no alignment 'corelation' in the config; did you mean 'correlation'? (allowed: random, corr",
         ),
         (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "File exists: '/dev/null'"),
         (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is needed"),
@@ -857,15 +890,19 @@ def test_doctor_says_that_nothing_may_be_permuted(capsys):
     [
         (["nets.py:Net", "--input", "3,2,2"], "the network does not take an input of shape (2, 3, 2, 2)"),
         (["nets.py:Net", "--checkpoint", "nowhere.pt"], "nowhere.pt: no such file"),
+        (
+            ["nets.py:Net", "--images", "99999999"],
+            "--images: found 99999999 random images of 3,32,32, which are 3.1e+11 numbers; at most 1e+09 are allowed",
+        ),
     ],
 )
 def test_doctor_refuses_in_one_line(capsys, arguments, message):
-    assert message in refused(capsys, "doctor", *arguments, "--images", "8", "--seeds", "1")
+    assert message in refused(capsys, "doctor", "--images", "8", *arguments, "--seeds", "1")
 
 
 @pytest.mark.parametrize("level", ["nan", "-1", "inf", "much"])
 def test_noise_must_be_a_number_from_0(capsys, level):
-    assert f"--noise: found '{level}', a number from 0 is needed" in refused(
+    assert f"--noise: found '{level}'; needed is a number, at least 0" in refused(
         capsys, "doctor", "nets.py:Net", f"--noise={level}"
     )
 
@@ -884,10 +921,10 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
     [
         (["a.safetensors"], "CHECKPOINT: found 1; pairs are needed"),
         (["a.safetensors", "a.safetensors"], "a pair is two different seeds or checkpoints"),
-        (["a.safetensors", "b.pt", "--points", "1"], "evaluations.connect.points: found 1"),
+        (["a.safetensors", "b.pt", "--points", "1"], "--points: found '1'; needed is a whole number, from 2 to 10,001"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
-            "no such entry of 'alignments': 'corelation'; did",
+            "--method: no alignment 'corelation' in the config; did you mean 'correlation'? (allowed: ",
         ),
     ],
 )
@@ -905,7 +942,7 @@ def test_connect_finds_the_files_that_the_config_names_by_relative_paths(monkeyp
         regimes: {mine: {endpoint: {epochs: 1, batch_size: 8, lr: 0.1}, curve: {epochs: 1, batch_size: 8, lr: 0.1}}}
         """
     )
-    monkeypatch.setattr("neuralign.cli.commands.connect.start", lambda *_: 0)
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda *_: 0)
     arguments = ["mine", "a.safetensors", "b.pt", "--data", "mine", "--configfile", "own.yaml", "--dry-run"]
     assert main(["connect", *arguments, "--out", "far/away"]) == 0
     monkeypatch.chdir("far/away")
@@ -918,6 +955,29 @@ def test_connect_finds_the_files_that_the_config_names_by_relative_paths(monkeyp
     assert c.entry("networks", "elsewhere")["use"] == "neuralign.api:align"
 
 
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ([], ["--quiet", "host", "rules", "--logger", "neuralign", "--cores", "all"]),
+        (["--verbose"], ["--quiet", "host", "--cores", "all"]),
+        (["--dry-run"], ["--quiet", "host", "--dry-run", "--cores", "all"]),
+    ],
+)
+def test_connect_has_the_view_of_run_and_only_json_on_standard_output(capsys, monkeypatch, option, options):
+    commands = []
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda command, *_: commands.append(command) or 1)
+    arguments = ["nets.py:Net", "a.safetensors", "b.pt", "--data", "mine.npz"]
+    assert main(["connect", *arguments, *option, "--json"]) == 1
+    assert commands[0][commands[0].index("--quiet") :] == options
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert out.count("\n") == 1 and facts["status"] == 1 and "--dry-run" not in facts["command"]
+    assert main(["connect", *arguments, *option]) == 1
+    assert capsys.readouterr().out.startswith("failed; the messages above say where, with paths in connected\nto run ")
+    introduction = "Study connect: Curves between checkpoints of nets.py:Net. Its jobs write to connected/results/,"
+    assert err == "" if "--dry-run" in option else " ".join(err.split()).startswith(introduction)
+
+
 def test_paths_in_lists_and_overrides_are_made_absolute_with_their_list():
     config = {"regimes": {"x": {"augment": [{"use": "flip"}, {"use": "nets.py:f"}], "lr": 1}}, "default_study": "x"}
     config["datasets"] = {"d": {"overrides": [{"when": {"regime": "x"}, "path": "mine.npz"}]}}
@@ -926,6 +986,35 @@ def test_paths_in_lists_and_overrides_are_made_absolute_with_their_list():
         "regimes": {"x": {"augment": [{"use": "flip"}, {"use": f"{here}/nets.py:f"}]}},
         "datasets": {"d": {"overrides": [{"when": {"regime": "x"}, "path": f"{here}/mine.npz"}]}},
     }
+
+
+def connected_network(network):
+    """What the config of a dry run of `connect` in another folder says that NETWORK is."""
+    assert main(["connect", network, "a.safetensors", "b.pt", "--data", "mine.npz", "--dry-run", "--out", "far"]) == 0
+    ((_, entry),) = read_config([Path("far/connect.yaml")])["networks"].items()
+    return entry["use"]
+
+
+def test_connect_finds_a_module_of_the_working_directory_in_its_folder(capsys, monkeypatch):
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda *_: 0)
+    assert connected_network("nets:Net") == f"{Path.cwd()}/nets.py:Net"
+    monkeypatch.setattr(sys, "path", [str(Path.cwd()), *sys.path])  # by `python -m neuralign`
+    assert connected_network("nets:Net") == f"{Path.cwd()}/nets.py:Net"
+
+
+def test_connect_refuses_a_package_that_no_job_finds(capsys, monkeypatch):
+    monkeypatch.setattr("neuralign.cli.workflow_runs.start", lambda *_: 0)
+    Path("package").mkdir()
+    Path("package", "__init__.py").write_text("")
+    shutil.copy("nets.py", "package/nets.py")
+    message = (
+        "package.nets:Net: its package is found in the working directory only, and the jobs run in another folder; "
+        f"install the package, or have {Path.cwd()} in PYTHONPATH"
+    )
+    arguments = ["package.nets:Net", "a.safetensors", "b.pt", "--data", "mine.npz"]
+    assert message in refused(capsys, "connect", *arguments) and not Path("connected").exists()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path.cwd())])  # as PYTHONPATH does
+    assert connected_network("package.nets:Net") == "package.nets:Net"
 
 
 def test_connect_is_refused_while_another_run_works_in_its_folder(capsys):

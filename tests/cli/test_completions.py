@@ -1,6 +1,7 @@
 """Completions of the shell, asked for as bash does."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from workflow_project import REPOSITORY
 
 from neuralign.common.files import PACKAGE
 from neuralign.config.files import read
+from neuralign.config.signatures import names
 
 DEFAULT = read(REPOSITORY / "config.yaml")
 
@@ -20,16 +22,19 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def completions(line: str, *, program: str = "from neuralign.cli import main; main()") -> list[str]:
-    """What bash is told when the key is pressed at the end of the line."""
-    words = line.split(" ")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(PACKAGE.parent),
-        "_NEURALIGN_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
-    }
+PROGRAM = "from neuralign.cli import main; main()"
+
+
+def completions(line: str, *, program: str = PROGRAM) -> list[str]:
+    """What bash is told when the key is pressed at the end of the line; it makes words of `=` and `:`."""
+    words = re.findall(r"[=:]|[^ =:]+", line) + ([""] if line.endswith(" ") else [])
+    asked = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    return answer({"_NEURALIGN_COMPLETE": "complete_bash", **asked}, program)
+
+
+def answer(asked: dict[str, str], program: str = PROGRAM) -> list[str]:
+    """What a shell is told that asks by these variables."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent), **asked}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     return done.stdout.split()
@@ -46,11 +51,56 @@ def completions(line: str, *, program: str = "from neuralign.cli import main; ma
         ("neuralign align x a b --method cor", [n for n in DEFAULT["alignments"] if n.startswith("cor")]),
         ("neuralign doctor x --methods tra", [n for n in DEFAULT["alignments"] if n.startswith("tra")]),
         ("neuralign merge x a b --data dig", [n for n in DEFAULT["datasets"] if n.startswith("dig")]),
-        ("neuralign show ", []),
+        ("neuralign doctor x --methods correlation tra", [n for n in DEFAULT["alignments"] if n.startswith("tra")]),
+        ("neuralign align x a b --data=dig", [n for n in DEFAULT["datasets"] if n.startswith("dig")]),
+        ("neuralign merge x a b --method s", ["single_pass", "sinkhorn", "straight_through"]),
+        ("neuralign merge x a b --repair ", ["auto", "none", *names("repairs")]),
+        ("neuralign merge x a b --cohort m", ["mean"]),
+        ("neuralign landscape x a --align n", ["none"]),
+        ("neuralign landscape x a --loss ", names("objectives")),
+        ("neuralign landscape x a --split ", ["test", "train"]),
+        ("neuralign landscape x a --statistics s", ["stored"]),
+        ("neuralign export x --point ", ["best", "mean", "t="]),
+        ("neuralign run x --cores ", ["all"]),
+        ("neuralign list m", ["methods", "metrics"]),
     ],
 )
-def test_commands_options_and_names_of_the_config_are_completed(line, expected):
-    assert completions(line) == expected and (expected or line.endswith(" "))
+def test_commands_options_and_names_of_the_config_and_of_plug_ins_are_completed(line, expected):
+    assert completions(line) == expected and expected
+
+
+@pytest.mark.parametrize(
+    "line", ["neuralign show ", "neuralign compare x a", "neuralign apply x", "neuralign merge x a b -o "]
+)
+def test_the_shell_completes_files(line):
+    assert completions(line) == []
+
+
+def test_finished_studies_and_files_of_data_are_completed():
+    tables = Path("results", "studies", "mine", "tables")
+    tables.mkdir(parents=True)
+    tables.joinpath("accuracy.csv").touch()
+    Path("results", "studies", "other").mkdir()
+    Path("digest.npz").touch()
+    assert completions("neuralign show ") == ["results/studies/mine"]
+    assert completions("neuralign align x a b --data dig") == ["digits", "digest.npz"]
+
+
+def test_classes_and_functions_of_files_are_completed_as_networks():
+    Path("sub").mkdir()
+    Path("sub", "nets.py").write_text("class Net: ...\ndef make(): ...\ndef _hidden(): ...\nNumber = 1\n")
+    Path("sub", "never.py").write_text("class (\n")
+    assert completions("neuralign explain sub/ne") == ["sub/nets.py:Net", "sub/nets.py:make"]
+    assert completions("neuralign explain ./sub/nets.py:m") == ["make"]  # bash replaces what comes after the colon
+    assert completions("neuralign align sub/nets.py:Net a b --method cosi") == ["cosine"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_complete_several_values_of_an_option_too(shell):
+    line = "neuralign doctor x --methods correlation transp"
+    asked = {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    found = " ".join(answer({"_NEURALIGN_COMPLETE": f"complete_{shell}", **asked}))
+    assert re.findall(r"transport\w*", found) == [n for n in DEFAULT["alignments"] if n.startswith("transp")]
 
 
 def test_names_of_other_config_files_are_completed():

@@ -1,6 +1,7 @@
 """`neuralign merge`, `compare` and `apply`, on checkpoints as several programs write them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def test_a_network_merged_with_its_permuted_copy_is_written_as_it_was(capsys, fo
     assert out.endswith("the merge is as good as A, the best input (95 % interval +0.0 to +0.0, n = 20)\n")
     card = Path("merged.safetensors.md").read_text()
     assert "* A, weight 0.5: file `a.safetensors`, sha256 `" in card and "network: `nets.py:Net`" in card
+    _, *rows, _ = out.partition("examples:\n")[2].partition("\n\n")[0].splitlines()  # the last is the ensemble
+    assert [row.split()[0] for row in rows] == ["A", "B", "merge"]
+    assert all(f"| {' | '.join(row.split())} |" in card for row in rows), "the card has the rows of the text"
+    assert "| ensemble of the inputs |" in card and "\nensemble of the inputs  " in out
+
+
+def test_the_card_lists_the_shards_of_an_input(capsys, folder):
+    Path("shards").mkdir()
+    tensors = {n: t.detach() for n, t in folder[2].state_dict().items()}
+    for i, names in enumerate((list(tensors)[:2], list(tensors)[2:])):
+        save_file({n: tensors[n] for n in names}, f"shards/m-{i}.safetensors")
+    index = {"weight_map": {n: f"m-{int(i > 1)}.safetensors" for i, n in enumerate(tensors)}}
+    Path("shards/m.safetensors.index.json").write_text(json.dumps(index))
+    run(capsys, "merge", "nets.py:Net", "shards", "plain.pt", "--input", "2,3,9,9", "-o", "m.pt")
+    card = Path("m.pt.md").read_text()
+    assert re.search(r"\* A, weight 0.5: file `shards`\n(  \* `m[^ ]*`: `[0-9a-f]{64}`\n){3}\* B, ", card)
 
 
 @pytest.mark.parametrize("first", ["plain.pt", "lightning.ckpt", "timm.pth.tar"])
@@ -139,13 +156,25 @@ def test_at_most_gives_an_exit_status(capsys):
         (["a.safetensors", "plain.pt", "--at-most", "1"], "--at-most: the merge can only be measured with --data"),
         (
             ["a.safetensors", "plain.pt", "--input", "2,3,9,9", "--method", "x"],
-            "method: found 'x' (allowed: auto, none,",
+            "--method: found 'x' (allowed: auto, none,",
         ),
         (
             ["a.safetensors", "plain.pt", "--input", "2,3,9,9", "--weights", "1,1"],
-            "weights: found [1.0, 1.0]; 2 numbers",
+            "--weights: found 1,1; 2 numbers that sum to 1 are needed",
         ),
         (["a.safetensors", "nets.py", "--input", "2,3,9,9"], "nets.py: "),
+        (["a.safetensors", "plain.pt", "--repair", "x"], "--repair: found 'x' (allowed: auto, none, bias,"),
+        (["a.safetensors", "plain.pt", "--cohort", "x"], "--cohort: found 'x' (allowed: frank_wolfe, mean, reference)"),
+        (["a.safetensors", "plain.pt", "--loss", "x"], "--loss: found 'x' (allowed: cross_entropy, "),
+        (["a.safetensors", "plain.pt", "--greedy"], "--greedy: needs --data, and no --weights, because it chooses"),
+        (
+            ["a.safetensors", "plain.pt", "--data", "none.npz", "--at-most", "1", "--loss", "squared_error"],
+            "--at-most: squared_error has no metric in percent",
+        ),
+        (
+            ["a.safetensors", "plain.pt", "--input", "2,3,99999,99999"],
+            "--input: found '2,3,99999,99999', which are 6.0e+10 numbers; at most 1e+09 are allowed",
+        ),
     ],
 )
 def test_merge_refuses_in_one_line(capsys, arguments, message):
@@ -181,9 +210,16 @@ def test_a_landscape_is_written_as_data_as_a_picture_and_as_a_page(capsys, folde
             ["a.safetensors", "-o", "a.gif"],
             "--output: found 'a.gif'; a name that ends with .html, .png, .pdf, .svg, .csv",
         ),
-        (["a.safetensors", "--extent", "1,2,3"], "--extent: found 3 numbers; two or four are needed"),
-        (["a.safetensors", "--extent", "1,0"], "landscape.t1: found [1.0, 0.0]: the smaller number comes first"),
-        (["a.safetensors", "--points", "1"], "landscape.points: found 1: input should be greater than or equal to 2"),
+        (["a.safetensors", "--extent", "0,1,2"], "--extent: found 0,1,2; two numbers are needed, LOW,HIGH, or four"),
+        (["a.safetensors", "--extent", "1,0"], "--extent: found 1,0; LOW must be smaller than HIGH"),
+        (["a.safetensors", "--extent", "0,1e-12"], "--extent: found 0,1e-12; too narrow for 21 points, which must be"),
+        (["a.safetensors", "--align", "x"], "--align: found 'x' (allowed: none, correlation, "),
+        (["a.safetensors", "--align", "weights"], "--align: found 'weights', and there is no second checkpoint to"),
+        (["a.safetensors", "--loss", "x"], "--loss: found 'x' (allowed: cross_entropy, "),
+        (["a.safetensors", "--split", "all"], "--split: found 'all'; needed is test or train"),
+        (["a.safetensors", "--mean", "0.5"], "--mean, --std: found 1 and 0 numbers; each needs one for every channel"),
+        (["a.safetensors", "--mean", "0.5", "--std", "0.5"], "images of 3 channels, but `mean` and `std` have 1"),
+        (["a.safetensors", "--points", "1"], "--points: found '1'; needed is a whole number, from 2 to 1,001"),
         (["a.safetensors", "a.safetensors"], "A, B: no plane: its points 1 and 2 are the same model"),
         (["a.safetensors", "other.pt"], "other.pt: "),
     ],
@@ -279,6 +315,6 @@ def test_a_merge_without_data_of_files_is_that_of_the_networks_in_memory(capsys,
 
 def test_random_inputs_are_no_data(capsys):
     arguments = ("merge", "nets.py:Net", "a.safetensors", "plain.pt", "--input", "2,3,9,9")
-    assert "repair: 'repair' reads examples, and there are none" in refused(capsys, *arguments, "--repair", "repair")
+    assert "--repair: 'repair' reads examples; --data is needed" in refused(capsys, *arguments, "--repair", "repair")
     assert "method: it reads examples, and there are none" in refused(capsys, *arguments, "--method", "covariance")
     assert "cohort: found 'x' (allowed: frank_wolfe, mean, reference)" in refused(capsys, *arguments, "--cohort", "x")

@@ -39,7 +39,8 @@ def runs(monkeypatch):
         return status.get(target, 0)
 
     calls, status = [], {}
-    monkeypatch.setattr("neuralign.cli.commands.run.start", start)
+    for module in ("workflow_runs", "commands.run"):
+        monkeypatch.setattr(f"neuralign.cli.{module}.start", start)
     return calls, status
 
 
@@ -101,7 +102,7 @@ def test_entries_that_are_one_by_an_anchor_can_be_changed_apart(tmp_path):
 
 def test_run_makes_the_default_study_and_prints_its_table(capsys, runs):
     assert main(["run", "--cores", "2"]) == 0
-    assert runs[0] == [(["--quiet", "host", "rules", "--cores", "2", "--keep-going", "--logger", "neuralign"], "first")]
+    assert runs[0] == [(["--quiet", "host", "rules", "--logger", "neuralign", "--cores", "2", "--keep-going"], "first")]
     out, err = capsys.readouterr()
     assert out.endswith("report: results/studies/first/report.html\n")
     assert err.startswith("Study first: ") and "their logs to logs/. After Ctrl-C" in " ".join(err.split())

@@ -88,6 +88,11 @@ def test_a_finding_says_that_alignment_lowers_it() -> None:
     (sentence,) = findings.sentences(contrasts, METRICS)
     assert "alignment lowers the worst perplexity on the trained curve from 20.10 to 5.10 (paired" in sentence
     assert "paired difference −15.00; 95 % interval" in sentence
+    assert "Average perplexity: 12.05 unaligned, 4.55 aligned (difference −7.50; interval −7.50 to −7.50)" in sentence
+    assert sentence.endswith(
+        "Loss barrier: 1.614 nats per token unaligned, 0.243 nats per token aligned (difference −1.372 nats per token; "
+        "interval −1.408 to −1.335)."
+    )
     twice = pd.concat([contrasts, contrasts.assign(dataset="other")])
     (line,) = findings.overview(twice, METRICS)
     assert line.startswith(
@@ -134,6 +139,7 @@ def test_an_objective_without_another_metric_than_its_loss_has_tables_too() -> N
     ]
     (sentence,) = findings.sentences(summary.contrasts(paths, metrics), metrics)
     assert "alignment lowers the worst loss on the trained curve from 3.001 to 1.629" in sentence
+    assert "). Average loss: " in sentence and "). Loss barrier: " in sentence
 
 
 def test_show_prints_the_scores_of_the_study(tmp_path: Path) -> None:

@@ -178,7 +178,9 @@ def test_the_headline_says_difference_interval_and_n():
     lines = findings.sentences(summary.contrasts(summary.paths(study())))
     assert lines == [
         "TinyTen on CIFAR-10, standard training: alignment raises the worst accuracy on the trained curve "
-        "from 80.00 % to 86.67 % (paired difference +6.67 points; 95 % interval +1.50 to +11.84, n = 3 pairs)."
+        "from 80.00 % to 86.67 % (paired difference +6.67 points; 95 % interval +1.50 to +11.84, n = 3 pairs). "
+        "Average accuracy: 85.00 % unaligned, 88.33 % aligned (difference +3.33 points; interval +0.75 to +5.92). "
+        "Loss barrier: 0.200 nats unaligned, 0.067 nats aligned (difference −0.133 nats; interval −0.237 to −0.030)."
     ]
 
 
@@ -213,6 +215,14 @@ def test_a_change_is_stated_only_where_the_interval_excludes_zero(low, high, cla
     assert ("raises" in line or "lowers" in line) == claims_a_change
     assert ("no difference was found" in line) != claims_a_change
     assert "(paired difference" in line and "n = 3 pairs" in line
+    assert "Average" not in line and "barrier" not in line, "the table has neither"
+
+
+def test_a_finding_says_which_further_intervals_include_zero_and_has_none_for_one_pair():
+    (line,) = findings.sentences(summary.contrasts(summary.paths(study(lift=(-5, -5.5, -4.5)))))
+    assert line.endswith("(difference −0.000 nats; interval −0.025 to +0.025, which includes zero).")
+    (line,) = findings.sentences(summary.contrasts(summary.paths(study(pairs=("1-2",), lift=(1,)))))
+    assert "Average accuracy: 85.00 % unaligned, 88.00 % aligned (difference +3.00 points). Loss" in line
 
 
 def test_a_change_that_rounds_to_zero_is_not_called_a_rise():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from workflow_project import Project, finished_smoke
 
@@ -52,6 +53,9 @@ def test_the_best_point_is_at_least_as_good_as_others_on_training_images_and_has
     card = Path("best.safetensors.md").read_text()
     assert f"t = {facts['t']:.4g}, which has the lowest loss on" in card and "| network on the curve |" in card
     assert "alignment of network 2: matched" in card and facts["sentence"][1:] in card
+    settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert settings["network"]["use"] == "tinyten" and settings["curve"] == {"use": "bezier", "bends": 1}
+    assert "'" not in card.split("## Measured")[0], "no Python dict is left"
 
 
 def test_the_first_end_is_the_first_network_with_statistics_of_its_own(capsys, results):

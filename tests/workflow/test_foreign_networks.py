@@ -5,6 +5,7 @@ Every row of the second table of docs/reruns.md is one test here, as in test_wor
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -245,7 +246,8 @@ def test_connect_runs_the_workflow_on_two_checkpoints_and_resumes_a_killed_run(f
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
 
-    facts, _ = run()
+    facts, text = run()
+    assert re.search(r" 19 jobs to do: .*2 import endpoint, ", text) and "  done    " in text  # as `run`
     assert {r["method"] for r in facts["table"]} == {
         *("endpoints", "linear_unaligned", "linear_aligned", "unaligned", "aligned")
     }

@@ -1,6 +1,7 @@
 """A language model on a text of one's own, by the jobs of the workflow; and what its config may say."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_a_language_model_is_trained_aligned_connected_evaluated_and_reported(fo
     assert "larger loss of the two endpoints, in nats per token." in study.page, "what the barrier is measured in"
     assert "Worst perplexity</th>" in study.page and "Loss barrier (nats per token)</th>" in study.page
     assert "one pair does not decide whether alignment changes the worst perplexity on the straight line" in study.page
+    assert re.search(r"Average perplexity: \S+ unaligned, .* Loss barrier: \S+ nats per token unaligned, ", study.page)
 
 
 def test_augmentations_of_a_text_are_refused_before_any_job(folder: Path) -> None:

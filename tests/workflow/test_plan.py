@@ -195,6 +195,38 @@ def test_a_calibration_is_kept_for_later_plans(catalogue, tmp_path, monkeypatch)
     assert plan.Plan(catalogue, "demo", tmp_path).estimator.calibration == measured
 
 
+KNOWN = {"parameters": 1, "buffers": 0, "activations": 1, "train": 0.1, "forward": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
+        ("[]", "Input should be "),
+        (json.dumps({"device": "x", "networks": [1]}), "networks: Input should be "),
+        (json.dumps({"device": "x", "networks": {"n": KNOWN | {"train": float("nan")}}}), "networks: n: train: Input"),
+        (json.dumps({"device": "x", "networks": {"n": KNOWN | {"train": "fast"}}}), "networks: n: train: Input"),
+        (json.dumps({"device": "x", "networks": {"n": KNOWN | {"train": -1}}}), "networks: n: train: Input"),
+        (json.dumps({"device": "x", "networks": {"n": {"train": 0.1}}}), "networks: n: parameters: Field required"),
+        (json.dumps({"networks": {"n": KNOWN}}), "device: Field required"),
+        (b"\xff\xfe", "Invalid JSON: "),
+    ],
+)
+def test_a_damaged_calibration_is_named_and_counts_as_none(catalogue, tmp_path, monkeypatch, caplog, content, problem):
+    file = tmp_path / ".calibration.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    study = plan.Plan(catalogue, "demo", tmp_path)
+    assert {row["source"] for row in study.rows()} <= {"unknown", "seconds each, not counted"}
+    (message,) = caplog.messages
+    assert message.startswith(f"{file}: is no calibration, so nothing is known from it ({problem}")
+    assert message.endswith("; `neuralign plan STUDY --calibrate` measures again and replaces it")
+    caplog.clear()
+    measured = {"device": "x", "networks": {}}
+    monkeypatch.setattr("neuralign.workflow.planning.calibration.calibrate", lambda trainings: measured)
+    assert main(["plan", "demo", "--results", str(tmp_path), "--calibrate"]) == 0
+    assert not caplog.messages and json.loads(file.read_text()) == measured
+
+
 def test_hours_come_from_notes_and_count_what_is_done(catalogue, tmp_path):
     first = plan.Plan(catalogue, "demo", tmp_path)
     trainings = [(w, j) for rule, w, j in first.jobs if rule == "train_endpoint"]

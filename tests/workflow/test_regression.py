@@ -70,6 +70,8 @@ def test_no_sentence_of_the_report_speaks_of_accuracy_images_or_batch_norm(study
     ours = ours.replace("more accurate on clean images", "")  # a claim that is not measured
     assert "R² along the path" in text and "Average R² (%)" in text and "Test examples" in text
     assert "Mean squared difference of outputs and targets" in text
+    finding = " ".join(text.partition("Main finding")[2].partition("What is measured")[0].split())
+    assert re.search(r"worst R² on the .*? Average R²: \S+ % unaligned, .*? Loss barrier: \S+ una", finding)
     for word in ("accuracy", "images", "batch-norm", "nats", "clean", "perplexity", "nan"):
         assert not [sentence for sentence in ours.split(".") if re.search(rf"\b{word}\b", sentence)]
     assert "Test accuracy against t" in paper, "the paper's own figure"

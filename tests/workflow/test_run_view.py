@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from rich.text import Text
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 from workflow_project import REPOSITORY, environ
 
-from neuralign.cli.workflow_runs import view_options
+from neuralign.cli.workflow_runs import workflow_command
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.graph import job as describe
 from neuralign.workflow.planning.announcement import announce, in_words
@@ -477,9 +478,12 @@ def test_an_estimate_that_goes_wrong_is_a_warning_and_a_touch_is_silent(config, 
 
 
 def test_the_view_is_the_logger_unless_another_or_snakemakes_own_lines_are_asked_for():
-    assert view_options(["--workflow-profile", "x"], verbose=False) == ["--logger", "neuralign"]
-    assert view_options(["--logger", "rich"], verbose=False) == view_options(["--logger=rich"], verbose=False) == []
-    assert view_options([], verbose=True) == []
+    def loggers(*options, **how):
+        command = workflow_command(Path("Snakefile"), Path(), [], options, **how)
+        return [command[i + 1] for i, word in enumerate(command) if word == "--logger"]
+
+    assert loggers("--workflow-profile", "x") == ["neuralign"] and loggers("--logger", "rich") == ["rich"]
+    assert loggers("--logger=rich") == loggers(verbose=True) == loggers(dry_run=True) == []
 
 
 def test_snakemake_finds_the_plug_in_which_prints_a_dry_run_as_snakemake_does(capsys):

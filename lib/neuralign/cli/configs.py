@@ -10,6 +10,7 @@ from neuralign.common.workflow_files import WORKFLOW
 from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.files import lay_over, read_config
 from neuralign.config.lines import with_lines
+from neuralign.config.references import file_found_only_here, is_object
 
 Config = dict[str, Any]
 PATHS = {("datasets", "path"), ("checkpoints", "file")}  # (section, key) of paths of the user's files
@@ -59,6 +60,7 @@ def absolute_paths(config: Config) -> Config:
     """What is to be laid over a config so that it means the same in any folder: its relative paths, made absolute.
 
     They are those of files with plug-ins and networks, of data and of checkpoints. What does not exist here is left.
+    Raises UsageError for a package that only the working directory has.
     """
     return _changes(config, {section: _absolute(entries, section, "") for section, entries in config.items()})
 
@@ -77,9 +79,23 @@ def _absolute(value: Any, section: str, key: str) -> Any:
         return [_absolute(part, section, key) for part in value]
     if not isinstance(value, str):
         return value
-    module, sign, attribute = value.rpartition(":") if key == "use" else (value, "", "")
-    is_path = module.endswith(".py") if key == "use" else (section, key) in PATHS
-    return f"{Path(module).absolute()}{sign}{attribute}" if is_path and Path(module).exists() else value
+    if key == "use":
+        return _absolute_object(value) if is_object(value) else value
+    return str(Path(value).absolute()) if (section, key) in PATHS and Path(value).exists() else value
+
+
+def _absolute_object(name: str) -> str:
+    """The name of an object, with the absolute path of its file if it is found from the working directory only."""
+    module, _, attribute = name.rpartition(":")
+    if module.endswith(".py"):
+        return f"{Path(module).absolute()}:{attribute}" if Path(module).exists() else name
+    file = file_found_only_here(name)
+    if file and file != Path(f"{module}.py").absolute():
+        raise UsageError(
+            f"{name}: its package is found in the working directory only, and the jobs run in another folder; install "
+            f"the package, or have {Path.cwd()} in PYTHONPATH"
+        )
+    return f"{file}:{attribute}" if file else name
 
 
 def _changes(before: Any, after: Any) -> Any:

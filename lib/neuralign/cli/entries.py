@@ -11,6 +11,7 @@ from neuralign.cli.interface.options import ImageOptions, NetworkOptions
 from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.checking.hub_names import parse
+from neuralign.config.problems import did_you_mean
 from neuralign.config.references import is_foreign, is_hub
 from neuralign.config.schema import AlignmentKeys
 
@@ -21,6 +22,7 @@ NO_IMAGES = ImageOptions()  # of commands without data
 def network_entry(network: NetworkOptions, config: Config, images: ImageOptions = NO_IMAGES) -> tuple[str, Config]:
     """(the name, the entry) of NETWORK for the section `networks` of a config."""
     name, options = network.network, dict(map(_parse_option, network.option or ()))
+    _check_normalisation(images)
     values = {"input_size": images.size, "mean": images.mean, "std": images.std}
     keys = {key: value for key, value in values.items() if value is not None}
     if is_hub(name):
@@ -54,8 +56,8 @@ def dataset_entry(data: str, config: Config) -> tuple[str, Config]:
     )
 
 
-def alignment_plugins(names: Iterable[str], config: Config) -> dict[str, Config]:
-    """{name: `use` and options of its plug-in} of alignments of the config.
+def alignment_plugins(option: str, names: Iterable[str], config: Config) -> dict[str, Config]:
+    """{name: `use` and options of its plug-in} of the alignments of the config that an option names.
 
     Keys of all alignments, such as `start`, are left out: only the workflow can do what they say.
     """
@@ -63,7 +65,8 @@ def alignment_plugins(names: Iterable[str], config: Config) -> dict[str, Config]
     c, plugins = extended_catalogue(config, {}), {}
     for name in names:
         if name not in entries:
-            raise UsageError(f"no alignment {name!r} in the config (allowed: {', '.join(entries)})")
+            hint = did_you_mean(name, entries)
+            raise UsageError(f"{option}: no alignment {name!r} in the config{hint} (allowed: {', '.join(entries)})")
         entry = c.entry("alignments", name)
         plugins[name] = {key: value for key, value in entry.items() if key not in AlignmentKeys.model_fields}
     return plugins
@@ -119,6 +122,13 @@ def config_name(text: str) -> str:
     """`text`, changed so that every section of the config accepts it as a name."""
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", text)
     return name if re.match("[A-Za-z]", name) else f"n{name}"
+
+
+def _check_normalisation(images: ImageOptions) -> None:
+    """Raise UsageError unless --mean and --std have equally many numbers."""
+    found = [len(numbers or ()) for numbers in (images.mean, images.std)]
+    if found[0] != found[1]:
+        raise UsageError(f"--mean, --std: found {found[0]} and {found[1]} numbers; each needs one for every channel")
 
 
 def _unused_name(text: str, config: Config, section: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from neuralign.cli.configs import UsageError, extended_catalogue, load_config
 from neuralign.cli.entries import network_entry
-from neuralign.cli.interface.options import ExampleInput, ExampleOptions, NetworkOptions
+from neuralign.cli.interface.options import ExampleOptions, NetworkOptions
+from neuralign.cli.interface.parsers import ExampleInput
 from neuralign.common.errors import UserError
 from neuralign.config.references import is_foreign
 from neuralign.config.schema import NetworkKeys

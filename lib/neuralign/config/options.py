@@ -65,7 +65,9 @@ FractionBelowOne = Annotated[float, _Number, _Finite, Field(ge=0, lt=1)]
 OpenFraction = Annotated[float, _Number, _Finite, Field(gt=0, lt=1)]
 PositiveFraction = Annotated[float, _Number, _Finite, Field(gt=0, le=1)]
 Count = Annotated[int, _Number, Field(ge=1, le=10**8)]
+Epochs = Annotated[int, _Number, Field(ge=1, le=100_000)]
 Points = Annotated[int, _Number, Field(ge=2, le=10_001)]  # on a curve, both ends included
+GridPoints = Annotated[int, _Number, Field(ge=2, le=1001)]  # of the grid on a plane, in each direction
 Side = Annotated[int, _Number, Field(ge=1, le=4096)]  # height and width of an image in pixels
 NonNegativeInt = Annotated[int, _Number, Field(ge=0)]
 Seed = Annotated[int, _Number, Field(ge=0, lt=2**31)]

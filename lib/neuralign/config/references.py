@@ -80,6 +80,23 @@ def root(name: str) -> Path:
     return file.parents[levels - 1]
 
 
+def file_found_only_here(name: str) -> Path | None:
+    """The file of `package.module:name` if its module is found only in the working directory; else None.
+
+    A process in another directory does not find such a module.
+    """
+    module, path = name.rpartition(":")[0], list(sys.path)
+    if module.endswith(".py"):
+        return None
+    try:
+        del sys.path[:1]  # the folder of the program; of `python -m`, the working directory
+        return None if _top_level_spec(module.partition(".")[0]) else find(name)
+    except ObjectError:
+        return None
+    finally:
+        sys.path[:] = path
+
+
 @cache
 def tree(file: Path) -> ast.Module:
     """The syntax tree of a file. Raises ObjectError if its syntax is wrong."""
@@ -109,11 +126,7 @@ def _module_file(module: str, cwd: str) -> Path:
     parts = module.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ObjectError(f"found {module!r}; a module is named like package.module, a file ends in .py")
-    try:
-        spec: ModuleSpec | None = find_spec(parts[0])
-    except ValueError:  # a module without a specification, such as __main__
-        spec = None
-    spec = spec or PathFinder.find_spec(parts[0], [cwd])
+    spec = _top_level_spec(parts[0]) or PathFinder.find_spec(parts[0], [cwd])
     for i in range(1, len(parts)):
         folders = None if spec is None else spec.submodule_search_locations
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), list(folders)) if folders else None
@@ -122,6 +135,14 @@ def _module_file(module: str, cwd: str) -> Path:
     if spec.origin is None or not Path(spec.origin).is_file():
         raise ObjectError(f"module {module!r} is not a file but {spec.origin or 'a folder without __init__.py'}")
     return Path(spec.origin)
+
+
+def _top_level_spec(name: str) -> ModuleSpec | None:
+    """The specification of a module on `sys.path`; None if there is no such module."""
+    try:
+        return find_spec(name)
+    except ValueError:  # a module without a specification, such as __main__
+        return None
 
 
 def _import(module: str) -> Any:
@@ -151,7 +172,12 @@ def _append_to_path(folder: str) -> None:
         sys.path.append(folder)
 
 
+def definitions(file: Path) -> list[str]:
+    """The public functions and classes of a file of Python. Raises ObjectError if its syntax is wrong."""
+    return [n.name for n in tree(file).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+
+
 def _list_definitions(file: Path) -> str:
     """The first public functions and classes of a file, for messages."""
-    names = [n.name for n in tree(file).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+    names = definitions(file)
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"

@@ -13,9 +13,11 @@ from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.options import (
     Checksum,
     Count,
+    Epochs,
     Flag,
     Fraction,
     FractionBelowOne,
+    GridPoints,
     NonNegative,
     OpenFraction,
     Points,
@@ -161,7 +163,7 @@ class Checkpoint(Strict):
 class Training(Strict):
     """Training by an optimiser, in epochs over all training images in a new random order."""
 
-    epochs: Annotated[Count, Field(le=100_000)] = Field(description="Number of epochs.")
+    epochs: Epochs = Field(description="Number of epochs.")
     batch_size: Count = Field(description="Examples per step.")
     lr: Positive = Field(description="Learning rate before the schedule.")
     optimiser: Annotated[Any, in_words("`{use: ..., options}`, one of the [optimisers](#optimisers), or null")] = Field(
@@ -275,7 +277,7 @@ class CurveWindow(Window):
 class Plane(Strict):
     """How the objective's metrics are measured on planes in weight space, for every pair and curve of a grid."""
 
-    points: Annotated[Points, Field(le=1001)] = Field(description="Points of the plane's grid in each direction.")
+    points: GridPoints = Field(description="Points of the plane's grid in each direction.")
     initial: Window = Field(
         default=Window(), description="Window of the plane through both networks and the second one aligned."
     )

@@ -3,15 +3,17 @@
 import ast
 import builtins
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from neuralign.common.errors import first_line
+from neuralign.common.errors import UserError, first_line
 from neuralign.config import options
 from neuralign.config.plugins import named_entry_points, object_outside, source
+from neuralign.config.problems import Problems
 from neuralign.config.references import ObjectError, is_object, tree
 
 VOCABULARY = {**vars(builtins), **vars(options)}  # names that annotations of options may use
@@ -33,6 +35,14 @@ def names(kind: str) -> list[str]:
 def is_known(kind: str, use: str) -> bool:
     """Whether a plug-in has this name, or whether it may be the name of an object outside of this package."""
     return is_object(use) or use in names(kind)
+
+
+def check_known(argument: str, kind: str, use: str, also: Iterable[str] = ()) -> None:
+    """Raise UserError unless there may be such a plug-in. `also`: other values that the argument may have."""
+    if use not in also and not is_known(kind, use):
+        problems = Problems()
+        problems.note_not_allowed(argument, "found", use, [*also, *names(kind)])
+        raise UserError(problems.messages[0])
 
 
 def schema(kind: str, use: str) -> type[BaseModel]:

@@ -32,8 +32,11 @@ class BestPoint:
 BEST, MEAN = "best", "mean"  # names of points; the others are t
 
 
-def parse_point(text: str) -> str | float:
-    """The point of a curve that a text names: BEST, MEAN, or t from 0 to 1. Raises UserError for other texts."""
+def parse_point(text: str, argument: str) -> str | float:
+    """The point of a curve that a text names: BEST, MEAN, or t from 0 to 1.
+
+    Raises UserError, which names the argument, for other texts.
+    """
     if text in (BEST, MEAN):
         return text
     try:
@@ -41,7 +44,7 @@ def parse_point(text: str) -> str | float:
     except ValueError:
         t = -1.0
     if not 0 <= t <= 1:  # which is no number that is not one either
-        raise UserError(f"point: found {text!r}; best, mean, or t from 0 to 1 is needed, such as t=0.5")
+        raise UserError(f"{argument}: found {text!r}; best, mean, or t from 0 to 1 is needed, such as t=0.5")
     return t
 
 

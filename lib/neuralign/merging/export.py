@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from neuralign.common.errors import UserError
@@ -14,6 +15,7 @@ from neuralign.common.files import atomic
 from neuralign.common.tensors import save_when_computed
 from neuralign.networks.model import State
 
+UNLABELLED = "Nothing, for there were no labelled data."
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
@@ -68,17 +70,23 @@ def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], re
 
 
 def write_point_card(
-    path: Path, how: Sequence[str], inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
+    path: Path,
+    how: Sequence[str],
+    settings: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    report: Mapping[str, Any],
 ) -> Path:
     """Write the card of a network on a curve, as `write_card` does.
 
     Args:
         path: of the checkpoint.
         how: lines on how it was made.
+        settings: of the network and the curve, which the card has as YAML.
         inputs: {name, and what else is known: file, digest} of the networks at the ends.
         report: of its measurement, as of `merging.verdict.judge`.
     """
-    return _write_card(path, "A network on a trained curve", [_details(i) for i in inputs], how, inputs, report)
+    made_of = [_details(given) for given in inputs]
+    return _write_card(path, "A network on a trained curve", made_of, how, inputs, report, settings)
 
 
 def _write_card(
@@ -88,13 +96,16 @@ def _write_card(
     how: Sequence[str],
     inputs: Sequence[Mapping[str, Any]],
     report: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     sentence = report["sentence"]
     lines = [f"# {path.name}", "", f"{what}, made by neuralign. {sentence[0].upper()}{sentence[1:]}."]
     for title, items in {"What it was made of": made_of, "How": how}.items():
         lines += ["", f"## {title}", "", *(f"* {item}" for item in items)]
+    if settings:
+        lines += ["", "## Settings", "", "```yaml", *yaml.safe_dump(settings, sort_keys=False).splitlines(), "```"]
     lines += ["", "## Measured", ""]
-    lines += _table(inputs, report) if "merged" in report else ["Nothing, for there were no labelled data."]
+    lines += _measured([i["name"] for i in inputs], report) if "merged" in report else [UNLABELLED]
     lines += ["", "## How to load it", "", "```python", *_loading(path.name), "```", ""]
     card = path.with_name(f"{path.name}.md")
     with atomic(card) as temporary:
@@ -103,9 +114,11 @@ def _write_card(
 
 
 def _details(given: Mapping[str, Any], more: str = "") -> str:
-    """The name of a network with what else is known of it."""
-    details = ", ".join(f"{key} `{value}`" for key, value in given.items() if key != "name")
-    return f"{given['name']}{more}" + (f": {details}" if details else "")
+    """The name of a network with what else is known of it; mappings, such as digests of shards, are a list below."""
+    known = {key: value for key, value in given.items() if key != "name"}
+    details = ", ".join(f"{key} `{value}`" for key, value in known.items() if not isinstance(value, Mapping))
+    below = [f"  * `{k}`: `{v}`" for value in known.values() if isinstance(value, Mapping) for k, v in value.items()]
+    return "\n".join([f"{given['name']}{more}" + (f": {details}" if details else ""), *below])
 
 
 def _method(report: Mapping[str, Any]) -> str:
@@ -121,18 +134,23 @@ def _data(report: Mapping[str, Any]) -> str:
     return f"{used}; {'labels were used' if report['data'] == 'labels' else 'no labels'}"
 
 
-def _table(inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> list[str]:
-    """A table of all metrics, as lines of Markdown."""
-    rows = {given["name"]: row for given, row in zip(inputs, report["inputs"], strict=True)}
-    rows |= {report["what"]: report["merged"]} | (
-        {"ensemble of the inputs": report["ensemble"]} if "ensemble" in report else {}
-    )
-    columns = list(report["merged"])
-    lines = [f"On n = {report['n']} {report['measured_on']} examples:", "", f"| | {' | '.join(columns)} |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{row[c]:.4g}" if c in row else "" for c in columns) + " |")
-    return lines
+def metrics_table(names: Sequence[str], report: Mapping[str, Any]) -> list[list[str]]:
+    """The metrics that `merging.verdict.judge` reports, as cells: a heading, and a row for each network and ensemble.
+
+    `names`: of the inputs. The error is left out, for the accuracy says the same.
+    """
+    rows = [*zip(names, report["inputs"], strict=True), (report["what"], report["merged"])]
+    rows += [("ensemble of the inputs", report["ensemble"])] if "ensemble" in report else []
+    columns = [name for name in report["merged"] if name != "error"]
+    return [["", *columns], *([name, *(f"{row[c]:.4g}" if c in row else "" for c in columns)] for name, row in rows)]
+
+
+def _measured(names: Sequence[str], report: Mapping[str, Any]) -> list[str]:
+    """The table of metrics as lines of Markdown, and on what they were measured."""
+    heading, *rows = metrics_table(names, report)
+    table = [heading, ["---"] * len(heading), *rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return [f"On n = {report['n']} {report['measured_on']} examples:", "", *lines]
 
 
 def _loading(name: str) -> list[str]:

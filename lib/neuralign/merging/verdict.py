@@ -40,7 +40,7 @@ def judge(
         has_classes: whether the network is a classifier.
         what: the network is called in the sentence.
     """
-    metric = next((name for name in objective.others if name in objective.percent), LOSS)
+    metric = deciding_metric(objective)
     sign = -1.0 if metric == LOSS else 1.0
     values = [sign * values_of(model, state, examples, objective.metrics[metric]) for state in (*inputs, merged)]
     best = max(range(len(inputs)), key=lambda i: values[i].mean().nan_to_num(nan=-inf).item())
@@ -60,6 +60,11 @@ def judge(
         facts["ensemble"] = calibration(ensemble(heads), labels)
         facts["ensemble"]["accuracy"] = 100 - facts["ensemble"]["error"]
     return facts | {"sentence": _sentence(facts)}
+
+
+def deciding_metric(objective: Objective) -> str:
+    """The metric by which networks are judged: one in percent, or else the loss."""
+    return next((name for name in objective.others if name in objective.percent), LOSS)
 
 
 def _measure(

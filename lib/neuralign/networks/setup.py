@@ -97,7 +97,8 @@ def normalisation_warnings(model: Model, settings: dict[str, Any], data: AnyData
         return []
     return [
         f"{checkpoint}: the normalisation that it was trained with is not known, so pixels are normalised by mean "
-        f"{_rounded(used[0])} and std {_rounded(used[1])} of the training images; give `mean` and `std` of the network"
+        f"{_rounded(used[0])} and std {_rounded(used[1])} of the training images; give those of the network: --mean "
+        "and --std, or `mean` and `std` of its config entry"
     ]
 
 
@@ -126,7 +127,7 @@ def build_model(path: str, data: AnyData, settings: dict[str, Any], seed: int | 
     """A freshly initialised model for `data`, on this job's device; other arguments as in `load_data_and_model`.
 
     Only images are normalised. Raises NetworkError if the network does not return one number for each class or output,
-    and ValueError if `mean` and `std` do not have one number for each channel.
+    and UserError if `mean` and `std` do not have one number for each channel.
     """
     is_normalised = settings["normalise"] and isinstance(data, Data)
     otherwise = _fitting(_preparation(settings), data) or data
@@ -134,7 +135,7 @@ def build_model(path: str, data: AnyData, settings: dict[str, Any], seed: int | 
     if seed is not None:
         torch.manual_seed(seed)
     if mean is not None and len(mean) != data.channels:
-        raise ValueError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
+        raise UserError(f"{path}: images of {data.channels} channels, but `mean` and `std` have {len(mean)} numbers")
     model = build(settings["network"], classes=len(data.classes), channels=data.channels, mean=mean, std=std)
     if not isinstance(data, Data):
         model = Model(model.network, None, None)

@@ -79,7 +79,7 @@ def run(
         path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     config = load_config(configfile)
     (network_name, entry), (data_name, dataset) = network_entry(network, config, images), dataset_entry(data, config)
-    alignment_plugins([method], config)  # raises UsageError if the config has no such alignment
+    alignment_plugins("--method", [method], config)  # raises UsageError if the config has no such alignment
     alignment, alignments = alignment_entry(method, config, attention=network.attention)
     endpoints = checkpoint_entries([a, b], inside)
     if len(endpoints) < 2:

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from neuralign.cli.devices import select_device
 from neuralign.cli.entries import (
     REGIME,
     alignment_entry,
+    alignment_plugins,
     checkpoint_entries,
     dataset_entry,
     location,
@@ -38,10 +40,9 @@ from neuralign.cli.interface.options import (
     Method,
     NetworkOptions,
     Verbose,
-    count,
-    number,
 )
-from neuralign.cli.workflow_runs import failure, start, unlock, workflow_command
+from neuralign.cli.interface.parsers import count, value_of
+from neuralign.cli.workflow_runs import failure, run_study, workflow_command
 from neuralign.common.files import atomic
 from neuralign.config.files import lay_over
 from neuralign.workflow.running.run_lock import exclusive
@@ -66,28 +67,36 @@ class CurveOptions:
     """How curves are trained and evaluated."""
 
     epochs: Annotated[
-        int, typer.Option(parser=count, metavar="N", help="epochs of training for each curve", rich_help_panel=CURVES)
+        int,
+        typer.Option(
+            parser=value_of("Epochs"), metavar="N", help="epochs of training for each curve", rich_help_panel=CURVES
+        ),
     ] = 20
     batch_size: Annotated[
         int, typer.Option(parser=count, metavar="N", help="images in a training step", rich_help_panel=CURVES)
     ] = 128
     lr: Annotated[
-        float, typer.Option(parser=number, metavar="RATE", help="initial learning rate", rich_help_panel=CURVES)
+        float,
+        typer.Option(parser=value_of("Positive"), metavar="RATE", help="initial learning rate", rich_help_panel=CURVES),
     ] = 0.02
     weight_decay: Annotated[
-        float, typer.Option(parser=number, metavar="DECAY", help="weight decay", rich_help_panel=CURVES)
+        float,
+        typer.Option(parser=value_of("NonNegative"), metavar="DECAY", help="weight decay", rich_help_panel=CURVES),
     ] = 5e-4
     seed: Annotated[
         int,
         typer.Option(
-            parser=count,
+            parser=value_of("Seed"),
             metavar="N",
             help="seed of the first pair, counted up for the others",
             rich_help_panel=CURVES,
         ),
     ] = 1
     points: Annotated[
-        int, typer.Option(parser=count, metavar="N", help="points evaluated on each curve", rich_help_panel=CURVES)
+        int,
+        typer.Option(
+            parser=value_of("Points"), metavar="N", help="points evaluated on each curve", rich_help_panel=CURVES
+        ),
     ] = 17
 
 
@@ -118,27 +127,19 @@ def run(
     lay_over(overlay, absolute_paths(config))  # the workflow runs in `out`
     file = out / "connect.yaml"
     configs = [*folder_config(), *(configfile or ()), file]
-    options = [
-        *(["rules"] if not verbose else []),
-        "--cores",
-        cores,
-        *(["--resources", "gpu=0"] if device == "cpu" else []),
-    ]
-    command = workflow_command(workflow_file("Snakefile"), out, configs, *options)
+    options = ["--cores", cores, *(["--resources", "gpu=0"] if device == "cpu" else [])]
+    snakefile = workflow_file("Snakefile")
+    command = partial(workflow_command, snakefile, out, configs, options, verbose=verbose)
     with exclusive(out) as lock:
         with atomic(file) as temporary:
             temporary.write_text(
                 "# Written by `neuralign connect`, which overwrites it. It is laid over config.yaml.\n"
                 + yaml.safe_dump(overlay, sort_keys=False)
             )
-        if dry_run:
-            status = start([*command, "--dry-run"], STUDY, lock)
-        else:
-            unlock(command, STUDY, out, lock)
-            status = start(command, STUDY, lock)
-    facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command, "--", STUDY]), "status": status}
+        status = run_study(command(dry_run=dry_run), STUDY, overlay["studies"][STUDY], out, lock)
+    facts: dict[str, Any] = {"config": str(file), "command": shlex.join([*command(), "--", STUDY]), "status": status}
     if status or dry_run:
-        outcome = failure(status) if status else "nothing was run"
+        outcome = failure(status, out) if status else "nothing was run"
         return int(status != 0), facts, f"{outcome}\nto run only the workflow: {facts['command']}"
     table, text = show(out / "results" / "studies" / STUDY)
     return 0, facts | table, text
@@ -165,6 +166,7 @@ def study_config(
     pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
     training = {key: getattr(curves, key) for key in ("epochs", "batch_size", "lr", "weight_decay")}
     training["schedule"] = {"use": "plateau"}
+    alignment_plugins("--method", [method], config)  # raises UsageError if the config has no such alignment
     alignment, alignments = alignment_entry(method, config, attention=network.attention)
     alignment_of = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {

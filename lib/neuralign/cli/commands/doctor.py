@@ -14,14 +14,11 @@ from neuralign.cli.interface.options import (
     ConfigFiles,
     Device,
     ImageOptions,
-    ImageShape,
     Inside,
     NetworkOptions,
     OptionalData,
-    count,
-    image_shape,
-    number_from_0,
 )
+from neuralign.cli.interface.parsers import ImageShape, count, image_shape, too_large, value_of
 from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.common.tables import align_columns
 
@@ -48,7 +45,7 @@ def run(
     noise: Annotated[
         list[float] | None,
         typer.Option(
-            parser=number_from_0,
+            parser=value_of("NonNegative"),
             metavar="LEVEL...",
             help="standard deviation of the noise, relative to that of each tensor (default: 0 0.05 0.1 0.2 0.5 1)",
         ),
@@ -72,7 +69,9 @@ def run(
         raise UsageError("--input is the shape of random images and cannot be combined with --data")
     if not data:
         demand_cpu(device)
-    entries = alignment_plugins(methods, load_config(configfile))
+        if problem := too_large([images, *(input or SHAPE)]):
+            raise UsageError(f"--images: found {images} random images of {','.join(map(str, input or SHAPE))}{problem}")
+    entries = alignment_plugins("--methods", methods, load_config(configfile))
 
     from neuralign.alignment import recovery
     from neuralign.alignment.problem import Problem

@@ -7,6 +7,7 @@ import typer
 
 from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import on_device
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import Device
 from neuralign.cli.local_jobs import normalisation_of
 from neuralign.common.files import sha256
@@ -32,6 +33,7 @@ def run(
         str,
         typer.Option(
             metavar="PLACE",
+            autocompletion=completions.words("best", "mean", "t="),
             help="`best` by the loss on training images (default), `mean` of the whole curve, or a place such as t=0.5",
         ),
     ] = "best",
@@ -42,7 +44,7 @@ def run(
     from neuralign.merging.export import check_suffix
 
     check_suffix(output, "--output")
-    place = parse_point(point)
+    place = parse_point(point, "--point")
     note, inputs = _checked_note(curve)
     if output.exists() and any(map(output.samefile, [curve, *inputs.values()])):
         raise UsageError(f"--output: {output} is a result of the study; another name is needed")
@@ -100,18 +102,20 @@ def _export(
     has_classes = "objective" not in settings
     report = judge(model, path.states, state, data.test, objective, names, has_classes, WHAT)
     report |= {"curve": str(curve), "point": point, "t": t, "measured_on": "test", "output": str(output)}
-    how = [f"network: `{settings['model']['network']}`"]
+    how = []
     if normalisation := normalisation_of(model):
         mean, std = ([round(x, 6) for x in normalisation[name]] for name in ("mean", "std"))
         how.append(f"inputs: pixels x in [0, 1], as (x - mean) / std with mean {mean} and std {std}")
     how += [
-        f"curve: `{note['artefact']}`, {settings['curve']}",
+        f"curve: `{note['artefact']}`",
         f"alignment of {names[1]}: {note['wildcards']['alignment']}",
         f"place: {place}"
         + (f", which has the lowest loss on {len(validation)} training examples" if point == "best" else ""),
     ]
     if path.endpoints.statistics:
         how.append(f"running statistics: re-estimated on {len(training)} training examples")
-    card = write_point_card(output, how, ends, report)
+    card = write_point_card(
+        output, how, {"network": settings["model"]["network"], "curve": settings["curve"]}, ends, report
+    )
     lines = [f"{place} of {curve}", report["sentence"], f"output: {output}", f"card: {card}"]
     return 0, report | {"card": str(card)}, "\n".join(lines)

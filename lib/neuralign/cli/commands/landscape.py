@@ -3,26 +3,27 @@
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import on_device
 from neuralign.cli.entries import file_digests
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
     Data,
     Device,
     ImageOptions,
     Inside,
+    Loss,
     NetworkOptions,
-    Numbers,
-    count,
-    numbers,
 )
+from neuralign.cli.interface.parsers import Numbers, count, one_of, value_of, values_of
 from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
 from neuralign.common.tables import align_columns, write_rows
+from neuralign.config.signatures import check_known
 
 DESCRIPTION = "Draw loss and accuracy around a checkpoint, or on a plane through two or three."
 EXAMPLES = [
@@ -42,8 +43,8 @@ def run(
             metavar="CHECKPOINT", help="A: random directions around it; A B; or A B C: a plane through them"
         ),
     ],
-    images: ImageOptions,
     data: Data,
+    images: ImageOptions,
     output: Annotated[
         Path,
         typer.Option(
@@ -57,27 +58,40 @@ def run(
         str,
         typer.Option(
             metavar="METHOD",
+            autocompletion=completions.plugins("alignments", "none"),
             help="align B and C to A first; of A and B, draw the plane through A, B and B aligned",
         ),
     ] = "none",
-    points: Annotated[int, typer.Option(parser=count, metavar="N", help="of the grid in each direction")] = 21,
+    points: Annotated[
+        int, typer.Option(parser=value_of("GridPoints"), metavar="N", help="points of the grid in each direction")
+    ] = 21,
     extent: Annotated[
         Numbers | None,
         typer.Option(
-            parser=numbers,
+            parser=values_of("Real"),
             metavar="LOW,HIGH[,LOW,HIGH]",
             help="the window, of both axes or of each: A is at 0, and what spans the axis at 1 (default: -0.5,1.5 "
             "between checkpoints, -1,1 along random directions)",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="of the random directions")] = 0,
-    split: Annotated[Literal["test", "train"], typer.Option(metavar="test|train", help="what is measured")] = "test",
-    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
-    statistics: Annotated[
-        Literal["reestimated", "stored"],
+    seed: Annotated[int, typer.Option(parser=value_of("Seed"), metavar="N", help="seed of the random directions")] = 0,
+    split: Annotated[
+        str,
         typer.Option(
+            parser=one_of("test", "train"),
+            metavar="test|train",
+            help="the data that is measured on",
+            autocompletion=completions.words("test", "train"),
+        ),
+    ] = "test",
+    loss: Loss = "cross_entropy",
+    statistics: Annotated[
+        str,
+        typer.Option(
+            parser=one_of("reestimated", "stored"),
             metavar="reestimated|stored",
-            help="of batch norm: estimated anew at every point, or those of the nearest checkpoint",
+            help="batch-norm statistics: estimated anew at every point, or those of the nearest checkpoint",
+            autocompletion=completions.words("reestimated", "stored"),
         ),
     ] = "reestimated",
     estimated_on: Annotated[
@@ -91,16 +105,18 @@ def run(
     from neuralign import api
     from neuralign.networks import foreign_checkpoints
 
-    window: list[float] = list(extent or [])
     if len(checkpoints) > 3:
         raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; one, two or three are needed")
+    check_known("--align", "alignments", align, ("none",))
+    check_known("--loss", "objectives", loss)
+    if align != "none" and len(checkpoints) == 1:
+        raise UsageError(f"--align: found {align!r}, and there is no second checkpoint to align")
     if output.suffix not in SUFFIXES:
         raise UsageError(f"--output: found {str(output)!r}; a name that ends with {', '.join(SUFFIXES)} is needed")
     missing = [name for name in DRAWN_WITH if find_spec(name) is None]
     if output.suffix != ".csv" and missing:
         raise UsageError(f"--output: {output.suffix} needs {', '.join(missing)}: pip install 'neuralign[workflow]'")
-    if len(window) not in (0, 2, 4):
-        raise UsageError(f"--extent: found {len(window)} numbers; two or four are needed")
+    t1, t2 = _windows(extent, points)
     with on_device(device):
         dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
         landscape = api.landscape(
@@ -110,8 +126,8 @@ def run(
             test=dataset.test if split == "test" else dataset.train,
             method=align,
             points=points,
-            t1=window[:2] or None,
-            t2=window[-2:] or None,
+            t1=t1,
+            t2=t2,
             seed=seed,
             statistics=statistics,
             images=estimated_on,
@@ -138,6 +154,24 @@ def run(
         "output": str(output),
     }
     return 0, facts, _format(facts)
+
+
+def _windows(extent: Numbers | None, points: int) -> tuple[list[float] | None, list[float] | None]:
+    """The windows of both axes that --extent says, None for the defaults. Raises UsageError if they are none."""
+    from neuralign.evaluation.landscape import DIGITS
+
+    if extent is None:
+        return None, None
+    found = f"--extent: found {','.join(f'{number:g}' for number in extent)}"
+    if len(extent) not in (2, 4):
+        raise UsageError(f"{found}; two numbers are needed, LOW,HIGH, or four")
+    windows = extent[:2], extent[-2:]
+    for low, high in windows:
+        if low >= high:
+            raise UsageError(f"{found}; LOW must be smaller than HIGH")
+        if (high - low) / (points - 1) < 10**-DIGITS:
+            raise UsageError(f"{found}; too narrow for {points} points, which must be 1e-{DIGITS} apart")
+    return windows
 
 
 def _draw(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import Config, UsageError, load_catalogue, load_config
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import ConfigFiles
 from neuralign.common.logs.progress import track
 from neuralign.common.tables import align_columns
@@ -39,14 +40,9 @@ LONG, NARROWEST = 16, 24  # characters: of an option whose value is left out, an
 KINDS = ["networks", "methods", "datasets", "studies", "curves", "attacks", "metrics"]
 
 
-def complete_kinds(incomplete: str) -> list[str]:
-    """The kinds that begin with what is typed."""
-    return [kind for kind in KINDS if kind.startswith(incomplete)]
-
-
 def run(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}", autocompletion=complete_kinds)
+        str, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}", autocompletion=completions.words(*KINDS))
     ],
     configfile: ConfigFiles = None,
 ) -> tuple[int, dict[str, Any], str]:

@@ -10,21 +10,23 @@ from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.examples import example_inputs, run_on_example
+from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
     Device,
     ExampleOptions,
     ImageOptions,
     Inside,
+    Loss,
     NetworkOptions,
-    Numbers,
     OptionalData,
-    number_from_0,
-    numbers,
 )
+from neuralign.cli.interface.parsers import Numbers, value_of, values_of
 from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
 from neuralign.common.files import atomic
+from neuralign.common.quantities import LOSS
 from neuralign.common.tables import align_columns
+from neuralign.config.signatures import check_known, schema
 
 DESCRIPTION = "Make one checkpoint out of several, aligned and repaired, and say whether it is worth having."
 EXAMPLES = [
@@ -32,6 +34,7 @@ EXAMPLES = [
     "neuralign merge ./nets.py:Net a.pt b.pt c.pt --data my.npz --at-most 1 --report merge.json",
     "neuralign merge ./nets.py:Net a.pt b.pt --input 2,3,32,32 -o merged.pt   # without data",
 ]
+CHOSEN = ("auto", "none")  # values of --method and --repair that are no plug-ins
 
 
 def run(
@@ -44,14 +47,27 @@ def run(
     data: OptionalData = None,
     method: Annotated[
         str,
-        typer.Option(metavar="NAME", help="`none`, or a method of alignment (default: the best of several)"),
+        typer.Option(
+            metavar="NAME",
+            help="`none`, or a method of alignment (default: the best of several)",
+            autocompletion=completions.plugins("alignments", *CHOSEN),
+        ),
     ] = "auto",
     repair: Annotated[
-        str, typer.Option(metavar="NAME", help="`none`, or a repair (default: the better of two)")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="`none`, or a repair (default: the better of two)",
+            autocompletion=completions.plugins("repairs", *CHOSEN),
+        ),
     ] = "auto",
     weights: Annotated[
         Numbers | None,
-        typer.Option(parser=numbers, metavar="W,W", help="of the checkpoints, with sum 1 (default: equal)"),
+        typer.Option(
+            parser=values_of("NonNegative"),
+            metavar="W,W",
+            help="weights of the checkpoints, with sum 1 (default: equal)",
+        ),
     ] = None,
     greedy: Annotated[
         bool,
@@ -62,9 +78,10 @@ def run(
         typer.Option(
             metavar="NAME",
             help="how three checkpoints or more get into one frame: mean, reference or frank_wolfe",
+            autocompletion=completions.plugins("cohorts"),
         ),
     ] = "mean",
-    loss: Annotated[str, typer.Option(metavar="NAME", help="the objective of the training")] = "cross_entropy",
+    loss: Loss = "cross_entropy",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -78,7 +95,7 @@ def run(
     at_most: Annotated[
         float | None,
         typer.Option(
-            parser=number_from_0,
+            parser=value_of("NonNegative"),
             metavar="POINTS",
             help="status 1 if the merge is more than so many points below the best checkpoint",
         ),
@@ -90,16 +107,26 @@ def run(
     """Merge, and write the files that the options name. The status is 1 if the merge is worse than --at-most allows."""
     from neuralign import api
     from neuralign.merging.export import check_suffix, write_card, write_checkpoint
+    from neuralign.merging.verdict import deciding_metric
     from neuralign.networks import foreign_checkpoints
     from neuralign.networks.model import Model
     from neuralign.symmetry.memory import return_freed_memory
+    from neuralign.training.loop import objective_of
 
     if len(checkpoints) < 2:
         raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; at least two are needed")
     if output:
         check_suffix(output, "--output")
+    _check_choices(method, repair, cohort, loss, has_data=bool(data))
+    if weights and (len(weights) != len(checkpoints) or abs(sum(weights) - 1) > 1e-6):
+        found = ",".join(f"{weight:g}" for weight in weights)
+        raise UsageError(f"--weights: found {found}; {len(checkpoints)} numbers that sum to 1 are needed")
+    if greedy and (weights or not data):
+        raise UsageError("--greedy: needs --data, and no --weights, because it chooses the checkpoints")
     if at_most is not None and not data:
         raise UsageError("--at-most: the merge can only be measured with --data")
+    if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
+        raise UsageError(f"--at-most: {loss} has no metric in percent")
     return_freed_memory()
     if not data:
         demand_cpu(device)
@@ -137,8 +164,6 @@ def run(
         facts |= {"output": str(output), "card": str(write_card(output, network.network, inputs, outcome))}
     status = 0
     if at_most is not None:
-        if facts["metric"] == "loss":
-            raise UsageError(f"--at-most: {loss} has no metric in percent")
         status = int(not -facts["gain"] <= at_most)  # also if the gain is not a number
     if report:
         with atomic(report) as temporary:
@@ -146,19 +171,27 @@ def run(
     return status, facts, _format(facts, names)
 
 
+def _check_choices(method: str, repair: str, cohort: str, loss: str, *, has_data: bool) -> None:
+    """Raise UserError if an option names no plug-in, or a repair that reads examples where there are none."""
+    check_known("--method", "alignments", method, CHOSEN)
+    check_known("--repair", "repairs", repair, CHOSEN)
+    check_known("--cohort", "cohorts", cohort)
+    check_known("--loss", "objectives", loss)
+    if not has_data and repair not in CHOSEN and "images" in schema("repairs", repair).model_fields:
+        raise UsageError(f"--repair: {repair!r} reads examples; --data is needed")
+
+
 def _format(facts: dict[str, Any], names: list[str]) -> str:
     """All that was tried, the metrics, the files and the sentence."""
+    from neuralign.merging.export import metrics_table
+
     tried = [["method", "repair", "score"]]
     tried += [[row["method"], row["repair"], f"{row['score']:.4g}"] for row in facts["tried"]]
     chosen = f"chosen: {facts['method']}, {facts['repair']}, the mean of {', '.join(facts['members'])}"
     lines = [align_columns(tried), "", chosen]
     lines.append(f"certified: aligning changes outputs by {facts['certificate']:.1e} of their size")
     if "merged" in facts:
-        rows = dict(zip(names, facts["inputs"], strict=True)) | {"merge": facts["merged"]}
-        rows |= {"ensemble": facts["ensemble"]} if "ensemble" in facts else {}
-        columns = [name for name in facts["merged"] if name != "error"]
-        table = [["", *columns]]
-        table += [[name, *(f"{row[c]:.4g}" if c in row else "" for c in columns)] for name, row in rows.items()]
-        lines += ["", f"on n = {facts['n']} {facts['measured_on']} examples:", align_columns(table)]
+        table = align_columns(metrics_table(names, facts))
+        lines += ["", f"on n = {facts['n']} {facts['measured_on']} examples:", table]
     lines += ["", *(f"{key}: {facts[key]}" for key in ("output", "card") if key in facts), facts["sentence"]]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import typer
 from neuralign.cli.commands.show import show
 from neuralign.cli.configs import check_study, folder_config, load_catalogue, workflow_file
 from neuralign.cli.interface.options import ConfigFiles, Cores, StudyOrDefault, Verbose
-from neuralign.cli.workflow_runs import failure, introduce, start, unlock, view_options, workflow_command
+from neuralign.cli.workflow_runs import failure, run_study, start, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -44,22 +44,17 @@ def run(
     study = study or catalogue.default_study
     check_study(catalogue, study)
     snakefile = Path("Snakefile").absolute() if folder_config() else workflow_file("Snakefile")
-    quiet = [] if verbose or dry_run else ["rules"]
-    view = [] if dry_run else view_options(options or (), verbose=verbose)
-    all_options = [*quiet, "--cores", cores, "--keep-going", *view, *(options or ())]
-    command = workflow_command(snakefile, Path(), configfile or (), *all_options)
+    all_options = ["--cores", cores, "--keep-going", *(options or ())]
+    command = workflow_command(snakefile, Path(), configfile or (), all_options, dry_run=dry_run, verbose=verbose)
     incomplete = f"{study}{INCOMPLETE}"
     with exclusive(Path()) as lock:
+        status = run_study(command, study, catalogue.studies[study], Path(), lock)
         if dry_run:
-            status = start([*command, "--dry-run"], study, lock)
             return int(status != 0), {"study": study, "status": status}, "nothing was run"
-        introduce(study, catalogue.studies[study])
-        unlock(command, study, Path(), lock)
-        status = start(command, study, lock)
         if not status:
             shutil.rmtree(STUDIES / incomplete, ignore_errors=True)
         elif status < 0 or start(command, incomplete, lock):  # a run that was killed is to be continued, not reported
-            return 1, {"study": study, "status": status}, failure(status)
+            return 1, {"study": study, "status": status}, failure(status, Path())
     table, text = show(STUDIES / (incomplete if status else study))
     if status:
         text += "\nINCOMPLETE: something has failed; the report of what is there says what, and why"

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from neuralign.cli.interface import completions
 from neuralign.common.errors import UserError
 from neuralign.common.quantities import Metrics
 from neuralign.common.tables import align_columns
@@ -17,7 +18,14 @@ EXAMPLES = ["neuralign show results/studies/demo"]
 
 
 def run(
-    study: Annotated[Path, typer.Argument(metavar="FOLDER", help="the folder of a study: results/studies/NAME")],
+    study: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="the folder of a study: results/studies/NAME",
+            autocompletion=completions.finished_studies,
+        ),
+    ],
 ) -> tuple[int, dict[str, Any], str]:
     """The main table of a study, and the path of its report."""
     return 0, *show(study)

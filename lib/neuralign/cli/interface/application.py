@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
@@ -25,6 +26,7 @@ import neuralign
 from neuralign.cli.interface.help import write_help
 from neuralign.cli.interface.options import Json, Verbose
 from neuralign.cli.interface.progress import StandardError, bars
+from neuralign.cli.interface.shells import completing
 from neuralign.common.errors import UserError
 from neuralign.config.problems import did_you_mean
 
@@ -83,8 +85,10 @@ class Commands(TyperGroup):
 def application(groups: Groups, arguments: Sequence[str]) -> int:
     """Run the command that the arguments name and return the exit status; without arguments, print the help."""
     commands = get_command(_commands(groups))
+    assert isinstance(commands, TyperGroup)
     try:
-        status = commands(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        with completing(partial(_repeated_in_line, commands.commands)):
+            status = commands(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:  # arguments that the command does not take
         ctx = getattr(error, "ctx", None)
         program = ctx.command_path if ctx else PROGRAM
@@ -207,6 +211,13 @@ def _repeat_options(command: TyperCommand, arguments: list[str]) -> list[str]:
             repeated.append(current)
         repeated.append(argument)
     return repeated
+
+
+def _repeated_in_line(commands: Container[str], words: list[str]) -> list[str]:
+    """`_repeat_options` of the command that the words of a line begin with, after the name of the program."""
+    if len(words) < 3 or words[1] not in commands:
+        return words
+    return [*words[:2], *_repeat_options(load_command(words[1]), words[2:])]
 
 
 def _check_values(command: TyperCommand, ctx: Any, arguments: list[str]) -> None:

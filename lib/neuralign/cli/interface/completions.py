@@ -1,18 +1,30 @@
-"""Completions of the shell: names that the config and the plug-ins have. Imports no torch, and reads only YAML."""
+"""Completions of the shell: names that the config, the plug-ins and the files of the user have. Imports no torch."""
+
+from collections.abc import Callable
+from glob import glob
+from pathlib import Path
 
 import typer
 
 from neuralign.common.errors import UserError
 
+FILES = 20  # so many files of Python are looked into
+
 
 def networks(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Networks of the config."""
-    return _names(ctx, "networks", incomplete)
+    """Networks of the config, and the functions and classes of the user's files, as `nets.py:Net`."""
+    return [*_names(ctx, "networks", incomplete), *_objects(incomplete)]
 
 
 def datasets(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Datasets of the config; the shell adds files if none begins like this."""
-    return _names(ctx, "datasets", incomplete)
+    """Datasets of the config and .npz files; the shell adds other files if none begins like this."""
+    return [*_names(ctx, "datasets", incomplete), *sorted(glob(f"{incomplete}*.npz"))]
+
+
+def finished_studies(incomplete: str) -> list[str]:
+    """The folders of finished studies."""
+    folders = [str(file.parents[1]) for file in sorted(Path("results", "studies").glob("*/tables/accuracy.csv"))]
+    return [folder for folder in folders if folder.startswith(incomplete)]
 
 
 def alignments(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -25,12 +37,41 @@ def studies(ctx: typer.Context, incomplete: str) -> list[str]:
     return _names(ctx, "studies", incomplete)
 
 
+def words(*allowed: str) -> Callable[[str], list[str]]:
+    """A completion by one of these words."""
+    return lambda incomplete: [word for word in allowed if word.startswith(incomplete)]
+
+
+def plugins(kind: str, *also: str) -> Callable[[str], list[str]]:
+    """A completion by the plug-ins of a kind, and other words that may stand in their place."""
+
+    def complete(incomplete: str) -> list[str]:
+        from neuralign.config import signatures
+
+        return [name for name in [*also, *signatures.names(kind)] if name.startswith(incomplete)]
+
+    return complete
+
+
 def devices(incomplete: str) -> list[str]:
     """The CPU, and the GPUs of this machine."""
     from neuralign.workflow.running import gpus
 
     names = [f"cuda:{i}" for i in range(len(gpus.devices()))]
     return [name for name in ["cpu", *(["cuda"] if names else []), *names] if name.startswith(incomplete)]
+
+
+def _objects(incomplete: str) -> list[str]:
+    """The functions and classes of files of Python whose `file.py:name` begins like this."""
+    from neuralign.config.references import definitions
+
+    names = []
+    for file in sorted(glob(f"{incomplete.partition(':')[0].removesuffix('.py')}*.py"))[:FILES]:
+        try:
+            names += [f"{file}:{name}" for name in definitions(Path(file))]
+        except UserError:  # its syntax is wrong
+            continue
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _names(ctx: typer.Context, section: str, incomplete: str) -> list[str]:

@@ -63,7 +63,8 @@ def _option_row(option: Any) -> tuple[str, str]:
     """(names and metavar, the text with the default) of an option."""
     names = ", ".join(sorted(option.opts, key=len))
     default = option.default if not isinstance(option.default, list) else " ".join(map(str, option.default))
-    shown = f" (default: {default})" if default not in (None, False, "") and "(default" not in option.help else ""
+    has_default = default is not None and default is not False and default != "" and "(default" not in option.help
+    shown = f" (default: {default})" if has_default else ""
     required = " (required)" if option.required else ""
     text = TEXTS.get(option.name, option.help)
     return f"{names} {'' if option.is_flag else option.metavar}".strip(), f"{text}{shown}{required}"

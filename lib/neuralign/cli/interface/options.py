@@ -1,128 +1,28 @@
-"""The options that several commands have, and the parsers of their values. Torch-free.
+"""The options that several commands have. Torch-free.
 
 A command has a group of options as one parameter: a frozen dataclass here, whose fields typer reads. A single option is
 an `Annotated` alias. A list whose metavar ends in "..." takes several values after one name of the option.
 """
 
-import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NewType, TypeVar
+from typing import Annotated
 
 import typer
 
 from neuralign.cli.interface import completions
+from neuralign.cli.interface.parsers import (
+    ExampleInput,
+    Numbers,
+    count,
+    count_or_all,
+    device,
+    example_input,
+    value_of,
+    values_of,
+)
 
 NETWORK, DATA = "The network", "The data"  # panels of the help
-Value = TypeVar("Value")
-Numbers = NewType("Numbers", list[float])  # a value such as 0.5,0.25; a plain list would be an option to be repeated
-
-
-class ExampleInput(NamedTuple):
-    """One input of a network, to be drawn at random."""
-
-    shape: list[int]
-    name: str = ""  # of the argument; "" if it is passed by position
-    values: tuple[int, int] | None = None  # smallest and largest whole number; None: normally distributed numbers
-    is_bool: bool = False
-
-
-class ImageShape(NamedTuple):
-    """The shape of an image."""
-
-    channels: int
-    height: int
-    width: int
-
-
-def for_text(parse: Callable[[str], Value]) -> Callable[[Any], Value]:
-    """`parse` as a parser of typer, which also gives it the default of an option, a value already."""
-
-    @wraps(parse)
-    def parse_text(value: Any) -> Value:
-        return parse(value) if isinstance(value, str) else value
-
-    return parse_text
-
-
-@for_text
-def count(text: str) -> int:
-    """A whole number from 1."""
-    if not re.fullmatch(r"[1-9][0-9]*", text):
-        raise typer.BadParameter(f"found {text!r}, a whole number from 1 is needed")
-    return int(text)
-
-
-def count_or_all(text: str) -> str:
-    """A whole number from 1, or `all`, as text."""
-    if text != "all" and not re.fullmatch(r"[1-9][0-9]*", text):
-        raise typer.BadParameter(f"found {text!r}, a whole number from 1 or `all` is needed")
-    return text
-
-
-@for_text
-def number(text: str) -> float:
-    """A number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, a number is needed") from None
-
-
-@for_text
-def number_from_0(text: str) -> float:
-    """A finite number from 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise typer.BadParameter(f"found {text!r}, a number from 0 is needed")
-    return value
-
-
-@for_text
-def numbers(text: str) -> Numbers:
-    """Numbers separated by commas."""
-    try:
-        return Numbers([float(part) for part in text.split(",")])
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, numbers such as 0.485,0.456,0.406 are needed") from None
-
-
-@for_text
-def example_input(text: str) -> ExampleInput:
-    """One input of a network, such as `1,3,64,64` or `input_ids=1,16:0..999`."""
-    parts = re.fullmatch(r"(?:([A-Za-z_]\w*)=)?([^=:]*)(?::(?:(bool)|([0-9]{1,18})\.\.([0-9]{1,18})))?", text)
-    if not parts or (parts[4] and int(parts[4]) > int(parts[5])):
-        raise typer.BadParameter(
-            f"found {text!r}, an input such as 1,3,64,64, tokens=1,16:0..999 or mask=1,16:bool is needed"
-        )
-    name, shape, is_bool, smallest, largest = parts.groups()
-    sizes = [count(part) for part in shape.split(",")]
-    if not name and len(sizes) < 2:  # the first size counts the examples
-        raise typer.BadParameter(f"found {shape!r}, a shape such as 1,3,32,32 is needed")
-    return ExampleInput(sizes, name or "", (int(smallest), int(largest)) if smallest else None, bool(is_bool))
-
-
-@for_text
-def image_shape(text: str) -> ImageShape:
-    """Channels, height and width."""
-    parts = text.split(",")
-    if len(parts) != 3:
-        raise typer.BadParameter(f"found {text!r}, channels,height,width are needed, such as 3,32,32")
-    return ImageShape(*map(count, parts))
-
-
-@for_text
-def device(text: str) -> str:
-    """The name of a device."""
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", text):
-        raise typer.BadParameter(f"found {text!r}, cpu, cuda or cuda:N is needed")
-    return text
 
 
 @dataclass(frozen=True)
@@ -189,7 +89,7 @@ class ImageOptions:
     size: Annotated[
         int | None,
         typer.Option(
-            parser=count,
+            parser=value_of("Side"),
             metavar="N",
             help="resize images to this height and width (default: not resized)",
             rich_help_panel=DATA,
@@ -198,7 +98,7 @@ class ImageOptions:
     mean: Annotated[
         Numbers | None,
         typer.Option(
-            parser=numbers,
+            parser=values_of("Fraction"),
             metavar="R,G,B",
             help="mean of pixels in [0, 1] with which NETWORK was trained (default: of the data)",
             rich_help_panel=DATA,
@@ -206,7 +106,12 @@ class ImageOptions:
     ] = None
     std: Annotated[
         Numbers | None,
-        typer.Option(parser=numbers, metavar="R,G,B", help="standard deviation, likewise", rich_help_panel=DATA),
+        typer.Option(
+            parser=values_of("PositiveFraction"),
+            metavar="R,G,B",
+            help="standard deviation, likewise",
+            rich_help_panel=DATA,
+        ),
     ] = None
     no_normalise: Annotated[
         bool,
@@ -236,6 +141,12 @@ Inside = Annotated[
 Method = Annotated[
     str, typer.Option(metavar="NAME", help="an alignment of the config", autocompletion=completions.alignments)
 ]
+Loss = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="the objective of the training", autocompletion=completions.plugins("objectives")
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -247,7 +158,12 @@ Device = Annotated[
 ]
 Cores = Annotated[
     str,
-    typer.Option(parser=count_or_all, metavar="N", help="number of CPU cores that jobs may use at a time"),
+    typer.Option(
+        parser=count_or_all,
+        metavar="N",
+        help="number of CPU cores that jobs may use at a time",
+        autocompletion=completions.words("all"),
+    ),
 ]
 Results = Annotated[Path, typer.Option(metavar="FOLDER", help="folder of the workflow's results")]
 Study = Annotated[

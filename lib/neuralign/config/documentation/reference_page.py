@@ -101,7 +101,7 @@ def _model(model: type[BaseModel]) -> list[str]:
             nested.setdefault(field.annotation, []).append(key)
             words, default = "mapping, see below", "required" if field.is_required() else "see below"
         else:
-            words, default = _words(properties[key]), _default(field)
+            words, default = type_in_words(properties[key]), _default(field)
         rows.append(f"| `{key}` | {words} | {default} | {field.description} |")
     parts = ["\n".join(rows)]
     for nested_model, keys in nested.items():
@@ -110,7 +110,7 @@ def _model(model: type[BaseModel]) -> list[str]:
     return parts
 
 
-def _words(value: dict[str, Any]) -> str:
+def type_in_words(value: dict[str, Any]) -> str:
     """The type of a value and its range in words, from its JSON schema."""
     kind = value.get("type")
     if "words" in value:
@@ -119,12 +119,12 @@ def _words(value: dict[str, Any]) -> str:
         name = f"entry of [{value['section']}](#{value['section']})"
         return f"list of names, each an {name}" if kind == "array" else f"name of an {name}" + _or_null(value)
     if "anyOf" in value:
-        types = [_words(option) for option in value["anyOf"] if option.get("type") != "null"]
+        types = [type_in_words(option) for option in value["anyOf"] if option.get("type") != "null"]
         return " or ".join(types) + _or_null(value)
     if "enum" in value:
         return ", ".join(f"`{option}`" for option in value["enum"][:-1]) + f" or `{value['enum'][-1]}`"
     if kind == "array":
-        return f"list of {_words(value['items']).replace('number', 'numbers', 1)}"
+        return f"list of {type_in_words(value['items']).replace('number', 'numbers', 1)}"
     return NAMES_OF_TYPES[str(kind)] + _range(value)
 
 

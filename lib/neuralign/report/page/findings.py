@@ -1,6 +1,7 @@
 """The main finding in sentences: whether alignment changes the worst score along the path, and by how much.
 
-A change is stated only where the 95 % interval of the paired difference excludes zero.
+A change is stated only where the 95 % interval of the paired difference excludes zero. The average of the score and the
+barrier of the loss follow as numbers, with their intervals.
 """
 
 from collections import Counter
@@ -12,17 +13,21 @@ import pandas as pd
 from neuralign.common.quantities import Metrics, Quantity
 from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report.labels import SETTING
-from neuralign.report.page.formatting import measured, number, title
+from neuralign.report.page.formatting import capital, measured, number, title
 
 KINDS = {  # (method, baseline) -> what is compared
     ("aligned", "unaligned"): "the trained curve",
     ("linear_aligned", "linear_unaligned"): "the straight line",
 }
+COMPARISON = [*SETTING, "attack", "method", "baseline"]  # the columns that say what is compared where
 
 
 def sentences(contrasts: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> list[str]:
-    """One sentence per setting and attack, first on the trained curves, then on the straight lines."""
-    return [_sentence(row, kind, metrics.headline) for row, kind in _comparisons(contrasts, metrics.headline)]
+    """One finding per setting and attack, first on the trained curves, then on the straight lines."""
+    return [
+        " ".join([_sentence(row, kind, metrics.headline), *_further(contrasts, row, metrics)])
+        for row, kind in _comparisons(contrasts, metrics.headline)
+    ]
 
 
 def overview(contrasts: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> list[str]:
@@ -66,15 +71,44 @@ def _effect(row: Mapping[str, Any], score: Quantity) -> str:
     return "raises" if row["difference"] > 0 else "lowers"
 
 
+def _further(contrasts: pd.DataFrame, finding: Mapping[str, Any], metrics: Metrics) -> list[str]:
+    """The average of the score and the barrier of the loss, of the same comparison as a finding about the worst score.
+
+    What the table lacks is left out.
+    """
+    score, loss = metrics.headline, metrics.loss
+    measures = {score.mean: (f"average {score.label}", score), loss.barrier: (f"{loss.label} barrier", loss)}
+    is_same = (contrasts[COMPARISON] == pd.Series(finding)[COMPARISON]).all(axis=1)
+    rows = contrasts[is_same].set_index("metric").to_dict("index")
+    return [_numbers(rows[column], name, q) for column, (name, q) in measures.items() if column in rows]
+
+
+def _numbers(row: Mapping[str, Any], name: str, quantity: Quantity) -> str:
+    """A measure of both methods, its difference and the interval."""
+    before, after = (measured(row[f"{which}_mean"], quantity) for which in ("baseline", "method"))
+    text = f"{capital(name)}: {before} unaligned, {after} aligned (difference {_difference(row, quantity)}"
+    if pd.isna(row["ci_low"]):
+        return f"{text})."
+    zero = ", which includes zero" if row["ci_low"] <= 0 <= row["ci_high"] else ""
+    return f"{text}; interval {_interval(row, quantity)}{zero})."
+
+
+def _difference(row: Mapping[str, Any], quantity: Quantity) -> str:
+    unit = f" {quantity.difference_unit}" if quantity.difference_unit else ""
+    return f"{number(row['difference'], quantity.decimals, sign=True)}{unit}"
+
+
+def _interval(row: Mapping[str, Any], quantity: Quantity) -> str:
+    return " to ".join(number(row[end], quantity.decimals, sign=True) for end in ("ci_low", "ci_high"))
+
+
 def _sentence(row: Mapping[str, Any], kind: str, score: Quantity) -> str:
     place = title(SETTING, [row[key] for key in SETTING])
     under = "" if row["attack"] == "clean" else f" under the attack {row['attack']}"
     what = f"the worst {score.label} on {kind}{under}"
     before, after = (measured(row[f"{which}_mean"], score) for which in ("baseline", "method"))
     values = f"{before} unaligned, {after} aligned"
-    unit = f" {score.difference_unit}" if score.difference_unit else ""
-    difference = f"paired difference {number(row['difference'], score.decimals, sign=True)}{unit}"
-    interval = " to ".join(number(row[end], score.decimals, sign=True) for end in ("ci_low", "ci_high"))
+    difference, interval = f"paired difference {_difference(row, score)}", _interval(row, score)
     effect = _effect(row, score)
     if effect == "one pair":
         return (

@@ -1,17 +1,17 @@
 """How long one job will take: from finished jobs, else from a calibration of this machine, else at a rough guess.
 
 Times of finished jobs, from their notes of origin, are scaled by the work (`costs.py`) of the job in question. A
-calibration is kept in results/.calibration.json.
+calibration is kept in a file of the results folder (`calibration_file.py`).
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.job import Wildcards, job_name
+from neuralign.workflow.planning.calibration_file import read_calibration
 from neuralign.workflow.planning.costs import (
     WORK,
     Settings,
@@ -28,7 +28,6 @@ from neuralign.workflow.provenance.consistency import NOT_RESULTS
 from neuralign.workflow.running.gpus import devices
 from neuralign.workflow.running.notes import read_note
 
-CALIBRATION = ".calibration.json"
 # For the rough guess: seconds that a forward pass takes per number of the input, as measured for TinyTen, whose
 # convolutions keep most of the resolution of an image (docs/measurements.md). Large networks take 10 times as long.
 ROUGHLY_ON_CPU = 1e-7  # with one thread
@@ -50,10 +49,13 @@ class Estimator:
     def __init__(self, catalogue: Catalogue, results: Path, *, makes_data: bool = True):
         self.catalogue, self.results, self.makes_data = catalogue, results, makes_data
         self.notes = read_notes(results)
-        file = results / CALIBRATION
-        self.calibration: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         self._sizes: dict[str, Sizes] = {}
         self._rates: dict[tuple[Any, ...], float | None] = {}
+
+    @cached_property
+    def calibration(self) -> dict[str, Any]:
+        """The calibration of the results folder; it is read where it is needed, so not before it is made anew."""
+        return read_calibration(self.results)
 
     def seconds(self, rule: str, wildcards: Wildcards, settings: Settings) -> tuple[float | None, str]:
         """(estimated seconds of a job, None if unknown; the source of the number)."""

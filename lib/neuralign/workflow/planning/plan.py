@@ -4,17 +4,16 @@ Hours come from finished jobs, or from a calibration of this machine (`estimator
 source.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuralign.common.files import atomic
 from neuralign.config.catalogue import Catalogue
 from neuralign.datasets.dataset import Split
 from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Job, Wildcards, job_name
+from neuralign.workflow.planning.calibration_file import write_calibration
 from neuralign.workflow.planning.costs import (
     TRAININGS,
     WORK,
@@ -27,7 +26,7 @@ from neuralign.workflow.planning.costs import (
     precision_of,
     total,
 )
-from neuralign.workflow.planning.estimator import CALIBRATION, Estimator
+from neuralign.workflow.planning.estimator import Estimator
 from neuralign.workflow.planning.sizes import (
     arrays_by_making,
     arrays_in_file,
@@ -55,9 +54,7 @@ class Plan:
         """Time a few steps of every network on this machine, and keep the result in a file for later plans."""
         from neuralign.workflow.planning.calibration import calibrate
 
-        calibration = calibrate(self.trainings_to_time())
-        with atomic(self.results / CALIBRATION) as temporary:
-            temporary.write_text(json.dumps(calibration, indent=1))
+        write_calibration(calibrate(self.trainings_to_time()), self.results)
         self.estimator = Estimator(self.catalogue, self.results)
 
     def rows(self) -> Iterator[dict[str, Any]]:
