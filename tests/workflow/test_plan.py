@@ -298,6 +298,18 @@ def test_times_of_one_precision_are_not_used_for_another(tmp_path):
     ] == pytest.approx(7.0)
 
 
+def test_alignments_that_train_are_timed_too(catalogue, tmp_path):
+    """PAM trains in float32, also between networks that were trained in bfloat16."""
+    made = plan.Plan(catalogue, "cifar10", tmp_path)
+    times = {t.precision: t.batch_size for t in made.trainings_to_time()}
+    assert times == {"bfloat16": 64, "float32": catalogue.entry("alignments", "pam_aligned")["batch_size"]}
+    known = {"parameters": 1, "buffers": 1, "activations": 1, "train bfloat16": 0.1, "train": 0.2, "forward": 0.1}
+    (key,) = {network_key(t.network, t.sizes) for t in made.trainings_to_time()}
+    (tmp_path / ".calibration.json").write_text(json.dumps({"device": "x", "networks": {key: known}}))
+    rows = {row["rule"]: row for row in plan.Plan(catalogue, "cifar10", tmp_path).rows()}
+    assert rows["align"]["hours"] > 0 and rows["align"]["source"] == "calibration"
+
+
 def test_calibration_counts_and_times_a_network(monkeypatch):
     from neuralign.workflow.planning import calibration
     from neuralign.workflow.planning.calibration import calibrate

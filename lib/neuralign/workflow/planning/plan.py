@@ -15,12 +15,12 @@ from neuralign.workflow.graph import jobs
 from neuralign.workflow.job import Job, Wildcards, job_name
 from neuralign.workflow.planning.calibration_file import write_calibration
 from neuralign.workflow.planning.costs import (
-    TRAININGS,
     WORK,
     Counts,
     Sizes,
     TimedTraining,
     disk,
+    has_training_steps,
     highest,
     memory,
     precision_of,
@@ -88,10 +88,11 @@ class Plan:
         """One training for each combination of network, sizes and precision, for `calibrate`."""
         trainings: dict[str, TimedTraining] = {}
         for rule, wildcards, job in self.jobs:
-            if rule in TRAININGS:
+            training = job.settings.get("training") or job.settings.get("method", {})
+            if has_training_steps(rule, job.settings) and "batch_size" in training:  # else its steps read no data
                 sizes, network = self.estimator.sizes_of(wildcards, job.settings), job.settings["model"]["network"]
-                batch_size, precision = job.settings["training"]["batch_size"], precision_of(job.settings)
-                objective, augment = job.settings.get("objective"), job.settings["augment"]
+                batch_size, precision = training["batch_size"], precision_of(job.settings)
+                objective, augment = job.settings.get("objective"), job.settings.get("augment", [])
                 key = str((network, sizes, precision))
                 if key not in trainings:
                     examples = self._arrays(wildcards["dataset"])
