@@ -16,7 +16,7 @@ def section(
     merges: pd.DataFrame, by_pair: pd.DataFrame, contrasts: pd.DataFrame, notes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """{sentences, tables}, from the tables of `report.merges` and the notes of origin."""
-    ordered = _by_barrier(merges)
+    ordered = _by_barrier(merges.copy())  # a table that was read is in pieces, of which pandas warns
     sentences = [_ordering(row) for row in agreement_and_barrier(by_pair).to_dict("records")]
     tables = [_barriers(ordered, contrasts), _accuracies(ordered), _costs(ordered, costs(notes))]
     return {"sentences": sentences, "tables": tables}
