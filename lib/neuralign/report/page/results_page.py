@@ -95,6 +95,15 @@ def bundles(folder: Path) -> list[Bundle]:
     return [bundle for bundle in found if (bundle.folder / "studies" / bundle.name / "report.html").exists()]
 
 
+def for_readme(published: Iterable[Bundle]) -> Bundle:
+    """The bundle that README shows: the one whose endpoints were trained for the most epochs."""
+    return max(published, key=lambda b: max(_epochs(note) for note in b.notes))
+
+
+def _epochs(note: Mapping[str, Any]) -> int:
+    return note["settings"]["training"]["epochs"] if note["rule"] == "train_endpoint" else 0
+
+
 def page(published: Iterable[Bundle], where: Path) -> str:
     """The page as Markdown; `where` is the folder it lies in, from which its links lead to the figures."""
     chapters = [INTRODUCTION.rstrip()]
@@ -237,7 +246,7 @@ def main(published: str, target: str, readme: str) -> None:
         temporary.write_text(page(found, Path(target).parent), encoding="utf-8")
     text = Path(readme).read_text(encoding="utf-8")
     with atomic(readme) as temporary:
-        temporary.write_text(with_results(text, readme_part(found[0], Path(readme).parent)), encoding="utf-8")
+        temporary.write_text(with_results(text, readme_part(for_readme(found), Path(readme).parent)), encoding="utf-8")
 
 
 if __name__ == "__main__":
