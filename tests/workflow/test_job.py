@@ -247,6 +247,13 @@ def test_the_seconds_of_a_job_count_killed_processes_up_to_their_last_checkpoint
     assert json.loads(Path(note_path(OUT)).read_text())["seconds"] == pytest.approx(100 + 12.5, abs=3)
 
 
+def test_a_job_goes_on_although_the_record_of_its_seconds_is_empty(tmp_path, caplog):
+    elapsed.begin(tmp_path, 1)
+    (tmp_path / elapsed.RECORD).write_text("")
+    assert elapsed.begin(tmp_path, 1) == 0
+    assert "elapsed.json is damaged: the seconds of earlier processes of this job are not counted" in caplog.text
+
+
 def test_a_main_without_a_scratch_argument_gets_no_scratch_folder():
     perform(write_word, recipe())
     assert not list(run.SCRATCH.iterdir())

@@ -5,12 +5,15 @@ of the job, and the next one looks at when the last checkpoint there was written
 """
 
 import json
+import logging
 import time
 from pathlib import Path
 
 from neuralign.common.files import atomic
 
 RECORD = "elapsed.json"
+
+log = logging.getLogger(__name__)
 
 
 def begin(scratch: Path, sharing: int) -> float:
@@ -21,11 +24,19 @@ def begin(scratch: Path, sharing: int) -> float:
         sharing: how many jobs the new process does at the same time; each counts an equal share of its time.
     """
     record, now = scratch / RECORD, time.time()
-    seconds = 0.0
-    if record.exists():
-        last = json.loads(record.read_text())
-        written = max((p.stat().st_mtime for p in scratch.iterdir() if p != record), default=0.0)
-        seconds = last["seconds"] + max(0.0, written - last["began"]) / last["sharing"]
+    seconds = _spent(record) if record.exists() else 0.0
     with atomic(record) as temporary:
         temporary.write_text(json.dumps({"seconds": seconds, "began": now, "sharing": sharing}))
+    return seconds
+
+
+def _spent(record: Path) -> float:
+    """The seconds that the record and the checkpoints beside it tell of; 0, with a warning, if it is damaged."""
+    try:
+        last = json.loads(record.read_text())
+    except json.JSONDecodeError:
+        log.warning("%s is damaged: the seconds of earlier processes of this job are not counted", record)
+        return 0.0
+    written = max((p.stat().st_mtime for p in record.parent.iterdir() if p != record), default=0.0)
+    seconds: float = last["seconds"] + max(0.0, written - last["began"]) / last["sharing"]
     return seconds
