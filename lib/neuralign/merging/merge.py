@@ -82,11 +82,16 @@ def changed(state: State, changes: State) -> State:
     return ComputedState(state, lambda name: changes[name] if name in changes else state[name])
 
 
+def are_weights(weights: Sequence[float], count: int) -> bool:
+    """Whether these may be the weights of so many networks."""
+    return len(weights) == count and all(isfinite(w) and w >= 0 for w in weights) and abs(sum(weights) - 1) <= 1e-6
+
+
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """The weights of `count` networks, equal ones for None. Raises UserError unless they fit and sum to one."""
     if weights is None:
         return (1 / count,) * count
-    if len(weights) != count or not all(isfinite(w) and w >= 0 for w in weights) or abs(sum(weights) - 1) > 1e-6:
+    if not are_weights(weights, count):
         raise UserError(f"weights: found {list(weights)}; {count} numbers from 0 that sum to 1 are needed")
     return tuple(float(weight) for weight in weights)
 

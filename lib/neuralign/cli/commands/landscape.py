@@ -19,8 +19,9 @@ from neuralign.cli.interface.options import (
     Inside,
     Loss,
     NetworkOptions,
+    choice,
 )
-from neuralign.cli.interface.parsers import Numbers, count, one_of, value_of, values_of
+from neuralign.cli.interface.parsers import Numbers, count, value_of, values_of
 from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
 from neuralign.common.tables import align_columns, write_rows
 from neuralign.config.signatures import check_known
@@ -77,21 +78,15 @@ def run(
     seed: Annotated[int, typer.Option(parser=value_of("Seed"), metavar="N", help="seed of the random directions")] = 0,
     split: Annotated[
         str,
-        typer.Option(
-            parser=one_of("test", "train"),
-            metavar="test|train",
-            help="the data that is measured on",
-            autocompletion=completions.words("test", "train"),
-        ),
+        choice("test", "train", help="the data that is measured on"),
     ] = "test",
     loss: Loss = "cross_entropy",
     statistics: Annotated[
         str,
-        typer.Option(
-            parser=one_of("reestimated", "stored"),
-            metavar="reestimated|stored",
+        choice(
+            "reestimated",
+            "stored",
             help="batch-norm statistics: estimated anew at every point, or those of the nearest checkpoint",
-            autocompletion=completions.words("reestimated", "stored"),
         ),
     ] = "reestimated",
     estimated_on: Annotated[

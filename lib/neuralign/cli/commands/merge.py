@@ -107,6 +107,7 @@ def run(
     """Merge, and write the files that the options name. The status is 1 if the merge is worse than --at-most allows."""
     from neuralign import api
     from neuralign.merging.export import check_suffix, write_card, write_checkpoint
+    from neuralign.merging.merge import are_weights
     from neuralign.merging.verdict import deciding_metric
     from neuralign.networks import foreign_checkpoints
     from neuralign.networks.model import Model
@@ -118,7 +119,7 @@ def run(
     if output:
         check_suffix(output, "--output")
     _check_choices(method, repair, cohort, loss, has_data=bool(data))
-    if weights and (len(weights) != len(checkpoints) or abs(sum(weights) - 1) > 1e-6):
+    if weights and not are_weights(weights, len(checkpoints)):
         found = ",".join(f"{weight:g}" for weight in weights)
         raise UsageError(f"--weights: found {found}; {len(checkpoints)} numbers that sum to 1 are needed")
     if greedy and (weights or not data):

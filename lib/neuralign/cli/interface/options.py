@@ -6,7 +6,7 @@ an `Annotated` alias. A list whose metavar ends in "..." takes several values af
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,11 +18,19 @@ from neuralign.cli.interface.parsers import (
     count_or_all,
     device,
     example_input,
+    one_of,
     value_of,
     values_of,
 )
 
 NETWORK, DATA = "The network", "The data"  # panels of the help
+
+
+def choice(*allowed: str, help: str) -> Any:
+    """An option that is one of these words, which the shell completes."""
+    return typer.Option(
+        parser=one_of(*allowed), metavar="|".join(allowed), help=help, autocompletion=completions.words(*allowed)
+    )
 
 
 @dataclass(frozen=True)

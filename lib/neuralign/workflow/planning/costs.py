@@ -242,10 +242,12 @@ def rate(done: Iterable[tuple[float, float]]) -> float | None:
     """
     by_rate = sorted((seconds / passes, passes) for seconds, passes in done if passes)
     half, counted = sum(passes for _, passes in by_rate) / 2, 0.0
-    for (lower, passes), (upper, _) in zip(by_rate, [*by_rate[1:], *by_rate[-1:]], strict=True):
+    for i, (seconds_per_pass, passes) in enumerate(by_rate):
         counted += passes
-        if counted >= half:
-            return lower if counted > half else (lower + upper) / 2
+        if counted == half:
+            return (seconds_per_pass + by_rate[i + 1][0]) / 2
+        if counted > half:
+            return seconds_per_pass
     return None
 
 

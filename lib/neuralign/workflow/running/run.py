@@ -122,7 +122,6 @@ def _call_main(main: Main, recipe: dict[str, Any], began: float) -> tuple[float,
     reported: dict[str, Any] | None = None
     with ExitStack() as locks:
         shared = list(_jobs_to_share(main, recipe, locks))
-        earlier = {job["key"]: _begin(main, job, 1 + len(shared)) for job in (recipe, *shared)}
         for job in shared:
             log.info("together with %s", first_output(job))
         others = [
@@ -132,6 +131,7 @@ def _call_main(main: Main, recipe: dict[str, Any], began: float) -> tuple[float,
             | _scratch_argument(main, job["key"])
             for job in shared
         ]
+        earlier, *earlier_of_shared = (_begin(job, 1 + len(shared)) for job in (arguments, *others))
         try:
             if count := arguments.pop("gpus", None):
                 run_processes(count, arguments)
@@ -139,16 +139,15 @@ def _call_main(main: Main, recipe: dict[str, Any], began: float) -> tuple[float,
                 reported = main(**deepcopy(arguments), **({"others": deepcopy(others)} if others else {}))
         finally:  # also after an error: when this job's training has diverged, those of the others may have succeeded
             share = (time.monotonic() - began) / (1 + len(shared))
-            for job in shared:
-                if not together.mark_complete(SCRATCH, job, earlier[job["key"]] + share):
+            for job, spent in zip(shared, earlier_of_shared, strict=True):
+                if not together.mark_complete(SCRATCH, job, spent + share):
                     log.warning("no result for %s: it will be trained by its own job", first_output(job))
-    return earlier[recipe["key"]] + share, {name: value for name, value in (reported or {}).items() if value}
+    return earlier + share, {name: value for name, value in (reported or {}).items() if value}
 
 
-def _begin(main: Main, recipe: dict[str, Any], sharing: int) -> float:
+def _begin(arguments: dict[str, Any], sharing: int) -> float:
     """The seconds of earlier processes of a job (`elapsed.py`); 0 where it has no checkpoints to continue from."""
-    folder = _scratch_argument(main, recipe["key"]).get("scratch")
-    return elapsed.begin(folder, sharing) if folder else 0.0
+    return elapsed.begin(arguments["scratch"], sharing) if "scratch" in arguments else 0.0
 
 
 def _jobs_to_share(main: Main, recipe: dict[str, Any], locks: ExitStack) -> Iterator[dict[str, Any]]:
