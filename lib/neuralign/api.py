@@ -40,7 +40,7 @@ from neuralign.config.options import (
     Seed,
 )
 from neuralign.config.plugins import plugin
-from neuralign.config.signatures import check_known, schema
+from neuralign.config.signatures import check_known, reads_examples, schema
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets.batches import Examples, Inputs, tensors_of
@@ -514,7 +514,7 @@ def merge_states(
     methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
     repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
     frame = _bind_plugin("cohorts", "cohort", cohort, {})
-    if known == "none" and repairs[chosen_repairs[0]] and "images" in schema("repairs", chosen_repairs[0]).model_fields:
+    if known == "none" and repairs[chosen_repairs[0]] and reads_examples("repairs", chosen_repairs[0]):
         raise UserError(f"repair: {repair!r} reads examples, and there are none; give some (`batches`, --data)")
     model, inputs = _copy_into_model(first, examples, mean, std)
     has_classes = loss == "cross_entropy"

@@ -11,6 +11,7 @@ from neuralign.report.page.results_page import (
     MARKS,
     Bundle,
     bundles,
+    claims_table,
     cost_table,
     for_readme,
     page,
@@ -36,6 +37,22 @@ def test_the_numbers_are_those_of_the_tables():
     (row,) = TINYTEN.table("accuracy").query("method == 'aligned'").to_dict("records")
     cells = f"| Curve, aligned | {row['accuracy_mean']:.2f} ± {row['accuracy_mean_std']:.2f} | "
     assert cells in readme_part(TINYTEN, ROOT) and cells in page([TINYTEN], ROOT)
+
+
+def test_the_first_table_says_which_study_decides_which_claim():
+    table = claims_table([Bundle(PUBLISHED / "cifar10"), Bundle(PUBLISHED / "methods")])
+    ((_, rows),) = table.groups
+    assert table.head == ["Claim", "cifar10", "methods"]
+    cells = {sentence: verdicts for sentence, *verdicts in rows}
+    assert cells["Alignment lowers the loss at the middle of the straight line."] == ["supported", "supported"]
+    assert cells["The worst accuracy gains more than the average."] == ["not decided", "–"]
+    assert ["–", "–"] in cells.values()  # a claim that neither measures has a row too
+
+
+def test_a_chapter_lists_only_claims_that_its_study_measures():
+    text = page([Bundle(PUBLISHED / "methods")], ROOT)
+    assert "- **Supported**: Alignment lowers the loss at the middle of the straight line" in text
+    assert "**Not measured**" not in text
 
 
 def test_every_figure_and_table_that_the_page_names_exists():

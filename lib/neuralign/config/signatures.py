@@ -65,6 +65,11 @@ def schema(kind: str, use: str) -> type[BaseModel]:
         raise
 
 
+def reads_examples(kind: str, use: str) -> bool:
+    """Whether a plug-in reads training examples, of which its option `images` says how many."""
+    return "images" in schema(kind, use).model_fields
+
+
 @cache
 def _schema(kind: str, name: str, file: Path, is_outside: bool) -> type[BaseModel]:
     """`schema` of the function of this name in a file."""

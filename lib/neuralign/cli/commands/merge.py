@@ -26,7 +26,7 @@ from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
 from neuralign.common.files import atomic
 from neuralign.common.quantities import LOSS
 from neuralign.common.tables import align_columns
-from neuralign.config.signatures import check_known, schema
+from neuralign.config.signatures import check_known, reads_examples
 
 DESCRIPTION = "Make one checkpoint out of several, aligned and repaired, and say whether it is worth having."
 EXAMPLES = [
@@ -178,7 +178,7 @@ def _check_choices(method: str, repair: str, cohort: str, loss: str, *, has_data
     check_known("--repair", "repairs", repair, CHOSEN)
     check_known("--cohort", "cohorts", cohort)
     check_known("--loss", "objectives", loss)
-    if not has_data and repair not in CHOSEN and "images" in schema("repairs", repair).model_fields:
+    if not has_data and repair not in CHOSEN and reads_examples("repairs", repair):
         raise UsageError(f"--repair: {repair!r} reads examples; --data is needed")
 
 

@@ -46,6 +46,7 @@ class Claim:
 
 SEVERAL = 3  # settings from which on a claim is also judged over all of them together
 TABLE, ABSTRACT, THEORY = "published table", "abstract", "follows from the theory"
+NOT_MEASURED = "not measured"  # the verdict on a claim of which a study has no data
 CLAIMS = [
     Claim(
         "average",
@@ -208,7 +209,7 @@ def judged(evidence: Evidence, claims: list[Claim] = CLAIMS) -> pd.DataFrame:
 
     Rows of scope "setting" are for one claim, setting, attack and measure. Rows of scope "all settings" are for one
     claim and measure over all settings, if there are at least SEVERAL. A claim that the evidence does not cover has one
-    row of scope "none" with the verdict "not measured".
+    row of scope "none" with the verdict NOT_MEASURED.
     """
     rows: list[dict[str, Any]] = []
     for claim in claims:
@@ -221,7 +222,7 @@ def judged(evidence: Evidence, claims: list[Claim] = CLAIMS) -> pd.DataFrame:
         rows += [columns | _row(m, claim) for m in measured]
         rows += [columns | _row(m, claim, "all settings") for m in _over_settings(measured)]
         if not measured:
-            rows.append(columns | {"scope": "none", "n": 0, "verdict": "not measured", "reason": ""})
+            rows.append(columns | {"scope": "none", "n": 0, "verdict": NOT_MEASURED, "reason": ""})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from neuralign.common.quantities import Metrics
 from neuralign.config.metrics import CLASSIFICATION
+from neuralign.report.claims.claims import NOT_MEASURED
 from neuralign.report.labels import METHODS, SETTING, alignment_label, label
 from neuralign.report.page.formatting import NONE, Rows, Table, groups, number, span, spread, title
 
@@ -60,7 +61,7 @@ def numbers_in_words(published: pd.DataFrame) -> str:
 def claims_in_words(claims: pd.DataFrame) -> str:
     """How many claims have which verdict, by `overall`."""
     verdicts = [overall(rows) for _, rows in claims.groupby("claim", sort=False)]
-    parts = [f"{verdicts.count(v)} {v}" for v in (*VERDICTS, "mixed", "not measured") if v in verdicts]
+    parts = [f"{verdicts.count(v)} {v}" for v in (*VERDICTS, "mixed", NOT_MEASURED) if v in verdicts]
     return f"Of {len(verdicts)} claims: {', '.join(parts)}."
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from neuralign.common.files import atomic
 from neuralign.common.quantities import Metrics
 from neuralign.config.metrics import metrics_of
+from neuralign.report.claims.claims import NOT_MEASURED
 from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings, merge_tables, paper_tables
 from neuralign.report.page.formatting import NONE, Rows, Table, capital, groups, listed, number, spread
@@ -106,7 +107,8 @@ def _epochs(note: Mapping[str, Any]) -> int:
 
 def page(published: Iterable[Bundle], where: Path) -> str:
     """The page as Markdown; `where` is the folder it lies in, from which its links lead to the figures."""
-    chapters = [INTRODUCTION.rstrip()]
+    published = list(published)
+    chapters = [INTRODUCTION.rstrip(), "## The paper's claims", markdown_table(claims_table(published))]
     for bundle in published:
         chapters += _chapter(bundle, where)
     return "\n\n".join(chapters) + "\n"
@@ -140,6 +142,21 @@ def _chapter(bundle: Bundle, where: Path) -> list[str]:
     parts += ["### Each path", markdown_table(individual_table(paths, metrics))]
     parts += ["### Cost and origin", markdown_table(cost_table(bundle.notes)), _list(origin(bundle.notes))]
     return [part for part in parts if part]
+
+
+def claims_table(published: Iterable[Bundle]) -> Table:
+    """A row for each claim of the paper with its verdict in each study that measures one."""
+    sentences: dict[str, str] = {}
+    verdicts: dict[str, dict[str, str]] = {}  # of each study, by claim
+    for bundle in published:
+        for claim, rows in bundle.table("claims").groupby("claim", sort=False):
+            sentences.setdefault(str(claim), str(rows.iloc[0]["sentence"]))
+            if (verdict := paper_tables.overall(rows)) != NOT_MEASURED:
+                verdicts.setdefault(bundle.name, {})[str(claim)] = verdict
+    rows = [[text, *(of.get(claim, NONE) for of in verdicts.values())] for claim, text in sentences.items()]
+    caption = "A claim is supported or contradicted only where a 95 % t-interval over the pairs of a study lies on one "
+    caption += "side of zero, or of the bound in its sentence; mixed: its measures differ. A dash: not measured there."
+    return Table(caption, ["Claim", *verdicts], [("", rows)])
 
 
 def short_table(bundle: Bundle) -> str:
@@ -227,11 +244,12 @@ def _schedules(bundle: Bundle) -> str:
 
 
 def _verdicts(claims: pd.DataFrame) -> str:
-    """The claims by verdict, as a list."""
+    """The claims that were measured, by verdict, as a list."""
     by_verdict: dict[str, list[str]] = {}
     for _, rows in claims.groupby("claim", sort=False):
         by_verdict.setdefault(paper_tables.overall(rows), []).append(str(rows.iloc[0]["sentence"]).rstrip("."))
-    return _list({verdict.capitalize(): "; ".join(sentences) or NONE for verdict, sentences in by_verdict.items()})
+    by_verdict.pop(NOT_MEASURED, None)
+    return _list({verdict.capitalize(): "; ".join(sentences) for verdict, sentences in by_verdict.items()})
 
 
 def _list(entries: Mapping[str, str]) -> str:
