@@ -9,6 +9,7 @@ from pathlib import Path
 from neuralign.common.memory import BUDGET
 from neuralign.common.workflow_files import IS_CHECKOUT, WORKFLOW
 from neuralign.workflow.running import failure
+from neuralign.workflow.running.environment import environment_of_jobs
 from neuralign.config.catalogue import Catalogue, ConfigError
 from neuralign.config.checking.names import INCOMPLETE
 from neuralign.config.lines import with_lines
@@ -72,7 +73,7 @@ def command(wildcards, input, resources):
     """The command line of the job. Snakemake reruns no job for a parameter that is made from input and resources."""
     recipe = RECIPES.written[input.recipe]
     script = WORKFLOW / "scripts" / f"{recipe['rule']}.py"
-    environment = failure.environment_of_jobs()
+    environment = environment_of_jobs()
     environment.append(f"{BUDGET}={os.environ.get(BUDGET) or resources.get('mem_mb', '')}")
     python = "python" if workflow.deployment_settings.deployment_method else sys.executable
     gpus = str(resources.get("gpu", 0))

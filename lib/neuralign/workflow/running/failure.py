@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from neuralign.common.files import PACKAGE, atomic
+from neuralign.common.files import atomic
+from neuralign.workflow.running.environment import environment_of_jobs
 from neuralign.workflow.running.notes import LIBRARIES, git, versions
 
 log = logging.getLogger("neuralign")
@@ -30,11 +31,6 @@ VARIABLES = {
     *("LC_ALL", "LANG", "TMPDIR", "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_RESTART_COUNT"),
 }
 PREFIX = "NEURALIGN_"
-# Settings of the memory allocator of glibc. Every training step frees its activations and allocates as much again. By
-# default, glibc returns large blocks to the operating system, which then has to zero new pages: 6 % of the time of a
-# step of TinyTen, 20 % of an alignment of ResNet32 (docs/measurements.md). With these settings a job keeps up to 2 GB
-# of freed memory, in blocks of up to 32 MB. Other C libraries ignore them.
-KEPT_MEMORY = (f"MALLOC_MMAP_THRESHOLD_={1 << 25}", f"MALLOC_TRIM_THRESHOLD_={(1 << 31) - 1}")
 
 
 def report(recipe: Path, gpus: int, error: BaseException) -> None:
@@ -89,16 +85,6 @@ def command_of(recipe: Path, gpus: int) -> str:
     environment += [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", BUDGET) if os.environ.get(name)]
     job = [*environment, sys.executable, "-P", sys.argv[0], str(recipe), "--gpu", str(gpus)]
     return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(job)}"
-
-
-def environment_of_jobs() -> list[str]:
-    """The beginning of a job's command line: its memory allocator, and in a checkout the path of this package.
-
-    An installed package is on the path already; its folder before the standard library could hide modules of that.
-    """
-    from neuralign.common.workflow_files import IS_CHECKOUT  # here, as no job has it in its recipe
-
-    return ["env", *([f"PYTHONPATH={PACKAGE.parent}"] if IS_CHECKOUT else []), *KEPT_MEMORY]
 
 
 def facts(recipe: Path, command: str, error: BaseException) -> dict[str, Any]:
