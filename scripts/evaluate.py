@@ -6,6 +6,7 @@ from neuralign.common.tables import write_rows
 from neuralign.config.plugins import plugin_or_none
 from neuralign.curves.storage import open_path
 from neuralign.evaluation.along_curve import measure_curve
+from neuralign.evaluation.attacks import attacks_of
 from neuralign.networks.setup import load_data_and_model
 from neuralign.training import augmentation
 from neuralign.training.batch_norm import Estimate
@@ -43,7 +44,7 @@ def main(
         torch.linspace(0, 1, protocol["points"], dtype=torch.float64).tolist(),
         estimate,
         images.test,
-        {"clean": None} | {name: plugin_or_none("attacks", entry) for name, entry in attacks.items()},
+        attacks_of(attacks, protocol.get("attack_precision", "float32")),
         batch_size=protocol["batch_size"],
         seed=protocol["seed"],
         objective=objective_of(objective),

@@ -3,6 +3,7 @@
 from neuralign.alignment.common_frame.storage import load_permutations
 from neuralign.common.tables import write_rows
 from neuralign.config.plugins import plugin_or_none
+from neuralign.evaluation.attacks import attacks_of
 from neuralign.evaluation.of_cohort import measure_cohort
 from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
@@ -35,7 +36,7 @@ def main(data, networks, permutations, networks_table, *, model, members, augmen
         estimate,
         images.train,
         images.test,
-        {"clean": None} | {name: plugin_or_none("attacks", entry) for name, entry in attacks.items()},
+        attacks_of(attacks, protocol.get("attack_precision", "float32")),
         batch_size=protocol["batch_size"],
         seed=protocol["seed"],
         objective=objective_of(objective),

@@ -2,9 +2,10 @@
 
 from neuralign.common.tables import write_rows
 from neuralign.common.tensors import load_facts
-from neuralign.config.plugins import plugin, plugin_or_none
+from neuralign.config.plugins import plugin
 from neuralign.curves.storage import load_ends
 from neuralign.datasets.images import as_is
+from neuralign.evaluation.attacks import attacks_of
 from neuralign.merging.diagnostics import llfc
 from neuralign.merging.measurement import Line, measure_line, measure_models
 from neuralign.merging.merge import merge_of
@@ -25,8 +26,7 @@ def main(data, target, source, models, barrier, layers, *, model, protocol, repa
     estimate = Estimate.on(images.train, as_is, images=protocol["images"], **sizes)
     line = Line.between(merge, estimate, images.test, **sizes)
     mends = {name: plugin("repairs", entry) for name, entry in repairs.items()}
-    attacked = {"clean": None} | {name: plugin_or_none("attacks", entry) for name, entry in attacks.items()}
-    write_rows(measure_models(line, mends, attacked), models)
+    write_rows(measure_models(line, mends, attacks_of(attacks)), models)
     write_rows([_describe(permutation, trace.spec) | measure_line(line, protocol["points"])], barrier)
     write_rows(llfc(merge, line.state_at(0.5), images.test), layers)
 

@@ -26,6 +26,9 @@ OUTPUTS = {
 DATA = ("fetch_data", {"dataset": "digits"})
 ENDPOINT = ("train_endpoint", {"dataset": "digits", "network": "tinyten", "regime": "plain", "seed": "1"})
 
+PATH = {"pair": "1-2", "alignment": "none", "curve": "linear", "curve_seed": "0", "evaluation": "brief_attacked"}
+EVALUATION = ("evaluate", {"dataset": "small_digits", "network": "tiny", "regime": "hardened"} | PATH)
+
 
 def output_paths(rule, wildcards):
     """{output: its path} of a job, simplified from the rules."""
@@ -255,6 +258,25 @@ def test_the_key_of_endpoints_depends_on_the_augmentation_and_that_of_data_does_
     changed = config()
     changed["datasets"]["digits"]["augment"] = []
     assert key(*DATA) == key(*DATA, changed) and key(*ENDPOINT) != key(*ENDPOINT, changed)
+
+
+@pytest.mark.parametrize(
+    ("job", "section", "path", "default", "other"),
+    [
+        (ENDPOINT, "regimes", ("plain", "endpoint", "clip"), None, 1.0),
+        (EVALUATION, "evaluations", ("brief_attacked", "attack_precision"), "float32", "bfloat16"),
+    ],
+)
+def test_a_later_key_with_its_default_leaves_published_results_valid(job, section, path, default, other):
+    def with_value(value):
+        changed = config()
+        entry = changed[section]
+        for name in path[:-1]:
+            entry = entry[name]
+        entry[path[-1]] = value
+        return changed
+
+    assert key(*job, with_value(default)) == key(*job) != key(*job, with_value(other))
 
 
 def test_every_seed_has_another_key():

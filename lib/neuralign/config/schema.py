@@ -30,9 +30,10 @@ from neuralign.config.options import (
     in_words,
 )
 
-# Keys of a training that came after the first results were published. Where they have their default, the settings of a
-# job leave them out, as they leave out the default objective, so that those results still are what the config asks for.
-LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by", "gpus", "batch_norm")
+# Keys of trainings and evaluations that came after the first results were published. Where they have their default, the
+# settings of a job leave them out, as they leave out the default objective, so that those results still are what the
+# config asks for.
+LATER_KEYS = ("optimiser", "clip", "warm_up", "schedule_by", "gpus", "batch_norm", "attack_precision")
 PLACES = ("dataset", "network", "regime")  # the keys of `when` in an override
 
 
@@ -254,6 +255,11 @@ class Evaluation(Strict):
     attacked_statistics: Annotated[str | None, NameOf("attacks")] = Field(
         default=None,
         description="Attack under which batch-norm statistics are estimated, as in the paper's code; null: clean.",
+    )
+    attack_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Number format of the network while the `attacks` look for their images; what they find is always "
+        "measured in float32. bfloat16 takes half the time where the processor has it.",
     )
     seed: Seed = Field(default=0, description="Seed of everything random in the evaluation.")
 

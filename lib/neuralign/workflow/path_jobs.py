@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from functools import partial
 
+from pydantic import BaseModel
+
 from neuralign.config.catalogue import Catalogue, Entry
 from neuralign.config.metrics import OBJECTIVE
 from neuralign.config.references import is_hub
-from neuralign.config.schema import LATER_KEYS, Training
+from neuralign.config.schema import LATER_KEYS, Evaluation, Training
 from neuralign.config.signatures import schema
 from neuralign.datasets.splits import APPLIED_LATER
 from neuralign.workflow.job import Inputs, Job, Ref, Setting, ref, rule
@@ -225,7 +227,7 @@ def _training(c: Catalogue, setting: Setting, kind: str) -> tuple[Entry, Plugins
     regime = setting.entry(c, "regimes", setting.regime)
     attack = setting.entry(c, "attacks", regime["attack"]) if regime["attack"] else None
     augment = _augment(c, setting)
-    training = {k: v for k, v in regime[kind].items() if k not in LATER_KEYS or v != Training.model_fields[k].default}
+    training = _without_later_defaults(regime[kind], Training)
     settings = {"model": model, "training": training, "attack": attack, "augment": augment}
     if "gpus" in training:
         settings["gpus"] = training.pop("gpus")  # processes that the job starts
@@ -251,7 +253,7 @@ def _comparison(c: Catalogue, setting: Setting, method: Entry, plugins: Plugins)
 def _evaluation(c: Catalogue, setting: Setting, evaluation: str) -> tuple[Entry, Plugins]:
     """(the settings of an evaluation of networks, the plug-ins it needs)."""
     model, plugins = _model(c, setting, on_curve=True)
-    protocol = setting.entry(c, "evaluations", evaluation)
+    protocol = _without_later_defaults(setting.entry(c, "evaluations", evaluation), Evaluation)
     attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
     augment = _augment(c, setting) if protocol.pop("augment") else []
     if protocol["attacked_statistics"]:
@@ -261,6 +263,11 @@ def _evaluation(c: Catalogue, setting: Setting, evaluation: str) -> tuple[Entry,
     plugins += [*_uses("attacks", attacks.values()), *_uses("augmentations", augment)]
     _add_objective(c, setting, settings, plugins)
     return settings, plugins
+
+
+def _without_later_defaults(entry: Entry, section: type[BaseModel]) -> Entry:
+    """The entry without those of LATER_KEYS that have the default of their section."""
+    return {k: v for k, v in entry.items() if k not in LATER_KEYS or v != section.model_fields[k].default}
 
 
 def _add_objective(c: Catalogue, setting: Setting, settings: Entry, plugins: Plugins) -> None:

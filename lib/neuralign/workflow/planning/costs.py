@@ -72,8 +72,9 @@ def training_key(precision: str) -> str:
 
 
 def precision_of(settings: Settings) -> str:
-    """The precision that a job trains in; float32 for a job without training."""
-    return str(settings.get("training", {}).get("precision", "float32"))
+    """The precision that a job trains in, or that the attacks of an evaluation search in; float32 for all other jobs."""
+    of_attacks = settings.get("protocol", {}).get("attack_precision", "float32")
+    return str(settings.get("training", {}).get("precision", of_attacks))
 
 
 def has_training_steps(rule: str, settings: Settings) -> bool:
