@@ -15,9 +15,10 @@ from neuralign.workflow import graph  # noqa: F401 (it registers all rules)
 from neuralign.workflow.job import RULES
 
 REPOSITORY = PACKAGE.parents[1]
-# a package imports only packages before it; `api`, the calls for other programs, stands above merging, and below cli
+# A package imports only packages before it. `api`, the calls for other programs, and `arguments`, which checks what they
+# are given, stand above merging, and below cli.
 ORDER = "common config datasets networks symmetry curves training alignment evaluation merging".split()
-API_ABOVE = [*ORDER, "api"]
+API_ABOVE = [*ORDER, "arguments", "api"]
 ORDER += ["report", "workflow", "cli"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
@@ -55,13 +56,13 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def test_every_module_lies_in_a_package():
-    assert {package_of(name_of(path)) for path in MODULES} - {"", "__main__", "api"} == set(ORDER)
+    assert {package_of(name_of(path)) for path in MODULES} - {"", "__main__", "arguments", "api"} == set(ORDER)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_down(path):
     package = package_of(name_of(path))
-    orders = {"api": API_ABOVE, "cli": [*ORDER[:-1], "api", "cli"]}
+    orders = {"arguments": API_ABOVE, "api": API_ABOVE, "cli": [*ORDER[:-1], "api", "cli"]}
     order = orders.get(package, ORDER if package in ORDER else [*ORDER, package])
     for other in {package_of(m) for m in imported_modules(path)} - {package, ""}:
         assert other in order[: order.index(package)], f"{name_of(path)} imports {other}, which is not before {package}"

@@ -13,10 +13,9 @@ or list, a mapping or a dataclass.
 functions (outputs, targets) -> scalar, or one number for each example.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +24,23 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from neuralign.alignment.problem import Problem, certify, search
+from neuralign.arguments import (
+    Batches,
+    Loss,
+    Metrics,
+    Normalisation,
+    bound_plugin,
+    copy_into_model,
+    demand_loss,
+    examples_of,
+    merged_options,
+    naming_batches,
+    objective_of,
+    validated,
+)
 from neuralign.common.errors import UserError, join_names
 from neuralign.common.logs.progress import report as report_progress
 from neuralign.common.tensors import ComputedState
-from neuralign.config.checking.validation import Validation
 from neuralign.config.options import (
     Count,
     FractionBelowOne,
@@ -39,15 +51,11 @@ from neuralign.config.options import (
     Range,
     Seed,
 )
-from neuralign.config.plugins import plugin
-from neuralign.config.signatures import check_known, reads_examples, schema
+from neuralign.config.signatures import reads_examples
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
-from neuralign.datasets.batches import Examples, Inputs, tensors_of
+from neuralign.datasets.batches import Examples, Inputs
 from neuralign.datasets.images import Images, as_is
-from neuralign.datasets.images import check as check_images
-from neuralign.datasets.loaders import Loader
-from neuralign.datasets.on_disk import OnDisk
 from neuralign.evaluation.along_curve import measure
 from neuralign.evaluation.directions import CORNERS
 from neuralign.evaluation.landscape import Landscape, landscape_of
@@ -65,28 +73,18 @@ from neuralign.merging.selection import (
 )
 from neuralign.merging.verdict import AVERAGED, UNMEASURED, judge
 from neuralign.networks.buffer_updates import IMAGES
-from neuralign.networks.foreign_networks import summary
-from neuralign.networks.model import Model, State, buffers, evaluation_outputs, logits, parameters
-from neuralign.networks.outputs import output_tensors
+from neuralign.networks.model import State, buffers, parameters
 from neuralign.networks.states import OPTIONAL, fitted_state
-from neuralign.symmetry.certificate import CertificateError
 from neuralign.symmetry.permutations import Permutation, PermutationSpec
 from neuralign.symmetry.permutations import permute as permute_state
-from neuralign.symmetry.tracing.execution import evaluation_copy
 from neuralign.symmetry.tracing.trace import Trace, trace
 from neuralign.training.batch_norm import Estimate, refresh
 from neuralign.training.loop import Training, fit
-from neuralign.training.objective import LOSS, Metric, Objective
-from neuralign.training.progress import Diverged, Regime
+from neuralign.training.progress import Regime
 
 __all__ = ["Aligned", "Comparison", "Images", "Landscape", "Merged", "UserError"]
 __all__ += ["align", "compare", "connect", "evaluate", "landscape", "merge", "permute", "trace"]
 
-Batches = Examples | Iterable[Any]
-Loss = str | Callable[[Any, Any], Tensor]
-Metrics = Mapping[str, Callable[[Any, Any], Tensor]]
-Normalisation = Sequence[float]
-CPU = torch.device("cpu")
 # what `merge` tries, by what the examples have
 METHODS = {"none": ["none", "frank_wolfe"], "inputs": ["none", "frank_wolfe", "correlation"]}
 METHODS["labels"] = [*METHODS["inputs"], "sinkhorn"]
@@ -137,14 +135,14 @@ def align(
     or `network`. Raises `UserError` if arguments do not fit together, and `CertificateError` if the permutation changes
     the network's function.
     """
-    method_with_options = _bind_plugin("alignments", "method", method, _merge(options, more))
-    examples, objective = _examples(network, batches), _objective(loss, None)
-    model, example = _copy_into_model(network, examples, mean, std)
+    method_with_options = bound_plugin("alignments", "method", method, merged_options(options, more))
+    examples, objective = examples_of(network, batches), objective_of(loss, None)
+    model, example = copy_into_model(network, examples, mean, std)
     (target_state, _), (source_state, names) = (
         fitted_state("target", network, target),
         fitted_state("source", network, source),
     )
-    with _naming_batches(examples):
+    with naming_batches(examples):
         symmetry = trace(model.network, example, attention=attention)
         problem = Problem(model, symmetry, target_state, source_state, examples, objective=objective)
         permutation = search(problem, method_with_options)
@@ -217,14 +215,14 @@ def connect(
     ends. If the curve is not trained, the latter is raised only when a state between the ends is asked for.
     """
     values = dict(epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    numbers = _validate(_TrainingOptions, values, "connect")  # text such as "1/50" becomes a number
+    numbers = validated(_TrainingOptions, values, "connect")  # text such as "1/50" becomes a number
     epochs, batch_size, seed = numbers["epochs"], numbers["batch_size"], numbers["seed"]
-    basis = _bind_plugin("curves", "curve", curve, _merge(options, more))
-    lr_schedule = _bind_plugin("schedules", "schedule", schedule, {})
-    examples, objective = _examples(network, batches), _objective(loss, None)
-    model, _ = _copy_into_model(network, examples, mean, std)
+    basis = bound_plugin("curves", "curve", curve, merged_options(options, more))
+    lr_schedule = bound_plugin("schedules", "schedule", schedule, {})
+    examples, objective = examples_of(network, batches), objective_of(loss, None)
+    model, _ = copy_into_model(network, examples, mean, std)
     if epochs or isinstance(examples, Images):
-        _demand_loss(model, examples, objective, has_classes=loss == "cross_entropy")
+        demand_loss(model, examples, objective, has_classes=loss == "cross_entropy")
     (start, names), (end, _) = fitted_state("start", network, start), fitted_state("end", network, end)
     if not parameters(network):
         raise UserError("the network has no parameters, so there is no path between two states of it")
@@ -248,7 +246,7 @@ def connect(
             basis=path.basis,
             seed=seed,
         )
-        with _naming_batches(examples):
+        with naming_batches(examples):
             path = path.with_bends(fit(training).trainable.detach())
     estimate = Estimate.on(examples, as_is, batch_size=batch_size, seed=seed)
 
@@ -256,7 +254,7 @@ def connect(
         if not 0 <= t <= 1:
             raise UserError(f"t: found {t}; a number from 0 to 1 is needed")
         point = ends.state_on(path, t)
-        with _naming_batches(examples):
+        with naming_batches(examples):
             state = point | refresh(model, point, ends.statistics, estimate.sample())
         return {name: state[in_state] for name, in_state in names.items()}
 
@@ -287,12 +285,12 @@ def evaluate(
 
     Raises `UserError` if arguments do not fit together.
     """
-    examples, objective = _examples(network, batches), _objective(loss, metrics)
-    model, _ = _copy_into_model(network, examples, mean, std)
-    _demand_loss(model, examples, objective, has_classes=loss == "cross_entropy")
+    examples, objective = examples_of(network, batches), objective_of(loss, metrics)
+    model, _ = copy_into_model(network, examples, mean, std)
+    demand_loss(model, examples, objective, has_classes=loss == "cross_entropy")
     fitted, _ = fitted_state("state", network, state)
     generator = torch.Generator()  # there is no attack that draws from it
-    with _naming_batches(examples):
+    with naming_batches(examples):
         return measure(
             model, fitted, examples, batch_size=batch_size, attack=None, generator=generator, objective=objective
         )
@@ -359,11 +357,11 @@ def landscape(
     if method != "none" and len(states) == 1:
         raise UserError(f"method: found {method!r}, but there is no second state to align")
     values = dict(points=points, t1=t1, t2=t2, seed=seed, statistics=statistics, images=images, batch_size=batch_size)
-    options = _validate(_LandscapeOptions, values, "landscape")
-    examples, objective = _examples(network, batches), _objective(loss, metrics)
-    tested = examples if test is None else _examples(network, test)
-    model, _ = _copy_into_model(network, tested, mean, std)
-    _demand_loss(model, tested, objective, has_classes=loss == "cross_entropy")
+    options = validated(_LandscapeOptions, values, "landscape")
+    examples, objective = examples_of(network, batches), objective_of(loss, metrics)
+    tested = examples if test is None else examples_of(network, test)
+    model, _ = copy_into_model(network, tested, mean, std)
+    demand_loss(model, tested, objective, has_classes=loss == "cross_entropy")
     named = dict(zip(letters(len(states)), states, strict=True))
     fitted = {name: fitted_state(f"state {name}", network, state)[0] for name, state in named.items()}
     if method != "none":
@@ -375,7 +373,7 @@ def landscape(
     if statistics == "reestimated":
         estimate = Estimate.on(examples, as_is, batch_size=size, seed=options["seed"], images=options["images"])
     chosen = {name: options[name] for name in ("points", "seed", "batch_size")}
-    with _naming_batches(tested):
+    with naming_batches(tested):
         return landscape_of(model, fitted, estimate, tested, window=window, objective=objective, **chosen)
 
 
@@ -507,21 +505,21 @@ def merge_states(
         raise UserError("batches: found None; examples are needed, or an `example` of the inputs to trace the network")
     if greedy and (batches is None or weights is not None):
         raise UserError("greedy: found true; batches are needed, and no weights, because members are chosen")
-    examples, objective = _examples(first, [example] if batches is None else batches), _objective(loss, None)
+    examples, objective = examples_of(first, [example] if batches is None else batches), objective_of(loss, None)
     known = "none" if batches is None else "inputs" if next(examples.batches(1))[1] is None else "labels"
     chosen_methods = _affordable(METHODS[known], first) if method == "auto" else [method]
     chosen_repairs = REPAIRS[known] if repair == "auto" else [repair]
-    methods = {n: None if n == "none" else _bind_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
-    repairs = {n: None if n == "none" else _bind_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
-    frame = _bind_plugin("cohorts", "cohort", cohort, {})
+    methods = {n: None if n == "none" else bound_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
+    repairs = {n: None if n == "none" else bound_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
+    frame = bound_plugin("cohorts", "cohort", cohort, {})
     if known == "none" and repairs[chosen_repairs[0]] and reads_examples("repairs", chosen_repairs[0]):
         raise UserError(f"repair: {repair!r} reads examples, and there are none; give some (`batches`, --data)")
-    model, inputs = _copy_into_model(first, examples, mean, std)
+    model, inputs = copy_into_model(first, examples, mean, std)
     has_classes = loss == "cross_entropy"
-    measured: dict[str, Examples] = {} if test is None else {"test": _examples(first, test)}
+    measured: dict[str, Examples] = {} if test is None else {"test": examples_of(first, test)}
     for labelled in [*measured.values(), *([examples] if known == "labels" else [])]:
-        _demand_loss(model, labelled, objective, has_classes=has_classes)
-    with _naming_batches(examples):
+        demand_loss(model, labelled, objective, has_classes=has_classes)
+    with naming_batches(examples):
         fit, held_out = examples, None
         score: Score = parameter_distance
         if known != "none":
@@ -595,12 +593,12 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
 
     `merging.comparison.matches` says what chance is. Raises `UserError` if the networks do not fit together.
     """
-    examples = _examples(a, [example])
+    examples = examples_of(a, [example])
     state, other = (fitted_state(f"network {n}", a, x.state_dict())[0] for n, x in (("A", a), ("B", b)))
-    model, inputs = _copy_into_model(a, examples, None, None)
+    model, inputs = copy_into_model(a, examples, None, None)
     symmetry, weights = trace(model.network, inputs, attention=attention), parameters(a)
     problem, spec = Problem(model, symmetry, state, other, examples), symmetry.spec
-    searches = [_bind_plugin("alignments", "method", name, {}) for name in _affordable(EXACT_METHODS, a)]
+    searches = [bound_plugin("alignments", "method", name, {}) for name in _affordable(EXACT_METHODS, a)]
     found = [dict(search(problem, method)) for method in searches]
     distances = [distance(state, permute_state(spec, permutation, other), weights) for permutation in found]
     best = min(range(len(found)), key=lambda i: distances[i])
@@ -640,162 +638,3 @@ def _shares(members: Sequence[int], weights: Sequence[float] | None, count: int)
 def letters(count: int) -> list[str]:
     """Names for networks: A, B, ..., Z, then numbers."""
     return [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(count)]
-
-
-def _bind_plugin(
-    kind: str, argument: str, use: str, options: dict[str, Any], also: Sequence[str] = ()
-) -> Callable[..., Any]:
-    """A plug-in with its options bound. Raises UserError if there is no such plug-in or option.
-
-    For the message: `argument` is the name of the argument `use` of the caller, `also` are its other values.
-    """
-    check_known(argument, kind, use, also)
-    return plugin(kind, {"use": use, **_validate(schema(kind, use), options, use)})
-
-
-def _merge(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options from a mapping and from keywords. Raises UserError if one is given in both."""
-    if not isinstance(options, Mapping | None):
-        raise UserError(f"options: found {options!r}; a mapping is needed, such as {{'batch_size': 64}}")
-    if twice := sorted((options or {}).keys() & more.keys()):
-        raise UserError(f"option {twice[0]!r} is given twice, in options and as a keyword")
-    return {**(options or {}), **more}
-
-
-def _validate(model: type[BaseModel], values: dict[str, Any], path: str) -> dict[str, Any]:
-    """The validated values, with defaults. UserError lists all wrong ones, each as `path` and its name."""
-    problems = Validation()
-    checked = problems.validate(model, values, path)
-    if problems:
-        raise UserError("; ".join(problems.messages))
-    return checked
-
-
-def _examples(network: nn.Module, batches: Batches) -> Examples:
-    """The batches as examples on the device of the network; where they are if that has no tensors.
-
-    Raises UserError if the network is on several devices, or if it or the batches are on the meta device.
-    """
-    names_on_devices: dict[torch.device, str] = {}
-    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-        names_on_devices.setdefault(tensor.device, name)
-    if len(names_on_devices) > 1:
-        places = " and ".join(f"{name!r} on {device}" for device, name in names_on_devices.items())
-        raise UserError(f"network: {places}; all of its tensors must be on one device")
-    examples = batches if isinstance(batches, Examples) else Loader(batches, next(iter(names_on_devices), CPU))
-    if isinstance(examples, Images) and not isinstance(examples, OnDisk):
-        used = {"pixels": examples.pixels.device, "labels": examples.labels.device}
-    else:
-        inputs, _ = next(examples.batches(1))
-        used = {"batches": next(tensors_of(inputs)).device}
-    used = {"network": next(iter(names_on_devices), examples.device)} | used
-    for argument, device in used.items():
-        if device.type == "meta":
-            raise UserError(f"{argument}: on the meta device, which keeps no numbers")
-    return examples.to(used["network"])
-
-
-def _objective(loss: Loss, metrics: Metrics | None) -> Objective:
-    """The objective of a loss and metrics. Raises UserError if there is no plug-in of this name."""
-    if isinstance(loss, str):
-        objective: Objective = _bind_plugin("objectives", "loss", loss, {})()
-    elif callable(loss):
-        objective = Objective(loss, {LOSS: Metric(lambda o, t: _per_example(LOSS, loss(o, t), o))})
-    else:
-        raise UserError(f"loss: found {loss!r}; a function (outputs, targets) -> scalar, or a name, is needed")
-    own = {name: _own_metric(name, function) for name, function in (metrics or {}).items()}
-    return replace(objective, metrics={**objective.metrics, **own})
-
-
-def _own_metric(name: str, function: Callable[[Any, Any], Any]) -> Metric:
-    return Metric(lambda outputs, targets: _per_example(name, function(outputs, targets), outputs))
-
-
-def _per_example(name: str, value: Any, outputs: Any) -> Tensor:
-    """A metric's value as one number for each example, (n,); a scalar counts for each of them."""
-    count = next((len(t) for t in output_tensors(outputs) if t.dim()), 1)
-    numbers = torch.as_tensor(value)
-    if numbers.dim() == 0:
-        return numbers.expand(count)
-    if numbers.shape != (count,):
-        raise UserError(
-            f"{name}: found a tensor of shape {tuple(numbers.shape)} for {count} examples; a scalar, or one number for "
-            "each example, is needed"
-        )
-    return numbers
-
-
-def _demand_loss(model: Model, examples: Examples, objective: Objective, *, has_classes: bool) -> None:
-    """Raise UserError unless the loss of the first examples, in evaluation mode, is a floating-point scalar.
-
-    With `has_classes`, the labels of images are checked too: there must be a logit for each.
-    """
-    inputs, targets = next(examples.batches(IMAGES))
-    outputs = evaluation_outputs(model.network, model.normalise(inputs))
-    if isinstance(examples, Images) and has_classes:
-        check_images(examples, None, _count_classes(outputs, len(inputs)))
-    try:
-        value = objective.loss(outputs, targets)
-    except Exception as error:  # of any kind, by the code of the user
-        raise UserError(f"loss: on the first batch it raises {summary(error)}") from error
-    if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
-        shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UserError(f"loss: found {shape}; a floating-point scalar tensor is needed")
-
-
-@contextmanager
-def _naming_batches(examples: Examples) -> Iterator[None]:
-    """A block in which an error of the user's network, loss or loader becomes a UserError that names the batch."""
-    try:
-        yield
-    except (UserError, CertificateError, Diverged):
-        raise
-    except Exception as error:  # of any kind, by the code of the user
-        if not isinstance(examples, Loader):
-            raise
-        raise UserError(f"batches: on batch {examples.position.number} {summary(error)}") from error
-
-
-def _copy_into_model(
-    network: nn.Module, examples: Examples, mean: Normalisation | None, std: Normalisation | None
-) -> tuple[Model, Inputs]:
-    """A model of a copy of the network, and its normalised inputs for two of the examples.
-
-    Raises UserError if the examples or their normalisation do not fit the network.
-    """
-    if not isinstance(examples, Images):
-        if mean is not None or std is not None:
-            raise UserError("mean, std: only images are normalised; normalise other inputs in the loader")
-        model = Model(evaluation_copy(network), None, None)
-    else:
-        check_images(examples, None, None)
-        channels = examples.pixels.shape[1]
-        dtypes = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
-        reference = torch.empty((), dtype=next(dtypes, None), device=examples.device)
-        shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
-        if not (scale > 0).all():
-            raise UserError(f"std: found {std}; numbers above 0 are needed, one for each of the {channels} channels")
-        model = Model(evaluation_copy(network), *(t.to(reference).view(-1, 1, 1) for t in (shift, scale)))
-    example = model.normalise(next(examples.batches(2))[0])
-    evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it
-    return model, example
-
-
-def _normalisation(name: str, values: Normalisation | None, channels: int, default: float) -> Tensor:
-    """One finite number for each channel, (channels,)."""
-    try:
-        numbers = torch.tensor([default] * channels if values is None else [float(value) for value in values])
-    except (TypeError, ValueError):
-        numbers = torch.tensor([])
-    if len(numbers) != channels or not numbers.isfinite().all():
-        raise UserError(f"{name}: found {values}; numbers are needed, one for each of the {channels} channels")
-    return numbers
-
-
-def _count_classes(outputs: Any, images: int) -> int:
-    """The number of classes of a network that returns `outputs` for so many images."""
-    head = logits(outputs) if isinstance(outputs, Tensor | tuple) else outputs
-    if not isinstance(head, Tensor) or head.dim() != 2 or len(head) != images:
-        shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
-        raise UserError(f"the network returns {shape} for {images} images; logits are needed, one for each class")
-    return head.shape[1]

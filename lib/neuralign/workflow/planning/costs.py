@@ -72,7 +72,7 @@ def training_key(precision: str) -> str:
 
 
 def precision_of(settings: Settings) -> str:
-    """The precision that a job trains in, or that the attacks of an evaluation search in; float32 for all other jobs."""
+    """The precision that a job trains in, or that the attacks of an evaluation search in; float32 for others."""
     of_attacks = settings.get("protocol", {}).get("attack_precision", "float32")
     return str(settings.get("training", {}).get("precision", of_attacks))
 
