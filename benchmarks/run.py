@@ -4,7 +4,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import torch
 from benchmarks import timing
 from benchmarks.timing import Row
 from neuralign.common.tables import align_columns
-from neuralign.workflow.running.notes import versions
+from neuralign.workflow.running.notes import processor, versions
 
 HERE = Path(__file__).parent
 TOPICS = sorted(p.stem for p in HERE.glob("*.py") if "\ndef measure(" in p.read_text())
@@ -30,7 +29,7 @@ def header(device: str) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": f"{commit or 'unknown'}{' and changes' if changed else ''}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": [round(x, 2) for x in os.getloadavg()],
         "threads": torch.get_num_threads(),
@@ -62,13 +61,6 @@ def _format_seconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.4g} s"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _output(*command: str) -> str | None:

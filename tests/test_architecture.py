@@ -15,8 +15,8 @@ from neuralign.workflow import graph  # noqa: F401 (it registers all rules)
 from neuralign.workflow.job import RULES
 
 REPOSITORY = PACKAGE.parents[1]
-# A package imports only packages before it. `api`, the calls for other programs, and `arguments`, which checks what they
-# are given, stand above merging, and below cli.
+# A package imports only packages before it. `api`, the calls for other programs, and `arguments`, which checks what
+# they are given, stand above merging, and below cli.
 ORDER = "common config datasets networks symmetry curves training alignment evaluation merging".split()
 API_ABOVE = [*ORDER, "arguments", "api"]
 ORDER += ["report", "workflow", "cli"]

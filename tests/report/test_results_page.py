@@ -66,13 +66,14 @@ def test_hours_are_added_once_for_each_job(tmp_path):
     folder = tmp_path / "study"
     for name, rule, seconds in (("a.csv", "train", 1800), ("b.csv", "train", 1800), ("c.csv", "align", 720)):
         note = {"rule": rule, "wildcards": {"seed": "1"}, "seconds": seconds, "device": "CPU", "threads": 2}
+        note |= {"cpu_use": 1.5} if rule == "train" else {}  # notes of older code do not say
         (folder / "results").mkdir(parents=True, exist_ok=True)
         (folder / "results" / f"{name}.json").write_text(json.dumps(note))
     (_, rows), *_ = cost_table(Bundle(folder).notes).groups
     assert rows == [
-        ["align", "CPU, 2 threads", "1", "0.20"],
-        ["train", "CPU, 2 threads", "1", "0.50"],  # two results of one job
-        ["total", "", "2", "0.70"],
+        ["align", "CPU, 2 threads", "1", "0.20", "–"],
+        ["train", "CPU, 2 threads", "1", "0.50", "0.75"],  # two results of one job
+        ["total", "", "2", "0.70", "–"],
     ]
 
 

@@ -46,6 +46,7 @@ def test_a_note_holds_the_recipe_the_checksums_and_the_circumstances_of_a_job():
     assert note["inputs"] == {"data": {"path": "data", "sha256": sha256("data")}}
     assert note["artefact"] == str(OUT) and note["sha256"] == sha256(OUT) and note["digest"] == digest(note)
     assert note["seconds"] >= 0 and note["started"].endswith("+00:00")
+    assert 0 < note["cpu_use"] <= os.cpu_count() and note["processor"]
     assert note["versions"].keys() >= {"python", "numpy"}
     assert {"commit", "modified", "device", "tf32", "platform", "threads", "seeds"} <= note.keys()
 

@@ -25,6 +25,9 @@ from neuralign.workflow.planning.costs import (
     table,
     work,
 )
+from neuralign.workflow.planning.estimator import undisturbed_seconds
+from neuralign.workflow.running.gpus import devices
+from neuralign.workflow.running.notes import processor
 from neuralign.workflow.study_jobs import figures
 
 CIFAR = Sizes(50_000, 10_000, 3, 32, 10)
@@ -265,6 +268,41 @@ def test_hours_come_from_a_calibration(catalogue, tmp_path):
     assert text.splitlines()[0].split()[:3] == ["rule", "jobs", "done"] and text.splitlines()[-1].startswith("total")
 
 
+def test_times_of_this_machine_come_before_a_calibration_and_that_before_times_of_others(catalogue, tmp_path):
+    wildcards, job = next((w, j) for rule, w, j in plan.jobs(catalogue, "demo") if rule == "train_endpoint")
+    sizes = plan.Plan(catalogue, "demo", tmp_path).estimator.sizes("digits")
+    passes = work("train_endpoint", job.settings, sizes)
+
+    def estimate(**facts):
+        note = {"rule": "train_endpoint", "wildcards": wildcards, "settings": job.settings, "device": "CPU", "key": "x"}
+        (tmp_path / "x.safetensors.json").write_text(json.dumps(note | {"seconds": 8.0, "threads": 1} | facts))
+        return plan.Plan(catalogue, "demo", tmp_path).estimator.seconds("train_endpoint", wildcards, job.settings)
+
+    assert estimate() == (pytest.approx(8.0), "train_endpoint jobs done elsewhere")  # an old note names no processor
+    assert estimate(processor="another") == (pytest.approx(8.0), "train_endpoint jobs done elsewhere")
+    key = json.dumps([job.settings["model"]["network"], 1, 16, 10], sort_keys=True)
+    known = {"parameters": 100, "buffers": 10, "activations": 50, "train": 2.0 / passes, "forward": 0.0005}
+    (tmp_path / ".calibration.json").write_text(json.dumps({"device": "x", "networks": {key: known}}))
+    assert estimate(processor="another") == (pytest.approx(2.0), "calibration")
+    if not devices():  # where there is a GPU, notes of jobs on the CPU are of other circumstances
+        assert estimate(processor=processor()) == (pytest.approx(8.0), "train_endpoint jobs done")
+        assert estimate(processor=processor(), cpu_use=0.25) == (pytest.approx(2.0), "train_endpoint jobs done")
+
+
+@pytest.mark.parametrize(
+    ("facts", "seconds"),
+    [
+        ({"device": "CPU", "threads": 1, "cpu_use": 0.25}, 2.0),  # paused, or beside other programs
+        ({"device": "CPU", "threads": 1, "cpu_use": 1.02}, 8.0),
+        ({"device": "CPU", "threads": 1}, 8.0),
+        ({"device": "CPU", "threads": 4, "cpu_use": 0.25}, 8.0),  # threads wait for each other on a quiet machine too
+        ({"device": "A GPU", "threads": 1, "cpu_use": 0.25}, 8.0),
+    ],
+)
+def test_time_without_a_processor_does_not_count(facts, seconds):
+    assert undisturbed_seconds({"seconds": 8.0} | facts) == seconds
+
+
 def test_times_of_one_precision_are_not_used_for_another(tmp_path):
     """Neither notes nor calibrations of another precision say how long a training takes."""
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
@@ -292,6 +330,7 @@ def test_times_of_one_precision_are_not_used_for_another(tmp_path):
         assert (
             plan.Plan(catalogue, "demo", tmp_path).estimator.seconds("train_endpoint", place, job.settings) == expected
         )
+    (tmp_path / ".calibration.json").unlink()
     (tmp_path / "x.safetensors.json").write_text(json.dumps(note | {"settings": job.settings, "seconds": 7.0}))
     assert plan.Plan(catalogue, "demo", tmp_path).estimator.seconds("train_endpoint", place, job.settings)[
         0

@@ -291,7 +291,7 @@ def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Where the results come from, over all notes: commits, versions, devices, dates."""
+    """Where the results come from, over all notes: commits, versions, devices, processors, dates."""
 
     def all_of(key: str) -> list[str]:
         return sorted({str(note[key]) for note in notes if note.get(key)})
@@ -303,6 +303,7 @@ def origin(notes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "Commit": ", ".join(all_of("commit")) + (f" ({changed} results with uncommitted changes)" if changed else ""),
         "Versions": ", ".join(sorted(versions)),
         "Devices": ", ".join(all_of("device")),
+        "Processors": ", ".join(all_of("processor")),
         "Computed": " to ".join(dict.fromkeys(started[:1] + started[-1:])),
     }
     return {name: text or "not recorded" for name, text in texts.items()}

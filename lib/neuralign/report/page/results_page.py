@@ -196,17 +196,22 @@ def with_results(readme: str, part: str) -> str:
 def cost_table(notes: Iterable[Mapping[str, Any]]) -> Table:
     """Hours by rule and device, from one note for each job."""
     jobs = pd.DataFrame(
-        [(n["rule"], f"{n['device']}, {_threads(n)}", float(n["seconds"])) for n in notes],
-        columns=["rule", "device", "seconds"],
-    )
-    rows = [
-        [str(rule), str(device), str(len(part)), number(part["seconds"].sum() / SECONDS_PER_HOUR)]
-        for (rule, device), part in jobs.groupby(["rule", "device"])
-    ]
-    rows.append(["total", "", str(len(jobs)), number(jobs["seconds"].sum() / SECONDS_PER_HOUR)])
-    return Table(
-        "Hours of the jobs, added up; several may have run at once.", ["Rule", "Device", "Jobs", "Hours"], [("", rows)]
-    )
+        [
+            (n["rule"], f"{n['device']}, {_threads(n)}", n["seconds"], n["seconds"] * n.get("cpu_use", float("nan")))
+            for n in notes
+        ],
+        columns=["rule", "device", "seconds", "cpu"],
+    ).astype({"seconds": float, "cpu": float})
+
+    def row(rule: str, device: str, part: pd.DataFrame) -> list[str]:
+        hours = (part[column].sum(skipna=False) / SECONDS_PER_HOUR for column in ("seconds", "cpu"))
+        return [rule, device, str(len(part)), *map(number, hours)]
+
+    rows = [row(str(rule), str(device), part) for (rule, device), part in jobs.groupby(["rule", "device"])]
+    caption = "Hours of the jobs, added up; several may have run at once, and waited for each other or for other "
+    caption += "programs. Processor hours: in which they had a processor, counted once for each; a dash: not recorded."
+    head = ["Rule", "Device", "Jobs", "Hours", "Processor hours"]
+    return Table(caption, head, [("", [*rows, row("total", "", jobs)])])
 
 
 def _threads(note: Mapping[str, Any]) -> str:

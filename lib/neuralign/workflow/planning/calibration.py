@@ -1,8 +1,10 @@
 """Measure seconds per forward pass on this machine, and count the parameters of networks; under a minute in all."""
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,6 +23,7 @@ from neuralign.training import augmentation
 from neuralign.training.loop import Training, fit, objective_of
 from neuralign.training.progress import Regime
 from neuralign.workflow.planning.costs import STEP, TimedTraining, network_key, training_key
+from neuralign.workflow.running.notes import processor
 
 TARGET_SECONDS = 1.5  # how long one measurement shall take on a CPU
 STEPS = 50  # of one measurement, on a CPU at most
@@ -34,18 +37,30 @@ def calibrate(trainings: Iterable[TimedTraining]) -> dict[str, Any]:
     """
     networks: dict[str, Any] = {}
     timings: dict[str, dict[str, float]] = {}
-    for training in trainings:
-        network, sizes = training.network, training.sizes
-        model = build(network, classes=sizes.classes, channels=sizes.channels).to(device())
-        if training.arrays is not None:  # only images are normalised
-            model = Model(model.network, None, None)
-        without_classes = json.dumps([dict(network), sizes.channels, sizes.side])
-        timing = timings.setdefault(without_classes, {})
-        if training_key(training.precision) not in timing:
-            timing |= _seconds(model, training)
-        networks[network_key(network, sizes)] = _counts(model, _some_examples(training, 1)) | timing
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    return {"device": name, "networks": networks}
+    with _threads_of_a_job() as threads:
+        for training in trainings:
+            network, sizes = training.network, training.sizes
+            model = build(network, classes=sizes.classes, channels=sizes.channels).to(device())
+            if training.arrays is not None:  # only images are normalised
+                model = Model(model.network, None, None)
+            without_classes = json.dumps([dict(network), sizes.channels, sizes.side])
+            timing = timings.setdefault(without_classes, {})
+            if training_key(training.precision) not in timing:
+                timing |= _seconds(model, training)
+            networks[network_key(network, sizes)] = _counts(model, _some_examples(training, 1)) | timing
+    cpu = f"{processor()}, {threads} thread{'s' * (threads != 1)}"
+    return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu, "networks": networks}
+
+
+@contextmanager
+def _threads_of_a_job() -> Iterator[int]:
+    """A block in which torch has as many threads as a job of the workflow; yields how many."""
+    before, threads = torch.get_num_threads(), int(os.environ.get("OMP_NUM_THREADS") or 1)
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def _counts(model: Model, example: Examples) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""How long one job will take: from finished jobs, else from a calibration of this machine, else at a rough guess.
+"""How long one job will take: from finished jobs, from a calibration of this machine, or at a rough guess.
 
-Times of finished jobs, from their notes of origin, are scaled by the work (`costs.py`) of the job in question. A
-calibration is kept in a file of the results folder (`calibration_file.py`).
+Times of finished jobs, from their notes of origin, are scaled by the work (`costs.py`) of the job in question. Those of
+another machine, such as restored ones, count where there is no calibration. A calibration is kept in a file of the
+results folder (`calibration_file.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +27,13 @@ from neuralign.workflow.planning.costs import (
 from neuralign.workflow.planning.sizes import published_sizes, sizes_by_making, sizes_in_file
 from neuralign.workflow.provenance.consistency import NOT_RESULTS
 from neuralign.workflow.running.gpus import devices
-from neuralign.workflow.running.notes import read_note
+from neuralign.workflow.running.notes import processor, read_note
 
 # For the rough guess: seconds that a forward pass takes per number of the input, as measured for TinyTen, whose
 # convolutions keep most of the resolution of an image (docs/measurements.md). Large networks take 10 times as long.
 ROUGHLY_ON_CPU = 1e-7  # with one thread
 ROUGHLY_ON_GPU = 2e-9
+PLACE = ("dataset", "network", "regime")
 NOMINAL = Sizes(train=10_000, test=2_000, channels=1, side=32, classes=10)
 START_UP = 3.0  # seconds until a job has started Python and imported its libraries, which notes do not count
 
@@ -65,15 +67,21 @@ class Estimator:
         sizes, precision = self.sizes_of(wildcards, settings), precision_of(settings)
         has_buffers = self.calibration_of(sizes, settings).get("buffers", 1) > 0
         passes = work(rule, settings, sizes, has_buffers=has_buffers)
-        for keys in (("dataset", "network", "regime"), ("dataset", "network")):
-            if seconds_per_pass := self._rate((rule,), {k: wildcards[k] for k in keys}, precision, has_buffers):
-                return passes * seconds_per_pass, f"{rule} jobs done"
         key = training_key(precision) if has_training_steps(rule, settings) else "forward"
-        if seconds_per_pass := self.calibration_of(sizes, settings).get(key):
-            return passes * seconds_per_pass, "calibration"
-        of_network = {k: wildcards[k] for k in ("dataset", "network")}
-        if seconds_per_pass := self._rate(tuple(WORK), of_network, precision, has_buffers):
-            return passes * seconds_per_pass, "other jobs of the network done"
+        of_regime, of_network = ({k: wildcards[k] for k in keys} for keys in (PLACE, PLACE[:-1]))
+        rate_of = partial(self._rate, precision=precision, has_buffers=has_buffers)
+        sources = [
+            (f"{rule} jobs done", lambda: rate_of((rule,), of_regime, here=True)),
+            (f"{rule} jobs done", lambda: rate_of((rule,), of_network, here=True)),
+            ("calibration", lambda: self.calibration_of(sizes, settings).get(key)),
+            (f"{rule} jobs done elsewhere", lambda: rate_of((rule,), of_regime, here=False)),
+            (f"{rule} jobs done elsewhere", lambda: rate_of((rule,), of_network, here=False)),
+            ("other jobs of the network done", lambda: rate_of(tuple(WORK), of_network, here=True)),
+            ("other jobs of the network done elsewhere", lambda: rate_of(tuple(WORK), of_network, here=False)),
+        ]
+        for source, seconds_per_pass in ((source, find()) for source, find in sources):
+            if seconds_per_pass:
+                return passes * seconds_per_pass, source
         return None, "unknown"
 
     def seconds_or_guess(self, rule: str, wildcards: Wildcards, settings: Settings) -> tuple[float, bool]:
@@ -109,13 +117,16 @@ class Estimator:
         return self.calibration.get("networks", {}).get(key, {})
 
     def _rate(
-        self, rules: tuple[str, ...], wildcards: Mapping[str, str], precision: str, has_buffers: bool
+        self, rules: tuple[str, ...], wildcards: Mapping[str, str], *, precision: str, has_buffers: bool, here: bool
     ) -> float | None:
-        """Seconds per forward pass of the finished jobs of these rules, with these wildcards and in this precision."""
-        key = (rules, *wildcards.items(), precision, has_buffers)
+        """Seconds per forward pass of the finished jobs of these rules, with these wildcards and in this precision.
+
+        `here`: of those of this machine, or of all others.
+        """
+        key = (rules, *wildcards.items(), precision, has_buffers, here)
         if key not in self._rates:
             counted = partial(work, has_buffers=has_buffers)
-            self._rates[key] = rate(self._finished(rules, wildcards, precision, counted))
+            self._rates[key] = rate(self._finished(rules, wildcards, precision, counted, here=here))
         return self._rates[key]
 
     def _finished(
@@ -124,6 +135,8 @@ class Estimator:
         wildcards: Mapping[str, str],
         precision: str,
         counted: Callable[[str, Any, Sizes], float],
+        *,
+        here: bool,
     ) -> Iterator[tuple[float, float]]:
         """(seconds, forward passes) of finished jobs of these rules, with these wildcards and in this precision.
 
@@ -131,9 +144,25 @@ class Estimator:
         """
         for note in self.notes.values():
             matches = note["rule"] in rules and wildcards.items() <= note["wildcards"].items()
-            if matches and precision_of(note["settings"]) == precision:
+            if matches and precision_of(note["settings"]) == precision and _is_of_this_machine(note) == here:
                 side = note["settings"]["model"]["input_size"]
-                yield note["seconds"], counted(note["rule"], note["settings"], self.sizes(wildcards["dataset"], side))
+                sizes = self.sizes(wildcards["dataset"], side)
+                yield undisturbed_seconds(note), counted(note["rule"], note["settings"], sizes)
+
+
+def undisturbed_seconds(note: Mapping[str, Any]) -> float:
+    """The seconds of a finished job, for one of one thread only those in which it had a processor.
+
+    The others are those in which it was paused or other programs ran.
+    """
+    seconds: float = note["seconds"]
+    is_of_one_thread = note.get("device") == "CPU" and note.get("threads") == 1
+    return seconds * min(1.0, note.get("cpu_use", 1.0)) if is_of_one_thread else seconds
+
+
+def _is_of_this_machine(note: Mapping[str, Any]) -> bool:
+    """Whether the note names a processor like this one, and a GPU if this machine has one. Old notes name none."""
+    return note.get("processor") == processor() and (note.get("device") == "CPU") == (not devices())
 
 
 def read_notes(results: Path) -> dict[str, dict[str, Any]]:

@@ -12,10 +12,14 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from neuralign.common.files import PACKAGE, note_path, sha256
 
@@ -91,16 +95,24 @@ def notes(
         seconds: how long it took, with earlier processes that were killed.
         reported: what the job says of its results that the recipe cannot know, such as warnings; {} if nothing.
 
-    `peak_memory` is the largest memory in megabytes that this process has had; jobs that share a process share it.
+    `peak_memory` is the largest memory in megabytes that this process has had, and `cpu_use` how many processors it has
+    kept busy on average; jobs that share a process share both.
     """
     common = {name: recipe[name] for name in (*IDENTITY, "key") if name in recipe}
     common |= {"inputs": inputs, "seeds": seeds(recipe["rule"], recipe["settings"])}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # bytes
-    common |= {"started": started, "seconds": round(seconds, 2), "peak_memory": round(peak / 1e6), **origin()}
+    common |= {"started": started, "seconds": round(seconds, 2), "cpu_use": round(_cpu_use(), 3)}
+    common |= {"peak_memory": round(peak / 1e6), **origin()}
     common |= {"reported": dict(reported)} if reported else {}
     for output in recipe["outputs"].values():
         note = common | {"artefact": output, "sha256": sha256(output)}
         yield note_path(output), note | {"digest": digest(note)}
+
+
+def _cpu_use() -> float:
+    """Processor time of this process and of those it has started, by the time since it began."""
+    used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return used / max(time.time() - psutil.Process().create_time(), 1e-3)
 
 
 def digest(note: Mapping[str, Any]) -> str:
@@ -144,7 +156,7 @@ def read_note(output: str | Path) -> Note:
 
 
 def origin() -> dict[str, Any]:
-    """Commit, versions of the libraries in use, platform, device, its precision and threads of this process.
+    """Commit, versions of the libraries in use, platform, processor, device, its precision, threads of this process.
 
     Where it has read repositories of a hub that are named without a commit, also `hub`, {name: commit}.
     """
@@ -156,10 +168,20 @@ def origin() -> dict[str, Any]:
         "modified": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None,
         "versions": versions(name for name, module in LIBRARIES.items() if module in sys.modules),
         "platform": platform.platform(),
+        "processor": processor(),
         "device": torch.cuda.get_device_name() if torch and on_gpu else "CPU",
         "tf32": bool(torch and on_gpu and torch.backends.cudnn.allow_tf32),  # whether float32 convolutions run in TF32
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
     } | ({"hub": dict(hub.REVISIONS)} if hub and hub.REVISIONS else {})
+
+
+@cache
+def processor() -> str:
+    """The name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
