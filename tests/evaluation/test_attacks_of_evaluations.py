@@ -2,22 +2,17 @@
 
 import pytest
 import torch
-from tiny import generator, randomised
+from tiny import BUDGET, attack_entry, generator, randomised
 from torch import Tensor
 
-from neuralign.config.signatures import plugins, schema
+from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images
 from neuralign.evaluation.along_curve import measure
-from neuralign.evaluation.attacks import attacks_of, in_precision
+from neuralign.evaluation.attacks import attacks_of
 from neuralign.networks.model import Model
+from neuralign.training.progress import in_precision
 
-BUDGET = {"eps": 0.03, "step": 0.01}  # options that have no default
-
-
-def entries() -> dict[str, dict[str, object]]:
-    """A config entry of every attack."""
-    fields = {use: schema("attacks", use).model_fields for use in plugins("attacks")}
-    return {use: {"use": use, **{k: v for k, v in BUDGET.items() if k in known}} for use, known in fields.items()}
+ENTRIES = {use: attack_entry(use) for use in plugins("attacks")}
 
 
 @pytest.fixture
@@ -28,8 +23,8 @@ def single(tinyten: Model) -> tuple[Model, dict[str, Tensor]]:
 
 
 def test_clean_images_come_first() -> None:
-    assert list(attacks_of(entries())) == ["clean", *plugins("attacks")]
-    assert attacks_of(entries())["clean"] is None
+    assert list(attacks_of(ENTRIES)) == ["clean", *plugins("attacks")]
+    assert attacks_of(ENTRIES)["clean"] is None
 
 
 @pytest.mark.parametrize("use", plugins("attacks"))
@@ -40,7 +35,7 @@ def test_the_search_has_the_precision_and_the_measurement_has_not(
     model, state = single
     seen = []
     handle = model.network.fc.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    attack = attacks_of({use: entries()[use]}, precision)[use]
+    attack = attacks_of({use: ENTRIES[use]}, precision)[use]
     values = measure(model, state, images, batch_size=12, attack=attack, generator=generator())
     handle.remove()
     assert set(seen[:-1]) == {getattr(torch, precision)} and seen[-1] == torch.float32
@@ -54,7 +49,7 @@ def test_what_is_found_in_bfloat16_stays_within_the_bounds(
     model, state = single
     model.network.eval()
     pixels, labels = next(images.batches(12))
-    attack = attacks_of({use: entries()[use]}, "bfloat16")[use]
+    attack = attacks_of({use: ENTRIES[use]}, "bfloat16")[use]
     assert attack is not None
     with model.holding(state) as predict:
         attacked = attack(predict, pixels, labels, generator())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuralign.config.signatures import plugins
+from neuralign.config.signatures import plugins, schema
 from neuralign.datasets.images import Images, as_float
 from neuralign.networks.model import Model, State, buffers, build, parameters
 from neuralign.symmetry.permutations import PermutationSpec
@@ -24,6 +24,13 @@ TRANSFORMERS = ("gpt", "vit")
 NETWORKS_OF_IMAGES = tuple(name for name in plugins("networks") if name not in OF_OTHER_DATA)
 # these can be folded and have a bound
 CONVOLUTIONAL = tuple(name for name in NETWORKS_OF_IMAGES if name not in TRANSFORMERS)
+
+BUDGET = {"eps": 0.03, "step": 0.01}  # options of attacks that have no default
+
+
+def attack_entry(use: str) -> dict[str, Any]:
+    """A config entry of this attack."""
+    return {"use": use, **{k: v for k, v in BUDGET.items() if k in schema("attacks", use).model_fields}}
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -6,26 +6,24 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import generator, perceptron, pictures, randomised
+from tiny import BUDGET, attack_entry, generator, perceptron, pictures, randomised
 from torch import Tensor
 from torch.nn import functional as F
 
 from neuralign.config.plugins import plugin
-from neuralign.config.signatures import plugins, schema
+from neuralign.config.signatures import plugins
 from neuralign.datasets.images import as_float
 from neuralign.networks.model import criterion
 from neuralign.training.attacks.pgd import pgd
 
-EPS = 0.03
-BUDGET = {"eps": EPS, "step": 0.01}  # options that have no default
+EPS = BUDGET["eps"]
 NAMES = plugins("attacks")
 
 Predict = Callable[[Tensor], Any]
 
 
 def attack(use: str) -> Callable[..., Tensor]:
-    fields = schema("attacks", use).model_fields
-    return plugin("attacks", {"use": use, **{k: v for k, v in BUDGET.items() if k in fields}})
+    return plugin("attacks", attack_entry(use))
 
 
 def pixels_and_labels(count: int = 10) -> tuple[Tensor, Tensor]:

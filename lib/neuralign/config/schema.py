@@ -259,7 +259,7 @@ class Evaluation(Strict):
     attack_precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="Number format of the network while the `attacks` look for their images; what they find is always "
-        "measured in float32. bfloat16 takes half the time where the processor has it.",
+        "measured in float32. bfloat16 is faster where the processor has it.",
     )
     seed: Seed = Field(default=0, description="Seed of everything random in the evaluation.")
 

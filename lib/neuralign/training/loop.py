@@ -11,7 +11,6 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import inf, isfinite
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,18 @@ from neuralign.training.distributed.processes import ALONE, WHOLE, Processes
 from neuralign.training.objective import LOSS, Objective
 from neuralign.training.objectives.cross_entropy import CLASSIFICATION
 from neuralign.training.optimiser import SGD, clip_
-from neuralign.training.progress import Attack, Constraint, Diverged, Keeper, Progress, Regime, Row, Sample, autocast
+from neuralign.training.progress import (
+    Attack,
+    Constraint,
+    Diverged,
+    Keeper,
+    Progress,
+    Regime,
+    Row,
+    Sample,
+    autocast,
+    in_precision,
+)
 
 log = logging.getLogger(__name__)
 SILENCE = 30.0  # seconds without a line in the log of a training
@@ -124,7 +134,8 @@ class Training:
         processes: Processes = ALONE,
     ):
         self.model, self.sample, self.layout, self.examples, self.regime = model, sample, layout, examples, regime
-        self.transform, self.basis, self.attack, self.seed = transform, basis, attack, seed
+        self.transform, self.basis, self.seed = transform, basis, seed
+        self.attack = in_precision(attack, regime.precision) if attack else None
         self.objective, self.constrain, self.device = objective, constrain, examples.device
         self.processes, self.keeper = processes, keeper if processes.leads else None
         if not trainable.numel():
@@ -264,12 +275,7 @@ class Training:
             names = [name for name, b in buffers.items() if b.dtype == dtype]
             torch._foreach_copy_([copies[n] for n in names], [buffers[n] for n in names])
         with self.model.holding(self.layout.views(flat) | copies) as network:
-
-            def predict(pixels: Tensor) -> Any:
-                with autocast(self.device, self.regime.precision):
-                    return network(pixels)
-
-            return attack(predict, x, y, self.attack_generator)
+            return attack(network, x, y, self.attack_generator)
 
     def _accumulate(self, loss: Tensor, flat: Tensor, others: Sequence[Tensor], examples: int) -> None:
         """Add a step to the sums of its epoch (see `Progress`).

@@ -96,3 +96,20 @@ class Keeper(Protocol):
 def autocast(device: torch.device, precision: str) -> Any:
     """A block in which networks run in this precision by `torch.autocast`; for "float32" it changes nothing."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
+
+
+def in_precision(attack: Attack, precision: str) -> Attack:
+    """The attack on a network that computes in this precision ("float32", or a dtype of `torch.autocast`)."""
+    if precision == "float32":
+        return attack
+
+    def attack_in_precision(
+        predict: Callable[[Tensor], Any], pixels: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        def predict_in_precision(x: Tensor) -> Any:
+            with autocast(x.device, precision):
+                return predict(x)
+
+        return attack(predict_in_precision, pixels, labels, generator)
+
+    return attack_in_precision

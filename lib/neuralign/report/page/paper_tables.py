@@ -60,9 +60,17 @@ def numbers_in_words(published: pd.DataFrame) -> str:
 
 def claims_in_words(claims: pd.DataFrame) -> str:
     """How many claims have which verdict, by `overall`."""
-    verdicts = [overall(rows) for _, rows in claims.groupby("claim", sort=False)]
+    verdicts = [verdict for _, verdict in verdicts_by_claim(claims).values()]
     parts = [f"{verdicts.count(v)} {v}" for v in (*VERDICTS, "mixed", NOT_MEASURED) if v in verdicts]
     return f"Of {len(verdicts)} claims: {', '.join(parts)}."
+
+
+def verdicts_by_claim(claims: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """{claim: (its sentence, its verdict by `overall`)}, in their order."""
+    return {
+        str(claim): (str(rows.iloc[0]["sentence"]), overall(rows))
+        for claim, rows in claims.groupby("claim", sort=False)
+    }
 
 
 def overall(rows: pd.DataFrame) -> str:

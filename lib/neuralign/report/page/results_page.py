@@ -149,10 +149,10 @@ def claims_table(published: Iterable[Bundle]) -> Table:
     sentences: dict[str, str] = {}
     verdicts: dict[str, dict[str, str]] = {}  # of each study, by claim
     for bundle in published:
-        for claim, rows in bundle.table("claims").groupby("claim", sort=False):
-            sentences.setdefault(str(claim), str(rows.iloc[0]["sentence"]))
-            if (verdict := paper_tables.overall(rows)) != NOT_MEASURED:
-                verdicts.setdefault(bundle.name, {})[str(claim)] = verdict
+        for claim, (sentence, verdict) in paper_tables.verdicts_by_claim(bundle.table("claims")).items():
+            sentences.setdefault(claim, sentence)
+            if verdict != NOT_MEASURED:
+                verdicts.setdefault(bundle.name, {})[claim] = verdict
     rows = [[text, *(of.get(claim, NONE) for of in verdicts.values())] for claim, text in sentences.items()]
     caption = "A claim is supported or contradicted only where a 95 % t-interval over the pairs of a study lies on one "
     caption += "side of zero, or of the bound in its sentence; mixed: its measures differ. A dash: not measured there."
@@ -251,9 +251,9 @@ def _schedules(bundle: Bundle) -> str:
 def _verdicts(claims: pd.DataFrame) -> str:
     """The claims that were measured, by verdict, as a list."""
     by_verdict: dict[str, list[str]] = {}
-    for _, rows in claims.groupby("claim", sort=False):
-        by_verdict.setdefault(paper_tables.overall(rows), []).append(str(rows.iloc[0]["sentence"]).rstrip("."))
-    by_verdict.pop(NOT_MEASURED, None)
+    for sentence, verdict in paper_tables.verdicts_by_claim(claims).values():
+        if verdict != NOT_MEASURED:
+            by_verdict.setdefault(verdict, []).append(sentence.rstrip("."))
     return _list({verdict.capitalize(): "; ".join(sentences) for verdict, sentences in by_verdict.items()})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralign.config.catalogue import Catalogue
+from neuralign.config.schema import PLACES
 from neuralign.workflow.job import Wildcards, job_name
 from neuralign.workflow.planning.calibration_file import read_calibration
 from neuralign.workflow.planning.costs import (
@@ -33,7 +34,6 @@ from neuralign.workflow.running.notes import processor, read_note
 # convolutions keep most of the resolution of an image (docs/measurements.md). Large networks take 10 times as long.
 ROUGHLY_ON_CPU = 1e-7  # with one thread
 ROUGHLY_ON_GPU = 2e-9
-PLACE = ("dataset", "network", "regime")
 NOMINAL = Sizes(train=10_000, test=2_000, channels=1, side=32, classes=10)
 START_UP = 3.0  # seconds until a job has started Python and imported its libraries, which notes do not count
 
@@ -64,25 +64,31 @@ class Estimator:
         if rule not in WORK:
             seconds = [note["seconds"] for note in self.notes.values() if note["rule"] == rule]
             return (sum(seconds) / len(seconds), f"{rule} jobs done") if seconds else (0.0, "seconds each, not counted")
-        sizes, precision = self.sizes_of(wildcards, settings), precision_of(settings)
+        sizes = self.sizes_of(wildcards, settings)
         has_buffers = self.calibration_of(sizes, settings).get("buffers", 1) > 0
         passes = work(rule, settings, sizes, has_buffers=has_buffers)
-        key = training_key(precision) if has_training_steps(rule, settings) else "forward"
-        of_regime, of_network = ({k: wildcards[k] for k in keys} for keys in (PLACE, PLACE[:-1]))
-        rate_of = partial(self._rate, precision=precision, has_buffers=has_buffers)
-        sources = [
-            (f"{rule} jobs done", lambda: rate_of((rule,), of_regime, here=True)),
-            (f"{rule} jobs done", lambda: rate_of((rule,), of_network, here=True)),
-            ("calibration", lambda: self.calibration_of(sizes, settings).get(key)),
-            (f"{rule} jobs done elsewhere", lambda: rate_of((rule,), of_regime, here=False)),
-            (f"{rule} jobs done elsewhere", lambda: rate_of((rule,), of_network, here=False)),
-            ("other jobs of the network done", lambda: rate_of(tuple(WORK), of_network, here=True)),
-            ("other jobs of the network done elsewhere", lambda: rate_of(tuple(WORK), of_network, here=False)),
-        ]
-        for source, seconds_per_pass in ((source, find()) for source, find in sources):
+        for source, seconds_per_pass in self._rates_by_source(
+            rule, wildcards, settings, sizes, has_buffers=has_buffers
+        ):
             if seconds_per_pass:
                 return passes * seconds_per_pass, source
         return None, "unknown"
+
+    def _rates_by_source(
+        self, rule: str, wildcards: Wildcards, settings: Settings, sizes: Sizes, *, has_buffers: bool
+    ) -> Iterator[tuple[str, float | None]]:
+        """(source, seconds per forward pass, None if unknown) for a job, from the best source to the worst."""
+        precision = precision_of(settings)
+        of_regime, of_network = ({k: wildcards[k] for k in keys} for keys in (PLACES, ("dataset", "network")))
+        rate_of = partial(self._rate, precision=precision, has_buffers=has_buffers)
+        for place in (of_regime, of_network):
+            yield f"{rule} jobs done", rate_of((rule,), place, here=True)
+        key = training_key(precision) if has_training_steps(rule, settings) else "forward"
+        yield "calibration", self.calibration_of(sizes, settings).get(key)
+        for place in (of_regime, of_network):
+            yield f"{rule} jobs done elsewhere", rate_of((rule,), place, here=False)
+        yield "other jobs of the network done", rate_of(tuple(WORK), of_network, here=True)
+        yield "other jobs of the network done elsewhere", rate_of(tuple(WORK), of_network, here=False)
 
     def seconds_or_guess(self, rule: str, wildcards: Wildcards, settings: Settings) -> tuple[float, bool]:
         """(estimated seconds of a job with its start, whether from measured times; else they are a rough guess)."""
