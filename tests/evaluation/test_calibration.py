@@ -1,6 +1,6 @@
 """Temperature, calibration, ensembles and barriers: known answers."""
 
-from math import isnan, log, nan
+from math import inf, isnan, log, nan, sin
 
 import pytest
 import torch
@@ -139,7 +139,16 @@ def test_a_loss_that_is_no_number_is_not_lost():
     assert isnan(found.height)
 
 
-def test_a_search_needs_one_new_point_per_step():
+@pytest.mark.parametrize(
+    ("function", "searched"),
+    [(lambda t: -abs(t - 0.37123), 12), (lambda t: -((t - 0.37123) ** 2), 6), (lambda t: sin(4 * t), 6)],
+)
+def test_a_smooth_maximum_is_found_in_few_points(function, searched):
     calls: list[float] = []
-    find_maximum(lambda t: calls.append(t) or -abs(t - 0.37123))
-    assert len(calls) == len(set(calls)) <= 25 + 12
+    find_maximum(lambda t: calls.append(t) or function(t))
+    assert len(calls) == len(set(calls)) <= 25 + searched
+
+
+def test_a_loss_that_is_infinite_beside_its_maximum_is_refined_without_a_warning(recwarn):
+    t, value = find_maximum(lambda t: -inf if t > 0.31 else t)
+    assert t == value and 0.309 < t <= 0.31 and not recwarn.list

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import isnan, sqrt
+from math import isnan
 
+import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from neuralign.common.seeding import stream
@@ -15,7 +17,6 @@ from neuralign.training.objective import Metric
 
 POINTS = 25  # of the first, even grid
 PRECISION = 1e-3  # of the t of an extremum
-GOLDEN = (sqrt(5) - 1) / 2
 SAMPLES = 2000  # of a bootstrap
 
 
@@ -31,27 +32,28 @@ class Barrier:
 def find_maximum(function: Callable[[float], float], points: int = POINTS) -> tuple[float, float]:
     """(t, value) of the maximum of a function on [0, 1], up to PRECISION in t.
 
-    It is evaluated at `points` even places; a golden-section search refines the best of them, between its neighbours.
-    The function is called once for each t. A value that is not a number counts as the largest, so that it is not lost.
+    It is evaluated at `points` even places; Brent's method then looks between the neighbours of the best of them. The
+    function is called once for each t. A value that is not a number counts as the largest, so that it is not lost.
     """
     values: dict[float, float] = {}
 
-    def rank(t: float) -> tuple[bool, float]:
+    def minus_value(t: float) -> float:
         if t not in values:
             values[t] = function(t)
+        return -values[t]
+
+    def rank(t: float) -> tuple[bool, float]:
         return isnan(values[t]), values[t]
 
     grid = [i / (points - 1) for i in range(points)]
+    for t in grid:
+        minus_value(t)
     best = max(range(points), key=lambda i: rank(grid[i]))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, points - 1)]
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    while high - low > PRECISION:  # each step needs one new point: the other is the one within the smaller interval
-        if rank(left) >= rank(right):
-            high, right = right, left
-            left = high - GOLDEN * (high - low)
-        else:
-            low, left = left, right
-            right = low + GOLDEN * (high - low)
+    if not isnan(values[grid[best]]):
+        bounds = (grid[max(best - 1, 0)], grid[min(best + 1, points - 1)])
+        options = {"xatol": PRECISION}
+        with np.errstate(invalid="ignore"):  # of infinite values it takes differences, and then goes without them
+            minimize_scalar(lambda t: minus_value(float(t)), bounds=bounds, method="bounded", options=options)
     t = max(values, key=rank)
     return t, values[t]
 

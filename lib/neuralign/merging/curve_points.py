@@ -69,7 +69,7 @@ def state_at(curve: Curve, ends: Endpoints, t: float, examples: Examples) -> Sta
 def best_point(
     curve: Curve, ends: Endpoints, training: Examples, validation: Examples, objective: Objective, points: int = POINTS
 ) -> BestPoint:
-    """The point with the lowest validation loss: of an even grid, refined by a golden-section search.
+    """The point with the lowest validation loss: of an even grid, refined as in `find_maximum`.
 
     Args:
         curve: from the first of the `ends` to the second.

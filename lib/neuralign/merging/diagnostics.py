@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from neuralign.datasets.batches import Examples, count_examples
 from neuralign.merging.layers import layers_of, outputs_of
 from neuralign.merging.merge import BATCH_SIZE, Merge
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import State
+
+ZERO = 1e-16  # products of norms below this are those of a vector that is zero
 
 
 def llfc(merge: Merge, state: State, examples: Examples) -> Iterator[dict[str, Any]]:
@@ -44,10 +45,20 @@ def llfc(merge: Merge, state: State, examples: Examples) -> Iterator[dict[str, A
 
 
 def _compare(merge: Merge, outputs: tuple[Tensor, ...]) -> Tensor:
-    """(3, examples): distance, coefficient and distance of the ends, of the outputs of the merge and of all ends."""
-    merged, *ends = (output.double().flatten(1) for output in outputs)
-    mixture = torch.stack([weight * end for weight, end in zip(merge.weights, ends, strict=True)]).sum(0)
-    products = (merged * mixture).sum(1)
-    between = torch.stack([1 - F.cosine_similarity(a, b) for a, b in combinations(ends, 2)]).mean(0)
-    sizes = mixture.square().sum(1)
-    return torch.stack([1 - F.cosine_similarity(merged, mixture), products / sizes, between])
+    """(3, examples): distance, coefficient and distance of the ends, of the outputs of the merge and of all ends.
+
+    All follow from the inner products of the outputs with each other, so the outputs are read once.
+    """
+    vectors = torch.stack([output.double().flatten(1) for output in outputs], 1)
+    inner = vectors @ vectors.mT  # (examples, 1 + ends, 1 + ends)
+    norms = inner.diagonal(dim1=1, dim2=2).sqrt()
+    weights = inner.new_tensor(merge.weights)
+    products, squares = inner[:, 0, 1:] @ weights, inner[:, 1:, 1:] @ weights @ weights  # with and of the mean
+    pairs = combinations(range(1, len(outputs)), 2)
+    between = torch.stack([_distance(inner[:, i, j], norms[:, i] * norms[:, j]) for i, j in pairs]).mean(0)
+    return torch.stack([_distance(products, norms[:, 0] * squares.sqrt()), products / squares, between])
+
+
+def _distance(products: Tensor, norms: Tensor) -> Tensor:
+    """One minus the cosine, from inner products and products of norms; 1 where a vector is zero."""
+    return 1 - products / norms.clamp(min=ZERO)

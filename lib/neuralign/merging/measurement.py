@@ -8,6 +8,7 @@ best temperature there is close to zero.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from neuralign.symmetry.permutations import identity
 from neuralign.training.batch_norm import Estimate, refresh
 from neuralign.training.progress import Attack
 
+Predictions = tuple[Tensor, Tensor]  # logits (n, classes), labels (n,)
 ENDS = ("first", "second")
 MEAN, ENSEMBLE = "mean", "ensemble"
 
@@ -48,6 +50,15 @@ class Line:
         """The line between the ends of a merge."""
         endpoints = endpoints_of(merge.model, merge.ends, next(merge.examples.batches(IMAGES))[0])
         return cls(merge, endpoints, estimate, test, batch_size, seed)
+
+    @cached_property
+    def ends(self) -> tuple[tuple[State, Predictions], ...]:
+        """(network, its predictions) of both ends, as they are at 0 and 1 of the line."""
+        return tuple((state, self.predictions(state)) for state in (self.state_at(0.0), self.state_at(1.0)))
+
+    def predictions(self, state: State) -> Predictions:
+        """(logits, labels) of the test examples, by a network."""
+        return predictions(self.merge.model, state, self.test, batch_size=self.batch_size)
 
     def state_at(self, t: float) -> State:
         """The network at t in [0, 1], with statistics of its own."""
@@ -70,11 +81,11 @@ def measure_line(line: Line, points: int) -> dict[str, float]:
         line: with the examples.
         points: of the first, even grid of t; the place of the maximum is then refined.
     """
-    cache: dict[float, tuple[Tensor, Tensor]] = {}
+    cache: dict[float, Predictions] = {t: made for t, (_, made) in zip((0.0, 1.0), line.ends, strict=True)}
 
-    def logits(t: float) -> tuple[Tensor, Tensor]:
+    def logits(t: float) -> Predictions:
         if t not in cache:
-            cache[t] = _predictions(line, line.state_at(t))
+            cache[t] = line.predictions(line.state_at(t))
         return cache[t]
 
     def raw(t: float) -> Tensor:
@@ -107,19 +118,18 @@ def measure_models(
         repairs: name -> repair.
         attacks: name -> attack; None for clean examples.
     """
-    ends = {name: line.state_at(t) for name, t in zip(ENDS, (0.0, 1.0), strict=True)}
-    heads = [_predictions(line, state) for state in ends.values()]
-    for (name, state), head in zip(ends.items(), heads, strict=True):
-        yield from _rows(line, name, state, head, attacks)
-    joint = ensemble([logits for logits, _ in heads]), heads[0][1]
+    for name, (state, made) in zip(ENDS, line.ends, strict=True):
+        yield from _rows(line, name, state, made, attacks)
+    (_, (first, labels)), (_, (second, _)) = line.ends
+    joint = ensemble([first, second]), labels
     yield from _rows(line, ENSEMBLE, {}, joint, {"clean": None})
     for name, repair in ({MEAN: None} | dict(repairs)).items():
         state = repaired(line.merge, repair)
-        yield from _rows(line, name, state, _predictions(line, state), attacks)
+        yield from _rows(line, name, state, line.predictions(state), attacks)
 
 
 def _rows(
-    line: Line, name: str, state: State, clean: tuple[Tensor, Tensor], attacks: Mapping[str, Attack | None]
+    line: Line, name: str, state: State, clean: Predictions, attacks: Mapping[str, Attack | None]
 ) -> Iterator[dict[str, Any]]:
     """The rows of one network; `clean`: its logits on clean examples, and their labels."""
     for attack_name, attack in attacks.items():
@@ -131,11 +141,6 @@ def _rows(
             yield row | measure(
                 line.merge.model, state, line.test, batch_size=line.batch_size, attack=attack, generator=generator
             )
-
-
-def _predictions(line: Line, state: State) -> tuple[Tensor, Tensor]:
-    """(logits, labels) of the test examples."""
-    return predictions(line.merge.model, state, line.test, batch_size=line.batch_size)
 
 
 def _classify(line: Line, logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -21,6 +21,7 @@ FLOAT = 4  # bytes of a float32
 JOB_MEMORY = 8000  # megabytes that the rules ask for, for a job with networks in its first attempt
 COLUMNS = ["rule", "jobs", "done", "hours left", "disk", "peak memory", "hours from"]
 REPAIR = 8  # passes over its images that a repair takes: the ends, each layer in turn, the statistics
+REFINING = 10  # points of a line at which its two maxima are refined
 TRAININGS = ("train_endpoint", "train_curve")  # rules
 
 
@@ -162,13 +163,13 @@ def _statistics(protocol: Settings, sizes: Sizes, *, dimensions: int) -> int:
 
 
 def _merge(s: Settings, sizes: Sizes) -> float:
-    """At each point of the line a pass over the test images; about as many points again refine the two maxima."""
+    """At each point of the line a pass over the test images, and at those that refine the two maxima."""
     tests = 1 + sum(1 + attack_work(a) for a in s["attacks"].values())
-    points = 2 * s["protocol"]["points"] + 5  # with both ends, and the passes over the layers of three networks
+    points = s["protocol"]["points"] + REFINING + 4  # with the passes over the layers of three networks
     repairs = [min(entry.get("images", 0), sizes.train) for entry in s["repairs"].values()]
     line = points * (estimation_images(s["protocol"], sizes) + sizes.test)
-    # a repair of all layers runs the network once for each, about half of it on average; the ends run once
-    return line + (3 + len(repairs)) * tests * sizes.test + REPAIR * sum(repairs)
+    # a repair of all layers runs the network once for each, about half of it on average; clean ends are points
+    return line + ((1 + len(repairs)) * tests + 2 * (tests - 1)) * sizes.test + REPAIR * sum(repairs)
 
 
 def _bound(s: Settings, sizes: Sizes) -> int:
