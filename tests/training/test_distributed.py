@@ -251,6 +251,16 @@ class Activated(nn.BatchNorm2d):
         ).relu()
 
 
+class OfTorch(nn.BatchNorm2d):
+    """A batch norm that does not call the function of `torch.nn.functional`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.batch_norm(
+            *(x, self.weight, self.bias, self.running_mean, self.running_var),
+            *(self.training, self.momentum, self.eps, False),
+        )
+
+
 NORMS = {
     "2d": lambda: nn.BatchNorm2d(3),
     "plain": lambda: nn.BatchNorm2d(3, affine=False, track_running_stats=False),
@@ -258,6 +268,7 @@ NORMS = {
     "1d": lambda: nn.Sequential(nn.Flatten(2), nn.BatchNorm1d(3)),
     "3d": lambda: nn.Sequential(nn.Unflatten(3, (2, 2)), nn.BatchNorm3d(3)),
     "own forward": lambda: Activated(3),
+    "of torch": lambda: OfTorch(3),
 }
 
 
@@ -312,7 +323,7 @@ def test_frozen_batch_norms_are_left_alone() -> None:
     expected = norm(images)
     with synchronised(Processes(0, 2), Processes(0, 2).part(4)) as updated:
         assert torch.equal(norm(images), expected) and not updated
-    assert functional.batch_norm is batch_norm.ORIGINAL
+    assert functional.batch_norm is batch_norm.ORIGINAL and torch.batch_norm is batch_norm.ORIGINAL_OF_TORCH
 
 
 def test_one_value_per_channel_is_refused_as_by_torch() -> None:
@@ -380,7 +391,20 @@ def test_a_layer_with_a_synchronisation_of_its_own_is_refused(two: Ranks) -> Non
         "`batch_norm` says whether they are synchronised"
     )
     with pytest.raises(UserError, match=re.escape(message)):
-        batch_norm.demand_replaceable(nn.Sequential(nn.SyncBatchNorm(3)))
+        batch_norm.demand_replaceable(nn.Sequential(nn.SyncBatchNorm(3)), "per_process")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning"
+)
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda norm: torch.jit.trace(norm, torch.rand(2, 3, 4, 4))])
+def test_a_batch_norm_in_torchscript_is_refused_only_if_it_is_to_be_synchronised(compiled) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), compiled(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3))))
+    message = "the layer '1' is TorchScript with a batch norm, which cannot be synchronised; use the layers it was made"
+    with pytest.raises(UserError, match=re.escape(message)):
+        batch_norm.demand_replaceable(network, "synchronised")
+    batch_norm.demand_replaceable(network, "per_process")
+    batch_norm.demand_replaceable(nn.Sequential(compiled(nn.ReLU())), "synchronised")
 
 
 # randomness

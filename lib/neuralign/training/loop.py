@@ -159,7 +159,7 @@ class Training:
         self._recorded_step = recorded(self._step, self._changed_tensors(), [self.attack_generator], model.network)
         self.part = WHOLE  # of the present batch
         if processes.count > 1:
-            demand_replaceable(model.network)
+            demand_replaceable(model.network, regime.batch_norm)
             self._copy_first_progress()
 
     def steps(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """Batch norm whose statistics are those of the whole batch, of which each process has a part.
 
 `torch.nn.SyncBatchNorm` runs on GPUs only, cannot be differentiated twice, and would have to replace modules. Here
-`torch.nn.functional.batch_norm` is replaced, for the time of a step: so any network, also one whose modules call it
-themselves, has synchronised statistics in forward and backward passes.
+`torch.nn.functional.batch_norm` and `torch.batch_norm` are replaced, for the time of a step: so any network, also one
+whose modules call them themselves, has synchronised statistics in forward and backward passes.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,22 @@ from torch.nn import functional
 from neuralign.common.errors import UserError
 from neuralign.training.distributed.processes import Part, Processes
 
-ORIGINAL = functional.batch_norm
+ORIGINAL, ORIGINAL_OF_TORCH = functional.batch_norm, torch.batch_norm
 
 
-def demand_replaceable(network: nn.Module) -> None:
-    """Raise UserError if the network has a layer that synchronises its statistics by itself."""
+def demand_replaceable(network: nn.Module, policy: str) -> None:
+    """Raise UserError if a layer synchronises its statistics by itself, or is to be synchronised and cannot be.
+
+    Args:
+        network: with the layers.
+        policy: the regime's `batch_norm`.
+    """
     for name, module in network.named_modules():
+        if policy == "synchronised" and isinstance(module, torch.jit.ScriptModule) and _has_batch_norm(module):
+            raise UserError(
+                f"the layer {name!r} is TorchScript with a batch norm, which cannot be synchronised; use the layers it "
+                "was made from, or `batch_norm: per_process` in the regime"
+            )
         if isinstance(module, nn.SyncBatchNorm):
             raise UserError(
                 f"the layer {name!r} is a SyncBatchNorm, which has a synchronisation of its own; use BatchNorm layers: "
@@ -37,11 +47,19 @@ def synchronised(processes: Processes, part: Part) -> Iterator[list[Tensor]]:
     added that were updated in it; they are the same in all processes.
     """
     updated: list[Tensor] = []
-    functional.batch_norm = partial(_batch_norm, processes, part, updated)
+    functional.batch_norm = replacement = partial(_batch_norm, processes, part, updated)
+    # the same arguments in another order, and whether cuDNN may be used
+    torch.batch_norm = lambda x, weight, bias, mean, variance, *settings: replacement(
+        x, mean, variance, weight, bias, *settings[:-1]
+    )
     try:
         yield updated
     finally:
-        functional.batch_norm = ORIGINAL
+        functional.batch_norm, torch.batch_norm = ORIGINAL, ORIGINAL_OF_TORCH
+
+
+def _has_batch_norm(module: torch.jit.ScriptModule) -> bool:
+    return hasattr(module, "forward") and "aten::batch_norm" in str(module.inlined_graph)
 
 
 def _batch_norm(
@@ -62,7 +80,8 @@ def _batch_norm(
     Every example is taken to have as many values of each channel as the others.
     """
     if not training:
-        return ORIGINAL(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        cudnn = torch.backends.cudnn.enabled
+        return ORIGINAL_OF_TORCH(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn)
     values = input.numel() / input.shape[1] / part.count * part.whole  # of a channel, in the whole batch
     if values <= 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
