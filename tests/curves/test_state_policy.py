@@ -511,6 +511,34 @@ WRONG = [
 ]
 
 
+@pytest.mark.parametrize("name", ["spectral norm", "old spectral norm"])
+def test_a_power_iteration_that_has_arrived_follows_the_weights(name, states):
+    def arrived(state: State) -> State:
+        network = loaded(name, state).double().train()
+        with torch.no_grad():
+            for _ in range(2000):
+                network(as_float(IMAGES.pixels[:2]).double())
+        return {n: t.clone() for n, t in network.state_dict().items()}
+
+    ends = tuple(map(arrived, states(name)))
+    followers = {n for n, how in rest_of(name).items() if how == FOLLOWING}
+    example = as_float(IMAGES.pixels[:4]).double()
+    for model_ends in (ends, ends[::-1]):
+        divided = endpoints_of(Model(fresh(name, 0).double(), None, None), model_ends, example)
+        assert set(divided.from_weights) == followers
+
+
+def test_on_a_plane_a_network_is_a_state_only_if_it_has_nothing_of_the_others(states):
+    name = "old spectral norm"
+    ends = (*states(name), {n: 2 * t for n, t in states(name)[0].items()})
+    divided = endpoints_of(unnormalised(fresh(name, 0)), ends, as_float(IMAGES.pixels[:4]))
+    first, second, third = divided.vectors
+    state = divided.state_at(third + (second - first) / 2, (-0.5, 0.5, 1.0))
+    near = divided.state_at(third + (second - first) / 2, (-0.5, 0.5 + 1e-9, 1.0 - 1e-9))
+    assert_same(state, near)
+    assert_same(divided.state_at(third, (0.0, 0.0, 1.0)), {n: ends[2][n] for n in state})
+
+
 @pytest.mark.parametrize(("wrong", "name", "check"), WRONG, ids=[f"{w.__name__} {name}" for w, name, _ in WRONG])
 def test_a_wrong_implementation_fails(wrong, name, check, states, monkeypatch):
     ends = states(name)

@@ -126,6 +126,14 @@ def test_the_barrier_of_a_parabola_and_its_interval():
     assert high - low == pytest.approx(2 * 1.96 * heights.std().item() / 200**0.5, rel=0.1)
 
 
+def test_the_interval_of_a_barrier_at_an_end_knows_what_may_lie_between():
+    losses = 0.5 * torch.randn(200, generator=generator(1), dtype=torch.float64)
+    for mean in (-0.002, 0.0, 0.002):
+        found = barrier(lambda t, mean=mean: 4 * t * (1 - t) * (losses - losses.mean() + mean))
+        low, high = found.interval
+        assert 0 <= low <= found.height + 1e-9 and 0.04 < high < 0.1
+
+
 def test_an_interval_is_the_same_in_every_call():
     values = torch.randn(30, generator=generator(1))
     assert interval_of_mean(values) == interval_of_mean(values) != interval_of_mean(values, seed=1)

@@ -1,6 +1,6 @@
 """Single networks from curves, and soups."""
 
-from math import sqrt
+from math import nan, sqrt
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tiny import assert_close, generator
 from torch import nn
 
+from neuralign.common.errors import UserError
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
 from neuralign.curves.curve import straight_line
@@ -83,6 +84,13 @@ def test_the_best_point_may_be_an_end():
     own = Arrays(examples.inputs, (-heads).argmin(1))  # the labels that the second end predicts, as sure as can be
     found = best_point(curve, ends, examples, own, CLASSIFICATION, points=5)
     assert found.loss <= CLASSIFICATION.loss(heads, own.targets).item() + 1e-12
+
+
+def test_a_curve_without_a_finite_loss_has_no_best_point():
+    curve, ends, examples = line("segment")
+    own = Arrays(examples.inputs * nan, examples.targets)
+    with pytest.raises(UserError, match="no network on the curve has a finite validation loss, at none of 5 points"):
+        best_point(curve, ends, examples, own, CLASSIFICATION, points=5)
 
 
 def test_a_greedy_soup_adds_what_helps_and_begins_with_the_best():

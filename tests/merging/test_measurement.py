@@ -100,6 +100,17 @@ def test_the_temperature_of_an_example_is_that_of_the_other_half():
     assert (again[~same_half] != fitted[~same_half]).all()
 
 
+def test_a_half_without_mistakes_tells_no_temperature():
+    logits = torch.eye(3, dtype=torch.float64)[torch.arange(40) % 3] * 5
+    labels = torch.arange(40) % 3
+    assert (temperatures(logits, labels, seed=0) == 1).all() and (
+        temperatures(logits[:1], labels[:1], seed=0) == 1
+    ).all()
+    labels[7] = (labels[7] + 1) % 3
+    fitted = temperatures(logits, labels, seed=0)
+    assert fitted[7] == 1 and (fitted != 1).sum() == 20, "the mistake tells the temperature of the other half"
+
+
 def test_under_attack_a_network_has_the_loss_of_the_attacked_examples():
     def shifted(predict, inputs, targets, noise):
         return inputs + 1

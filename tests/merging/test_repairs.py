@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 
 import pytest
 import tiny
 import torch
-from tiny import assert_close, generator, pictures, randomised, shifts
+from tiny import assert_close, assert_same, generator, pictures, randomised, shifts
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -187,6 +188,22 @@ def test_constant_units_stay_and_are_counted():
     assert torch.equal(state["0.bias"][3], merge.state["0.bias"][3])
 
 
+def test_units_that_are_constant_but_for_rounding_stay():
+    network = mlp(6, 8, 3)
+    states = [randomised(network.double(), seed) for seed in (1, 2)]
+    examples = rows()
+    examples.inputs[:, 0] = 1.7
+    for state in states:
+        state["0.weight"][:, 1:] = 0
+        state["0.bias"] += 3
+    model = Model(network, None, None)
+    merge = merge_of(model, trace_model(model, examples), states, examples)
+    for use in (repair, closed_form):
+        state = use(merge)
+        assert merge.facts["dead"] == 8
+        assert torch.equal(state["0.weight"], merge.state["0.weight"])
+
+
 @pytest.mark.parametrize("use", REPAIRS)
 @pytest.mark.parametrize("name", ["mlp", "convolutions", "residual"])
 def test_a_merge_with_all_weight_on_one_network_is_that_network(name, use):
@@ -241,6 +258,15 @@ def test_with_a_batch_norm_elsewhere_the_other_layers_are_repaired():
     assert torch.allclose(measured(merge, state, layers[0]).deviation, goals["3"].deviation, rtol=1e-2)
 
 
+def test_networks_that_differ_in_their_statistics_alone_get_new_ones():
+    merge = merged(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    other = {n: t + 7 if "running" in n else t for n, t in merge.ends[0].items()}
+    merge = merge_of(merge.model, merge.trace, [merge.ends[0], other], merge.examples)
+    expected = reset(merge)
+    assert_same(dict(repaired(merge, reset)), expected)
+    assert not torch.allclose(expected["1.running_mean"], merge.state["1.running_mean"])
+
+
 def test_reset_changes_nothing_without_statistics():
     merge = merged(mlp(6, 8, 3))
     assert_close(reset(merge, images=10), merge.state, 0)
@@ -269,6 +295,14 @@ def test_the_depth_is_that_of_the_longest_way_and_begins_again_after_a_norm():
     assert merge.facts["depth"] == 4.0, "first, again, again, head; the way through the branch begins after the norm"
 
 
+def test_a_network_without_weight_changes_no_bias():
+    network = mlp(6, 16, 16, 3)
+    a, other = (randomised(network.double(), seed) for seed in (1, 2))
+    b = {n: t + 0.01 * torch.randn(t.shape, generator=generator(1), dtype=t.dtype) for n, t in a.items()}
+    three = merged(network, weights=[0.5, 0.5, 0.0], states=[a, b, other])
+    assert_close(bias(three), bias(merged(network, states=[a, b])), 1e-12)
+
+
 def test_similar_networks_keep_their_biases():
     network = mlp(6, 16, 16, 3)
     a = randomised(network.double())
@@ -288,6 +322,14 @@ def test_a_linear_network_mixes_features_in_its_first_layer_and_unrelated_ones_s
     assert table[0]["distance"] < 1e-12 and abs(table[0]["coefficient"] - 1) < 1e-12
     assert table[3]["distance"] > 0.01 and table[2]["coefficient"] < 0.95
     assert all(row["ends"] > 0.3 for row in table)
+
+
+def test_ends_that_cancel_are_no_nan():
+    merge = merged(mlp(6, 8, 3))
+    opposite = {n: -(1 + 1e-9) * t for n, t in merge.ends[0].items()}
+    merge = merge_of(merge.model, merge.trace, [merge.ends[0], opposite], merge.examples)
+    (first, *_) = llfc(merge, merge.ends[0], merge.examples)
+    assert isfinite(first["distance"]) and first["ends"] == pytest.approx(2)
 
 
 def test_an_end_mixes_features_exactly():

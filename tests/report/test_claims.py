@@ -57,15 +57,17 @@ def test_without_a_standard_deviation_there_is_a_reason_and_no_interval(ours, re
     [
         ((87.9, 88.0, 88.1), "within"),  # 0.5 below the published 88.5
         ((86.0, 86.1, 86.2), "apart"),
+        ((86.0,), "not decided"),  # one pair has no interval
+        ((88.1,), "within"),
         ((80.0, 86.0, 92.0), "within"),  # far, but the interval includes zero
     ],
 )
 def test_a_cell_is_within_by_the_margin_or_by_the_interval(accuracies, verdict):
-    parts = [(evaluation([a, a, a]), run(pair=p)) for a, p in zip(accuracies, PAIRS, strict=True)]
+    parts = [(evaluation([a, a, a]), run(pair=p)) for a, p in zip(accuracies, PAIRS, strict=False)]
     rows = points(*parts)
     table = published.against_published(summary.accuracy(rows, summary.paths(rows)), published.published_table())
     cell = only(table, dataset="cifar10", network="tinyten", method="aligned", measure="mean")
-    assert cell["verdict"] == verdict and cell["n"] == 3
+    assert cell["verdict"] == verdict and cell["n"] == len(accuracies)
     assert cell["difference"] == pytest.approx(np.mean(accuracies) - 88.5)
     assert len(table) == 9 + 2 * 30 and (table["verdict"] == "not run").sum() == 69 - 3  # endpoints, mean and min
 
@@ -103,6 +105,20 @@ def test_accuracy_claims_are_paired_differences():
     assert only(table, claim="robust_barrier")["attack"] == "pgd5"
     by_claim = verdicts(table)
     assert by_claim["pam_helps"] == {"not measured"} and by_claim["above_ends"] == {"not decided"}
+
+
+def test_of_the_largest_network_only_pairs_with_both_methods_count():
+    accuracies = {"tinyten": (10.0, 11.0, 12.0), "resnet32": (5.0, 6.0, 9.0)}  # gains of alignment
+    parts = [
+        (evaluation([50 + gain * (method == "aligned")] * 3), run(network=network, method=method, pair=pair))
+        for network, gains in accuracies.items()
+        for pair, gain in zip(PAIRS, gains, strict=True)
+        for method in ("aligned", "unaligned")
+        if (method, pair) != ("unaligned", PAIRS[2])
+    ]
+    rows = points(*parts)
+    row = only(claims.judged(Evidence(points=rows, paths=summary.paths(rows))), claim="width")
+    assert (row["first"], row["second"], row["n"]) == (5.5, 10.5, 2)
 
 
 def test_one_pair_decides_nothing():

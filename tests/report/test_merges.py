@@ -64,6 +64,11 @@ def test_networks_with_batch_norm_count_with_statistics_of_their_own():
     assert np.isnan(rows.loc["good", "barrier_ci_low"]), "one pair has no interval"
 
 
+def test_where_no_statistics_were_reset_the_plain_mean_counts():
+    some = table(2).assign(reset_accuracy=lambda t: t["mean_accuracy"].where(t["pair"] == t["pair"].iloc[0]))
+    assert merges.plain_accuracy(some).equals(some["mean_accuracy"])
+
+
 def test_without_an_unaligned_mean_no_gap_is_known():
     rows = merges.over_pairs(table().query("alignment != 'none'"))
     assert rows["gap_closed"].isna().all() and rows["mean_accuracy"].notna().all()

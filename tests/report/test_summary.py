@@ -56,6 +56,18 @@ def test_the_robust_extremes_come_with_the_clean_accuracy_there():
     assert (ends["accuracy_mean"], ends["clean_mean"], ends["n_endpoints"]) == (40.5, 90, 2)
 
 
+def test_a_network_in_several_pairs_is_one_endpoint():
+    level = {"1": 88.0, "2": 89.0, "3": 90.0}
+    parts = [
+        (evaluation([level[pair[0]], 70, level[pair[2]]]), run(pair=pair, method=method))
+        for pair in ("1-2", "1-3", "2-3")
+        for method in ("aligned", "unaligned")
+    ]
+    row = only(summary.accuracy(rows := points(*parts), summary.paths(rows)), method="endpoints")
+    assert (row["accuracy_mean"], row["accuracy_mean_std"]) == (89, 1)
+    assert (row["n_endpoints"], row["n_pairs"]) == (3, 3)
+
+
 def test_the_accuracy_table_has_these_columns_and_this_order():
     rows = study()
     table = summary.accuracy(rows, summary.paths(rows))

@@ -332,7 +332,10 @@ class Grid(Strict):
     dataset: Annotated[list[str], NameOf("datasets")] = Field(description="Datasets; one needs no brackets.")
     network: Annotated[list[str], NameOf("networks")] = Field(description="Networks.")
     regime: Annotated[list[str], NameOf("regimes")] = Field(description="Trainings.")
-    pair: list[str] = Field(description="Pairs of networks, by seed or checkpoint: `1-2`, `mine_a-mine_b`.")
+    pair: list[str] = Field(
+        description="Pairs of networks, by seed or checkpoint: `1-2`, `mine_a-mine_b`. Intervals over pairs take them "
+        "for independent, which pairs with a network in common are not."
+    )
     curve_seed: list[Seed] = Field(description="Seed of the training of curves: one for each pair, or one for all.")
     method: Annotated[list[str], NameOf("methods")] = Field(description="Methods to compare.")
     evaluation: Annotated[str, NameOf("evaluations")] = Field(description="How curves are evaluated.")

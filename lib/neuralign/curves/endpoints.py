@@ -78,12 +78,12 @@ class Endpoints(Division):
         """The network's state at a point whose interpolated tensors are `vector` (d,).
 
         `shares`: how much of each state the point has; they sum to one. Stored tensors are those of the state with the
-        largest share. Its batch-norm statistics still have to be re-estimated, unless the share is 1. Raises UserError
-        between the states if a tensor has no value there.
+        largest share. Its batch-norm statistics still have to be re-estimated, unless it is one of the states. Raises
+        UserError between the states if a tensor has no value there.
         """
         nearest = max(range(len(shares)), key=lambda i: shares[i])
         state = self.layout.views(vector) | {n: t.clone() for n, t in self.stored[nearest].items()}
-        if shares[nearest] == 1:
+        if all(share == (i == nearest) for i, share in enumerate(shares)):  # on a plane others may add up to zero
             return state
         self.demand_interpolable()
         return state | self.updated_from_weights(state)

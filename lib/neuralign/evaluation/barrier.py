@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from math import isnan
 
 import numpy as np
@@ -64,27 +63,33 @@ def barrier(losses: Callable[[float], Tensor], *, points: int = POINTS, seed: in
     Args:
         losses: t -> the losses (n,) of n examples, the same in each call, at this point of the path.
         points: of the first grid of t.
-        seed: of the bootstrap, which draws examples again and keeps the t of the maximum.
+        seed: of the bootstrap, which draws examples again and takes the maximum over the same t anew.
     """
     start, end = losses(0.0).double(), losses(1.0).double()
+    rises: list[Tensor] = []  # (n,) at each t
 
-    @cache
-    def rises(t: float) -> Tensor:
+    def height_at(t: float) -> float:
         middle = start if t == 0 else end if t == 1 else losses(t).double()
-        return middle - (1 - t) * start - t * end
+        rises.append((middle - (1 - t) * start - t * end).cpu())
+        return rises[-1].mean().item()
 
-    t, height = find_maximum(lambda t: rises(t).mean().item(), points)
-    return Barrier(height, t, interval_of_mean(rises(t), seed))
+    t, height = find_maximum(height_at, points)
+    return Barrier(height, t, interval_of_largest_mean(torch.stack(rises), seed))
 
 
 def interval_of_mean(values: Tensor, seed: int = 0) -> tuple[float, float]:
     """The interval of 95 % of the mean of values (n,), by bootstrap."""
-    draws = stream(seed, "bootstrap")
-    values = values.double().cpu()
-    means = torch.stack(
-        [values[torch.randint(len(values), (len(values),), generator=draws)].mean() for _ in range(SAMPLES)]
-    )
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return interval_of_largest_mean(values[None], seed)
+
+
+def interval_of_largest_mean(values: Tensor, seed: int = 0) -> tuple[float, float]:
+    """The interval of 95 % of the largest of the means of values (k, n) over n, by bootstrap over n."""
+    draws, values, n = stream(seed, "bootstrap"), values.double().cpu(), values.shape[1]
+    largest = []
+    for _ in range(SAMPLES):
+        counts = torch.bincount(torch.randint(n, (n,), generator=draws), minlength=n)
+        largest.append((values @ counts.double() / n).amax())
+    low, high = torch.quantile(torch.stack(largest), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
 

@@ -81,12 +81,15 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def temperatures(logits: Tensor, labels: Tensor, seed: int) -> Tensor:
     """The temperature (n, 1) of every example, fitted on the half of the examples that it is not in.
 
+    It is 1 if that half has no mistake: the fitted one would be close to zero, and the other half may have mistakes.
     `logits` (n, classes), `labels` (n,). The halves are drawn by `seed`.
     """
-    halves = torch.randperm(len(labels), generator=stream(seed, "halves")).to(labels.device).chunk(2)
-    fitted = torch.empty(len(labels), 1, dtype=logits.dtype, device=logits.device)
+    halves = torch.randperm(len(labels), generator=stream(seed, "halves")).to(labels.device).tensor_split(2)
+    wrong = logits.argmax(1) != labels
+    fitted = torch.ones(len(labels), 1, dtype=logits.dtype, device=logits.device)
     for half, other in zip(halves, reversed(halves), strict=True):
-        fitted[half] = temperature(logits[other], labels[other])
+        if wrong[other].any():
+            fitted[half] = temperature(logits[other], labels[other])
     return fitted
 
 

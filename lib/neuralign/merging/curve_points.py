@@ -71,6 +71,8 @@ def best_point(
 ) -> BestPoint:
     """The point with the lowest validation loss: of an even grid, refined as in `find_maximum`.
 
+    Raises UserError if no loss is a number.
+
     Args:
         curve: from the first of the `ends` to the second.
         ends: both networks.
@@ -86,6 +88,8 @@ def best_point(
         return -inf if isnan(loss) else -loss
 
     t, value = find_maximum(minus_loss, points)
+    if value == -inf:
+        raise UserError(f"no network on the curve has a finite validation loss, at none of {points} points")
     return BestPoint(t, -value, state_at(curve, ends, t, training))
 
 

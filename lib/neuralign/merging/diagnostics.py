@@ -53,7 +53,8 @@ def _compare(merge: Merge, outputs: tuple[Tensor, ...]) -> Tensor:
     inner = vectors @ vectors.mT  # (examples, 1 + ends, 1 + ends)
     norms = inner.diagonal(dim1=1, dim2=2).sqrt()
     weights = inner.new_tensor(merge.weights)
-    products, squares = inner[:, 0, 1:] @ weights, inner[:, 1:, 1:] @ weights @ weights  # with and of the mean
+    # of the mean with the merge, and with itself, which rounding may make negative where the ends cancel
+    products, squares = inner[:, 0, 1:] @ weights, (inner[:, 1:, 1:] @ weights @ weights).clamp(min=0)
     pairs = combinations(range(1, len(outputs)), 2)
     between = torch.stack([_distance(inner[:, i, j], norms[:, i] * norms[:, j]) for i, j in pairs]).mean(0)
     return torch.stack([_distance(products, norms[:, 0] * squares.sqrt()), products / squares, between])

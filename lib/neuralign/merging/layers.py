@@ -16,7 +16,8 @@ from neuralign.networks.model import BATCH_NORMS, Model, State, canonical_names,
 from neuralign.symmetry.export import groups_on
 from neuralign.symmetry.permutations import PermutationSpec
 
-CONSTANT = 1e-8  # the deviation below which an output counts as constant
+# An output counts as constant if its deviation is at most this, or this share of its mean, which is rounding in float32
+CONSTANT, CONSTANT_SHARE = 1e-8, 1e-6
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Moments:
     def deviation(self) -> Tensor:
         """(channels,)"""
         return (self.squares / self.count - self.mean.square()).clamp(min=0).sqrt()
+
+    @property
+    def constant(self) -> Tensor:
+        """(channels,), bool: which channels are constant but for rounding."""
+        return self.deviation <= (CONSTANT_SHARE * self.mean.abs()).clamp(min=CONSTANT)
 
 
 def layers_of(model: Model, spec: PermutationSpec, state: State, inputs: Inputs) -> list[Layer]:
@@ -200,7 +206,7 @@ def correction(layer: Layer, moments: Moments, goal: Goal, match: str) -> tuple[
     With `match` "scale", and for a layer without bias, they are scaled only, so that their deviations are right.
     Constant outputs stay as they are.
     """
-    constant = moments.deviation < CONSTANT
+    constant = moments.constant
     gain = torch.where(constant, 1.0, goal.deviation / torch.where(constant, 1.0, moments.deviation))
     shift = torch.where(constant, 0.0, goal.mean - gain * moments.mean)
     return gain, torch.zeros_like(shift) if match == "scale" or layer.bias is None else shift
@@ -221,6 +227,6 @@ def repair_facts(layers: Sequence[Layer], moments: Mapping[str, Moments], match:
     """What repairs report: numbers of layers, of constant outputs that stay, and of outputs without a bias to shift."""
     return {
         "layers": len(layers),
-        "dead": sum(int((moments[layer.name].deviation < CONSTANT).sum()) for layer in layers),
+        "dead": sum(int(moments[layer.name].constant.sum()) for layer in layers),
         "unshifted": sum(len(moments[x.name].mean) for x in layers if match == "both" and x.bias is None),
     }

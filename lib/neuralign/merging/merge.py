@@ -40,6 +40,11 @@ class Merge:
     statistics: frozenset[str] = frozenset()  # running statistics, which are not those of the merged network
     facts: dict[str, Any] = field(default_factory=dict)  # what a repair reports besides the state
 
+    @property
+    def ends_with_weight(self) -> list[State]:
+        """The ends whose weight is not zero."""
+        return [end for end, weight in zip(self.ends, self.weights, strict=True) if weight]
+
 
 Repair = Callable[[Merge], State]
 
@@ -117,6 +122,7 @@ def even_size(examples: Examples) -> int:
 
 
 def _is_an_end(merge: Merge) -> bool:
-    """Whether all ends with a weight have the same parameters."""
-    used = [end for end, weight in zip(merge.ends, merge.weights, strict=True) if weight]
-    return all(torch.equal(end[n], used[0][n]) for end in used[1:] for n in parameters(merge.model.network))
+    """Whether all ends with a weight have the same parameters and running statistics."""
+    first, *others = merge.ends_with_weight
+    names = [*parameters(merge.model.network), *(n for n in merge.statistics if first[n].is_floating_point())]
+    return all(torch.equal(end[name], first[name]) for end in others for name in names)

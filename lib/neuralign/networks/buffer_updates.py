@@ -213,17 +213,27 @@ class _Trial:
         self.rate: float | None = None
 
     def classify(self, call: Call, other_call: Call) -> None:
-        """Sort the buffers by how two calls with different arguments change them."""
-        (_, after), (_, after_other) = self.call(call), self.call(other_call)
-        changed = {n for n in self.buffers if not torch.equal(after[n], self.tensors[n])}
-        changed |= {n for n in self.buffers if not torch.equal(after_other[n], self.tensors[n])}
-        input_independent = {n for n in changed if torch.equal(after[n], after_other[n])}
+        """Sort the buffers by how two calls with different arguments change them.
+
+        The calls start from the values that the buffers have, and then from these in another order: a power iteration
+        that has arrived no longer changes its vector, although that follows the weights.
+        """
+        own = {n: self.tensors[n] for n in self.buffers}
+        rolled = {n: t.roll(1, 0) if t.dim() and _is_inexact(t) else t for n, t in own.items()}
+        changed, input_independent = set[str](), set(self.buffers)
+        for before in (own, rolled):
+            (_, after), (_, after_other) = self.call(call, before), self.call(other_call, before)
+            changed |= {
+                n for n, t in before.items() if not torch.equal(after[n], t) or not torch.equal(after_other[n], t)
+            }
+            input_independent &= {n for n in self.buffers if torch.equal(after[n], after_other[n])}
+        input_independent &= changed
         self.counters = {n for n in input_independent if not _is_inexact(self.tensors[n])}
         self.from_weights = input_independent - self.counters
         candidates = {n for n in changed - input_independent if _is_inexact(self.tensors[n])}
         self.unknown = changed - input_independent - candidates
         if candidates:
-            self._classify_averages(call, candidates, after)
+            self._classify_averages(call, candidates)
 
     def call(self, call: Call, initial: State | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The module's outputs, and its buffers after one call in training mode that starts from `initial` buffers.
@@ -238,11 +248,12 @@ class _Trial:
             outputs = functional_call(self.module, state, args, kwargs)
         return [t.clone() for t in output_tensors(outputs)], {n: state[n].clone() for n in self.buffers}
 
-    def _classify_averages(self, call: Call, names: set[str], after: State) -> None:
+    def _classify_averages(self, call: Call, names: set[str]) -> None:
         """Sort buffers that depend on the inputs into moving averages and unknown ones."""
         if self._uses_momentum(call, names):
             self.averaged = names
             return
+        _, after = self.call(call)
         shares = [self._kept_share(call, names, others) for others in ({}, after)]  # in the first and the next call
         if None in shares or abs(shares[0] - shares[1]) > ALIKE:  # type: ignore[operator]
             self.unknown |= names

@@ -89,7 +89,8 @@ def with_gap_closed(table: pd.DataFrame) -> pd.DataFrame:
 
 def plain_accuracy(table: pd.DataFrame) -> pd.Series:
     """The accuracy of the mean without a repair but new statistics of batch norm."""
-    return table["reset_accuracy"] if "reset_accuracy" in table else table["mean_accuracy"]
+    accuracy = table["mean_accuracy"]
+    return table["reset_accuracy"].fillna(accuracy) if "reset_accuracy" in table else accuracy
 
 
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:

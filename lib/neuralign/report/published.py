@@ -44,7 +44,8 @@ def against_published(
     Columns: dataset, network, regime, method; measure ("mean" or "min", along the path); published, ours and their
     `_std` (percent); n (pairs of ours; for endpoints, networks); difference (ours - published) and its 95 % interval
     by Welch's t, ci_low and ci_high; margin; verdict; reason (why there is no interval). The verdict is "within" if the
-    difference is at most the margin or the interval includes zero, else "apart"; "not run" if we have no such number.
+    difference is at most the margin or the interval includes zero, "not decided" if it is larger and there is no
+    interval, else "apart"; "not run" if we have no such number.
     The interval does not take into account that the published numbers are rounded to 0.1. Without rows where the
     headline of `metrics` is another than theirs.
 
@@ -78,4 +79,6 @@ def _verdict(cell: dict[str, Any]) -> str:
     if pd.isna(cell["difference"]):
         return "not run"
     is_close = abs(cell["difference"]) <= cell["margin"] + 1e-9
-    return "within" if is_close or cell["ci_low"] <= 0 <= cell["ci_high"] else "apart"
+    if is_close or cell["ci_low"] <= 0 <= cell["ci_high"]:
+        return "within"
+    return "not decided" if pd.isna(cell["ci_low"]) else "apart"

@@ -202,11 +202,14 @@ def ends(points: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> pd.DataFram
 def endpoint_rows(points: pd.DataFrame, by: Sequence[str], metrics: Metrics = CLASSIFICATION) -> pd.DataFrame:
     """The rows of the method "endpoints": averages over both ends of all pairs, one per combination of `by`.
 
-    `_std` is the sample standard deviation over the n_endpoints = 2 n_pairs networks, which says how networks vary. The
-    published rows have sqrt(s0^2 + s1^2) / 2 instead, the deviation of the mean of two networks, which is smaller by a
-    factor of about sqrt(2).
+    `_std` is the sample standard deviation over the n_endpoints networks, which says how networks vary. These are two
+    for each pair, and one that is in several pairs counts once. The published rows have sqrt(s0^2 + s1^2) / 2 instead,
+    the deviation of the mean of two networks, which is smaller by a factor of about sqrt(2).
     """
     rows = ends(points, metrics)
+    pairs = rows[rows["statistics"] == "reestimated"].groupby(list(by), sort=False)["pair"].nunique()
+    rows["end"] = [pair.split("-")[int(t)] for pair, t in zip(rows["pair"], rows["t"], strict=True)]
+    rows = rows.drop_duplicates([*by, "statistics", "end"])
     table = rows[rows["statistics"] == "reestimated"].groupby(list(by), sort=False)
     stored = rows[rows["statistics"] == "stored"].groupby(list(by), sort=False)
     scores = [q.name for q in metrics.scores]
@@ -216,7 +219,7 @@ def endpoint_rows(points: pd.DataFrame, by: Sequence[str], metrics: Metrics = CL
     for name in scores:
         columns |= {f"stored_{name}_mean": stored[name].mean(), f"stored_{name}_std": stored[name].std(ddof=1)}
     columns |= {
-        "n_pairs": table["pair"].nunique(),
+        "n_pairs": pairs,
         "n_endpoints": table.size(),
         "images": table["images"].agg(_common_count),
     }

@@ -77,7 +77,7 @@ def _depths(merge: Merge, layers: list[Layer], inputs: Any, shrink: str) -> dict
 
 
 def _cosine(merge: Merge, layer: Layer) -> float:
-    """The mean cosine of the weights of a layer in pairs of the merged networks, at least zero."""
-    flat = [end[layer.weight].double().flatten() for end in merge.ends]
-    cosines = [F.cosine_similarity(a, b, dim=0).item() for a, b in combinations(flat, 2)]
+    """The mean cosine of the weights of a layer in pairs of the merged networks, at least zero; 1 for one network."""
+    flat = [end[layer.weight].double().flatten() for end in merge.ends_with_weight]
+    cosines = [F.cosine_similarity(a, b, dim=0).item() for a, b in combinations(flat, 2)] or [1.0]
     return max(0.0, sum(cosines) / len(cosines))

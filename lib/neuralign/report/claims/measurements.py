@@ -82,8 +82,9 @@ def gain_of_largest(e: Evidence) -> Iterator[Measurement]:
     gains: dict[tuple[str, str], dict[str, pd.Series]] = {}
     for (dataset, network, regime), means in pairs_of_methods(clean(e.paths), SETTING, "aligned", "unaligned"):
         if network in order:
-            gain = means["aligned"][score.mean] - means["unaligned"][score.mean]
-            gains.setdefault((dataset, regime), {})[network] = gain
+            gain = (means["aligned"][score.mean] - means["unaligned"][score.mean]).dropna()  # of pairs with both
+            if len(gain):
+                gains.setdefault((dataset, regime), {})[network] = gain
     for (dataset, regime), by_network in gains.items():
         if len(by_network) < 2:
             continue

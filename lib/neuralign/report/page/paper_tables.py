@@ -51,11 +51,12 @@ def sections(
 def numbers_in_words(published: pd.DataFrame) -> str:
     """How many published numbers there are, and how many were run here, are within and are apart."""
     counts = published["verdict"].value_counts()
-    within, apart = (int(counts.get(verdict, 0)) for verdict in ("within", "apart"))
-    if not within + apart:
+    within, apart, undecided = (int(counts.get(verdict, 0)) for verdict in ("within", "apart", "not decided"))
+    if not (run := within + apart + undecided):
         return f"None of the {len(published)} published accuracies is of a setting that this study runs."
-    run = f"Of {len(published)} published accuracies {within + apart} were run: {within} within, {apart} apart"
-    return f"{run}, {len(published) - within - apart} not run."
+    words = f"Of {len(published)} published accuracies {run} were run: {within} within, {apart} apart"
+    words += f", {undecided} not decided" * bool(undecided)
+    return f"{words}, {len(published) - run} not run."
 
 
 def claims_in_words(claims: pd.DataFrame) -> str:
@@ -157,7 +158,11 @@ def cells_table(published: pd.DataFrame) -> Table:
     caption = "Published accuracies (%) on the path beside ours: mean ± sample standard deviation, over 3 pairs where "
     caption += "published and n pairs (endpoints: networks) here. Difference: ours minus published, in brackets its "
     caption += "95 % Welch interval. Within: at most 0.5 points apart (worst: 1.0), or the interval includes zero; "
-    return Table(caption + "apart: neither. Published numbers are rounded to 0.1.", head, parts)
+    return Table(
+        caption + "apart: neither; not decided: one pair, no interval. Published numbers are rounded to 0.1.",
+        head,
+        parts,
+    )
 
 
 def _cell(row: Mapping[str, Any]) -> list[str]:
