@@ -228,6 +228,8 @@ COMMON = [
     (GREY, {"mean": [0.5] * 3}, "mean: found [0.5, 0.5, 0.5]; numbers are needed, one for each of the 1 channels"),
     (GREY, {"mean": 0.5}, "mean: found 0.5; numbers are needed, one for each of the 1 channels"),
     (GREY, {"mean": ["much"]}, "mean: found ['much']; numbers are needed"),
+    (GREY, {"std": [0.2]}, "mean, std: found None and [0.2]; both are needed, or neither"),
+    (GREY, {"mean": [127], "std": [50]}, "mean, std: found [127] and [50]; pixels are in [0, 1], so at most 1 is"),
     (NONE, {}, "images are empty, of shape (0, 1, 8, 8); at least one image is needed"),
     (
         Images(GREY.pixels / 255, GREY.labels),
@@ -255,6 +257,11 @@ def test_images_and_a_normalisation_that_do_not_fit_are_refused(call, images, mo
     with pytest.raises(UserError) as error:
         run[call]()
     assert str(error.value).startswith(message), str(error.value)
+
+
+def test_images_that_are_no_tensors_are_refused():
+    with pytest.raises(UserError, match="images are ndarray; a tensor is needed"):
+        Images(GREY.pixels.numpy(), GREY.labels)
 
 
 @pytest.mark.parametrize("kind", ["a layer moves", "nothing moves"])

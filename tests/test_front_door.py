@@ -209,6 +209,16 @@ def test_a_metric_of_another_shape_is_refused() -> None:
         na.evaluate(network, network.state_dict(), loader(), loss="squared_error", metrics=metrics)
 
 
+def test_states_in_place_of_networks_are_refused() -> None:
+    network = regressor()
+    message = "networks: found OrderedDict; a torch.nn.Module with its weights is needed"
+    pair, example = (network, network.state_dict()), torch.rand(2, 6)
+    with pytest.raises(UserError, match=message):
+        na.merge(*pair, example=example)
+    with pytest.raises(UserError, match=message):
+        na.compare(*pair, example)
+
+
 def test_options_that_need_images_are_refused_for_other_examples() -> None:
     network = regressor()
     states = network.state_dict(), network.state_dict()

@@ -32,6 +32,7 @@ from neuralign.arguments import (
     bound_plugin,
     copy_into_model,
     demand_loss,
+    demand_networks,
     examples_of,
     merged_options,
     naming_batches,
@@ -451,6 +452,7 @@ def merge(
     """
     if len(networks) < 2:
         raise UserError(f"networks: found {len(networks)}; at least 2 are needed")
+    demand_networks(networks)
     first = networks[0]
     names = names or letters(len(networks))
     state, permutations, report = merge_states(
@@ -593,6 +595,7 @@ def compare(a: nn.Module, b: nn.Module, example: Inputs, *, attention: bool = Fa
 
     `merging.comparison.matches` says what chance is. Raises `UserError` if the networks do not fit together.
     """
+    demand_networks((a, b))
     examples = examples_of(a, [example])
     state, other = (fitted_state(f"network {n}", a, x.state_dict())[0] for n, x in (("A", a), ("B", b)))
     model, inputs = copy_into_model(a, examples, None, None)

@@ -152,6 +152,16 @@ def naming_batches(examples: Examples) -> Iterator[None]:
         raise UserError(f"batches: on batch {examples.position.number} {summary(error)}") from error
 
 
+def demand_networks(networks: Sequence[Any]) -> None:
+    """Raise UserError unless all are modules."""
+    for network in networks:
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"networks: found {type(network).__name__}; a torch.nn.Module with its weights is needed: load a state "
+                "by `network.load_state_dict(state)`"
+            )
+
+
 def copy_into_model(
     network: nn.Module, examples: Examples, mean: Normalisation | None, std: Normalisation | None
 ) -> tuple[Model, Inputs]:
@@ -171,6 +181,10 @@ def copy_into_model(
         shift, scale = _normalisation("mean", mean, channels, 0.0), _normalisation("std", std, channels, 1.0)
         if not (scale > 0).all():
             raise UserError(f"std: found {std}; numbers above 0 are needed, one for each of the {channels} channels")
+        if (mean is None) != (std is None):
+            raise UserError(f"mean, std: found {mean} and {std}; both are needed, or neither")
+        if not (0 <= shift.min() and max(shift.max(), scale.max()) <= 1):
+            raise UserError(f"mean, std: found {mean} and {std}; pixels are in [0, 1], so at most 1 is needed")
         model = Model(evaluation_copy(network), *(t.to(reference).view(-1, 1, 1) for t in (shift, scale)))
     example = model.normalise(next(examples.batches(2))[0])
     evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it

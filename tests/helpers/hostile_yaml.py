@@ -28,6 +28,11 @@ TEXTS: list[tuple[Any, ...]] = [
     ("a tab", "a:\n\t- 1\n", "line 2: is not valid YAML: found character '\\t'"),
     ("a brace that is never closed", "a: {b: 1\n", "is not valid YAML: expected ',' or '}'"),
     ("two documents", "a: 1\n---\nb: 2\n", "line 2: is not valid YAML: but found another document"),
+    (
+        "an anchor twice",
+        "a: &b 1\nc: &b 2\n",
+        "line 2: is not valid YAML: found duplicate anchor 'b'; first occurrence in line 1",
+    ),
     ("an alias of nothing", "a: *b\n", "line 1: is not valid YAML: found undefined alias 'b'"),
     ("nesting beyond the stack", "[" * 3000, "is not valid YAML: maximum recursion depth"),
     ("a mapping as a key", "? {a: 1}\n: 2\n", "line 1: ", "found a mapping or a list as a key; only names are allowed"),

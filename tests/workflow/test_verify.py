@@ -267,6 +267,7 @@ def test_recipes_downloads_temporary_files_and_published_results_need_no_notes(r
         ".scratch/k/x",
         ".x.csv.abcdefgh.csv",
         "README.md",
+        "config.yaml",
     ):
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_text("")

@@ -31,7 +31,10 @@ def read(path: str | Path) -> dict[Any, Any]:
         raise YamlError(f"{path}: cannot be read: {error}") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise YamlError(f"{path}{line}: is not valid YAML: {error.problem}") from error
+        found = error.problem
+        if error.context_mark and "duplicate anchor" in (error.context or ""):
+            found = f"{error.context} in line {error.context_mark.line + 1}"
+        raise YamlError(f"{path}{line}: is not valid YAML: {found}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise YamlError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if mapping is None:

@@ -27,6 +27,11 @@ class Images(Examples):
     pixels: Tensor  # uint8 (n, c, h, w)
     labels: Tensor  # int64 (n,)
 
+    def __post_init__(self) -> None:
+        for name, values in (("images", self.pixels), ("labels", self.labels)):
+            if not isinstance(values, Tensor):
+                raise UserError(f"{name} are {type(values).__name__}; a tensor is needed")
+
     @property
     def device(self) -> torch.device:
         return self.labels.device
