@@ -1,8 +1,10 @@
 """Alignment methods recover planted permutations; permutations that change the function are refused."""
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from neuralign.alignment.activations import (
 from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.pam import _Search
 from neuralign.alignment.birkhoff import assign
-from neuralign.alignment.problem import Problem, certify
+from neuralign.alignment.problem import Problem, certify, search
 from neuralign.common.errors import UserError
 from neuralign.config.plugins import plugin
 from neuralign.config.signatures import plugins
@@ -432,6 +434,42 @@ def test_a_network_that_gives_no_numbers_is_not_certified(tinyten: Model, images
     source = {**problem.source, "fc.bias": torch.full((5,), float("nan")).double()}
     with pytest.raises(CertificateError, match="differ by nan"):
         certify(replace(problem, source=source), {})
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda right: [right], "returns list; a mapping {group: index} is needed"),
+        (lambda right: {}, "returns no index for the group 'features.conv1'; one for every free group is needed"),
+        (
+            lambda right: right | {"features.conv1": [0, 1, 2, 3]},
+            "returns list for the group 'features.conv1'; an int64 tensor of shape (4,) is needed",
+        ),
+        (
+            lambda right: right | {"features.conv1": torch.arange(5)},
+            "returns torch.int64 of shape (5,) for the group 'features.conv1'; an int64 tensor of shape (4,) is needed",
+        ),
+        (
+            lambda right: right | {"features.conv1": torch.arange(4.0)},
+            "returns torch.float32 of shape (4,) for the group 'features.conv1'; an int64 tensor of shape (4,)",
+        ),
+        (
+            lambda right: right | {"features.conv1": torch.zeros(4, dtype=torch.int64)},
+            "returns no permutation: group 'features.conv1': not a permutation of 4 channels",
+        ),
+        (lambda right: right | {"head": torch.arange(4)}, "returns no permutation: group 'head' cannot be permuted"),
+    ],
+)
+def test_a_method_that_returns_no_permutation_is_refused_by_name(tinyten, images, result, message):
+    problem, right = planted(tinyten, images)
+
+    def careless(problem: Problem):
+        return result(right)
+
+    with pytest.raises(UserError, match=re.escape(f"careless {message}")):
+        search(problem, careless)
+    with pytest.raises(UserError, match=re.escape(f"careless {message}")):
+        search(problem, partial(careless))
 
 
 def test_an_inadmissible_permutation_is_refused_before_anything_is_computed(tinyten: Model, images: Images) -> None:

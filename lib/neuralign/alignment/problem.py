@@ -5,15 +5,19 @@ methods are the plug-ins of `algorithms/`, `name(problem, *, ...options) -> {gro
 a permutation that changes the function of the network is refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from neuralign.common.errors import UserError
 from neuralign.datasets.batches import Examples, Inputs, Transform, count_examples, map_tensors, select
 from neuralign.datasets.images import as_is
 from neuralign.networks.model import Model, State
 from neuralign.symmetry.certificate import GRADIENTS_AT_ONCE, Certificate, prove, require_within
-from neuralign.symmetry.permutations import Permutation, check
+from neuralign.symmetry.permutations import Permutation, PermutationSpec, check
 from neuralign.symmetry.precision import to_double
 from neuralign.symmetry.tracing.trace import Trace
 from neuralign.training.objective import Objective
@@ -44,8 +48,37 @@ class Problem:
 
 
 def search(problem: Problem, method: Callable[[Problem], Permutation]) -> Permutation:
-    """The permutation that a method finds, {group: (n,)}; {} without a search if nothing may be permuted."""
-    return method(problem) if problem.trace.spec.free else {}
+    """The permutation that a method finds, {group: (n,)}; {} without a search if nothing may be permuted.
+
+    Raises UserError unless the method returns a permutation of every free group.
+    """
+    spec = problem.trace.spec
+    if not spec.free:
+        return {}
+    permutation = method(problem)
+    if problem_found := _why_no_permutation(spec, permutation):
+        function = getattr(method, "func", method)  # of a plug-in with options
+        raise UserError(f"the alignment {function.__module__}.{function.__qualname__} {problem_found}")
+    return permutation
+
+
+def _why_no_permutation(spec: PermutationSpec, found: Any) -> str | None:
+    """Why this is not {group: index (n,)} with a permutation of every free group; None if it is."""
+    if not isinstance(found, Mapping):
+        return f"returns {type(found).__name__}; a mapping {{group: index}} is needed"
+    for group in spec.free:
+        if group not in found:
+            return f"returns no index for the group {group!r}; one for every free group is needed: {list(spec.free)}"
+        index, needed = found[group], f"an int64 tensor of shape ({spec.sizes[group]},) is needed"
+        if not isinstance(index, Tensor):
+            return f"returns {type(index).__name__} for the group {group!r}; {needed}"
+        if index.dtype != torch.int64 or index.shape != (spec.sizes[group],):
+            return f"returns {index.dtype} of shape {tuple(index.shape)} for the group {group!r}; {needed}"
+    try:
+        check(spec, found)
+    except ValueError as error:
+        return f"returns no permutation: {error}"
+    return None
 
 
 def certify(problem: Problem, permutation: Permutation, **options: Any) -> float:
