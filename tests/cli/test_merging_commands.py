@@ -302,6 +302,79 @@ def test_two_names_that_are_one_without_wrappers_are_refused(capsys, permutation
     assert "twice.pt: 0.bias and module.0.bias are one name without those of wrappers" in message
 
 
+# ---- outputs that are inputs
+
+
+def contents() -> dict[Path, bytes]:
+    """{file below the working directory: what is in it}."""
+    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+ALIGN = ("align", "nets.py:Net", "plain.pt", "a.safetensors", "--data", "mine.npz")
+MERGE = ("merge", "nets.py:Net", "plain.pt", "a.safetensors", "--data", "mine.npz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*ALIGN, "-o", "plain.pt"), "--output: found plain.pt, which is an input"),
+        ((*ALIGN, "-o", "./a.safetensors"), "--output: found a.safetensors, which is an input"),
+        ((*ALIGN, "-o", "link.pt"), "--output: found link.pt, which is an input"),
+        ((*ALIGN, "--permutation", "a.safetensors"), "--permutation: found a.safetensors, which is an input"),
+        ((*ALIGN, "--permutation", "mine.npz"), "--permutation: found mine.npz, which is an input"),
+        ((*MERGE, "-o", "plain.pt"), "--output: found plain.pt, which is an input"),
+        ((*MERGE, "-o", "a.safetensors"), "--output: found a.safetensors, which is an input"),
+        ((*MERGE, "--report", "nets.py"), "--report: found nets.py, which is an input"),
+        ((*MERGE, "--report", "my.yaml", "--configfile", "my.yaml"), "--report: found my.yaml, which is an input"),
+        (
+            (*MERGE, "-o", "m.pt", "--configfile", "m.pt.md"),
+            "--output (its card): found m.pt.md, which is an input",
+        ),
+        (
+            ("merge", "nets.py:Net", "shards", "plain.pt", "--input", "2,3,9,9", "-o", "shards/m-0.safetensors"),
+            "--output: found shards/m-0.safetensors, which is an input",
+        ),
+        (
+            ("landscape", "nets.py:Net", "plain.pt", "--data", "images", "-o", "images/test/cat/1.png"),
+            "--output: found images/test/cat/1.png, which is an input",
+        ),
+        (
+            ("connect", *ALIGN[1:], "--out", "done", "--configfile", "done/connect.yaml"),
+            "--out: found done/connect.yaml, which is an input",
+        ),
+    ],
+)
+def test_an_output_that_is_an_input_is_refused_before_any_work(capsys, folder, arguments, message):
+    for path in ("images/test/cat", "images/train/cat", "shards", "done"):
+        Path(path).mkdir(parents=True)
+    Path("images/test/cat/1.png").write_bytes(b"a picture")
+    for path in ("my.yaml", "m.pt.md", "done/connect.yaml"):
+        Path(path).write_text("{}")
+    Path("link.pt").symlink_to("plain.pt")
+    save_file({n: t.detach() for n, t in folder[2].state_dict().items()}, "shards/m-0.safetensors")
+    index = {"weight_map": dict.fromkeys(folder[2].state_dict(), "m-0.safetensors")}
+    Path("shards/m.safetensors.index.json").write_text(json.dumps(index))
+    before = contents()
+    assert f"{message} of this command; another name is needed" in refused(capsys, *arguments)
+    assert contents() == before
+
+
+def test_apply_does_not_overwrite_the_permutation_or_the_tensors(capsys, permutation):
+    before = contents()
+    for file in (permutation, "plain.pt"):
+        message = refused(capsys, "apply", permutation, "plain.pt", "-o", file)
+        assert f"--output: found {file}, which is an input of this command; another name is needed" in message
+    assert contents() == before
+
+
+def test_an_output_of_an_earlier_run_may_be_overwritten(capsys):
+    for _ in range(2):
+        run(capsys, *ALIGN, "-o", "out.pt", "--permutation", "p.safetensors")
+
+
+# ---- merges without data
+
+
 def test_a_merge_without_data_of_files_is_that_of_the_networks_in_memory(capsys, folder):
     save_file(make(3).state_dict(), "c.safetensors")
     arguments = ("a.safetensors", "c.safetensors", "--input", "2,3,9,9", "-o", "m.safetensors", "--method", "weights")

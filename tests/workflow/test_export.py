@@ -86,7 +86,8 @@ def test_files_that_are_no_curve_or_have_changed_are_refused(capsys, results):
     assert "has no note of a trained curve beside it" in refused(capsys, results / ENDS[0], "-o", "x.pt")
     assert "--output: found x.npz" in refused(capsys, results / CURVE, "-o", "x.npz")
     for file in (CURVE, ENDS[0]):
-        assert "is a result of the study" in refused(capsys, results / CURVE, "-o", results / file)
+        message = f"--output: found {results / file}, which is an input of this command; another name is needed"
+        assert message in refused(capsys, results / CURVE, "-o", results / file)
     (results / ENDS[1]).write_bytes((results / ENDS[0]).read_bytes())
     assert f"{results / ENDS[1]} has changed since the curve was trained" in refused(
         capsys, results / CURVE, "-o", "x.pt"

@@ -38,7 +38,7 @@ def folder_config() -> list[Path]:
 
 def load_config(configfiles: Iterable[Path] | None) -> Config:
     """The default config, and laid over it that of the folder and the files of --configfile; {} without any of them."""
-    return read_config(_config_files(configfiles))
+    return read_config(config_files(configfiles))
 
 
 def load_catalogue(configfiles: Iterable[Path] | None) -> Catalogue:
@@ -46,7 +46,7 @@ def load_catalogue(configfiles: Iterable[Path] | None) -> Catalogue:
     try:
         return Catalogue(load_config(configfiles))
     except ConfigError as error:
-        raise with_lines(error, _config_files(configfiles)) from None
+        raise with_lines(error, config_files(configfiles)) from None
 
 
 def extended_catalogue(config: Config, overlay: Mapping[str, Any]) -> Catalogue:
@@ -105,7 +105,8 @@ def _changes(before: Any, after: Any) -> Any:
     return {name: _changes(before[name], part) for name, part in after.items() if part != before[name]}
 
 
-def _config_files(configfiles: Iterable[Path] | None) -> list[Path]:
+def config_files(configfiles: Iterable[Path] | None) -> list[Path]:
+    """The files that `load_config` reads. Raises UsageError if one of --configfile does not exist."""
     files = list(configfiles or ())
     if missing := [f for f in files if not f.is_file()]:
         raise UsageError(f"--configfile: no such file as {missing[0]}")

@@ -25,6 +25,11 @@ def check_suffix(path: Path, argument: str) -> None:
         raise UserError(f"{argument}: found {path}; .safetensors, .pt or .pth is needed")
 
 
+def card_path(path: Path) -> Path:
+    """Where the card of the checkpoint at `path` is."""
+    return path.with_name(f"{path.name}.md")
+
+
 def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a state_dict as safetensors or by torch.save, by the suffix of `path`; PyTorch alone can load it."""
     if path.suffix == ".safetensors":
@@ -107,7 +112,7 @@ def _write_card(
     lines += ["", "## Measured", ""]
     lines += _measured([i["name"] for i in inputs], report) if "merged" in report else [UNLABELLED]
     lines += ["", "## How to load it", "", "```python", *_loading(path.name), "```", ""]
-    card = path.with_name(f"{path.name}.md")
+    card = card_path(path)
     with atomic(card) as temporary:
         temporary.write_text("\n".join(lines))
     return card

@@ -29,6 +29,7 @@ from neuralign.cli.interface.options import (
     NetworkOptions,
 )
 from neuralign.cli.local_jobs import make
+from neuralign.cli.outputs import check_outputs, input_files
 from neuralign.config.catalogue import Catalogue
 from neuralign.workflow.job import Setting, ref
 
@@ -75,8 +76,6 @@ def run(
 
     if output:
         check_suffix(output, "--output")
-    for path in filter(None, (output, permutation)):
-        path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     config = load_config(configfile)
     (network_name, entry), (data_name, dataset) = network_entry(network, config, images), dataset_entry(data, config)
     alignment_plugins("--method", [method], config)  # raises UsageError if the config has no such alignment
@@ -84,6 +83,10 @@ def run(
     endpoints = checkpoint_entries([a, b], inside)
     if len(endpoints) < 2:
         raise UsageError(f"A and B are the same file, {a}")
+    outputs = {"--output": output, "--permutation": permutation}
+    check_outputs(outputs, input_files(config, configfile, network, data, [a, b]))
+    for path in filter(None, outputs.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     c = extended_catalogue(
         config,
         {

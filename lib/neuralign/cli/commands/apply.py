@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.configs import UsageError
+from neuralign.cli.outputs import check_outputs, checkpoint_paths
 
 DESCRIPTION = "Apply a permutation of `align` to other tensors with the network's names, such as masks or task vectors."
 EXAMPLES = [
@@ -36,6 +37,7 @@ def run(
     from neuralign.symmetry.storage import load_permutation
 
     check_suffix(output, "--output")
+    check_outputs({"--output": output}, [Path(permutation), *checkpoint_paths([tensors])])
     try:
         data = load_facts(permutation).get("spec")
         if data is None:

@@ -42,6 +42,7 @@ from neuralign.cli.interface.options import (
     Verbose,
 )
 from neuralign.cli.interface.parsers import count, value_of
+from neuralign.cli.outputs import check_outputs, input_files
 from neuralign.cli.workflow_runs import failure, run_study, workflow_command
 from neuralign.common.files import atomic
 from neuralign.config.files import lay_over
@@ -123,9 +124,10 @@ def run(
     config = load_config(configfile)
     overlay = study_config(config, network, checkpoints, data, images, curves, method, inside)
     extended_catalogue(config, overlay)  # raises ConfigError before anything is written
+    file = out / "connect.yaml"
+    check_outputs({"--out": file}, input_files(config, configfile, network, data, checkpoints))
     lay_over(config, overlay)
     lay_over(overlay, absolute_paths(config))  # the workflow runs in `out`
-    file = out / "connect.yaml"
     configs = [*folder_config(), *(configfile or ()), file]
     options = ["--cores", cores, *(["--resources", "gpu=0"] if device == "cpu" else [])]
     snakefile = workflow_file("Snakefile")

@@ -10,6 +10,7 @@ from neuralign.cli.devices import on_device
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import Device
 from neuralign.cli.local_jobs import normalisation_of
+from neuralign.cli.outputs import check_outputs
 from neuralign.common.files import sha256
 from neuralign.workflow.running.notes import Note, read_note
 
@@ -41,13 +42,12 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     """Write the network and its card, and measure it beside the ends of the curve."""
     from neuralign.merging.curve_points import parse_point
-    from neuralign.merging.export import check_suffix
+    from neuralign.merging.export import card_path, check_suffix
 
     check_suffix(output, "--output")
     place = parse_point(point, "--point")
     note, inputs = _checked_note(curve)
-    if output.exists() and any(map(output.samefile, [curve, *inputs.values()])):
-        raise UsageError(f"--output: {output} is a result of the study; another name is needed")
+    check_outputs({"--output": output, "--output (its card)": card_path(output)}, [curve, *inputs.values()])
     with on_device(device):
         return _export(curve, note, inputs, place, output)
 

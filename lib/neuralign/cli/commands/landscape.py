@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuralign.cli.configs import UsageError
+from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.interface import completions
@@ -23,6 +23,7 @@ from neuralign.cli.interface.options import (
 )
 from neuralign.cli.interface.parsers import Numbers, count, value_of, values_of
 from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
+from neuralign.cli.outputs import check_outputs, input_files
 from neuralign.common.tables import align_columns, write_rows
 from neuralign.config.signatures import check_known
 
@@ -112,6 +113,7 @@ def run(
     if output.suffix != ".csv" and missing:
         raise UsageError(f"--output: {output.suffix} needs {', '.join(missing)}: pip install 'neuralign[workflow]'")
     t1, t2 = _windows(extent, points)
+    check_outputs({"--output": output}, input_files(load_config(configfile), configfile, network, data, checkpoints))
     with on_device(device):
         dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
         landscape = api.landscape(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuralign.cli.configs import UsageError
+from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.examples import example_inputs, run_on_example
@@ -23,6 +23,7 @@ from neuralign.cli.interface.options import (
 )
 from neuralign.cli.interface.parsers import Numbers, value_of, values_of
 from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
+from neuralign.cli.outputs import check_outputs, input_files
 from neuralign.common.files import atomic
 from neuralign.common.quantities import LOSS
 from neuralign.common.tables import align_columns
@@ -106,7 +107,7 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     """Merge, and write the files that the options name. The status is 1 if the merge is worse than --at-most allows."""
     from neuralign import api
-    from neuralign.merging.export import check_suffix, write_card, write_checkpoint
+    from neuralign.merging.export import card_path, check_suffix, write_card, write_checkpoint
     from neuralign.merging.merge import are_weights
     from neuralign.merging.verdict import deciding_metric
     from neuralign.networks import foreign_checkpoints
@@ -128,6 +129,8 @@ def run(
         raise UsageError("--at-most: the merge can only be measured with --data")
     if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
         raise UsageError(f"--at-most: {loss} has no metric in percent")
+    outputs = {"--output": output, "--output (its card)": card_path(output) if output else None, "--report": report}
+    check_outputs(outputs, input_files(load_config(configfile), configfile, network, data, checkpoints))
     return_freed_memory()
     if not data:
         demand_cpu(device)
