@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from workflow_project import REPOSITORY
 
 import neuralign as na
 from neuralign.cli import main
@@ -269,7 +270,9 @@ def test_masks_task_vectors_and_states_of_optimisers_are_permuted(capsys, folder
     of_b = permute(spec, planted, mask)
     torch.save(of_b, "mask.pt")
     out = run(capsys, "apply", permutation, "mask.pt", "-o", "out.pt")
-    assert out == "3 tensors permuted, 0 without units of the network left as they are\noutput: out.pt\n"
+    assert (
+        out == "3 tensors permuted, 0 left as they are, for their names are not those of the network\noutput: out.pt\n"
+    )
     back = torch.load("out.pt", weights_only=True)
     assert all(torch.equal(back[n], mask[n]) for n in mask)
     state = {"exp_avg": {f"module.{n}": t * 1.0 for n, t in of_b.items()}, "step": {"count": torch.tensor(3)}}
@@ -278,6 +281,62 @@ def test_masks_task_vectors_and_states_of_optimisers_are_permuted(capsys, folder
     assert facts == {"permuted": 3, "unchanged": ["step.count"], "output": "out.safetensors"}
     back = load_file("out.safetensors")
     assert all(torch.equal(back[f"exp_avg.module.{n}"], mask[n] * 1.0) for n in mask) and back["step.count"] == 3
+
+
+@pytest.fixture
+def adam(folder):
+    """(a network of the class, an Adam that has made a step with it)."""
+    network = make(5)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.rand(4, 3, 9, 9)).square().sum().backward()
+    optimizer.step()
+    return network, optimizer
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (lambda network, optimizer: optimizer.state_dict(), "state.0.exp_avg, state.0.exp_avg_sq, state.1.exp_avg"),
+        (
+            lambda network, optimizer: {
+                "state_dict": Lightning(network).state_dict(),
+                "optimizer_states": [optimizer.state_dict()],
+            },
+            "optimizer_states.0.state.0.exp_avg, optimizer_states.0.state.0.exp_avg_sq, ",
+        ),
+        (
+            lambda network, optimizer: {"model": network.state_dict(), "optimizer": optimizer.state_dict()},
+            "optimizer.state.0.exp_avg, ",
+        ),
+    ],
+    ids=["torch", "lightning", "a loop"],
+)
+def test_states_of_optimisers_by_index_are_refused(capsys, permutation, adam, content, found):
+    torch.save(content(*adam), "training.ckpt")
+    message = refused(capsys, "apply", permutation, "training.ckpt", "-o", "out.pt")
+    assert f"training.ckpt: found the state of an optimiser, with numbers in place of names ({found}" in message
+    assert "such as exp_avg.<name>: number i is the i-th of `named_parameters()`" in message
+    assert not Path("out.pt").exists()
+
+
+def test_the_documented_names_of_moments_are_permuted_with_the_weights(capsys, folder, permutation, adam):
+    network, optimizer = adam
+    _, _, section = (REPOSITORY / "docs/command-line.md").read_text().partition("\n## apply\n")
+    exec(section.partition("```python\n")[2].partition("```")[0], {"network": network, "optimizer": optimizer})
+    out = run(capsys, "apply", permutation, "moments.pt", "-o", "out.pt")
+    assert out.startswith("16 tensors permuted, 0 left as they are, ")
+    moved, spec = torch.load("out.pt", weights_only=True), folder[0]
+    indices = load_tensors(permutation)
+    for (name, _), state in zip(network.named_parameters(), optimizer.state.values(), strict=True):
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(moved[f"{key}.{name}"], permute(spec, indices, {name: state[key]})[name])
+
+
+def test_counts_of_steps_by_index_are_left_as_they_are(capsys, permutation):
+    moments = {"0.bias": torch.arange(6.0)}
+    torch.save({"exp_avg": moments, "state": {0: {"step": torch.tensor(3.0)}}}, "moments.pt")
+    facts = json.loads(run(capsys, "apply", permutation, "moments.pt", "-o", "out.pt", "--json"))
+    assert facts["permuted"] == 1 and facts["unchanged"] == ["state.0.step"]
 
 
 def test_apply_refuses_in_one_line(capsys, folder, permutation):

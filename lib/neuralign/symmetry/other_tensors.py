@@ -1,9 +1,10 @@
-"""Permutes tensors that are named as those of a network, such as masks, task vectors or states of an optimiser.
+"""Permutes tensors that are named as those of a network, such as masks, task vectors or moments of an optimiser.
 
 No network is needed: the file of a permutation says which groups lie on which tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -30,7 +31,8 @@ def permute_others(
 ) -> tuple[dict[tuple[str, ...], Tensor], list[tuple[str, ...]]]:
     """({path: tensor, permuted as the tensor of the network with its name}, the paths of those that have such a name).
 
-    Raises UserError if none has, or if one has another shape than the tensor of its name.
+    Raises UserError if none has, if one has another shape than the tensor of its name, or if there is the state of an
+    optimiser by index.
 
     Args:
         spec, permutation: of the network.
@@ -46,10 +48,26 @@ def permute_others(
         _check_shape(spec, ".".join(path), tensor, name)
         permuted[path] = permute(spec, permutation, {name: tensor})[name]
         known.append(path)
+    others = tensors.keys() - set(known)
+    if by_index := [path for path in tensors if path in others and _is_state_by_index(path, tensors[path])]:
+        raise UserError(
+            f"found the state of an optimiser, with numbers in place of names ({_few(by_index)}, ...); a file "
+            "is needed whose names end in those of the network's parameters, such as exp_avg.<name>: number i is the "
+            "i-th of `named_parameters()`, if the optimiser was given them in this order"
+        )
     if not known:
         some = ", ".join(sorted(spec.axes)[:3])
         raise UserError(f"no tensor has a name of the network ({some}, ...); found {_few(tensors)}")
     return permuted, known
+
+
+def _is_state_by_index(path: tuple[str, ...], tensor: Tensor) -> bool:
+    """Whether this looks like the state of an optimiser for one parameter, as PyTorch and Lightning save it.
+
+    A single number, such as the count of steps, has no order that could be wrong.
+    """
+    numbered = any(part == "state" and following.isdecimal() for part, following in pairwise(path))
+    return tensor.numel() > 1 and (numbered or "optimizer_states" in path)
 
 
 def _check_shape(spec: PermutationSpec, path: str, tensor: Tensor, name: str) -> None:
@@ -66,5 +84,5 @@ def _as_tuple(blocks: Any) -> Blocks:
     return tuple(tuple(_as_tuple(f) if isinstance(f, list) else f for f in block) for block in blocks)
 
 
-def _few(tensors: Mapping[tuple[str, ...], Tensor]) -> str:
-    return ", ".join(".".join(path) for path in list(tensors)[:3])
+def _few(paths: Iterable[tuple[str, ...]]) -> str:
+    return ", ".join(".".join(path) for path in list(paths)[:3])

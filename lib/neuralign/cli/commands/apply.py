@@ -11,7 +11,7 @@ from neuralign.cli.outputs import check_outputs, checkpoint_paths
 DESCRIPTION = "Apply a permutation of `align` to other tensors with the network's names, such as masks or task vectors."
 EXAMPLES = [
     "neuralign apply b.permutation.safetensors mask.pt -o mask_aligned.pt",
-    "neuralign apply b.permutation.safetensors adam_state.safetensors -o adam_aligned.safetensors",
+    "neuralign apply b.permutation.safetensors moments.safetensors -o moments_aligned.safetensors",
 ]
 
 
@@ -69,5 +69,7 @@ def run(
     write_checkpoint({names[path]: tensor for path, tensor in permuted.items()}, output)
     others = [names[path] for path in named_tensors if path not in set(known)]
     facts = {"permuted": len(known), "unchanged": others, "output": str(output)}
-    text = f"{len(known)} tensors permuted, {len(others)} without units of the network left as they are"
+    text = (
+        f"{len(known)} tensors permuted, {len(others)} left as they are, for their names are not those of the network"
+    )
     return 0, facts, f"{text}\noutput: {output}"
