@@ -61,7 +61,7 @@ from neuralign.evaluation.along_curve import measure
 from neuralign.evaluation.directions import CORNERS
 from neuralign.evaluation.landscape import Landscape, landscape_of
 from neuralign.merging.comparison import are_the_same, distance, matches, share_of_units
-from neuralign.merging.export import check_suffix, network_with, write_card, write_checkpoint
+from neuralign.merging.export import check_suffix, network_with, normalisation_of, write_card, write_checkpoint
 from neuralign.merging.merge import Merge, check_weights
 from neuralign.merging.selection import (
     Score,
@@ -445,10 +445,11 @@ def merge(
         names: of the networks, for the report; None: A, B, ...
 
     The report has: method, cohort (None for two networks), repair, repair_facts, members (names), shares (the weights),
-    certificate, moved (share of units), data ("none", "inputs" or "labels"), examples (how many), tried (all merges
-    with their scores on the validation examples) and sentence. Where it could be measured, on the test examples or else
-    on those for validation: what `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and
-    `CertificateError` if an alignment changes the function of a network.
+    certificate, moved (share of units), attention, normalisation (mean and std; empty if there is none), data ("none",
+    "inputs" or "labels"), examples (how many), tried (all merges with their scores on the validation examples) and
+    sentence. Where it could be measured, on the test examples or else on those for validation: what
+    `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
+    alignment changes the function of a network.
     """
     if len(networks) < 2:
         raise UserError(f"networks: found {len(networks)}; at least 2 are needed")
@@ -543,6 +544,8 @@ def merge_states(
         "shares": _shares(choice.members, weights, len(states)),
         "certificate": choice.alignment.certificate,
         "moved": share_moved(permutations),
+        "attention": attention,
+        "normalisation": normalisation_of(model),
         "data": known,
         "examples": {} if held_out is None else {"fit": len(fit), "validation": len(held_out)},
         "tried": choice.tried,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 from workflow_project import REPOSITORY
@@ -105,6 +106,43 @@ def test_a_network_merged_with_its_permuted_copy_is_written_as_it_was(capsys, fo
     assert [row.split()[0] for row in rows] == ["A", "B", "merge"]
     assert all(f"| {' | '.join(row.split())} |" in card for row in rows), "the card has the rows of the text"
     assert "| ensemble of the inputs |" in card and "\nensemble of the inputs  " in out
+
+
+def settings_of(card):
+    """The settings that a card has as YAML."""
+    return yaml.safe_load(Path(card).read_text().split("```yaml\n")[1].split("```")[0])
+
+
+def test_card_and_json_have_the_settings_that_make_the_merge_again(capsys):
+    arguments = ("plain.pt", "lightning.ckpt", "--data", "mine.npz", "--option", "in_channels=3", "--attention", *FAST)
+    given = ("--mean", "0.5,0.25,0.5", "--std", "0.25,0.5,0.25")
+    run(capsys, "merge", "nets.py:Net", *arguments, *given, "-o", "m.pt", "--report", "m.json")
+    settings = settings_of("m.pt.md")
+    assert settings == {
+        "network": {"use": "nets.py:Net", "options": {"in_channels": 3}},
+        "data": {"use": "npz", "path": "mine.npz"},
+        "input_size": None,
+        "normalisation": {"mean": [0.5, 0.25, 0.5], "std": [0.25, 0.5, 0.25]},
+        "attention": True,
+        "inside": None,
+        "loss": "cross_entropy",
+        "greedy": False,
+    }
+    assert json.loads(Path("m.json").read_text())["settings"] == settings
+    card = Path("m.pt.md").read_text()
+    assert "* inputs: pixels x in [0, 1], as (x - mean) / std with mean [0.5, 0.25, 0.5] and std [0.25, 0.5" in card
+    assert "* alignment to A: correlation, also of heads\n" in card
+
+    run(capsys, "merge", "nets.py:Net", *arguments, "--no-normalise", "-o", "m.pt")
+    assert settings_of("m.pt.md")["normalisation"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
+
+
+def test_the_settings_of_a_merge_without_data_have_the_shape_of_its_inputs(capsys):
+    arguments = ("plain.pt", "lightning.ckpt", "--option", "num_classes=4", "--input", "2,3,9,9")
+    facts = json.loads(run(capsys, "merge", "nets.py:Net", *arguments, "-o", "m.pt", "--json"))
+    settings = settings_of("m.pt.md")
+    assert facts["settings"] == settings and settings["data"] is None and settings["normalisation"] is None
+    assert settings["input"] == [2, 3, 9, 9] and settings["network"]["options"] == {"num_classes": 4}
 
 
 def test_the_card_lists_the_shards_of_an_input(capsys, folder):

@@ -184,6 +184,7 @@ def test_a_merge_is_written_as_an_ordinary_checkpoint_with_a_card(tmp_path: Path
     assert "* first, weight 0.5" in card and "alignment to first: correlation" in card
     assert "On n = 32 validation examples:" in card and f"{merged.report['merged']['accuracy']:.4g}" in card
     assert 'load_file("merged.safetensors")' in card
+    assert "* inputs: as they are, without normalisation\n" in card
     assert merged.save(tmp_path / "merged.pt").name == "merged.pt.md"
     plain.load_state_dict(torch.load(tmp_path / "merged.pt", weights_only=True))
     with pytest.raises(UserError, match=r"path: found .*merged\.bin; \.safetensors, \.pt or \.pth is needed"):

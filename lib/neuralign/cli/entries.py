@@ -13,7 +13,7 @@ from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.checking.hub_names import parse
 from neuralign.config.problems import did_you_mean
 from neuralign.config.references import is_foreign, is_hub
-from neuralign.config.schema import AlignmentKeys
+from neuralign.config.schema import AlignmentKeys, NetworkKeys
 
 REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
 NO_IMAGES = ImageOptions()  # of commands without data
@@ -40,6 +40,24 @@ def network_entry(network: NetworkOptions, config: Config, images: ImageOptions 
     entry = {"use": name, **(entries[name] or {})}
     changes = {"options": {**entry.get("options", {}), **options}} if is_foreign(entry["use"]) else options
     return name, {**entry, **changes, **keys}
+
+
+def network_plugin(network: NetworkOptions, config: Config) -> Config:
+    """`use` and options of NETWORK, where no data say more."""
+    name, entry = network_entry(network, config)
+    c = extended_catalogue(config, {"networks": {name: entry}})
+    return {key: value for key, value in c.entry("networks", name).items() if key not in NetworkKeys.model_fields}
+
+
+def network_as_given(network: NetworkOptions, plugin: Config) -> Config:
+    """`use` and options of NETWORK for a reader: code of the user by the name that the user gave it."""
+    return {**plugin, "use": network.network} if is_foreign(network.network) else plugin
+
+
+def data_as_given(data: str, config: Config) -> Config:
+    """The entry of --data for a reader: files of the user by the path that the user gave them."""
+    entry = dataset_entry(data, config)[1]
+    return entry if data in (config.get("datasets") or {}) else {**entry, "path": data}
 
 
 def dataset_entry(data: str, config: Config) -> tuple[str, Config]:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neuralign.cli.configs import UsageError, extended_catalogue, load_config
-from neuralign.cli.entries import network_entry
+from neuralign.cli.configs import UsageError, load_config
+from neuralign.cli.entries import network_plugin
 from neuralign.cli.interface.options import ExampleOptions, NetworkOptions
 from neuralign.cli.interface.parsers import ExampleInput
 from neuralign.common.errors import UserError
 from neuralign.config.references import is_foreign
-from neuralign.config.schema import NetworkKeys
 
 CLASSES = 10  # of a network of the config, where neither data nor tokens say how many
 DEFAULT_INPUT = [ExampleInput([2, 3, 32, 32])]
@@ -28,10 +27,7 @@ def build_network(
 
     from neuralign.networks.model import build
 
-    config = load_config(configfile)
-    name, entry = network_entry(network, config)
-    c = extended_catalogue(config, {"networks": {name: entry}})
-    plugin = {k: v for k, v in c.entry("networks", name).items() if k not in NetworkKeys.model_fields}
+    plugin = network_plugin(network, load_config(configfile))
     torch.manual_seed(0)
     with torch.device(device):
         return build(plugin, classes=None if is_foreign(plugin["use"]) else classes, channels=channels)

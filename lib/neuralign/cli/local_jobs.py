@@ -13,6 +13,7 @@ from neuralign.cli.entries import REGIME, dataset_entry, network_entry, regime_e
 from neuralign.cli.interface.options import ImageOptions, NetworkOptions
 from neuralign.common.logs.progress import report
 from neuralign.config.catalogue import Catalogue
+from neuralign.config.plugins import Entry
 from neuralign.workflow.job import Ref, ref
 
 log = logging.getLogger("neuralign")
@@ -46,8 +47,8 @@ def load_data_and_model(
     data: str,
     images: ImageOptions,
     checkpoints: Sequence[str] = (),
-) -> tuple[Any, Any]:
-    """The dataset of --data, and NETWORK as a model with weights of seed 0, normalised for it.
+) -> tuple[Any, Any, Entry]:
+    """The dataset of --data, NETWORK as a model with weights of seed 0, normalised for it, and the model's settings.
 
     Warns if that may not be the normalisation that the checkpoints were trained with.
     """
@@ -69,14 +70,7 @@ def load_data_and_model(
     for checkpoint in checkpoints:
         for warning in setup.normalisation_warnings(model, settings, loaded, checkpoint):
             log.warning(warning)
-    return loaded, model
-
-
-def normalisation_of(model: Any) -> dict[str, Any]:
-    """{"mean", "std": numbers of each channel} by which a model normalises pixels in [0, 1]; empty if it does not."""
-    if model.mean is None:
-        return {}
-    return {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+    return loaded, model, settings
 
 
 def _load_main(rule: str) -> Any:

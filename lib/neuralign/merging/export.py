@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuralign.common.errors import UserError
 from neuralign.common.files import atomic
 from neuralign.common.tensors import save_when_computed
-from neuralign.networks.model import State
+from neuralign.networks.model import Model, State
 
 UNLABELLED = "Nothing, for there were no labelled data."
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -53,7 +53,28 @@ def network_with(network: nn.Module, state: State) -> nn.Module:
     return twin
 
 
-def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Path:
+def normalisation_of(model: Model) -> dict[str, Any]:
+    """{"mean", "std": numbers of each channel} by which a model normalises pixels in [0, 1]; empty if it does not."""
+    if model.mean is None or model.std is None:
+        return {}
+    return {"mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist()}
+
+
+def describe_normalisation(normalisation: Mapping[str, Sequence[float]]) -> str:
+    """A line of a card: how the network takes its inputs. `normalisation`: as of `normalisation_of`."""
+    if not normalisation:
+        return "inputs: as they are, without normalisation"
+    mean, std = ([round(x, 6) for x in normalisation[name]] for name in ("mean", "std"))
+    return f"inputs: pixels x in [0, 1], as (x - mean) / std with mean {mean} and std {std}"
+
+
+def write_card(
+    path: Path,
+    network: str,
+    inputs: Sequence[Mapping[str, Any]],
+    report: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the card of the merge at `path` beside it, as `<name>.md`, and return where it is.
 
     Args:
@@ -61,17 +82,19 @@ def write_card(path: Path, network: str, inputs: Sequence[Mapping[str, Any]], re
         network: what builds the network.
         inputs: {name, and what else is known: file, digest} of each network that was merged.
         report: of the merge, as of `neuralign.api.merge`.
+        settings: what else it takes to make the merge again, which the card has as YAML.
     """
     made_of = [_details(given, f", weight {share:.6g}") for share, given in zip(report["shares"], inputs, strict=True)]
     change = f"the alignment changes outputs and gradients by at most {report['certificate']:.1e} of their size"
     how = [
         f"network: `{network}`",
+        *([describe_normalisation(report["normalisation"])] if report["examples"] else []),
         f"alignment to {inputs[0]['name']}: {_method(report)}",
         f"repair: {report['repair']}",
         f"data: {_data(report)}",
         f"certificate: {change}; the merge itself is another function",
     ]
-    return _write_card(path, f"A merge of {len(inputs)} networks", made_of, how, inputs, report)
+    return _write_card(path, f"A merge of {len(inputs)} networks", made_of, how, inputs, report, settings)
 
 
 def write_point_card(
@@ -127,8 +150,9 @@ def _details(given: Mapping[str, Any], more: str = "") -> str:
 
 
 def _method(report: Mapping[str, Any]) -> str:
+    heads = ", also of heads" if report["attention"] and report["method"] != "none" else ""
     frame = f", in one frame of all networks by the cohort method {report['cohort']}" if report["cohort"] else ""
-    return f"{report['method']}{frame}"
+    return f"{report['method']}{heads}{frame}"
 
 
 def _data(report: Mapping[str, Any]) -> str:

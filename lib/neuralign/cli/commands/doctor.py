@@ -83,7 +83,7 @@ def run(
 
     with on_device(device if data else "cpu"):
         if data:
-            dataset, model = load_data_and_model(
+            dataset, model, _ = load_data_and_model(
                 network, configfile, data, normalisation, [checkpoint] if checkpoint else []
             )
             examples = dataset.train

@@ -9,7 +9,6 @@ from neuralign.cli.configs import UsageError
 from neuralign.cli.devices import on_device
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import Device
-from neuralign.cli.local_jobs import normalisation_of
 from neuralign.cli.outputs import check_outputs
 from neuralign.common.files import sha256
 from neuralign.workflow.running.notes import Note, read_note
@@ -79,7 +78,7 @@ def _export(
     """What `run` returns."""
     from neuralign.curves.storage import open_path
     from neuralign.merging.curve_points import named_point
-    from neuralign.merging.export import write_network, write_point_card
+    from neuralign.merging.export import describe_normalisation, normalisation_of, write_network, write_point_card
     from neuralign.merging.selection import split_off_validation
     from neuralign.merging.verdict import judge
     from neuralign.networks.setup import load_data_and_model
@@ -102,11 +101,8 @@ def _export(
     has_classes = "objective" not in settings
     report = judge(model, path.states, state, data.test, objective, names, has_classes, WHAT)
     report |= {"curve": str(curve), "point": point, "t": t, "measured_on": "test", "output": str(output)}
-    how = []
-    if normalisation := normalisation_of(model):
-        mean, std = ([round(x, 6) for x in normalisation[name]] for name in ("mean", "std"))
-        how.append(f"inputs: pixels x in [0, 1], as (x - mean) / std with mean {mean} and std {std}")
-    how += [
+    how = [
+        describe_normalisation(normalisation_of(model)),
         f"curve: `{note['artefact']}`",
         f"alignment of {names[1]}: {note['wildcards']['alignment']}",
         f"place: {place}"

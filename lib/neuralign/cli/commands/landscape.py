@@ -22,7 +22,7 @@ from neuralign.cli.interface.options import (
     choice,
 )
 from neuralign.cli.interface.parsers import Numbers, count, value_of, values_of
-from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
+from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.cli.outputs import check_outputs, input_files
 from neuralign.common.tables import align_columns, write_rows
 from neuralign.config.signatures import check_known
@@ -99,6 +99,7 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     """Measure the plane and write it to a file."""
     from neuralign import api
+    from neuralign.merging.export import normalisation_of
     from neuralign.networks import foreign_checkpoints
 
     if len(checkpoints) > 3:
@@ -115,7 +116,7 @@ def run(
     t1, t2 = _windows(extent, points)
     check_outputs({"--output": output}, input_files(load_config(configfile), configfile, network, data, checkpoints))
     with on_device(device):
-        dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
+        dataset, model, _ = load_data_and_model(network, configfile, data, images, checkpoints)
         landscape = api.landscape(
             model.network,
             [foreign_checkpoints.read(file, model, inside).state for file in checkpoints],

@@ -8,8 +8,8 @@ import typer
 
 from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import demand_cpu, on_device
-from neuralign.cli.entries import file_digests
-from neuralign.cli.examples import example_inputs, run_on_example
+from neuralign.cli.entries import data_as_given, file_digests, network_as_given, network_plugin
+from neuralign.cli.examples import example_inputs, example_shapes, run_on_example
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
@@ -22,7 +22,7 @@ from neuralign.cli.interface.options import (
     OptionalData,
 )
 from neuralign.cli.interface.parsers import Numbers, value_of, values_of
-from neuralign.cli.local_jobs import load_data_and_model, normalisation_of
+from neuralign.cli.local_jobs import load_data_and_model
 from neuralign.cli.outputs import check_outputs, input_files
 from neuralign.common.files import atomic
 from neuralign.common.quantities import LOSS
@@ -107,7 +107,7 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     """Merge, and write the files that the options name. The status is 1 if the merge is worse than --at-most allows."""
     from neuralign import api
-    from neuralign.merging.export import card_path, check_suffix, write_card, write_checkpoint
+    from neuralign.merging.export import card_path, check_suffix, normalisation_of, write_card, write_checkpoint
     from neuralign.merging.merge import are_weights
     from neuralign.merging.verdict import deciding_metric
     from neuralign.networks import foreign_checkpoints
@@ -130,19 +130,22 @@ def run(
     if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
         raise UsageError(f"--at-most: {loss} has no metric in percent")
     outputs = {"--output": output, "--output (its card)": card_path(output) if output else None, "--report": report}
-    check_outputs(outputs, input_files(load_config(configfile), configfile, network, data, checkpoints))
+    config = load_config(configfile)
+    check_outputs(outputs, input_files(config, configfile, network, data, checkpoints))
     return_freed_memory()
     if not data:
         demand_cpu(device)
     with on_device(device if data else "cpu"):
         examples: dict[str, Any] = {"batches": None, "example": None, "test": None, "mean": None, "std": None}
         if data:
-            dataset, model = load_data_and_model(network, configfile, data, images, checkpoints)
+            dataset, model, described = load_data_and_model(network, configfile, data, images, checkpoints)
+            given = {"data": data_as_given(data, config), "input_size": described["input_size"]}
             examples |= {"batches": dataset.train, "test": dataset.test, **normalisation_of(model)}
         else:
             examples["example"] = example_inputs(example)
             module = run_on_example(network, configfile, example, lambda module, inputs, attention: module)
-            model = Model(module, None, None)
+            model, described = Model(module, None, None), {"network": network_plugin(network, config)}
+            given = {"data": None, "input": example_shapes(example)}
         read = foreign_checkpoints.read if data else foreign_checkpoints.read_mapped
         contents = [read(file, model, inside) for file in checkpoints]
         states, names = [content.state for content in contents], api.letters(len(contents))
@@ -162,10 +165,19 @@ def run(
             **examples,
         )
     inputs = [{"name": name, **file_digests(file)} for name, file in zip(names, checkpoints, strict=True)]
-    facts = {"network": network.network, "checkpoints": inputs, **outcome}
+    settings = {
+        "network": network_as_given(network, described["network"]),
+        **given,
+        "normalisation": outcome["normalisation"] or None,
+        "attention": network.attention,
+        "inside": inside,
+        "loss": loss,
+        "greedy": greedy,
+    }
+    facts = {"network": network.network, "checkpoints": inputs, **outcome, "settings": settings}
     if output:
         write_checkpoint(contents[0].renamed(state), output)
-        facts |= {"output": str(output), "card": str(write_card(output, network.network, inputs, outcome))}
+        facts |= {"output": str(output), "card": str(write_card(output, network.network, inputs, outcome, settings))}
     status = 0
     if at_most is not None:
         status = int(not -facts["gain"] <= at_most)  # also if the gain is not a number
