@@ -145,6 +145,36 @@ def test_the_settings_of_a_merge_without_data_have_the_shape_of_its_inputs(capsy
     assert settings["input"] == [2, 3, 9, 9] and settings["network"]["options"] == {"num_classes": 4}
 
 
+@pytest.mark.parametrize("command", ["merge", "align", "compare", "landscape"], ids=lambda command: f"by {command}")
+def test_an_inner_part_of_one_checkpoint_and_a_plain_one_are_used_together(capsys, caplog, folder, command):
+    ema = make(6).state_dict()
+    torch.save({"state_dict": {"raw": make(7).state_dict(), "ema": ema}}, "ema.pt")
+    arguments = {
+        "merge": ("--input", "2,3,9,9", "-o", "m.pt", "--method", "none", "--repair", "none"),
+        "align": ("--data", "mine.npz", "-o", "aligned.pt"),
+        "compare": ("--input", "2,3,9,9"),
+        "landscape": ("--data", "mine.npz", "-o", "plane.csv", "--points", "2"),
+    }[command]
+    assert main([command, "nets.py:Net", "ema.pt", "plain.pt", "--inside", "state_dict.ema", *arguments]) == 0
+    assert "plain.pt: has nothing inside 'state_dict.ema'; it is a plain state, which is used as it is" in caplog.text
+    if command == "merge":
+        merged, plain = torch.load("m.pt", weights_only=True), make(4).state_dict()
+        assert all(torch.allclose(merged[n], (ema[n] + plain[n]) / 2) for n in merged if n.endswith(("ht", "bias")))
+
+
+def test_an_inner_part_that_no_checkpoint_has_is_refused(capsys):
+    arguments = ("plain.pt", "a.safetensors", "--inside", "emma", "--input", "2,3,9,9")
+    assert "plain.pt: contains no tensor of the network inside 'emma'" in refused(
+        capsys, "merge", "nets.py:Net", *arguments
+    )
+
+
+def test_several_states_in_a_file_are_chosen_by_inside(capsys):
+    torch.save({"model": make(6).state_dict(), "ema": make(7).state_dict()}, "two.pt")
+    message = refused(capsys, "merge", "nets.py:Net", "two.pt", "plain.pt", "--input", "2,3,9,9")
+    assert "choose one with --inside, in a config `inside`: 'model', 'ema'" in message
+
+
 def test_the_card_lists_the_shards_of_an_input(capsys, folder):
     Path("shards").mkdir()
     tensors = {n: t.detach() for n, t in folder[2].state_dict().items()}

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from neuralign.cli.configs import Config, UsageError, extended_catalogue
+from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface.options import ImageOptions, NetworkOptions
 from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
@@ -101,14 +102,15 @@ def alignment_entry(name: str, config: Config, *, attention: bool) -> tuple[str,
     return f"{name}_attention", {f"{name}_attention": {"use": name, **entry, "attention": True}}
 
 
-def checkpoint_entries(files: Iterable[str], inside: str | None) -> dict[str, Config]:
+def checkpoint_entries(files: Sequence[str], inside: str | None) -> dict[str, Config]:
     """{name: entry} for checkpoint files in the section `checkpoints`, in their order, named after the files."""
     entries: dict[str, Config] = {}
     for file in files:
-        path = Path(file).absolute()
         if not is_hub(file):
             checkpoint_files(file)  # raises UserError if it does not exist or is no checkpoint
-        entry = {"file": location(file)} | ({"inside": inside} if inside else {})
+    for file, part in zip(files, inner_parts(files, inside), strict=True):
+        path = Path(file).absolute()
+        entry = {"file": location(file)} | ({"inside": part} if part else {})
         stem = parse(file).with_tag if is_hub(file) else path.parent.name if path.name.endswith(INDEX) else path.stem
         name = stem = config_name(stem)
         for i in range(2, 1000):

@@ -152,7 +152,8 @@ def read(path: str | Path, model: Model, inside: str | None = None) -> ForeignCh
     if len(fitting) > 1:
         labels = join_names([repr(r.label) for r in fitting])
         raise CheckpointError(
-            f"{path}: contains {len(fitting)} checkpoints of the network; choose one with `inside`: {labels}"
+            f"{path}: contains {len(fitting)} checkpoints of the network; "
+            f"choose one with --inside, in a config `inside`: {labels}"
         )
     if not fitting:
         reason = _why_none_fits(stored, [r for r in readings if inside in (None, r.label)], expected, inside)

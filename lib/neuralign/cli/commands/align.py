@@ -122,7 +122,7 @@ def run(
             save_tensors(dict(indices), permutation, facts | report | data_of_spec)
             report["permutation"] = str(permutation)
         if output:
-            checkpoint = foreign_checkpoints.read(b, model, inside)
+            checkpoint = foreign_checkpoints.read(b, model, list(endpoints.values())[1].get("inside"))
             write_checkpoint(checkpoint.renamed(permute(trace.spec, indices, checkpoint.stored)), output)
             report["output"] = str(output)
     return 0, report, _format(report)

@@ -8,6 +8,7 @@ import typer
 from neuralign.cli.devices import on_device
 from neuralign.cli.entries import file_digests
 from neuralign.cli.examples import run_on_example
+from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface.options import CheckpointA, ConfigFiles, Device, ExampleOptions, Inside, NetworkOptions
 from neuralign.common.tables import align_columns
 
@@ -35,7 +36,8 @@ def run(
 
     def compare(module: Any, inputs: Any, *, attention: bool) -> api.Comparison:
         model = Model(module, None, None)
-        states = [foreign_checkpoints.read(file, model, inside).state for file in (a, b)]
+        parts = zip((a, b), inner_parts((a, b), inside), strict=True)
+        states = [foreign_checkpoints.read(file, model, part).state for file, part in parts]
         first, second = (network_with(module, state) for state in states)
         return api.compare(first, second, inputs, attention=attention)
 

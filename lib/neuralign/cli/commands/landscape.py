@@ -10,6 +10,7 @@ import typer
 from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import on_device
 from neuralign.cli.entries import file_digests
+from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
@@ -119,7 +120,10 @@ def run(
         dataset, model, _ = load_data_and_model(network, configfile, data, images, checkpoints)
         landscape = api.landscape(
             model.network,
-            [foreign_checkpoints.read(file, model, inside).state for file in checkpoints],
+            [
+                foreign_checkpoints.read(file, model, part).state
+                for file, part in zip(checkpoints, inner_parts(checkpoints, inside), strict=True)
+            ],
             dataset.train,
             test=dataset.test if split == "test" else dataset.train,
             method=align,

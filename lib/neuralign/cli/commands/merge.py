@@ -10,6 +10,7 @@ from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import data_as_given, file_digests, network_as_given, network_plugin
 from neuralign.cli.examples import example_inputs, example_shapes, run_on_example
+from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     ConfigFiles,
@@ -147,7 +148,8 @@ def run(
             model, described = Model(module, None, None), {"network": network_plugin(network, config)}
             given = {"data": None, "input": example_shapes(example)}
         read = foreign_checkpoints.read if data else foreign_checkpoints.read_mapped
-        contents = [read(file, model, inside) for file in checkpoints]
+        parts = inner_parts(checkpoints, inside)
+        contents = [read(file, model, part) for file, part in zip(checkpoints, parts, strict=True)]
         states, names = [content.state for content in contents], api.letters(len(contents))
         for name, parameter in model.network.named_parameters():
             parameter.data = states[0][name]  # frees those that the network was made with
