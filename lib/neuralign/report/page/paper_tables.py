@@ -113,7 +113,8 @@ def _measured(row: Mapping[str, Any]) -> list[str]:
     difference = number(row["difference"], digits, sign=True)
     measure = str(row["measure"])
     measure = f"{measure[:1].upper()}{measure[1:]}{under}{unit}"
-    return [measure, *values, difference, span(row, digits), f"{row['n']:.0f} {row['n_of']}"]
+    of = row["n_of"].replace("pairs", "pair") if row["n"] == 1 else row["n_of"]
+    return [measure, *values, difference, span(row, digits), f"{row['n']:.0f} {of}"]
 
 
 def _measured_in_setting(row: Mapping[str, Any]) -> list[str]:
