@@ -184,7 +184,9 @@ def copy_into_model(
         if (mean is None) != (std is None):
             raise UserError(f"mean, std: found {mean} and {std}; both are needed, or neither")
         if not (0 <= shift.min() and max(shift.max(), scale.max()) <= 1):
-            raise UserError(f"mean, std: found {mean} and {std}; pixels are in [0, 1], so at most 1 is needed")
+            raise UserError(
+                f"mean, std: found {mean} and {std}; pixels are in [0, 1], so at most 1 is needed, and no mean below 0"
+            )
         model = Model(evaluation_copy(network), *(t.to(reference).view(-1, 1, 1) for t in (shift, scale)))
     example = model.normalise(next(examples.batches(2))[0])
     evaluation_outputs(model.network, example)  # raises NetworkError if the network does not accept it

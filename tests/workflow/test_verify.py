@@ -259,6 +259,13 @@ def test_a_file_without_a_note_is_reported(results):
     assert problems(results) == {"note missing": {"studies/by_hand.csv"}}
 
 
+@pytest.mark.parametrize("name", ["studies/config.yaml", "endpoints/notes.md", "notes.md"])
+def test_other_pages_and_configs_need_a_note(results, name):
+    (results / name).parent.mkdir(exist_ok=True)
+    (results / name).write_text("")
+    assert problems(results) == {"note missing": {name}}
+
+
 def test_recipes_downloads_temporary_files_and_published_results_need_no_notes(results):
     for name in (
         "recipes/x.json",

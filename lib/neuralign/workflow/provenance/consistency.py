@@ -33,7 +33,6 @@ KINDS = (  # of findings, in the order of the output
 # folders inside a results folder without results to check: recipes, downloads (which have checksums), and the results
 # folders of other people, each of which is verified on its own
 NOT_RESULTS = ("recipes", "data/archives", "published")
-DESCRIPTIONS = (".md", ".yaml")  # of files that people add, and that no result has: what it is, and its config
 
 
 class Finding(NamedTuple):
@@ -215,7 +214,12 @@ def _files(root: Path) -> Iterator[str]:
     for folder, names, files in os.walk(root):
         below = Path(folder).relative_to(root)
         names[:] = [n for n in names if not n.startswith(".") and (below / n).as_posix() not in NOT_RESULTS]
-        yield from ((below / f).as_posix() for f in files if not f.startswith(".") and not f.endswith(DESCRIPTIONS))
+        yield from ((below / f).as_posix() for f in files if not f.startswith(".") and not _is_added(below / f))
+
+
+def _is_added(path: Path) -> bool:
+    """Whether people put this file, of this path in a results folder, there: a README, or at the top a config."""
+    return path.name == "README.md" or (len(path.parts) == 1 and path.suffix == ".yaml")
 
 
 def _describe_change(now: str, then: str) -> str:
