@@ -1,6 +1,7 @@
 """Which alignment `--method`, `--methods` and `--align` name: the same in all commands."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from workflow_project import REPOSITORY
 
 from neuralign.cli import main
+from neuralign.config.catalogue import Catalogue
+from neuralign.config.files import read_config
 
 NETS = """
 from torch import nn
@@ -171,6 +175,25 @@ def test_entries_with_attention_need_the_option(capsys, command):
     message = ": 'heads' has `attention: true` in the config; --attention is needed with it"
     assert message in refused(capsys, command, "heads")
     assert call(command, "heads", "--attention") == 0
+
+
+def test_the_method_of_the_documentation_finds_a_planted_permutation_and_its_inverse_does_not(capsys):
+    section = (REPOSITORY / "docs" / "extending.md").read_text().partition("\n## An alignment method\n")[2]
+    section = section.partition("\n## ")[0]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    entries = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
+    Path("mine.py").write_text(
+        f"{code}\n\ndef inverse(problem):\n    return {{g: p.argsort() for g, p in mine(problem).items()}}\n"
+    )
+    Path("smooth.py").write_text(NETS.replace("ReLU", "Sigmoid"))  # no unit is silent, so all can be found
+    doctor = ("doctor", "smooth.py:Net", *COMMANDS["doctor"])
+    assert main([*doctor, "./mine.py:mine", "./mine.py:inverse", "--json"]) == 0
+    shares = {r["method"]: r["recovered"] for r in json.loads(capsys.readouterr().out)["rows"] if r["group"] == ""}
+    assert shares["./mine.py:mine"] == 1 and shares["./mine.py:inverse"] < 0.9
+    Path("own.yaml").write_text(entries)
+    assert main([*doctor, "mine", "--configfile", "own.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["breaks"] == {"mine": None}
+    assert Catalogue(read_config([REPOSITORY / "config.yaml", Path("own.yaml")])).entry("methods", "linear_mine")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
