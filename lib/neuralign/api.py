@@ -52,6 +52,7 @@ from neuralign.config.options import (
     Range,
     Seed,
 )
+from neuralign.config.plugins import Entry
 from neuralign.config.signatures import reads_examples
 from neuralign.curves.curve import straight_line
 from neuralign.curves.endpoints import endpoints_of
@@ -328,6 +329,7 @@ def landscape(
     mean: Normalisation | None = None,
     std: Normalisation | None = None,
     attention: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Landscape:
     """The loss and the other metrics on a plane of weight space through one, two or three states of a network.
 
@@ -350,6 +352,7 @@ def landscape(
         images: the number of training examples on which they are re-estimated; None: all.
         loss, metrics, batch_size, mean, std: as in `evaluate`.
         attention: as in `align`.
+        options: of the method.
 
     Raises `UserError` if arguments do not fit together, or if the states do not span a plane.
     """
@@ -358,7 +361,7 @@ def landscape(
     if method != "none" and len(states) == 1:
         raise UserError(f"method: found {method!r}, but there is no second state to align")
     values = dict(points=points, t1=t1, t2=t2, seed=seed, statistics=statistics, images=images, batch_size=batch_size)
-    options = validated(_LandscapeOptions, values, "landscape")
+    checked = validated(_LandscapeOptions, values, "landscape")
     examples, objective = examples_of(network, batches), objective_of(loss, metrics)
     tested = examples if test is None else examples_of(network, test)
     model, _ = copy_into_model(network, tested, mean, std)
@@ -367,13 +370,13 @@ def landscape(
     fitted = {name: fitted_state(f"state {name}", network, state)[0] for name, state in named.items()}
     if method != "none":
         fitted = _aligned_to_first(
-            network, fitted, examples, method, loss=loss, mean=mean, std=std, attention=attention
+            network, fitted, examples, method, loss=loss, mean=mean, std=std, attention=attention, options=options
         )
-    size, window = options["batch_size"], (options["t1"], options["t2"])
+    size, window = checked["batch_size"], (checked["t1"], checked["t2"])
     estimate = None
     if statistics == "reestimated":
-        estimate = Estimate.on(examples, as_is, batch_size=size, seed=options["seed"], images=options["images"])
-    chosen = {name: options[name] for name in ("points", "seed", "batch_size")}
+        estimate = Estimate.on(examples, as_is, batch_size=size, seed=checked["seed"], images=checked["images"])
+    chosen = {name: checked[name] for name in ("points", "seed", "batch_size")}
     with naming_batches(tested):
         return landscape_of(model, fitted, estimate, tested, window=window, objective=objective, **chosen)
 
@@ -465,6 +468,7 @@ def merge(
         test=test,
         weights=weights,
         method=method,
+        alignments={},
         repair=repair,
         loss=loss,
         mean=mean,
@@ -486,6 +490,7 @@ def merge_states(
     test: Batches | None,
     weights: Sequence[float] | None,
     method: str,
+    alignments: Mapping[str, Entry],
     repair: str,
     loss: Loss,
     mean: Normalisation | None,
@@ -502,6 +507,7 @@ def merge_states(
     Args:
         first: the network, with the weights of the first state.
         states: of the network, checked.
+        alignments: `use` and options of a method that the name of no plug-in says.
     """
     check_weights(weights, len(states))
     if batches is None and example is None:
@@ -512,7 +518,7 @@ def merge_states(
     known = "none" if batches is None else "inputs" if next(examples.batches(1))[1] is None else "labels"
     chosen_methods = _affordable(METHODS[known], first) if method == "auto" else [method]
     chosen_repairs = REPAIRS[known] if repair == "auto" else [repair]
-    methods = {n: None if n == "none" else bound_plugin("alignments", "method", n, {}, WORDS) for n in chosen_methods}
+    methods = {n: None if n == "none" else _bound_alignment(n, alignments) for n in chosen_methods}
     repairs = {n: None if n == "none" else bound_plugin("repairs", "repair", n, {}, WORDS) for n in chosen_repairs}
     frame = bound_plugin("cohorts", "cohort", cohort, {})
     if known == "none" and repairs[chosen_repairs[0]] and reads_examples("repairs", chosen_repairs[0]):
@@ -559,6 +565,13 @@ def merge_states(
         if on == "validation" and len(choice.tried) > 1:
             report["sentence"] += "; the same examples chose the method, which flatters the merge"
     return choice.state, permutations, report
+
+
+def _bound_alignment(name: str, alignments: Mapping[str, Entry]) -> Callable[..., Any]:
+    """The method of this name, as `alignments` has it, else the plug-in."""
+    options = dict(alignments.get(name, {}))
+    use = options.pop("use", name)
+    return bound_plugin("alignments", "method", use, options, WORDS)
 
 
 @dataclass(frozen=True)

@@ -466,7 +466,9 @@ def test_a_method_that_returns_no_permutation_is_refused_by_name(tinyten, images
     def careless(problem: Problem):
         return result(right)
 
-    with pytest.raises(UserError, match=re.escape(f"careless {message}")):
+    with pytest.raises(
+        UserError, match=re.escape(f"the alignment {__name__}:") + ".*" + re.escape(f"careless {message}")
+    ):
         search(problem, careless)
     with pytest.raises(UserError, match=re.escape(f"careless {message}")):
         search(problem, partial(careless))

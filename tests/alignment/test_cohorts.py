@@ -239,6 +239,18 @@ def test_the_facts_say_what_the_inner_method_has_read(inner, images, labels):
     assert cohort.facts["images"] == images and cohort.facts["labels"] is labels
 
 
+def test_an_inner_method_that_returns_no_permutation_of_every_group_is_refused_by_name():
+    def careless(problem):
+        return {}
+
+    def lists(problem):
+        return {group: index.tolist() for group, index in permutations.identity(problem.trace.spec).items()}
+
+    for inner, message in ((careless, "careless returns no index for"), (lists, "lists returns list for the group")):
+        with pytest.raises(UserError, match=message):
+            mean(cohort_of(3, inner=inner), sweeps=1)
+
+
 def test_shares_weigh_the_networks_in_the_agreement():
     shares = [0.5, 0.3, 0.2]
     cohort = cohort_of(3, weights=shares)

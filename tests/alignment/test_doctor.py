@@ -7,6 +7,7 @@ from tiny import assert_same, generator, randomised
 
 from neuralign.alignment.problem import Problem
 from neuralign.alignment.recovery import add_noise, breaking_levels, examine, random_images, recovered, silent_units
+from neuralign.common.errors import UserError
 from neuralign.config.plugins import plugin
 from neuralign.symmetry.permutations import identity, inverse, random
 from neuralign.symmetry.tracing.trace import trace
@@ -55,6 +56,19 @@ def test_without_noise_all_is_recovered_and_the_identity_recovers_hardly_anythin
     assert sum(r["units"] for r in rows if r["group"]) == 4 * overall["nothing", 0]["units"]
     assert breaking_levels(rows) == {"correlation": 3, "nothing": 0}
     assert breaking_levels(rows, trusted=0.0) == {"correlation": None, "nothing": None}
+
+
+def test_what_is_no_permutation_of_every_group_is_refused_and_not_measured(tinyten, symmetry, images):
+    def careless(problem):
+        return {}
+
+    def lists(problem):
+        return {group: index.tolist() for group, index in identity(problem.trace.spec).items()}
+
+    state = randomised(tinyten.network)
+    for method, message in ((careless, "careless returns no index for"), (lists, "lists returns list for the group")):
+        with pytest.raises(UserError, match=message):
+            examine(tinyten, symmetry, state, images, {"mine": method}, levels=[0], seeds=[0])
 
 
 def test_one_seed_has_no_spread(tinyten, symmetry, images):

@@ -723,7 +723,7 @@ def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, fold
         (["a.safetensors", "b.pt", "--inside", "ema"], "contains no tensor of the network inside 'ema'"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
-            "--method: no alignment 'corelation' in the config; did you mean 'correlation'? (allowed: random, corr",
+            "--method: found 'corelation'; did you mean 'correlation'? (allowed: random, correlation, ",
         ),
         (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "File exists: '/dev/null'"),
         (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is needed"),
@@ -925,7 +925,7 @@ def test_doctor_refuses_two_kinds_of_images(capsys):
         (["a.safetensors", "b.pt", "--points", "1"], "--points: found '1'; needed is a whole number, from 2 to 10,001"),
         (
             ["a.safetensors", "b.pt", "--method", "corelation"],
-            "--method: no alignment 'corelation' in the config; did you mean 'correlation'? (allowed: ",
+            "--method: found 'corelation'; did you mean 'correlation'? (allowed: ",
         ),
     ],
 )

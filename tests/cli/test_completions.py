@@ -53,7 +53,9 @@ def answer(asked: dict[str, str], program: str = PROGRAM) -> list[str]:
         ("neuralign merge x a b --data dig", [n for n in DEFAULT["datasets"] if n.startswith("dig")]),
         ("neuralign doctor x --methods correlation tra", [n for n in DEFAULT["alignments"] if n.startswith("tra")]),
         ("neuralign align x a b --data=dig", [n for n in DEFAULT["datasets"] if n.startswith("dig")]),
-        ("neuralign merge x a b --method s", ["single_pass", "sinkhorn", "straight_through"]),
+        ("neuralign merge x a b --method s", [n for n in DEFAULT["alignments"] if n.startswith("s")]),
+        ("neuralign merge x a b --method a", ["auto"]),
+        ("neuralign align x a b --method pam", ["pam_unaligned", "pam_aligned", "pam"]),
         ("neuralign merge x a b --repair ", ["auto", "none", *names("repairs")]),
         ("neuralign merge x a b --cohort m", ["mean"]),
         ("neuralign landscape x a --align n", ["none"]),
@@ -73,6 +75,11 @@ def test_commands_options_and_names_of_the_config_and_of_plug_ins_are_completed(
     "line", ["neuralign show ", "neuralign compare x a", "neuralign apply x", "neuralign merge x a b -o "]
 )
 def test_the_shell_completes_files(line):
+    assert completions(line) == []
+
+
+@pytest.mark.parametrize("line", ["neuralign align x a b --method n", "neuralign doctor x --methods n"])
+def test_the_entry_that_aligns_nothing_is_completed_where_it_is_a_word_of_the_option_alone(line):
     assert completions(line) == []
 
 

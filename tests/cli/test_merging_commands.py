@@ -17,6 +17,7 @@ from workflow_project import REPOSITORY
 import neuralign as na
 from neuralign.cli import main
 from neuralign.common.tensors import load_tensors
+from neuralign.config.signatures import schema
 from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 
@@ -123,6 +124,7 @@ def test_card_and_json_have_the_settings_that_make_the_merge_again(capsys):
         "data": {"use": "npz", "path": "mine.npz"},
         "input_size": None,
         "normalisation": {"mean": [0.5, 0.25, 0.5], "std": [0.25, 0.5, 0.25]},
+        "alignment": {"use": "correlation", **schema("alignments", "correlation")().model_dump()},
         "attention": True,
         "inside": None,
         "loss": "cross_entropy",
@@ -282,7 +284,7 @@ def test_a_landscape_is_written_as_data_as_a_picture_and_as_a_page(capsys, folde
         (["a.safetensors", "--extent", "0,1,2"], "--extent: found 0,1,2; two numbers are needed, LOW,HIGH, or four"),
         (["a.safetensors", "--extent", "1,0"], "--extent: found 1,0; LOW must be smaller than HIGH"),
         (["a.safetensors", "--extent", "0,1e-12"], "--extent: found 0,1e-12; too narrow for 21 points, which must be"),
-        (["a.safetensors", "--align", "x"], "--align: found 'x' (allowed: none, correlation, "),
+        (["a.safetensors", "--align", "x"], "--align: found 'x' (allowed: none, random, correlation, "),
         (["a.safetensors", "--align", "weights"], "--align: found 'weights', and there is no second checkpoint to"),
         (["a.safetensors", "--loss", "x"], "--loss: found 'x' (allowed: cross_entropy, "),
         (["a.safetensors", "--split", "all"], "--split: found 'all'; needed is test or train"),

@@ -150,6 +150,10 @@ def test_with_a_method_the_second_network_is_there_as_it_is_and_as_aligned() -> 
     assert found.models[1]["loss"] == pytest.approx(found.models[2]["loss"]), "the same function"
     distance = found.models[2]["x"] ** 2 + found.models[2]["y"] ** 2
     assert distance < found.models[1]["x"] ** 2, "aligned it is nearer"
+    begun = na.landscape(network, [a, b], batches, method="weights", options={"begin": "barycentre"}, points=3)
+    assert [m["name"] for m in begun.models] == ["A", "B", "B aligned"]
+    with pytest.raises(na.UserError, match="begun"):
+        na.landscape(network, [a, b], batches, method="weights", options={"begun": "barycentre"}, points=3)
     three = na.landscape(network, [a, b, randomised(network, 3)], batches, method="weights", points=3)
     assert [m["name"] for m in three.models] == ["A", "B aligned", "C aligned"]
 

@@ -58,7 +58,7 @@ def search(problem: Problem, method: Callable[[Problem], Permutation]) -> Permut
     permutation = method(problem)
     if problem_found := _why_no_permutation(spec, permutation):
         function = getattr(method, "func", method)  # of a plug-in with options
-        raise UserError(f"the alignment {function.__module__}.{function.__qualname__} {problem_found}")
+        raise UserError(f"the alignment {function.__module__}:{function.__qualname__} {problem_found}")
     return permutation
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuralign.alignment.activations import unit_moments
-from neuralign.alignment.problem import Problem
+from neuralign.alignment.problem import Problem, search
 from neuralign.common.logs.progress import report
 from neuralign.common.seeding import stream
 from neuralign.datasets.images import Images
@@ -60,7 +60,7 @@ def examine(
             noisy_copy = permute(trace.spec, planted, add_noise(model, state, level, seed))
             for name, method in methods.items():
                 report("recovering permutations", next(done), total)
-                shares = recovered(planted, method(Problem(model, trace, state, noisy_copy, images)))
+                shares = recovered(planted, search(Problem(model, trace, state, noisy_copy, images), method))
                 overall = sum(shares[g] * n for g, n in sizes.items()) / sum(sizes.values())
                 for group, share in {**shares, "": overall}.items():
                     results.setdefault((name, level, group), []).append(share)

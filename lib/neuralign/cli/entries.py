@@ -13,8 +13,9 @@ from neuralign.common.files import sha256
 from neuralign.common.shards import INDEX, checkpoint_files
 from neuralign.config.checking.hub_names import parse
 from neuralign.config.problems import did_you_mean
-from neuralign.config.references import is_foreign, is_hub
+from neuralign.config.references import ObjectError, is_foreign, is_hub
 from neuralign.config.schema import AlignmentKeys, NetworkKeys
+from neuralign.config.signatures import is_known, names, schema
 
 REGIME = "command_line"  # name of the regime with what the options say of training and normalisation
 NO_IMAGES = ImageOptions()  # of commands without data
@@ -75,31 +76,71 @@ def dataset_entry(data: str, config: Config) -> tuple[str, Config]:
     )
 
 
-def alignment_plugins(option: str, names: Iterable[str], config: Config) -> dict[str, Config]:
-    """{name: `use` and options of its plug-in} of the alignments of the config that an option names.
+def alignment_entry(
+    option: str, given: str, config: Config, *, attention: bool = False, also: Sequence[str] = ()
+) -> tuple[str, dict[str, Config]]:
+    """(the name of the alignment that an option says, the entries to lay over the section `alignments` for it).
+
+    It is an entry of the config, else a plug-in by its name, else the user's `./file.py:name` or `package.module:name`.
+    With `attention` it is a copy with `attention: true`. Raises UsageError if it is none of these. `also`: other values
+    of the option, for the message.
+    """
+    extended_catalogue(config, {})  # raises ConfigError if the section is no mapping of mappings
+    entries = {name: entry for name, entry in (config.get("alignments") or {}).items() if entry is not None}
+    if given in entries:
+        name, new, entry = given, False, {"use": given, **entries[given]}
+    elif is_known("alignments", given):
+        name, new, entry = _unused_name(given.rpartition(":")[2], config, "alignments"), True, {"use": given}
+        try:
+            schema("alignments", given)
+        except ObjectError as error:
+            raise UsageError(f"{option}: {error}") from error
+    else:
+        allowed = list(dict.fromkeys([*also, *entries, *names("alignments")]))
+        raise UsageError(
+            f"{option}: found {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)}, ./file.py:name "
+            "and package.module:name)"
+        )
+    if attention:
+        return f"{name}_attention", {f"{name}_attention": {**entry, "attention": True}}
+    return name, {name: entry} if new else {}
+
+
+def alignment_plugins(option: str, given: Iterable[str], config: Config) -> dict[str, Config]:
+    """{what is given: `use` and options of its plug-in} of the alignments that an option says (`alignment_entry`).
 
     Keys of all alignments, such as `start`, are left out: only the workflow can do what they say.
     """
-    entries = {name: entry for name, entry in (config.get("alignments") or {}).items() if entry is not None}
-    c, plugins = extended_catalogue(config, {}), {}
-    for name in names:
-        if name not in entries:
-            hint = did_you_mean(name, entries)
-            raise UsageError(f"{option}: no alignment {name!r} in the config{hint} (allowed: {', '.join(entries)})")
-        entry = c.entry("alignments", name)
-        plugins[name] = {key: value for key, value in entry.items() if key not in AlignmentKeys.model_fields}
-    return plugins
+    return {text: _parts_of_alignment(option, text, config)[0] for text in given}
 
 
-def alignment_entry(name: str, config: Config, *, attention: bool) -> tuple[str, dict[str, Config]]:
-    """(the name of the alignment for --method, the entries to lay over the section `alignments` for it).
+def lone_alignment(
+    option: str, given: str, config: Config, *, attention: bool, also: Sequence[str]
+) -> dict[str, Config]:
+    """As `alignment_plugins`, of one alignment that is to be all that its entry says; {} for one of the words `also`.
 
-    With `attention` this is a copy of the entry of the config with `attention: true`.
+    Raises UsageError if its entry has a key that only the workflow can do, or permutes heads without `attention`.
     """
-    entry = (config.get("alignments") or {}).get(name)
-    if not attention or entry is None:
-        return name, {}
-    return f"{name}_attention", {f"{name}_attention": {"use": name, **entry, "attention": True}}
+    if given in also:
+        return {}
+    plugin, common = _parts_of_alignment(option, given, config, also)
+    for key in ("start", "augmented", "attacked"):
+        if common[key]:
+            raise UsageError(
+                f"{option}: {given!r} has {key!r} in the config, which only align, connect and studies do; one without "
+                "is needed here"
+            )
+    if common["attention"] and not attention:
+        raise UsageError(f"{option}: {given!r} has `attention: true` in the config; --attention is needed with it")
+    return {given: plugin}
+
+
+def _parts_of_alignment(option: str, given: str, config: Config, also: Sequence[str] = ()) -> tuple[Config, Config]:
+    """(`use` and options of the plug-in, keys that all alignments have) of the alignment that an option says."""
+    name, overlay = alignment_entry(option, given, config, also=also)
+    entry = extended_catalogue(config, {"alignments": overlay}).entry("alignments", name)
+    common = {key: entry.pop(key) for key in AlignmentKeys.model_fields}
+    return entry, common
 
 
 def checkpoint_entries(files: Sequence[str], inside: str | None) -> dict[str, Config]:

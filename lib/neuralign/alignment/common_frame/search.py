@@ -10,12 +10,13 @@ from torch import Tensor
 from neuralign.alignment.ascent import RISE
 from neuralign.alignment.common_frame.cohort import Cohort, Permutations, in_frame_of_first
 from neuralign.alignment.common_frame.objective import JointAgreement, join
+from neuralign.alignment.problem import search
 from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
 from neuralign.common.tensors import ComputedState
 from neuralign.networks.model import State, parameters
 from neuralign.networks.states import mean_state
-from neuralign.symmetry.permutations import Permutation, check, identity, permute
+from neuralign.symmetry.permutations import Permutation, identity, permute
 from neuralign.training.batch_norm import refresh
 
 IMAGES, BATCH_SIZE = 2000, 256  # for the batch-norm statistics of a mean network
@@ -87,8 +88,7 @@ def report(cohort: Cohort, frame: Frame) -> Permutations:
 def _run(cohort: Cohort, target: State, p: int, start: Permutation | None, name: str) -> dict[str, Tensor]:
     """The permutation that the inner method aligns network p with `target` by. The cohort's facts say what it read."""
     problem = cohort.problem(target, p, start, name)
-    permutation = identity(cohort.trace.spec) | dict(cohort.inner(problem))
-    check(cohort.trace.spec, permutation)
+    permutation = identity(cohort.trace.spec) | dict(search(problem, cohort.inner))  # groups as the network has them
     for fact, nothing in NOTHING.items():
         values = cohort.facts.get(fact, nothing), problem.facts.get(fact)
         cohort.facts[fact] = None if None in values else max(values)

@@ -11,7 +11,6 @@ from neuralign.cli.devices import on_device
 from neuralign.cli.entries import (
     REGIME,
     alignment_entry,
-    alignment_plugins,
     checkpoint_entries,
     dataset_entry,
     file_digests,
@@ -78,8 +77,7 @@ def run(
         check_suffix(output, "--output")
     config = load_config(configfile)
     (network_name, entry), (data_name, dataset) = network_entry(network, config, images), dataset_entry(data, config)
-    alignment_plugins("--method", [method], config)  # raises UsageError if the config has no such alignment
-    alignment, alignments = alignment_entry(method, config, attention=network.attention)
+    alignment, alignments = alignment_entry("--method", method, config, attention=network.attention)
     endpoints = checkpoint_entries([a, b], inside)
     if len(endpoints) < 2:
         raise UsageError(f"A and B are the same file, {a}")

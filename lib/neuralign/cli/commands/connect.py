@@ -23,7 +23,6 @@ from neuralign.cli.devices import select_device
 from neuralign.cli.entries import (
     REGIME,
     alignment_entry,
-    alignment_plugins,
     checkpoint_entries,
     dataset_entry,
     location,
@@ -168,8 +167,7 @@ def study_config(
     pairs = [f"{a}-{b}" for a, b in zip(names[::2], names[1::2], strict=True)]
     training = {key: getattr(curves, key) for key in ("epochs", "batch_size", "lr", "weight_decay")}
     training["schedule"] = {"use": "plateau"}
-    alignment_plugins("--method", [method], config)  # raises UsageError if the config has no such alignment
-    alignment, alignments = alignment_entry(method, config, attention=network.attention)
+    alignment, alignments = alignment_entry("--method", method, config, attention=network.attention)
     alignment_of = {name: "none" if name.endswith("unaligned") else alignment for name in METHODS}
     grid = {
         "dataset": data_name,

@@ -11,6 +11,7 @@ from neuralign.cli.entries import alignment_plugins
 from neuralign.cli.examples import build_network
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
+    METHOD,
     ConfigFiles,
     Device,
     ImageOptions,
@@ -40,7 +41,7 @@ def run(
     ] = None,
     methods: Annotated[
         list[str],
-        typer.Option(metavar="NAME...", help="alignments of the config", autocompletion=completions.alignments),
+        typer.Option(metavar="NAME...", help=f"each {METHOD}", autocompletion=completions.alignments()),
     ] = METHODS,
     noise: Annotated[
         list[float] | None,

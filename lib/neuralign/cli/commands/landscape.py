@@ -9,10 +9,11 @@ import typer
 
 from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import on_device
-from neuralign.cli.entries import file_digests
+from neuralign.cli.entries import file_digests, lone_alignment
 from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
+    METHOD,
     ConfigFiles,
     Data,
     Device,
@@ -61,8 +62,8 @@ def run(
         str,
         typer.Option(
             metavar="METHOD",
-            autocompletion=completions.plugins("alignments", "none"),
-            help="align B and C to A first; of A and B, draw the plane through A, B and B aligned",
+            autocompletion=completions.alignments("none"),
+            help=f"align B and C to A first, by {METHOD}; of A and B, draw the plane through A, B and B aligned",
         ),
     ] = "none",
     points: Annotated[
@@ -105,7 +106,8 @@ def run(
 
     if len(checkpoints) > 3:
         raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; one, two or three are needed")
-    check_known("--align", "alignments", align, ("none",))
+    config = load_config(configfile)
+    alignment = lone_alignment("--align", align, config, attention=network.attention, also=["none"]).get(align)
     check_known("--loss", "objectives", loss)
     if align != "none" and len(checkpoints) == 1:
         raise UsageError(f"--align: found {align!r}, and there is no second checkpoint to align")
@@ -115,7 +117,7 @@ def run(
     if output.suffix != ".csv" and missing:
         raise UsageError(f"--output: {output.suffix} needs {', '.join(missing)}: pip install 'neuralign[workflow]'")
     t1, t2 = _windows(extent, points)
-    check_outputs({"--output": output}, input_files(load_config(configfile), configfile, network, data, checkpoints))
+    check_outputs({"--output": output}, input_files(config, configfile, network, data, checkpoints))
     with on_device(device):
         dataset, model, _ = load_data_and_model(network, configfile, data, images, checkpoints)
         landscape = api.landscape(
@@ -126,7 +128,8 @@ def run(
             ],
             dataset.train,
             test=dataset.test if split == "test" else dataset.train,
-            method=align,
+            method=align if alignment is None else alignment.pop("use"),
+            options=alignment,
             points=points,
             t1=t1,
             t2=t2,

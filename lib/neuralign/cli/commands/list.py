@@ -21,8 +21,9 @@ from neuralign.config.signatures import module_docstring, plugins
 
 DESCRIPTION = """List what the config has of a kind, with its plug-in, its options and what it is.
 
-Methods are the alignments that `--method` takes, metrics what each objective of a training measures. `neuralign plan
-STUDY` says how many hours a study takes, and docs/config.md what all options mean.
+Methods are the alignments of the config, which `--method` takes beside plug-ins (in `merge` and `landscape` those
+without `start`, `augmented` and `attacked`), metrics what each objective of a training measures. `neuralign plan STUDY`
+says how many hours a study takes, and docs/config.md what all options mean.
 """
 EXAMPLES = [
     "neuralign list studies",

@@ -8,11 +8,12 @@ import typer
 
 from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import demand_cpu, on_device
-from neuralign.cli.entries import data_as_given, file_digests, network_as_given, network_plugin
+from neuralign.cli.entries import data_as_given, file_digests, lone_alignment, network_as_given, network_plugin
 from neuralign.cli.examples import example_inputs, example_shapes, run_on_example
 from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
+    METHOD,
     ConfigFiles,
     Device,
     ExampleOptions,
@@ -51,8 +52,8 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="`none`, or a method of alignment (default: the best of several)",
-            autocompletion=completions.plugins("alignments", *CHOSEN),
+            help=f"`none`, or {METHOD} (default: the best of several)",
+            autocompletion=completions.alignments(*CHOSEN),
         ),
     ] = "auto",
     repair: Annotated[
@@ -120,7 +121,9 @@ def run(
         raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; at least two are needed")
     if output:
         check_suffix(output, "--output")
-    _check_choices(method, repair, cohort, loss, has_data=bool(data))
+    config = load_config(configfile)
+    alignments = lone_alignment("--method", method, config, attention=network.attention, also=CHOSEN)
+    _check_choices(repair, cohort, loss, has_data=bool(data))
     if weights and not are_weights(weights, len(checkpoints)):
         found = ",".join(f"{weight:g}" for weight in weights)
         raise UsageError(f"--weights: found {found}; {len(checkpoints)} numbers that sum to 1 are needed")
@@ -131,7 +134,6 @@ def run(
     if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
         raise UsageError(f"--at-most: {loss} has no metric in percent")
     outputs = {"--output": output, "--output (its card)": card_path(output) if output else None, "--report": report}
-    config = load_config(configfile)
     check_outputs(outputs, input_files(config, configfile, network, data, checkpoints))
     return_freed_memory()
     if not data:
@@ -159,6 +161,7 @@ def run(
             names,
             weights=weights,
             method=method,
+            alignments=alignments,
             repair=repair,
             loss=loss,
             attention=network.attention,
@@ -171,6 +174,7 @@ def run(
         "network": network_as_given(network, described["network"]),
         **given,
         "normalisation": outcome["normalisation"] or None,
+        "alignment": alignments.get(method),
         "attention": network.attention,
         "inside": inside,
         "loss": loss,
@@ -189,9 +193,8 @@ def run(
     return status, facts, _format(facts, names)
 
 
-def _check_choices(method: str, repair: str, cohort: str, loss: str, *, has_data: bool) -> None:
+def _check_choices(repair: str, cohort: str, loss: str, *, has_data: bool) -> None:
     """Raise UserError if an option names no plug-in, or a repair that reads examples where there are none."""
-    check_known("--method", "alignments", method, CHOSEN)
     check_known("--repair", "repairs", repair, CHOSEN)
     check_known("--cohort", "cohorts", cohort)
     check_known("--loss", "objectives", loss)

@@ -27,9 +27,14 @@ def finished_studies(incomplete: str) -> list[str]:
     return [folder for folder in folders if folder.startswith(incomplete)]
 
 
-def alignments(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Alignments of the config."""
-    return _names(ctx, "alignments", incomplete)
+def alignments(*also: str) -> Callable[[typer.Context, str], list[str]]:
+    """A completion by the alignments of the config, plug-ins, and other words that may stand in their place."""
+    from_plugins = plugins("alignments", *also)
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        return list(dict.fromkeys([*_names(ctx, "alignments", incomplete), *from_plugins(incomplete)]))
+
+    return complete
 
 
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -82,4 +87,7 @@ def _names(ctx: typer.Context, section: str, incomplete: str) -> list[str]:
         entries = load_config(ctx.params.get("configfile")).get(section)
     except UserError:  # a config that cannot be read: the command says so when it runs; the shell has no place for it
         return []
-    return [name for name in entries if name.startswith(incomplete)] if isinstance(entries, dict) else []
+    if not isinstance(entries, dict):
+        return []
+    nulls_count = section != "alignments"  # where null stands for no alignment, which no option takes
+    return [name for name in entries if name.startswith(incomplete) and (nulls_count or entries[name] is not None)]

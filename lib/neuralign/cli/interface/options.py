@@ -24,6 +24,7 @@ from neuralign.cli.interface.parsers import (
 )
 
 NETWORK, DATA = "The network", "The data"  # panels of the help
+METHOD = "an alignment of the config, a plug-in, ./file.py:name or package.module:name"
 
 
 def choice(*allowed: str, help: str) -> Any:
@@ -146,9 +147,7 @@ Inside = Annotated[
         help="where in the checkpoints the tensors of the network are, such as model_ema (default: the only place)",
     ),
 ]
-Method = Annotated[
-    str, typer.Option(metavar="NAME", help="an alignment of the config", autocompletion=completions.alignments)
-]
+Method = Annotated[str, typer.Option(metavar="NAME", help=METHOD, autocompletion=completions.alignments())]
 Loss = Annotated[
     str,
     typer.Option(
