@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 from neuralign.common.memory import BUDGET
@@ -19,13 +20,15 @@ from neuralign.workflow.running.gpus import slots
 from neuralign.workflow.incomplete import finished_part, outcome_of
 from neuralign.config.references import ObjectError
 from neuralign.workflow.provenance.recipes import Recipes
+from neuralign.workflow.sources import check_sources
 from neuralign.workflow.study_jobs import cohorts_of, figures, merges_of
 from snakemake.exceptions import WorkflowError
 
+CONFIG_FILES = [WORKFLOW / "config.yaml", *workflow.configfiles]
 try:
     CATALOGUE = Catalogue(config)
 except ConfigError as error:
-    raise WorkflowError(str(with_lines(error, [WORKFLOW / "config.yaml", *workflow.configfiles])))
+    raise WorkflowError(str(with_lines(error, CONFIG_FILES)))
 
 
 if workflow.deployment_settings.deployment_method and not IS_CHECKOUT:
@@ -54,7 +57,9 @@ def inputs(rule):
     """An input function: writes the recipe of a job, and returns its path and the files that the job reads."""
 
     def recipe_and_files(wildcards):
-        add_finished_part(wildcards.get("study", ""))
+        if study := wildcards.get("study"):
+            check_files(study)
+            add_finished_part(study)
         try:
             recipe = RECIPES.of(rule, dict(wildcards))
         except (ConfigError, DataError, ObjectError) as error:
@@ -158,6 +163,15 @@ def products(study):
     return [path for files in outputs for path in files.values()]
 
 
+@cache
+def check_files(study):
+    """Refuse a study, or its finished part, if checkpoints or data of the user that it reads are not there."""
+    try:
+        check_sources(CATALOGUE, study.removesuffix(INCOMPLETE))
+    except ConfigError as error:
+        raise WorkflowError(str(with_lines(error, CONFIG_FILES)))
+
+
 def add_finished_part(study):
     """If `study` is NAME_incomplete, add it to the catalogue: the study of those paths of NAME that are finished."""
     if not study.endswith(INCOMPLETE) or study in CATALOGUE.studies:
@@ -184,6 +198,7 @@ def products_of_finished_part(study):
     """An input function: the report, tables and figures of the finished part of a study."""
 
     def products_now(wildcards):
+        check_files(study)
         add_finished_part(f"{study}{INCOMPLETE}")
         return products(f"{study}{INCOMPLETE}")
 

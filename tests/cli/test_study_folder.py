@@ -13,9 +13,11 @@ from neuralign.cli import configs, main
 from neuralign.common.errors import UserError
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.files import read_config
-from neuralign.workflow.running.run_lock import exclusive
+from neuralign.workflow.running.run_lock import LOCK, exclusive
+from neuralign.workflow.sources import check_sources
 
 ACCURACIES = REPOSITORY / "results/published/cifar10_tinyten/studies/cifar10_tinyten/tables"
+NO_JOB = 3  # status of a run that ends before its first job
 FILES = [".gitignore", "Snakefile", "config.yaml", "profiles/default/profile.yaml", "profiles/slurm/profile.yaml"]
 
 
@@ -34,6 +36,8 @@ def runs(monkeypatch):
 
     def start(command, target, lock):
         calls.append((command[command.index("--quiet") :], target))
+        if status.get(target) != NO_JOB:
+            LOCK.write_text("jobs have begun")  # as `share` does for the Snakefile
         if not status.get(target):
             shutil.copytree(ACCURACIES, Path("results", "studies", target, "tables"), dirs_exist_ok=True)
         return status.get(target, 0)
@@ -137,6 +141,55 @@ def test_run_says_so_where_nothing_is_finished(capsys, runs):
     runs[1].update(first=1, first_incomplete=1)
     assert main(["run"]) == 1
     assert capsys.readouterr().out == "failed; the messages above say where\n"
+
+
+def test_a_run_that_ends_before_its_first_job_has_no_report(capsys, runs):
+    runs[1]["first"] = NO_JOB
+    assert main(["run"]) == 1
+    assert [target for _, target in runs[0]] == ["first"]
+    assert capsys.readouterr().out == "failed; the messages above say where\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("section", "entry", "change", "problem"),
+    [
+        ("checkpoints.ca", "{file: ../nosuch.pt}", {}, ".file (over.yaml, line 2): found '../nosuch.pt': no such file"),
+        ("checkpoints.ca", "{file: empty}", {}, ".file (over.yaml, line 2): found 'empty': a folder without a checkp"),
+        ("datasets.mine", "{use: npz, path: gone.npz}", {"dataset": "mine"}, ".path (over.yaml, line 2): found 'gone"),
+        (
+            "datasets.mine",
+            "{use: idx, url: file:///gone}",
+            {"dataset": "mine"},
+            ".url (over.yaml, line 2): found 'file",
+        ),
+    ],
+)
+def test_files_that_a_study_reads_must_exist(capsys, runs, command, section, entry, change, problem):
+    kind, name = section.split(".")
+    pair = "ca-1" if kind == "checkpoints" else "1-2"
+    grid = {"dataset": "digits", "network": "resnet8", "regime": "demo", "pair": pair, "curve_seed": 1}
+    grid |= {"method": ["linear_aligned"], "evaluation": "demo"} | change
+    if "idx" in entry:
+        checksum = f"sha256:{'0' * 64}"
+        parts = [f"{split}_{part}: {checksum!r}" for split in ("train", "test") for part in ("images", "labels")]
+        entry = f"{entry[:-1]}, {', '.join(parts)}}}"
+    studies = yaml.safe_dump({"studies": {"theirs": {"title": "Of files", "grids": [grid]}}})
+    Path("over.yaml").write_text(f"{kind}:\n  {name}: {entry}\n{studies}")
+    Path("empty").mkdir()
+    message = refused(capsys, command, "theirs", "--configfile", "over.yaml")
+    assert message.startswith(f"neuralign {command}: error: the config is refused: {section}{problem}")
+    assert runs[0] == []
+    assert main([command, "demo", "--configfile", "over.yaml"]) == 0, "another study does not need them"
+
+
+def test_data_whose_checksum_the_config_has_need_not_be_there():
+    """A study that is finished or restored does not need them."""
+    checksum = f"sha256:{'0' * 64}"
+    data = {"use": "cifar", "classes": 10, "url": "gone.tar.gz", "checksum": checksum}
+    config = read_config([REPOSITORY / "config.yaml"])
+    config["datasets"]["cifar10"] = data
+    check_sources(Catalogue(config), "cifar10")
 
 
 def test_a_run_that_was_killed_is_to_be_continued_and_has_no_report(capsys, runs):

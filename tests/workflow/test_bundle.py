@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import sys
 import pytest
 from workflow_project import OVERLAY, Project, environ, finished_smoke
 
+from neuralign.cli import main
 from neuralign.workflow.provenance.bundle import _first_difference
 from neuralign.workflow.running.run_lock import exclusive
 
@@ -17,6 +20,8 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 TABLES = {"tabulate": 1, "tabulate_claims": 1, "report": 1}
 EVALUATIONS = {"evaluate": 6, "plot": 3} | TABLES
 ENDPOINT = "endpoints/small_digits/tiny/plain/1.safetensors"
+CURVE = "curves/small_digits/tiny/plain/1-2/matched/bezier/1.safetensors"
+DATA = "results/data/small_digits.safetensors"
 BUNDLE = "published/smoke"
 
 
@@ -60,6 +65,26 @@ def test_a_restored_study_has_nothing_to_do_and_no_dataset(project):
     assert (status, "no problems" in text) == (0, True), text
     again = restored(project)
     assert not again["copied"] and sorted(again["kept"]) == sorted(outcome["copied"])
+
+
+def test_export_says_how_to_come_from_a_published_curve_to_one_with_its_data(project, capsys, monkeypatch):
+    monkeypatch.chdir(project.root)
+    assert main(["export", f"{BUNDLE}/{CURVE}", "-o", "best.pt"]) == 2
+    error = capsys.readouterr().err
+    assert f"CURVE: {BUNDLE}/{CURVE} is a published result" in error and f"name results/{CURVE}\n" in error
+    restore, make_data = (shlex.split(command) for command in re.findall("`([^`]+)`", error))
+    assert restore == ["neuralign", "restore", str(project.path(BUNDLE))]
+    assert neuralign(project, *restore[1:])[0] == 0
+
+    assert main(["export", f"results/{CURVE}", "-o", "best.pt"]) == 2
+    error = capsys.readouterr().err
+    assert f"{project.path(DATA)}, which the curve was trained with, does not exist; in {project.root}, " in error
+    assert re.findall("`([^`]+)`", error) == [shlex.join(make_data)] == [f"snakemake --cores 1 {DATA}"]
+    *options, target = make_data[1:]
+    assert project.plan(*options, target=target) == {"fetch_data": 1}
+    project.run(*options, target=target)
+    assert project.plan() == {}, "the study has still nothing to do"
+    assert main(["export", f"results/{CURVE}", "-o", "best.pt"]) == 0
 
 
 def test_after_restoring_only_what_a_change_affects_is_computed(project):

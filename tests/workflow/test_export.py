@@ -93,5 +93,6 @@ def test_files_that_are_no_curve_or_have_changed_are_refused(capsys, results):
         capsys, results / CURVE, "-o", "x.pt"
     )
     (results / ENDS[1]).unlink()
-    assert f"{results / ENDS[1]}, which the curve was trained with" in refused(capsys, results / CURVE, "-o", "x.pt")
+    message = f"{results / ENDS[1]}, which the curve was trained with, does not exist\n"
+    assert message in refused(capsys, results / CURVE, "-o", "x.pt")
     assert not Path("x.pt").exists()

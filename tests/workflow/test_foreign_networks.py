@@ -216,7 +216,8 @@ def test_results_are_verified_down_to_the_checkpoints_that_they_come_from(projec
 
 def test_a_missing_checkpoint_or_class_stops_the_plan(project):
     project.path("theirs/a.pt").unlink()
-    assert "theirs/a.pt: no such file" in refused(project)
+    problem = r"checkpoints\.mine_a\.file \(\S*foreign\.yaml, line 6\): found 'theirs/a\.pt': no such file"
+    assert re.search(problem, refused(project))
     project.replace("theirs/nets.py", "class Net", "class Network")
     assert "theirs/nets.py:Net: nets.py does not define 'Net'; did you mean 'Network'?" in refused(project)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from neuralign.common.files import PACKAGE
-from neuralign.workflow.running.run_lock import LOCK, Busy, exclusive
+from neuralign.workflow.running.run_lock import LOCK, Busy, exclusive, has_begun
 
 HOLD = "import sys, time; from pathlib import Path; from neuralign.workflow.running.run_lock import exclusive, share\n"
 WAIT = "print('held', flush=True); time.sleep(60)"
@@ -55,6 +55,15 @@ def test_a_child_that_inherits_the_lock_holds_it_after_its_parent_has_ended(tmp_
     kill(child)
     with exclusive(tmp_path):
         pass
+
+
+def test_the_holder_learns_whether_jobs_have_begun_in_this_run(tmp_path):
+    with exclusive(tmp_path):
+        assert not has_begun(tmp_path)
+        kill(holder(SHARE, tmp_path))
+        assert has_begun(tmp_path)
+    with exclusive(tmp_path):
+        assert not has_begun(tmp_path)
 
 
 def test_a_process_that_the_holder_started_shares_the_lock(tmp_path):

@@ -720,10 +720,24 @@ def test_a_duplicate_key_stops_before_anything_is_planned(fresh, tmp_path, name)
     assert "Traceback" not in text and "Job stats" not in text
 
 
-def test_missing_local_data_stop_the_plan_with_their_path(project):
+@pytest.mark.parametrize("target", ["smoke", "smoke_incomplete", "results/studies/smoke/tables/accuracy.csv"])
+def test_missing_local_data_stop_the_plan_with_their_key_and_line(fresh, tmp_path, target):
+    project = fresh.copied(tmp_path / "project")
     project.replace(OVERLAY, "{use: digits, size: 16,", "{use: npz, path: nowhere.npz,")
-    code, text = project.dry_run()
-    assert code == 1 and "nowhere.npz: no such file or folder" in text and "Job stats" not in text
+    code, text = project.dry_run(target=target)
+    problem = r"datasets\.small_digits\.path \(\S*smoke\.yaml, line \d+\): found 'nowhere\.npz': no such file or folder"
+    assert code == 1 and re.search(problem, text) and "Job stats" not in text
+    code, text = project.dry_run(target="demo")  # another study, which does not read these data
+    assert code == 0, text
+
+
+def test_a_run_that_ends_before_its_first_job_makes_no_report_of_finished_paths(tmp_path):
+    project = Project.of_repository(tmp_path / "project")
+    command = [sys.executable, "-m", "neuralign", "run", "smoke", "--configfile", OVERLAY, "--", "--no-such-option"]
+    environment = environ() | {"PYTHONPATH": str(project.path("lib"))}
+    run = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stdout == "failed; the messages above say where\n"
+    assert run.stderr.count("no-such-option") == 1, run.stderr
 
 
 def test_every_alignment_of_the_catalogue_runs_from_endpoints_to_report(project):

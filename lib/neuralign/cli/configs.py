@@ -65,6 +65,23 @@ def absolute_paths(config: Config) -> Config:
     return _changes(config, {section: _absolute(entries, section, "") for section, entries in config.items()})
 
 
+def load_study(study: str | None, configfiles: Iterable[Path] | None) -> tuple[Catalogue, str]:
+    """(the catalogue of `load_config`, the name of the study, or of the default one), to make its jobs.
+
+    Raises UsageError if there is no such study, and ConfigError if files that it reads are missing.
+    """
+    from neuralign.workflow.sources import check_sources  # imports numpy, which the help does without
+
+    catalogue = load_catalogue(configfiles)
+    study = study or catalogue.default_study
+    check_study(catalogue, study)
+    try:
+        check_sources(catalogue, study)
+    except ConfigError as error:
+        raise with_lines(error, config_files(configfiles)) from None
+    return catalogue, study
+
+
 def check_study(catalogue: Catalogue, study: str) -> None:
     """Raise `UsageError` if the config has no study of this name."""
     if study not in catalogue.studies:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuralign.cli.archives import archive_folder
 from neuralign.cli.configs import extended_catalogue, load_config, workflow_file
 from neuralign.cli.entries import REGIME, dataset_entry, network_entry, regime_entry
 from neuralign.cli.interface.options import ImageOptions, NetworkOptions
@@ -32,6 +33,8 @@ def make(c: Catalogue, output: Ref, folder: Path) -> Path:
         inputs = {name: str(make(c, r, folder)) for name, r in description.inputs.items() if isinstance(r, Ref)}
         for file in files.values():
             file.parent.mkdir(parents=True, exist_ok=True)
+        if output.rule == "fetch_data" and (archives := archive_folder(description.settings["dataset"])):
+            (files["data"].parent / "archives").symlink_to(archives)  # where the job looks for them and puts them
         main = _load_main(output.rule)
         report(job_name.replace("_", " "), 0, 0)
         scratch = {"scratch": folder / "scratch" / job_name} if "scratch" in inspect.signature(main).parameters else {}

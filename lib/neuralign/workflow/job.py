@@ -68,6 +68,12 @@ class Job:
     source: Entry | None = None
     places: list[str] = field(default_factory=list)
 
+    @property
+    def declared_source(self) -> str | None:
+        """The digest of the source that its config entry declares, by which the data are known without reading them."""
+        source = self.source or {}
+        return source.get("content") or source.get("checksum") or None
+
 
 RULES: dict[str, Callable[..., Job]] = {}  # {rule: the function that describes its jobs}
 

@@ -61,15 +61,32 @@ def _checked_note(curve: Path) -> tuple[Note, dict[str, Path]]:
     note = read_note(curve)
     if note.get("rule") != "train_curve" or not curve.name.endswith(".safetensors"):
         raise UsageError(f"CURVE: {curve} has no note of a trained curve beside it; results/curves/... is needed")
-    root = curve.absolute().parents[len(Path(note["artefact"]).parts) - 1]  # from which paths in the note start
+    results = curve.absolute().parents[len(Path(note["artefact"]).parts) - 2]
+    root = results.parent  # from which paths in the note start
     inputs = {name: root / entry["path"] for name, entry in note["inputs"].items()}
     digests = [note["sha256"], *(entry["sha256"] for entry in note["inputs"].values())]
     for file, digest in zip([curve, *inputs.values()], digests, strict=True):
         if not file.is_file():
-            raise UsageError(f"CURVE: {file}, which the curve was trained with, does not exist")
+            raise UsageError(f"CURVE: {_missing(file, curve, note, results)}")
         if sha256(file) != digest:
             raise UsageError(f"CURVE: {file} has changed since the curve was trained; see `neuralign verify`")
     return note, inputs
+
+
+def _missing(file: Path, curve: Path, note: Note, results: Path) -> str:
+    """That `file`, which the curve was trained with, does not exist, and the commands that make it.
+
+    `results`: the folder of results that the curve lies in.
+    """
+    data = note["inputs"]["data"]["path"]
+    make_data = f"`snakemake --cores 1 {data}`"
+    if results.name != Path(note["artefact"]).parts[0]:
+        return (
+            f"{curve} is a published result, whose data are not beside it; restore its study by `neuralign restore "
+            f"{results}`, make the data by {make_data}, and name {note['artefact']}"
+        )
+    problem = f"{file}, which the curve was trained with, does not exist"
+    return f"{problem}; in {results.parent}, {make_data} makes it" if file == results.parent / data else problem
 
 
 def _export(

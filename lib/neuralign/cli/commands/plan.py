@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuralign.cli.configs import check_study, load_catalogue
+from neuralign.cli.configs import load_study
 from neuralign.cli.interface.options import ConfigFiles, Results, StudyOrDefault
 from neuralign.workflow.planning.costs import table
 from neuralign.workflow.planning.plan import Plan
@@ -27,9 +27,7 @@ def run(
     configfile: ConfigFiles = None,
 ) -> tuple[int, dict[str, Any], str]:
     """Estimate the cost of the jobs of the study that are not finished."""
-    catalogue = load_catalogue(configfile)
-    study = study or catalogue.default_study
-    check_study(catalogue, study)
+    catalogue, study = load_study(study, configfile)
     plan = Plan(catalogue, study, results)
     if calibrate:
         with lease(1):

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from neuralign.cli.commands.show import show
-from neuralign.cli.configs import check_study, folder_config, load_catalogue, workflow_file
+from neuralign.cli.configs import folder_config, load_study, workflow_file
 from neuralign.cli.interface.options import ConfigFiles, Cores, StudyOrDefault, Verbose
 from neuralign.cli.workflow_runs import failure, run_study, start, workflow_command
 from neuralign.config.checking.names import INCOMPLETE
-from neuralign.workflow.running.run_lock import exclusive
+from neuralign.workflow.running.run_lock import exclusive, has_begun
 
 DESCRIPTION = "Run a study by Snakemake in this folder, and print its main table."
 EXAMPLES = [
@@ -40,9 +40,7 @@ def run(
     if study and study.startswith("-"):  # `neuralign run -- --retries 1`: the default study, and an option of Snakemake
         options = [study, *(options or ())]
         study = None
-    catalogue = load_catalogue(configfile)
-    study = study or catalogue.default_study
-    check_study(catalogue, study)
+    catalogue, study = load_study(study, configfile)
     snakefile = Path("Snakefile").absolute() if folder_config() else workflow_file("Snakefile")
     all_options = ["--cores", cores, "--keep-going", *(options or ())]
     command = workflow_command(snakefile, Path(), configfile or (), all_options, dry_run=dry_run, verbose=verbose)
@@ -53,7 +51,8 @@ def run(
             return int(status != 0), {"study": study, "status": status}, "nothing was run"
         if not status:
             shutil.rmtree(STUDIES / incomplete, ignore_errors=True)
-        elif status < 0 or start(command, incomplete, lock):  # a run that was killed is to be continued, not reported
+        # a run that was killed is to be continued, not reported; of one without a job there is nothing to report
+        elif status < 0 or not has_begun(Path()) or start(command, incomplete, lock):
             return 1, {"study": study, "status": status}, failure(status, Path())
     table, text = show(STUDIES / (incomplete if status else study))
     if status:

@@ -138,8 +138,7 @@ class Recipes:
             "upstream": {name: self._keys(refs) for name, refs in described.inputs.items()},
         }
         if (source := described.source) is not None:
-            declared = source.get("content") or source.get("checksum")
-            recipe["source"] = declared or _content_digest(json.dumps(source, sort_keys=True))
+            recipe["source"] = described.declared_source or _content_digest(json.dumps(source, sort_keys=True))
             recipe["places"] = described.places
         key = key_of(recipe)
         inputs = {name: self._paths(refs) for name, refs in described.inputs.items()}

@@ -33,12 +33,23 @@ def exclusive(folder: Path) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"another run is at work in {folder} ({LOCK} there is locked); wait for it, or end it") from None
+        file.truncate(0)
         yield file.fileno()
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether Snakemake has come to its first job since this process took the lock of the folder."""
+    return (folder / LOCK).stat().st_size > 0
+
+
 def share(folder: Path) -> None:
-    """Hold a shared lock of a folder until this process ends. Does nothing if the process that started it holds it."""
+    """Hold a shared lock of a folder until this process ends, and write to its file that jobs begin (`has_begun`).
+
+    The lock is not taken if the process that started this one holds it.
+    """
     file = _open(folder)
+    file.write("jobs have begun\n")
+    file.flush()
     with suppress(OSError):  # a parent holds it, or the file system has no such locks
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     _shared.append(file)
