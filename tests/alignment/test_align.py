@@ -443,15 +443,17 @@ def test_a_network_that_gives_no_numbers_is_not_certified(tinyten: Model, images
         (lambda right: {}, "returns no index for the group 'features.conv1'; one for every free group is needed"),
         (
             lambda right: right | {"features.conv1": [0, 1, 2, 3]},
-            "returns list for the group 'features.conv1'; an int64 tensor of shape (4,) is needed",
+            "returns list for the group 'features.conv1'; an int64 tensor is needed",
         ),
         (
             lambda right: right | {"features.conv1": torch.arange(5)},
-            "returns torch.int64 of shape (5,) for the group 'features.conv1'; an int64 tensor of shape (4,) is needed",
+            "returns no permutation: group 'features.conv1': not a permutation of 4 channels: found torch.int64 of "
+            "shape (5,); torch.int64 of shape (4,) is needed",
         ),
         (
             lambda right: right | {"features.conv1": torch.arange(4.0)},
-            "returns torch.float32 of shape (4,) for the group 'features.conv1'; an int64 tensor of shape (4,)",
+            "returns no permutation: group 'features.conv1': not a permutation of 4 channels: found torch.float32 of "
+            "shape (4,); torch.int64 of shape (4,) is needed",
         ),
         (
             lambda right: right | {"features.conv1": torch.zeros(4, dtype=torch.int64)},

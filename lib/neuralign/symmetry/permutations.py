@@ -183,8 +183,13 @@ def check(spec: PermutationSpec, permutation: Permutation) -> None:
     for group, index in permutation.items():
         if group not in spec.free:
             raise ValueError(f"group {group!r} cannot be permuted; the free groups are {list(spec.free)}")
-        if index.dtype != torch.int64 or not torch.equal(index.sort().values, torch.arange(spec.sizes[group])):
-            raise ValueError(f"group {group!r}: not a permutation of {spec.sizes[group]} channels")
+        n = spec.sizes[group]
+        no_permutation = f"group {group!r}: not a permutation of {n} channels"
+        if index.dtype != torch.int64 or index.shape != (n,):
+            found = f"{index.dtype} of shape {tuple(index.shape)}"
+            raise ValueError(f"{no_permutation}: found {found}; torch.int64 of shape ({n},) is needed")
+        if not torch.equal(index.sort().values, torch.arange(n)):
+            raise ValueError(no_permutation)
 
 
 def act(spec: PermutationSpec, state: State, action: Action) -> dict[str, Tensor]:
