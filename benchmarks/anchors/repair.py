@@ -1,12 +1,15 @@
-"""REPAIR on deep perceptrons on CIFAR-10, beside the published accuracies (Jordan et al. 2023; data of their figures).
+"""REPAIR on perceptrons, beside the published accuracies (Jordan et al. 2023; data of their figures).
 
     snakemake --cores all --configfile benchmarks/anchors/repair.yaml -- \\
         results/endpoints/cifar10/repair_{32,64,128}/repair/{1,2}.safetensors
-    python -m benchmarks.anchors.repair results --out repair.json
+    python -m benchmarks.anchors.repair results --dataset cifar10 --out repair.json
 
-Two networks of eleven hidden layers are trained with batch norm, which is then folded into the layers before it, as
-there. The second is aligned with the first by the correlation of activations; their mean is measured as it is, and
-repaired by `repair` and by `closed_form`.
+The same with `mnist` and repair_{k1,k3,k5,k10,k20,k30,k6_plain}; and with `mnist5k`, which needs no download, but whose
+4,000 training images make no networks that could be compared with the published ones.
+
+Two networks are trained; batch norms are then folded into the layers before them, as there. The second is aligned with
+the first by the correlation of activations; their mean is measured as it is, and repaired by `repair` and by
+`closed_form`.
 """
 
 import argparse
@@ -15,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from neuralign.alignment.algorithms.correlation import correlation
@@ -27,26 +29,40 @@ from neuralign.merging.repairs.closed_form import closed_form
 from neuralign.merging.repairs.repair import repair
 from neuralign.networks.architectures.mlp import mlp
 from neuralign.networks.model import Model
-from neuralign.networks.setup import load_data
+from neuralign.networks.setup import load_data_and_model
 from neuralign.networks.states import load_state
 from neuralign.symmetry.permutations import permute
 from neuralign.symmetry.tracing.trace import trace_model
 from neuralign.training.objectives.cross_entropy import CLASSIFICATION
+from neuralign.workflow.running.notes import read_note
 
-DEPTH, INPUTS, CLASSES = 11, 3072, 10
-IMAGES = 50_000  # on which repairs measure: all, as there
-PUBLISHED = {  # width -> accuracy (%) of the ends, of the mean of aligned networks, and of the repaired mean
-    32: (52, 34.0, 38.9),
-    64: (55, 40.7, 45.7),
-    128: (57, 34.6, 47.5),
+COLUMNS = ("ends", "naive", "permuted", "permuted_repaired", "permuted_closed_form")
+MNIST: dict[str, tuple[float | None, ...]] = {
+    "repair_k1": (98.07, 39.6, 96.82, 97.51, 97.44),
+    "repair_k3": (98.2, 15.3, 93.67, 96.38, 95.74),
+    "repair_k5": (98.2, 10.6, 93.53, 95.87, 95.16),
+    "repair_k10": (98.25, 9.7, 81.18, 95.31, 94.66),
+    "repair_k20": (98.1, 8.9, 50.6, 94.63, 94.80),
+    "repair_k30": (97.9, 9.8, 31.5, 91.0, 89.9),
+    "repair_k6_plain": (96.5, None, 71.68, 82.96, None),
+}
+PUBLISHED: dict[str, dict[str, tuple[float | None, ...]]] = {  # dataset -> network -> accuracies (%) of the columns
+    "cifar10": {
+        "repair_32": (52, None, 34.0, 38.9, None),
+        "repair_64": (55, None, 40.7, 45.7, None),
+        "repair_128": (57, None, 34.6, 47.5, None),
+    },
+    "mnist": MNIST,
+    "mnist5k": dict.fromkeys(MNIST, (None,) * len(COLUMNS)),
 }
 
 
 def folded(network: nn.Sequential, state: Mapping[str, Tensor]) -> tuple[nn.Sequential, dict[str, Tensor]]:
     """The same function without batch norms: the network and its state, with each norm folded into the layer before."""
-    plain = mlp(CLASSES, 3, width=network.hidden1.out_features, depth=DEPTH, inputs=INPUTS)
+    depth, inputs = sum(name.startswith("norm") for name, _ in network.named_children()), network.hidden1.in_features
+    plain = mlp(network.output.out_features, 1, width=network.hidden1.out_features, depth=depth, inputs=inputs)
     new = {name: state[name].clone() for name in plain.state_dict()}
-    for i in range(1, DEPTH + 1):
+    for i in range(1, depth + 1):
         norm, layer = f"norm{i}", f"hidden{i}"
         gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + getattr(network, norm).eps).sqrt()
         new[f"{layer}.weight"] *= gain[:, None]
@@ -59,47 +75,47 @@ def accuracy(model: Model, state: Mapping[str, Tensor], examples: Examples) -> f
     return values_of(model, state, examples, CLASSIFICATION.metrics["accuracy"], batch_size=1000).mean().item()
 
 
-def measure(results: Path, width: int, pair: tuple[int, int] = (1, 2)) -> dict[str, Any]:
-    """One row: the accuracies of one width, of the networks that the workflow trained, and the published ones."""
-    data = load_data(str(results / "data" / "cifar10.safetensors"), None)
-    mean, std = (torch.tensor(values) for values in ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)))
-    with_norms = Model(mlp(CLASSES, 3, width=width, depth=DEPTH, inputs=INPUTS, norm="batch"), mean, std)
-    states = []
-    for seed in pair:
-        file = results / "endpoints" / "cifar10" / f"repair_{width}" / "repair" / f"{seed}.safetensors"
-        trained = load_state(str(file), with_norms)
-        plain, state = folded(with_norms.network, trained)
-        model = Model(plain, mean, std)
-        change = abs(accuracy(model, state, data.test) - accuracy(with_norms, trained, data.test))
-        if change > 0.05:
-            raise ValueError(f"{file}: folding its batch norms changed the accuracy by {change:.2f} points")
-        states.append(state)
+def measure(results: Path, dataset: str, network: str, pair: tuple[int, int] = (1, 2)) -> dict[str, Any]:
+    """One row: the accuracies of a pair of networks that the workflow trained, and the published ones."""
+    files = [results / "endpoints" / dataset / network / "repair" / f"{seed}.safetensors" for seed in pair]
+    settings = read_note(files[0])["settings"]["model"]
+    data, model = load_data_and_model(str(results / "data" / f"{dataset}.safetensors"), settings)
+    states = [dict(load_state(str(file), model)) for file in files]
+    if settings["network"]["norm"] == "batch":
+        with_norms = model
+        for i, file in enumerate(files):
+            plain, state = folded(with_norms.network, states[i])
+            model = Model(plain, with_norms.mean, with_norms.std)
+            change = abs(accuracy(model, state, data.test) - accuracy(with_norms, states[i], data.test))
+            if change > 0.05:
+                raise ValueError(f"{file}: folding its batch norms changed the accuracy by {change:.2f} points")
+            states[i] = state
     trace = trace_model(model, data.train)
     problem = Problem(model, trace, *states, data.train)
     permutation = search(problem, lambda p: correlation(p, images=len(data.train)))
-    certificate = certify(problem, permutation)
-    row: dict[str, Any] = {"width": width, "certificate": certificate}
+    row: dict[str, Any] = {"dataset": dataset, "network": network, "certificate": certify(problem, permutation)}
     row["ends"] = sum(accuracy(model, state, data.test) for state in states) / 2
     ends = {"naive": states[1], "permuted": permute(trace.spec, permutation, states[1])}
     for name, second in ends.items():
         merge = merge_of(model, trace, [states[0], second], data.train)
         row[name] = accuracy(model, merge.state, data.test)
         for kind, mend in (("repaired", repair), ("closed_form", closed_form)):
-            mended = repaired(merge, lambda m, mend=mend: mend(m, images=IMAGES))
+            mended = repaired(merge, lambda m, mend=mend: mend(m, images=len(data.train)))  # all, as there
             row[f"{name}_{kind}"] = accuracy(model, mended, data.test)
-    published = dict(zip(("ends", "permuted", "permuted_repaired"), PUBLISHED[width], strict=True))
-    return row | {f"published_{name}": value for name, value in published.items()}
+    published = dict(zip(COLUMNS, PUBLISHED[dataset][network], strict=True))
+    return row | {f"published_{name}": value for name, value in published.items() if value is not None}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="the results folder of the workflow")
-    parser.add_argument("--widths", type=int, nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
+    parser.add_argument("--dataset", choices=list(PUBLISHED), default="cifar10")
+    parser.add_argument("--networks", nargs="+", help="names in benchmarks/anchors/repair.yaml (default: all)")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows, which are also printed")
     options = parser.parse_args()
     rows = []
-    for width in options.widths:
-        rows.append(measure(options.results, width))
+    for network in options.networks or PUBLISHED[options.dataset]:
+        rows.append(measure(options.results, options.dataset, network))
         print(json.dumps(rows[-1]), flush=True)
         if options.out:
             options.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -385,7 +385,7 @@ def test_states_of_optimisers_by_index_are_refused(capsys, permutation, adam, co
     torch.save(content(*adam), "training.ckpt")
     message = refused(capsys, "apply", permutation, "training.ckpt", "-o", "out.pt")
     assert f"training.ckpt: found the state of an optimiser, with numbers in place of names ({found}" in message
-    assert "such as exp_avg.<name>: number i is the i-th of `named_parameters()`" in message
+    assert "such as <name>.exp_avg: number i is the i-th of `named_parameters()`" in message
     assert not Path("out.pt").exists()
 
 
@@ -400,6 +400,24 @@ def test_the_documented_names_of_moments_are_permuted_with_the_weights(capsys, f
     for (name, _), state in zip(network.named_parameters(), optimizer.state.values(), strict=True):
         for key in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(moved[f"{key}.{name}"], permute(spec, indices, {name: state[key]})[name])
+
+
+def test_states_of_optimisers_by_name_are_permuted(capsys, folder, permutation, adam):
+    network, optimizer = adam
+    spec, indices = folder[0], load_tensors(permutation)
+    named = dict(zip(dict(network.named_parameters()), optimizer.state.values(), strict=True))  # as FSDP names them
+    torch.save({"state": {f"_fsdp_wrapped_module.{name}": state for name, state in named.items()}}, "adam.pt")
+    facts = json.loads(run(capsys, "apply", permutation, "adam.pt", "-o", "out.pt", "--json"))
+    assert facts["permuted"] == 2 * len(named)
+    assert sorted(facts["unchanged"]) == sorted(f"state._fsdp_wrapped_module.{name}.step" for name in named)
+    moved = torch.load("out.pt", weights_only=True)
+    for name, state in named.items():
+        for key in ("exp_avg", "exp_avg_sq"):
+            permuted = permute(spec, indices, {name: state[key]})[name]
+            assert torch.equal(moved[f"state._fsdp_wrapped_module.{name}.{key}"], permuted)
+    torch.save({"state": {"0.weight": {"scales": torch.ones(3)}, "0.bias": {"scales": torch.ones(6)}}}, "adam.pt")
+    message = refused(capsys, "apply", permutation, "adam.pt", "-o", "out.pt")
+    assert "state.0.weight.scales: has shape (3,); (6, " in message
 
 
 def test_counts_of_steps_by_index_are_left_as_they_are(capsys, permutation):

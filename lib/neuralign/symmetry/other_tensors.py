@@ -37,13 +37,16 @@ def permute_others(
     Args:
         spec, permutation: of the network.
         tensors: by their paths, whose parts are joined by dots in a name of the network. A path may begin with further
-            parts, such as (exp_avg, fc, weight).
+            parts, such as (exp_avg, fc, weight), and end with one, such as (state, fc, weight, exp_avg); single numbers
+            of such an end, as the count of steps, have no order and are left.
         tied: {another name of a tensor: its name in `spec`}.
     """
     permuted, known = dict(tensors), []
     for path, tensor in tensors.items():
-        suffixes = (".".join(path[i:]) for i in range(len(path)))
-        if (name := next((tied.get(s, s) for s in suffixes if tied.get(s, s) in spec.axes), None)) is None:
+        name = _network_name(spec, tied, path)
+        if name is None and tensor.numel() > 1:
+            name = _network_name(spec, tied, path[:-1])
+        if name is None:
             continue
         _check_shape(spec, ".".join(path), tensor, name)
         permuted[path] = permute(spec, permutation, {name: tensor})[name]
@@ -52,13 +55,19 @@ def permute_others(
     if by_index := [path for path in tensors if path in others and _is_state_by_index(path, tensors[path])]:
         raise UserError(
             f"found the state of an optimiser, with numbers in place of names ({_few(by_index)}, ...); a file "
-            "is needed whose names end in those of the network's parameters, such as exp_avg.<name>: number i is the "
+            "is needed with the names of the network's parameters, such as <name>.exp_avg: number i is the "
             "i-th of `named_parameters()`, if the optimiser was given them in this order"
         )
     if not known:
         some = ", ".join(sorted(spec.axes)[:3])
         raise UserError(f"no tensor has a name of the network ({some}, ...); found {_few(tensors)}")
     return permuted, known
+
+
+def _network_name(spec: PermutationSpec, tied: Mapping[str, str], path: tuple[str, ...]) -> str | None:
+    """The longest end of a path that is a name of the network; None if none is."""
+    suffixes = (".".join(path[i:]) for i in range(len(path)))
+    return next((tied.get(s, s) for s in suffixes if tied.get(s, s) in spec.axes), None)
 
 
 def _is_state_by_index(path: tuple[str, ...], tensor: Tensor) -> bool:
