@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from workflow_project import REPOSITORY
@@ -837,8 +838,8 @@ def test_without_data_a_gpu_is_refused(capsys):
 def test_list_says_of_everything_what_it_is(capsys, kind):
     lines = run(capsys, "list", kind).splitlines()
     rows = json.loads(run(capsys, "list", kind, "--json"))[kind]
-    assert [line.split()[0] for line in lines] == ["name", *(row["name"] for row in rows)] and len(rows) > 1
-    assert all(row["what"] for row in rows)
+    assert [line.split()[0] for line in lines] == ["name", *(row["name"] for row in rows)] and rows
+    assert all(row["settings"] if "settings" in row else row["what"] for row in rows)
 
 
 def test_list_has_the_plug_ins_options_and_jobs(capsys):
@@ -851,8 +852,17 @@ def test_list_has_the_plug_ins_options_and_jobs(capsys):
     assert re.search(r"^mine +\S*nets.py:Net +options=\S.* +the object \S*nets.py:Net$", text, re.M)
 
 
+def test_list_has_every_section_of_the_config_and_its_settings(capsys):
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    assert {*KINDS} == {*config, "metrics"} - {"default_study"}
+    Path("more.yaml").write_text("attacks: {mine: {use: pgd, steps: 3, random_start: false, epsilon: null}}\n")
+    lines = run(capsys, "list", "regimes", "--configfile", "more.yaml").splitlines()
+    assert re.search(r"^mine +normalise=false attack=null endpoint=\(epochs=3\)$", "\n".join(lines), re.M)
+    assert re.search(r"^linear_sinkhorn +alignment=sinkhorn curve=linear$", run(capsys, "list", "methods"), re.M)
+
+
 def test_list_refuses_other_kinds(capsys):
-    message = "KIND: found 'study'; did you mean 'studies'? (allowed: networks, methods, datasets, studies, curves,"
+    message = "KIND: found 'study'; did you mean 'studies'? (allowed: datasets, networks, attacks, alignments, cohorts,"
     assert message in refused(capsys, "list", "study")
 
 

@@ -64,7 +64,7 @@ def answer(asked: dict[str, str], program: str = PROGRAM) -> list[str]:
         ("neuralign landscape x a --statistics s", ["stored"]),
         ("neuralign export x --point ", ["best", "mean", "t="]),
         ("neuralign run x --cores ", ["all"]),
-        ("neuralign list m", ["methods", "metrics"]),
+        ("neuralign list m", ["methods", "merges", "metrics"]),
     ],
 )
 def test_commands_options_and_names_of_the_config_and_of_plug_ins_are_completed(line, expected):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from neuralign.config.options import checksum
 from neuralign.config.plugins import Entry
-from neuralign.datasets.reading.locations import local_path
 
 OF_WORKFLOW = Path("results", "data", "archives")  # where fetch_data has them, in the folder of a run
 
@@ -18,6 +17,8 @@ def archive_folder(dataset: Entry) -> Path | None:
 
     That of the workflow in the working directory if all archives are there, else a cache of the user.
     """
+    from neuralign.datasets.reading.locations import local_path  # imports numpy, which the help does without
+
     if "url" not in dataset or local_path(dataset["url"]) is not None:
         return None
     digests = [value.partition(":")[2].lower() for key, value in dataset.items() if _is_checksum(key, value)]

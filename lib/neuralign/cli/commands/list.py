@@ -21,24 +21,19 @@ from neuralign.config.signatures import module_docstring, plugins
 
 DESCRIPTION = """List what the config has of a kind, with its plug-in, its options and what it is.
 
-Methods are the alignments of the config, which `--method` takes beside plug-ins (in `merge` and `landscape` those
-without `start`, `augmented` and `attacked`), metrics what each objective of a training measures. `neuralign plan STUDY`
-says how many hours a study takes, and docs/config.md what all options mean.
+Kinds are the sections of the config, and `metrics`, what each objective of a training measures. `--method` takes the
+alignments beside plug-ins (in `merge` and `landscape` those without `start`, `augmented` and `attacked`); a method, a
+row of a study's tables, is an alignment and a curve. `neuralign plan STUDY` says how many hours a study takes, and
+docs/config.md what all options mean.
 """
 EXAMPLES = [
     "neuralign list studies",
-    "neuralign list methods --json",
+    "neuralign list alignments --json",
     "neuralign list networks --configfile mine.yaml",
 ]
-SECTIONS = {  # kind -> section of the config, and kind of plug-in
-    "networks": "networks",
-    "methods": "alignments",
-    "datasets": "datasets",
-    "curves": "curves",
-    "attacks": "attacks",
-}
+OF_PLUGINS = ["datasets", "networks", "attacks", "alignments", "cohorts", "repairs", "curves"]  # their entries have one
+KINDS = [*OF_PLUGINS, "regimes", "methods", "evaluations", "planes", "merges", "studies", "metrics"]
 LONG, NARROWEST = 16, 24  # characters: of an option whose value is left out, and of the last column on a terminal
-KINDS = ["networks", "methods", "datasets", "studies", "curves", "attacks", "metrics"]
 
 
 def run(
@@ -53,13 +48,15 @@ def run(
     catalogue = load_catalogue(configfile)
     if kind == "studies":
         rows = list(_studies(catalogue))
+    elif kind == "metrics":
+        rows = list(_metrics())
     else:
         config = load_config(configfile)
-        rows = list(_metrics()) if kind == "metrics" else list(_entries(catalogue, config, SECTIONS[kind]))
+        rows = list(_with_plugins(catalogue, config, kind) if kind in OF_PLUGINS else _settings(config, kind))
     return 0, {kind: rows}, _table(rows) if rows else f"the config has no {kind}"
 
 
-def _entries(catalogue: Catalogue, config: Config, section: str) -> Iterator[dict[str, Any]]:
+def _with_plugins(catalogue: Catalogue, config: Config, section: str) -> Iterator[dict[str, Any]]:
     """Name, plug-in, options and description of the entries of a section that name a plug-in."""
     for name, keys in (config.get(section) or {}).items():
         entry = catalogue.entry(section, name)
@@ -72,6 +69,12 @@ def _entries(catalogue: Catalogue, config: Config, section: str) -> Iterator[dic
             )
             options = {key: value for key, value in (keys or {}).items() if key not in ("use", "overrides")}
             yield {"name": name, "plug-in": use, "options": options, "what": text}
+
+
+def _settings(config: Config, section: str) -> Iterator[dict[str, Any]]:
+    """Name and settings, as the config has them, of the entries of a section without plug-ins."""
+    for name, keys in (config.get(section) or {}).items():
+        yield {"name": name, "settings": {key: value for key, value in (keys or {}).items() if key != "overrides"}}
 
 
 def _studies(catalogue: Catalogue) -> Iterator[dict[str, Any]]:
@@ -96,20 +99,30 @@ def _first_line(docstring: str) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     """A line for each row; on a terminal the last column is wrapped."""
-    cells = [list(rows[0]), *([_as_text(value) for value in row.values()] for row in rows)]
+    cells = [list(rows[0])]
+    for row in rows:
+        *values, last = row.values()
+        cells.append([*(_as_text(value, longest=LONG) for value in values), _as_text(last)])
     if not sys.stdout.isatty():
         return align_columns(cells)
     used = sum(max(map(len, column)) + 2 for column in zip(*(row[:-1] for row in cells), strict=True))
     width = max(get_terminal_size().columns - used, NARROWEST)
     lines: list[list[str]] = []
     for *beginning, what in cells:
-        first, *more = textwrap.wrap(what, width)
+        first, *more = textwrap.wrap(what, width) or [""]
         lines += [[*beginning, first], *([*("" for _ in beginning), line] for line in more)]
     return align_columns(lines)
 
 
-def _as_text(value: Any) -> str:
-    """A value in a cell: options as `depth=32 width=8`, and of long ones the name alone."""
+def _as_text(value: Any, longest: float = float("inf")) -> str:
+    """A value in a cell: options as `depth=32 width=8`, and of those above `longest` characters the name alone."""
+    if isinstance(value, list):
+        return ", ".join(map(_as_text, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]  # as the config has them
     if not isinstance(value, dict):
         return str(value)
-    return " ".join(f"{key}={option if len(str(option)) <= LONG else '...'}" for key, option in value.items())
+    texts = {
+        key: f"({_as_text(option)})" if isinstance(option, dict) else _as_text(option) for key, option in value.items()
+    }
+    return " ".join(f"{key}={text if len(text) <= longest else '...'}" for key, text in texts.items())
