@@ -855,13 +855,11 @@ def test_list_has_the_plug_ins_options_and_jobs(capsys):
 def test_list_has_every_section_of_the_config_and_its_settings(capsys):
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     assert {*KINDS} == {*config, "metrics"} - {"default_study"}
-    Path("more.yaml").write_text(
-        "regimes: {mine: {normalise: false, attack: null, endpoint: &e {epochs: 3, batch_size: 8, lr: 0.5}, curve: *e}}\n"
-    )
-    lines = run(capsys, "list", "regimes", "--configfile", "more.yaml").splitlines()
-    assert re.search(
-        r"^mine +normalise=false attack=null endpoint=\(epochs=3 batch_size=8 lr=0.5\) curve=", "\n".join(lines), re.M
-    )
+    training = "{epochs: 3, batch_size: 8, lr: 0.5}"
+    regime = f"{{normalise: false, attack: null, endpoint: {training}, curve: {training}}}"
+    Path("more.yaml").write_text(f"regimes: {{mine: {regime}}}\n")
+    text, settings = run(capsys, "list", "regimes", "--configfile", "more.yaml"), "(epochs=3 batch_size=8 lr=0.5)"
+    assert f" normalise=false attack=null endpoint={settings} curve={settings}\n" in text
     assert re.search(r"^linear_sinkhorn +alignment=sinkhorn curve=linear$", run(capsys, "list", "methods"), re.M)
 
 
