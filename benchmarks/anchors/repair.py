@@ -15,6 +15,7 @@ the first by the correlation of activations; their mean is measured as it is, an
 import argparse
 import json
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,12 @@ def accuracy(model: Model, state: Mapping[str, Tensor], examples: Examples) -> f
     return values_of(model, state, examples, CLASSIFICATION.metrics["accuracy"], batch_size=1000).mean().item()
 
 
-def measure(results: Path, dataset: str, network: str, pair: tuple[int, int] = (1, 2)) -> dict[str, Any]:
-    """One row: the accuracies of a pair of networks that the workflow trained, and the published ones."""
-    files = [results / "endpoints" / dataset / network / "repair" / f"{seed}.safetensors" for seed in pair]
+def measure(results: Path, dataset: str, network: str, pair: str) -> dict[str, Any]:
+    """One row: the accuracies of a pair of networks that the workflow trained, and the published ones.
+
+    `pair`: the seeds of both, such as 1-2.
+    """
+    files = [results / "endpoints" / dataset / network / "repair" / f"{seed}.safetensors" for seed in pair.split("-")]
     settings = read_note(files[0])["settings"]["model"]
     data, model = load_data_and_model(str(results / "data" / f"{dataset}.safetensors"), settings)
     states = [dict(load_state(str(file), model)) for file in files]
@@ -93,7 +97,8 @@ def measure(results: Path, dataset: str, network: str, pair: tuple[int, int] = (
     trace = trace_model(model, data.train)
     problem = Problem(model, trace, *states, data.train)
     permutation = search(problem, lambda p: correlation(p, images=len(data.train)))
-    row: dict[str, Any] = {"dataset": dataset, "network": network, "certificate": certify(problem, permutation)}
+    row: dict[str, Any] = {"dataset": dataset, "network": network, "pair": pair}
+    row["certificate"] = certify(problem, permutation)
     row["ends"] = sum(accuracy(model, state, data.test) for state in states) / 2
     ends = {"naive": states[1], "permuted": permute(trace.spec, permutation, states[1])}
     for name, second in ends.items():
@@ -111,11 +116,12 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="the results folder of the workflow")
     parser.add_argument("--dataset", choices=list(PUBLISHED), default="cifar10")
     parser.add_argument("--networks", nargs="+", help="names in benchmarks/anchors/repair.yaml (default: all)")
+    parser.add_argument("--pairs", nargs="+", default=["1-2"], help="seeds of both networks (default: 1-2)")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows, which are also printed")
     options = parser.parse_args()
     rows = []
-    for network in options.networks or PUBLISHED[options.dataset]:
-        rows.append(measure(options.results, options.dataset, network))
+    for network, pair in product(options.networks or PUBLISHED[options.dataset], options.pairs):
+        rows.append(measure(options.results, options.dataset, network, pair))
         print(json.dumps(rows[-1]), flush=True)
         if options.out:
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
