@@ -11,7 +11,7 @@ from neuralign.common.files import atomic
 from neuralign.config.metrics import metrics_of
 from neuralign.report.interactive.study import views
 from neuralign.report.page import merge_tables, paper_tables
-from neuralign.report.page.page import render
+from neuralign.report.page.page import one_for_each_job, render
 from neuralign.workflow.running.run import run
 
 
@@ -45,7 +45,8 @@ def main(
     """
     tables = [pd.read_csv(table) for table in (accuracy, robust, contrasts, paths)]
     methods, metrics = tables[0]["method"].unique(), metrics_of(**measured or {})
-    notes = [json.loads(note.read_text()) for note in (Path(f"{a}.json") for a in artefacts) if note.exists()]
+    files = (file for file in (Path(f"{artefact}.json") for artefact in artefacts) if file.exists())
+    notes = one_for_each_job(json.loads(file.read_text()) for file in files)
     merged = [pd.read_csv(table) for table in (merges, merges_by_pair, merges_contrasts) if table is not None]
     page = render(
         *tables,

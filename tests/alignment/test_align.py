@@ -600,6 +600,20 @@ def test_attacked_activations_are_those_of_images_attacked_against_each_network(
         torch.testing.assert_close(activations["features_relu8"], expected["features_relu8"])
 
 
+def test_the_facts_say_that_labels_are_read_where_images_are_attacked_or_chosen_by_class(
+    tinyten: Model, images: Images
+) -> None:
+    def same(predict: Callable, pixels: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
+        return pixels
+
+    problem = problem_of(tinyten, images)
+    cases = [(None, {}), (same, {}), (None, {"balanced": True})]
+    read = [replace(problem, attack=attack, facts={}) for attack, _ in cases]
+    for case, (_, options) in zip(read, cases, strict=True):
+        correlation(case, batch_size=10, **options)
+    assert [case.facts.get("labels", False) for case in read] == [False, True, True]
+
+
 def sides(problem: Problem) -> list[dict[str, Tensor]]:
     return [dict(problem.target), dict(problem.source)]
 

@@ -1,11 +1,14 @@
 """Sinkhorn re-basin, the straight-through estimator, and matching by weights and activations together."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from test_weight_matching import assert_equal, mlp, problem_of
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from neuralign.alignment.algorithms.correlation import correlation
 from neuralign.alignment.algorithms.single_pass import single_pass
@@ -15,8 +18,10 @@ from neuralign.alignment.algorithms.weights import weights
 from neuralign.alignment.algorithms.weights_activations import weights_activations
 from neuralign.alignment.ascent import agreement_of, ascend
 from neuralign.alignment.birkhoff import assign, to_matrix
+from neuralign.alignment.path_loss import midpoint_loss
 from neuralign.alignment.problem import Problem
 from neuralign.alignment.sinkhorn import sinkhorn as make_doubly_stochastic
+from neuralign.common.seeding import stream
 from neuralign.curves.endpoints import endpoints_of
 from neuralign.datasets.arrays import Arrays
 from neuralign.networks.model import Model, buffers, parameters
@@ -182,6 +187,43 @@ def test_straight_through_returns_the_match_with_the_lowest_loss_among_the_ends_
     assert_equal(found, matches[1])
     for other in (matches[0], matches[2]):
         assert any(not torch.equal(found[g], other[g]) for g in found)
+
+
+def test_the_loss_at_the_midpoint_is_that_of_examples_attacked_against_it_as_in_training():
+    def attack(predict, inputs, targets, draws):
+        leaf = (inputs + torch.rand(inputs.shape, generator=draws, dtype=inputs.dtype)).requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(predict(leaf), targets), leaf)
+        return inputs + gradient.sign()
+
+    clean = problem_of(lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    problem = replace(clean, attack=attack)
+    permutation = permutations.random(problem.trace.spec, torch.Generator().manual_seed(1))
+    end = permute(problem.trace.spec, permutation, problem.source)
+    middle = {name: (tensor + end[name]) / 2 for name, tensor in problem.target.items()}
+
+    def predict(inputs):
+        return functional_call(problem.model.network.train(), middle, inputs)
+
+    rows, labels = problem.examples.inputs[problem.examples.random_order(stream(0, "midpoint"))], torch.zeros(20).long()
+    expected = F.cross_entropy(predict(attack(predict, rows, labels, stream(0, "scoring attack", 0))), labels).item()
+    assert midpoint_loss(problem, permutation, 20) == pytest.approx(expected, rel=1e-6)
+    assert midpoint_loss(clean, permutation, 20) < expected - 0.05
+
+
+@pytest.mark.parametrize(
+    "method",
+    [partial(straight_through, epochs=2), partial(weights, choose="midpoint")],
+    ids=["straight_through", "weights"],
+)
+def test_methods_that_see_attacked_examples_also_choose_by_them(method):
+    def far(predict, inputs, targets, draws):
+        return inputs + 3
+
+    problem = problem_of(lambda: mlp(5, 16, 16, 4))
+    attacked = replace(problem, attack=far, facts={})
+    found = method(attacked)
+    assert attacked.facts["midpoint_loss"] == pytest.approx(midpoint_loss(attacked, found, 20))
+    assert abs(attacked.facts["midpoint_loss"] - midpoint_loss(problem, found, 20)) > 0.1
 
 
 @pytest.mark.parametrize("every, matchings", [(1, 6), (2, 3), (4, 2)])

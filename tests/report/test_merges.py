@@ -86,6 +86,13 @@ def test_any_two_alignments_are_compared_pair_by_pair():
     assert (merges.contrasts(two).query("first == 'none' and second == 'good'")["n_pairs"] == 2).all()
 
 
+def test_what_is_not_measured_under_attack_is_not_compared_there():
+    rows = merges.contrasts(table(attacked=True))
+    metrics = {attack: set(part["metric"]) for attack, part in rows.groupby("attack")}
+    assert metrics == {"clean": {*merges.BARRIERS, *metrics["pgd"]}, "pgd": {"mean_accuracy", "repair_accuracy"}}
+    assert (rows["n_pairs"] == 3).all() and (rows["reason"] == "").all()
+
+
 def test_the_rank_correlation_says_whether_the_agreement_orders_the_barriers():
     (row,) = merges.agreement_and_barrier(table()).to_dict("records")
     assert row["difference"] == pytest.approx(1), "the larger agreement has the larger barrier here"
@@ -118,6 +125,7 @@ def test_the_report_orders_alignments_by_their_barrier_and_compares_neighbours()
     assert [name for name, _ in accuracies.groups][1].endswith("under pgd")
     assert accuracies.groups[0][1][0][:5] == ["better", "89.00 ± 0.00", "91.00 ± 0.00", "87.00 ± 1.00", "88.00 ± 1.00"]
     assert accuracies.groups[1][1][0][2] == "–", "an ensemble is not attacked"
+    assert "images attacked against itself" in accuracies.caption and "clean test images" in barriers.caption
     (sentence,) = section["sentences"]
     assert "+1.00 on average over 3 pairs" in sentence
 

@@ -297,6 +297,13 @@ def test_notes_give_the_times_and_the_origin():
     assert "not recorded" in Page(page()).text
 
 
+def test_a_job_with_several_files_counts_once():
+    files = [note("merge", 3.0, artefact=f"robust{part}.csv") for part in ("", ".barrier", ".layers")]
+    other = note("merge", 5.0) | {"wildcards": {"pair": "3-4"}}
+    table = report.time_table(report.one_for_each_job([*files, other]))
+    assert table.groups == [("", [["merge", "2", "8.0", "4.0", "3.0 to 5.0"]])]
+
+
 def test_published_columns_are_there_where_there_are_values():
     rows = study()
     other = rows.assign(dataset="blobs")
@@ -334,13 +341,14 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     for name, table in zip(names, tables, strict=True):
         table.to_csv(inputs[name], index=False)
     (tmp_path / "a.png").write_bytes(PNG)
-    (tmp_path / "x.csv.json").write_text(json.dumps(note()))
+    for name in ("x", "x.layers"):  # of one job
+        (tmp_path / f"{name}.csv.json").write_text(json.dumps(note(seconds=1234.5, artefact=name)))
     html = tmp_path / "out" / "report.html"
     script = load_script("report", monkeypatch)
     script.main(
         **inputs,
         figures=[str(tmp_path / "a.png")],
-        artefacts=[str(tmp_path / "x.csv"), str(tmp_path / "gone.csv")],
+        artefacts=[str(tmp_path / name) for name in ("x.csv", "x.layers.csv", "gone.csv")],
         html=str(html),
         study=STUDY,
         drawings=[{"use": "path", "column": "loss", "attack": "pgd5", "beside_clean": True}],
@@ -348,6 +356,7 @@ def test_the_script_reads_tables_figures_and_the_notes_there_are(tmp_path, monke
     parsed = Page(html.read_text(encoding="utf-8"))
     assert "Test loss along the path" in parsed.all("img")[0]["alt"]
     assert "86.67" in parsed.text and "c0ffee" in parsed.text
+    assert "1,234.5 to 1,234.5" in parsed.text and "2,469.0" not in parsed.text
     assert "nan" not in parsed.text.lower()
     assert [attributes.get("id") for attributes in parsed.all("figure")] == ["view-paths", None]
     assert [p.name for p in html.parent.iterdir()] == ["report.html"]

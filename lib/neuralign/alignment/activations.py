@@ -148,8 +148,11 @@ def activation_batches(
 
     Activations are {node: (n, c, ...)}.
 
-    The networks are in evaluation mode. If the problem has an attack, each network gets images attacked against itself.
+    The networks are in evaluation mode. If the problem has an attack, each network gets images attacked against itself,
+    for which the attack reads their labels: then the fact `labels` is true.
     """
+    if problem.attack:
+        problem.facts["labels"] = True
     model, states = problem.model, (problem.target, problem.source)
     probe, names = problem.trace.probe(taps, largest=largest)
     probe, probe_states = folded_probe(problem, taps, largest) or (probe, states)

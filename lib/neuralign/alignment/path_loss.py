@@ -14,20 +14,24 @@ from neuralign.symmetry.permutations import Permutation, permute
 BATCH_SIZE = 256
 
 
-@torch.no_grad()
 def mean_loss(problem: Problem, batches: Iterable[Batch], state_of: Callable[[int], State], seed: int) -> float:
     """The mean loss over all examples, in training mode; `state_of`: number of a batch -> the network it is for.
 
-    Batch-norm statistics are those of the batch. The states' buffers are changed. Dropout depends on the seed and the
+    Batch-norm statistics are those of the batch. The states' buffers are changed. If the problem has an attack, each
+    network gets images attacked against itself, as in training. Dropout and the attack depend on the seed and the
     number of the batch only, so that permutations are compared with the same noise.
     """
     model, objective, device = problem.model, problem.objective, problem.examples.device
     model.network.train()
     total, count = torch.zeros((), device=device), 0
     for i, (inputs, targets) in enumerate(batches):
-        with preserved_generators(device):
+        draws = stream(seed, "scoring attack", i, device=device)
+        with preserved_generators(device), torch.no_grad(), model.holding(state_of(i)) as network:
             reseed(device, seed, "scoring dropout", i)
-            total += objective.loss(model(state_of(i), inputs), targets) * count_examples(inputs)
+            if problem.attack:
+                with torch.enable_grad():
+                    inputs = problem.attack(network, inputs, targets, draws)
+            total += objective.loss(network(inputs), targets) * count_examples(inputs)
         count += count_examples(inputs)
     return (total / count).item()
 
@@ -35,7 +39,7 @@ def mean_loss(problem: Problem, batches: Iterable[Batch], state_of: Callable[[in
 def midpoint_loss(problem: Problem, permutation: Permutation, images: int, seed: int = 0) -> float:
     """The training loss at the midpoint of the line from the target to the permuted source.
 
-    `images`: number of examples, drawn at random by the seed, without augmentation.
+    `images`: number of examples, drawn at random by the seed, without augmentation; attacked as in `mean_loss`.
     """
     examples = problem.examples.subset(problem.examples.random_order(stream(seed, "midpoint"))[:images])
     end = permute(problem.trace.spec, permutation, problem.source)

@@ -71,11 +71,11 @@ class Line:
 def measure_line(line: Line, points: int) -> dict[str, float]:
     """The agreement of both ends, and the barriers on the straight line between them; a row of numbers.
 
-    Columns: agreement, the cosine of their parameters; distance, the L2 norm of their difference; barrier, by how much
-    the loss on the line rises at most above the line between the losses of the ends, in nats; barrier_t, where that is;
-    barrier_low and barrier_high, its 95 % interval by bootstrap over the test examples; the same four of
-    calibrated_barrier, for which every point and both ends have their own temperature; images, the number of test
-    examples.
+    Columns: agreement, the cosine of their parameters on which free groups lie; distance, the L2 norm of the difference
+    of all parameters; barrier, by how much the loss on the line rises at most above the line between the losses of the
+    ends, in nats; barrier_t, where that is; barrier_low and barrier_high, its 95 % interval by bootstrap over the test
+    examples; the same four of calibrated_barrier, for which every point and both ends have their own temperature;
+    images, the number of test examples. All are of clean examples.
 
     Args:
         line: with the examples.
@@ -157,7 +157,7 @@ def _classify(line: Line, logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def _compare_parameters(merge: Merge) -> dict[str, float]:
-    """{agreement: cosine of the parameters of both ends, distance: L2 norm of their difference}."""
+    """{agreement, distance}, as in `measure_line`."""
     (target, source), names = merge.ends, parameters(merge.model.network)
     agreement = Agreement(merge.trace.spec, target, source, names)
     squares = [(target[name].double() - source[name].double()).square().sum().item() for name in names]

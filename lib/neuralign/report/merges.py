@@ -31,7 +31,8 @@ def by_pair(
     alignment looked at beside the weights; certificate; OF_ENDS; OF_LINE; llfc, one minus the cosine of the
     features of the middle of the line and of the mean of both ends' features, averaged over layers; and for each
     network NAME the columns NAME_accuracy, NAME_loss, NAME_calibrated_loss, NAME_ece and NAME_brier, where NAME is
-    ends (the mean of both), ensemble, mean, or a repair.
+    ends (the mean of both), ensemble, mean, or a repair. Under attack a network is measured on images attacked against
+    itself, and all but its accuracy and loss is NaN: OF_LINE, llfc, and the ensemble, which is not attacked.
 
     Args:
         run: the values of ALIGNED.
@@ -96,8 +97,8 @@ def plain_accuracy(table: pd.DataFrame) -> pd.Series:
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """Paired differences of any two alignments, first minus second, one row for each metric.
 
-    The metrics are both barriers and the accuracies of the means. Columns beside the keys: first_mean, second_mean, and
-    those of `statistics.paired_interval`. Only pairs that have both alignments count.
+    The metrics are both barriers, which are of clean images, and the accuracies of the means. Columns beside the keys:
+    first_mean, second_mean, and those of `statistics.paired_interval`. Only pairs that have both alignments count.
     """
     metrics = [
         *BARRIERS,
@@ -105,10 +106,10 @@ def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     ]
     rows = []
     for keys, part in table.groupby(GROUP, sort=False):
-        values = part.set_index(["alignment", "pair"])[metrics]
+        values = part.set_index(["alignment", "pair"])[metrics].dropna(axis="columns", how="all")
         for first, second in combinations(part["alignment"].unique(), 2):
             a, b = values.loc[first].align(values.loc[second], join="inner", axis=0)
-            for metric in metrics:
+            for metric in values:
                 differences = (a[metric] - b[metric]).dropna()
                 means = a[metric].mean(), b[metric].mean()
                 rows.append([*keys, first, second, metric, *means, *paired_interval(differences).values()])

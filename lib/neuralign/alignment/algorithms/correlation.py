@@ -58,6 +58,8 @@ def correlation(
     chosen = _balanced(problem.examples, images) if balanced else problem.examples.first(images)
     if stop is not None:
         chosen = _shuffled(chosen)
+    if balanced:
+        problem.facts["labels"] = True
     subset, matches = replace(problem, examples=chosen), dict[str, Tensor]()
     first = None if stop is None else batch_size
     for count, moments in growing_moments(subset, first=first, batch_size=batch_size, read=read, largest=largest):

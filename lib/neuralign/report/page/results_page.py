@@ -30,6 +30,7 @@ from neuralign.report.page.page import (
     facts,
     individual_table,
     main_table,
+    one_for_each_job,
     origin,
     robust_tables,
 )
@@ -62,11 +63,10 @@ class Bundle:
         return self.folder.name
 
     @cached_property
-    def notes(self) -> list[dict[str, Any]]:
+    def notes(self) -> list[Mapping[str, Any]]:
         """The notes of origin of all results, one for each job."""
         files = sorted(p for p in self.folder.rglob("*.json") if p.relative_to(self.folder).parts[0] != "recipes")
-        notes = [json.loads(file.read_text()) for file in files]
-        return list({(note["rule"], json.dumps(note["wildcards"], sort_keys=True)): note for note in notes}.values())
+        return one_for_each_job(json.loads(file.read_text()) for file in files)
 
     @cached_property
     def study(self) -> Mapping[str, Any]:

@@ -117,12 +117,12 @@ def _align(s: Settings, sizes: Sizes) -> int:
         return 0 if method.get("loss") == "distance" else method["steps"] * method["batch_size"] * (STEP + attack)
     if "epochs" not in method:  # the activations of both networks are computed once, or never
         if "choose" in method:  # a midpoint for each run
-            return method["restarts"] * method["images"] if method["choose"] == "midpoint" else 0
+            return method["restarts"] * method["images"] * (1 + attack) if method["choose"] == "midpoint" else 0
         return 2 * min(method["images"], sizes.train) * (1 + attack) if "images" in method else 0
     rounds, candidates = method.get("rounds", 1), method.get("candidates", 0)
     scored = min(method.get("scoring_batches", 0) * method["batch_size"], sizes.train)
     epochs = rounds * method["epochs"] + (rounds - 1) * method.get("bend_epochs", 0)
-    return epochs * sizes.train * (STEP + attack) + (2 + rounds * (candidates + 2)) * scored
+    return epochs * sizes.train * (STEP + attack) + (2 + rounds * (candidates + 2)) * scored * (1 + attack)
 
 
 def _align_cohort(s: Settings, sizes: Sizes) -> int:
