@@ -9,9 +9,10 @@ import pandas as pd
 
 from neuralign.common.files import atomic
 from neuralign.config.metrics import metrics_of
+from neuralign.report.costs import one_for_each_job
 from neuralign.report.interactive.study import views
 from neuralign.report.page import merge_tables, paper_tables
-from neuralign.report.page.page import one_for_each_job, render
+from neuralign.report.page.page import render
 from neuralign.workflow.running.run import run
 
 

@@ -109,6 +109,8 @@ def test_seconds_and_memory_are_those_of_the_alignments():
     notes = [note("1-2", 2.0), note("1-2", 2.0), note("3-4", 4.0), note("1-2", 9.0, rule="evaluate"), {"rule": "align"}]
     (row,) = merges.costs(notes).to_dict("records")
     assert (row["seconds"], row["memory"], row["alignment"]) == (3, 300, "good")
+    (row,) = merges.costs([note | {"device": "CPU", "threads": 1, "cpu_use": 0.5} for note in notes]).to_dict("records")
+    assert row["seconds"] == 1.5, "beside other programs"
 
 
 def test_the_report_orders_alignments_by_their_barrier_and_compares_neighbours():

@@ -13,6 +13,7 @@ from neuralign.config.metrics import CLASSIFICATION
 from neuralign.report import published, summary
 from neuralign.report.claims import claims
 from neuralign.report.claims.evidence import Evidence, alignments
+from neuralign.report.costs import one_for_each_job
 from neuralign.report.interactive.paths import paths_view
 from neuralign.report.page import findings, paper_tables
 from neuralign.report.page import page as report
@@ -300,7 +301,7 @@ def test_notes_give_the_times_and_the_origin():
 def test_a_job_with_several_files_counts_once():
     files = [note("merge", 3.0, artefact=f"robust{part}.csv") for part in ("", ".barrier", ".layers")]
     other = note("merge", 5.0) | {"wildcards": {"pair": "3-4"}}
-    table = report.time_table(report.one_for_each_job([*files, other]))
+    table = report.time_table(one_for_each_job([*files, other]))
     assert table.groups == [("", [["merge", "2", "8.0", "4.0", "3.0 to 5.0"]])]
 
 

@@ -11,6 +11,7 @@ from workflow_project import REPOSITORY
 from neuralign.cli import main
 from neuralign.common.memory import SHARE
 from neuralign.config.catalogue import Catalogue
+from neuralign.report.costs import undisturbed_seconds
 from neuralign.workflow.planning import estimator, plan
 from neuralign.workflow.planning.costs import (
     JOB_MEMORY,
@@ -25,7 +26,6 @@ from neuralign.workflow.planning.costs import (
     table,
     work,
 )
-from neuralign.workflow.planning.estimator import undisturbed_seconds
 from neuralign.workflow.running.gpus import devices
 from neuralign.workflow.running.notes import processor
 from neuralign.workflow.study_jobs import figures

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neuralign.report.costs import undisturbed_seconds
 from neuralign.report.labels import SETTING
 from neuralign.report.statistics import paired_interval
 
@@ -137,10 +138,14 @@ def agreement_and_barrier(table: pd.DataFrame) -> pd.DataFrame:
 def costs(notes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Seconds and peak memory of every alignment: SETTING, alignment, seconds, memory (MB); means over pairs.
 
-    From the notes of origin. They are of whole jobs: they read the data, trace the network and certify the result.
+    From the notes of origin. They are of whole jobs: they read the data, trace the network and certify the result. Of
+    jobs of one thread the seconds are those in which they had a processor.
     """
     jobs = {
-        tuple(note["wildcards"][key] for key in ALIGNED): (note.get("seconds"), note.get("peak_memory"))
+        tuple(note["wildcards"][key] for key in ALIGNED): (
+            undisturbed_seconds(note) if "seconds" in note else None,
+            note.get("peak_memory"),
+        )
         for note in notes
         if note.get("rule") == "align" and note.get("wildcards")
     }

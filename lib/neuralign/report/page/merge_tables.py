@@ -83,8 +83,9 @@ def _costs(merges: pd.DataFrame, costs: pd.DataFrame) -> Table:
         "What an alignment moves and takes. Distance: the L2 norm between all parameters of both networks. Features "
         "apart: one minus the cosine of the features of the middle of the line and of the mean of both networks' "
         "features, over all layers, on clean test images; the networks have the batch-norm statistics of their "
-        "training, the middle new ones. Seconds and memory are of the whole job, which also reads the data, traces the "
-        "network and certifies the result; the certificate is the largest relative change of outputs and gradients."
+        "training, the middle new ones. Seconds, without those in which other programs ran, and memory are of the "
+        "whole job, which also reads the data, traces the network and certifies the result; the certificate is the "
+        "largest relative change of outputs and gradients."
     )
     return Table(caption, head, groups(clean, SETTING, rows))
 

@@ -1,6 +1,5 @@
 """The report of a study: one HTML page that holds everything it shows and can be read without this repository."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -276,11 +275,6 @@ def individual_table(paths: pd.DataFrame, metrics: Metrics = CLASSIFICATION) -> 
 
     head = ["Path", "Curve seed", *(heading for heading, _ in columns.values())]
     return Table("Each path by itself.", head, groups(paths, [*SETTING, "attack"], rows, noun=metrics.noun))
-
-
-def one_for_each_job(notes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The notes without those of further files of the same job, whose seconds would count again."""
-    return list({(n["rule"], json.dumps(n.get("wildcards"), sort_keys=True)): n for n in notes}.values())
 
 
 def time_table(notes: Sequence[Mapping[str, Any]]) -> Table:

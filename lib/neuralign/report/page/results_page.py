@@ -20,6 +20,7 @@ from neuralign.common.files import atomic
 from neuralign.common.quantities import Metrics
 from neuralign.config.metrics import metrics_of
 from neuralign.report.claims.claims import NOT_MEASURED
+from neuralign.report.costs import one_for_each_job
 from neuralign.report.labels import SETTING, label
 from neuralign.report.page import findings, merge_tables, paper_tables
 from neuralign.report.page.formatting import NONE, Rows, Table, capital, groups, listed, number, spread
@@ -30,7 +31,6 @@ from neuralign.report.page.page import (
     facts,
     individual_table,
     main_table,
-    one_for_each_job,
     origin,
     robust_tables,
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from neuralign.config.catalogue import Catalogue
 from neuralign.config.schema import PLACES
+from neuralign.report.costs import undisturbed_seconds
 from neuralign.workflow.job import Wildcards, job_name
 from neuralign.workflow.planning.calibration_file import read_calibration
 from neuralign.workflow.planning.costs import (
@@ -154,16 +155,6 @@ class Estimator:
                 side = note["settings"]["model"]["input_size"]
                 sizes = self.sizes(wildcards["dataset"], side)
                 yield undisturbed_seconds(note), counted(note["rule"], note["settings"], sizes)
-
-
-def undisturbed_seconds(note: Mapping[str, Any]) -> float:
-    """The seconds of a finished job, for one of one thread only those in which it had a processor.
-
-    The others are those in which it was paused or other programs ran.
-    """
-    seconds: float = note["seconds"]
-    is_of_one_thread = note.get("device") == "CPU" and note.get("threads") == 1
-    return seconds * min(1.0, note.get("cpu_use", 1.0)) if is_of_one_thread else seconds
 
 
 def _is_of_this_machine(note: Mapping[str, Any]) -> bool:
