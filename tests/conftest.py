@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 
 # one thread for each process, as jobs have: two workers with two threads each take four times as long on two cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, and by the processes that tests start
@@ -32,6 +34,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     plugins = session.config.pluginmanager
     if terminal := plugins.get_plugin("terminalreporter"):  # the processes of xdist have none
         plugins.register(FailuresAtOnce(terminal))
+
+
+@pytest.fixture(autouse=True)
+def same_path() -> Iterator[None]:
+    """What a test imports from a folder of its own is not found by the tests after it."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(params=tiny.NETWORKS_OF_IMAGES)
