@@ -55,6 +55,8 @@ def test_means_over_pairs_have_their_spread_and_the_gap_they_close():
     half = 4.302652729 * 0.04 / np.sqrt(3)  # the 97.5 % quantile of Student's t with two degrees of freedom
     assert rows.loc["good", "barrier_ci_high"] - 0.24 == pytest.approx(half)
     assert "barrier_low" not in rows and "images_std" not in rows
+    mixed = table().assign(reads=["images", "labels", "images"] * len(ACCURACIES))
+    assert (merges.over_pairs(mixed)["reads"] == "labels").all(), "older files do not say of all methods what they read"
 
 
 def test_networks_with_batch_norm_count_with_statistics_of_their_own():

@@ -21,6 +21,7 @@ OF_ENDS = ["agreement", "moved", "distance"]
 OF_LINE = [f"{barrier}{end}" for barrier in BARRIERS for end in ("", "_t", "_low", "_high")]  # on clean images
 OF_MODELS = ["accuracy", "loss", "calibrated_loss", "ece", "brier"]
 ENDS = ("first", "second")
+READS = ("nothing", "images", "labels")  # what an alignment looks at beside the weights; each with those before it
 
 
 def by_pair(
@@ -62,14 +63,14 @@ def over_pairs(table: pd.DataFrame) -> pd.DataFrame:
     the same of calibrated_barrier; gap_closed, how much of the way from the accuracy of the unaligned mean to that of
     the ends the mean has come, in percent, with its `_std`: 100 (a - u) / (e - u) in each pair. Means of networks with
     batch norm count with statistics of their own, if there is a repair `reset`. The intervals of single pairs are in
-    `by_pair` only; certificate is the largest.
+    `by_pair` only; certificate and reads are the largest.
     """
     table = with_gap_closed(table)
     single = [f"{b}_{end}" for b in BARRIERS for end in ("low", "high")]
     numbers = [c for c in table.select_dtypes("number") if c not in ("images", "certificate", *single)]
     rows = []
     for keys, part in table.groupby([*GROUP, "alignment"], sort=False):
-        row = dict(zip([*GROUP, "alignment"], keys, strict=True)) | {"reads": part["reads"].iloc[0]}
+        row = dict(zip([*GROUP, "alignment"], keys, strict=True)) | {"reads": max(part["reads"], key=READS.index)}
         row |= {"n_pairs": part["pair"].nunique(), "images": int(part["images"].iloc[0])}
         row["certificate"] = part["certificate"].max()
         for name in numbers:
