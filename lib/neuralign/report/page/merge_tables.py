@@ -58,13 +58,14 @@ def _barriers(merges: pd.DataFrame, contrasts: pd.DataFrame) -> Table:
 
     head = ["Alignment", "Reads", "Agreement", "Barrier (nats)", "calibrated", "Less the row above", "n"]
     caption = (
-        "The barrier on the straight line between both networks: how far the loss on clean test images rises at most "
-        "above the line between the losses of the ends. Batch-norm statistics, also of the ends, are estimated anew "
-        "on clean training images. Mean ± sample standard deviation over n pairs, in brackets the 95 % t-interval of "
-        "the mean; alignments by their barrier, with the paired difference from the row above and its interval, not "
+        "The barrier on the straight line between both networks: how far the loss on clean test images rises at "
+        "most above the line between the losses of the ends. Batch-norm statistics, also of the ends, are "
+        "estimated anew on clean training images without augmentation, which costs networks accuracy that were "
+        "trained with one. Mean ± sample standard deviation over n pairs, in brackets the 95 % t-interval of the "
+        "mean; alignments by their barrier, with the paired difference from the row above and its interval, not "
         "adjusted for their number. Calibrated: every point and both ends with the temperature that is best on the "
-        "other half of the test images. Reads: what the method looks at beside the weights. Agreement: the cosine of "
-        "the parameters, without those that no alignment touches, such as the biases of the outputs."
+        "other half of the test images. Reads: what the method looks at beside the weights. Agreement: the cosine "
+        "of the parameters, without those that no alignment touches, such as the biases of the outputs."
     )
     return Table(caption, head, groups(clean, SETTING, rows))
 
@@ -80,12 +81,12 @@ def _costs(merges: pd.DataFrame, costs: pd.DataFrame) -> Table:
 
     head = ["Alignment", "Units moved (%)", "Distance", "Features apart", "Seconds", "Memory (MB)", "Certificate", "n"]
     caption = (
-        "What an alignment moves and takes. Distance: the L2 norm between all parameters of both networks. Features "
-        "apart: one minus the cosine of the features of the middle of the line and of the mean of both networks' "
-        "features, over all layers, on clean test images; the networks have the batch-norm statistics of their "
-        "training, the middle new ones. Seconds, without those in which other programs ran, and memory are of the "
-        "whole job, which also reads the data, traces the network and certifies the result; the certificate is the "
-        "largest relative change of outputs and gradients."
+        "What an alignment moves and takes. Distance: the L2 norm between all parameters of both networks. "
+        "Features apart: one minus the cosine of the features of the middle of the line and of the mean of both "
+        "networks' features, over all layers, on clean test images; the networks have the batch-norm statistics of "
+        "their training, the middle new ones. Seconds, without those in which other programs ran, and memory are "
+        "of the whole job, which also reads the data, traces the network and certifies the result; the certificate "
+        "is the largest relative change of outputs and gradients."
     )
     return Table(caption, head, groups(clean, SETTING, rows))
 
@@ -102,13 +103,14 @@ def _accuracies(merges: pd.DataFrame) -> Table:
 
     head = ["Alignment", "Both networks (%)", "Their ensemble", "Their mean", *map(alignment_label, repairs)]
     caption = (
-        "Test accuracy of the mean of both networks, as it is and after each repair, beside the networks themselves "
-        "and the ensemble of their probabilities, which takes twice the time: mean ± sample standard deviation over n "
-        "pairs. Batch-norm statistics of the networks, as of the repaired means, are estimated anew on clean training "
-        "images; the mean as it is has the mean of those of their trainings. Under attack each network is measured "
-        "on images attacked against itself; the ensemble is not attacked. Gap closed: how much of the way from the "
-        "unaligned mean to both networks the mean has come, both with new batch-norm statistics if there are any. ECE: "
-        "the expected calibration error of the mean as it is."
+        "Test accuracy of the mean of both networks, as it is and after each repair, beside the networks "
+        "themselves and the ensemble of their probabilities, which takes twice the time: mean ± sample standard "
+        "deviation over n pairs. Batch-norm statistics of the networks, as of the repaired means, are estimated "
+        "anew on clean training images without augmentation; the mean as it is has the mean of those of their "
+        "trainings. Under attack each network is measured on images attacked against itself; the ensemble is not "
+        "attacked. Gap closed: how much of the way from the unaligned mean to both networks the mean has come, "
+        "both with new batch-norm statistics if there are any. ECE: the expected calibration error of the mean as "
+        "it is."
     )
     return Table(caption, [*head, "Gap closed (%)", "ECE (%)", "n"], groups(merges, GROUP, rows))
 
