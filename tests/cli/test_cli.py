@@ -836,9 +836,10 @@ def test_without_data_a_gpu_is_refused(capsys):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_says_of_everything_what_it_is(capsys, kind):
-    lines = run(capsys, "list", kind).splitlines()
-    rows = json.loads(run(capsys, "list", kind, "--json"))[kind]
-    assert [line.split()[0] for line in lines] == ["name", *(row["name"] for row in rows)] and rows
+    Path("more.yaml").write_text("checkpoints: {a: {file: a.safetensors}, b: {file: b.pt}}\n")  # the default has none
+    lines = run(capsys, "list", kind, "--configfile", "more.yaml").splitlines()
+    rows = json.loads(run(capsys, "list", kind, "--configfile", "more.yaml", "--json"))[kind]
+    assert [line.split()[0] for line in lines] == ["name", *(row["name"] for row in rows)] and len(rows) > 1
     assert all(row["settings"] if "settings" in row else row["what"] for row in rows)
 
 
@@ -854,7 +855,7 @@ def test_list_has_the_plug_ins_options_and_jobs(capsys):
 
 def test_list_has_every_section_of_the_config_and_its_settings(capsys):
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    assert {*KINDS} == {*config, "metrics"} - {"default_study"}
+    assert {*KINDS} == {*config, "checkpoints", "metrics"} - {"default_study"}
     training = "{epochs: 3, batch_size: 8, lr: 0.5}"
     regime = f"{{normalise: false, attack: null, endpoint: {training}, curve: {training}}}"
     Path("more.yaml").write_text(f"regimes: {{mine: {regime}}}\n")

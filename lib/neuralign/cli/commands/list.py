@@ -17,6 +17,7 @@ from neuralign.config.catalogue import Catalogue
 from neuralign.config.metrics import metrics_of
 from neuralign.config.problems import did_you_mean
 from neuralign.config.references import is_foreign, is_hub
+from neuralign.config.schema import PLUGIN_SECTIONS, SECTIONS
 from neuralign.config.signatures import module_docstring, plugins
 
 DESCRIPTION = """List what the config has of a kind, with its plug-in, its options and what it is.
@@ -31,8 +32,7 @@ EXAMPLES = [
     "neuralign list alignments --json",
     "neuralign list networks --configfile mine.yaml",
 ]
-OF_PLUGINS = ["datasets", "networks", "attacks", "alignments", "cohorts", "repairs", "curves"]  # their entries have one
-KINDS = [*OF_PLUGINS, "regimes", "methods", "evaluations", "planes", "merges", "studies", "metrics"]
+KINDS = [*SECTIONS, "metrics"]
 LONG, NARROWEST = 16, 24  # characters: of an option whose value is left out, and of the last column on a terminal
 
 
@@ -52,7 +52,7 @@ def run(
         rows = list(_metrics())
     else:
         config = load_config(configfile)
-        rows = list(_with_plugins(catalogue, config, kind) if kind in OF_PLUGINS else _settings(config, kind))
+        rows = list(_with_plugins(catalogue, config, kind) if kind in PLUGIN_SECTIONS else _settings(config, kind))
     return 0, {kind: rows}, _table(rows) if rows else f"the config has no {kind}"
 
 
