@@ -14,16 +14,23 @@ from neuralign.networks.setup import load_data_and_model
 from neuralign.symmetry.permutations import identity
 from neuralign.symmetry.storage import load_permutation, uses_attention
 from neuralign.symmetry.tracing.trace import trace_model
+from neuralign.training.augmentation import augmented
 from neuralign.training.batch_norm import Estimate
 from neuralign.workflow.running.run import run
 
 
-def main(data, target, source, models, barrier, layers, *, model, protocol, repairs, attacks, permutation=None):
+def main(
+    data, target, source, models, barrier, layers, *, model, protocol, repairs, attacks, augment=(), permutation=None
+):
     images, net = load_data_and_model(data, model)
+    train = images.train
+    if augment:  # activations are measured on what the networks were trained on
+        counts = [protocol["images"], *(entry["images"] for entry in repairs.values() if "images" in entry)]
+        train = augmented(train, augment, max(count or len(train) for count in counts), protocol["seed"])
     trace = trace_model(net, images.train, attention=permutation is not None and uses_attention(permutation))
-    merge = merge_of(net, trace, load_ends(net, images.train, target, source, permutation), images.train)
+    merge = merge_of(net, trace, load_ends(net, images.train, target, source, permutation), train)
     sizes = {key: protocol[key] for key in ("batch_size", "seed")}
-    estimate = Estimate.on(images.train, as_is, images=protocol["images"], **sizes)
+    estimate = Estimate.on(train, as_is, images=protocol["images"], **sizes)
     line = Line.between(merge, estimate, images.test, **sizes)
     mends = {name: plugin("repairs", entry) for name, entry in repairs.items()}
     write_rows(measure_models(line, mends, attacks_of(attacks)), models)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from neuralign.common.errors import UserError
+from neuralign.common.seeding import stream
 from neuralign.config.plugins import Entry, plugin
 from neuralign.datasets.batches import Examples, Transform
 from neuralign.datasets.images import Images, as_float
@@ -51,7 +52,17 @@ class Motion:
     source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+BATCH_SIZE = 1000  # of images that are augmented at once
 Tint = Callable[[Tensor], Tensor]  # float32 (n, c, h, w) in [0, 1] -> the same
+
+
+def augmented(images: Images, entries: Sequence[Entry], count: int, seed: int) -> Images:
+    """The first `count` images, each augmented once by these config entries, rounded to 8 bits."""
+    draws, transform = stream(seed, "augmented images", device=images.device), transform_of(entries, images)
+    chosen = images.first(count)
+    batches = (chosen.subset(part).take(slice(None), transform, draws) for part in chosen.slices(BATCH_SIZE))
+    pixels, labels = zip(*(((x * 255).round().clamp(0, 255).to(torch.uint8), y) for x, y in batches), strict=True)
+    return Images(torch.cat(pixels), torch.cat(labels))
 
 
 def transform_of(entries: Sequence[Entry], examples: Examples) -> Transform:

@@ -96,6 +96,9 @@ def merge(c: Catalogue, setting: Setting, pair: str, alignment: str, merge: str)
     attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
     plugins += [*_uses("repairs", repairs.values()), *_uses("attacks", attacks.values())]
     settings = {"model": model, "protocol": protocol, "repairs": repairs, "attacks": attacks}
+    if augment := _augment(c, setting):
+        settings["augment"] = augment
+        plugins += _uses("augmentations", augment)
     return Job(_path_inputs(c, setting, pair, alignment), settings, plugins, software=NUMERIC)
 
 
