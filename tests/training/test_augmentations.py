@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from neuralign.config.signatures import plugins
 from neuralign.datasets.images import Images, as_float
-from neuralign.training.augmentation import Batch, Motion, augmented, move, pipeline
+from neuralign.training.augmentation import Batch, Motion, move, pipeline
+from neuralign.training.augmentation import augmented as augmented_once
 from neuralign.training.augmentations.affine import affine, turn
 from neuralign.training.augmentations.crop import crop
 from neuralign.training.augmentations.flip import flip
@@ -293,7 +294,7 @@ def test_strong_jitter_stays_within_0_and_1() -> None:
 
 def test_augmented_images_are_each_changed_once_and_have_eight_bits() -> None:
     images = Images(pictures(30, 3, 8, 8), torch.arange(30))
-    flipped = augmented(images, [{"use": "flip", "probability": 1.0}], 20, seed=0)
+    flipped = augmented_once(images, [{"use": "flip", "probability": 1.0}], 20, seed=0)
     assert torch.equal(flipped.pixels, images.pixels[:20].flip(3)) and torch.equal(flipped.labels, torch.arange(20))
-    first, again, other = (augmented(images, CIFAR, 30, seed).pixels for seed in (0, 0, 1))
+    first, again, other = (augmented_once(images, CIFAR, 30, seed).pixels for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other) and first.dtype == torch.uint8
