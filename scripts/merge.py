@@ -1,5 +1,6 @@
 """The mean of an aligned pair, as it is and repaired, and the barrier between both ends, measured on the test split."""
 
+from neuralign.common.seeding import stream
 from neuralign.common.tables import write_rows
 from neuralign.common.tensors import load_facts
 from neuralign.config.plugins import plugin
@@ -20,13 +21,10 @@ from neuralign.workflow.running.run import run
 
 
 def main(
-    data, target, source, models, barrier, layers, *, model, protocol, repairs, attacks, augment=(), permutation=None
+    data, target, source, models, barrier, layers, *, model, protocol, repairs, attacks, augment, permutation=None
 ):
     images, net = load_data_and_model(data, model)
-    train = images.train
-    if augment:  # activations are measured on what the networks were trained on
-        counts = [protocol["images"], *(entry["images"] for entry in repairs.values() if "images" in entry)]
-        train = augmented(train, augment, max(count or len(train) for count in counts), protocol["seed"])
+    train = augmented(images.train, augment, protocol["seed"]).sample(None, stream(protocol["seed"], "merge"))
     trace = trace_model(net, images.train, attention=permutation is not None and uses_attention(permutation))
     merge = merge_of(net, trace, load_ends(net, images.train, target, source, permutation), train)
     sizes = {key: protocol[key] for key in ("batch_size", "seed")}

@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from neuralign.common.errors import UserError
 from neuralign.config.signatures import plugins
+from neuralign.datasets.arrays import Arrays
 from neuralign.datasets.images import Images, as_float
 from neuralign.training.augmentation import Batch, Motion, move, pipeline
-from neuralign.training.augmentation import augmented as augmented_once
+from neuralign.training.augmentation import augmented as augmented_when_read
 from neuralign.training.augmentations.affine import affine, turn
 from neuralign.training.augmentations.crop import crop
 from neuralign.training.augmentations.flip import flip
@@ -292,9 +294,18 @@ def test_strong_jitter_stays_within_0_and_1() -> None:
     assert result.isfinite().all() and 0 <= result.min() and result.max() <= 1
 
 
-def test_augmented_images_are_each_changed_once_and_have_eight_bits() -> None:
+def test_augmented_images_have_eight_bits_and_are_the_same_in_each_pass() -> None:
     images = Images(pictures(30, 3, 8, 8), torch.arange(30))
-    flipped = augmented_once(images, [{"use": "flip", "probability": 1.0}], 20, seed=0)
-    assert torch.equal(flipped.pixels, images.pixels[:20].flip(3)) and torch.equal(flipped.labels, torch.arange(20))
-    first, again, other = (augmented_once(images, CIFAR, 30, seed).pixels for seed in (0, 0, 1))
+
+    def read(entries: list[dict[str, object]], seed: int) -> Images:
+        (part,) = augmented_when_read(images, entries, seed).parts([torch.arange(29, -1, -1)])
+        return part
+
+    flipped = read([{"use": "flip", "probability": 1.0}], 0)
+    assert torch.equal(flipped.pixels, images.pixels.flip(0, 3)) and torch.equal(flipped.labels, images.labels.flip(0))
+    first, again, other = (read(CIFAR, seed).pixels for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other) and first.dtype == torch.uint8
+    assert augmented_when_read(images, [], 0) is images
+    arrays = Arrays(torch.zeros(3, 2), torch.zeros(3))
+    with pytest.raises(UserError, match="augment: found flip, which vary images"):
+        augmented_when_read(arrays, [{"use": "flip"}], 0)

@@ -36,12 +36,13 @@ IMAGES: dict[str, Any] = {
     },
     "evaluations": {"three": {"points": 3, "batch_size": 100, "images": 100, "full_passes": 2}},
     "planes": {"three": {"points": 2, "batch_size": 100}},
+    "merges": {"few": {"repairs": ["reset", "repair"], "points": 3, "batch_size": 100, "images": 100}},
     "studies": {
         "large": {
             "title": "Large",
             "grids": [
                 GRID | {"method": ["by_early"], "plane": "three", "measures": ["signature", "midpoint", "bound"]},
-                GRID | {"method": ["by_even", "by_searched"]},
+                GRID | {"method": ["by_even", "by_searched"], "merge": "few"},
             ],
         }
     },

@@ -41,7 +41,7 @@ def midpoint_loss(problem: Problem, permutation: Permutation, images: int, seed:
 
     `images`: number of examples, drawn at random by the seed, without augmentation; attacked as in `mean_loss`.
     """
-    examples = problem.examples.subset(problem.examples.random_order(stream(seed, "midpoint"))[:images])
+    examples = problem.examples.sample(images, stream(seed, "midpoint"))
     end = permute(problem.trace.spec, permutation, problem.source)
     size = max(BATCH_SIZE, -(-len(examples) // max(1, len(examples) // BATCH_SIZE)))  # no small last batch
     middle = mean_state([problem.target, end])

@@ -305,7 +305,7 @@ class Plane(Strict):
 class Merge(Strict):
     """How the mean of a pair of networks, and the barrier between them, are measured for every alignment of a grid.
 
-    Statistics of batch norm are estimated on training images that are not augmented.
+    Activations and statistics of batch norm are measured on random training images, augmented as in the training.
     """
 
     repairs: Annotated[list[str], NameOf("repairs")] = Field(

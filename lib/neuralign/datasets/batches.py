@@ -76,6 +76,10 @@ class Examples(ABC):
         """The first `count` examples in file order; all of them for None."""
         return self if count is None else self.subset(slice(count))
 
+    def sample(self, count: int | None, generator: torch.Generator) -> Self:
+        """`count` random examples, in random order; all of them for None, or if there are no more."""
+        return self.subset(self.random_order(generator)[:count])
+
     def shuffled(
         self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
     ) -> Iterator[Batch]:

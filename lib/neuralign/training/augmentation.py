@@ -18,7 +18,7 @@ from neuralign.common.errors import UserError
 from neuralign.common.seeding import stream
 from neuralign.config.plugins import Entry, plugin
 from neuralign.datasets.batches import Examples, Transform
-from neuralign.datasets.images import Images, as_float
+from neuralign.datasets.images import Images, ImagesOnDisk, as_float
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,25 @@ class Motion:
     source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-BATCH_SIZE = 1000  # of images that are augmented at once
 Tint = Callable[[Tensor], Tensor]  # float32 (n, c, h, w) in [0, 1] -> the same
 
 
-def augmented(images: Images, entries: Sequence[Entry], count: int, seed: int) -> Images:
-    """The first `count` images, each augmented once by these config entries, rounded to 8 bits."""
-    draws, transform = stream(seed, "augmented images", device=images.device), transform_of(entries, images)
-    chosen = images.first(count)
-    batches = (chosen.subset(part).take(slice(None), transform, draws) for part in chosen.slices(BATCH_SIZE))
-    pixels, labels = zip(*(((x * 255).round().clamp(0, 255).to(torch.uint8), y) for x, y in batches), strict=True)
-    return Images(torch.cat(pixels), torch.cat(labels))
+def augmented(examples: Examples, entries: Sequence[Entry], seed: int) -> Examples:
+    """The examples, augmented by these config entries and rounded to 8 bits; as they are if there are none.
+
+    They are augmented when they are read, and the same whenever the same ones are read together. Raises UserError as
+    `transform_of`.
+    """
+    transform = transform_of(entries, examples)
+    if not entries or not isinstance(examples, Images):
+        return examples
+
+    def read(rows: Tensor) -> Images:
+        pixels, labels = examples.take(rows, transform, stream(seed, "augmented", rows[:1].tolist()))
+        return Images((pixels * 255).round().to(torch.uint8), labels).to(torch.device("cpu"))
+
+    shapes, labels = torch.empty_like(examples.pixels, device="meta"), examples.labels.cpu()
+    return ImagesOnDisk(shapes, labels, read=read, rows=torch.arange(len(examples)), place=examples.device)
 
 
 def transform_of(entries: Sequence[Entry], examples: Examples) -> Transform:

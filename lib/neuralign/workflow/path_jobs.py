@@ -94,11 +94,10 @@ def merge(c: Catalogue, setting: Setting, pair: str, alignment: str, merge: str)
     protocol = setting.entry(c, "merges", merge)
     repairs = {name: c.entry("repairs", name) for name in protocol.pop("repairs")}
     attacks = {name: setting.entry(c, "attacks", name) for name in protocol.pop("attacks")}
+    augment = _augment(c, setting)
     plugins += [*_uses("repairs", repairs.values()), *_uses("attacks", attacks.values())]
-    settings = {"model": model, "protocol": protocol, "repairs": repairs, "attacks": attacks}
-    if augment := _augment(c, setting):
-        settings["augment"] = augment
-        plugins += _uses("augmentations", augment)
+    plugins += _uses("augmentations", augment)
+    settings = {"model": model, "protocol": protocol, "repairs": repairs, "attacks": attacks, "augment": augment}
     return Job(_path_inputs(c, setting, pair, alignment), settings, plugins, software=NUMERIC)
 
 

@@ -107,4 +107,4 @@ def _balanced(examples: Examples, count: int) -> Images:
 
 def _shuffled(examples: Examples) -> Examples:
     """The examples in a fixed random order, so that the first of them are a random sample."""
-    return examples.subset(examples.random_order(stream(0, "alignment")))
+    return examples.sample(None, stream(0, "alignment"))

@@ -137,6 +137,4 @@ def _minimise_loss(
 
 def _drawn(examples: Examples, count: int, seed: int) -> Examples:
     """At most `count` of the examples, drawn at random."""
-    return (
-        examples if count >= len(examples) else examples.subset(examples.random_order(stream(seed, "sinkhorn"))[:count])
-    )
+    return examples if count >= len(examples) else examples.sample(count, stream(seed, "sinkhorn"))

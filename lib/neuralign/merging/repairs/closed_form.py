@@ -15,7 +15,7 @@ def closed_form(merge: Merge, *, images: Count = 5000) -> dict[str, Tensor]:
     inputs, and a heuristic below them (Jordan et al. 2023). Facts are those of `repair`.
 
     Args:
-        images: Number of training images, the first in file order.
+        images: Number of training images; a study draws them at random.
     """
     examples = merge.examples.first(images)
     called = layers_of(merge.model, merge.trace.spec, merge.state, next(examples.batches(IMAGES))[0])

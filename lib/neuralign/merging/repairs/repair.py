@@ -40,7 +40,7 @@ def repair(
     `dead` (constant outputs, which stay), `unshifted` (outputs of layers without bias, which are only scaled).
 
     Args:
-        images: Number of training images, the first in file order.
+        images: Number of training images; a study draws them at random.
         match: Whether means and deviations are matched (`both`), or outputs are only multiplied, so that their
             deviations match (`scale`).
         passes: Whether every layer is measured after all before it are repaired (`exact`), or all in one pass, in which

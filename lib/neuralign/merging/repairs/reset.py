@@ -10,6 +10,6 @@ def reset(merge: Merge, *, images: Count = 10_000) -> dict[str, Tensor]:
     """The merged network with running statistics of its own; it stays as it is if it has none.
 
     Args:
-        images: Number of training images, the first in file order.
+        images: Number of training images; a study draws them at random.
     """
     return with_fresh_statistics(merge.model, merge.state, merge.examples.first(images))
