@@ -80,6 +80,7 @@ from neuralign.networks.states import OPTIONAL, fitted_state
 from neuralign.symmetry.permutations import Permutation, PermutationSpec
 from neuralign.symmetry.permutations import permute as permute_state
 from neuralign.symmetry.tracing.trace import Trace, trace
+from neuralign.training.augmentation import augmented
 from neuralign.training.batch_norm import Estimate, refresh
 from neuralign.training.loop import Training, fit
 from neuralign.training.progress import Regime
@@ -498,6 +499,7 @@ def merge_states(
     attention: bool,
     greedy: bool,
     cohort: str,
+    augment: Sequence[Entry] = (),
 ) -> tuple[State, tuple[Permutation, ...], dict[str, Any]]:
     """(merged state, permutations, report) of `merge`, whose other arguments these are, for states.
 
@@ -508,6 +510,7 @@ def merge_states(
         first: the network, with the weights of the first state.
         states: of the network, checked.
         alignments: `use` and options of a method that the name of no plug-in says.
+        augment: config entries by which images to align and repair on are augmented, not those to choose or measure by.
     """
     check_weights(weights, len(states))
     if batches is None and example is None:
@@ -533,6 +536,7 @@ def merge_states(
         score: Score = parameter_distance
         if known != "none":
             fit, held_out = split_off_validation(examples)
+            fit = augmented(fit, augment, seed=0)
             score = validation_loss(objective, held_out) if known == "labels" else output_distance(held_out)
         score = _reporting(score, "trying merges", len(methods) * len(repairs))
         symmetry = trace(model.network, inputs, attention=attention)

@@ -124,6 +124,7 @@ def test_card_and_json_have_the_settings_that_make_the_merge_again(capsys):
         "data": {"use": "npz", "path": "mine.npz"},
         "input_size": None,
         "normalisation": {"mean": [0.5, 0.25, 0.5], "std": [0.25, 0.5, 0.25]},
+        "augmented": False,
         "alignment": {"use": "correlation", **schema("alignments", "correlation")().model_dump()},
         "attention": True,
         "inside": None,
@@ -219,6 +220,26 @@ def test_at_most_gives_an_exit_status(capsys):
         run(capsys, *arguments, "--at-most", str(forbidden), status=1)
 
 
+def test_statistics_of_augmented_images_are_those_of_the_datasets_augmentation(capsys):
+    """Images that are moved out of the frame are black: their first batch norm sees one value everywhere."""
+    away = {"use": "npz", "path": "mine.npz", "augment": [{"use": "./away.py:away"}]}
+    Path("away.py").write_text(
+        "from neuralign.training.augmentation import Motion\n\n"
+        "def away(batch):\n    return Motion(lambda rows, columns: (rows + 100, columns))\n"
+    )
+    Path("c.yaml").write_text(yaml.safe_dump({"datasets": {"dark": away, "light": {"use": "npz", "path": "mine.npz"}}}))
+    arguments = ("merge", "nets.py:Net", "a.safetensors", "plain.pt", "--method", "none", "--repair", "reset")
+    config = ("--configfile", "c.yaml", "-o", "m.safetensors")
+    run(capsys, *arguments, "--data", "dark", *config)
+    assert load_file("m.safetensors")["1.running_var"].max() > 1e-3
+    run(capsys, *arguments, "--data", "dark", "--augmented", *config)
+    assert load_file("m.safetensors")["1.running_var"].max() < 1e-9
+    settings = settings_of("m.safetensors.md")
+    assert settings["augmented"] is True and settings["data"] == away
+    message = "--augmented: needs --data with a dataset of the config that has `augment`"
+    assert message in refused(capsys, *arguments, "--data", "light", "--augmented", *config)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -237,6 +258,10 @@ def test_at_most_gives_an_exit_status(capsys):
         (["a.safetensors", "plain.pt", "--repair", "x"], "--repair: found 'x' (allowed: auto, none, bias,"),
         (["a.safetensors", "plain.pt", "--cohort", "x"], "--cohort: found 'x' (allowed: frank_wolfe, mean, reference)"),
         (["a.safetensors", "plain.pt", "--loss", "x"], "--loss: found 'x' (allowed: cross_entropy, "),
+        (
+            ["a.safetensors", "plain.pt", "--augmented"],
+            "--augmented: needs --data with a dataset of the config that has",
+        ),
         (["a.safetensors", "plain.pt", "--greedy"], "--greedy: needs --data, and no --weights, because it chooses"),
         (
             ["a.safetensors", "plain.pt", "--data", "none.npz", "--at-most", "1", "--loss", "squared_error"],

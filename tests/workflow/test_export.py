@@ -66,6 +66,21 @@ def test_the_first_end_is_the_first_network_with_statistics_of_its_own(capsys, r
     assert facts["t"] == 0
 
 
+def test_statistics_are_of_images_that_are_augmented_as_in_the_training_of_the_curve(capsys, results):
+    note = results / f"{CURVE}.json"
+    facts = json.loads(note.read_text())
+    files = {"plain.pt": [], "cropped.pt": [{"use": "crop", "pad": 0.5}], "again.pt": [{"use": "crop", "pad": 0.5}]}
+    for file, facts["settings"]["augment"] in files.items():
+        note.write_text(json.dumps(facts))
+        exported(capsys, results / CURVE, "--point", "t=0", "-o", file)
+        said = "training examples, augmented as in the training of the curve\n" in Path(f"{file}.md").read_text()
+        assert said == (file != "plain.pt")
+    plain, cropped, again = (torch.load(file, weights_only=True) for file in files)
+    changed = {name for name in plain if not torch.equal(plain[name], cropped[name])}
+    assert changed and all("running_" in name for name in changed)
+    assert all(torch.equal(cropped[name], again[name]) for name in cropped)
+
+
 def test_the_mean_is_no_point_of_the_curve(capsys, results):
     facts = exported(capsys, results / CURVE, "--point", "mean", "-o", "mean.safetensors")
     assert facts["t"] is None and "place: the mean over all t\n" in Path("mean.safetensors.md").read_text()

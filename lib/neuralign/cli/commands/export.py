@@ -99,6 +99,7 @@ def _export(
     from neuralign.merging.selection import split_off_validation
     from neuralign.merging.verdict import judge
     from neuralign.networks.setup import load_data_and_model
+    from neuralign.training.augmentation import augmented
     from neuralign.training.loop import objective_of
 
     files = {name: str(file) for name, file in inputs.items()}
@@ -107,6 +108,8 @@ def _export(
     path = open_path(model, data.train, **files, curve=settings["curve"], bends=str(curve))
     objective = objective_of(settings.get("objective"))
     training, validation = split_off_validation(data.train)
+    augment = settings["augment"]  # statistics are of such images as the curve was trained on
+    training = augmented(training, augment, seed=0)
     t, state = named_point(point, path.curve, path.endpoints, training, validation, objective)
     write_network(model.network, state, output)
     place = "the mean over all t" if t is None else f"t = {t:.4g}"
@@ -126,7 +129,8 @@ def _export(
         + (f", which has the lowest loss on {len(validation)} training examples" if point == "best" else ""),
     ]
     if path.endpoints.statistics:
-        how.append(f"running statistics: re-estimated on {len(training)} training examples")
+        varied = ", augmented as in the training of the curve" if augment else ""
+        how.append(f"running statistics: re-estimated on {len(training)} training examples{varied}")
     card = write_point_card(
         output, how, {"network": settings["model"]["network"], "curve": settings["curve"]}, ends, report
     )

@@ -60,12 +60,12 @@ def _barriers(merges: pd.DataFrame, contrasts: pd.DataFrame) -> Table:
     caption = (
         "The barrier on the straight line between both networks: how far the loss on clean test images rises at "
         "most above the line between the losses of the ends. Batch-norm statistics, also of the ends, are "
-        "estimated anew on clean training images without augmentation, which costs networks accuracy that were "
-        "trained with one. Mean ± sample standard deviation over n pairs, in brackets the 95 % t-interval of the "
-        "mean; alignments by their barrier, with the paired difference from the row above and its interval, not "
-        "adjusted for their number. Calibrated: every point and both ends with the temperature that is best on the "
-        "other half of the test images. Reads: what the method looks at beside the weights. Agreement: the cosine "
-        "of the parameters, without those that no alignment touches, such as the biases of the outputs."
+        "estimated anew on clean training images, augmented as in the training. Mean ± sample standard deviation "
+        "over n pairs, in brackets the 95 % t-interval of the mean; alignments by their barrier, with the paired "
+        "difference from the row above and its interval, not adjusted for their number. Calibrated: every point and "
+        "both ends with the temperature that is best on the other half of the test images. Reads: what the method "
+        "looks at beside the weights. Agreement: the cosine of the parameters, without those that no alignment "
+        "touches, such as the biases of the outputs."
     )
     return Table(caption, head, groups(clean, SETTING, rows))
 
@@ -106,8 +106,8 @@ def _accuracies(merges: pd.DataFrame) -> Table:
         "Test accuracy of the mean of both networks, as it is and after each repair, beside the networks "
         "themselves and the ensemble of their probabilities, which takes twice the time: mean ± sample standard "
         "deviation over n pairs. Batch-norm statistics of the networks, as of the repaired means, are estimated "
-        "anew on clean training images without augmentation; the mean as it is has the mean of those of their "
-        "trainings. Under attack each network is measured on images attacked against itself; the ensemble is not "
+        "anew on clean training images, augmented as in the training; the mean as it is has the mean of those of "
+        "their trainings. Under attack each network is measured on images attacked against itself; the ensemble is not "
         "attacked. Gap closed: how much of the way from the unaligned mean to both networks the mean has come, "
         "both with new batch-norm statistics if there are any. ECE: the expected calibration error of the mean as "
         "it is."
