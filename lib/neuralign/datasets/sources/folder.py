@@ -1,5 +1,6 @@
 """The user's own images, as files in one folder for each class."""
 
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from neuralign.datasets.reading.pictures import SUFFIXES, stack_images
 
 
 def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
-    """Images (n, 3 or 1, h, w) of `train/<class>/<image>` and `test/<class>/<image>`, by class, then by file name.
+    """Images (n, 3 or 1, h, w) of `train/<class>/<image>` and `test/<class>/<image>`, one of each class in turn.
 
-    The classes are the folders of train. There is one channel if all images are greyscale, else three. Hidden files
-    are skipped. Any other file that is no image is an error: skipping it silently could change the data.
+    So the first of them, which alignments may look at alone, are of all classes. The classes are the folders of train.
+    There is one channel if all images are greyscale, else three. Hidden files are skipped. Any other file that is no
+    image is an error: skipping it silently could change the data.
 
     Args:
         path: The folder that holds `train` and `test`.
@@ -44,12 +46,14 @@ def folder(cache: Path, *, path: Text, size: Side | None = None) -> Dataset:
 
 
 def _list_image_files(split: Path) -> list[Path]:
-    """The image files of the class folders, sorted by class and name; anything else is refused."""
+    """The image files of the class folders: the first of each class by name, the second, ...; others are refused."""
     if not split.is_dir():
         raise DataError(f"{split}: no such folder; train/<class>/<image> and test/<class>/<image> are needed")
     if stray := [p for p in visible_paths(split, "*") if not p.is_dir()]:
         raise DataError(f"{stray[0]}: only class folders are allowed here")
     files = sorted(visible_paths(split, "*/*"), key=lambda p: (p.parent.name, p.name))
+    ranks = [rank for _, own in groupby(files, key=lambda p: p.parent) for rank, _ in enumerate(own)]
+    files = [file for _, _, file in sorted(zip(ranks, range(len(files)), files, strict=True))]
     if others := [p for p in files if p.suffix.lower() not in SUFFIXES or not p.is_file()]:
         raise DataError(f"{others[0]}: only image files are allowed here ({' '.join(SUFFIXES)})")
     return files

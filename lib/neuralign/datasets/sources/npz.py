@@ -23,7 +23,7 @@ def npz(cache: Path, *, path: Text, layout: Literal["auto", "nchw", "nhwc"] = "a
     without it the names are 0, 1, ... up to the largest label.
 
     Args:
-        path: The file.
+        path: The file. Its classes should be mixed, for alignments may look at the first images alone.
         layout: Which of four axes is that of the channels: the second or the last. With `auto` it is the one of length
             1 or 3; a file in which both or neither have such a length is refused.
     """
