@@ -220,14 +220,20 @@ def test_at_most_gives_an_exit_status(capsys):
         run(capsys, *arguments, "--at-most", str(forbidden), status=1)
 
 
-def test_statistics_of_augmented_images_are_those_of_the_datasets_augmentation(capsys):
-    """Images that are moved out of the frame are black: their first batch norm sees one value everywhere."""
-    away = {"use": "npz", "path": "mine.npz", "augment": [{"use": "./away.py:away"}]}
+def augmented_to_black():
+    """The entry of the dataset `dark` in the config c.yaml, whose images are moved out of the frame, beside `light`."""
+    dark = {"use": "npz", "path": "mine.npz", "augment": [{"use": "./away.py:away"}]}
     Path("away.py").write_text(
         "from neuralign.training.augmentation import Motion\n\n"
         "def away(batch):\n    return Motion(lambda rows, columns: (rows + 100, columns))\n"
     )
-    Path("c.yaml").write_text(yaml.safe_dump({"datasets": {"dark": away, "light": {"use": "npz", "path": "mine.npz"}}}))
+    Path("c.yaml").write_text(yaml.safe_dump({"datasets": {"dark": dark, "light": {"use": "npz", "path": "mine.npz"}}}))
+    return dark
+
+
+def test_statistics_of_augmented_images_are_those_of_the_datasets_augmentation(capsys):
+    """The first batch norm sees one value everywhere in black images."""
+    dark = augmented_to_black()
     arguments = ("merge", "nets.py:Net", "a.safetensors", "plain.pt", "--method", "none", "--repair", "reset")
     config = ("--configfile", "c.yaml", "-o", "m.safetensors")
     run(capsys, *arguments, "--data", "dark", *config)
@@ -235,7 +241,7 @@ def test_statistics_of_augmented_images_are_those_of_the_datasets_augmentation(c
     run(capsys, *arguments, "--data", "dark", "--augmented", *config)
     assert load_file("m.safetensors")["1.running_var"].max() < 1e-9
     settings = settings_of("m.safetensors.md")
-    assert settings["augmented"] is True and settings["data"] == away
+    assert settings["augmented"] is True and settings["data"] == dark
     message = "--augmented: needs --data with a dataset of the config that has `augment`"
     assert message in refused(capsys, *arguments, "--data", "light", "--augmented", *config)
 
@@ -278,6 +284,21 @@ def test_merge_refuses_in_one_line(capsys, arguments, message):
 
 
 # ---- landscape
+
+
+def test_a_landscape_of_networks_of_augmented_images_has_their_statistics(capsys):
+    augmented_to_black()
+    arguments = ("landscape", "nets.py:Net", "a.safetensors", "plain.pt", "--points", "2", "--configfile", "c.yaml")
+
+    def losses(*options):
+        run(capsys, *arguments, "--data", "dark", "-o", "plane.csv", *options)
+        return pd.read_csv("plane.csv")["loss"].to_numpy()
+
+    assert not np.allclose(losses("--augmented"), losses())
+    stored = ("--statistics", "stored")
+    assert np.array_equal(losses("--augmented", *stored), losses(*stored))
+    message = refused(capsys, *arguments, "--data", "light", "--augmented")
+    assert "--augmented: needs --data with a dataset of the config that has `augment`" in message
 
 
 def test_a_landscape_is_written_as_data_as_a_picture_and_as_a_page(capsys, folder):

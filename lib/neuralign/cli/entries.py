@@ -76,6 +76,14 @@ def dataset_entry(data: str, config: Config) -> tuple[str, Config]:
     )
 
 
+def augmentations(data: str | None, config: Config) -> list[Config]:
+    """The entries of the augmentations of --data. Raises UsageError if there are none."""
+    augment: list[Config] = (dataset_entry(data, config)[1].get("augment") if data else None) or []
+    if not augment:
+        raise UsageError("--augmented: needs --data with a dataset of the config that has `augment`")
+    return augment
+
+
 def alignment_entry(
     option: str, given: str, config: Config, *, attention: bool = False, also: Sequence[str] = ()
 ) -> tuple[str, dict[str, Config]]:

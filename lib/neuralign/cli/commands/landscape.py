@@ -9,11 +9,12 @@ import typer
 
 from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import on_device
-from neuralign.cli.entries import file_digests, lone_alignment
+from neuralign.cli.entries import augmentations, file_digests, lone_alignment
 from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     METHOD,
+    Augmented,
     ConfigFiles,
     Data,
     Device,
@@ -95,6 +96,7 @@ def run(
     estimated_on: Annotated[
         int, typer.Option(parser=count, metavar="N", help="training examples for these statistics, at most")
     ] = 10_000,
+    augmented: Augmented = False,
     device: Device = None,
     inside: Inside = None,
     configfile: ConfigFiles = None,
@@ -103,6 +105,7 @@ def run(
     from neuralign import api
     from neuralign.merging.export import normalisation_of
     from neuralign.networks import foreign_checkpoints
+    from neuralign.training import augmentation
 
     if len(checkpoints) > 3:
         raise UsageError(f"CHECKPOINT: found {len(checkpoints)}; one, two or three are needed")
@@ -117,6 +120,7 @@ def run(
     if output.suffix != ".csv" and missing:
         raise UsageError(f"--output: {output.suffix} needs {', '.join(missing)}: pip install 'neuralign[workflow]'")
     t1, t2 = _windows(extent, points)
+    augment = augmentations(data, config) if augmented else []
     check_outputs({"--output": output}, input_files(config, configfile, network, data, checkpoints))
     with on_device(device):
         dataset, model, _ = load_data_and_model(network, configfile, data, images, checkpoints)
@@ -126,7 +130,7 @@ def run(
                 foreign_checkpoints.read(file, model, part).state
                 for file, part in zip(checkpoints, inner_parts(checkpoints, inside), strict=True)
             ],
-            dataset.train,
+            augmentation.augmented(dataset.train, augment, seed=0),
             test=dataset.test if split == "test" else dataset.train,
             method=align if alignment is None else alignment.pop("use"),
             options=alignment,

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from neuralign.cli.configs import Config, UsageError, load_config
+from neuralign.cli.configs import UsageError, load_config
 from neuralign.cli.devices import demand_cpu, on_device
 from neuralign.cli.entries import (
+    augmentations,
     data_as_given,
-    dataset_entry,
     file_digests,
     lone_alignment,
     network_as_given,
@@ -21,6 +21,7 @@ from neuralign.cli.inner_parts import inner_parts
 from neuralign.cli.interface import completions
 from neuralign.cli.interface.options import (
     METHOD,
+    Augmented,
     ConfigFiles,
     Device,
     ExampleOptions,
@@ -55,14 +56,7 @@ def run(
     example: ExampleOptions,
     images: ImageOptions,
     data: OptionalData = None,
-    augmented: Annotated[
-        bool,
-        typer.Option(
-            "--augmented",
-            help="align and repair on images changed as the dataset of the config says (`augment`), for networks that "
-            "were trained so",
-        ),
-    ] = False,
+    augmented: Augmented = False,
     method: Annotated[
         str,
         typer.Option(
@@ -148,7 +142,7 @@ def run(
         raise UsageError("--at-most: the merge can only be measured with --data")
     if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
         raise UsageError(f"--at-most: {loss} has no metric in percent")
-    augment = _augmentations(data, config) if augmented else []
+    augment = augmentations(data, config) if augmented else []
     outputs = {"--output": output, "--output (its card)": card_path(output) if output else None, "--report": report}
     check_outputs(outputs, input_files(config, configfile, network, data, checkpoints))
     return_freed_memory()
@@ -209,14 +203,6 @@ def run(
         with atomic(report) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
     return status, facts, _format(facts, names)
-
-
-def _augmentations(data: str | None, config: Config) -> list[Config]:
-    """The augmentations of the dataset. Raises UsageError if there are none."""
-    augment: list[Config] = (dataset_entry(data, config)[1].get("augment") if data else None) or []
-    if not augment:
-        raise UsageError("--augmented: needs --data with a dataset of the config that has `augment`")
-    return augment
 
 
 def _check_choices(repair: str, cohort: str, loss: str, *, has_data: bool) -> None:

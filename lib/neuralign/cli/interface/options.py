@@ -147,6 +147,14 @@ Inside = Annotated[
         help="where in the checkpoints the tensors of the network are, such as model_ema (default: the only place)",
     ),
 ]
+Augmented = Annotated[
+    bool,
+    typer.Option(
+        "--augmented",
+        help="align, repair and estimate statistics on images changed as the dataset of the config says (`augment`), "
+        "for networks that were trained so",
+    ),
+]
 Method = Annotated[str, typer.Option(metavar="NAME", help=METHOD, autocompletion=completions.alignments())]
 Loss = Annotated[
     str,
