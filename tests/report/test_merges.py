@@ -99,6 +99,10 @@ def test_the_rank_correlation_says_whether_the_agreement_orders_the_barriers():
     (row,) = merges.agreement_and_barrier(table()).to_dict("records")
     assert row["difference"] == pytest.approx(1), "the larger agreement has the larger barrier here"
     assert row["n_pairs"] == 3
+    mixed = table()
+    mixed.loc[mixed["pair"] == "1-2", "barrier"] *= -1
+    (row,) = merges.agreement_and_barrier(mixed).to_dict("records")
+    assert row["difference"] == pytest.approx(1 / 3) and (row["ci_low"], row["ci_high"]) == (-1, 1)
     alone = merges.agreement_and_barrier(table().query("alignment != 'good'"))
     assert alone["difference"].isna().all(), "of one alignment there is no correlation"
 

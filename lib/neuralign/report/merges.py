@@ -123,7 +123,8 @@ def agreement_and_barrier(table: pd.DataFrame) -> pd.DataFrame:
     """Do alignments with a larger agreement have a lower barrier? One row per setting.
 
     Columns: SETTING, and those of `statistics.paired_interval` for the rank correlation (Spearman) of agreement and
-    barrier over the alignments that move units, in each pair; -1 if the agreement orders the barriers.
+    barrier over the alignments that move units, in each pair; -1 if the agreement orders the barriers. No correlation
+    is outside of [-1, 1], to which the interval is cut.
     """
     moving = table[(table["attack"] == "clean") & (table["moved"] > 0)]
     rows = []
@@ -133,7 +134,8 @@ def agreement_and_barrier(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             dict(zip(SETTING, keys, strict=True)) | paired_interval([value for value in pairs if value == value])
         )
-    return pd.DataFrame(rows, columns=[*SETTING, *paired_interval([])])
+    result = pd.DataFrame(rows, columns=[*SETTING, *paired_interval([])])
+    return result.assign(**{end: result[end].astype(float).clip(-1, 1) for end in ("ci_low", "ci_high")})
 
 
 def costs(notes: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
