@@ -76,6 +76,13 @@ def test_without_an_unaligned_mean_no_gap_is_known():
     assert rows["gap_closed"].isna().all() and rows["mean_accuracy"].notna().all()
 
 
+def test_a_mean_that_is_as_good_as_its_ends_leaves_no_gap():
+    same = table().assign(ends_accuracy=lambda t: t["mean_accuracy"].where(t["moved"] == 0, t["ends_accuracy"]))
+    same["ends_accuracy"] = same.groupby("pair")["ends_accuracy"].transform("min")
+    rows = merges.over_pairs(same)
+    assert rows["gap_closed"].isna().all() and rows["mean_accuracy"].notna().all()
+
+
 def test_any_two_alignments_are_compared_pair_by_pair():
     rows = merges.contrasts(table()).set_index(["first", "second", "metric"])
     assert len(rows) == 3 * 4

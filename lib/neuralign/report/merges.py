@@ -83,11 +83,12 @@ def over_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_gap_closed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `by_pair` with the column gap_closed; NaN where no alignment leaves all units in place."""
+    """The table of `by_pair` with the column gap_closed; NaN where there is no gap, or no mean that is not aligned."""
     accuracy = plain_accuracy(table)
     unaligned = table.assign(plain=accuracy)[table["moved"] == 0].drop_duplicates([*GROUP, "pair"])
     start = table.merge(unaligned[[*GROUP, "pair", "plain"]], how="left", on=[*GROUP, "pair"])["plain"].to_numpy()
-    return table.assign(gap_closed=100 * (accuracy - start) / (table["ends_accuracy"] - start))
+    gap = table["ends_accuracy"] - start
+    return table.assign(gap_closed=100 * (accuracy - start) / gap.where(gap != 0))
 
 
 def plain_accuracy(table: pd.DataFrame) -> pd.Series:
