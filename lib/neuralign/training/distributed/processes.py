@@ -153,4 +153,5 @@ def joined(device: torch.device, count: int | None = None) -> Iterator[Processes
         "nccl" if gpu else "gloo", init_method=place, world_size=started, rank=rank, device_id=gpu
     )
     yield Processes(rank, started)
+    distributed.barrier()  # Gloo fails in a process that is still connecting when another one leaves
     distributed.destroy_process_group()  # not after an error: it could wait for the others
