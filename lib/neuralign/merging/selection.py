@@ -228,9 +228,8 @@ def split_off_validation(examples: Examples, seed: int = 0) -> tuple[Examples, E
     count = min(len(examples), LARGEST)
     if count < 2:
         raise UserError(f"batches: found {len(examples)} example; at least 2 are needed, one of them for validation")
-    order = torch.randperm(len(examples), generator=stream(seed, "validation"))[:count].to(examples.device)
-    held_out = ceil(SHARE * count)
-    return examples.subset(order[held_out:]), examples.subset(order[:held_out])
+    chosen, held_out = examples.sample(count, stream(seed, "validation")), ceil(SHARE * count)
+    return chosen.subset(slice(held_out, None)), chosen.first(held_out)
 
 
 def _greedy_soup(merge: Merge, repair: Repair | None, score: Score) -> tuple[tuple[int, ...], State]:

@@ -57,7 +57,7 @@ def correlation(
     """
     chosen = _balanced(problem.examples, images) if balanced else problem.examples.first(images)
     if stop is not None:
-        chosen = _shuffled(chosen)
+        chosen = chosen.sample(None, stream(0, "alignment"))  # so that the first of them are a random sample
     if balanced:
         problem.facts["labels"] = True
     subset, matches = replace(problem, examples=chosen), dict[str, Tensor]()
@@ -103,8 +103,3 @@ def _balanced(examples: Examples, count: int) -> Images:
     if not isinstance(examples, Images):
         raise UserError("balanced: found true; only labelled images have classes, so false is needed")
     return examples.balanced(count)
-
-
-def _shuffled(examples: Examples) -> Examples:
-    """The examples in a fixed random order, so that the first of them are a random sample."""
-    return examples.sample(None, stream(0, "alignment"))

@@ -106,8 +106,7 @@ def _mean_of_others(cohort: Cohort, permutations: Sequence[Permutation], p: int)
 
     @cache
     def estimated() -> dict[str, Tensor]:
-        order = cohort.examples.random_order(stream(0, "mean statistics"))
-        examples = cohort.examples.subset(order[:IMAGES])
+        examples = cohort.examples.sample(IMAGES, stream(0, "mean statistics"))
         return refresh(cohort.model, mean, buffers, examples.batches(BATCH_SIZE))
 
     return ComputedState(mean.keys(), lambda name: mean[name] if name in learned else estimated()[name])

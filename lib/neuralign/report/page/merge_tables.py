@@ -81,12 +81,12 @@ def _costs(merges: pd.DataFrame, costs: pd.DataFrame) -> Table:
 
     head = ["Alignment", "Units moved (%)", "Distance", "Features apart", "Seconds", "Memory (MB)", "Certificate", "n"]
     caption = (
-        "What an alignment moves and takes. Distance: the L2 norm between all parameters of both networks. "
-        "Features apart: one minus the cosine of the features of the middle of the line and of the mean of both "
-        "networks' features, over all layers, on clean test images; the networks have the batch-norm statistics of "
-        "their training, the middle new ones. Seconds, without those in which other programs ran, and memory are "
-        "of the whole job, which also reads the data, traces the network and certifies the result; the certificate "
-        "is the largest relative change of outputs and gradients."
+        "What an alignment moves and takes. Distance: the L2 norm between all parameters of both networks. Features "
+        "apart: one minus the cosine of the features of the middle of the line and of the mean of both networks' "
+        "features, over all layers, on clean test images; the networks have the batch-norm statistics of their "
+        "training, the middle new ones. Seconds, without those in which other programs ran, and memory are of the "
+        "whole job, which also reads the data, traces the network and certifies the result; the certificate is the "
+        "largest relative change of outputs and gradients."
     )
     return Table(caption, head, groups(clean, SETTING, rows))
 
