@@ -111,6 +111,25 @@ def test_every_method_gives_a_certifiable_permutation_of_unrelated_networks(
     assert_same(method(use)(problem), actual)
 
 
+LOOKS = [{"use": use} | CHEAP.get(use, {}) for use in (*BY_ACTIVATIONS, "weights_activations", *BY_LOSS)]
+LOOKS += [{"use": "weights", "restarts": 2, "choose": "midpoint"}]
+
+
+@pytest.mark.parametrize("entry", LOOKS, ids=lambda entry: entry["use"])
+def test_every_method_that_looks_at_examples_sees_them_varied(tinyten: Model, images: Images, entry: dict) -> None:
+    def upside_down(pixels: Tensor, _: torch.Generator) -> Tensor:
+        return as_float(pixels.flip(-2))
+
+    problem = problem_of(tinyten, images)
+    varied = replace(problem, transform=upside_down, facts={})
+    flipped = replace(problem, examples=Images(images.pixels.flip(-2), images.labels), facts={})
+    assert_same(*(plugin("alignments", entry)(each) for each in (varied, flipped)))
+    assert varied.facts == flipped.facts
+    if entry["use"] in BY_ACTIVATIONS:
+        plain, turned = (unit_moments(each)["features.conv1"] for each in (problem, varied))
+        assert all(not torch.equal(plain[tap].correlation(True), turned[tap].correlation(True)) for tap in plain)
+
+
 @pytest.mark.parametrize("use", FINDERS)
 def test_every_method_copes_with_dead_units(tinyten: Model, images: Images, use: str) -> None:
     problem, permutation = planted(tinyten, images)

@@ -169,7 +169,8 @@ def activation_batches(
             activations = probe(model.normalise(inputs), probe_state)
         return dict(zip(names, activations, strict=True))
 
-    for inputs, targets in problem.examples.batches(batch_size):
+    varied = problem.examples.varied(batch_size, problem.transform, lambda i: stream(0, "augmented activations", i))
+    for inputs, targets in varied:
         yield count_examples(inputs), tuple(activations_of(*network, inputs, targets) for network in networks)
 
 

@@ -39,10 +39,12 @@ def mean_loss(problem: Problem, batches: Iterable[Batch], state_of: Callable[[in
 def midpoint_loss(problem: Problem, permutation: Permutation, images: int, seed: int = 0) -> float:
     """The training loss at the midpoint of the line from the target to the permuted source.
 
-    `images`: number of examples, drawn at random by the seed, without augmentation; attacked as in `mean_loss`.
+    `images`: number of examples, drawn at random by the seed, varied as the problem says; attacked as in `mean_loss`.
     """
     examples = problem.examples.sample(images, stream(seed, "midpoint"))
     end = permute(problem.trace.spec, permutation, problem.source)
-    size = max(BATCH_SIZE, -(-len(examples) // max(1, len(examples) // BATCH_SIZE)))  # no small last batch
+    batches = examples.varied(
+        examples.even_size(BATCH_SIZE), problem.transform, lambda i: stream(seed, "midpoint augmentation", i)
+    )
     middle = mean_state([problem.target, end])
-    return mean_loss(problem, examples.batches(size), lambda _: {n: t.clone() for n, t in middle.items()}, seed)
+    return mean_loss(problem, batches, lambda _: {n: t.clone() for n, t in middle.items()}, seed)

@@ -38,7 +38,7 @@ class Problem:
     target: State  # the network that stays
     source: State  # the network whose neurons are to be permuted
     examples: Examples  # those on which the networks are compared
-    transform: Transform = as_is  # the augmentation of the training, for methods that train
+    transform: Transform = as_is  # how these examples are varied, as in the training
     start: Permutation | None = None  # the permutation to improve on; None: the identity
     attack: Attack | None = None  # the attack that the networks were trained with
     objective: Objective = CLASSIFICATION  # of the training, for methods that look at the loss

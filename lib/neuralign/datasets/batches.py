@@ -9,6 +9,7 @@ Targets are anything that the loss understands.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from math import ceil
 from typing import Any, Self
 
 import torch
@@ -67,6 +68,10 @@ class Examples(ABC):
         """Where the batches of `size` examples lie, in file order; the last one may be smaller."""
         return (slice(start, start + size) for start in range(0, len(self), size))
 
+    def even_size(self, size: int) -> int:
+        """A size of batches of about `size` with which the last batch is about as large as the others."""
+        return ceil(len(self) / max(1, len(self) // size))
+
     def batch_sizes(self, size: int) -> list[int]:
         """The numbers of examples of the batches of an epoch with batches of `size`."""
         full, rest = divmod(len(self), size)
@@ -79,6 +84,11 @@ class Examples(ABC):
     def sample(self, count: int | None, generator: torch.Generator) -> Self:
         """`count` random examples, in random order; all of them for None, or if there are no more."""
         return self.subset(self.random_order(generator)[:count])
+
+    def varied(self, size: int, transform: Transform, draws: Callable[[int], torch.Generator]) -> Iterator[Batch]:
+        """Varied batches in file order; `draws`: number of a batch -> the generator for it. See `batches`."""
+        for number, part in enumerate(self.parts(self.slices(size))):
+            yield part.take(slice(None), transform, draws(number))
 
     def shuffled(
         self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator

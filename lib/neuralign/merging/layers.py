@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from neuralign.datasets.batches import Examples, Inputs
-from neuralign.merging.merge import Merge, even_size
+from neuralign.merging.merge import BATCH_SIZE, Merge
 from neuralign.networks.model import BATCH_NORMS, Model, State, canonical_names, preserved_modes
 from neuralign.symmetry.export import groups_on
 from neuralign.symmetry.permutations import PermutationSpec
@@ -174,7 +174,7 @@ def goals_and_mixtures(
     of_ends = [{layer.name: Moments() for layer in layers} for _ in merge.ends]
     of_mixture = {layer.name: Moments() for layer in layers}
     dims = {layer.name: layer.output_dim for layer in layers}
-    for inputs, _ in examples.batches(even_size(examples)):
+    for inputs, _ in examples.batches(examples.even_size(BATCH_SIZE)):
         mixture: dict[str, list[Tensor]] = {}
         for end, weight, moments in zip(merge.ends, merge.weights, of_ends, strict=True):
             outputs, _ = outputs_of(merge.model, end, layers, inputs)

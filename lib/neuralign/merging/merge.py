@@ -7,7 +7,7 @@ merge is no symmetry: it computes another function than its ends, and no certifi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from math import isfinite
 from typing import Any
 
 import torch
@@ -111,14 +111,9 @@ def repaired(merge: Merge, repair: Repair | None) -> State:
 
 def with_fresh_statistics(model: Model, state: State, examples: Examples, seed: int = 0) -> dict[str, Tensor]:
     """The state with its running statistics re-estimated on all `examples`, in an order drawn by `seed`."""
-    estimate = Estimate.on(examples, as_is, batch_size=even_size(examples), seed=seed)
+    estimate = Estimate.on(examples, as_is, batch_size=examples.even_size(BATCH_SIZE), seed=seed)
     buffers = {name: state[name] for name, _ in model.network.named_buffers()}
     return {**state, **refresh(model, state, buffers, estimate.sample())}
-
-
-def even_size(examples: Examples) -> int:
-    """A size of batches of about BATCH_SIZE with which the last batch is about as large as the others."""
-    return ceil(len(examples) / max(1, len(examples) // BATCH_SIZE))
 
 
 def _is_an_end(merge: Merge) -> bool:

@@ -39,7 +39,7 @@ class Cohort:
     states: Sequence[State]  # the networks, of which the first stays
     inner: Callable[[Problem], Permutation]  # an alignment of two networks
     examples: Examples  # those on which the networks are compared
-    transform: Transform = as_is  # the augmentation of the training
+    transform: Transform = as_is  # how these examples are varied, as in the training
     weights: Sequence[float] | None = None  # of the networks in the merged one; they sum to one; None: all are equal
     attack: Attack | None = None  # the attack that the networks were trained with
     objective: Objective = CLASSIFICATION  # of the training

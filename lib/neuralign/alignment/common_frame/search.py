@@ -107,6 +107,7 @@ def _mean_of_others(cohort: Cohort, permutations: Sequence[Permutation], p: int)
     @cache
     def estimated() -> dict[str, Tensor]:
         examples = cohort.examples.sample(IMAGES, stream(0, "mean statistics"))
-        return refresh(cohort.model, mean, buffers, examples.batches(BATCH_SIZE))
+        varied = examples.varied(BATCH_SIZE, cohort.transform, lambda i: stream(0, "augmented statistics", i))
+        return refresh(cohort.model, mean, buffers, varied)
 
     return ComputedState(mean.keys(), lambda name: mean[name] if name in learned else estimated()[name])

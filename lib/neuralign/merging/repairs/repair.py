@@ -18,7 +18,7 @@ from neuralign.merging.layers import (
     observed,
     repair_facts,
 )
-from neuralign.merging.merge import Merge, even_size, with_fresh_statistics
+from neuralign.merging.merge import BATCH_SIZE, Merge, with_fresh_statistics
 from neuralign.networks.buffer_updates import IMAGES
 from neuralign.networks.model import State
 
@@ -70,7 +70,7 @@ def _measure(merge: Merge, state: State, layer: Layer, moments: Moments, example
             raise _Reached
 
     with observed([layer], observe):
-        for inputs, _ in examples.batches(even_size(examples)):
+        for inputs, _ in examples.batches(examples.even_size(BATCH_SIZE)):
             try:
                 forward(merge.model, state, inputs, batch_statistics=True)
             except _Reached:
@@ -95,5 +95,5 @@ def _measure_matched(
         return (outputs.movedim(dim, -1) * gain + shift).movedim(-1, dim).to(outputs.dtype)
 
     with observed(layers, observe):
-        for inputs, _ in examples.batches(even_size(examples)):
+        for inputs, _ in examples.batches(examples.even_size(BATCH_SIZE)):
             forward(merge.model, merge.state, inputs, batch_statistics=True)
