@@ -17,13 +17,12 @@ def archive_folder(dataset: Entry) -> Path | None:
 
     That of the workflow in the working directory if all archives are there, else a cache of the user.
     """
-    from neuralign.datasets.reading.locations import local_path  # imports numpy, which the help does without
+    from neuralign.datasets.reading.locations import archive_prefix, local_path  # numpy, which the help does without
 
     if "url" not in dataset or local_path(dataset["url"]) is not None:
         return None
-    digests = [value.partition(":")[2].lower() for key, value in dataset.items() if _is_checksum(key, value)]
-    # the names that `reading.downloads` gives begin so
-    if digests and all(any(OF_WORKFLOW.glob(f"{digest[:16]}-*")) for digest in digests):
+    checksums = [value for key, value in dataset.items() if _is_checksum(key, value)]
+    if checksums and all(any(OF_WORKFLOW.glob(f"{archive_prefix(value)}*")) for value in checksums):
         return OF_WORKFLOW.absolute()
     try:
         folder = _user_cache() / "neuralign" / "archives"

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 from neuralign.common.files import atomic
 from neuralign.config.options import checksum as checked_checksum
 from neuralign.datasets.dataset import DataError
-from neuralign.datasets.reading.locations import local_path
+from neuralign.datasets.reading.locations import archive_prefix, local_path
 
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the second attempt, doubled before each further one
@@ -31,7 +31,7 @@ def fetch_verified(url: str, checksum: str, cache: Path) -> Path:
     example, could execute code of another file.
     """
     try:
-        expected = checked_checksum(checksum).partition(":")[2]
+        prefix = archive_prefix(checked_checksum(checksum))
     except ValueError as error:
         raise DataError(f"{url}: checksum {checksum!r}: {error}") from None
     local = local_path(url)
@@ -40,7 +40,7 @@ def fetch_verified(url: str, checksum: str, cache: Path) -> Path:
             raise DataError(f"{url}: no such file")
         _verify(local, url, checksum)
         return local
-    cached = cache / f"{expected[:16].lower()}-{Path(unquote(urlsplit(url).path)).name or 'archive'}"
+    cached = cache / (prefix + (Path(unquote(urlsplit(url).path)).name or "archive"))
     if cached.is_file():
         try:
             _verify(cached, url, checksum)

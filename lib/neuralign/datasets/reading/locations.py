@@ -31,6 +31,11 @@ def local_path(url: str) -> Path | None:
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(url)
 
 
+def archive_prefix(checksum: str) -> str:
+    """How the name of a downloaded archive with this checksum, `algorithm:digest`, begins."""
+    return f"{checksum.partition(':')[2][:16].lower()}-"
+
+
 def source_name(entry: Entry) -> str:
     """What messages call the source of a dataset entry: its path, its address or the name of its plug-in."""
     return str(entry.get("path") or entry.get("url") or entry["use"])
