@@ -33,6 +33,7 @@ from neuralign.arguments import (
     copy_into_model,
     demand_loss,
     demand_networks,
+    demand_same_kind,
     examples_of,
     merged_options,
     naming_batches,
@@ -402,9 +403,9 @@ class Merged:
     def save(self, path: str | Path, names: Sequence[str] | None = None) -> Path:
         """Write the state_dict to a .safetensors, .pt or .pth file, and a card beside it; returns where the card is.
 
-        `names`: of the networks that were merged, for the card; None: A, B, ...
+        `names`: of the networks that were merged, for the card; None: those of the report.
         """
-        path, names = Path(path), names or letters(len(self.permutations))
+        path, names = Path(path), _names(names or self.report["names"], len(self.permutations))
         check_suffix(path, "path")
         write_checkpoint(self.network.state_dict(), path)
         return write_card(path, type(self.network).__name__, [{"name": name} for name in names], self.report)
@@ -448,8 +449,10 @@ def merge(
             aligned to the mean of the others ("mean"), to the first ("reference"), or all at once ("frank_wolfe").
         names: of the networks, for the report; None: A, B, ...
 
-    The report has: method, cohort (None for two networks), repair, repair_facts, members (names), shares (the weights),
-    certificate, moved (share of units), attention, normalisation (mean and std; empty if there is none), data ("none",
+    The report has: method, cohort (None for two networks), repair, repair_facts, names, members (names of those in the
+    mean), shares (the weights), certificate, moved (share of units), attention, units (how many may be permuted),
+    unreached (names of tensors that no run of the network uses; units that they may take as input are not permuted, and
+    `repair` leaves them), normalisation (mean and std; empty if there is none), data ("none",
     "inputs" or "labels"), examples (how many), tried (all merges with their scores on the validation examples) and
     sentence. Where it could be measured, on the test examples or else on those for validation: what
     `merging.verdict.judge` says. Raises `UserError` if arguments do not fit together, and `CertificateError` if an
@@ -459,7 +462,7 @@ def merge(
         raise UserError(f"networks: found {len(networks)}; at least 2 are needed")
     demand_networks(networks)
     first = networks[0]
-    names = names or letters(len(networks))
+    names = _names(names, len(networks))
     state, permutations, report = merge_states(
         first,
         [fitted_state(f"network {n}", first, x.state_dict())[0] for n, x in zip(names, networks, strict=True)],
@@ -500,6 +503,7 @@ def merge_states(
     greedy: bool,
     cohort: str,
     augment: Sequence[Entry] = (),
+    as_written: Callable[[State], State] = dict,
 ) -> tuple[State, tuple[Permutation, ...], dict[str, Any]]:
     """(merged state, permutations, report) of `merge`, whose other arguments these are, for states.
 
@@ -511,6 +515,7 @@ def merge_states(
         states: of the network, checked.
         alignments: `use` and options of a method that the name of no plug-in says.
         augment: config entries by which images to align and repair on are augmented, not those to choose or measure by.
+        as_written: a state -> the same with the dtypes of its file; what is measured is read from there.
     """
     check_weights(weights, len(states))
     if batches is None and example is None:
@@ -528,9 +533,13 @@ def merge_states(
         raise UserError(f"repair: {repair!r} reads examples, and there are none; give some (`batches`, --data)")
     model, inputs = copy_into_model(first, examples, mean, std)
     has_classes = loss == "cross_entropy"
-    measured: dict[str, Examples] = {} if test is None else {"test": examples_of(first, test)}
-    for labelled in [*measured.values(), *([examples] if known == "labels" else [])]:
-        demand_loss(model, labelled, objective, has_classes=has_classes)
+    measured: dict[str, Examples] = {}
+    if test is not None:
+        measured["test"] = examples_of(first, test)
+        demand_same_kind(examples, measured["test"])
+        demand_loss(model, measured["test"], objective, has_classes=has_classes, argument="test")
+    if known == "labels":
+        demand_loss(model, examples, objective, has_classes=has_classes)
     with naming_batches(examples):
         fit, held_out = examples, None
         score: Score = parameter_distance
@@ -550,11 +559,14 @@ def merge_states(
         "cohort": cohort if len(states) > 2 and choice.method != "none" else None,
         "repair": choice.repair,
         "repair_facts": choice.merge.facts,
+        "names": list(names),
         "members": [names[i] for i in choice.members],
         "shares": _shares(choice.members, weights, len(states)),
         "certificate": choice.alignment.certificate,
         "moved": share_moved(permutations),
         "attention": attention,
+        "units": sum(symmetry.spec.sizes[group] for group in symmetry.spec.free),
+        "unreached": list(symmetry.unreached),
         "normalisation": normalisation_of(model),
         "data": known,
         "examples": {} if held_out is None else {"fit": len(fit), "validation": len(held_out)},
@@ -565,7 +577,9 @@ def merge_states(
         measured.setdefault("validation", held_out)
     if measured:
         on, labelled = next(iter(measured.items()))
-        report |= {"measured_on": on, **judge(model, states, choice.state, labelled, objective, names, has_classes)}
+        merged = {name: tensor.to(choice.state[name]) for name, tensor in as_written(choice.state).items()}
+        with naming_batches(labelled, on):
+            report |= {"measured_on": on, **judge(model, states, merged, labelled, objective, names, has_classes)}
         if on == "validation" and len(choice.tried) > 1:
             report["sentence"] += "; the same examples chose the method, which flatters the merge"
     return choice.state, permutations, report
@@ -598,10 +612,10 @@ class Comparison:
             but = f", but for its buffers: {join_names(list(self.other_buffers))}" if self.other_buffers else ""
             return f"B is A{'' if self.equal else ' with its neurons permuted'}{but}"
         if not self.layers:
-            return f"B is not A, at a distance of {self.distance_before:.3f}, and no neuron may be permuted"
+            return f"B is not A, at a distance of {self.distance_before:.3g}, and no neuron may be permuted"
         return (
             f"B is not A with its neurons permuted: {self.matched:.0%} of the units match better than chance (about "
-            f"5% if unrelated), and the distance falls from {self.distance_before:.3f} to {self.distance_after:.3f}"
+            f"5% if unrelated), and the distance falls from {self.distance_before:.3g} to {self.distance_after:.3g}"
         )
 
 
@@ -656,6 +670,14 @@ def _shares(members: Sequence[int], weights: Sequence[float] | None, count: int)
     if weights is not None:
         return list(check_weights(weights, count))
     return [1 / len(members) if i in members else 0.0 for i in range(count)]
+
+
+def _names(names: Sequence[str] | None, count: int) -> list[str]:
+    """The names of so many networks; A, B, ... for None. Raises UserError if there are more or fewer."""
+    found = letters(count) if names is None else list(names)
+    if len(found) != count:
+        raise UserError(f"names: found {len(found)}, {join_names(found)}; {count} are needed, one for each network")
+    return found
 
 
 def letters(count: int) -> list[str]:

@@ -121,27 +121,46 @@ def _per_example(name: str, value: Any, outputs: Any) -> Tensor:
     return numbers
 
 
-def demand_loss(model: Model, examples: Examples, objective: Objective, *, has_classes: bool) -> None:
+def demand_same_kind(examples: Examples, test: Examples) -> None:
+    """Raise UserError unless both are images, whose pixels are normalised here, or neither."""
+    kinds = ["na.Images" if isinstance(each, Images) else "batches of inputs" for each in (examples, test)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"test: found {kinds[1]}, where the examples are {kinds[0]}; the same is needed, for only the pixels of "
+            "na.Images are normalised here"
+        )
+
+
+def demand_loss(
+    model: Model, examples: Examples, objective: Objective, *, has_classes: bool, argument: str = ""
+) -> None:
     """Raise UserError unless the loss of the first examples, in evaluation mode, is a floating-point scalar.
 
-    With `has_classes`, the labels of images are checked too: there must be a logit for each.
+    With `has_classes`, the labels of images are checked too: there must be a logit for each. `argument`: that gave the
+    examples, if messages are to name it.
     """
+    prefix = f"{argument}: " if argument else ""
+    if isinstance(examples, Images):
+        check_images(examples, None, None, prefix)  # before any pixel is read
     inputs, targets = next(examples.batches(IMAGES))
     outputs = evaluation_outputs(model.network, model.normalise(inputs))
     if isinstance(examples, Images) and has_classes:
-        check_images(examples, None, _count_classes(outputs, len(inputs)))
+        check_images(examples, None, _count_classes(outputs, len(inputs)), prefix)
     try:
         value = objective.loss(outputs, targets)
     except Exception as error:  # of any kind, by the code of the user
-        raise UserError(f"loss: on the first batch it raises {summary(error)}") from error
+        raise UserError(f"{prefix}loss: on the first batch it raises {summary(error)}") from error
     if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UserError(f"loss: found {shape}; a floating-point scalar tensor is needed")
+        raise UserError(f"{prefix}loss: found {shape}; a floating-point scalar tensor is needed")
 
 
 @contextmanager
-def naming_batches(examples: Examples) -> Iterator[None]:
-    """A block in which an error of the user's network, loss or loader becomes a UserError that names the batch."""
+def naming_batches(examples: Examples, argument: str = "batches") -> Iterator[None]:
+    """A block in which an error of the user's network, loss or loader becomes a UserError that names the batch.
+
+    `argument`: that gave the examples.
+    """
     try:
         yield
     except (UserError, CertificateError, Diverged):
@@ -149,7 +168,7 @@ def naming_batches(examples: Examples) -> Iterator[None]:
     except Exception as error:  # of any kind, by the code of the user
         if not isinstance(examples, Loader):
             raise
-        raise UserError(f"batches: on batch {examples.position.number} {summary(error)}") from error
+        raise UserError(f"{argument}: on batch {examples.position.number} {summary(error)}") from error
 
 
 def demand_networks(networks: Sequence[Any]) -> None:

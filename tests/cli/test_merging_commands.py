@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import neuralign as na
 from neuralign.cli import main
 from neuralign.common.tensors import load_tensors
 from neuralign.config.signatures import schema
+from neuralign.merging.export import write_checkpoint
 from neuralign.symmetry.permutations import inverse, permute, random
 from neuralign.symmetry.tracing.trace import trace
 
@@ -283,6 +285,110 @@ def test_merge_refuses_in_one_line(capsys, arguments, message):
     assert message in refused(capsys, "merge", "nets.py:Net", *arguments)
 
 
+def test_the_file_is_measured_and_not_what_was_rounded_to_it(capsys):
+    save_file({n: t.bfloat16() if t.is_floating_point() else t for n, t in make(1).state_dict().items()}, "half.pt")
+    Path("half.pt").rename("half.safetensors")
+    arguments = ("half.safetensors", "plain.pt", "--data", "mine.npz", "-o", "m.safetensors", *FAST, "--json")
+    facts = json.loads(run(capsys, "merge", "nets.py:Net", *arguments))
+    written = load_file("m.safetensors")
+    assert written["0.weight"].dtype == torch.bfloat16
+    with np.load("mine.npz") as data:
+        x, y = torch.from_numpy(data["x_test"]) / 255, torch.from_numpy(data["y_test"]).long()
+    shift, scale = (torch.tensor(facts["normalisation"][key]).view(-1, 1, 1) for key in ("mean", "std"))
+    net = make(0).eval()
+    net.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in written.items()})
+    loss = nn.functional.cross_entropy(net((x - shift) / scale), y).item()
+    assert facts["merged"]["loss"] == pytest.approx(loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("data", [("--data", "mine.npz", *FAST), ("--input", "2,3,9,9", "--method", "none")])
+def test_a_merge_that_the_type_of_its_file_cannot_hold_is_refused(capsys, data):
+    halved, large = ({n: t.clone() for n, t in make(seed).state_dict().items()} for seed in (1, 2))
+    for tensors, value in ((halved, 6e4), (large, 9e5)):
+        tensors["1.running_var"].fill_(value)
+    save_file({n: t.half() if t.is_floating_point() else t for n, t in halved.items()}, "half.safetensors")
+    save_file(large, "large.safetensors")
+    arguments = ("merge", "nets.py:Net", "half.safetensors", "large.safetensors", *data)
+    if data[0] == "--data":  # statistics of its own would fit
+        arguments = (*arguments[:-2], "--repair", "none")
+    before = contents()
+    message = refused(capsys, *arguments, "-o", "m.safetensors")
+    assert "1.running_var: found values up to 4.8e+05, which torch.float16 cannot hold" in message
+    assert contents() == before
+
+
+@pytest.mark.parametrize("first", ["plain.pt", "lightning.ckpt", "timm.pth.tar"])
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_the_code_of_the_card_loads_the_checkpoint(capsys, first, name):
+    files = (first, "a.safetensors", "--input", "2,3,9,9", "--method", "weights")
+    run(capsys, "merge", "nets.py:Net", *files, "-o", name)
+    (code,) = re.findall(r"```python\n(.*?)```", Path(f"{name}.md").read_text(), re.DOTALL)
+    network = make(0)
+    exec(code, {"network": network})
+    written = [*(load_file(name) if name == "m.safetensors" else torch.load(name, weights_only=True)).values()]
+    assert sum(any(torch.equal(t, own) for t in written) for own in network.state_dict().values()) == len(written)
+
+
+def test_of_one_test_image_no_interval_is_said(capsys):
+    with np.load("mine.npz") as data:
+        np.savez("one.npz", **{n: x[:1] if n.endswith("test") else x for n, x in data.items()})
+    arguments = ("merge", "nets.py:Net", "plain.pt", "lightning.ckpt", "--data", "one.npz", *FAST, "--json")
+    facts = json.loads(run(capsys, *arguments))
+    assert facts["n"] == 1 and facts["interval"] is None
+    assert facts["sentence"].endswith("(n = 1, so this may be chance)")
+
+
+def test_units_that_are_neither_permuted_nor_repaired_are_named(capsys):
+    Path("odd.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self, num_classes=4, in_channels=3):\n"
+        "        super().__init__()\n        self.first, self.aux = nn.Linear(6, 8), nn.Linear(8, 2)\n"
+        "        self.last = nn.Linear(8, 4)\n\n"
+        "    def forward(self, x):\n        return self.last(self.first(x).relu())\n"
+    )
+    names: dict = {}
+    exec(Path("odd.py").read_text(), names)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_file(names["Net"]().state_dict(), f"odd{seed}.safetensors")
+    arguments = ("merge", "odd.py:Net", "odd1.safetensors", "odd2.safetensors", "--input", "2,6")
+    out = run(capsys, *arguments, "-o", "m.pt")
+    assert "no neuron of the network may be permuted" in out
+    assert "no run of the network uses aux.weight, aux.bias; units that they may take as input are neither" in out
+    assert "* units that may be permuted: 0\n" in Path("m.pt.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data", "mine.npz", "--input", "2,3,9,9"), "--input: only for a merge without --data"),
+        (("--data", "mine.npz", "--tokens", "9"), "--tokens: only for a merge without --data"),
+        (
+            ("--data", "mine.npz", "--no-normalise", "--std", "0.1,0.1,0.1"),
+            "--std: with --no-normalise pixels are taken",
+        ),
+        (("--size", "9"), "--size: needs --data"),
+        (("--mean", "0.1,0.1,0.1"), "--mean: needs --data"),
+        (("--std", "0.1,0.1,0.1"), "--std: needs --data"),
+        (("--no-normalise",), "--no-normalise: needs --data"),
+        (("--loss", "squared_error"), "--loss: needs --data"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(capsys, options, message):
+    assert message in refused(capsys, "merge", "nets.py:Net", "plain.pt", "a.safetensors", *options)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    before, limits = contents(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        for name in ("full.pt", "full.safetensors"):
+            with pytest.raises(OSError, match=f"File too large: '{tmp_path / name}'"):
+                write_checkpoint({"weight": torch.zeros(100, 100)}, tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert contents() == before
+
+
 # ---- landscape
 
 
@@ -386,9 +492,7 @@ def test_masks_task_vectors_and_states_of_optimisers_are_permuted(capsys, folder
     of_b = permute(spec, planted, mask)
     torch.save(of_b, "mask.pt")
     out = run(capsys, "apply", permutation, "mask.pt", "-o", "out.pt")
-    assert (
-        out == "3 tensors permuted, 0 left as they are, for their names are not those of the network\noutput: out.pt\n"
-    )
+    assert out == "3 tensors permuted, 0 left as they are\noutput: out.pt\n"
     back = torch.load("out.pt", weights_only=True)
     assert all(torch.equal(back[n], mask[n]) for n in mask)
     state = {"exp_avg": {f"module.{n}": t * 1.0 for n, t in of_b.items()}, "step": {"count": torch.tensor(3)}}
@@ -397,6 +501,17 @@ def test_masks_task_vectors_and_states_of_optimisers_are_permuted(capsys, folder
     assert facts == {"permuted": 3, "unchanged": ["step.count"], "output": "out.safetensors"}
     back = load_file("out.safetensors")
     assert all(torch.equal(back[f"exp_avg.module.{n}"], mask[n] * 1.0) for n in mask) and back["step.count"] == 3
+
+
+def test_pruned_weights_and_their_masks_are_permuted(capsys, folder, permutation):
+    spec, planted, a = folder
+    pruned = permute(spec, planted, {n: t.detach() for n, t in a.state_dict().items()})
+    kept = pruned.pop("3.weight")
+    torch.save(pruned | {"3.weight_orig": kept, "3.weight_mask": (kept > 0).float()}, "pruned.pt")
+    out = run(capsys, "apply", permutation, "pruned.pt", "-o", "out.pt")
+    assert "1 left as they are, in which the permutation knows no neurons: 1.num_batches_tracked" in out
+    back, weight = torch.load("out.pt", weights_only=True), a.state_dict()["3.weight"]
+    assert torch.equal(back["3.weight_orig"], weight) and torch.equal(back["3.weight_mask"], (weight > 0).float())
 
 
 @pytest.fixture
@@ -440,7 +555,7 @@ def test_the_documented_names_of_moments_are_permuted_with_the_weights(capsys, f
     _, _, section = (REPOSITORY / "docs/command-line.md").read_text().partition("\n## apply\n")
     exec(section.partition("```python\n")[2].partition("```")[0], {"network": network, "optimizer": optimizer})
     out = run(capsys, "apply", permutation, "moments.pt", "-o", "out.pt")
-    assert out.startswith("16 tensors permuted, 0 left as they are, ")
+    assert out == "16 tensors permuted, 0 left as they are\noutput: out.pt\n"
     moved, spec = torch.load("out.pt", weights_only=True), folder[0]
     indices = load_tensors(permutation)
     for (name, _), state in zip(network.named_parameters(), optimizer.state.values(), strict=True):
@@ -510,34 +625,72 @@ MERGE = ("merge", "nets.py:Net", "plain.pt", "a.safetensors", "--data", "mine.np
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((*ALIGN, "-o", "plain.pt"), "--output: found plain.pt, which is an input"),
-        ((*ALIGN, "-o", "./a.safetensors"), "--output: found a.safetensors, which is an input"),
-        ((*ALIGN, "-o", "link.pt"), "--output: found link.pt, which is an input"),
-        ((*ALIGN, "--permutation", "a.safetensors"), "--permutation: found a.safetensors, which is an input"),
-        ((*ALIGN, "--permutation", "mine.npz"), "--permutation: found mine.npz, which is an input"),
-        ((*MERGE, "-o", "plain.pt"), "--output: found plain.pt, which is an input"),
-        ((*MERGE, "-o", "a.safetensors"), "--output: found a.safetensors, which is an input"),
-        ((*MERGE, "--report", "nets.py"), "--report: found nets.py, which is an input"),
-        ((*MERGE, "--report", "my.yaml", "--configfile", "my.yaml"), "--report: found my.yaml, which is an input"),
         (
-            (*MERGE, "-o", "m.pt", "--configfile", "m.pt.md"),
-            "--output (its card): found m.pt.md, which is an input",
+            (*ALIGN, "-o", "plain.pt"),
+            "--output: found plain.pt, which is an input of this command",
         ),
         (
+            (*ALIGN, "-o", "./a.safetensors"),
+            "--output: found a.safetensors, which is an input of this command",
+        ),
+        (
+            (*ALIGN, "-o", "link.pt"),
+            "--output: found link.pt, which is an input of this command",
+        ),
+        (
+            (*ALIGN, "--permutation", "a.safetensors"),
+            "--permutation: found a.safetensors, which is an input of this command",
+        ),
+        (
+            (*ALIGN, "--permutation", "mine.npz"),
+            "--permutation: found mine.npz, which is an input of this command",
+        ),
+        (
+            (*MERGE, "-o", "plain.pt"),
+            "--output: found plain.pt, which is an input of this command",
+        ),
+        (
+            (*MERGE, "-o", "a.safetensors"),
+            "--output: found a.safetensors, which is an input of this command",
+        ),
+        (
+            (*MERGE, "--report", "nets.py"),
+            "--report: found nets.py, which is an input of this command",
+        ),
+        (
+            (*MERGE, "--report", "my.yaml", "--configfile", "my.yaml"),
+            "--report: found my.yaml, which is an input of this command",
+        ),
+        (
+            (*MERGE, "-o", "m.pt", "--configfile", "m.pt.md"),
+            "--output (its card): found m.pt.md, which is an input of this command",
+        ),
+        (
+            (*ALIGN, "-o", "x.safetensors", "--permutation", "x.safetensors"),
+            "--permutation: found x.safetensors, which --output writes; another name is needed",
+        ),
+        (
+            (*MERGE, "-o", "x.pt", "--report", "images/../x.pt"),
+            "--report: found images/../x.pt, which --output writes; another",
+        ),
+        ((*MERGE, "-o", "x.pt", "--report", "x.pt.md"), "--report: found x.pt.md, which --output (its card) writes"),
+        ((*MERGE, "-o", "x.pt", "--report", "done"), "--report: found done, which is a folder; the name of a file"),
+        ((*MERGE, "-o", "nets.py/x.pt"), "nets.py is no folder that can be written to"),
+        (
             ("merge", "nets.py:Net", "shards", "plain.pt", "--input", "2,3,9,9", "-o", "shards/m-0.safetensors"),
-            "--output: found shards/m-0.safetensors, which is an input",
+            "--output: found shards/m-0.safetensors, which is an input of this command",
         ),
         (
             ("landscape", "nets.py:Net", "plain.pt", "--data", "images", "-o", "images/test/cat/1.png"),
-            "--output: found images/test/cat/1.png, which is an input",
+            "--output: found images/test/cat/1.png, which is an input of this command",
         ),
         (
             ("connect", *ALIGN[1:], "--out", "done", "--configfile", "done/connect.yaml"),
-            "--out: found done/connect.yaml, which is an input",
+            "--out: found done/connect.yaml, which is an input of this command",
         ),
     ],
 )
-def test_an_output_that_is_an_input_is_refused_before_any_work(capsys, folder, arguments, message):
+def test_an_output_that_would_destroy_a_file_is_refused_before_any_work(capsys, folder, arguments, message):
     for path in ("images/test/cat", "images/train/cat", "shards", "done"):
         Path(path).mkdir(parents=True)
     Path("images/test/cat/1.png").write_bytes(b"a picture")
@@ -548,7 +701,7 @@ def test_an_output_that_is_an_input_is_refused_before_any_work(capsys, folder, a
     index = {"weight_map": dict.fromkeys(folder[2].state_dict(), "m-0.safetensors")}
     Path("shards/m.safetensors.index.json").write_text(json.dumps(index))
     before = contents()
-    assert f"{message} of this command; another name is needed" in refused(capsys, *arguments)
+    assert message in refused(capsys, *arguments)
     assert contents() == before
 
 
@@ -556,7 +709,7 @@ def test_apply_does_not_overwrite_the_permutation_or_the_tensors(capsys, permuta
     before = contents()
     for file in (permutation, "plain.pt"):
         message = refused(capsys, "apply", permutation, "plain.pt", "-o", file)
-        assert f"--output: found {file}, which is an input of this command; another name is needed" in message
+        assert f"--output: found {file}, which is an input of this command" in message
     assert contents() == before
 
 
@@ -582,5 +735,7 @@ def test_a_merge_without_data_of_files_is_that_of_the_networks_in_memory(capsys,
 def test_random_inputs_are_no_data(capsys):
     arguments = ("merge", "nets.py:Net", "a.safetensors", "plain.pt", "--input", "2,3,9,9")
     assert "--repair: 'repair' reads examples; --data is needed" in refused(capsys, *arguments, "--repair", "repair")
-    assert "method: it reads examples, and there are none" in refused(capsys, *arguments, "--method", "covariance")
+    assert "method: covariance reads examples, and there are none" in refused(
+        capsys, *arguments, "--method", "covariance"
+    )
     assert "cohort: found 'x' (allowed: frank_wolfe, mean, reference)" in refused(capsys, *arguments, "--cohort", "x")

@@ -200,7 +200,7 @@ def test_a_merge_is_written_as_an_ordinary_checkpoint_with_a_card(tmp_path: Path
         ({"batches": True, "weights": [0.5, 0.5], "greedy": True}, "greedy: found true; batches are needed, and no"),
         (
             {"example": torch.randn(4, 5), "method": "correlation"},
-            "method: it reads examples, and there are none; give some",
+            "method: correlation reads examples, and there are none; give some",
         ),
         (
             {"example": torch.randn(4, 5), "repair": "reset"},
@@ -227,6 +227,48 @@ def test_what_does_not_fit_is_refused_in_one_sentence(arguments, message):
         arguments["batches"] = batches(40)
     with pytest.raises(UserError, match=message):
         na.merge(*networks, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": ["x"]}, "names: found 1, x; 2 are needed, one for each network"),
+        ({"test": [torch.randn(8, 5)]}, "test: loss: on the first batch it raises TypeError"),
+        (
+            {"test": [(torch.randn(4, 5), torch.zeros(4).long()), (torch.randn(4, 5), -torch.ones(4).long())]},
+            "targets: found -1 to 0; classes from 0 to 2 are needed",
+        ),
+        (
+            {"test": na.Images(torch.zeros(8, 1, 1, 5, dtype=torch.uint8), torch.zeros(8).long())},
+            "test: found na.Images, where the examples are batches of inputs; the same is needed",
+        ),
+    ],
+    ids=["names", "no targets", "no class", "other kind"],
+)
+def test_names_and_test_examples_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        na.merge(network(1), network(2), batches=batches(40), method="none", **arguments)
+
+
+def test_pixels_of_the_caller_are_not_changed_before_they_are_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 3))
+    pixels, labels = torch.randint(256, (40, 1, 1, 5), dtype=torch.uint8), torch.arange(40) % 3
+    wrong = na.Images(pixels.float(), labels)
+    arguments = {"batches": na.Images(pixels, labels), "mean": [0.5], "std": [0.5], "method": "none", "repair": "none"}
+    with pytest.raises(UserError, match="^test: images are torch.float32 of shape"):
+        na.merge(net, net, test=wrong, **arguments)
+    assert torch.equal(wrong.pixels, pixels.float())
+    with pytest.raises(UserError, match="^test: found batches of inputs, where the examples are na.Images"):
+        na.merge(net, net, test=[(pixels.float(), labels)], **arguments)
+
+
+def test_a_card_has_the_names_of_the_report(tmp_path):
+    merged = na.merge(network(1), network(2), batches=batches(40), method="none", names=["left", "right"])
+    card = merged.save(tmp_path / "m.pt").read_text()
+    assert "* left, weight 0.5" in card and "| right |" in card and "* A" not in card
+    with pytest.raises(UserError, match="names: found 1, x; 2 are needed"):
+        merged.save(tmp_path / "other.pt", names=["x"])
+    assert not (tmp_path / "other.pt").exists()
 
 
 @pytest.mark.parametrize("with_labels", [True, False])
@@ -371,7 +413,7 @@ def test_networks_with_equal_weights_and_other_statistics_are_not_called_equal()
 def test_networks_without_free_neurons_are_compared_in_one_sentence():
     a, b = nn.Linear(3, 2), nn.Linear(3, 2)
     sentence = na.compare(a, b, torch.randn(4, 3)).sentence
-    assert re.fullmatch(r"B is not A, at a distance of \d\.\d{3}, and no neuron may be permuted", sentence)
+    assert re.fullmatch(r"B is not A, at a distance of \d\.\d+, and no neuron may be permuted", sentence)
 
 
 def test_the_imaginary_parts_of_complex_weights_count():

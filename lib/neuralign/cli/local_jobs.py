@@ -62,7 +62,7 @@ def load_data_and_model(
     name, entry = network_entry(network, config, images)
     data_name, dataset = dataset_entry(data, config)
     overlay = {"networks": {name: entry}, "datasets": {data_name: dataset}}
-    overlay["regimes"] = {REGIME: regime_entry(normalise=not images.no_normalise)}
+    overlay["regimes"] = {REGIME: regime_entry(normalise=images.normalise)}
     overlay["checkpoints"] = {"any": {"file": "any"}}  # never read: only the settings of its job are needed
     c = extended_catalogue(config, overlay)
     wildcards = {"dataset": data_name, "network": name, "regime": REGIME, "checkpoint": "any"}

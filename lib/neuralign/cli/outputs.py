@@ -1,5 +1,6 @@
-"""Refuses outputs of a command that are its inputs, which writing would destroy. Torch-free."""
+"""Refuses outputs of a command that cannot be written, or that would destroy its inputs or each other. Torch-free."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,15 +12,27 @@ from neuralign.config.references import is_hub
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
-    """Raise UsageError, which names the option, if a file that would be written is one of the inputs.
+    """Raise UsageError, which names the option, if a file that would be written is one of the inputs or another output,
+    or if its folder cannot be written to.
 
     Args:
         outputs: {option: the file that it names}; None where it is not given.
         inputs: files, and folders of which everything is read.
     """
     inputs = list(inputs)
+    options_of: dict[Path, str] = {}  # the outputs before -> their options
     for option, output in outputs.items():
-        if output and output.exists() and any(_is_part_of(output, path) for path in inputs):
+        if output is None:
+            continue
+        first = options_of.setdefault(output.resolve(), option)
+        if first != option:
+            raise UsageError(f"{option}: found {output}, which {first} writes; another name is needed")
+        if output.is_dir():
+            raise UsageError(f"{option}: found {output}, which is a folder; the name of a file is needed")
+        existing = next(folder for folder in output.absolute().parents if folder.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UsageError(f"{option}: found {output}, but {existing} is no folder that can be written to")
+        if output.exists() and any(_is_part_of(output, path) for path in inputs):
             raise UsageError(f"{option}: found {output}, which is an input of this command; another name is needed")
 
 

@@ -90,6 +90,8 @@ def note_path(output: str | Path) -> str:
 
 def _disk_error_number(error: Exception, temporary: Path | None) -> int | None:
     """The error's number if it is one of DISK_ERRORS and concerns `temporary`, else None."""
+    if isinstance(error.__context__, OSError) and not isinstance(error, OSError):
+        error = error.__context__  # torch.save ends its file after the error, and raises another one then
     if isinstance(error, OSError):
         is_this_file = temporary is None or error.filename in (None, str(temporary))
         return error.errno if is_this_file and error.errno in DISK_ERRORS else None

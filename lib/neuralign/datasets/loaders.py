@@ -88,6 +88,10 @@ class Loader(Examples):
                 part = slice(start, start + size)
                 yield select(inputs, part), select(targets, part)
 
+    def varied(self, size: int, transform: Transform, draws: Any) -> Iterator[Batch]:
+        """As `batches`: the loader does the variation."""
+        yield from self.batches(size)
+
     def shuffled(
         self, size: int, transform: Transform, order: torch.Generator, draws: torch.Generator
     ) -> Iterator[Batch]:

@@ -25,7 +25,8 @@ BINS = 15
 def predictions(model: Model, state: State, examples: Examples, *, batch_size: int = 512) -> tuple[Tensor, Tensor]:
     """(logits (n, classes) in float64, classes (n,)) of all examples, in evaluation mode.
 
-    Of a network of sequences every token is an example. Raises UserError if the examples have no classes.
+    Of a network of sequences every token is an example. Raises UserError if the examples have no classes, or
+    others than the network.
     """
     model.network.eval()
     state = {name: t.detach().clone() for name, t in state.items()}
@@ -37,7 +38,10 @@ def predictions(model: Model, state: State, examples: Examples, *, batch_size: i
             raise UserError(f"targets: found {found} for outputs {tuple(head.shape)}; one class for each is needed")
         heads.append(head.double().flatten(0, -2))
         labels.append(targets.flatten())
-    return torch.cat(heads), torch.cat(labels)
+    classes, count = torch.cat(labels), heads[0].shape[1]
+    if classes.min() < 0 or classes.max() >= count:
+        raise UserError(f"targets: found {classes.min()} to {classes.max()}; classes from 0 to {count - 1} are needed")
+    return torch.cat(heads), classes
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:

@@ -35,8 +35,8 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
     if path.suffix == ".safetensors":
         save_when_computed(tensors, path)
         return
-    with atomic(path) as temporary:
-        torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+    with atomic(path) as temporary, temporary.open("wb") as file:  # by its path, a full disk would be no OSError
+        torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
 
 
 def write_network(network: nn.Module, state: State, path: Path) -> None:
@@ -74,6 +74,7 @@ def write_card(
     inputs: Sequence[Mapping[str, Any]],
     report: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
+    prefix: str = "",
 ) -> Path:
     """Write the card of the merge at `path` beside it, as `<name>.md`, and return where it is.
 
@@ -83,6 +84,7 @@ def write_card(
         inputs: {name, and what else is known: file, digest} of each network that was merged.
         report: of the merge, as of `neuralign.api.merge`.
         settings: what else it takes to make the merge again, which the card has as YAML.
+        prefix: what the names of the checkpoint begin with, and the network's do not.
     """
     made_of = [_details(given, f", weight {share:.6g}") for share, given in zip(report["shares"], inputs, strict=True)]
     change = f"the alignment changes outputs and gradients by at most {report['certificate']:.1e} of their size"
@@ -90,11 +92,12 @@ def write_card(
         f"network: `{network}`",
         *([describe_normalisation(report["normalisation"])] if report["examples"] else []),
         f"alignment to {inputs[0]['name']}: {_method(report)}",
+        f"units that may be permuted: {report['units']}",
         f"repair: {report['repair']}",
         f"data: {_data(report)}",
         f"certificate: {change}; the merge itself is another function",
     ]
-    return _write_card(path, f"A merge of {len(inputs)} networks", made_of, how, inputs, report, settings)
+    return _write_card(path, f"A merge of {len(inputs)} networks", made_of, how, inputs, report, settings, prefix)
 
 
 def write_point_card(
@@ -125,6 +128,7 @@ def _write_card(
     inputs: Sequence[Mapping[str, Any]],
     report: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
+    prefix: str = "",
 ) -> Path:
     sentence = report["sentence"]
     lines = [f"# {path.name}", "", f"{what}, made by neuralign. {sentence[0].upper()}{sentence[1:]}."]
@@ -134,7 +138,7 @@ def _write_card(
         lines += ["", "## Settings", "", "```yaml", *yaml.safe_dump(settings, sort_keys=False).splitlines(), "```"]
     lines += ["", "## Measured", ""]
     lines += _measured([i["name"] for i in inputs], report) if "merged" in report else [UNLABELLED]
-    lines += ["", "## How to load it", "", "```python", *_loading(path.name), "```", ""]
+    lines += ["", "## How to load it", "", "```python", *_loading(path.name, prefix), "```", ""]
     card = card_path(path)
     with atomic(card) as temporary:
         temporary.write_text("\n".join(lines))
@@ -182,8 +186,13 @@ def _measured(names: Sequence[str], report: Mapping[str, Any]) -> list[str]:
     return [f"On n = {report['n']} {report['measured_on']} examples:", "", *lines]
 
 
-def _loading(name: str) -> list[str]:
+def _loading(name: str, prefix: str) -> list[str]:
     """Code that loads the checkpoint without this library."""
     if name.endswith(".safetensors"):
-        return ["from safetensors.torch import load_file", "", f'network.load_state_dict(load_file("{name}"))']
-    return ["import torch", "", f'network.load_state_dict(torch.load("{name}", weights_only=True))']
+        module, state = "from safetensors.torch import load_file", f'load_file("{name}")'
+    else:
+        module, state = "import torch", f'torch.load("{name}", weights_only=True)'
+    if not prefix:
+        return [module, "", f"network.load_state_dict({state})"]
+    renamed = f'{{name.removeprefix("{prefix}"): tensor for name, tensor in state.items()}}'
+    return [module, "", f"state = {state}", f"network.load_state_dict({renamed})"]

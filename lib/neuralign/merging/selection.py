@@ -87,7 +87,7 @@ def align_to_first(
         problem.trace,
         states,
         method,
-        _NoExamples(problem.examples.device) if without_data else problem.examples,
+        _NoExamples(problem.examples.device, method) if without_data else problem.examples,
         weights=weights if weights and min(weights) > 0 else None,
         objective=problem.objective,
     )
@@ -108,17 +108,18 @@ def align_to_first(
 class _NoExamples(Examples):
     """Stands for examples that a method may not read, as there are only inputs to run the network on."""
 
-    def __init__(self, device: torch.device):
-        self._device = device
+    def __init__(self, device: torch.device, method: Method):
+        self._device, self.method = device, getattr(method, "func", method)  # of a plug-in with options
 
     @property
     def device(self) -> torch.device:
         return self._device
 
     def _refuse(self, *arguments: Any) -> NoReturn:
-        raise UserError("method: it reads examples, and there are none; give some (`batches`, --data)")
+        name = getattr(self.method, "__name__", "it")
+        raise UserError(f"method: {name} reads examples, and there are none; give some (`batches`, --data)")
 
-    __len__ = subset = to = batches = take = _refuse  # type: ignore[assignment]
+    __len__ = subset = to = batches = take = varied = _refuse  # type: ignore[assignment]
 
 
 def best_merge(

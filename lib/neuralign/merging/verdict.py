@@ -31,15 +31,16 @@ def judge(
 
     They are: what it is; metric, the one that decides, a metric in percent or else the loss; inputs and merged,
     {metric: value} of each; n; best, the name of the best input; gain, how much better the network is (negative:
-    worse), in points or in loss; interval of the gain of 95 %, by bootstrap over the examples; sentence. The best input
-    is the best on the same examples, which favours it where several are nearly as good. For classifiers also ensemble,
-    of the inputs' probabilities, and the calibration of each.
+    worse), in points or in loss; interval of the gain of 95 %, by bootstrap over the examples, None for a single one;
+    sentence. The best input is the best on the same examples, which favours it where several are nearly as good. For
+    classifiers also ensemble, of the inputs' probabilities, and the calibration of each.
 
     Args:
         inputs: the networks that were merged, named by `names`.
         has_classes: whether the network is a classifier.
         what: the network is called in the sentence.
     """
+    together = [predictions(model, state, examples) for state in inputs] if has_classes else []
     metric = deciding_metric(objective)
     sign = -1.0 if metric == LOSS else 1.0
     values = [sign * values_of(model, state, examples, objective.metrics[metric]) for state in (*inputs, merged)]
@@ -53,10 +54,10 @@ def judge(
         "merged": _measure(model, merged, examples, objective, has_classes),
         "best": names[best],
         "gain": gains.mean().item(),
-        "interval": list(interval_of_mean(gains)),
+        "interval": list(interval_of_mean(gains)) if len(gains) > 1 else None,
     }
     if has_classes:
-        heads, (labels, *_) = zip(*(predictions(model, state, examples) for state in inputs), strict=True)
+        heads, (labels, *_) = zip(*together, strict=True)
         facts["ensemble"] = calibration(ensemble(heads), labels)
         facts["ensemble"]["accuracy"] = 100 - facts["ensemble"]["error"]
     return facts | {"sentence": _sentence(facts)}
@@ -82,16 +83,18 @@ def _measure(
 
 def _sentence(facts: dict[str, Any]) -> str:
     """One honest sentence on the gain."""
-    what, best, gain, (low, high) = facts["what"], facts["best"], facts["gain"], facts["interval"]
+    what, best, gain = facts["what"], facts["best"], facts["gain"]
     if not isfinite(gain):
         return f"the {facts['metric']} of the {what} or of all inputs is not a finite number: do not use it"
     in_points = facts["metric"] != LOSS
     amount = f"{abs(gain):.1f} points" if in_points else f"{abs(gain):.3g} of loss"
-    shown = [f"{value:+.1f}" if in_points else f"{value:+.3g}" for value in (low, high)]
-    certainty = f" (95 % interval {shown[0]} to {shown[1]}, n = {facts['n']})"
+    certainty = f" (n = {facts['n']}, so this may be chance)"
+    if facts["interval"]:
+        low, high = (f"{value:+.1f}" if in_points else f"{value:+.3g}" for value in facts["interval"])
+        certainty = f" (95 % interval {low} to {high}, n = {facts['n']})"
     if float(amount.split()[0]) == 0:
         return f"the {what} is as good as {best}, the best input{certainty}"
-    if low <= 0 <= high:
+    if facts["interval"] and facts["interval"][0] <= 0 <= facts["interval"][1]:
         certainty = certainty.replace(", n", ", which may be chance, n")
     if gain < 0:
         place = "below" if in_points else "worse than"

@@ -55,10 +55,36 @@ class ForeignCheckpoint:
     inside: str  # what the paths of the network's tensors begin with in the file
     unused: list[str]  # names of further tensors in the same mappings
 
+    @property
+    def prefix(self) -> str:
+        """What every name in the file begins with before the network's name; "" if there is nothing, or no one such."""
+        prefixes = {in_file.removesuffix(name) for in_file, name in self.names.items() if in_file.endswith(name)}
+        return prefixes.pop() if len(prefixes) == 1 else ""
+
     def renamed(self, state: State) -> ComputedState:
         """A state of the network by the names, and with the dtypes, of the file; each tensor is computed when read."""
-        names, dtypes = self.names, {name: tensor.dtype for name, tensor in self.stored.items()}
-        return ComputedState(names, lambda in_file: state[names[in_file]].to(dtypes[names[in_file]]))
+        rounded, names = self.rounded(state), self.names
+        return ComputedState(names, lambda in_file: rounded[names[in_file]])
+
+    def rounded(self, state: State) -> ComputedState:
+        """A state of the network with the dtypes of the file, each tensor computed when read; what the file lacks is
+        left as it is.
+
+        Raises CheckpointError, when it is read, for a tensor with finite values that its dtype cannot hold.
+        """
+        dtypes = {name: tensor.dtype for name, tensor in self.stored.items()}
+
+        def rounded(name: str) -> Tensor:
+            tensor = state[name]
+            result = tensor.to(dtypes.get(name, tensor.dtype))
+            if result.isfinite().all() or not tensor.isfinite().all():
+                return result
+            raise CheckpointError(
+                f"{name}: found values up to {tensor.abs().max():.3g}, which {result.dtype} cannot hold, its type in "
+                "the checkpoint whose names and types are taken; one in float32 is needed in its place"
+            )
+
+        return ComputedState(state, rounded)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from neuralign.common.errors import UserError
 from neuralign.symmetry.permutations import Blocks, Permutation, PermutationSpec, extent, permute
+
+PRUNED = ("_orig", "_mask")  # what torch.nn.utils.prune adds to the name of a parameter
 
 
 def spec_as_data(spec: PermutationSpec, names: Mapping[str, str]) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def permute_others(
 ) -> tuple[dict[tuple[str, ...], Tensor], list[tuple[str, ...]]]:
     """({path: tensor, permuted as the tensor of the network with its name}, the paths of those that have such a name).
 
-    Raises UserError if none has, if one has another shape than the tensor of its name, or if there is the state of an
-    optimiser by index.
+    A name of the network with an end of PRUNED is that name. Raises UserError if no tensor has a name, if one has
+    another shape than the tensor of its name or is sparse, or if there is the state of an optimiser by index.
 
     Args:
         spec, permutation: of the network.
@@ -45,9 +48,11 @@ def permute_others(
     for path, tensor in tensors.items():
         name = _network_name(spec, tied, path)
         if name is None and tensor.numel() > 1:
-            name = _network_name(spec, tied, path[:-1])
+            name = _network_name(spec, tied, path[:-1]) or _network_name(spec, tied, _unpruned(path))
         if name is None:
             continue
+        if tensor.layout != torch.strided:
+            raise UserError(f"{'.'.join(path)}: is sparse; a dense tensor is needed (`tensor.to_dense()`)")
         _check_shape(spec, ".".join(path), tensor, name)
         permuted[path] = permute(spec, permutation, {name: tensor})[name]
         known.append(path)
@@ -68,6 +73,14 @@ def _network_name(spec: PermutationSpec, tied: Mapping[str, str], path: tuple[st
     """The longest end of a path that is a name of the network; None if none is."""
     suffixes = (".".join(path[i:]) for i in range(len(path)))
     return next((tied.get(s, s) for s in suffixes if tied.get(s, s) in spec.axes), None)
+
+
+def _unpruned(path: tuple[str, ...]) -> tuple[str, ...]:
+    """The path without an end of PRUNED."""
+    last = path[-1]
+    for end in PRUNED:
+        last = last.removesuffix(end)
+    return (*path[:-1], last)
 
 
 def _is_state_by_index(path: tuple[str, ...], tensor: Tensor) -> bool:

@@ -92,7 +92,7 @@ def run(
             "datasets": {data_name: dataset},
             "checkpoints": endpoints,
             "alignments": alignments,
-            "regimes": {REGIME: regime_entry(normalise=not images.no_normalise)},
+            "regimes": {REGIME: regime_entry(normalise=images.normalise)},
         },
     )
     setting = Setting(data_name, network_name, REGIME)

@@ -7,6 +7,7 @@ import typer
 
 from neuralign.cli.configs import UsageError
 from neuralign.cli.outputs import check_outputs, checkpoint_paths
+from neuralign.common.errors import join_names
 
 DESCRIPTION = "Apply a permutation of `align` to other tensors with the network's names, such as masks or task vectors."
 EXAMPLES = [
@@ -69,7 +70,7 @@ def run(
     write_checkpoint({names[path]: tensor for path, tensor in permuted.items()}, output)
     others = [names[path] for path in named_tensors if path not in set(known)]
     facts = {"permuted": len(known), "unchanged": others, "output": str(output)}
-    text = (
-        f"{len(known)} tensors permuted, {len(others)} left as they are, for their names are not those of the network"
-    )
+    text = f"{len(known)} tensors permuted, {len(others)} left as they are"
+    if others:
+        text += f", in which the permutation knows no neurons: {join_names(others)}"
     return 0, facts, f"{text}\noutput: {output}"

@@ -183,7 +183,7 @@ def study_config(
         "datasets": {data_name: data_keys},
         "networks": {network_name: network_keys},
         "checkpoints": endpoints,
-        "regimes": {REGIME: regime_entry(normalise=not images.no_normalise, training=training)},
+        "regimes": {REGIME: regime_entry(normalise=images.normalise, training=training)},
         "alignments": {"none": None, **alignments},
         "curves": {"linear": {"use": "segment"}, "bezier": {"bends": 1}},
         "methods": {name: {"alignment": alignment_of[name], "curve": curve} for name, curve in METHODS.items()},

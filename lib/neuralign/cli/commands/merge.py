@@ -142,6 +142,7 @@ def run(
         raise UsageError("--at-most: the merge can only be measured with --data")
     if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
         raise UsageError(f"--at-most: {loss} has no metric in percent")
+    _check_ignored(example, images, loss, has_data=bool(data))
     augment = augmentations(data, config) if augmented else []
     outputs = {"--output": output, "--output (its card)": card_path(output) if output else None, "--report": report}
     check_outputs(outputs, input_files(config, configfile, network, data, checkpoints))
@@ -178,6 +179,7 @@ def run(
             greedy=greedy,
             cohort=cohort,
             augment=augment,
+            as_written=contents[0].rounded,
             **examples,
         )
     inputs = [{"name": name, **file_digests(file)} for name, file in zip(names, checkpoints, strict=True)]
@@ -195,7 +197,8 @@ def run(
     facts = {"network": network.network, "checkpoints": inputs, **outcome, "settings": settings}
     if output:
         write_checkpoint(contents[0].renamed(state), output)
-        facts |= {"output": str(output), "card": str(write_card(output, network.network, inputs, outcome, settings))}
+        card = write_card(output, network.network, inputs, outcome, settings, prefix=contents[0].prefix)
+        facts |= {"output": str(output), "card": str(card)}
     status = 0
     if at_most is not None:
         status = int(not -facts["gain"] <= at_most)  # also if the gain is not a number
@@ -214,6 +217,20 @@ def _check_choices(repair: str, cohort: str, loss: str, *, has_data: bool) -> No
         raise UsageError(f"--repair: {repair!r} reads examples; --data is needed")
 
 
+def _check_ignored(example: ExampleOptions, images: ImageOptions, loss: str, *, has_data: bool) -> None:
+    """Raise UsageError if an option is given that says something of data where there are none, or the other way."""
+    if has_data:
+        given: dict[str, Any] = {"--input": example.input, "--tokens": example.tokens}
+        reason = "only for a merge without --data"
+    else:
+        given = {"--size": images.size, "--mean": images.mean, "--std": images.std}
+        given |= {"--no-normalise": images.no_normalise, "--loss": loss != "cross_entropy"}
+        reason = "needs --data"
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"{option}: {reason}")
+
+
 def _format(facts: dict[str, Any], names: list[str]) -> str:
     """All that was tried, the metrics, the files and the sentence."""
     from neuralign.merging.export import metrics_table
@@ -223,6 +240,13 @@ def _format(facts: dict[str, Any], names: list[str]) -> str:
     chosen = f"chosen: {facts['method']}, {facts['repair']}, the mean of {', '.join(facts['members'])}"
     lines = [align_columns(tried), "", chosen]
     lines.append(f"certified: aligning changes outputs by {facts['certificate']:.1e} of their size")
+    if not facts["units"]:
+        lines.append("no neuron of the network may be permuted (`neuralign explain` says why), so nothing was aligned")
+    if facts["unreached"]:
+        lines.append(
+            f"no run of the network uses {', '.join(facts['unreached'])}; units that they may take as input are "
+            "neither permuted nor repaired"
+        )
     if "merged" in facts:
         table = align_columns(metrics_table(names, facts))
         lines += ["", f"on n = {facts['n']} {facts['measured_on']} examples:", table]

@@ -22,6 +22,7 @@ from neuralign.cli.interface.parsers import (
     value_of,
     values_of,
 )
+from neuralign.common.errors import UserError
 
 NETWORK, DATA = "The network", "The data"  # panels of the help
 METHOD = "an alignment of the config, a plug-in, ./file.py:name or package.module:name"
@@ -126,6 +127,16 @@ class ImageOptions:
         bool,
         typer.Option("--no-normalise", help="NETWORK takes pixels in [0, 1] as they are", rich_help_panel=DATA),
     ] = False
+
+    @property
+    def normalise(self) -> bool:
+        """Whether pixels are normalised. Raises UserError if they are not, and are given a mean or deviation."""
+        for option, value in {"--mean": self.mean, "--std": self.std}.items():
+            if self.no_normalise and value:
+                raise UserError(
+                    f"{option}: with --no-normalise pixels are taken as they are; only one of both is needed"
+                )
+        return not self.no_normalise
 
 
 _DATA = typer.Option(
