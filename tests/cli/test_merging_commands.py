@@ -363,8 +363,8 @@ def test_units_that_are_neither_permuted_nor_repaired_are_named(capsys):
         (("--data", "mine.npz", "--input", "2,3,9,9"), "--input: only for a merge without --data"),
         (("--data", "mine.npz", "--tokens", "9"), "--tokens: only for a merge without --data"),
         (
-            ("--data", "mine.npz", "--no-normalise", "--std", "0.1,0.1,0.1"),
-            "--std: with --no-normalise pixels are taken",
+            ("--data", "mine.npz", "--no-normalise", "--mean", "0,0,0", "--std", "1,1,1"),
+            "--mean: with --no-normalise pixels are taken as they are",
         ),
         (("--size", "9"), "--size: needs --data"),
         (("--mean", "0.1,0.1,0.1"), "--mean: needs --data"),
