@@ -77,7 +77,7 @@ class ForeignCheckpoint:
         def rounded(name: str) -> Tensor:
             tensor = state[name]
             result = tensor.to(dtypes.get(name, tensor.dtype))
-            if result.isfinite().all() or not tensor.isfinite().all():
+            if result.dtype == tensor.dtype or result.to(tensor.dtype).isfinite().all() or not tensor.isfinite().all():
                 return result
             raise CheckpointError(
                 f"{name}: found values up to {tensor.abs().max():.3g}, which {result.dtype} cannot hold, its type in "
