@@ -726,7 +726,7 @@ def test_align_reads_shards_and_writes_one_file_of_the_same_numbers(capsys, fold
             ["a.safetensors", "b.pt", "--method", "corelation"],
             "--method: found 'corelation'; did you mean 'correlation'? (allowed: random, correlation, ",
         ),
-        (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "File exists: '/dev/null'"),
+        (["a.safetensors", "b.pt", "-o", "/dev/null/out.pt"], "/dev/null is no folder that can be written to"),
         (["a.safetensors", "b.pt", "-o", "out.h5"], "--output: found out.h5; .safetensors, .pt or .pth is needed"),
         (
             ["a.safetensors", "b.pt", "--data", "mine.zip"],
