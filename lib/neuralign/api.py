@@ -366,6 +366,7 @@ def landscape(
     checked = validated(_LandscapeOptions, values, "landscape")
     examples, objective = examples_of(network, batches), objective_of(loss, metrics)
     tested = examples if test is None else examples_of(network, test)
+    demand_same_kind(examples, tested)
     model, _ = copy_into_model(network, tested, mean, std)
     demand_loss(model, tested, objective, has_classes=loss == "cross_entropy")
     named = dict(zip(letters(len(states)), states, strict=True))
@@ -536,7 +537,8 @@ def merge_states(
     measured: dict[str, Examples] = {}
     if test is not None:
         measured["test"] = examples_of(first, test)
-        demand_same_kind(examples, measured["test"])
+        if batches is not None:
+            demand_same_kind(examples, measured["test"])
         demand_loss(model, measured["test"], objective, has_classes=has_classes, argument="test")
     if known == "labels":
         demand_loss(model, examples, objective, has_classes=has_classes)
@@ -676,7 +678,7 @@ def _names(names: Sequence[str] | None, count: int) -> list[str]:
     """The names of so many networks; A, B, ... for None. Raises UserError if there are more or fewer."""
     found = letters(count) if names is None else list(names)
     if len(found) != count:
-        raise UserError(f"names: found {len(found)}, {join_names(found)}; {count} are needed, one for each network")
+        raise UserError(f"names: found {len(found)} ({join_names(found)}); {count} are needed, one for each network")
     return found
 
 

@@ -122,13 +122,19 @@ def _per_example(name: str, value: Any, outputs: Any) -> Tensor:
 
 
 def demand_same_kind(examples: Examples, test: Examples) -> None:
-    """Raise UserError unless both are images, whose pixels are normalised here, or neither."""
+    """Raise UserError unless both are images of as many channels, whose pixels are normalised here, or neither."""
     kinds = ["na.Images" if isinstance(each, Images) else "batches of inputs" for each in (examples, test)]
     if kinds[0] != kinds[1]:
         raise UserError(
             f"test: found {kinds[1]}, where the examples are {kinds[0]}; the same is needed, for only the pixels of "
             "na.Images are normalised here"
         )
+    if isinstance(examples, Images) and isinstance(test, Images):
+        for images, prefix in ((examples, ""), (test, "test: ")):
+            check_images(images, None, None, prefix)
+        channels = [images.pixels.shape[1] for images in (examples, test)]
+        if channels[0] != channels[1]:
+            raise UserError(f"test: found images of {channels[1]} channels, where the examples have {channels[0]}")
 
 
 def demand_loss(

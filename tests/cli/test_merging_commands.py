@@ -313,7 +313,7 @@ def test_a_merge_that_the_type_of_its_file_cannot_hold_is_refused(capsys, data):
         arguments = (*arguments[:-2], "--repair", "none")
     before = contents()
     message = refused(capsys, *arguments, "-o", "m.safetensors")
-    assert "1.running_var: found values up to 4.8e+05, which torch.float16 cannot hold" in message
+    assert "1.running_var: found values up to 4.8e+05, too large for torch.float16, its type in the first" in message
     assert contents() == before
 
 
@@ -327,6 +327,19 @@ def test_the_code_of_the_card_loads_the_checkpoint(capsys, first, name):
     exec(code, {"network": network})
     written = [*(load_file(name) if name == "m.safetensors" else torch.load(name, weights_only=True)).values()]
     assert sum(any(torch.equal(t, own) for t in written) for own in network.state_dict().values()) == len(written)
+
+
+def test_the_card_says_that_names_with_wrappers_inside_need_a_wrapped_network(capsys):
+    save_file({n.replace("0.", "0.module.", n.startswith("0.")): t for n, t in make(1).state_dict().items()}, "in.pt")
+    Path("in.pt").rename("in.safetensors")
+    files = ("in.safetensors", "plain.pt", "--input", "2,3,9,9", "--method", "none")
+    run(capsys, "merge", "nets.py:Net", *files, "-o", "m.safetensors")
+    (code,) = re.findall(r"```python\n(.*?)```", Path("m.safetensors.md").read_text(), re.DOTALL)
+    assert "# the names have wrappers in them, as in the first checkpoint" in code
+    network = make(0)
+    network[0] = Wrapped(network[0])
+    exec(code, {"network": network})
+    assert torch.equal(network[0].module.weight, load_file("m.safetensors")["0.module.weight"])
 
 
 def test_of_one_test_image_no_interval_is_said(capsys):
@@ -507,11 +520,13 @@ def test_pruned_weights_and_their_masks_are_permuted(capsys, folder, permutation
     spec, planted, a = folder
     pruned = permute(spec, planted, {n: t.detach() for n, t in a.state_dict().items()})
     kept = pruned.pop("3.weight")
-    torch.save(pruned | {"3.weight_orig": kept, "3.weight_mask": (kept > 0).float()}, "pruned.pt")
+    more = {"3.weight_orig": kept, "3.weight_mask": (kept > 0).float(), "state.3.weight_orig.exp_avg": kept * 2}
+    torch.save(pruned | more, "pruned.pt")
     out = run(capsys, "apply", permutation, "pruned.pt", "-o", "out.pt")
     assert "1 left as they are, in which the permutation knows no neurons: 1.num_batches_tracked" in out
     back, weight = torch.load("out.pt", weights_only=True), a.state_dict()["3.weight"]
     assert torch.equal(back["3.weight_orig"], weight) and torch.equal(back["3.weight_mask"], (weight > 0).float())
+    assert torch.equal(back["state.3.weight_orig.exp_avg"], weight * 2)
 
 
 @pytest.fixture
@@ -703,6 +718,16 @@ def test_an_output_that_would_destroy_a_file_is_refused_before_any_work(capsys, 
     before = contents()
     assert message in refused(capsys, *arguments)
     assert contents() == before
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(capsys):
+    Path("done.json").mkdir()
+    Path("circle.pt").symlink_to("circle.pt")
+    trace_arguments = ("trace", "nets.py:Net", "--input", "2,3,9,9", "--out")
+    assert "--out: found done.json, which is a folder" in refused(capsys, *trace_arguments, "done.json")
+    assert "--out: found nets.py/x.json, but " in refused(capsys, *trace_arguments, "nets.py/x.json")
+    run(capsys, *MERGE, *FAST, "-o", "circle.pt")  # the link is replaced
+    assert Path("circle.pt").is_file() and not Path("circle.pt").is_symlink()
 
 
 def test_apply_does_not_overwrite_the_permutation_or_the_tensors(capsys, permutation):

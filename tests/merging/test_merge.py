@@ -232,7 +232,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"names": ["x"]}, "names: found 1, x; 2 are needed, one for each network"),
+        ({"names": ["x"]}, r"names: found 1 \(x\); 2 are needed, one for each network"),
         ({"test": [torch.randn(8, 5)]}, "test: loss: on the first batch it raises TypeError"),
         (
             {"test": [(torch.randn(4, 5), torch.zeros(4).long()), (torch.randn(4, 5), -torch.ones(4).long())]},
@@ -260,13 +260,20 @@ def test_pixels_of_the_caller_are_not_changed_before_they_are_refused():
     assert torch.equal(wrong.pixels, pixels.float())
     with pytest.raises(UserError, match="^test: found batches of inputs, where the examples are na.Images"):
         na.merge(net, net, test=[(pixels.float(), labels)], **arguments)
+    with pytest.raises(UserError, match="^test: found images of 3 channels, where the examples have 1"):
+        na.merge(net, net, test=na.Images(pixels.repeat(1, 3, 1, 1), labels), **arguments)
+    landscape = {"batches": na.Images(pixels, labels), "test": [(pixels.float(), labels)], "method": "none"}
+    with pytest.raises(UserError, match="^test: found batches of inputs, where the examples are na.Images"):
+        na.landscape(net, [net.state_dict()], **landscape)
+    example, test = torch.rand(4, 1, 1, 5), na.Images(pixels, labels)  # a network of pixels in [0, 1]
+    assert na.merge(net, net, example=example, test=test).report["measured_on"] == "test"
 
 
 def test_a_card_has_the_names_of_the_report(tmp_path):
     merged = na.merge(network(1), network(2), batches=batches(40), method="none", names=["left", "right"])
     card = merged.save(tmp_path / "m.pt").read_text()
     assert "* left, weight 0.5" in card and "| right |" in card and "* A" not in card
-    with pytest.raises(UserError, match="names: found 1, x; 2 are needed"):
+    with pytest.raises(UserError, match=r"names: found 1 \(x\); 2 are needed"):
         merged.save(tmp_path / "other.pt", names=["x"])
     assert not (tmp_path / "other.pt").exists()
 

@@ -24,7 +24,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) ->
     for option, output in outputs.items():
         if output is None:
             continue
-        first = options_of.setdefault(output.resolve(), option)
+        first = options_of.setdefault(Path(os.path.realpath(output)), option)  # of links in a circle, too
         if first != option:
             raise UsageError(f"{option}: found {output}, which {first} writes; another name is needed")
         if output.is_dir():

@@ -74,7 +74,7 @@ def write_card(
     inputs: Sequence[Mapping[str, Any]],
     report: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
-    prefix: str = "",
+    prefix: str | None = "",
 ) -> Path:
     """Write the card of the merge at `path` beside it, as `<name>.md`, and return where it is.
 
@@ -84,7 +84,7 @@ def write_card(
         inputs: {name, and what else is known: file, digest} of each network that was merged.
         report: of the merge, as of `neuralign.api.merge`.
         settings: what else it takes to make the merge again, which the card has as YAML.
-        prefix: what the names of the checkpoint begin with, and the network's do not.
+        prefix: what the names of the checkpoint begin with, and the network's do not; None if they differ otherwise.
     """
     made_of = [_details(given, f", weight {share:.6g}") for share, given in zip(report["shares"], inputs, strict=True)]
     change = f"the alignment changes outputs and gradients by at most {report['certificate']:.1e} of their size"
@@ -128,7 +128,7 @@ def _write_card(
     inputs: Sequence[Mapping[str, Any]],
     report: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
-    prefix: str = "",
+    prefix: str | None = "",
 ) -> Path:
     sentence = report["sentence"]
     lines = [f"# {path.name}", "", f"{what}, made by neuralign. {sentence[0].upper()}{sentence[1:]}."]
@@ -186,12 +186,17 @@ def _measured(names: Sequence[str], report: Mapping[str, Any]) -> list[str]:
     return [f"On n = {report['n']} {report['measured_on']} examples:", "", *lines]
 
 
-def _loading(name: str, prefix: str) -> list[str]:
+def _loading(name: str, prefix: str | None) -> list[str]:
     """Code that loads the checkpoint without this library."""
     if name.endswith(".safetensors"):
         module, state = "from safetensors.torch import load_file", f'load_file("{name}")'
     else:
         module, state = "import torch", f'torch.load("{name}", weights_only=True)'
+    if prefix is None:
+        comment = (
+            "# the names have wrappers in them, as in the first checkpoint: the network has to be wrapped likewise"
+        )
+        return [module, "", comment, f"network.load_state_dict({state})"]
     if not prefix:
         return [module, "", f"network.load_state_dict({state})"]
     renamed = f'{{name.removeprefix("{prefix}"): tensor for name, tensor in state.items()}}'

@@ -56,10 +56,14 @@ class ForeignCheckpoint:
     unused: list[str]  # names of further tensors in the same mappings
 
     @property
-    def prefix(self) -> str:
-        """What every name in the file begins with before the network's name; "" if there is nothing, or no one such."""
-        prefixes = {in_file.removesuffix(name) for in_file, name in self.names.items() if in_file.endswith(name)}
-        return prefixes.pop() if len(prefixes) == 1 else ""
+    def prefix(self) -> str | None:
+        """What every name in the file begins with before the network's name; None if names differ otherwise."""
+        in_file_of: dict[str, list[str]] = {}
+        for in_file, name in self.names.items():
+            in_file_of.setdefault(name, []).append(in_file)
+        single = {name: in_file for name, (in_file, *others) in in_file_of.items() if not others}  # not tied
+        prefixes = {f.removesuffix(name) if f.endswith(name) else None for name, f in single.items()} or {""}
+        return prefixes.pop() if len(prefixes) == 1 else None
 
     def renamed(self, state: State) -> ComputedState:
         """A state of the network by the names, and with the dtypes, of the file; each tensor is computed when read."""
@@ -80,8 +84,8 @@ class ForeignCheckpoint:
             if result.dtype == tensor.dtype or result.to(tensor.dtype).isfinite().all() or not tensor.isfinite().all():
                 return result
             raise CheckpointError(
-                f"{name}: found values up to {tensor.abs().max():.3g}, which {result.dtype} cannot hold, its type in "
-                "the checkpoint whose names and types are taken; one in float32 is needed in its place"
+                f"{name}: found values up to {tensor.abs().max():.3g}, too large for {result.dtype}, its type in the "
+                "first checkpoint, which the result has too; give that one in float32"
             )
 
         return ComputedState(state, rounded)

@@ -47,8 +47,8 @@ def permute_others(
     permuted, known = dict(tensors), []
     for path, tensor in tensors.items():
         name = _network_name(spec, tied, path)
-        if name is None and tensor.numel() > 1:
-            name = _network_name(spec, tied, path[:-1]) or _network_name(spec, tied, _unpruned(path))
+        for other in (path[:-1], _unpruned(path), _unpruned(path[:-1])) if tensor.numel() > 1 else ():
+            name = name or _network_name(spec, tied, other)
         if name is None:
             continue
         if tensor.layout != torch.strided:
@@ -77,10 +77,8 @@ def _network_name(spec: PermutationSpec, tied: Mapping[str, str], path: tuple[st
 
 def _unpruned(path: tuple[str, ...]) -> tuple[str, ...]:
     """The path without an end of PRUNED."""
-    last = path[-1]
-    for end in PRUNED:
-        last = last.removesuffix(end)
-    return (*path[:-1], last)
+    original, mask = PRUNED
+    return path and (*path[:-1], path[-1].removesuffix(original).removesuffix(mask))
 
 
 def _is_state_by_index(path: tuple[str, ...], tensor: Tensor) -> bool:

@@ -11,6 +11,7 @@ import typer
 from neuralign.cli.configs import UsageError
 from neuralign.cli.examples import example_shapes, run_on_example
 from neuralign.cli.interface.options import ConfigFiles, ExampleOptions, NetworkOptions
+from neuralign.cli.outputs import check_outputs
 from neuralign.common.files import atomic
 from neuralign.common.tables import write_rows
 
@@ -45,6 +46,7 @@ def run(
     """Trace the network, and write or print its symmetry."""
     if out and out.suffix not in (".json", ".csv"):
         raise UsageError(f"--out: found {out}; .json or .csv is needed")
+    check_outputs({"--out": out}, [])
     from neuralign.symmetry.export import export, rows
     from neuralign.symmetry.tracing.trace import trace
 
