@@ -640,38 +640,17 @@ MERGE = ("merge", "nets.py:Net", "plain.pt", "a.safetensors", "--data", "mine.np
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (*ALIGN, "-o", "plain.pt"),
-            "--output: found plain.pt, which is an input of this command",
-        ),
-        (
-            (*ALIGN, "-o", "./a.safetensors"),
-            "--output: found a.safetensors, which is an input of this command",
-        ),
-        (
-            (*ALIGN, "-o", "link.pt"),
-            "--output: found link.pt, which is an input of this command",
-        ),
+        ((*ALIGN, "-o", "plain.pt"), "--output: found plain.pt, which is an input of this command"),
+        ((*ALIGN, "-o", "./a.safetensors"), "--output: found a.safetensors, which is an input of this command"),
+        ((*ALIGN, "-o", "link.pt"), "--output: found link.pt, which is an input of this command"),
         (
             (*ALIGN, "--permutation", "a.safetensors"),
             "--permutation: found a.safetensors, which is an input of this command",
         ),
-        (
-            (*ALIGN, "--permutation", "mine.npz"),
-            "--permutation: found mine.npz, which is an input of this command",
-        ),
-        (
-            (*MERGE, "-o", "plain.pt"),
-            "--output: found plain.pt, which is an input of this command",
-        ),
-        (
-            (*MERGE, "-o", "a.safetensors"),
-            "--output: found a.safetensors, which is an input of this command",
-        ),
-        (
-            (*MERGE, "--report", "nets.py"),
-            "--report: found nets.py, which is an input of this command",
-        ),
+        ((*ALIGN, "--permutation", "mine.npz"), "--permutation: found mine.npz, which is an input of this command"),
+        ((*MERGE, "-o", "plain.pt"), "--output: found plain.pt, which is an input of this command"),
+        ((*MERGE, "-o", "a.safetensors"), "--output: found a.safetensors, which is an input of this command"),
+        ((*MERGE, "--report", "nets.py"), "--report: found nets.py, which is an input of this command"),
         (
             (*MERGE, "--report", "my.yaml", "--configfile", "my.yaml"),
             "--report: found my.yaml, which is an input of this command",

@@ -33,31 +33,36 @@ def judge(
     {metric: value} of each; n; best, the name of the best input; gain, how much better the network is (negative:
     worse), in points or in loss; interval of the gain of 95 %, by bootstrap over the examples, None for a single one;
     sentence. The best input is the best on the same examples, which favours it where several are nearly as good. For
-    classifiers also ensemble, of the inputs' probabilities, and the calibration of each.
+    classifiers also ensemble, of the inputs' probabilities, and of each network its error, nll, brier, ece, and nll
+    with a temperature, which is fitted on the other half of the examples.
 
     Args:
         inputs: the networks that were merged, named by `names`.
         has_classes: whether the network is a classifier.
         what: the network is called in the sentence.
     """
-    together = [predictions(model, state, examples) for state in inputs] if has_classes else []
+    networks = (*inputs, merged)
+    predicted = [predictions(model, state, examples) for state in networks] if has_classes else []
     metric = deciding_metric(objective)
     sign = -1.0 if metric == LOSS else 1.0
-    values = [sign * values_of(model, state, examples, objective.metrics[metric]) for state in (*inputs, merged)]
+    values = [sign * values_of(model, state, examples, objective.metrics[metric]) for state in networks]
     best = max(range(len(inputs)), key=lambda i: values[i].mean().nan_to_num(nan=-inf).item())
     gains = values[-1] - values[best]
+    measured = [_measure(model, state, examples, objective) for state in networks]
     facts: dict[str, Any] = {
         "what": what,
         "metric": metric,
         "n": len(examples),
-        "inputs": [_measure(model, state, examples, objective, has_classes) for state in inputs],
-        "merged": _measure(model, merged, examples, objective, has_classes),
+        "inputs": measured[:-1],
+        "merged": measured[-1],
         "best": names[best],
         "gain": gains.mean().item(),
         "interval": list(interval_of_mean(gains)) if len(gains) > 1 else None,
     }
     if has_classes:
-        heads, (labels, *_) = zip(*together, strict=True)
+        for metrics, (logits, labels) in zip(measured, predicted, strict=True):
+            metrics |= calibration(logits, labels) | calibrated_metrics(logits, labels)
+        heads, (labels, *_) = zip(*predicted[:-1], strict=True)
         facts["ensemble"] = calibration(ensemble(heads), labels)
         facts["ensemble"]["accuracy"] = 100 - facts["ensemble"]["error"]
     return facts | {"sentence": _sentence(facts)}
@@ -68,17 +73,10 @@ def deciding_metric(objective: Objective) -> str:
     return next((name for name in objective.others if name in objective.percent), LOSS)
 
 
-def _measure(
-    model: Model, state: State, examples: Examples, objective: Objective, has_classes: bool
-) -> dict[str, float]:
-    """The metrics of the objective; for classifiers also error, nll, brier, ece, and nll with a temperature,
-    which is fitted on the other half of the examples."""
+def _measure(model: Model, state: State, examples: Examples, objective: Objective) -> dict[str, float]:
+    """The metrics of the objective."""
     generator = torch.Generator()  # there is no attack that draws from it
-    facts = measure(model, state, examples, batch_size=512, attack=None, generator=generator, objective=objective)
-    if not has_classes:
-        return facts
-    heads, labels = predictions(model, state, examples)
-    return facts | calibration(heads, labels) | calibrated_metrics(heads, labels)
+    return measure(model, state, examples, batch_size=512, attack=None, generator=generator, objective=objective)
 
 
 def _sentence(facts: dict[str, Any]) -> str:

@@ -46,9 +46,8 @@ def permute_others(
     """
     permuted, known = dict(tensors), []
     for path, tensor in tensors.items():
-        name = _network_name(spec, tied, path)
-        for other in (path[:-1], _unpruned(path), _unpruned(path[:-1])) if tensor.numel() > 1 else ():
-            name = name or _network_name(spec, tied, other)
+        paths = [path] if tensor.numel() < 2 else [path, path[:-1], _unpruned(path), _unpruned(path[:-1])]
+        name = next(filter(None, (_network_name(spec, tied, path) for path in paths)), None)
         if name is None:
             continue
         if tensor.layout != torch.strided:

@@ -81,10 +81,9 @@ def run(
     endpoints = checkpoint_entries([a, b], inside)
     if len(endpoints) < 2:
         raise UsageError(f"A and B are the same file, {a}")
-    outputs = {"--output": output, "--permutation": permutation}
-    check_outputs(outputs, input_files(config, configfile, network, data, [a, b]))
-    for path in filter(None, outputs.values()):
-        path.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
+    check_outputs(
+        {"--output": output, "--permutation": permutation}, input_files(config, configfile, network, data, [a, b])
+    )
     c = extended_catalogue(
         config,
         {
