@@ -1,6 +1,6 @@
 """The height of the barrier between the ends of a path, where it is highest, and how certain that is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
@@ -93,11 +93,21 @@ def interval_of_largest_mean(values: Tensor, seed: int = 0) -> tuple[float, floa
     return low, high
 
 
-@torch.no_grad()
 def values_of(model: Model, state: State, examples: Examples, metric: Metric, *, batch_size: int = 512) -> Tensor:
     """The metric of every example, (n,) in float64 and in its scale, in evaluation mode."""
+    return metric.scale * values_of_all(model, state, examples, {"": metric}, batch_size=batch_size)[""]
+
+
+@torch.no_grad()
+def values_of_all(
+    model: Model, state: State, examples: Examples, metrics: Mapping[str, Metric], *, batch_size: int = 512
+) -> dict[str, Tensor]:
+    """{name: the metric of every example, (n,) in float64, not scaled} in evaluation mode, by one pass."""
     model.network.eval()
     state = {name: t.detach().clone() for name, t in state.items()}
-    batches = examples.batches(batch_size)
-    values = [metric.values(model(state, inputs), targets).double() for inputs, targets in batches]
-    return metric.scale * torch.cat(values)
+    values: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    for inputs, targets in examples.batches(batch_size):
+        outputs = model(state, inputs)
+        for name, metric in metrics.items():
+            values[name].append(metric.values(outputs, targets).double())
+    return {name: torch.cat(parts) for name, parts in values.items()}

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from math import inf, isfinite
 from typing import Any
 
-import torch
-
 from neuralign.datasets.batches import Examples
-from neuralign.evaluation.along_curve import measure
-from neuralign.evaluation.barrier import interval_of_mean, values_of
+from neuralign.evaluation.barrier import interval_of_mean, values_of_all
 from neuralign.evaluation.calibration import calibrated_metrics, calibration, ensemble, predictions
 from neuralign.networks.model import Model, State
 from neuralign.training.objective import LOSS, Objective
@@ -45,10 +42,12 @@ def judge(
     predicted = [predictions(model, state, examples) for state in networks] if has_classes else []
     metric = deciding_metric(objective)
     sign = -1.0 if metric == LOSS else 1.0
-    values = [sign * values_of(model, state, examples, objective.metrics[metric]) for state in networks]
+    all_values = [values_of_all(model, state, examples, objective.metrics) for state in networks]
+    values = [sign * objective.metrics[metric].scale * of_network[metric] for of_network in all_values]
     best = max(range(len(inputs)), key=lambda i: values[i].mean().nan_to_num(nan=-inf).item())
     gains = values[-1] - values[best]
-    measured = [_measure(model, state, examples, objective) for state in networks]
+    totals = [{name: v.sum().item() for name, v in of_network.items()} for of_network in all_values]
+    measured = [objective.report(total, len(examples)) for total in totals]
     facts: dict[str, Any] = {
         "what": what,
         "metric": metric,
@@ -71,12 +70,6 @@ def judge(
 def deciding_metric(objective: Objective) -> str:
     """The metric by which networks are judged: one in percent, or else the loss."""
     return next((name for name in objective.others if name in objective.percent), LOSS)
-
-
-def _measure(model: Model, state: State, examples: Examples, objective: Objective) -> dict[str, float]:
-    """The metrics of the objective."""
-    generator = torch.Generator()  # there is no attack that draws from it
-    return measure(model, state, examples, batch_size=512, attack=None, generator=generator, objective=objective)
 
 
 def _sentence(facts: dict[str, Any]) -> str:
