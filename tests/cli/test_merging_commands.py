@@ -384,6 +384,8 @@ def test_units_that_are_neither_permuted_nor_repaired_are_named(capsys):
         (("--std", "0.1,0.1,0.1"), "--std: needs --data"),
         (("--no-normalise",), "--no-normalise: needs --data"),
         (("--loss", "squared_error"), "--loss: needs --data"),
+        (("--input", "2,3,9,9", "--cohort", "reference"), "--cohort: needs three checkpoints or more"),
+        (("--input", "2,3,9,9", "--attention", "--method", "none"), "--attention: --method none permutes nothing"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(capsys, options, message):

@@ -142,6 +142,10 @@ def run(
         raise UsageError("--at-most: the merge can only be measured with --data")
     if at_most is not None and deciding_metric(objective_of({"use": loss})) == LOSS:
         raise UsageError(f"--at-most: {loss} has no metric in percent")
+    if cohort != "mean" and len(checkpoints) < 3:
+        raise UsageError("--cohort: needs three checkpoints or more")
+    if network.attention and method == "none":
+        raise UsageError("--attention: --method none permutes nothing")
     _check_ignored(example, images, loss, has_data=bool(data))
     augment = augmentations(data, config) if augmented else []
     outputs = {"--output": output, "--output (its card)": card_path(output) if output else None, "--report": report}
