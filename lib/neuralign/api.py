@@ -579,7 +579,7 @@ def merge_states(
         measured.setdefault("validation", held_out)
     if measured:
         on, labelled = next(iter(measured.items()))
-        merged = {name: tensor.to(choice.state[name]) for name, tensor in as_written(choice.state).items()}
+        merged = {name: tensor.to(states[0][name].dtype) for name, tensor in as_written(choice.state).items()}
         with naming_batches(labelled, on):
             report |= {"measured_on": on, **judge(model, states, merged, labelled, objective, names, has_classes)}
         if on == "validation" and len(choice.tried) > 1:

@@ -639,54 +639,9 @@ ALIGN = ("align", "nets.py:Net", "plain.pt", "a.safetensors", "--data", "mine.np
 MERGE = ("merge", "nets.py:Net", "plain.pt", "a.safetensors", "--data", "mine.npz")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((*ALIGN, "-o", "plain.pt"), "--output: found plain.pt, which is an input of this command"),
-        ((*ALIGN, "-o", "./a.safetensors"), "--output: found a.safetensors, which is an input of this command"),
-        ((*ALIGN, "-o", "link.pt"), "--output: found link.pt, which is an input of this command"),
-        (
-            (*ALIGN, "--permutation", "a.safetensors"),
-            "--permutation: found a.safetensors, which is an input of this command",
-        ),
-        ((*ALIGN, "--permutation", "mine.npz"), "--permutation: found mine.npz, which is an input of this command"),
-        ((*MERGE, "-o", "plain.pt"), "--output: found plain.pt, which is an input of this command"),
-        ((*MERGE, "-o", "a.safetensors"), "--output: found a.safetensors, which is an input of this command"),
-        ((*MERGE, "--report", "nets.py"), "--report: found nets.py, which is an input of this command"),
-        (
-            (*MERGE, "--report", "my.yaml", "--configfile", "my.yaml"),
-            "--report: found my.yaml, which is an input of this command",
-        ),
-        (
-            (*MERGE, "-o", "m.pt", "--configfile", "m.pt.md"),
-            "--output (its card): found m.pt.md, which is an input of this command",
-        ),
-        (
-            (*ALIGN, "-o", "x.safetensors", "--permutation", "x.safetensors"),
-            "--permutation: found x.safetensors, which --output writes; another name is needed",
-        ),
-        (
-            (*MERGE, "-o", "x.pt", "--report", "images/../x.pt"),
-            "--report: found images/../x.pt, which --output writes; another",
-        ),
-        ((*MERGE, "-o", "x.pt", "--report", "x.pt.md"), "--report: found x.pt.md, which --output (its card) writes"),
-        ((*MERGE, "-o", "x.pt", "--report", "done"), "--report: found done, which is a folder; the name of a file"),
-        ((*MERGE, "-o", "nets.py/x.pt"), "nets.py is no folder that can be written to"),
-        (
-            ("merge", "nets.py:Net", "shards", "plain.pt", "--input", "2,3,9,9", "-o", "shards/m-0.safetensors"),
-            "--output: found shards/m-0.safetensors, which is an input of this command",
-        ),
-        (
-            ("landscape", "nets.py:Net", "plain.pt", "--data", "images", "-o", "images/test/cat/1.png"),
-            "--output: found images/test/cat/1.png, which is an input of this command",
-        ),
-        (
-            ("connect", *ALIGN[1:], "--out", "done", "--configfile", "done/connect.yaml"),
-            "--out: found done/connect.yaml, which is an input of this command",
-        ),
-    ],
-)
-def test_an_output_that_would_destroy_a_file_is_refused_before_any_work(capsys, folder, arguments, message):
+@pytest.fixture
+def files(folder):
+    """The folder with images, shards, a link and configs besides."""
     for path in ("images/test/cat", "images/train/cat", "shards", "done"):
         Path(path).mkdir(parents=True)
     Path("images/test/cat/1.png").write_bytes(b"a picture")
@@ -696,6 +651,69 @@ def test_an_output_that_would_destroy_a_file_is_refused_before_any_work(capsys, 
     save_file({n: t.detach() for n, t in folder[2].state_dict().items()}, "shards/m-0.safetensors")
     index = {"weight_map": dict.fromkeys(folder[2].state_dict(), "m-0.safetensors")}
     Path("shards/m.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*ALIGN, "-o", "plain.pt"), "--output: found plain.pt, which is an input"),
+        ((*ALIGN, "-o", "./a.safetensors"), "--output: found a.safetensors, which is an input"),
+        ((*ALIGN, "-o", "link.pt"), "--output: found link.pt, which is an input"),
+        ((*ALIGN, "--permutation", "a.safetensors"), "--permutation: found a.safetensors, which is an input"),
+        ((*ALIGN, "--permutation", "mine.npz"), "--permutation: found mine.npz, which is an input"),
+        ((*MERGE, "-o", "plain.pt"), "--output: found plain.pt, which is an input"),
+        ((*MERGE, "-o", "a.safetensors"), "--output: found a.safetensors, which is an input"),
+        ((*MERGE, "--report", "nets.py"), "--report: found nets.py, which is an input"),
+        ((*MERGE, "--report", "my.yaml", "--configfile", "my.yaml"), "--report: found my.yaml, which is an input"),
+        (
+            (*MERGE, "-o", "m.pt", "--configfile", "m.pt.md"),
+            "--output (its card): found m.pt.md, which is an input",
+        ),
+        (
+            ("merge", "nets.py:Net", "shards", "plain.pt", "--input", "2,3,9,9", "-o", "shards/m-0.safetensors"),
+            "--output: found shards/m-0.safetensors, which is an input",
+        ),
+        (
+            ("landscape", "nets.py:Net", "plain.pt", "--data", "images", "-o", "images/test/cat/1.png"),
+            "--output: found images/test/cat/1.png, which is an input",
+        ),
+        (
+            ("connect", *ALIGN[1:], "--out", "done", "--configfile", "done/connect.yaml"),
+            "--out: found done/connect.yaml, which is an input",
+        ),
+    ],
+)
+def test_an_output_that_is_an_input_is_refused_before_any_work(capsys, files, arguments, message):
+    before = contents()
+    assert f"{message} of this command; another name is needed" in refused(capsys, *arguments)
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (*ALIGN, "-o", "x.safetensors", "--permutation", "x.safetensors"),
+            "--permutation: found x.safetensors, which --output writes; another name is needed",
+        ),
+        (
+            (*MERGE, "-o", "x.pt", "--report", "images/../x.pt"),
+            "--report: found images/../x.pt, which --output writes; another name is needed",
+        ),
+        (
+            (*MERGE, "-o", "x.pt", "--report", "x.pt.md"),
+            "--report: found x.pt.md, which --output (its card) writes; another name is needed",
+        ),
+        (
+            (*MERGE, "-o", "x.pt", "--report", "done"),
+            "--report: found done, which is a folder; the name of a file is needed",
+        ),
+        ((*MERGE, "-o", "nets.py/x.pt"), "nets.py is no folder that can be written to"),
+    ],
+)
+def test_outputs_in_the_place_of_each_other_or_of_no_file_are_refused_before_any_work(
+    capsys, files, arguments, message
+):
     before = contents()
     assert message in refused(capsys, *arguments)
     assert contents() == before
@@ -715,7 +733,7 @@ def test_apply_does_not_overwrite_the_permutation_or_the_tensors(capsys, permuta
     before = contents()
     for file in (permutation, "plain.pt"):
         message = refused(capsys, "apply", permutation, "plain.pt", "-o", file)
-        assert f"--output: found {file}, which is an input of this command" in message
+        assert f"--output: found {file}, which is an input of this command; another name is needed" in message
     assert contents() == before
 
 

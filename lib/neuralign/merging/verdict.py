@@ -74,19 +74,20 @@ def deciding_metric(objective: Objective) -> str:
 
 def _sentence(facts: dict[str, Any]) -> str:
     """One honest sentence on the gain."""
-    what, best, gain = facts["what"], facts["best"], facts["gain"]
+    what, best, gain, interval, n = (facts[key] for key in ("what", "best", "gain", "interval", "n"))
     if not isfinite(gain):
         return f"the {facts['metric']} of the {what} or of all inputs is not a finite number: do not use it"
     in_points = facts["metric"] != LOSS
     amount = f"{abs(gain):.1f} points" if in_points else f"{abs(gain):.3g} of loss"
-    certainty = f" (n = {facts['n']}, so this may be chance)"
-    if facts["interval"]:
-        low, high = (f"{value:+.1f}" if in_points else f"{value:+.3g}" for value in facts["interval"])
-        certainty = f" (95 % interval {low} to {high}, n = {facts['n']})"
-    if float(amount.split()[0]) == 0:
+    is_as_good = float(amount.split()[0]) == 0
+    if interval:
+        low, high = (f"{value:+.1f}" if in_points else f"{value:+.3g}" for value in interval)
+        chance = ", which may be chance" if interval[0] <= 0 <= interval[1] and not is_as_good else ""
+        certainty = f" (95 % interval {low} to {high}{chance}, n = {n})"
+    else:
+        certainty = f" (n = {n}, so this may be chance)"
+    if is_as_good:
         return f"the {what} is as good as {best}, the best input{certainty}"
-    if facts["interval"] and facts["interval"][0] <= 0 <= facts["interval"][1]:
-        certainty = certainty.replace(", n", ", which may be chance, n")
     if gain < 0:
         place = "below" if in_points else "worse than"
         place = f"{amount} {place} {best}" if in_points else f"worse than {best} by {amount}"
